@@ -1,0 +1,40 @@
+"""Finding the device and the arithmetic that suits it."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+
+def best_device() -> torch.device:
+    """CUDA if there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def gains_from_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic is in the hardware of `device`, so that autocast makes it faster."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def autocast(device: torch.device) -> AbstractContextManager:
+    """A context in which convolutions run in bfloat16 where `device` gains from it, and in float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter or buffer; the CPU if it has neither."""
+    tensor = next(model.parameters(), None)
+    if tensor is None:
+        tensor = next(model.buffers(), torch.empty(0))
+    return tensor.device
+
+
+def device_name(device: torch.device) -> str:
+    """What to call `device` in a run's provenance, such as "cpu, 2 threads"."""
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"cpu, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else device.type

@@ -1,0 +1,218 @@
+"""Accuracy of a network on images and on their frequency bands.
+
+What a network is fed and how BatchNorm behaves at test time both change what is measured, so both have names:
+
+- feed: "raw" as `split` returns it, "max" divided by the image's own maximum (the authors' standard runs), "mean" HFC
+  plus the data set's mean colour (only the band changes, not the brightness).
+- bn_stats: "running" averages kept in training (standard), "batch" statistics of each test batch of 100 (the authors'
+  code).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from hfclib.data import MEAN
+from hfclib.devices import autocast, device_of
+from hfclib.frequency import check_images, split
+
+Feed = Literal["raw", "max", "mean"]
+BnStats = Literal["running", "batch"]
+Band = Literal["lfc", "hfc"]
+FEEDS: tuple[Feed, ...] = ("raw", "max", "mean")
+BN_STATS: tuple[BnStats, ...] = ("running", "batch")
+PAPER_RADII = (4, 8, 12, 16)
+BATCH_SIZE = 100  # the authors' test batch; with bn_stats="batch" it is part of the definition
+_FAINT = 1e-4  # an image whose maximum is below this is rounding noise: dividing by it would feed the noise
+
+CURVE_COLUMNS = ["split", "band", "radius", "feed", "bn_stats", "images", "accuracy"]
+
+
+def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
+    """What a network is fed of a band.
+
+    Args:
+        band: (N, 3, H, W) float, an LFC or HFC as `split` returns it, or whole images.
+        feed: "raw", "max" or "mean"; see the module's text.
+        add_mean: the band lacks the mean colour (an HFC), so "mean" adds it; otherwise "mean" changes nothing.
+    Returns:
+        (N, 3, H, W), unclipped. "max" leaves an image as it is when its maximum is below 1e-4.
+    Raises:
+        ValueError: another feed.
+    Source: "max" from the authors' code; "mean" is ours.
+    """
+    if feed not in FEEDS:
+        raise ValueError(f"expected feed, one of {', '.join(FEEDS)}, got {feed!r}")
+    if feed == "max":
+        highest = band.amax(dim=(1, 2, 3), keepdim=True)
+        return band / torch.where(highest > _FAINT, highest, torch.ones_like(highest))
+    if feed == "mean" and add_mean:
+        return band + torch.tensor(MEAN, dtype=band.dtype, device=band.device).view(1, 3, 1, 1)
+    return band
+
+
+@contextmanager
+def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None]:
+    """Evaluation mode, and BatchNorm with the chosen statistics; both are as before afterwards.
+
+    Raises:
+        ValueError: another bn_stats.
+    """
+    if bn_stats not in BN_STATS:
+        raise ValueError(f"expected bn_stats, one of {', '.join(BN_STATS)}, got {bn_stats!r}")
+    modes = [(module, module.training) for module in model.modules()]
+    kept = []
+    model.eval()
+    try:
+        if bn_stats == "batch":
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    kept.append((module, module.running_mean, module.running_var))
+                    # Without running averages PyTorch normalises by the batch, also in evaluation mode.
+                    module.running_mean = module.running_var = None
+        yield
+    finally:
+        for module, mean, var in kept:
+            module.running_mean, module.running_var = mean, var
+        for module, mode in modes:
+            module.training = mode
+
+
+def uses_batch_statistics(model: nn.Module) -> bool:
+    """Whether the model has a BatchNorm layer, so that `bn_stats` makes a difference."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+@torch.inference_mode()
+def logits(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    bn_stats: BnStats = "running",
+    batch_size: int = BATCH_SIZE,
+    fast: bool = False,
+) -> Tensor:
+    """Logits of images, in batches, on the model's device, with the model in evaluation mode.
+
+    Args:
+        model: any module from (N, C, H, W) to (N, classes).
+        images: (N, C, H, W) float, [0, 1] or a band.
+        bn_stats: "running" or "batch"; with "batch" the batch size matters.
+        batch_size: images a batch, 1 or more.
+        fast: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
+    Returns:
+        (N, classes) float32 on the images' device.
+    Raises:
+        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, or another bn_stats or batch_size.
+    """
+    check_images(images)
+    if len(images) == 0 or batch_size < 1:
+        raise ValueError(f"expected at least one image and batch_size >= 1, got {len(images)} and {batch_size}")
+    device = device_of(model)
+    with evaluating(model, bn_stats), autocast(device) if fast else nullcontext():
+        parts = [
+            model(batch.to(device, memory_format=torch.channels_last)).float().to(images.device)
+            for batch in images.split(batch_size)
+        ]
+    return torch.cat(parts)
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor, **options) -> float:
+    """Share of images whose largest logit is at their label; options as in `logits`.
+
+    Raises:
+        ValueError: labels and images differ in number.
+    """
+    if len(labels) != len(images):
+        raise ValueError(f"expected one label an image, got {len(labels)} labels for {len(images)} images")
+    predictions = logits(model, images, **options).argmax(dim=1)
+    return (predictions == labels.to(predictions.device)).float().mean().item()
+
+
+def conditions(radii: Iterable[float], batch_norm: bool) -> Iterator[tuple[float, Band, Feed, BnStats]]:
+    """Everything a run records of its bands: (radius, band, feed, bn_stats).
+
+    Raw bands with running statistics at every radius; the other feeds and batch statistics at the paper's four radii.
+    An LFC with the mean colour is the raw LFC, and a net without BatchNorm has no statistics: neither is listed twice.
+    """
+    for radius in radii:
+        for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
+            for feed in FEEDS:
+                if (feed, bn_stats) != ("raw", "running") and radius not in PAPER_RADII:
+                    continue
+                yield radius, "hfc", feed, bn_stats
+                if feed != "mean":
+                    yield radius, "lfc", feed, bn_stats
+
+
+def band_accuracy(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    radii: Sequence[float] = PAPER_RADII,
+    *,
+    feed: Feed = "raw",
+    bn_stats: BnStats = "running",
+    fast: bool = False,
+) -> pd.DataFrame:
+    """Accuracy on the LFC and HFC of images at each radius: how much of each band the model reads.
+
+    Args:
+        model: any module from (N, 3, H, W) to (N, classes).
+        images: (N, 3, H, W) float in [0, 1].
+        labels: (N,) int64.
+        radii: DFT bins, each 0 or more.
+        feed, bn_stats, fast: see the module's text and `logits`.
+    Returns:
+        A row a radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (their number), accuracy [0, 1].
+    Raises:
+        TypeError, ValueError: as `split`, `feed_images` and `logits`.
+    Source: paper, section 4.2 and Fig. 5.
+    """
+    wanted = [(radius, band, feed, bn_stats) for radius in radii for band in ("lfc", "hfc")]
+    return pd.DataFrame(_measure(model, images, labels, wanted, fast=fast))
+
+
+def _measure(model, images, labels, wanted, *, fast: bool) -> Iterator[dict]:
+    radius_split, bands = None, {}
+    for radius, band, feed, bn_stats in wanted:
+        if radius != radius_split:
+            radius_split, bands = radius, dict(zip(("lfc", "hfc"), split(images, radius), strict=True))
+        fed = feed_images(bands[band], feed, add_mean=band == "hfc")
+        measured = accuracy(model, fed, labels, bn_stats=bn_stats, fast=fast)
+        yield {
+            "radius": radius, "band": band, "feed": feed, "bn_stats": bn_stats,
+            "images": len(images), "accuracy": measured,
+        }  # fmt: skip
+
+
+def curve_rows(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    radii: Iterable[float],
+    *,
+    exact: bool = False,
+) -> list[dict]:
+    """The rows a run records after an epoch: whole train and test images, then every band of `conditions`.
+
+    Args:
+        train, test: (images float in [0, 1], labels).
+        radii: DFT bins.
+        exact: float32 for the whole images, so that another machine gets the same accuracy; bands stay fast.
+    Returns:
+        Rows with the columns CURVE_COLUMNS; whole images have band "x" and radius -1.
+    """
+    batch_norm = uses_batch_statistics(model)
+    rows = []
+    for name, (images, labels) in (("train", train), ("test", test)):
+        for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
+            measured = accuracy(model, images, labels, bn_stats=bn_stats, fast=not exact)
+            rows.append({"split": name, "band": "x", "radius": -1, "feed": "raw", "bn_stats": bn_stats,
+                         "images": len(images), "accuracy": measured})  # fmt: skip
+    rows += [{"split": "test", **row} for row in _measure(model, *test, conditions(radii, batch_norm), fast=True)]
+    return rows

@@ -1,0 +1,199 @@
+"""The networks: ResNet-18 for 32x32 images and the authors' ResNet-32.
+
+Both take images in [0, 1] and return logits. Pixel normalisation, if any, is the first module of the network
+(`Normalize`), so that attack sizes and radii always refer to pixels in [0, 1].
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Norm = Literal["none", "batch"]
+DropoutAt = Literal["features", "map"]
+
+
+class Normalize(nn.Module):
+    """Subtract `mean` and divide by `std`, channel by channel; the identity at its defaults, as in the paper.
+
+    Args:
+        mean: one number a channel, in units of [0, 1] pixels.
+        std: one positive number a channel, same units.
+    Shapes: (N, C, H, W) in and out.
+    """
+
+    def __init__(self, mean: tuple[float, ...] = (0.0, 0.0, 0.0), std: tuple[float, ...] = (1.0, 1.0, 1.0)) -> None:
+        super().__init__()
+        if len(mean) != len(std) or any(not s > 0 for s in std):
+            raise ValueError(f"expected as many positive std as mean, got mean={mean}, std={std}")
+        self.identity = not any(mean) and all(s == 1 for s in std)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images if self.identity else (images - self.mean) / self.std
+
+
+def _norm_layer(norm: Norm, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, activation after the sum (He et al. 2016a)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        bias = norm == "none"  # BatchNorm has a shift of its own
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=bias)
+        self.norm1 = _norm_layer(norm, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=bias)
+        self.norm2 = _norm_layer(norm, channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            conv = nn.Conv2d(in_channels, channels, 1, stride, bias=bias)
+            self.shortcut = nn.Sequential(conv, _norm_layer(norm, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class PreactBlock(nn.Module):
+    """Norm, ReLU, convolution, twice; the shortcut has no weights: 2x2 average pool and zero channels.
+
+    Source: the authors' code, as described in the book's page on differences.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm1 = _norm_layer(norm, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.norm2 = _norm_layer(norm, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.stride, self.extra = stride, channels - in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.relu(self.norm1(x)))
+        y = self.conv2(F.relu(self.norm2(y)))
+        if self.stride != 1:
+            x = F.avg_pool2d(x, self.stride)
+        if self.extra:
+            x = F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        return x + y
+
+
+class ResNet(nn.Module):
+    """A residual network for small images; build one with `resnet18` or `resnet32`."""
+
+    def __init__(
+        self,
+        block: type[nn.Module],
+        widths: tuple[int, ...],
+        depth: int,
+        *,
+        norm: Norm,
+        dropout: float,
+        dropout_at: DropoutAt,
+        num_classes: int,
+        normalize: Normalize | None,
+    ) -> None:
+        super().__init__()
+        if norm not in ("none", "batch"):
+            raise ValueError(f"expected norm 'none' or 'batch', got {norm!r}")
+        if dropout_at not in ("features", "map"):
+            raise ValueError(f"expected dropout_at 'features' or 'map', got {dropout_at!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"expected dropout in [0, 1), got {dropout!r}")
+        preact = block is PreactBlock
+        self.normalize = normalize or Normalize()
+        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=not preact and norm == "none")
+        self.norm1 = nn.Identity() if preact else _norm_layer(norm, widths[0])
+        self.activation1 = nn.Identity() if preact else nn.ReLU()
+        blocks, channels = [], widths[0]
+        for stage, width in enumerate(widths):
+            for index in range(depth):
+                blocks.append(block(channels, width, 2 if stage and index == 0 else 1, norm))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.norm2 = _norm_layer(norm, channels) if preact else nn.Identity()
+        self.activation2 = nn.ReLU() if preact else nn.Identity()
+        self.map_dropout = nn.Dropout(dropout if dropout_at == "map" else 0.0)
+        self.feature_dropout = nn.Dropout(dropout if dropout_at == "features" else 0.0)
+        self.fc = nn.Linear(channels, num_classes)
+        xavier_(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, 3, H, W) in [0, 1]."""
+        x = self.activation1(self.norm1(self.conv1(self.normalize(images))))
+        x = self.map_dropout(self.activation2(self.norm2(self.blocks(x))))
+        return self.fc(self.feature_dropout(x.mean(dim=(2, 3))))
+
+
+def xavier_(model: nn.Module) -> None:
+    """Draw every weight from Xavier's (Glorot's) uniform distribution and set every bias to zero, in place.
+
+    Source: paper, section 4.2 (Xavier); uniform rather than normal is our reading.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def resnet18(
+    width: int = 64,
+    norm: Norm = "none",
+    dropout: float = 0.0,
+    *,
+    dropout_at: DropoutAt = "features",
+    num_classes: int = 10,
+    normalize: Normalize | None = None,
+) -> ResNet:
+    """ResNet-18 for 32x32 images: 3x3 stem, four stages of two blocks at widths w, 2w, 4w, 8w.
+
+    Args:
+        width: channels of the first stage, 1 or more (64: 11.2 M parameters; 16: 0.70 M).
+        norm: "batch" for BatchNorm (scale 1, shift 0 at the start), "none" for convolutions with a bias instead.
+        dropout: drop probability in [0, 1).
+        dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
+        num_classes: logits returned, 1 or more.
+        normalize: what to do to the pixels first; None leaves them in [0, 1], as the paper does.
+    Raises:
+        ValueError: an argument outside its range.
+    Source: paper, section 4.2.
+    """
+    if not (isinstance(width, int) and width >= 1):
+        raise ValueError(f"expected width, a whole number of at least 1, got {width!r}")
+    widths = tuple(width * 2**stage for stage in range(4))
+    return ResNet(
+        BasicBlock, widths, 2, norm=norm, dropout=dropout, dropout_at=dropout_at, num_classes=num_classes,
+        normalize=normalize,
+    )  # fmt: skip
+
+
+def resnet32(
+    norm: Norm = "none",
+    dropout: float = 0.0,
+    *,
+    dropout_at: DropoutAt = "map",
+    num_classes: int = 10,
+    normalize: Normalize | None = None,
+) -> ResNet:
+    """The authors' network: pre-activation ResNet-32, widths 16, 32, 64, five blocks a stage, 0.46 M parameters.
+
+    Arguments and errors as in `resnet18`. No convolution has a bias; without BatchNorm the only one is the last
+    layer's.
+    Source: the authors' code (the paper's text says ResNet-18).
+    """
+    return ResNet(
+        PreactBlock, (16, 32, 64), 5, norm=norm, dropout=dropout, dropout_at=dropout_at, num_classes=num_classes,
+        normalize=normalize,
+    )  # fmt: skip
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(math.prod(p.shape) for p in model.parameters() if p.requires_grad)

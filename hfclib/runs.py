@@ -1,0 +1,273 @@
+"""The run store: load a stored run, or train it; checkpoints, resume, verification and provenance.
+
+A run is a folder `<recipe>-<seed>-<hash>` of four files: `run.json` (recipe, seed, provenance and the checksums of the
+others), `curves.csv` (accuracy after each epoch), `final.csv` (accuracy after training) and `weights.safetensors`
+(parameters as float16). Runs are published with the package in `data/runs`; your own go to `<home>/runs`. A training
+under way lives in `<run>.partial`, whose checkpoint is replaced after every epoch.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import hfclib
+from hfclib.data import data_folder, embedded, home, to_float
+from hfclib.devices import best_device, device_name, gains_from_bf16
+from hfclib.evaluation import CURVE_COLUMNS, curve_rows
+from hfclib.recipes import RADII, Recipe
+from hfclib.training import Progress, as_trained, fit, training_set
+
+FORMAT_VERSION = 1
+TRAIN_IMAGES_AT_END = 5_000  # the embedded ones, so that anyone can recompute the final training accuracy
+
+
+class RunError(RuntimeError):
+    """A stored run that is missing or damaged."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored run.
+
+    Attributes:
+        recipe: how it was trained.
+        seed: with which seed.
+        curves: a row a measurement, columns "epoch" and CURVE_COLUMNS: epochs 1 to recipe.epochs, on the first
+            recipe.eval_images of each set.
+        final: a row a measurement, CURVE_COLUMNS: after training, from the weights as stored, on the first
+            recipe.final_images of the test set and up to 5,000 training images.
+        provenance: versions, device, commits, seconds.
+        path: its folder.
+    """
+
+    recipe: Recipe
+    seed: int
+    curves: pd.DataFrame
+    final: pd.DataFrame
+    provenance: dict
+    path: Path
+
+    def model(self) -> nn.Module:
+        """The trained network, in float32 on the CPU, in evaluation mode.
+
+        Raises:
+            RunError: the weights file is damaged.
+        """
+        path = self.path / "weights.safetensors"
+        model = self.recipe.build()
+        try:
+            weights = load_file(path)
+            model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
+                                   for name, tensor in weights.items()})  # fmt: skip
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise RunError(f"{path} does not hold the weights of {self.recipe.name}: {error}") from error
+        if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+            raise RunError(f"{path} holds weights that are not finite; delete the folder and train the run again")
+        return model.to(memory_format=torch.channels_last).eval()
+
+    def test_accuracy(self) -> float:
+        """Accuracy on whole test images after training, with running statistics, in [0, 1]."""
+        rows = self.final.query("split == 'test' and band == 'x' and bn_stats == 'running'")
+        return float(rows["accuracy"].item())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write so that `path` is either what it was or whole, also when the machine stops."""
+    temporary = path.with_name(path.name + ".writing")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def commit() -> str:
+    """The git commit of the code that runs, with "-dirty" if hfclib was edited; "none" outside a checkout."""
+    folder = Path(hfclib.__file__).parent
+    try:
+        head, changes = (
+            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return head + ("-dirty" if changes else "")
+
+
+def stored_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state as a run stores it: parameters in float16, buffers (BatchNorm's averages) as they are."""
+    parameters = dict(model.named_parameters())
+    return {name: (tensor.half() if name in parameters else tensor).cpu().contiguous()
+            for name, tensor in model.state_dict().items()}  # fmt: skip
+
+
+def _save_checkpoint(path: Path, model, optimizer, scheduler, state: Progress) -> None:
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    schedule = {key: value for key, value in scheduler.state_dict().items() if isinstance(value, int | float | list)}
+    temporary = path.with_name(path.name + ".writing")
+    save_file(tensors, temporary, {"progress": json.dumps(asdict(state)), "schedule": json.dumps(schedule)})
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _restore_checkpoint(path: Path, model, optimizer, scheduler) -> Progress:
+    if not path.exists():
+        return Progress()
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
+        for name, parameter in model.named_parameters():
+            moments = {key: tensors[f"optimizer/{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {
+                # The fused optimizer walks parameter and moments together: they must lie in memory alike.
+                key: torch.empty_like(parameter, requires_grad=False).copy_(value) if value.ndim else value
+                for key, value in moments.items()
+            }
+        scheduler.load_state_dict(json.loads(metadata["schedule"]))
+        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+        return Progress(**json.loads(metadata["progress"]))
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"the checkpoint {path} is damaged ({error}); delete it to train from the start") from error
+
+
+def _final_rows(recipe: Recipe, model: nn.Module, *, progress: bool) -> list[dict]:
+    images, labels = training_set(recipe, progress=progress)
+    if len(labels) > TRAIN_IMAGES_AT_END:
+        images, labels = embedded("train")
+    test_images, test_labels = embedded("test")
+    part = slice(recipe.final_images)
+    return curve_rows(model, (as_trained(to_float(images), recipe), labels),
+                      (to_float(test_images[part]), test_labels[part]), RADII, exact=True)  # fmt: skip
+
+
+def train(
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device | None = None,
+    store: Path | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a recipe, or go on with its training, and store the run.
+
+    Args:
+        recipe: what to train.
+        seed: 0 or more.
+        device: None finds the best.
+        store: folder of runs; None is `<home>/runs`.
+        progress: show a bar.
+    Returns:
+        The stored run. Killed at any moment and called again, it goes on after the last finished epoch and, on a CPU,
+        ends in the same weights bit for bit.
+    Raises:
+        ValueError: a bad seed.
+        RunError: a damaged checkpoint.
+        TrainingError, DataError: as `training.fit`.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
+    device = device or best_device()
+    final = (store or home() / "runs") / recipe.run_name(seed)
+    partial, staging = final.with_name(final.name + ".partial"), final.with_name(final.name + ".staging")
+    partial.mkdir(parents=True, exist_ok=True)
+    code = commit()
+
+    def restore(*objects) -> Progress:
+        state = _restore_checkpoint(partial / "checkpoint.safetensors", *objects)
+        state.commits = list(dict.fromkeys([*state.commits, code]))
+        return state
+
+    model, state = fit(recipe, seed=seed, device=device, restore=restore, progress=progress,
+                       checkpoint=lambda *objects: _save_checkpoint(partial / "checkpoint.safetensors", *objects))  # fmt: skip
+    weights = stored_weights(model)
+    model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
+                           for name, tensor in weights.items()})  # fmt: skip
+    tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows),
+              "final.csv": (CURVE_COLUMNS, _final_rows(recipe, model, progress=progress))}  # fmt: skip
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    save_file(weights, staging / "weights.safetensors", {"run": final.name})  # one entry: their order is random
+    for name, (columns, rows) in tables.items():
+        text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        _write(staging / name, text.encode())
+    provenance = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commits": state.commits,
+        "train_seconds": round(state.train_seconds),
+        "eval_seconds": round(state.eval_seconds),
+        "device": device_name(device),
+        "precision": "bfloat16 autocast" if gains_from_bf16(device) else "float32",
+        "versions": {"hfclib": hfclib.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    files = {name: _sha256((staging / name).read_bytes()) for name in [*tables, "weights.safetensors"]}
+    content = {"format": FORMAT_VERSION, "recipe": recipe.to_dict(), "hash": recipe.hash, "seed": seed,
+               "provenance": provenance, "sha256": files}  # fmt: skip
+    _write(staging / "run.json", (json.dumps(content, indent=2) + "\n").encode())
+    if final.exists():  # retrained: the old run makes way only now that the new one is whole
+        shutil.rmtree(final)
+    os.replace(staging, final)
+    shutil.rmtree(partial)
+    return load(final)
+
+
+def load(path: Path) -> Run:
+    """Load and verify a stored run.
+
+    Raises:
+        RunError: naming the file that is missing, damaged or of another format, and what to do.
+    """
+    advice = "delete the folder and train the run again, or restore the published one"
+    try:
+        content = json.loads((path / "run.json").read_bytes())
+        if content["format"] != FORMAT_VERSION:
+            raise RunError(f"{path / 'run.json'} has format {content['format']}, expected {FORMAT_VERSION}")
+        recipe, seed = Recipe(**content["recipe"]), content["seed"]
+        for name, expected in content["sha256"].items():
+            if _sha256((path / name).read_bytes()) != expected:
+                raise RunError(f"{path / name} is damaged (its checksum is not the one in run.json): {advice}")
+        curves, final = (pd.read_csv(path / name) for name in ("curves.csv", "final.csv"))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} does not hold a whole run ({error}): {advice}") from error
+    if recipe.hash != content["hash"]:
+        raise RunError(f"{path / 'run.json'} holds an edited recipe (hash {recipe.hash}, not {content['hash']}): {advice}")
+    return Run(recipe, seed, curves, final, content["provenance"], path)
+
+
+def folders() -> list[Path]:
+    """Where runs are looked for: the published ones, then your own."""
+    return [data_folder() / "runs", home() / "runs"]
+
+
+def find(recipe: Recipe, seed: int, store: Path | None = None) -> Run | None:
+    """The stored run of a recipe and seed, in `store` or else in `folders()`; None if it was never trained.
+
+    Raises:
+        RunError: it is there but damaged.
+    """
+    for folder in [store] if store else folders():
+        if (folder / recipe.run_name(seed)).is_dir():
+            return load(folder / recipe.run_name(seed))
+    return None

@@ -1,0 +1,162 @@
+"""The training loop: plain, with dropout, with mix-up, with or without BatchNorm."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from hfclib.batches import Batches
+from hfclib.data import cifar10, embedded, to_float
+from hfclib.devices import autocast
+from hfclib.evaluation import curve_rows, feed_images
+from hfclib.recipes import RADII, Recipe
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on, such as a loss that is no longer a number."""
+
+
+@dataclass
+class Progress:
+    """All that a training needs to go on after an epoch, beside the weights: what a checkpoint holds.
+
+    Attributes:
+        epoch: epochs done.
+        rows: the curves so far: "epoch" and `evaluation.CURVE_COLUMNS`.
+        train_seconds, eval_seconds: time spent so far.
+        commits: the code that each sitting ran.
+    """
+
+    epoch: int = 0
+    rows: list[dict] = field(default_factory=list)
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    commits: list[str] = field(default_factory=list)
+
+
+def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tensor]:
+    """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough."""
+    images, labels = embedded("train")
+    if recipe.train_images > len(labels):
+        images, labels = cifar10("train", progress=progress)
+    return images[: recipe.train_images], labels[: recipe.train_images]
+
+
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LRScheduler]:
+    """Adam and its schedule over `steps` steps. Source: Adam from the paper, section 4.2; one cycle is ours."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
+    if recipe.schedule == "one_cycle":
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
+        )
+    else:
+        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return optimizer, scheduler
+
+
+def loss_on(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, rng: np.random.Generator,
+            generator: torch.Generator) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Cross-entropy of a batch, mixed up if the recipe says so, and the logits (of the mixed images then)."""
+    if not recipe.mixup_alpha:
+        logits = model(images)
+        return F.cross_entropy(logits, labels), logits
+    share = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha)
+    partner = torch.randperm(len(labels), generator=generator).to(labels.device)
+    logits = model(share * images + (1 - share) * images[partner])
+    loss = share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, labels[partner])
+    return loss, logits
+
+
+def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar) -> None:
+    # Everything random in an epoch hangs on (seed, epoch) alone, so that a resumed training needs no stored state.
+    entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
+    rng, generator = np.random.default_rng(entropy), torch.Generator().manual_seed(entropy)
+    device = batches.images.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(entropy)
+        model.train()
+        right = seen = 0
+        for step, (images, labels) in enumerate(batches.epoch(generator)):
+            with autocast(device):
+                loss, logits = loss_on(model, images, labels, recipe, rng, generator)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            seen += len(labels)
+            right += (logits.argmax(dim=1) == labels).sum()
+            bar.update(len(labels))
+            if step % 20 == 0 or step == len(batches) - 1:
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss of {recipe.name}, seed {seed}, is {loss.item()} in epoch {epoch + 1}: "
+                        "try a smaller learning_rate"
+                    )
+                bar.set_postfix(epoch=f"{epoch + 1}/{recipe.epochs}", loss=f"{loss.item():.3f}",
+                                acc=f"{right.item() / seen:.3f}", refresh=False)  # fmt: skip
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    restore: Callable[[nn.Module, torch.optim.Optimizer, object], Progress] | None = None,
+    checkpoint: Callable[[nn.Module, torch.optim.Optimizer, object, Progress], None] | None = None,
+    progress: bool = True,
+) -> tuple[nn.Module, Progress]:
+    """Train a recipe from where `restore` left off, calling `checkpoint` after every epoch.
+
+    Args:
+        recipe: what to train.
+        seed: of the weights, the order, crops, flips, dropout and mix-up; 0 or more.
+        device: where to train.
+        restore: fills model, optimizer and scheduler and returns the Progress; None starts afresh.
+        checkpoint: stores them.
+        progress: show a bar with loss, accuracy and time left.
+    Returns:
+        (the trained model on `device`, its Progress with a row of curves for every measurement).
+    Raises:
+        TrainingError: the loss is no longer finite.
+        DataError: no source has the training images.
+    """
+    images, labels = training_set(recipe, progress=progress)
+    test_images, test_labels = embedded("test")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = recipe.build()
+    model = model.to(device, memory_format=torch.channels_last)
+    batches = Batches(images, labels, batch_size=recipe.batch_size, augment=recipe.augment, rescale=recipe.rescale,
+                      device=device)  # fmt: skip
+    optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
+    state = restore(model, optimizer, scheduler) if restore else Progress()
+    part = slice(recipe.eval_images)
+    train_part = (as_trained(to_float(images[part]), recipe), labels[part])
+    test_part = (to_float(test_images[part]), test_labels[part])
+    bar = tqdm(total=recipe.epochs * len(labels), initial=state.epoch * len(labels), unit=" images",
+               desc=f"{recipe.name}, seed {seed}", disable=not progress)  # fmt: skip
+    with bar:
+        for epoch in range(state.epoch, recipe.epochs):
+            start = time.perf_counter()
+            _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
+            trained = time.perf_counter()
+            rows = curve_rows(model, train_part, test_part, RADII)
+            state.rows += [{"epoch": epoch + 1, **row} for row in rows]
+            state.epoch = epoch + 1
+            state.train_seconds += trained - start
+            state.eval_seconds += time.perf_counter() - trained
+            if checkpoint:
+                checkpoint(model, optimizer, scheduler, state)
+    return model, state
+
+
+def as_trained(images: Tensor, recipe: Recipe) -> Tensor:
+    """Training images (N, C, H, W) in [0, 1] as the recipe feeds them to the network, without augmentation."""
+    return feed_images(images, "max") if recipe.rescale == "max" else images
