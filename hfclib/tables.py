@@ -1,0 +1,135 @@
+"""From runs to tidy tables: what the figures draw, and what is written beside them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from hfclib import published
+from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Feed
+from hfclib.runs import Run
+
+CONFIDENCE = 0.95
+
+
+def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataFrame:
+    """One table of the runs of several panels.
+
+    Args:
+        runs: the runs of each panel.
+        which: "curves" (after each epoch) or "final" (after training).
+    Returns:
+        The rows of all runs with two more columns, panel and seed. Conditions that a run records once because they
+        cannot differ are spelled out: an LFC with the mean colour is the raw LFC, and a network without BatchNorm
+        has the same accuracy with either kind of statistics.
+    Raises:
+        ValueError: another table, or no run at all.
+    """
+    if which not in ("curves", "final"):
+        raise ValueError(f"expected which, curves or final, got {which!r}")
+    if not any(runs.values()):
+        raise ValueError("expected at least one run, got none")
+    parts = []
+    for panel, ones in runs.items():
+        for run in ones:
+            rows = getattr(run, which).assign(panel=panel, seed=run.seed)
+            lows = rows[(rows["band"] == "lfc") & (rows["feed"] == "raw") & rows["radius"].isin(PAPER_RADII)]
+            rows = pd.concat([rows, lows.assign(feed="mean")])
+            if run.recipe.norm == "none":
+                there = (rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)
+                rows = pd.concat([rows, rows[there].assign(bn_stats="batch")])
+            parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
+
+
+def select(table: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats: BnStats) -> pd.DataFrame:
+    """The rows of a `gather`ed table under one condition, at these radii, with a column `measure`.
+
+    Runs record every radius raw with running statistics, and the other conditions at r = 4, 8, 12, 16 only: at any
+    other radius the raw, running rows are returned, and their own feed and bn_stats columns say so.
+
+    Returns:
+        Rows whose measure is "train", "test", or a band and radius such as "L4" or "H12".
+    """
+    exact = (table["feed"] == feed) & (table["bn_stats"] == bn_stats) & table["radius"].isin(PAPER_RADII)
+    other = (table["feed"] == "raw") & (table["bn_stats"] == "running") & ~table["radius"].isin(PAPER_RADII)
+    bands = (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
+    rows = table[((table["band"] == "x") & (table["bn_stats"] == bn_stats)) | bands]
+    letter = rows["band"].map({"lfc": "L", "hfc": "H", "x": ""})
+    return rows.assign(measure=np.where(rows["band"] == "x", rows["split"], letter + rows["radius"].astype(str)))
+
+
+def measures(radii: Sequence[int]) -> list[str]:
+    """The measures of `select` in the order of the published table."""
+    return ["train", "test", *(f"L{r}" for r in radii), *(f"H{r}" for r in radii)]
+
+
+def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats: BnStats) -> pd.DataFrame:
+    """Our end-of-training accuracies beside the paper's: for each panel, our mean ± sd over seeds, and the paper's.
+
+    Returns:
+        Index (panel, "ours" or "paper"), a column a measure, text cells; "not published" where the paper has none. The
+        sd is the sample standard deviation over seeds; with one seed it is left out.
+    """
+    rows = select(final, radii, feed, bn_stats)
+    grouped = rows.groupby(["panel", "measure"], sort=False)["accuracy"].agg(["mean", "std", "count"])
+    cells = {}
+    for panel in dict.fromkeys(rows["panel"]):
+        for measure in measures(radii):
+            mean, sd, count = grouped.loc[(panel, measure)]
+            spread = f" ± {decimals(sd)}" if count > 1 else ""
+            cells.setdefault((panel, "ours"), {})[measure] = f"{decimals(mean)}{spread}"
+            paper = published.fig4(panel, measure)
+            cells.setdefault((panel, "paper"), {})[measure] = decimals(paper.value, 2) if paper else "not published"
+    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["panel", "source"])
+
+
+def decimals(value: float, places: int = 3) -> str:
+    """A number between -1 and 1 without the zero before the point, as tables of accuracies have it."""
+    return f"{value:.{places}f}".replace("0.", ".", 1)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of values over seeds and its 95 % Student-t interval: (mean, low, high); with one value, infinite ends."""
+    values = np.asarray(values, dtype=float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, -np.inf, np.inf
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def difference(final: pd.DataFrame, panel: str, measure: str, feed: Feed, bn_stats: BnStats) -> pd.Series:
+    """Accuracy of a panel minus vanilla's at one measure ("L4", "H12", "test"...), seed by seed, in [-1, 1]."""
+    radii = [int(measure[1:])] if measure[1:].isdigit() else []
+    rows = select(final, radii, feed, bn_stats)
+    wide = rows[rows["measure"] == measure].pivot_table(index="seed", columns="panel", values="accuracy")
+    return (wide[panel] - wide["vanilla"]).dropna()
+
+
+def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) -> pd.DataFrame:
+    """BatchNorm's HFC accuracy minus vanilla's, under each feed and each kind of statistics.
+
+    Returns:
+        A row a (radius, bn_stats, feed): mean difference over seeds, low and high (95 %), and share_left: the mean
+        as a share of the one under the authors' condition (feed "max", bn_stats "batch") at that radius.
+    """
+    rows = []
+    for radius in radii:
+        as_published = difference(final, "batchnorm", f"H{radius}", "max", "batch").mean()
+        for bn_stats in reversed(BN_STATS):
+            for feed in ("max", "raw", "mean"):
+                mean, low, high = interval(difference(final, "batchnorm", f"H{radius}", feed, bn_stats))
+                rows.append({"radius": radius, "bn_stats": bn_stats, "feed": feed, "difference": mean,
+                             "low": low, "high": high, "share_left": mean / as_published})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def batchnorm_effect_text(effect: pd.DataFrame) -> pd.DataFrame:
+    """`batchnorm_effect` as a reader's table: a row a condition, a column a radius, "difference [low, high]"."""
+    cells = {}
+    for row in effect.itertuples():
+        ends = f" [{decimals(row.low)}, {decimals(row.high)}]" if np.isfinite(row.low) else ""
+        cells.setdefault((row.bn_stats, row.feed), {})[f"r = {row.radius}"] = decimals(row.difference) + ends
+    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["statistics", "feed"])
