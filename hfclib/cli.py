@@ -8,6 +8,7 @@ import typer
 from hfclib import recipes, runs
 from hfclib.checkpoints import CheckpointError
 from hfclib.data import DataError, fetch
+from hfclib.obtain import each
 from hfclib.training import TrainingError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -38,15 +39,46 @@ def train(
         unknown = set(panel or ()) - set(wanted)
         if unknown:
             raise ValueError(f"expected panel, one of {', '.join(wanted)}, got {', '.join(sorted(unknown))}")
-        for one in seed or [0]:
-            for name, recipe in wanted.items():
-                if panel and name not in panel:
-                    continue
-                run = None if retrain else runs.find(recipe, one, store)
-                state = "stored" if run else "trained"
-                run = run or runs.train(recipe, seed=one, store=store)
-                typer.echo(f"{recipe.name}, seed {one}: {state}, test accuracy {run.test_accuracy():.3f}, {run.path}")
+        if not all(one >= 0 for one in seed or ()):
+            raise ValueError(f"expected seed, a whole number of at least 0, got {seed}")
+        chosen = {name: recipe for name, recipe in wanted.items() if not panel or name in panel}
+        for _, run, new in each(chosen, seed or [0], retrain=retrain, store=store):
+            state = "trained" if new else "stored"
+            line = f"{run.recipe.name}, seed {run.seed}: {state}, test accuracy {run.test_accuracy():.3f}, {run.path}"
+            typer.echo(line)
     except (ValueError, DataError, TrainingError, CheckpointError, runs.RunError) as error:
+        raise typer.Exit(_fail(error)) from error
+
+
+# typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.
+@app.command(context_settings={"ignore_unknown_options": True})
+def run(
+    figure: Annotated[str, typer.Argument(help="which figure's notebook: " + ", ".join(recipes.FIGURES))],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-p NAME VALUE]...", help="as papermill takes them: -p radius 8, or -p radius [4,8]"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="the executed notebook (default: FIGURE-out.ipynb, here)")] = None,
+) -> None:
+    """Run a figure's notebook with other parameters (through papermill) and say where the result is."""
+    import papermill  # here and not above, so that the other commands need none of the notebook packages
+    import yaml
+
+    try:
+        notebook = Path(__file__).parents[1] / "notebooks" / f"{figure}.ipynb"
+        if figure not in recipes.FIGURES or not notebook.exists():
+            raise ValueError(f"expected figure, one of {', '.join(recipes.FIGURES)}, in a checkout: no {notebook}")
+        words = parameters or []
+        if len(words) % 3 or any(word not in ("-p", "--parameter") for word in words[::3]):
+            raise ValueError(f"expected -p NAME VALUE, once a parameter, got {' '.join(words)}")
+        known = papermill.inspect_notebook(str(notebook))
+        values = {name: yaml.safe_load(value) for name, value in zip(words[1::3], words[2::3], strict=True)}
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"unknown parameter {unknown[0]}; allowed: {', '.join(known)}")
+        target = output or Path(f"{figure}-out.ipynb")
+        papermill.execute_notebook(str(notebook), str(target), values, cwd=str(notebook.parent), progress_bar=False)
+        typer.echo(f"wrote {target}")
+    except (ValueError, OSError, yaml.YAMLError, papermill.PapermillExecutionError) as error:
         raise typer.Exit(_fail(error)) from error
 
 

@@ -7,13 +7,13 @@ over all its names, and what is not a parameter, or not a value of the allowed k
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
 
 from hfclib.evaluation import BN_STATS, FEEDS, PAPER_RADII
 from hfclib.recipes import PRESETS, RADII
 
 _LISTS_BY = 'with papermill, give a list as -y "{name}: [4, 8]"'
-_SHELL = {"In", "Out", "exit", "quit", "open", "get_ipython"}  # what IPython itself defines
+_PLAIN = (bool, int, float, str, list, tuple, dict, type(None))  # what a parameter can be set to
+_SHELL = {"In", "Out"}  # IPython's own plain values
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def given(namespace: Mapping[str, object], known: tuple[str, ...]) -> dict[str, 
     """The parameters among a notebook's `globals()`.
 
     Args:
-        namespace: names and values; modules, functions, classes and names with a leading underscore don't count.
+        namespace: names and values; only plain values (numbers, text, lists...) count, and no name with a
+            leading underscore.
         known: the parameters there are.
     Returns:
         The known ones that are set.
@@ -73,12 +74,12 @@ def given(namespace: Mapping[str, object], known: tuple[str, ...]) -> dict[str, 
     """
     found = {}
     for name, value in namespace.items():
-        if name.startswith("_") or name in _SHELL or isinstance(value, ModuleType | FunctionType | type):
+        if name.startswith("_") or name in _SHELL or type(value) not in _PLAIN:
             continue
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"unknown parameter {name} = {value!r}{hint} Allowed: {', '.join(known)}")
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise ValueError(f"unknown parameter {name} = {value!r}{hint}; allowed: {', '.join(known)}")
         found[name] = value
     return found
 

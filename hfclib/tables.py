@@ -69,20 +69,20 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats
     """Our end-of-training accuracies beside the paper's: for each panel, our mean ± sd over seeds, and the paper's.
 
     Returns:
-        Index (panel, "ours" or "paper"), a column a measure, text cells; "not published" where the paper has none. The
+        Index measure, columns (panel, "ours" or "paper"), text cells; "not published" where the paper has none. The
         sd is the sample standard deviation over seeds; with one seed it is left out.
     """
     rows = select(final, radii, feed, bn_stats)
     grouped = rows.groupby(["panel", "measure"], sort=False)["accuracy"].agg(["mean", "std", "count"])
-    cells = {}
+    columns = {}
     for panel in dict.fromkeys(rows["panel"]):
+        ours, paper = columns.setdefault((panel, "ours"), {}), columns.setdefault((panel, "paper"), {})
         for measure in measures(radii):
             mean, sd, count = grouped.loc[(panel, measure)]
-            spread = f" ± {decimals(sd)}" if count > 1 else ""
-            cells.setdefault((panel, "ours"), {})[measure] = f"{decimals(mean)}{spread}"
-            paper = published.fig4(panel, measure)
-            cells.setdefault((panel, "paper"), {})[measure] = decimals(paper.value, 2) if paper else "not published"
-    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["panel", "source"])
+            ours[measure] = decimals(mean) + (f" ± {decimals(sd)}" if count > 1 else "")
+            value = published.fig4(panel, measure)
+            paper[measure] = decimals(value.value, 2) if value else "not published"
+    return pd.DataFrame(columns).rename_axis("measure")
 
 
 def decimals(value: float, places: int = 3) -> str:

@@ -74,6 +74,17 @@ def loss_on(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, rn
     return loss, logits
 
 
+def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, optimizer: torch.optim.Optimizer,
+                  *, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One step of the optimizer on a batch; returns the loss and the logits, detached."""
+    with autocast(images.device):
+        loss, logits = loss_on(model, images, labels, recipe, rng, generator)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), logits.detach()
+
+
 def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar) -> None:
     # Everything random in an epoch hangs on (seed, epoch) alone, so that a resumed training needs no stored state.
     entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
@@ -84,11 +95,7 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
         model.train()
         right = seen = 0
         for step, (images, labels) in enumerate(batches.epoch(generator)):
-            with autocast(device):
-                loss, logits = loss_on(model, images, labels, recipe, rng, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            loss, logits = training_step(model, images, labels, recipe, optimizer, rng=rng, generator=generator)
             scheduler.step()
             seen += len(labels)
             right += (logits.argmax(dim=1) == labels).sum()

@@ -1,0 +1,88 @@
+"""Obtaining the runs of a figure: stored ones are loaded, missing ones trained after saying how long that takes."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hfclib import runs
+from hfclib.batches import Batches
+from hfclib.devices import best_device, device_name
+from hfclib.recipes import Recipe
+from hfclib.runs import Run
+from hfclib.training import make_optimizer, training_step
+
+# What a run costs beside its training steps: a fixed part of the test set after every epoch, all of it at the end.
+_EVALUATION = 1.3
+
+
+class Runs(dict[str, list[Run]]):
+    """The runs of a figure: for each panel, one a seed."""
+
+    def all(self) -> list[Run]:
+        """Every run, panel by panel."""
+        return [run for ones in self.values() for run in ones]
+
+
+def estimate_seconds(recipe: Recipe, device: torch.device, steps: int = 4) -> float:
+    """About how long a run of `recipe` takes on `device`, measured on a few steps with random images."""
+    model = recipe.build().to(device, memory_format=torch.channels_last).train()
+    count = min(recipe.batch_size, recipe.train_images)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    batches = Batches(images, torch.zeros(count, dtype=torch.int64), batch_size=count, augment=recipe.augment,
+                      rescale=recipe.rescale, device=device)  # fmt: skip
+    optimizer, _ = make_optimizer(model, recipe, steps + 1)
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    for step in range(steps + 1):
+        if step == 1:  # the first step also warms up
+            start = time.perf_counter()
+        for batch in batches.epoch(generator):
+            training_step(model, *batch, recipe, optimizer, rng=rng, generator=generator)[0].item()
+    seconds = (time.perf_counter() - start) / steps
+    return seconds * recipe.epochs * -(-recipe.train_images // recipe.batch_size) * _EVALUATION
+
+
+def each(
+    recipes: Mapping[str, Recipe],
+    seeds: Sequence[int],
+    *,
+    retrain: bool = False,
+    store: Path | None = None,
+    progress: bool = True,
+) -> Iterator[tuple[str, Run, bool]]:
+    """Load or train runs one after the other: the first seed of every recipe before the second of any.
+
+    Args:
+        recipes: by panel.
+        seeds: whole numbers of at least 0.
+        retrain: train stored runs too.
+        store: folder to look in and to write to; None looks in `runs.folders()` and writes to `<home>/runs`.
+        progress: print how long the missing runs will take, and show bars.
+    Yields:
+        (panel, run, whether it was trained just now).
+    Raises:
+        RunError, CheckpointError, TrainingError, DataError: as `runs.find` and `runs.train`.
+    """
+    jobs = [(panel, recipe, seed) for seed in seeds for panel, recipe in recipes.items()]
+    stored = {} if retrain else {(panel, seed): runs.find(recipe, seed, store) for panel, recipe, seed in jobs}
+    missing = [recipe for panel, recipe, seed in jobs if stored.get((panel, seed)) is None]
+    if missing and progress:
+        device = best_device()
+        costs = {recipe: estimate_seconds(recipe, device) for recipe in set(missing)}
+        minutes = sum(costs[recipe] for recipe in missing) / 60
+        print(
+            f"{len(missing)} run(s) must be trained on {device_name(device)}: about {minutes:.1f} minutes", flush=True
+        )
+    for panel, recipe, seed in jobs:
+        run = stored.get((panel, seed))
+        yield panel, run or runs.train(recipe, seed=seed, store=store, progress=progress), run is None
+
+
+def obtain(recipes: Mapping[str, Recipe], seeds: Sequence[int], *, retrain: bool = False) -> Runs:
+    """The runs of a figure, all loaded or trained; arguments and errors as in `each`."""
+    found = Runs({panel: [] for panel in recipes})
+    for panel, run, _ in each(recipes, seeds, retrain=retrain):
+        found[panel].append(run)
+    return found

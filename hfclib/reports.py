@@ -1,0 +1,82 @@
+"""What a notebook shows under a figure: the picture itself, where it comes from, and what it says in words."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Image, Markdown
+from matplotlib.figure import Figure
+
+from hfclib import published
+from hfclib.runs import Run
+from hfclib.tables import decimals
+
+_PNG_DPI = 144
+
+
+def picture(figure: Figure) -> Image:
+    """A figure as a PNG to end a cell with; shown at half its pixels, so that it is sharp on dense screens."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PNG_DPI, facecolor="white")
+    return Image(buffer.getvalue(), width=round(figure.get_figwidth() * _PNG_DPI / 2))
+
+
+def _embedded(content: bytes, kind: str, name: str, text: str) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<a download="{name}" href="data:{kind};base64,{data}">{text}</a>'
+
+
+def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFrame) -> HTML:
+    """One line on where a figure comes from, with the notebook, its table as CSV and the picture as SVG to take away.
+
+    Args:
+        name: of the notebook, such as "fig4".
+        runs: behind the figure.
+        figure: offered as SVG.
+        table: the rows drawn, offered as CSV.
+    Returns:
+        HTML that needs no other file, except for the link to the notebook in the built book.
+    """
+    seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
+    commits = ", ".join(sorted({commit[:7] for run in runs for commit in run.provenance["commits"]}))
+    minutes = sum(run.provenance["train_seconds"] + run.provenance["eval_seconds"] for run in runs) / 60
+    devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
+    preset = ", ".join(sorted({run.recipe.name.split("-")[0] for run in runs}))
+    svg = io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    links = " · ".join(
+        (
+            f'<a href="../_sources/notebooks/{name}.ipynb">notebook</a>',
+            _embedded(table.to_csv(index=False).encode(), "text/csv", f"{name}.csv", "table (CSV)"),
+            _embedded(svg.getvalue(), "image/svg+xml", f"{name}.svg", "figure (SVG)"),
+        )
+    )
+    text = (
+        f"{len(runs)} runs, preset {preset}, seeds {seeds}; commit {commits}; "
+        f"trained and measured in {minutes:.0f} minutes on {devices}."
+    )
+    return HTML(f'<p class="hfc-provenance">{text} {links}</p>')
+
+
+def batchnorm_story(effect: pd.DataFrame, final_seeds: int) -> Markdown:
+    """What is left of BatchNorm's published advantage once feed and statistics are controlled, in words.
+
+    Args:
+        effect: from `tables.batchnorm_effect`.
+        final_seeds: number of seeds behind it.
+    """
+    cells = effect.set_index(["radius", "bn_stats", "feed"])
+    lines = []
+    for radius in dict.fromkeys(effect["radius"]):
+        shown, left = cells.loc[(radius, "batch", "max")], cells.loc[(radius, "running", "mean")]
+        paper = published.fig4("batchnorm", f"H{radius}").value - published.fig4("vanilla", f"H{radius}").value
+        ends = f" [{decimals(left.low)}, {decimals(left.high)}]" if np.isfinite(left.low) else ""
+        lines.append(
+            f"- r = {radius}: {decimals(shown.difference)} under the authors' condition (paper: {decimals(paper, 2)}); "
+            f"{decimals(left.difference)}{ends} with running statistics and the mean colour added, "
+            f"{left.share_left:.0%} of it."
+        )
+    head = f"BatchNorm's HFC accuracy minus vanilla's, mean over {final_seeds} seed(s):\n\n"
+    return Markdown(head + "\n".join(lines))
