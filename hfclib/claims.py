@@ -123,7 +123,7 @@ def scoreboard(final: pd.DataFrame, version: Version | None = None) -> pd.DataFr
     """All claims, or those of one version, as a reader's table.
 
     Returns:
-        Index the claim's id; columns claim, version, section, paper, ours ("mean [low, high]"), seeds, verdict.
+        Index the claim's id; columns claim, version, section, paper, ours ("mean [low, high]"), seeds, verdict, figure.
     """
     rows = []
     for claim in CLAIMS:
@@ -134,5 +134,5 @@ def scoreboard(final: pd.DataFrame, version: Version | None = None) -> pd.DataFr
             rows.append({"id": claim.id, "claim": claim.text, "version": claim.version, "section": claim.section,
                          "paper": "not published" if paper is None else decimals(paper, 2),
                          "ours": decimals(result.mean) + ends, "seeds": result.seeds,
-                         "verdict": result.verdict})  # fmt: skip
+                         "verdict": result.verdict, "figure": claim.figure})  # fmt: skip
     return pd.DataFrame(rows).set_index("id")

@@ -72,9 +72,8 @@ def each(
         device = best_device()
         costs = {recipe: estimate_seconds(recipe, device) for recipe in set(missing)}
         minutes = sum(costs[recipe] for recipe in missing) / 60
-        print(
-            f"{len(missing)} run(s) must be trained on {device_name(device)}: about {minutes:.1f} minutes", flush=True
-        )
+        count = f"{len(missing)} run{'s' * (len(missing) > 1)}"
+        print(f"{count} to train on {device_name(device)}: about {minutes:.1f} minutes", flush=True)
     for panel, recipe, seed in jobs:
         run = stored.get((panel, seed))
         yield panel, run or runs.train(recipe, seed=seed, store=store, progress=progress), run is None

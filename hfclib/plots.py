@@ -30,7 +30,7 @@ def fig4(rows: pd.DataFrame) -> Figure:
         across = min(2, len(panels))
         down = -(-len(panels) // across)
         figure = Figure(figsize=(1.2 + 3.6 * across, 0.9 + 2.7 * down), layout="constrained")
-        axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+        axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
         for panel, ax in zip(panels, axes, strict=False):
             for (band, split, radius), line in rows[rows["panel"] == panel].groupby(["band", "split", "radius"]):
                 whole = {"train": "0.6", "test": "black"}
@@ -44,7 +44,7 @@ def fig4(rows: pd.DataFrame) -> Figure:
             ax.set(title=TITLES[panel], ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for ax in list(axes)[len(panels) :]:
+        for ax in axes[len(panels) :]:
             ax.remove()
         figure.supxlabel("Epoch")
         figure.supylabel("Accuracy (share of images)")

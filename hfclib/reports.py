@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,20 @@ def picture(figure: Figure) -> Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_PNG_DPI, facecolor="white")
     return Image(buffer.getvalue(), width=round(figure.get_figwidth() * _PNG_DPI / 2))
+
+
+def table(frame: pd.DataFrame, links: Mapping[str, str] | None = None) -> HTML:
+    """A table to end a cell with: whole cells, however long.
+
+    Args:
+        frame: its text is escaped.
+        links: cell text to address; a cell with just this text becomes a link.
+    """
+    with pd.option_context("display.max_colwidth", None):
+        html = frame.to_html(border=0)
+    for text, address in (links or {}).items():
+        html = html.replace(f"<td>{text}</td>", f'<td><a href="{address}">{text}</a></td>')
+    return HTML(html)
 
 
 def _embedded(content: bytes, kind: str, name: str, text: str) -> str:

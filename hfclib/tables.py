@@ -105,7 +105,7 @@ def difference(final: pd.DataFrame, panel: str, measure: str, feed: Feed, bn_sta
     radii = [int(measure[1:])] if measure[1:].isdigit() else []
     rows = select(final, radii, feed, bn_stats)
     wide = rows[rows["measure"] == measure].pivot_table(index="seed", columns="panel", values="accuracy")
-    return (wide[panel] - wide["vanilla"]).dropna()
+    return wide.reindex(columns=[panel, "vanilla"]).diff(-1, axis="columns")[panel].dropna()
 
 
 def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) -> pd.DataFrame:

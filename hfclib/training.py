@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from hfclib.batches import Batches
 from hfclib.data import cifar10, embedded, to_float
@@ -53,8 +53,10 @@ def make_optimizer(
     """Adam and its schedule over `steps` steps. Source: Adam from the paper, section 4.2; one cycle is ours."""
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
     if recipe.schedule == "one_cycle":
+        # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
+        total = max(steps, 10)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
+            optimizer, recipe.learning_rate, total_steps=total, pct_start=0.2, cycle_momentum=False
         )
     else:
         scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

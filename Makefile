@@ -1,0 +1,32 @@
+# Two targets do everything on a fresh machine: `make book` and `make test`. Each sets up what it needs in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: book test slow notebooks clean
+
+book: $(VENV)/book.stamp
+	$(BIN)/jupyter-book build . -W -n --keep-going
+	$(BIN)/python book/check_html.py _build/html
+
+test: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest --nbval
+
+# Every published run, recomputed from its weights.
+slow: $(VENV)/test.stamp
+	$(BIN)/python -m pytest tests -m slow
+
+# Execute the notebooks in place: their stored outputs are what `pytest --nbval` compares with.
+notebooks: $(VENV)/test.stamp
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+clean:
+	rm -rf _build $(VENV)
+
+$(VENV)/book.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hfclib needs Python 3.11 or newer: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	touch $@
