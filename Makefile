@@ -5,9 +5,15 @@ BIN := $(VENV)/bin
 
 .PHONY: book test slow notebooks clean
 
-book: $(VENV)/book.stamp
+book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	$(BIN)/python book/check_html.py _build/html
+
+# The book's cache of executed notebooks knows their source only: what they compute with is watched here.
+_build/executed.stamp: $(shell find hfclib data -name '*.py' -o -name run.json -o -name '*.webp') pyproject.toml
+	rm -rf _build/.jupyter_cache
+	mkdir -p _build
+	touch $@
 
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .

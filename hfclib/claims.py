@@ -15,15 +15,12 @@ from typing import Literal
 import pandas as pd
 
 from hfclib import published
-from hfclib.evaluation import BnStats, Feed
-from hfclib.tables import decimals, difference, interval
+from hfclib.tables import CONDITIONS, Version, decimals, difference, interval, with_interval
 
 # Two accuracies closer than this count as equal: somewhat more than the .03 to which the paper's figure can be read.
 MARGIN = 0.05
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive"]
-Version = Literal["as published", "controlled"]
-CONDITIONS: dict[Version, tuple[Feed, BnStats]] = {"as published": ("max", "batch"), "controlled": ("mean", "running")}
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,8 @@ def verdict(relation: str, low: float, high: float) -> Verdict:
 def _fig4_claims() -> Iterator[Claim]:
     sentences = {
         "batchnorm": "BatchNorm makes the network more accurate on the HFC at r = {r} than vanilla training does",
-        "mixup": "mix-up makes the network more accurate on the HFC at r = {r} than vanilla training does",
-        "dropout": "dropout does not change the accuracy on the HFC at r = {r}",
+        "mixup": "Mix-up makes the network more accurate on the HFC at r = {r} than vanilla training does",
+        "dropout": "Dropout does not change the accuracy on the HFC at r = {r}",
     }
     for version in CONDITIONS:
         for panel, sentence in sentences.items():
@@ -107,7 +104,7 @@ CLAIMS: tuple[Claim, ...] = tuple(_fig4_claims())
 
 
 def judge(claim: Claim, final: pd.DataFrame) -> Result:
-    """Measure a claim on a `tables.gather`ed table of final accuracies.
+    """Measure a claim on the final accuracies that `tables.gather` returns.
 
     Raises:
         ValueError: no seed has both networks.
@@ -130,9 +127,8 @@ def scoreboard(final: pd.DataFrame, version: Version | None = None) -> pd.DataFr
         if version in (None, claim.version):
             result = judge(claim, final)
             paper = claim.published_value()
-            ends = f" [{decimals(result.low)}, {decimals(result.high)}]" if result.seeds > 1 else ""
             rows.append({"id": claim.id, "claim": claim.text, "version": claim.version, "section": claim.section,
                          "paper": "not published" if paper is None else decimals(paper, 2),
-                         "ours": decimals(result.mean) + ends, "seeds": result.seeds,
+                         "ours": with_interval(result.mean, result.low, result.high), "seeds": result.seeds,
                          "verdict": result.verdict, "figure": claim.figure})  # fmt: skip
     return pd.DataFrame(rows).set_index("id")

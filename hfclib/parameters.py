@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hfclib.evaluation import BN_STATS, FEEDS, PAPER_RADII
-from hfclib.recipes import PRESETS, RADII
+from hfclib.recipes import PRESETS, PUBLISHED_SEEDS, RADII
 
 _LISTS_BY = 'with papermill, give a list as -y "{name}: [4, 8]"'
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))  # what a parameter can be set to
@@ -33,7 +33,7 @@ class Fig4Parameters:
     feed: str = "mean"
     bn_stats: str = "running"
     preset: str = "laptop"
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = PUBLISHED_SEEDS
     retrain: bool = False
 
 

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-TITLES = {"vanilla": "Vanilla", "dropout": "Dropout", "mixup": "Mix-up", "batchnorm": "BatchNorm"}
+from hfclib.evaluation import PAPER_RADII
+from hfclib.tables import CONDITIONS, TITLES, select
+
 _STYLE = {"font.size": 10, "axes.titlesize": 11, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
 
 
@@ -60,7 +62,7 @@ def _fig4_handles(rows: pd.DataFrame, colours: dict) -> list[Line2D]:
         Line2D([], [], color="0.3", ls="--", label="HFC of test images"),
     ]
     shown = rows[rows["band"] != "x"]
-    usual = shown[shown["radius"].isin((4, 8, 12, 16))]
+    usual = shown[shown["radius"].isin(PAPER_RADII)]
     for radius, colour in colours.items():
         odd = shown[(shown["radius"] == radius)]
         # A radius that is recorded under another condition than its neighbours says so.
@@ -69,3 +71,31 @@ def _fig4_handles(rows: pd.DataFrame, colours: dict) -> list[Line2D]:
         handles.append(Line2D([], [], color=colour, lw=3, label=f"radius {radius}{condition}"))
     handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="chance (.10)"))
     return handles
+
+
+def hfc_by_condition(final: pd.DataFrame) -> Figure:
+    """HFC accuracy after training against the radius: as published on the left, controlled on the right.
+
+    Args:
+        final: a table from `tables.gather(runs, "final")`.
+    Returns:
+        A Figure; a colour and marker a heuristic, points are means over seeds, bars one sample standard deviation.
+    """
+    panels = [panel for panel in TITLES if panel in set(final["panel"])]
+    colours = sns.color_palette("colorblind", len(panels))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+        for ax, (version, condition) in zip(figure.subplots(1, 2, sharey=True), CONDITIONS.items(), strict=True):
+            rows = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
+            for panel, colour, marker in zip(panels, colours, "osD^", strict=False):
+                over_seeds = rows[rows["panel"] == panel].groupby("radius")["accuracy"].agg(["mean", "std"]).fillna(0)
+                ax.errorbar(over_seeds.index, over_seeds["mean"], over_seeds["std"], color=colour, marker=marker,
+                            ms=6, capsize=3, label=TITLES[panel])  # fmt: skip
+            ax.axhline(0.1, color="0.5", lw=0.8, ls=":", label="chance (.10)")
+            ax.set(title=version.capitalize(), ylim=(0, 1), xticks=PAPER_RADII)
+            ax.grid(alpha=0.3, lw=0.5)
+        figure.supxlabel("Radius (DFT bins)")
+        figure.supylabel("Accuracy on the HFC")
+        handles, labels = ax.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    return figure

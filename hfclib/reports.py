@@ -4,14 +4,13 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from IPython.display import HTML, Image, Markdown
 from matplotlib.figure import Figure
 
 from hfclib import published
 from hfclib.runs import Run
-from hfclib.tables import decimals
+from hfclib.tables import decimals, with_interval
 
 _PNG_DPI = 144
 
@@ -27,11 +26,11 @@ def table(frame: pd.DataFrame, links: Mapping[str, str] | None = None) -> HTML:
     """A table to end a cell with: whole cells, however long.
 
     Args:
-        frame: its text is escaped.
+        frame: its text is escaped, and its index becomes the first columns.
         links: cell text to address; a cell with just this text becomes a link.
     """
     with pd.option_context("display.max_colwidth", None):
-        html = frame.to_html(border=0)
+        html = frame.reset_index().to_html(index=False, border=0, justify="left")
     for text, address in (links or {}).items():
         html = html.replace(f"<td>{text}</td>", f'<td><a href="{address}">{text}</a></td>')
     return HTML(html)
@@ -86,10 +85,9 @@ def batchnorm_story(effect: pd.DataFrame, final_seeds: int) -> Markdown:
     for radius in dict.fromkeys(effect["radius"]):
         shown, left = cells.loc[(radius, "batch", "max")], cells.loc[(radius, "running", "mean")]
         paper = published.fig4("batchnorm", f"H{radius}").value - published.fig4("vanilla", f"H{radius}").value
-        ends = f" [{decimals(left.low)}, {decimals(left.high)}]" if np.isfinite(left.low) else ""
         lines.append(
             f"- r = {radius}: {decimals(shown.difference)} under the authors' condition (paper: {decimals(paper, 2)}); "
-            f"{decimals(left.difference)}{ends} with running statistics and the mean colour added, "
+            f"{with_interval(left.difference, left.low, left.high)} with running statistics and the mean colour added, "
             f"{left.share_left:.0%} of it."
         )
     head = f"BatchNorm's HFC accuracy minus vanilla's, mean over {final_seeds} seed(s):\n\n"

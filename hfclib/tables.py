@@ -1,6 +1,7 @@
 """From runs to tidy tables: what the figures draw, and what is written beside them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,11 @@ from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Feed
 from hfclib.runs import Run
 
 CONFIDENCE = 0.95
+TITLES = {"vanilla": "Vanilla", "dropout": "Dropout", "mixup": "Mix-up", "batchnorm": "BatchNorm"}
+
+Version = Literal["as published", "controlled"]
+# What a version feeds and how its BatchNorm normalises: the authors' code, and the same for every panel.
+CONDITIONS: dict[Version, tuple[Feed, BnStats]] = {"as published": ("max", "batch"), "controlled": ("mean", "running")}
 
 
 def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataFrame:
@@ -44,7 +50,7 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
 
 
 def select(table: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats: BnStats) -> pd.DataFrame:
-    """The rows of a `gather`ed table under one condition, at these radii, with a column `measure`.
+    """The rows of a table from `gather` under one condition, at these radii, with a column `measure`.
 
     Runs record every radius raw with running statistics, and the other conditions at r = 4, 8, 12, 16 only: at any
     other radius the raw, running rows are returned, and their own feed and bn_stats columns say so.
@@ -69,25 +75,32 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats
     """Our end-of-training accuracies beside the paper's: for each panel, our mean ± sd over seeds, and the paper's.
 
     Returns:
-        Index measure, columns (panel, "ours" or "paper"), text cells; "not published" where the paper has none. The
-        sd is the sample standard deviation over seeds; with one seed it is left out.
+        Index measure, columns (panel's title, "ours" or "paper"), text cells; "not published" where the paper has none.
+        The sd is the sample standard deviation over seeds; with one seed it is left out.
     """
     rows = select(final, radii, feed, bn_stats)
     grouped = rows.groupby(["panel", "measure"], sort=False)["accuracy"].agg(["mean", "std", "count"])
     columns = {}
     for panel in dict.fromkeys(rows["panel"]):
-        ours, paper = columns.setdefault((panel, "ours"), {}), columns.setdefault((panel, "paper"), {})
+        ours, paper = (columns.setdefault((TITLES[panel], source), {}) for source in ("ours", "paper"))
         for measure in measures(radii):
             mean, sd, count = grouped.loc[(panel, measure)]
-            ours[measure] = decimals(mean) + (f" ± {decimals(sd)}" if count > 1 else "")
+            ours[measure] = decimals(mean) + (f"\u00a0±\u00a0{decimals(sd)}" if count > 1 else "")
             value = published.fig4(panel, measure)
             paper[measure] = decimals(value.value, 2) if value else "not published"
-    return pd.DataFrame(columns).rename_axis("measure")
+    return pd.DataFrame(columns).rename_axis("accuracy on")
 
 
 def decimals(value: float, places: int = 3) -> str:
     """A number between -1 and 1 without the zero before the point, as tables of accuracies have it."""
     return f"{value:.{places}f}".replace("0.", ".", 1)
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    """ "mean [low, high]" on one line; the mean alone where the interval is infinite, as with a single seed."""
+    if not np.isfinite(low):
+        return decimals(mean)
+    return f"{decimals(mean)} [{decimals(low)}, {decimals(high)}]".replace(" ", "\u00a0")
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -130,6 +143,6 @@ def batchnorm_effect_text(effect: pd.DataFrame) -> pd.DataFrame:
     """`batchnorm_effect` as a reader's table: a row a condition, a column a radius, "difference [low, high]"."""
     cells = {}
     for row in effect.itertuples():
-        ends = f" [{decimals(row.low)}, {decimals(row.high)}]" if np.isfinite(row.low) else ""
-        cells.setdefault((row.bn_stats, row.feed), {})[f"r = {row.radius}"] = decimals(row.difference) + ends
+        cell = with_interval(row.difference, row.low, row.high)
+        cells.setdefault((row.bn_stats, row.feed), {})[f"r = {row.radius}"] = cell
     return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["statistics", "feed"])

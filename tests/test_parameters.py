@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hfclib import parameters
+from hfclib.obtain import Runs
 
 
 def test_defaults_and_one_number_in_place_of_a_list():
@@ -11,7 +12,16 @@ def test_defaults_and_one_number_in_place_of_a_list():
 
 
 def test_only_plain_values_of_a_namespace_are_parameters():
-    namespace = {"np": np, "In": [], "Out": {}, "_7": 3, "f": len, "array": np.zeros(2), "radius": 5}
+    namespace = {
+        "np": np,
+        "runs": Runs(vanilla=[]),
+        "In": [],
+        "Out": {},
+        "_7": 3,
+        "f": len,
+        "array": np.zeros(2),
+        "radius": 5,
+    }
     assert parameters.given(namespace, ("radius",)) == {"radius": 5}
 
 

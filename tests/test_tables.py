@@ -71,15 +71,15 @@ def test_beside_the_paper_stand_mean_and_sd(runs):
     table = tables.beside_paper(tables.gather(runs, "final"), [4, 7], "raw", "running")
     values = [one.final.query("band == 'hfc' and radius == 4 and feed == 'raw'")["accuracy"].item()
               for one in runs["vanilla"]]  # fmt: skip
-    expected = f"{tables.decimals(np.mean(values))} ± {tables.decimals(np.std(values, ddof=1))}"
-    assert table.loc["H4", ("vanilla", "ours")] == expected
-    assert table.loc["H4", ("vanilla", "paper")] == ".10"
-    assert table.loc["H7", ("vanilla", "paper")] == "not published"
+    expected = f"{tables.decimals(np.mean(values))}\u00a0±\u00a0{tables.decimals(np.std(values, ddof=1))}"
+    assert table.loc["H4", ("Vanilla", "ours")] == expected
+    assert table.loc["H4", ("Vanilla", "paper")] == ".10"
+    assert table.loc["H7", ("Vanilla", "paper")] == "not published"
 
 
 def test_one_seed_has_no_spread(runs):
     table = tables.beside_paper(tables.gather({"vanilla": runs["vanilla"][:1]}, "final"), [4], "raw", "running")
-    assert "±" not in table.loc["H4", ("vanilla", "ours")]
+    assert "±" not in table.loc["H4", ("Vanilla", "ours")]
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.5, ".500"), (-0.0625, "-.062"), (1.0, "1.000"), (0.0, ".000")])
@@ -111,6 +111,15 @@ def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
     assert "radius 7 (raw, running)" in labels
     with pytest.raises(ValueError, match="empty"):
         plots.fig4(tables.gather(runs).iloc[:0])
+
+
+def test_the_short_figure_shows_both_versions_with_the_means_of_the_runs(runs):
+    final = tables.gather(runs, "final")
+    left, right = plots.hfc_by_condition(final).axes
+    assert (left.get_title(), right.get_title()) == ("As published", "Controlled")
+    rows = tables.select(final, (4, 8, 12, 16), "mean", "running").query("panel == 'vanilla' and band == 'hfc'")
+    shown = right.containers[0].lines[0].get_ydata()
+    assert list(shown) == pytest.approx(list(rows.groupby("radius")["accuracy"].mean()))
 
 
 def test_the_line_under_a_figure_says_where_it_comes_from(runs):

@@ -1,0 +1,38 @@
+"""Sphinx extension of this book: no page asks another machine for anything, and links follow one address.
+
+MathJax comes out of the package sphinx-mathjax-offline: of its 24 MB only the one file that renders TeX as SVG, fonts
+included, goes into the book. Repository, issue and launch buttons exist only where `_config.yml` names a repository.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+MATHJAX = "tex-svg.js"
+
+
+def vendor_mathjax(app: Sphinx, config: Config) -> None:
+    """Serve MathJax from the book's own `_static` folder."""
+    path = Path(str(files("sphinx-mathjax-offline") / "static" / "mathjax" / MATHJAX))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: install sphinx-mathjax-offline again")
+    config.html_static_path.append(str(path))
+    config.mathjax_path = MATHJAX
+
+
+def buttons_follow_address(app: Sphinx, config: Config) -> None:
+    """Show the buttons that lead to the repository if its address is set, and none of them if not."""
+    options = config.html_theme_options
+    known = bool(options.get("repository_url"))
+    options["use_repository_button"] = options["use_issues_button"] = known
+    if not known:
+        options["launch_buttons"] = {}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the extension."""
+    app.connect("config-inited", vendor_mathjax)
+    app.connect("config-inited", buttons_follow_address, priority=100)  # before the theme reads its options
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
