@@ -1,0 +1,66 @@
+"""What every test starts from: a home folder of its own, the same random numbers, and slow tests left for `-m slow`."""
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor, nn
+
+from hfclib import data, runs, training
+
+settings.register_profile("hfclib", deadline=None, max_examples=40, derandomize=True)
+settings.load_profile("hfclib")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: seconds of arithmetic a test, run with -m slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch, tmp_path):
+    """No test reads or writes the user's home, and each starts from the same random numbers."""
+    monkeypatch.setenv("HFCLIB_HOME", str(tmp_path / "home"))
+    torch.manual_seed(0)
+    return tmp_path / "home"
+
+
+class ChannelMeans(nn.Module):
+    """The channel means as logits: a model whose every answer can be worked out by hand."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
+
+
+@pytest.fixture
+def channel_means():
+    return ChannelMeans()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(12, 3, 8, 8)
+
+
+@pytest.fixture
+def labels(channel_means, images):
+    """The answers of `channel_means` to `images`."""
+    return channel_means(images).argmax(dim=1)
+
+
+@pytest.fixture(scope="session")
+def cifar():
+    """The embedded images and labels, decoded once."""
+    return {split: data.embedded(split) for split in ("train", "test")}
+
+
+@pytest.fixture
+def decoded_once(monkeypatch, cifar):
+    """Trainings take the embedded images from memory: each of them would decode the files twice."""
+    for module in (training, runs):
+        monkeypatch.setattr(module, "embedded", cifar.__getitem__)
