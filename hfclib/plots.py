@@ -42,7 +42,7 @@ def fig4(rows: pd.DataFrame) -> Figure:
                         lw=2 if band == "x" else 1.5)  # fmt: skip
                 ax.fill_between(over_seeds.index, over_seeds["mean"] - over_seeds["std"],
                                 over_seeds["mean"] + over_seeds["std"], color=colour, alpha=0.2, lw=0)  # fmt: skip
-            ax.axhline(0.1, color="0.5", lw=0.8, ls=":")
+            ax.axhline(0.1, color="0.3", lw=1, ls=":")
             ax.set(title=TITLES[panel], ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -69,7 +69,7 @@ def _fig4_handles(rows: pd.DataFrame, colours: dict) -> list[Line2D]:
         differs = len(usual) and set(odd["bn_stats"]) != set(usual["bn_stats"])
         condition = f" ({odd['feed'].iloc[0]}, {odd['bn_stats'].iloc[0]})" if differs else ""
         handles.append(Line2D([], [], color=colour, lw=3, label=f"radius {radius}{condition}"))
-    handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="chance (.10)"))
+    handles.append(Line2D([], [], color="0.3", lw=1, ls=":", label="chance (.10)"))
     return handles
 
 
@@ -91,7 +91,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
                 over_seeds = rows[rows["panel"] == panel].groupby("radius")["accuracy"].agg(["mean", "std"]).fillna(0)
                 ax.errorbar(over_seeds.index, over_seeds["mean"], over_seeds["std"], color=colour, marker=marker,
                             ms=6, capsize=3, label=TITLES[panel])  # fmt: skip
-            ax.axhline(0.1, color="0.5", lw=0.8, ls=":", label="chance (.10)")
+            ax.axhline(0.1, color="0.3", lw=1, ls=":", label="chance (.10)")
             ax.set(title=version.capitalize(), ylim=(0, 1), xticks=PAPER_RADII)
             ax.grid(alpha=0.3, lw=0.5)
         figure.supxlabel("Radius (DFT bins)")

@@ -52,7 +52,8 @@ def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFra
     Returns:
         HTML that needs no other file, except for the link to the notebook in the built book.
     """
-    seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
+    seeds = sorted({run.seed for run in runs})
+    which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     commits = ", ".join(sorted({commit[:7] for run in runs for commit in run.provenance["commits"]}))
     minutes = sum(run.provenance["train_seconds"] + run.provenance["eval_seconds"] for run in runs) / 60
     devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
@@ -67,18 +68,18 @@ def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFra
         )
     )
     text = (
-        f"{len(runs)} runs, preset {preset}, seeds {seeds}; commit {commits}; "
+        f"{len(runs)} runs, preset {preset}, {which}; commit {commits}; "
         f"trained and measured in {minutes:.0f} minutes on {devices}."
     )
     return HTML(f'<p class="hfc-provenance">{text} {links}</p>')
 
 
-def batchnorm_story(effect: pd.DataFrame, final_seeds: int) -> Markdown:
+def batchnorm_story(effect: pd.DataFrame, seeds: int) -> Markdown:
     """What is left of BatchNorm's published advantage once feed and statistics are controlled, in words.
 
     Args:
         effect: from `tables.batchnorm_effect`.
-        final_seeds: number of seeds behind it.
+        seeds: number of seeds behind it.
     """
     cells = effect.set_index(["radius", "bn_stats", "feed"])
     lines = []
@@ -90,5 +91,6 @@ def batchnorm_story(effect: pd.DataFrame, final_seeds: int) -> Markdown:
             f"{with_interval(left.difference, left.low, left.high)} with running statistics and the mean colour added, "
             f"{left.share_left:.0%} of it."
         )
-    head = f"BatchNorm's HFC accuracy minus vanilla's, mean over {final_seeds} seed(s):\n\n"
+    over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
+    head = f"BatchNorm's HFC accuracy minus vanilla's, {over}:\n\n"
     return Markdown(head + "\n".join(lines))

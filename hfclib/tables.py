@@ -93,7 +93,7 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats
 
 def decimals(value: float, places: int = 3) -> str:
     """A number between -1 and 1 without the zero before the point, as tables of accuracies have it."""
-    return f"{value:.{places}f}".replace("0.", ".", 1)
+    return f"{value:z.{places}f}".replace("0.", ".", 1)
 
 
 def with_interval(mean: float, low: float, high: float) -> str:

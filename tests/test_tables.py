@@ -82,7 +82,9 @@ def test_one_seed_has_no_spread(runs):
     assert "±" not in table.loc["H4", ("Vanilla", "ours")]
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.5, ".500"), (-0.0625, "-.062"), (1.0, "1.000"), (0.0, ".000")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, ".500"), (-0.0625, "-.062"), (1.0, "1.000"), (0.0, ".000"), (-0.0001, ".000")]
+)
 def test_decimals(value, text):
     assert tables.decimals(value) == text
 
