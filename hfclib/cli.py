@@ -46,7 +46,7 @@ def train(
             state = "trained" if new else "stored"
             line = f"{run.recipe.name}, seed {run.seed}: {state}, test accuracy {run.test_accuracy():.3f}, {run.path}"
             typer.echo(line)
-    except (ValueError, DataError, TrainingError, CheckpointError, runs.RunError) as error:
+    except (ValueError, OSError, DataError, TrainingError, CheckpointError, runs.RunError) as error:
         raise typer.Exit(_fail(error)) from error
 
 

@@ -2,7 +2,9 @@
 
 import math
 from functools import lru_cache
+from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,20 +19,26 @@ def check_radius(radius: float) -> float:
         TypeError: not a number.
         ValueError: negative, NaN or infinite.
     """
-    if isinstance(radius, bool | complex) or not isinstance(radius, int | float):
+    if isinstance(radius, bool) or not isinstance(radius, Real):
         raise TypeError(f"expected radius, a number of DFT bins, got {radius!r} of type {type(radius).__name__}")
     if not math.isfinite(radius) or radius < 0:
         raise ValueError(f"expected a finite radius of at least 0 DFT bins, got {radius!r}")
     return float(radius)
 
 
+def _is_low(rows: np.ndarray, columns: np.ndarray, radius: float, inclusive: bool) -> Tensor:
+    # NumPy's root is correctly rounded, so that a radius of sqrt(2) is at the bins' distance and not a hair beside it.
+    distance = np.sqrt(rows[:, None] ** 2.0 + columns[None, :] ** 2.0)
+    return torch.from_numpy(distance <= radius if inclusive else distance < radius)
+
+
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a mask first made in inference mode must serve training afterwards
 def _half_mask(height: int, width: int, radius: float, inclusive: bool, dtype: torch.dtype) -> Tensor:
     """0 or 1 for each (real, imaginary) pair of `rfft2`, on the CPU; the other half follows by symmetry."""
-    rows = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64).round()
-    columns = torch.fft.rfftfreq(width, 1 / width, dtype=torch.float64).round()
-    squared = rows[:, None] ** 2 + columns[None, :] ** 2
-    low = squared <= radius**2 if inclusive else squared < radius**2
+    rows = np.fft.fftfreq(height, 1 / height).round()
+    columns = np.fft.rfftfreq(width, 1 / width).round()
+    low = _is_low(rows, columns, radius, inclusive)
     return low.to(dtype)[..., None].repeat(1, 1, 2)
 
 
@@ -48,10 +56,8 @@ def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> 
     Source: paper, section 3; strict "<" is what the authors' images show, the text says "<=".
     """
     radius = check_radius(radius)
-    rows = torch.arange(height) - height // 2
-    columns = torch.arange(width) - width // 2
-    squared = (rows[:, None] ** 2 + columns[None, :] ** 2).double()
-    return squared <= radius**2 if inclusive else squared < radius**2
+    rows, columns = np.arange(height) - height // 2, np.arange(width) - width // 2
+    return _is_low(rows, columns, radius, inclusive)
 
 
 def check_images(images: Tensor) -> None:
@@ -94,8 +100,11 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
     at even sizes the centre is the authors' N/2.
     """
     check_images(images)
+    radius = check_radius(radius)
+    if len(images) == 0:
+        return images.clone(), images.clone()
     full = images if images.dtype in (torch.float32, torch.float64) else images.float()
-    low_bins = _half_mask(*images.shape[-2:], check_radius(radius), bool(inclusive), full.dtype).to(images.device)
+    low_bins = _half_mask(*images.shape[-2:], radius, bool(inclusive), full.dtype).to(images.device)
     if len(full) <= _BLOCK or full.requires_grad or full.device.type != "cpu":
         lfc = _low(full, low_bins)
         hfc = full - lfc

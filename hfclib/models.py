@@ -78,7 +78,7 @@ class PreactBlock(nn.Module):
         y = self.conv1(F.relu(self.norm1(x)))
         y = self.conv2(F.relu(self.norm2(y)))
         if self.stride != 1:
-            x = F.avg_pool2d(x, self.stride)
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True)  # as many rows as the convolution gives at odd sizes
         if self.extra:
             x = F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
         return x + y
@@ -106,6 +106,8 @@ class ResNet(nn.Module):
             raise ValueError(f"expected dropout_at 'features' or 'map', got {dropout_at!r}")
         if not 0 <= dropout < 1:
             raise ValueError(f"expected dropout in [0, 1), got {dropout!r}")
+        if num_classes < 1:
+            raise ValueError(f"expected num_classes, a whole number of at least 1, got {num_classes!r}")
         preact = block is PreactBlock
         self.normalize = normalize or Normalize()
         self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=not preact and norm == "none")

@@ -65,7 +65,7 @@ def each(
     Raises:
         RunError, CheckpointError, TrainingError, DataError: as `runs.find` and `runs.train`.
     """
-    jobs = [(panel, recipe, seed) for seed in seeds for panel, recipe in recipes.items()]
+    jobs = [(panel, recipe, seed) for seed in dict.fromkeys(seeds) for panel, recipe in recipes.items()]
     stored = {} if retrain else {(panel, seed): runs.find(recipe, seed, store) for panel, recipe, seed in jobs}
     missing = [recipe for panel, recipe, seed in jobs if stored.get((panel, seed)) is None]
     if missing and progress:

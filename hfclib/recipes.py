@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
@@ -70,11 +72,18 @@ class Recipe:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"expected {field}, a whole number of at least 1, got {value!r}")
-        if not 0 <= self.dropout < 1:
+        if not isinstance(self.augment, bool):
+            raise ValueError(f"expected augment, True or False, got {self.augment!r}")
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"expected name of letters, digits, '.', '_' and '-', got {self.name!r}")
+        for field in ("dropout", "mixup_alpha", "learning_rate"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"expected {field}, a finite number of at least 0, got {value!r}")
+            object.__setattr__(self, field, float(value))  # 1 and 1.0 are equal, and so must be their hashes
+        if self.dropout >= 1:
             raise ValueError(f"expected dropout in [0, 1), got {self.dropout!r}")
-        if not self.mixup_alpha >= 0:
-            raise ValueError(f"expected mixup_alpha of at least 0, got {self.mixup_alpha!r}")
-        if not self.learning_rate > 0:
+        if self.learning_rate == 0:
             raise ValueError(f"expected a positive learning_rate, got {self.learning_rate!r}")
 
     @property

@@ -32,6 +32,7 @@ from hfclib.recipes import RADII, Recipe
 from hfclib.training import Progress, as_trained, fit, training_set
 
 FORMAT_VERSION = 1
+FILES = ("curves.csv", "final.csv", "weights.safetensors")  # beside run.json, which holds their checksums
 TRAIN_IMAGES_AT_END = 5_000  # the embedded ones, so that anyone can recompute the final training accuracy
 
 
@@ -93,9 +94,14 @@ def commit() -> str:
     """The git commit of the code that runs, with "-dirty" if hfclib was edited; "none" outside a checkout."""
     folder = Path(hfclib.__file__).parent
     try:
-        head, changes = (
+        _, head, changes = (
             subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+            # The first fails where the package lies in somebody else's checkout, as in a virtual environment there.
+            for words in (
+                ["ls-files", "--error-unmatch", "__init__.py"],
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--", "."],
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return "none"
@@ -147,7 +153,7 @@ def train(
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
     device = device or best_device()
     final = (store or home() / "runs") / recipe.run_name(seed)
-    partial, staging = final.with_name(final.name + ".partial"), final.with_name(final.name + ".staging")
+    partial = final.with_name(final.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     checkpoint, code = partial / "checkpoint.safetensors", commit()
 
@@ -163,12 +169,10 @@ def train(
                            for name, tensor in weights.items()})  # fmt: skip
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows),
               "final.csv": (CURVE_COLUMNS, _final_rows(recipe, model, progress=progress))}  # fmt: skip
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    save_file(weights, staging / "weights.safetensors", {"run": final.name})  # one entry: their order is random
+    save_file(weights, partial / "weights.safetensors", {"run": final.name})  # one entry: their order is random
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write(staging / name, text.encode())
+        write(partial / name, text.encode())
     provenance = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "commits": state.commits,
@@ -178,14 +182,14 @@ def train(
         "precision": "bfloat16 autocast" if gains_from_bf16(device) else "float32",
         "versions": {"hfclib": hfclib.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    files = {name: _sha256((staging / name).read_bytes()) for name in [*tables, "weights.safetensors"]}
+    files = {name: _sha256((partial / name).read_bytes()) for name in FILES}
     content = {"format": FORMAT_VERSION, "recipe": recipe.to_dict(), "hash": recipe.hash, "seed": seed,
                "provenance": provenance, "sha256": files}  # fmt: skip
-    write(staging / "run.json", (json.dumps(content, indent=2) + "\n").encode())
+    write(partial / "run.json", (json.dumps(content, indent=2) + "\n").encode())
     if final.exists():  # retrained: the old run makes way only now that the new one is whole
         shutil.rmtree(final)
-    os.replace(staging, final)
-    shutil.rmtree(partial)
+    os.replace(partial, final)
+    (final / checkpoint.name).unlink()  # last: a training killed before this point repeats its final steps only
     return load(final)
 
 
@@ -196,21 +200,27 @@ def load(path: Path) -> Run:
         RunError: naming the file that is missing, damaged or of another format, and what to do.
     """
     advice = "delete the folder and train the run again, or restore the published one"
+    file = path / "run.json"
     try:
-        content = json.loads((path / "run.json").read_bytes())
+        content = json.loads(file.read_bytes())
         if content["format"] != FORMAT_VERSION:
-            raise RunError(f"{path / 'run.json'} has format {content['format']}, expected {FORMAT_VERSION}")
-        recipe, seed = Recipe(**content["recipe"]), content["seed"]
-        for name, expected in content["sha256"].items():
-            if _sha256((path / name).read_bytes()) != expected:
-                raise RunError(f"{path / name} is damaged (its checksum is not the one in run.json): {advice}")
-        curves, final = (pd.read_csv(path / name) for name in ("curves.csv", "final.csv"))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} does not hold a whole run ({error}): {advice}") from error
-    if recipe.hash != content["hash"]:
-        edited = f"holds an edited recipe (hash {recipe.hash}, not {content['hash']})"
-        raise RunError(f"{path / 'run.json'} {edited}: {advice}")
-    return Run(recipe, seed, curves, final, content["provenance"], path)
+            raise RunError(f"{file} has format {content['format']}, expected {FORMAT_VERSION}")
+        recipe, seed, provenance = Recipe(**content["recipe"]), content["seed"], content["provenance"]
+        edited = recipe.hash != content["hash"] or recipe.run_name(seed) != path.name
+        checksums = {name: content["sha256"][name] for name in FILES}
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{file} is missing or damaged ({type(error).__name__}: {error}): {advice}") from error
+    if edited:
+        raise RunError(f"{file} holds an edited recipe or seed (they give {recipe.run_name(seed)}): {advice}")
+    for name, expected in checksums.items():
+        try:
+            found = _sha256((path / name).read_bytes())
+        except OSError as error:
+            raise RunError(f"{path / name} can't be read ({error}): {advice}") from error
+        if found != expected:
+            raise RunError(f"{path / name} is damaged (its checksum is not the one in run.json): {advice}")
+    curves, final = (pd.read_csv(path / name) for name in FILES[:2])
+    return Run(recipe, seed, curves, final, provenance, path)
 
 
 def folders() -> list[Path]:

@@ -1,0 +1,71 @@
+"""`hfclib.split` against the per-image, per-channel NumPy way, and against a copy of the images.
+
+Run: python -m benchmarks.split
+"""
+
+import argparse
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Ratio, interleaved, median_ratio, report
+from hfclib import split
+from hfclib.data import embedded, to_float
+
+RADIUS = 12
+AT_LEAST_FASTER, AT_MOST_COPIES = 35, 5
+
+
+def numpy_split(images: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """One image and one channel after the other, as the text-book has it: a transform, and an inverse for each band.
+
+    Args:
+        images: (N, C, H, W) float.
+        radius: DFT bins.
+    Returns:
+        (lfc, hfc), float64.
+    """
+    height, width = images.shape[-2:]
+    down, across = np.ogrid[:height, :width]
+    low = np.hypot(down - height // 2, across - width // 2) < radius  # made once, which favours this way
+    lfc, hfc = np.empty(images.shape), np.empty(images.shape)
+    for n in range(images.shape[0]):
+        for c in range(images.shape[1]):
+            spectrum = np.fft.fftshift(np.fft.fft2(images[n, c]))
+            lfc[n, c] = np.real(np.fft.ifft2(np.fft.ifftshift(spectrum * low)))
+            hfc[n, c] = np.real(np.fft.ifft2(np.fft.ifftshift(spectrum * ~low)))
+    return lfc, hfc
+
+
+def compare(images: Tensor, repeats: int) -> list[Ratio]:
+    """Measure both ratios on images (N, C, H, W), float in [0, 1]."""
+    ways = {"split": lambda: split(images, RADIUS), "copy": images.clone}
+    seconds = interleaved(ways, repeats)
+    start = time.perf_counter()  # once: it takes so long that a passing disturbance hardly counts
+    numpy_split(images.numpy(), RADIUS)
+    slow = time.perf_counter() - start
+    fast = float(np.median(seconds["split"]))
+    print(f"{len(images)} images: NumPy {slow:.2f} s, split {1000 * fast:.1f} ms, "
+          f"copy {1000 * float(np.median(seconds['copy'])):.1f} ms")  # fmt: skip
+    return [
+        Ratio("split: times as fast as NumPy, image by image", slow / fast, AT_LEAST_FASTER, at_least=True),
+        Ratio("split: times as long as a copy of the images", median_ratio(seconds["split"], seconds["copy"]),
+              AT_MOST_COPIES, at_least=False),
+    ]  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, measure and report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.split", description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=10_000, help="test images of CIFAR-10 (default: 10000)")
+    parser.add_argument("--repeats", type=int, default=15, help="timings of split and copy (default: 15)")
+    options = parser.parse_args(arguments)
+    print(f"{torch.get_num_threads()} thread(s), torch {torch.__version__}, numpy {np.__version__}")
+    return report(compare(to_float(embedded("test")[0][: options.images]), options.repeats))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

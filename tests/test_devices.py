@@ -1,0 +1,48 @@
+"""hfclib.devices: which device is taken, when bfloat16 is used, and what a device is called."""
+
+import pytest
+import torch
+from torch import nn
+
+from hfclib import devices
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_best_device(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+    assert devices.best_device() == torch.device(expected)
+
+
+@pytest.mark.parametrize(("gains", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_autocast_follows_the_hardware(monkeypatch, gains, dtype):
+    monkeypatch.setattr(devices, "gains_from_bf16", lambda device: gains)
+    convolution, images = nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
+    with devices.autocast(CPU):
+        assert convolution(images).dtype == dtype
+    assert convolution(images).dtype == torch.float32
+
+
+def test_mps_is_left_in_float32():
+    assert devices.gains_from_bf16(torch.device("mps")) is False
+
+
+def test_device_of_a_model():
+    assert devices.device_of(nn.Flatten()) == CPU
+    assert devices.device_of(nn.Linear(2, 2, device="meta")) == torch.device("meta")
+    only_buffers = nn.Module()
+    only_buffers.register_buffer("mean", torch.zeros(3, device="meta"))
+    assert devices.device_of(only_buffers) == torch.device("meta")
+
+
+def test_device_name(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    assert devices.device_name(CPU) == "cpu, 3 thread(s)"
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Card")
+    assert devices.device_name(torch.device("cuda")) == "cuda, Card"
+    assert devices.device_name(torch.device("mps")) == "mps"

@@ -1,0 +1,585 @@
+"""hfclib.runs and hfclib.checkpoints: stored runs, kills and resumes, refusals of damaged files, published runs."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hfclib
+from hfclib import accuracy, checkpoints, runs, training
+from hfclib.checkpoints import CheckpointError
+from hfclib.data import data_folder, to_float
+from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
+from hfclib.recipes import RADII, Recipe, fig4
+from hfclib.runs import RunError
+from hfclib.training import Progress, make_optimizer
+
+FILES = ["curves.csv", "final.csv", "run.json", "weights.safetensors"]
+# All that draws random numbers at once; three epochs of four steps.
+TINY = Recipe(
+    "tiny", width=2, norm="batch", dropout=0.5, mixup_alpha=0.5, epochs=3, batch_size=32, learning_rate=1e-3,
+    schedule="one_cycle", augment=True, train_images=100, eval_images=20, final_images=30,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _decoded_once(decoded_once):
+    pass
+
+
+def undisturbed(store, cifar, radii):
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (training, runs):
+            patch.setattr(module, "embedded", cifar.__getitem__)
+            patch.setattr(module, "RADII", radii)
+        return runs.train(TINY, seed=0, store=store, progress=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cifar):
+    """A run of TINY with seed 0, never disturbed; to be read only."""
+    return undisturbed(tmp_path_factory.mktemp("store"), cifar, RADII)
+
+
+@pytest.fixture(scope="module")
+def trained_briefly(tmp_path_factory, cifar):
+    """The same, measured at one radius only."""
+    return undisturbed(tmp_path_factory.mktemp("store"), cifar, (4,))
+
+
+@pytest.fixture
+def one_radius(monkeypatch):
+    """Measure at one radius only: most of such a small training's time goes there."""
+    for module in (training, runs):
+        monkeypatch.setattr(module, "RADII", (4,))
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """The same run in a folder of its own, to be damaged."""
+    return shutil.copytree(trained.path, tmp_path / "copied" / trained.path.name)
+
+
+def train(store, recipe=TINY, seed=0):
+    return runs.train(recipe, seed=seed, store=store, progress=False)
+
+
+def same(run, other):
+    """Equal weights and curves, byte for byte."""
+    return all(
+        (run.path / name).read_bytes() == (other.path / name).read_bytes() for name in FILES if name != "run.json"
+    )
+
+
+# ---- what is stored
+
+
+def test_a_run_is_a_folder_of_four_files(trained):
+    assert trained.path.name == TINY.run_name(0)
+    assert sorted(path.name for path in trained.path.iterdir()) == FILES
+    assert [path.name for path in trained.path.parent.iterdir()] == [trained.path.name]
+
+
+def test_a_run_loads_as_it_was_stored(trained):
+    run = runs.load(trained.path)
+    assert (run.recipe, run.seed, run.path) == (TINY, 0, trained.path)
+    assert run.provenance == trained.provenance
+    pd.testing.assert_frame_equal(run.curves, trained.curves)
+    pd.testing.assert_frame_equal(run.final, trained.final)
+
+
+def test_provenance(trained):
+    known = trained.provenance
+    assert set(known) == {"finished", "commits", "train_seconds", "eval_seconds", "device", "precision", "versions"}
+    assert datetime.fromisoformat(known["finished"]).utcoffset().total_seconds() == 0
+    assert known["commits"] == [runs.commit()]
+    assert known["versions"]["hfclib"] == hfclib.__version__
+    assert known["versions"]["torch"] == torch.__version__
+    assert known["device"]
+    assert known["precision"] in ("bfloat16 autocast", "float32")
+    assert known["train_seconds"] >= 0
+    assert known["eval_seconds"] >= 0
+
+
+def test_commit_names_the_code():
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|none", runs.commit())
+
+
+def test_commit_outside_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr(hfclib, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert runs.commit() == "none"
+    monkeypatch.setenv("PATH", str(tmp_path))  # and without git
+    assert runs.commit() == "none"
+
+
+def test_parameters_are_stored_in_half_precision_and_averages_as_they_are(trained):
+    weights, model = load_file(trained.path / "weights.safetensors"), TINY.build()
+    parameters = {name for name, _ in model.named_parameters()}
+    buffers = {name for name, _ in model.named_buffers() if "running" in name}
+    assert {tensor.dtype for name, tensor in weights.items() if name in parameters} == {torch.float16}
+    assert {tensor.dtype for name, tensor in weights.items() if name in buffers} == {torch.float32}
+    assert weights.keys() == model.state_dict().keys()
+    assert buffers
+
+
+def test_the_loaded_network_is_ready_to_use(trained):
+    model = trained.model()
+    assert not any(module.training for module in model.modules())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    for name, tensor in load_file(trained.path / "weights.safetensors").items():
+        assert torch.equal(model.state_dict()[name].float(), tensor.float())
+
+
+def test_curves_hold_every_epoch_and_condition(trained):
+    assert list(trained.curves.columns) == ["epoch", *CURVE_COLUMNS]
+    assert list(trained.final.columns) == CURVE_COLUMNS
+    assert trained.curves.groupby("epoch").size().to_dict() == {1: 80, 2: 80, 3: 80}
+    assert len(trained.final) == 80
+    for table in (trained.curves, trained.final):
+        assert table["accuracy"].between(0, 1).all()
+        assert set(table.loc[table["band"] != "x", "radius"]) == set(RADII)
+        assert set(table.loc[(table["band"] != "x") & (table["feed"] == "max"), "radius"]) == set(PAPER_RADII)
+    assert set(trained.curves["images"]) == {20}
+    assert trained.final.groupby("split")["images"].unique().map(list).to_dict() == {"train": [100], "test": [30]}
+
+
+def test_final_accuracies_are_those_of_the_stored_weights(trained, cifar):
+    model = trained.model()
+    for split, count in (("train", 100), ("test", 30)):
+        images, labels = (part[:count] for part in cifar[split])
+        for bn_stats in ("running", "batch"):
+            rows = trained.final.query(f"split == '{split}' and band == 'x' and bn_stats == '{bn_stats}'")
+            measured = accuracy(model, to_float(images), labels, bn_stats=bn_stats)
+            assert rows["accuracy"].item() == pytest.approx(measured, abs=1e-6)
+    assert trained.test_accuracy() == pytest.approx(accuracy(model, *_part(cifar["test"], 30)), abs=1e-6)
+
+
+def _part(images_and_labels, count):
+    images, labels = images_and_labels
+    return to_float(images[:count]), labels[:count]
+
+
+def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkeypatch, cifar):
+    full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.zeros(6_000, dtype=torch.int64)
+    monkeypatch.setattr(runs, "training_set", lambda recipe, *, progress: full)
+    used = []
+    monkeypatch.setattr(runs, "curve_rows", lambda model, train, test, radii, exact: used.append((train, test, exact)))
+    runs._final_rows(replace(TINY, train_images=6_000), None, progress=False)
+    (images, labels), (test_images, _), exact = used[0]
+    assert torch.equal(labels, cifar["train"][1])
+    assert torch.equal(images, to_float(cifar["train"][0]))
+    assert len(test_images) == 30
+    assert exact
+
+
+def test_training_again_gives_the_same_run_and_another_seed_another(trained_briefly, one_radius, tmp_path):
+    assert same(train(tmp_path), trained_briefly)
+    assert not same(train(tmp_path, seed=1), trained_briefly)
+
+
+# ---- finding
+
+
+def test_a_run_that_was_never_trained_is_not_found(own_home, tmp_path):
+    assert runs.find(TINY, 0) is None
+    assert runs.find(TINY, 0, tmp_path) is None
+
+
+def test_found_in_a_store_of_its_own(copied):
+    assert runs.find(TINY, 0, copied.parent).path == copied
+    assert runs.find(TINY, 1, copied.parent) is None
+    assert runs.find(replace(TINY, epochs=4), 0, copied.parent) is None
+    assert runs.find(TINY, 0) is None  # not looked for elsewhere
+
+
+def test_published_runs_come_before_your_own(monkeypatch, own_home, copied, tmp_path):
+    monkeypatch.setattr(runs, "data_folder", lambda: tmp_path / "data")
+    mine = shutil.copytree(copied, own_home / "runs" / copied.name)
+    assert runs.find(TINY, 0).path == mine
+    published = shutil.copytree(copied, tmp_path / "data" / "runs" / copied.name)
+    assert runs.find(TINY, 0).path == published
+
+
+def test_your_own_runs_go_to_your_home(one_radius, own_home):
+    run = train(None, replace(TINY, epochs=1))
+    assert run.path == own_home / "runs" / run.recipe.run_name(0)
+    assert runs.find(run.recipe, 0).path == run.path
+
+
+# ---- training again, seeds
+
+
+def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, copied, monkeypatch):
+    marker = copied / "note.txt"
+    marker.write_text("of the old run")
+    fit = runs.fit
+
+    def watched(*args, **options):
+        result = fit(*args, **options)
+        assert marker.exists()
+        return result
+
+    monkeypatch.setattr(runs, "fit", watched)
+    run = train(copied.parent)
+    assert run.path == copied
+    assert sorted(path.name for path in copied.iterdir()) == FILES
+    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+
+
+@pytest.mark.parametrize("seed", [-1, 0.0, 1.5, True, "0", None, np.nan])
+def test_bad_seed(tmp_path, seed):
+    with pytest.raises(ValueError, match="expected seed, a whole number of at least 0"):
+        train(tmp_path / "store", seed=seed)
+    assert not (tmp_path / "store").exists()
+
+
+# ---- kills and resumes
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hfclib import runs, training
+from hfclib.recipes import Recipe
+
+step, stop = training.training_step, int(sys.argv[3])
+
+def counted(*args, **options):
+    global stop
+    stop -= 1
+    if stop == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*args, **options)
+
+training.training_step = counted
+runs.train(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
+"""
+
+
+def in_another_process(store, stop):
+    """Train TINY in a process that SIGKILL ends at step `stop`; its exit status."""
+    return subprocess.run([sys.executable, "-c", KILLED, repr(TINY.to_dict()), str(store), str(stop)]).returncode
+
+
+def test_killed_in_the_middle_of_an_epoch_and_run_again(trained, tmp_path):
+    assert in_another_process(tmp_path, stop=6) == -signal.SIGKILL  # in the second epoch of four steps
+    partial = tmp_path / f"{TINY.run_name(0)}.partial"
+    assert [path.name for path in tmp_path.iterdir()] == [partial.name]
+    assert [path.name for path in partial.iterdir()] == ["checkpoint.safetensors"]
+    assert runs.find(TINY, 0, tmp_path) is None
+    assert in_another_process(tmp_path, stop=9) == 0  # eight steps are left
+    assert same(runs.find(TINY, 0, tmp_path), trained)
+    assert [path.name for path in tmp_path.iterdir()] == [TINY.run_name(0)]
+
+
+def interrupted(monkeypatch, module, name, call):
+    """Make the `call`-th use of a function stop the program."""
+    function, left = getattr(module, name), [call]
+
+    def stopping(*args, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return function(*args, **options)
+
+    monkeypatch.setattr(module, name, stopping)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        (training, "training_step", 1),
+        (training, "training_step", 9),
+        (training, "curve_rows", 1),
+        (training, "curve_rows", 3),
+        (checkpoints, "save", 2),
+        (checkpoints, "save_file", 2),
+        (checkpoints.os, "replace", 2),
+        (runs, "_final_rows", 1),
+        (runs, "save_file", 1),
+        (runs, "write", 2),
+        (runs, "write", 3),
+        (runs.os, "replace", 7),
+        (Path, "unlink", 1),
+    ],
+)
+def test_stopped_anywhere_and_run_again(trained_briefly, one_radius, tmp_path, module, name, call):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, module, name, call)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    found = runs.find(TINY, 0, tmp_path)  # whole or not there
+    assert found is None or same(found, trained_briefly)
+    again = train(tmp_path)
+    assert same(again, trained_briefly)
+    assert [path.name for path in tmp_path.iterdir()] == [TINY.run_name(0)]
+
+
+def test_a_resumed_run_names_the_code_of_every_sitting(one_radius, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "commit", lambda: "first")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, training, "training_step", 6)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    monkeypatch.setattr(runs, "commit", lambda: "second")
+    assert train(tmp_path).provenance["commits"] == ["first", "second"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    checkpoints.write(path, b"old")
+    for name in ("replace", "fsync"):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupted(patch, os, name, 1)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.write(path, b"new and longer")
+        assert path.read_bytes() == b"old"
+    checkpoints.write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- checkpoints
+
+
+def parts(recipe=TINY):
+    model = recipe.build()
+    return model, *make_optimizer(model, recipe, 20)
+
+
+def stepped(model, optimizer, scheduler, steps=3):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.rand(4, 3, 8, 8)).square().sum().backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_checkpoint_holds_all_that_goes_on(tmp_path):
+    path, state = tmp_path / "checkpoint.safetensors", Progress(2, [{"epoch": 1, "accuracy": 0.5}], 1.5, 0.25, ["abc"])
+    first, second = parts(), parts()
+    stepped(*first)
+    checkpoints.save(path, *first, state)
+    assert checkpoints.restore(path, *second) == state
+    model, optimizer, scheduler = second
+    assert optimizer.param_groups[0]["lr"] == first[1].param_groups[0]["lr"]
+    assert scheduler.get_last_lr() == first[2].get_last_lr()
+    for objects in (first, second):
+        torch.manual_seed(5)
+        objects[0].train()
+        stepped(*objects)
+    for (name, one), other in zip(first[0].state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_no_checkpoint_is_a_fresh_start(tmp_path):
+    assert checkpoints.restore(tmp_path / "checkpoint.safetensors", *parts()) == Progress()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of TINY in the place where its training looks for one."""
+    path = tmp_path / f"{TINY.run_name(0)}.partial" / "checkpoint.safetensors"
+    path.parent.mkdir()
+    objects = parts()
+    stepped(*objects)
+    checkpoints.save(path, *objects, Progress(epoch=1))
+    return path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"not a checkpoint",
+        lambda content: content[:40],
+        lambda content: content[:-1],
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace(b'"progress"', b'"progless"'),
+        lambda content: content.replace(b'\\"epoch\\"', b'\\"epohc\\"'),
+        lambda content: content.replace(b"optimizer/fc.weight/exp_avg_sq", b"optimizer/fc.weight/exp_avg_xx"),
+        lambda content: content.replace(b"model/fc.weight", b"model/cf.weight"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name_and_kept(tmp_path, checkpoint, damage):
+    content = damage(checkpoint.read_bytes())
+    assert content != checkpoint.read_bytes()
+    checkpoint.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"(?s){re.escape(str(checkpoint))} is damaged.*delete it"):
+        train(tmp_path)
+    assert checkpoint.read_bytes() == content
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    path, other = tmp_path / "checkpoint.safetensors", parts(replace(TINY, width=3))
+    stepped(*other)
+    checkpoints.save(path, *other, Progress(epoch=1))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is damaged"):
+        checkpoints.restore(path, *parts())
+
+
+def test_interrupted_while_saving_a_checkpoint_the_old_one_stays(checkpoint, monkeypatch):
+    before, objects = checkpoint.read_bytes(), parts()
+    stepped(*objects, steps=1)
+    for name in ("replace", "fsync"):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupted(patch, os, name, 1)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(checkpoint, *objects, Progress(epoch=2))
+        assert checkpoint.read_bytes() == before
+    assert checkpoints.restore(checkpoint, *parts()).epoch == 1
+
+
+# ---- damaged runs
+
+
+def flip(content):
+    """One bit in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("file", ["curves.csv", "final.csv", "weights.safetensors"])
+@pytest.mark.parametrize("damage", [flip, lambda content: content[:-1], lambda content: content + b"\n",
+                                    lambda content: b""])  # fmt: skip
+def test_a_damaged_file_is_refused_by_name_and_kept(copied, file, damage):
+    content = damage((copied / file).read_bytes())
+    (copied / file).write_bytes(content)
+    for use in (lambda: runs.load(copied), lambda: runs.find(TINY, 0, copied.parent)):
+        with pytest.raises(RunError, match=rf"{re.escape(str(copied / file))} is damaged.*train the run again"):
+            use()
+    assert (copied / file).read_bytes() == content
+    assert sorted(path.name for path in copied.iterdir()) == FILES
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(copied, file):
+    (copied / file).unlink()
+    with pytest.raises(RunError, match=rf"{re.escape(file)}.*train the run again"):
+        runs.load(copied)
+    assert sorted(path.name for path in copied.iterdir()) == [name for name in FILES if name != file]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-10], lambda content: b"", lambda content: b"\xff\xfe",
+                                    lambda content: b"[]", lambda content: b"{}"])  # fmt: skip
+def test_a_damaged_run_json_is_named(copied, damage):
+    content = damage((copied / "run.json").read_bytes())
+    (copied / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.json"):
+        runs.load(copied)
+    assert (copied / "run.json").read_bytes() == content
+
+
+def edit(folder, change):
+    content = json.loads((folder / "run.json").read_text())
+    change(content)
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 30), ("learning_rate", 0.5), ("norm", "none"), ("final_images", 10_000)]
+)
+def test_an_edited_recipe_is_refused(copied, field, value):
+    edit(copied, lambda content: content["recipe"].update({field: value}))
+    with pytest.raises(RunError, match=r"run\.json holds an edited recipe"):
+        runs.load(copied)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(format=99),
+        lambda content: content["recipe"].update(epochs=-1),
+        lambda content: content["recipe"].update(optimizer="sgd"),
+        lambda content: content.update(sha256=[]),
+        lambda content: content["sha256"].pop("weights.safetensors"),
+        lambda content: content.update(seed=7),
+        *[lambda content, key=key: content.pop(key) for key in ("format", "recipe", "hash", "seed", "provenance",
+                                                                "sha256")],
+    ],
+)  # fmt: skip
+def test_other_edits_of_run_json_are_refused(copied, change):
+    edit(copied, change)
+    with pytest.raises(RunError, match=re.escape(str(copied))):
+        runs.load(copied)
+
+
+def test_weights_of_another_network_are_refused(copied):
+    run = runs.load(copied)
+    save_file({"fc.weight": torch.zeros(2, 2)}, copied / "weights.safetensors")
+    with pytest.raises(RunError, match=r"weights\.safetensors does not hold the weights of tiny"):
+        run.model()
+
+
+def test_weights_that_are_no_numbers_are_refused(copied):
+    run, weights = runs.load(copied), load_file(copied / "weights.safetensors")
+    weights["fc.weight"][0, 0] = torch.inf
+    save_file(weights, copied / "weights.safetensors")
+    with pytest.raises(RunError, match=r"weights\.safetensors holds weights that are not finite"):
+        run.model()
+
+
+def test_weights_that_vanish_after_loading(copied):
+    run = runs.load(copied)
+    (copied / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match=r"weights\.safetensors"):
+        run.model()
+
+
+def test_every_network_can_be_stored_and_loaded_again():
+    for options in ({"width": 2}, {"width": 2, "norm": "batch"}, {"arch": "resnet32"}):
+        model = Recipe("a", **options).build().to(memory_format=torch.channels_last)
+        weights = runs.stored_weights(model)
+        assert all(tensor.is_contiguous() for tensor in weights.values())
+        assert {name for name, tensor in weights.items() if tensor.dtype == torch.float16} == {
+            name for name, _ in model.named_parameters()
+        }
+
+
+# ---- published runs
+
+
+PUBLISHED = sorted(
+    path for path in (data_folder() / "runs").glob("*") if path.suffix != ".partial"
+)  # those two are trainings under way, which git leaves out
+
+
+def test_only_runs_of_known_recipes_are_published():
+    known = {recipe.run_name(seed) for recipe in fig4("laptop").values() for seed in range(3)}
+    assert {path.name for path in PUBLISHED} <= known
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
+def test_published_runs_are_whole(path):
+    assert sorted(file.name for file in path.iterdir()) == FILES
+    run = runs.load(path)
+    assert run.recipe == fig4("laptop")[run.recipe.name.removeprefix("laptop-")]
+    assert run.path.name == run.recipe.run_name(run.seed)
+    assert sorted(run.curves["epoch"].unique()) == list(range(1, run.recipe.epochs + 1))
+    assert set(run.curves["images"]) == {run.recipe.eval_images}
+    assert set(run.final.query("split == 'test'")["images"]) == {10_000}
+    assert set(run.final.query("split == 'train'")["images"]) == {5_000}
+    assert not any(commit.endswith("-dirty") or commit == "none" for commit in run.provenance["commits"])
+    run.model()
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path != PUBLISHED[0]
+                                               else []) for path in PUBLISHED])  # fmt: skip
+def test_published_accuracy_is_that_of_the_weights(path, cifar):
+    run = runs.load(path)
+    images, labels = cifar["test"]
+    measured = accuracy(run.model(), to_float(images), labels)
+    assert abs(measured - run.test_accuracy()) <= 5 / 10_000
