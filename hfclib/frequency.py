@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# On a CPU, large batches are transformed in blocks that stay in its cache: up to twice as fast as all at once.
-_BLOCK = 32
+# On a CPU, large batches are transformed in blocks of this many images: those of CIFAR-10 then stay in its cache.
+_BLOCK = 64
 
 
 def check_radius(radius: float) -> float:
@@ -75,10 +75,27 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"expected images of shape (N, C, H, W), got {tuple(images.shape)}")
 
 
-def _low(images: Tensor, low_bins: Tensor) -> Tensor:
-    # A real product on (real, imaginary) pairs: half the arithmetic of a complex one.
-    pairs = torch.view_as_real(torch.fft.rfft2(images)) * low_bins
-    return torch.fft.irfft2(torch.view_as_complex(pairs), s=images.shape[-2:])
+def _low(images: Tensor, low_bins: Tensor, *, out: Tensor | None = None) -> Tensor:
+    spectrum = torch.fft.rfft2(images)
+    torch.view_as_real(spectrum).mul_(low_bins)  # a real product on (real, imaginary) pairs: half of a complex one
+    return torch.fft.irfft2(spectrum, s=images.shape[-2:], out=out)
+
+
+def _room_for(images: Tensor) -> Tensor:
+    # Beside the transforms, most time goes into memory that the system hands out page by page, zeroing it first. NumPy
+    # asks for huge pages where PyTorch does not, and touching them all at once lets every thread do its share.
+    room = torch.from_numpy(np.empty(images.shape, images.numpy().dtype))
+    room.view(-1)[::512].zero_()
+    return room
+
+
+def _split_in_blocks(images: Tensor, low_bins: Tensor) -> tuple[Tensor, Tensor]:
+    lfc, hfc = _room_for(images), _room_for(images)
+    torch.empty(30 * 2**20, dtype=torch.uint8)  # once a piece so large is freed, glibc keeps the blocks' small ones
+    for block, low, high in zip(images.split(_BLOCK), lfc.split(_BLOCK), hfc.split(_BLOCK), strict=True):
+        _low(block, low_bins, out=low)
+        torch.sub(block, low, out=high)
+    return lfc, hfc
 
 
 def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Tensor, Tensor]:
@@ -109,10 +126,7 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
         lfc = _low(full, low_bins)
         hfc = full - lfc
     else:
-        lfc, hfc = torch.empty_like(full), torch.empty_like(full)
-        for block, low, high in zip(full.split(_BLOCK), lfc.split(_BLOCK), hfc.split(_BLOCK), strict=True):
-            low.copy_(_low(block, low_bins))
-            torch.sub(block, low, out=high)
+        lfc, hfc = _split_in_blocks(full, low_bins)
     return lfc.to(images.dtype), hfc.to(images.dtype)
 
 
