@@ -49,8 +49,7 @@ class Claim:
 
     def published_value(self) -> float | None:
         """The same difference in the paper's figure; None where the paper has no value."""
-        ours, vanilla = published.fig4(self.panel, self.measure), published.fig4("vanilla", self.measure)
-        return ours.value - vanilla.value if ours and vanilla else None
+        return published.fig4_difference(self.panel, self.measure)
 
 
 @dataclass(frozen=True)

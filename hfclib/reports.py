@@ -85,7 +85,7 @@ def batchnorm_story(effect: pd.DataFrame, seeds: int) -> Markdown:
     lines = []
     for radius in dict.fromkeys(effect["radius"]):
         shown, left = cells.loc[(radius, "batch", "max")], cells.loc[(radius, "running", "mean")]
-        paper = published.fig4("batchnorm", f"H{radius}").value - published.fig4("vanilla", f"H{radius}").value
+        paper = published.fig4_difference("batchnorm", f"H{radius}")
         lines.append(
             f"- r = {radius}: {decimals(shown.difference)} under the authors' condition (paper: {decimals(paper, 2)}); "
             f"{with_interval(left.difference, left.low, left.high)} with running statistics and the mean colour added, "
