@@ -71,9 +71,7 @@ class Run:
         path = self.path / "weights.safetensors"
         model = self.recipe.build()
         try:
-            weights = load_file(path)
-            model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
-                                   for name, tensor in weights.items()})  # fmt: skip
+            _fill(model, load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise RunError(f"{path} does not hold the weights of {self.recipe.name}: {error}") from error
         if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
@@ -113,6 +111,12 @@ def stored_weights(model: nn.Module) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     return {name: (tensor.half() if name in parameters else tensor).cpu().contiguous()
             for name, tensor in model.state_dict().items()}  # fmt: skip
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give the model weights as a run stores them, in float32."""
+    model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
+                           for name, tensor in weights.items()})  # fmt: skip
 
 
 def _final_rows(recipe: Recipe, model: nn.Module, *, progress: bool) -> list[dict]:
@@ -165,8 +169,7 @@ def train(
     model, state = fit(recipe, seed=seed, device=device, restore=restore, progress=progress,
                        checkpoint=lambda *objects: checkpoints.save(checkpoint, *objects))  # fmt: skip
     weights = stored_weights(model)
-    model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
-                           for name, tensor in weights.items()})  # fmt: skip
+    _fill(model, weights)
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows),
               "final.csv": (CURVE_COLUMNS, _final_rows(recipe, model, progress=progress))}  # fmt: skip
     save_file(weights, partial / "weights.safetensors", {"run": final.name})  # one entry: their order is random
