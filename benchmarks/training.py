@@ -20,7 +20,8 @@ from benchmarks.measure import Ratio, interleaved, median_ratio, report
 from hfclib.batches import PADDING, Batches
 from hfclib.data import embedded
 from hfclib.devices import best_device, device_name, gains_from_bf16
-from hfclib.recipes import Recipe, fig4
+from hfclib.figures import fig4
+from hfclib.recipes import Recipe
 from hfclib.training import make_optimizer, training_step
 
 AT_LEAST_FASTER, AT_MOST_OVERHEAD = 1.7, 10

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hfclib.evaluation import feed_images
+from hfclib.feeds import rescaled
 
 PADDING = 4  # pixels of zeros on each side before the random crop, the usual value for CIFAR-10
 
@@ -15,11 +15,11 @@ class Batches:
     """Shuffled batches of a training set.
 
     Args:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W), bytes from 0 to 255, or a band in float16, in which the crop's border is neutral: 0.
         labels: (N,) int64.
         batch_size: images a batch; the last batch of an epoch may be smaller.
         augment: a random crop out of the zero-padded image and a horizontal flip, drawn for each image.
-        rescale: "none", or "max" to divide each image by its own maximum.
+        rescale: "none", "max" or "range"; see `evaluation.rescaled`.
         device: where the images stay and the batches are made.
     """
 
@@ -39,7 +39,7 @@ class Batches:
         """Every image once, in an order and with crops and flips drawn from `generator` (on the CPU).
 
         Yields:
-            (images float32 (n, C, H, W) in [0, 1], channels_last; labels (n,) int64).
+            (images float32 (n, C, H, W), in [0, 1] unless a raw band, channels_last; labels (n,) int64).
         """
         count, device = len(self.labels), self.images.device
         order = torch.randperm(count, generator=generator).to(device)
@@ -54,5 +54,7 @@ class Batches:
                 pixels = self.images[picked[:, None, None], rows[place][:, :, None], columns[place][:, None, :]]
             else:
                 pixels = self.images[picked]
-            batch = pixels.permute(0, 3, 1, 2).float().div_(255)
-            yield feed_images(batch, "max") if self.rescale == "max" else batch, self.labels[picked]
+            batch = pixels.permute(0, 3, 1, 2).float()
+            if pixels.dtype == torch.uint8:
+                batch.div_(255)
+            yield rescaled(batch, self.rescale), self.labels[picked]

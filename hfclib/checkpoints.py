@@ -9,10 +9,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hfclib.training import Progress
+
+# What each optimizer keeps of a parameter.
+_MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {Adam: ("step", "exp_avg", "exp_avg_sq"), SGD: ("momentum_buffer",)}
 
 
 class CheckpointError(RuntimeError):
@@ -57,7 +60,7 @@ def restore(path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRSch
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
         for name, parameter in model.named_parameters():
-            for key in ("step", "exp_avg", "exp_avg_sq"):
+            for key in _MOMENTS[type(optimizer)]:
                 value = tensors[f"optimizer/{name}/{key}"].to(parameter.device)
                 # The fused optimizer walks parameter and moments together: they must lie in memory alike.
                 like = torch.empty_like(parameter, requires_grad=False) if value.ndim else torch.empty_like(value)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hfclib import recipes, runs
+from hfclib import figures, runs
 from hfclib.checkpoints import CheckpointError
 from hfclib.data import DataError, fetch
 from hfclib.obtain import each
@@ -26,8 +26,8 @@ def data() -> None:
 
 @app.command()
 def train(
-    figure: Annotated[str, typer.Argument(help="which figure's recipes: " + ", ".join(recipes.FIGURES))],
-    preset: Annotated[str, typer.Option(help=", ".join(recipes.PRESETS))] = "laptop",
+    figure: Annotated[str, typer.Argument(help="which figure's recipes: " + ", ".join(figures.FIGURES))],
+    preset: Annotated[str, typer.Option(help=", ".join(figures.PRESETS))] = "laptop",
     seed: Annotated[list[int] | None, typer.Option(help="give it several times for several seeds")] = None,
     panel: Annotated[list[str] | None, typer.Option(help="only these recipes of the figure")] = None,
     store: Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")] = None,
@@ -35,7 +35,7 @@ def train(
 ) -> None:
     """Train what is missing of a figure's runs; a training that was cut off goes on where it stopped."""
     try:
-        wanted = recipes.recipes(figure, preset)
+        wanted = figures.recipes(figure, preset)
         unknown = set(panel or ()) - set(wanted)
         if unknown:
             raise ValueError(f"expected panel, one of {', '.join(wanted)}, got {', '.join(sorted(unknown))}")
@@ -53,7 +53,7 @@ def train(
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.
 @app.command(context_settings={"ignore_unknown_options": True})
 def run(
-    figure: Annotated[str, typer.Argument(help="which figure's notebook: " + ", ".join(recipes.FIGURES))],
+    figure: Annotated[str, typer.Argument(help="which figure's notebook: " + ", ".join(figures.FIGURES))],
     parameters: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-p NAME VALUE]...", help="as papermill takes them: -p radius 8, or -p radius [4,8]"),
@@ -66,8 +66,8 @@ def run(
 
     try:
         notebook = Path(__file__).parents[1] / "notebooks" / f"{figure}.ipynb"
-        if figure not in recipes.FIGURES or not notebook.exists():
-            raise ValueError(f"expected figure, one of {', '.join(recipes.FIGURES)}, in a checkout: no {notebook}")
+        if figure not in figures.FIGURES or not notebook.exists():
+            raise ValueError(f"expected figure, one of {', '.join(figures.FIGURES)}, in a checkout: no {notebook}")
         words = parameters or []
         if len(words) % 3 or any(word not in ("-p", "--parameter") for word in words[::3]):
             raise ValueError(f"expected -p NAME VALUE, once a parameter, got {' '.join(words)}")

@@ -10,49 +10,24 @@ What a network is fed and how BatchNorm behaves at test time both change what is
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hfclib.data import MEAN
 from hfclib.devices import autocast, device_of
+from hfclib.feeds import FEEDS, Feed, feed_images
 from hfclib.frequency import check_images, split
 
-Feed = Literal["raw", "max", "mean"]
 BnStats = Literal["running", "batch"]
 Band = Literal["lfc", "hfc"]
-FEEDS: tuple[Feed, ...] = ("raw", "max", "mean")
 BN_STATS: tuple[BnStats, ...] = ("running", "batch")
 PAPER_RADII = (4, 8, 12, 16)
 BATCH_SIZE = 100  # the authors' test batch; with bn_stats="batch" it is part of the definition
-_FAINT = 1e-4  # an image whose maximum is below this is rounding noise: dividing by it would feed the noise
 
 CURVE_COLUMNS = ["split", "band", "radius", "feed", "bn_stats", "images", "accuracy"]
-
-
-def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
-    """What a network is fed of a band.
-
-    Args:
-        band: (N, 3, H, W) float, an LFC or HFC as `split` returns it, or whole images.
-        feed: "raw", "max" or "mean"; see the module's text.
-        add_mean: the band lacks the mean colour (an HFC), so "mean" adds it; otherwise "mean" changes nothing.
-    Returns:
-        (N, 3, H, W), unclipped. "max" leaves an image as it is when its maximum is below 1e-4.
-    Raises:
-        ValueError: another feed.
-    Source: "max" from the authors' code; "mean" is ours.
-    """
-    if feed not in FEEDS:
-        raise ValueError(f"expected feed, one of {', '.join(FEEDS)}, got {feed!r}")
-    if feed == "max":
-        highest = band.amax(dim=(1, 2, 3), keepdim=True)
-        return band / torch.where(highest > _FAINT, highest, torch.ones_like(highest))
-    if feed == "mean" and add_mean:
-        return band + torch.tensor(MEAN, dtype=band.dtype, device=band.device).view(1, 3, 1, 1)
-    return band
 
 
 @contextmanager
@@ -190,29 +165,43 @@ def _measure(model, images, labels, wanted, *, fast: bool) -> Iterator[dict]:
         }  # fmt: skip
 
 
-def curve_rows(
-    model: nn.Module,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    radii: Iterable[float],
-    *,
-    exact: bool = False,
-) -> list[dict]:
-    """The rows a run records after an epoch: whole train and test images, then every band of `conditions`.
+@dataclass(frozen=True)
+class Part:
+    """Images on which a run measures the accuracy, and the columns that name them.
+
+    Attributes:
+        split: "train" or "test".
+        images: (N, 3, H, W) float, as they are fed.
+        labels: (N,) int64.
+        band, radius, feed: "x", -1 and "raw" for whole images.
+    """
+
+    split: str
+    images: Tensor
+    labels: Tensor
+    band: str = "x"
+    radius: int = -1
+    feed: str = "raw"
+
+
+def curve_rows(model: nn.Module, parts: Sequence[Part], test: tuple[Tensor, Tensor], radii: Iterable[float], *,
+               exact: bool = False) -> list[dict]:  # fmt: skip
+    """The rows a run records after an epoch: the parts, then every band of `conditions`.
 
     Args:
-        train, test: (images float in [0, 1], labels).
+        parts: training and test images.
+        test: (images float in [0, 1], labels), whose bands are measured.
         radii: DFT bins.
-        exact: float32 for the whole images, so that another machine gets the same accuracy; bands stay fast.
+        exact: float32 for the parts, so that another machine gets the same accuracy; bands stay fast.
     Returns:
-        Rows with the columns CURVE_COLUMNS; whole images have band "x" and radius -1.
+        Rows with the columns CURVE_COLUMNS.
     """
     batch_norm = uses_batch_statistics(model)
     rows = []
-    for name, (images, labels) in (("train", train), ("test", test)):
+    for part in parts:
         for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
-            measured = accuracy(model, images, labels, bn_stats=bn_stats, fast=not exact)
-            rows.append({"split": name, "band": "x", "radius": -1, "feed": "raw", "bn_stats": bn_stats,
-                         "images": len(images), "accuracy": measured})  # fmt: skip
+            measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, fast=not exact)
+            rows.append({"split": part.split, "band": part.band, "radius": part.radius, "feed": part.feed,
+                         "bn_stats": bn_stats, "images": len(part.labels), "accuracy": measured})  # fmt: skip
     rows += [{"split": "test", **row} for row in _measure(model, *test, conditions(radii, batch_norm), fast=True)]
     return rows

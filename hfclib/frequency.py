@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 # On a CPU, large batches are transformed in blocks of this many images: those of CIFAR-10 then stay in its cache.
-_BLOCK = 64
+_BLOCK = 128
 
 
 def check_radius(radius: float) -> float:
@@ -34,12 +34,10 @@ def _is_low(rows: np.ndarray, columns: np.ndarray, radius: float, inclusive: boo
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # a mask first made in inference mode must serve training afterwards
-def _half_mask(height: int, width: int, radius: float, inclusive: bool, dtype: torch.dtype) -> Tensor:
-    """0 or 1 for each (real, imaginary) pair of `rfft2`, on the CPU; the other half follows by symmetry."""
-    rows = np.fft.fftfreq(height, 1 / height).round()
-    columns = np.fft.rfftfreq(width, 1 / width).round()
-    low = _is_low(rows, columns, radius, inclusive)
-    return low.to(dtype)[..., None].repeat(1, 1, 2)
+def _low_bins(height: int, width: int, radius: float, inclusive: bool, dtype: torch.dtype) -> Tensor:
+    """0 or 1 for each (real, imaginary) pair of `fft2`, on the CPU; the first width // 2 + 1 columns are `rfft2`'s."""
+    rows, columns = (np.fft.fftfreq(size, 1 / size).round() for size in (height, width))
+    return _is_low(rows, columns, radius, inclusive).to(dtype)[..., None].repeat(1, 1, 2)
 
 
 def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> Tensor:
@@ -75,10 +73,31 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"expected images of shape (N, C, H, W), got {tuple(images.shape)}")
 
 
-def _low(images: Tensor, low_bins: Tensor, *, out: Tensor | None = None) -> Tensor:
+def _low(images: Tensor, low_bins: Tensor) -> Tensor:
     spectrum = torch.fft.rfft2(images)
-    torch.view_as_real(spectrum).mul_(low_bins)  # a real product on (real, imaginary) pairs: half of a complex one
-    return torch.fft.irfft2(spectrum, s=images.shape[-2:], out=out)
+    half = low_bins[:, : spectrum.shape[-1]]  # the other half of a real image's spectrum follows by symmetry
+    torch.view_as_real(spectrum).mul_(half)  # a real product on (real, imaginary) pairs: half of a complex one
+    return torch.fft.irfft2(spectrum, s=images.shape[-2:])
+
+
+def _low_into(low: Tensor, images: Tensor, low_bins: Tensor) -> None:
+    """Write the LFC of an even number of planes (n, H, W) into `low`, two planes a transform.
+
+    The filter is real and symmetric, so it sends real images to real images: as the real and the imaginary part of one
+    complex image, two planes pass through it side by side. On a CPU this takes half the time of `rfft2` and `irfft2`.
+    """
+    half = len(images) // 2
+    spectrum = torch.fft.fft2(torch.complex(images[:half], images[half:]))
+    torch.view_as_real(spectrum).mul_(low_bins)
+    pairs = torch.view_as_real(torch.fft.ifft2(spectrum))
+    low[:half], low[half:] = pairs[..., 0], pairs[..., 1]
+
+
+def _may_be_paired(planes: Tensor) -> bool:
+    # Rounding errors, and NaN, pass from a plane to its partner. Among pixels near [0, 1], also standardised ones, they
+    # stay near 1e-7; a plane of another scale would spoil a faint partner, so then each goes alone.
+    flat = planes.flatten()
+    return len(planes) > 1 and torch.dot(flat, flat).item() <= 2 * flat.numel()
 
 
 def _room_for(images: Tensor) -> Tensor:
@@ -92,9 +111,15 @@ def _room_for(images: Tensor) -> Tensor:
 def _split_in_blocks(images: Tensor, low_bins: Tensor) -> tuple[Tensor, Tensor]:
     lfc, hfc = _room_for(images), _room_for(images)
     torch.empty(30 * 2**20, dtype=torch.uint8)  # once a piece so large is freed, glibc keeps the blocks' small ones
-    for block, low, high in zip(images.split(_BLOCK), lfc.split(_BLOCK), hfc.split(_BLOCK), strict=True):
-        _low(block, low_bins, out=low)
-        torch.sub(block, low, out=high)
+    planes, low, high = (tensor.flatten(0, 1) for tensor in (images.contiguous(), lfc, hfc))
+    size = _BLOCK * images.shape[1]
+    for block, low_block, high_block in zip(planes.split(size), low.split(size), high.split(size), strict=True):
+        even = len(block) // 2 * 2 if _may_be_paired(block) else 0
+        if even:
+            _low_into(low_block[:even], block[:even], low_bins)
+        if even < len(block):
+            low_block[even:] = _low(block[even:], low_bins)
+        torch.sub(block, low_block, out=high_block)
     return lfc, hfc
 
 
@@ -121,7 +146,7 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
     if len(images) == 0:
         return images.clone(), images.clone()
     full = images if images.dtype in (torch.float32, torch.float64) else images.float()
-    low_bins = _half_mask(*images.shape[-2:], radius, bool(inclusive), full.dtype).to(images.device)
+    low_bins = _low_bins(*images.shape[-2:], radius, bool(inclusive), full.dtype).to(images.device)
     if len(full) <= _BLOCK or full.requires_grad or full.device.type != "cpu":
         lfc = _low(full, low_bins)
         hfc = full - lfc

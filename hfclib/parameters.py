@@ -8,8 +8,10 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hfclib.evaluation import BN_STATS, FEEDS, PAPER_RADII
-from hfclib.recipes import PRESETS, PUBLISHED_SEEDS, RADII
+from hfclib.evaluation import BN_STATS, PAPER_RADII
+from hfclib.feeds import FEEDS
+from hfclib.figures import PRESETS, PUBLISHED_SEEDS
+from hfclib.recipes import RADII
 
 _LISTS_BY = 'with papermill, give a list as -y "{name}: [4, 8]"'
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))  # what a parameter can be set to

@@ -1,11 +1,10 @@
-"""Recipes: everything that decides a network's weights, and the recipes of every figure at each preset."""
+"""Recipes: everything that decides a network's weights."""
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from torch import nn
@@ -15,11 +14,6 @@ from hfclib.models import resnet18, resnet32
 # Part of every hash. Raise it when training code changes what a recipe produces.
 TRAINING_VERSION = 1
 RADII = tuple(range(1, 23))  # every radius at which a 32x32 image can be split in two
-
-PUBLISHED_SEEDS = (0, 1, 2)  # with which every panel at "laptop" is published in data/runs
-
-Preset = Literal["smoke", "laptop", "paper", "authors"]
-PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "paper", "authors")
 
 
 @dataclass(frozen=True)
@@ -36,10 +30,16 @@ class Recipe:
         mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw a batch; 0 turns mix-up off.
         epochs: passes over the training images.
         batch_size: images a step.
-        learning_rate: of Adam; the peak when the schedule is "one_cycle".
+        optimizer: "adam" (paper), or "sgd" with Nesterov momentum .9.
+        learning_rate: of the optimizer; the peak when the schedule is "one_cycle".
+        weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
         augment: random crop with 4 pixels of zero padding, and horizontal flip.
-        rescale: "none", or "max" to divide each training image by its own maximum (authors' code).
+        rescale: what is done to each training image, last: "none"; "max" divides it by its own maximum (authors' code);
+            "range" maps its own minimum and maximum to 0 and 1, the standard pixel range (our reading of the paper's
+            section 4.1).
+        train_band: "x" to train on whole images, "lfc" or "hfc" to train on that band of them (paper, Table 1).
+        train_radius: at which radius the band is split off, a whole number of DFT bins; 0 with "x".
         train_images: how many training images; 50,000 is all, up to 5,000 come with the package.
         eval_images: test and training images measured after each epoch: the first so many of each set.
         final_images: test images measured after the last epoch.
@@ -54,17 +54,22 @@ class Recipe:
     mixup_alpha: float = 0.0
     epochs: int = 100
     batch_size: int = 100
+    optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-4
+    weight_decay: float = 0.0
     schedule: Literal["constant", "one_cycle"] = "constant"
     augment: bool = False
-    rescale: Literal["none", "max"] = "none"
+    rescale: Literal["none", "max", "range"] = "none"
+    train_band: Literal["x", "lfc", "hfc"] = "x"
+    train_radius: int = 0
     train_images: int = 50_000
     eval_images: int = 500
     final_images: int = 10_000
 
     def __post_init__(self) -> None:
         choices = {"arch": ("resnet18", "resnet32"), "norm": ("none", "batch"), "dropout_at": ("features", "map"),
-                   "schedule": ("constant", "one_cycle"), "rescale": ("none", "max")}  # fmt: skip
+                   "schedule": ("constant", "one_cycle"), "rescale": ("none", "max", "range"),
+                   "optimizer": ("adam", "sgd"), "train_band": ("x", "lfc", "hfc")}  # fmt: skip
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"expected {field}, one of {', '.join(allowed)}, got {getattr(self, field)!r}")
@@ -72,11 +77,15 @@ class Recipe:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"expected {field}, a whole number of at least 1, got {value!r}")
+        radii = (0,) if self.train_band == "x" else RADII
+        if isinstance(self.train_radius, bool) or self.train_radius not in radii:
+            expected = f"from {RADII[0]} to {RADII[-1]}" if len(radii) > 1 else '0 with train_band "x"'
+            raise ValueError(f"expected train_radius, a whole number, {expected}, got {self.train_radius!r}")
         if not isinstance(self.augment, bool):
             raise ValueError(f"expected augment, True or False, got {self.augment!r}")
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"expected name of letters, digits, '.', '_' and '-', got {self.name!r}")
-        for field in ("dropout", "mixup_alpha", "learning_rate"):
+        for field in ("dropout", "mixup_alpha", "learning_rate", "weight_decay"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"expected {field}, a finite number of at least 0, got {value!r}")
@@ -111,53 +120,3 @@ class Recipe:
     def to_dict(self) -> dict:
         """The fields as plain values, for JSON."""
         return asdict(self)
-
-
-_BASE: dict[Preset, Recipe] = {
-    "smoke": Recipe(
-        "smoke", width=4, epochs=2, batch_size=64, learning_rate=1e-3, schedule="one_cycle", augment=True,
-        train_images=512, eval_images=100, final_images=200,
-    ),
-    "laptop": Recipe(
-        "laptop", width=16, epochs=16, batch_size=128, learning_rate=1e-3, schedule="one_cycle", augment=True
-    ),
-    "paper": Recipe("paper"),
-    "authors": Recipe("authors", arch="resnet32", rescale="max"),
-}  # fmt: skip
-
-
-def _preset(preset: str) -> Recipe:
-    if preset not in PRESETS:
-        raise ValueError(f"expected preset, one of {', '.join(PRESETS)}, got {preset!r}")
-    return _BASE[preset]
-
-
-def fig4(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """The panels of Fig. 4 by heuristic: vanilla, dropout, mixup, batchnorm.
-
-    Source: paper, section 5.2 and Fig. 5; the "authors" preset follows the code (dropout on the last feature map,
-    mix-up from Beta(1, 1)).
-    """
-    base = _preset(preset)
-    by_code = preset == "authors"
-    changes = {
-        "vanilla": {},
-        "dropout": {"dropout": 0.5, "dropout_at": "map" if by_code else "features"},
-        "mixup": {"mixup_alpha": 1.0 if by_code else 0.5},
-        "batchnorm": {"norm": "batch"},
-    }
-    return {panel: replace(base, name=f"{base.name}-{panel}", **change) for panel, change in changes.items()}
-
-
-FIGURES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {"fig4": fig4}
-
-
-def recipes(figure: str, preset: Preset) -> dict[str, Recipe]:
-    """The recipes of a figure, by panel.
-
-    Raises:
-        ValueError: no such figure or preset.
-    """
-    if figure not in FIGURES:
-        raise ValueError(f"expected figure, one of {', '.join(FIGURES)}, got {figure!r}")
-    return FIGURES[figure](preset)

@@ -29,7 +29,7 @@ from hfclib.data import data_folder, embedded, home, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows
 from hfclib.recipes import RADII, Recipe
-from hfclib.training import Progress, as_trained, fit, training_set
+from hfclib.training import Progress, fit, measured_parts, training_set
 
 FORMAT_VERSION = 1
 FILES = ("curves.csv", "final.csv", "weights.safetensors")  # beside run.json, which holds their checksums
@@ -123,10 +123,9 @@ def _final_rows(recipe: Recipe, model: nn.Module, *, progress: bool) -> list[dic
     images, labels = training_set(recipe, progress=progress)
     if len(labels) > TRAIN_IMAGES_AT_END:
         images, labels = embedded("train")
-    test_images, test_labels = embedded("test")
-    part = slice(recipe.final_images)
-    return curve_rows(model, (as_trained(to_float(images), recipe), labels),
-                      (to_float(test_images[part]), test_labels[part]), RADII, exact=True)  # fmt: skip
+    test_images, test_labels = (tensor[: recipe.final_images] for tensor in embedded("test"))
+    parts = measured_parts(recipe, (images, labels), (test_images, test_labels))
+    return curve_rows(model, parts, (to_float(test_images), test_labels), RADII, exact=True)
 
 
 def train(

@@ -8,7 +8,8 @@ import pandas as pd
 from scipy import stats
 
 from hfclib import published
-from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Feed
+from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats
+from hfclib.feeds import Feed
 from hfclib.runs import Run
 
 CONFIDENCE = 0.95

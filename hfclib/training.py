@@ -1,4 +1,4 @@
-"""The training loop: plain, with dropout, with mix-up, with or without BatchNorm."""
+"""The training loop: plain, with dropout, with mix-up, with or without BatchNorm, on whole images or on a band."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,9 @@ from tqdm import tqdm
 from hfclib.batches import Batches
 from hfclib.data import cifar10, embedded, to_float
 from hfclib.devices import autocast
-from hfclib.evaluation import curve_rows, feed_images
+from hfclib.evaluation import Part, curve_rows
+from hfclib.feeds import rescaled
+from hfclib.frequency import split
 from hfclib.recipes import RADII, Recipe
 
 
@@ -49,9 +51,13 @@ def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tens
 
 def make_optimizer(
     model: nn.Module, recipe: Recipe, steps: int
-) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam and its schedule over `steps` steps. Source: Adam from the paper, section 4.2; one cycle is ours."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The optimizer and its schedule over `steps` steps. Source: Adam from the paper, section 4.2; the rest is ours."""
+    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **settings)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), **settings)
     if recipe.schedule == "one_cycle":
         # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
         total = max(steps, 10)
@@ -142,13 +148,14 @@ def fit(
         torch.manual_seed(seed)
         model = recipe.build()
     model = model.to(device, memory_format=torch.channels_last)
-    batches = Batches(images, labels, batch_size=recipe.batch_size, augment=recipe.augment, rescale=recipe.rescale,
+    source = images if recipe.train_band == "x" else _band(images, recipe).half()
+    batches = Batches(source, labels, batch_size=recipe.batch_size, augment=recipe.augment, rescale=recipe.rescale,
                       device=device)  # fmt: skip
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
     state = restore(model, optimizer, scheduler) if restore else Progress()
     part = slice(recipe.eval_images)
-    train_part = (as_trained(to_float(images[part]), recipe), labels[part])
-    test_part = (to_float(test_images[part]), test_labels[part])
+    parts = measured_parts(recipe, (images[part], labels[part]), (test_images[part], test_labels[part]))
+    test = (to_float(test_images[part]), test_labels[part])
     bar = tqdm(total=recipe.epochs * len(labels), initial=state.epoch * len(labels), unit=" images",
                desc=f"{recipe.name}, seed {seed}", disable=not progress)  # fmt: skip
     with bar:
@@ -156,7 +163,7 @@ def fit(
             start = time.perf_counter()
             _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
             trained = time.perf_counter()
-            rows = curve_rows(model, train_part, test_part, RADII)
+            rows = curve_rows(model, parts, test, RADII)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
             state.epoch = epoch + 1
             state.train_seconds += trained - start
@@ -166,6 +173,39 @@ def fit(
     return model, state
 
 
+def _band(images: Tensor, recipe: Recipe) -> Tensor:
+    if recipe.train_band == "x":
+        return to_float(images)
+    parts = [split(to_float(block), recipe.train_radius) for block in images.split(1000)]
+    return torch.cat([part[recipe.train_band == "hfc"] for part in parts])
+
+
 def as_trained(images: Tensor, recipe: Recipe) -> Tensor:
-    """Training images (N, C, H, W) in [0, 1] as the recipe feeds them to the network, without augmentation."""
-    return feed_images(images, "max") if recipe.rescale == "max" else images
+    """Images as the recipe feeds them to the network in training, without augmentation.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        recipe: says which band, and how it is rescaled.
+    Returns:
+        (N, 3, H, W) float32.
+    """
+    return rescaled(_band(images, recipe), recipe.rescale)
+
+
+def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> list[Part]:
+    """What a run's accuracy is measured on, beside the bands of the test images.
+
+    Args:
+        recipe: how the network is trained.
+        train, test: (images uint8, labels).
+    Returns:
+        Training images as the network is trained on them; whole test images; and, of a network that is trained on a
+        band, the same band of the test images.
+    """
+    test_part = Part("test", to_float(test[0]), test[1])
+    if recipe.train_band == "x":
+        return [Part("train", as_trained(train[0], recipe), train[1]), test_part]
+    feed = "raw" if recipe.rescale == "none" else recipe.rescale
+    of_band = {"band": recipe.train_band, "radius": recipe.train_radius, "feed": feed}
+    return [Part("train", as_trained(train[0], recipe), train[1], **of_band), test_part,
+            Part("test", as_trained(test[0], recipe), test[1], **of_band)]  # fmt: skip

@@ -122,3 +122,14 @@ def test_the_originals_are_left_alone(pictures, numbers):
     batches = Batches(pictures, numbers, batch_size=23)
     epoch(batches)[0][0].zero_()
     assert epoch(batches)[0][0].any()
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_band_keeps_its_sign_and_scale_and_has_a_neutral_border(pictures, numbers, augment):
+    pictures = pictures.clamp(min=1)  # so that only the crop's border is black
+    band = (to_float(pictures) - 0.5).half()
+    bands, wholes = (epoch(Batches(each, numbers, batch_size=5, augment=augment)) for each in (band, pictures))
+    for (images, labels), (pixels, same) in zip(bands, wholes, strict=True):
+        assert torch.equal(labels, same)
+        expected = torch.where(pixels == 0, 0, pixels - 0.5)
+        torch.testing.assert_close(images, expected, rtol=0, atol=1e-3)

@@ -1,4 +1,4 @@
-"""hfclib.evaluation: what a network is fed, BatchNorm's statistics at test, and accuracies by hand."""
+"""hfclib.evaluation: BatchNorm's statistics at test, and accuracies by hand."""
 
 import itertools
 from contextlib import nullcontext
@@ -13,14 +13,14 @@ from hfclib.data import MEAN
 from hfclib.evaluation import (
     BN_STATS,
     CURVE_COLUMNS,
-    FEEDS,
     PAPER_RADII,
+    Part,
     conditions,
     curve_rows,
     evaluating,
-    feed_images,
     uses_batch_statistics,
 )
+from hfclib.feeds import FEEDS, feed_images
 
 
 @pytest.fixture
@@ -36,55 +36,6 @@ def normed(channel_means):
     for tensor in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
         tensor.uniform_(0.5, 2)
     return nn.Sequential(norm, channel_means)
-
-
-# ---- feeds
-
-
-def test_raw_is_the_band_itself(images):
-    assert torch.equal(feed_images(images, "raw"), images)
-    assert torch.equal(feed_images(images, "raw", add_mean=True), images)
-
-
-def test_max_divides_each_image_by_its_own_maximum():
-    images = torch.randn(20, 3, 8, 8)
-    fed = feed_images(images, "max")
-    for image, result in zip(images, fed, strict=True):
-        torch.testing.assert_close(result, image / image.max())
-    torch.testing.assert_close(fed.amax(dim=(1, 2, 3)), torch.ones(20))
-
-
-@pytest.mark.parametrize("highest", [0.0, 0.99e-4, -0.5])
-def test_max_leaves_a_faint_image_as_it_is(highest):
-    images = torch.rand(2, 3, 8, 8)
-    images[1] = (torch.rand(3, 8, 8) - 1) * 1e-5 + highest
-    images[1, 0, 0, 0] = highest
-    fed = feed_images(images, "max")
-    assert torch.equal(fed[1], images[1])
-    torch.testing.assert_close(fed[0], images[0] / images[0].max())
-
-
-def test_max_still_divides_an_image_a_little_above_faint():
-    assert feed_images(torch.full((1, 3, 2, 2), 1.1e-4), "max").max() == 1
-
-
-def test_mean_adds_the_mean_colour_to_an_hfc_only(images):
-    coloured = feed_images(images, "mean", add_mean=True)
-    for channel in range(3):
-        torch.testing.assert_close(coloured[:, channel], images[:, channel] + MEAN[channel])
-    assert torch.equal(feed_images(images, "mean"), images)
-
-
-def test_mean_leaves_only_the_band_to_differ(images):
-    hfc = split(images, 2)[1]
-    brightness = feed_images(hfc, "mean", add_mean=True).mean(dim=(2, 3))
-    torch.testing.assert_close(brightness, torch.tensor(MEAN).expand_as(brightness))
-
-
-@pytest.mark.parametrize("feed", ["Max", "", None])
-def test_unknown_feed(images, feed):
-    with pytest.raises(ValueError, match="expected feed, one of raw, max, mean"):
-        feed_images(images, feed)
 
 
 # ---- statistics and modes
@@ -244,6 +195,10 @@ def test_band_accuracy_refuses(channel_means, images, labels, options, error, me
 # ---- what a run records
 
 
+def parts(train, test):
+    return [Part("train", *train), Part("test", *test)]
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_conditions_name_everything_once(batch_norm):
     listed = list(conditions(range(1, 23), batch_norm))
@@ -258,7 +213,7 @@ def test_conditions_name_everything_once(batch_norm):
 @pytest.mark.parametrize(("batch_norm", "count"), [(False, 2 + 56), (True, 4 + 76)])
 def test_curve_rows(normed, channel_means, images, labels, batch_norm, count):
     network = normed if batch_norm else channel_means
-    rows = curve_rows(network, (images[:7], labels[:7]), (images, labels), range(1, 23))
+    rows = curve_rows(network, parts((images[:7], labels[:7]), (images, labels)), (images, labels), range(1, 23))
     assert len(rows) == count
     assert all(set(row) == set(CURVE_COLUMNS) for row in rows)
     keys = [tuple(row[c] for c in CURVE_COLUMNS[:5]) for row in rows]
@@ -275,7 +230,8 @@ def test_curve_rows(normed, channel_means, images, labels, batch_norm, count):
 def test_curve_rows_measure_what_they_say(network):
     images = torch.rand(40, 3, 8, 8)
     labels = network(images).argmax(dim=1)
-    rows = curve_rows(network, (images[:9], (labels[:9] + 1) % 4), (images, labels), [2, 4], exact=True)
+    whole = parts((images[:9], (labels[:9] + 1) % 4), (images, labels))
+    rows = curve_rows(network, whole, (images, labels), [2, 4], exact=True)
     measured = {tuple(row[c] for c in CURVE_COLUMNS[:4]): row["accuracy"] for row in rows}
     assert measured["train", "x", -1, "raw"] == 0
     assert measured["test", "x", -1, "raw"] == 1
@@ -289,8 +245,9 @@ def test_curve_rows_measure_what_they_say(network):
 def test_only_exact_rows_keep_whole_images_in_full_precision(monkeypatch, channel_means, images, labels, exact):
     used = []
     monkeypatch.setattr(evaluation, "autocast", lambda device: used.append(device) or nullcontext())
-    curve_rows(channel_means, (images, labels), (images, labels), [4])
+    whole = parts((images, labels), (images, labels))
+    curve_rows(channel_means, whole, (images, labels), [4])
     whole_and_bands = len(used)
     used.clear()
-    curve_rows(channel_means, (images, labels), (images, labels), [4], exact=exact)
+    curve_rows(channel_means, whole, (images, labels), [4], exact=exact)
     assert len(used) == whole_and_bands - (2 if exact else 0)

@@ -219,7 +219,24 @@ def test_gradient_is_the_filtered_weight(count):
 def test_blocks_equal_the_differentiable_way():
     images = torch.rand(2 * _BLOCK + 3, 3, 8, 8)
     for blocks, whole in zip(split(images, 3), split(images.clone().requires_grad_(), 3), strict=True):
-        torch.testing.assert_close(blocks, whole.detach(), rtol=0, atol=1e-7)
+        torch.testing.assert_close(blocks, whole.detach(), rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize("shape", [(2 * _BLOCK + 1, 1, 8, 8), (_BLOCK + 1, 1, 7, 5), (3 * _BLOCK, 3, 5, 6)])
+def test_last_plane_without_a_partner(shape):
+    images = torch.rand(shape)
+    for blocks, whole in zip(split(images, 2), split(images.double(), 2), strict=True):
+        torch.testing.assert_close(blocks.double(), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("odd_one", [float("nan"), float("inf"), 1e20])
+def test_an_odd_image_does_not_spoil_the_others(odd_one):
+    images = torch.rand(2 * _BLOCK, 3, 8, 8)
+    spoilt = images.clone()
+    spoilt[5] = odd_one
+    others = torch.arange(len(images)) != 5
+    for one, other in zip(split(images, 3), split(spoilt, 3), strict=True):
+        torch.testing.assert_close(one[others], other[others], rtol=0, atol=1e-6)
 
 
 def test_gradients_after_a_first_use_in_inference_mode():

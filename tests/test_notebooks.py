@@ -10,7 +10,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-from hfclib import recipes
+from hfclib import figures
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -40,8 +40,8 @@ def test_each_notebook_trains_and_runs_at_smoke(notebook, tmp_path):
 
 def test_the_default_seeds_are_those_published():
     default = papermill.inspect_notebook(str(ROOT / "notebooks/fig4.ipynb"))["seeds"]["default"]
-    assert tuple(json.loads(default)) == recipes.PUBLISHED_SEEDS
-    wanted = [recipe.run_name(seed) for recipe in recipes.fig4("laptop").values() for seed in recipes.PUBLISHED_SEEDS]
+    assert tuple(json.loads(default)) == figures.PUBLISHED_SEEDS
+    wanted = [recipe.run_name(seed) for recipe in figures.fig4("laptop").values() for seed in figures.PUBLISHED_SEEDS]
     assert not [name for name in wanted if not (ROOT / "data/runs" / name / "run.json").exists()]
 
 

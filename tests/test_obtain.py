@@ -3,12 +3,12 @@ import dataclasses
 import pytest
 import torch
 
-from hfclib import recipes, runs
+from hfclib import figures, runs
 from hfclib.obtain import each, estimate_seconds, obtain
 
 RECIPES = {
     panel: dataclasses.replace(recipe, epochs=1, train_images=128, eval_images=100, final_images=100)
-    for panel, recipe in recipes.fig4("smoke").items()
+    for panel, recipe in figures.fig4("smoke").items()
     if panel in ("vanilla", "mixup")
 }
 

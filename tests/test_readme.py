@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hfclib import claims, recipes, tables
+from hfclib import claims, figures, tables
 from hfclib.obtain import obtain
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def runs():
-    return obtain(recipes.fig4("laptop"), recipes.PUBLISHED_SEEDS)
+    return obtain(figures.fig4("laptop"), figures.PUBLISHED_SEEDS)
 
 
 def test_the_table_is_the_scoreboard(runs):

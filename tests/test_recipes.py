@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
+from hfclib.figures import FIGURES, PRESETS, fig1, fig2, fig4, recipes
 from hfclib.models import count_parameters
-from hfclib.recipes import FIGURES, PRESETS, RADII, Recipe, fig4, recipes
+from hfclib.recipes import RADII, Recipe
 
 PANELS = ["vanilla", "dropout", "mixup", "batchnorm"]
 
@@ -22,10 +23,14 @@ OTHER = {
     "mixup_alpha": 0.5,
     "epochs": 3,
     "batch_size": 64,
+    "optimizer": "sgd",
     "learning_rate": 0.01,
+    "weight_decay": 5e-4,
     "schedule": "one_cycle",
     "augment": True,
     "rescale": "max",
+    "train_band": "lfc",
+    "train_radius": 4,
     "train_images": 512,
     "eval_images": 100,
     "final_images": 200,
@@ -52,14 +57,25 @@ def test_name_is_not_in_the_hash():
     assert Recipe("one").hash == Recipe("other").hash
 
 
+def with_other(field):
+    # A band and its radius go together: each is changed beside another value of its partner's.
+    partners = {"train_band": {"train_radius": 8}, "train_radius": {"train_band": "hfc"}}
+    return Recipe("a", **{field: OTHER[field]}, **partners.get(field, {}))
+
+
 @pytest.mark.parametrize("field", [f.name for f in fields(Recipe) if f.name != "name"])
 def test_every_other_field_is_in_the_hash(field):
-    assert Recipe("a", **{field: OTHER[field]}).hash != Recipe("a").hash
+    assert with_other(field).hash != Recipe("a").hash
 
 
 def test_hashes_differ_between_fields():
-    hashes = {Recipe("a", **{field: value}).hash for field, value in OTHER.items()}
+    hashes = {with_other(field).hash for field in OTHER}
     assert len(hashes) == len(OTHER)
+
+
+def test_band_and_radius_are_in_the_hash():
+    wanted = [("x", 0), ("lfc", 4), ("lfc", 8), ("hfc", 4), ("hfc", 8)]
+    assert len({Recipe("a", train_band=band, train_radius=radius).hash for band, radius in wanted}) == len(wanted)
 
 
 def test_a_later_field_at_its_default_leaves_hashes_alone():
@@ -90,11 +106,13 @@ def test_recipe_survives_json():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[(field, bad) for field in ("arch", "norm", "dropout_at", "schedule", "rescale") for bad in ("else", None, 1)],
+        *[(field, bad) for field in ("arch", "norm", "dropout_at", "schedule", "rescale", "optimizer", "train_band")
+          for bad in ("else", None, 1)],
         *[(field, bad) for field in ("width", "epochs", "batch_size", "train_images", "eval_images", "final_images")
           for bad in (0, -1, 1.5, 2.0, True, "3", None, math.nan)],
         *[("dropout", bad) for bad in (-0.1, 1, 1.0, math.nan, math.inf)],
-        *[("mixup_alpha", bad) for bad in (-0.1, math.nan, math.inf)],
+        *[(field, bad) for field in ("mixup_alpha", "weight_decay") for bad in (-0.1, math.nan, math.inf)],
+        *[("train_radius", bad) for bad in (1, -1, True, None)],
         *[("learning_rate", bad) for bad in (0, -1e-4, math.nan, math.inf)],
         *[("augment", bad) for bad in ("no", "yes", None)],
     ],
@@ -102,6 +120,13 @@ def test_recipe_survives_json():
 def test_fields_are_checked(field, value):
     with pytest.raises(ValueError, match=f"expected .*{field}"):
         Recipe("a", **{field: value})
+
+
+@pytest.mark.parametrize("radius", [0, -1, 23, 4.5, True, "4", None])
+@pytest.mark.parametrize("band", ["lfc", "hfc"])
+def test_a_band_needs_a_radius_that_splits(band, radius):
+    with pytest.raises(ValueError, match="expected train_radius, a whole number, from 1 to 22"):
+        Recipe("a", train_band=band, train_radius=radius)
 
 
 def test_unknown_field():
@@ -168,10 +193,35 @@ def test_unknown_preset(preset):
 
 @pytest.mark.parametrize("figure", ["fig5", "", None])
 def test_unknown_figure(figure):
-    with pytest.raises(ValueError, match="expected figure, one of fig4"):
+    with pytest.raises(ValueError, match="expected figure, one of fig1, fig2, fig4"):
         recipes(figure, "laptop")
 
 
-def test_recipes_of_a_figure():
-    assert recipes("fig4", "paper") == fig4("paper")
-    assert list(FIGURES) == ["fig4"]
+@pytest.mark.parametrize(("figure", "function"), [("fig1", fig1), ("fig2", fig2), ("fig4", fig4)])
+def test_recipes_of_a_figure(figure, function):
+    assert recipes(figure, "paper") == function("paper")
+    assert list(FIGURES) == ["fig1", "fig2", "fig4"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_table_1_trains_on_each_band_at_each_radius(preset):
+    panels = fig1(preset)
+    assert [(recipe.train_band, recipe.train_radius) for recipe in panels.values()] == [
+        (band, radius) for band in ("lfc", "hfc") for radius in (4, 8, 12, 16)
+    ]
+    assert list(panels) == [f"{recipe.train_band}{recipe.train_radius}" for recipe in panels.values()]
+    assert {recipe.rescale for recipe in panels.values()} == {"max" if preset == "authors" else "range"}
+    vanilla = fig4(preset)["vanilla"]
+    for recipe in panels.values():
+        assert replace(recipe, name=vanilla.name, train_band="x", train_radius=0, rescale=vanilla.rescale) == vanilla
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_misalignment_is_counted_on_the_networks_of_fig4(preset):
+    panels, others = fig2(preset), fig4(preset)
+    assert (panels["vanilla"], panels["batchnorm"]) == (others["vanilla"], others["batchnorm"])
+    assert ("fullwidth" in panels) == (preset in ("smoke", "laptop"))
+
+
+def test_the_full_width_network_is_the_published_size():
+    assert count_parameters(fig2("laptop")["fullwidth"].build()) == pytest.approx(11.2e6, rel=0.01)

@@ -22,7 +22,8 @@ from hfclib import accuracy, checkpoints, runs, training
 from hfclib.checkpoints import CheckpointError
 from hfclib.data import data_folder, to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
-from hfclib.recipes import RADII, Recipe, fig4
+from hfclib.figures import fig4
+from hfclib.recipes import RADII, Recipe
 from hfclib.runs import RunError
 from hfclib.training import Progress, make_optimizer
 
@@ -176,11 +177,12 @@ def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkey
     full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.zeros(6_000, dtype=torch.int64)
     monkeypatch.setattr(runs, "training_set", lambda recipe, *, progress: full)
     used = []
-    monkeypatch.setattr(runs, "curve_rows", lambda model, train, test, radii, exact: used.append((train, test, exact)))
+    monkeypatch.setattr(runs, "curve_rows", lambda model, parts, test, radii, exact: used.append((parts, test, exact)))
     runs._final_rows(replace(TINY, train_images=6_000), None, progress=False)
-    (images, labels), (test_images, _), exact = used[0]
-    assert torch.equal(labels, cifar["train"][1])
-    assert torch.equal(images, to_float(cifar["train"][0]))
+    (on_train, on_test), (test_images, _), exact = used[0]
+    assert torch.equal(on_train.labels, cifar["train"][1])
+    assert torch.equal(on_train.images, to_float(cifar["train"][0]))
+    assert torch.equal(on_test.images, test_images)
     assert len(test_images) == 30
     assert exact
 
@@ -368,9 +370,11 @@ def stepped(model, optimizer, scheduler, steps=3):
         scheduler.step()
 
 
-def test_a_checkpoint_holds_all_that_goes_on(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_checkpoint_holds_all_that_goes_on(tmp_path, optimizer):
     path, state = tmp_path / "checkpoint.safetensors", Progress(2, [{"epoch": 1, "accuracy": 0.5}], 1.5, 0.25, ["abc"])
-    first, second = parts(), parts()
+    recipe = replace(TINY, optimizer=optimizer)
+    first, second = parts(recipe), parts(recipe)
     stepped(*first)
     checkpoints.save(path, *first, state)
     assert checkpoints.restore(path, *second) == state

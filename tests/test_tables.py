@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib import plots, recipes, reports, tables
+from hfclib import figures, plots, reports, tables
 from hfclib.evaluation import CURVE_COLUMNS, conditions
 from hfclib.recipes import RADII
 from hfclib.runs import Run
@@ -10,7 +10,7 @@ from hfclib.runs import Run
 
 def run(panel: str, seed: int, tmp_path) -> Run:
     """A run whose every accuracy is drawn at random: what tables do with it must not depend on the values."""
-    recipe = recipes.fig4("smoke")[panel]
+    recipe = figures.fig4("smoke")[panel]
     norm = recipe.norm == "batch"
     rng = np.random.default_rng([seed, len(panel)])
     whole = [("train", "x", -1, "raw"), ("test", "x", -1, "raw")]

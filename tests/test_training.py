@@ -9,11 +9,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hfclib import training
+from hfclib import accuracy, split, training
 from hfclib.data import DataError, to_float
 from hfclib.evaluation import CURVE_COLUMNS
 from hfclib.recipes import Recipe
-from hfclib.training import Progress, TrainingError, fit, loss_on, make_optimizer, training_set, training_step
+from hfclib.training import (
+    Progress,
+    TrainingError,
+    as_trained,
+    fit,
+    loss_on,
+    make_optimizer,
+    training_set,
+    training_step,
+)
 
 CPU = torch.device("cpu")
 TINY = Recipe("tiny", width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
@@ -251,13 +260,75 @@ def test_curves_have_a_row_for_every_measurement_of_every_epoch(norm, count):
 
 def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar):
     measured = []
-    monkeypatch.setattr(training, "curve_rows", lambda model, train, test, radii: measured.append((train, test)) or [])
+    monkeypatch.setattr(training, "curve_rows", lambda model, parts, test, radii: measured.append((parts, test)) or [])
     train(replace(TINY, rescale="max", epochs=1))
-    (images, labels), (test_images, _) = measured[0]
+    (on_train, on_test), (test_images, test_labels) = measured[0]
     originals = to_float(cifar["train"][0][:20])
-    torch.testing.assert_close(images, originals / originals.amax(dim=(1, 2, 3), keepdim=True))
-    assert torch.equal(labels, cifar["train"][1][:20])
+    torch.testing.assert_close(on_train.images, originals / originals.amax(dim=(1, 2, 3), keepdim=True))
+    assert torch.equal(on_train.labels, cifar["train"][1][:20])
+    assert (on_train.split, on_train.band, on_test.split, on_test.band) == ("train", "x", "test", "x")
+    assert torch.equal(on_test.images, test_images)
+    assert torch.equal(on_test.labels, test_labels)
     assert torch.equal(test_images, to_float(cifar["test"][0][:20]))
+
+
+# ---- training on a band
+
+
+@pytest.mark.parametrize("band", ["lfc", "hfc"])
+@pytest.mark.parametrize("rescale", ["none", "range"])
+def test_a_band_is_what_split_gives_rescaled(cifar, band, rescale):
+    recipe = replace(TINY, train_band=band, train_radius=4, rescale=rescale)
+    images = cifar["train"][0][:20]
+    for image, result in zip(images, as_trained(images, recipe), strict=True):
+        expected = split(to_float(image[None]), 4)[band == "hfc"][0]
+        if rescale == "range":
+            expected = (expected - expected.min()) / (expected.max() - expected.min())
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+
+
+def test_a_network_trained_on_a_band_is_fed_the_band(monkeypatch, no_bands, cifar):
+    fed = []
+
+    def step(model, images, labels, *args, **options):
+        fed.append((images, labels))
+        return training_step(model, images, labels, *args, **options)
+
+    monkeypatch.setattr(training, "training_step", step)
+    recipe = replace(TINY, train_band="hfc", train_radius=8, rescale="range", augment=False, epochs=1)
+    train(recipe)
+    images, labels = (torch.cat(tensors) for tensors in zip(*fed, strict=True))
+    expected = as_trained(cifar["train"][0][: recipe.train_images], recipe)
+    nearest = torch.cdist(images.flatten(1), expected.flatten(1)).min(dim=1)
+    assert nearest.values.max() < 0.05  # the band is kept in float16
+    assert sorted(nearest.indices.tolist()) == list(range(recipe.train_images))
+    assert torch.equal(labels, cifar["train"][1][nearest.indices])
+
+
+def test_a_network_trained_on_a_band_is_measured_on_it_too(cifar):
+    recipe = replace(TINY, train_band="lfc", train_radius=4, rescale="range", epochs=1)
+    model, state = train(recipe)
+    rows = {(row["split"], row["band"], row["radius"], row["feed"]): row for row in state.rows}
+    for name in ("train", "test"):
+        images, labels = (tensor[:20] for tensor in cifar[name])
+        measured = accuracy(model, as_trained(images, recipe), labels, fast=True)
+        assert rows[name, "lfc", 4, "range"]["accuracy"] == pytest.approx(measured)
+    images, labels = (tensor[:20] for tensor in cifar["test"])
+    assert rows["test", "x", -1, "raw"]["accuracy"] == pytest.approx(
+        accuracy(model, to_float(images), labels, fast=True)
+    )
+    assert ("train", "x", -1, "raw") not in rows
+
+
+def test_sgd_has_momentum_and_weight_decay():
+    recipe = replace(TINY, optimizer="sgd", learning_rate=0.1, weight_decay=0.01)
+    model = nn.Linear(3, 2, bias=False)
+    start = model.weight.detach().clone()
+    optimizer, _ = make_optimizer(model, recipe, 10)
+    model.weight.grad = torch.ones(2, 3)
+    optimizer.step()
+    gradient = 1 + 0.01 * start
+    torch.testing.assert_close(model.weight.detach(), start - 0.1 * (gradient + 0.9 * gradient))
 
 
 # ---- a loss that is no number
