@@ -4,11 +4,13 @@ An engine is a function from jobs to the same jobs with a run each, or with what
 the one for a single machine; `hfclib.cluster` has the one for Ray.
 """
 
+import contextlib
 import itertools
 import os
 import queue
 import re
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from loky.process_executor import ProcessPoolExecutor
+from loky.process_executor import ProcessPoolExecutor, ShutdownExecutorError
 
 from hfclib import runs
+from hfclib.data import home
 from hfclib.recipes import Recipe
 from hfclib.runs import Run, RunError
 
@@ -113,24 +116,23 @@ def sweep(
         else:
             missing.append(Job(recipe, seed))
     say(f"{len(report.runs)} stored, {len(missing)} to train")
-    start, ended = time.monotonic(), 0
-    outcomes = (engine or local)(missing, store, workers, say) if missing else iter(())
+    if not missing:
+        return report
+    start = time.monotonic()
     try:
-        for job, outcome in outcomes:
-            ended += 1
-            if isinstance(outcome, str):
-                report.failures[job] = outcome
-                say(f"{job}: failed")
-            else:
-                report.runs.append(outcome)
-                say(f"{job}: trained, test accuracy {outcome.test_accuracy():.3f}, {outcome.path}")
-            left = (time.monotonic() - start) / ended * (len(missing) - ended) / 60
-            failed = f", {len(report.failures)} failed" if report.failures else ""
-            say(f"{ended} of {len(missing)} done{failed}, about {left:.1f} minutes left")
+        with contextlib.closing((engine or local)(missing, store, workers, say)) as outcomes:
+            for ended, (job, outcome) in enumerate(outcomes, 1):
+                if isinstance(outcome, str):
+                    report.failures[job] = outcome
+                    say(f"{job}: failed")
+                else:
+                    report.runs.append(outcome)
+                    say(f"{job}: trained, test accuracy {outcome.test_accuracy():.3f}, {outcome.path}")
+                left = (time.monotonic() - start) / ended * (len(missing) - ended) / 60
+                failed = f", {len(report.failures)} failed" if report.failures else ""
+                say(f"{ended} of {len(missing)} done{failed}, about {left:.1f} minutes left")
     except KeyboardInterrupt:
         report.stopped = True
-    finally:
-        outcomes.close() if hasattr(outcomes, "close") else None  # ends the workers
     return report
 
 
@@ -173,50 +175,53 @@ def local(jobs: Sequence[Job], store: Path | None, workers: int | None, say: Say
     count = min(workers or gpus or (1 if torch.backends.mps.is_available() else cores()), len(jobs))
     threads = max(1, cores() // count)
     say(f"{count} worker{'s' * (count > 1)} of {threads} thread{'s' * (threads > 1)} each")
-    pools, stopping = queue.SimpleQueue(), []
-
-    def fresh(slot: int) -> ProcessPoolExecutor:
-        env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        if gpus > 1:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-            env["CUDA_VISIBLE_DEVICES"] = visible[slot % gpus]
-        return ProcessPoolExecutor(1, env=env)
-
+    env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     # A pool for each worker: when a process dies, its pool is of no more use, and only its own run may suffer.
-    for slot in range(count):
-        pools.put((slot, fresh(slot)))
+    pools = {slot: _pool(env, slot, gpus) for slot in range(count)}
+    free, changing, stopping = queue.SimpleQueue(), threading.Lock(), threading.Event()
+    for slot in pools:
+        free.put(slot)
 
     def attempt(job: Job) -> str | None:
-        slot, pool = pools.get()
+        slot = free.get()
         try:
             for left in reversed(range(TRIES)):
                 try:
-                    return pool.submit(_in_worker, job, store).result()
-                except BrokenProcessPool:
-                    pool.shutdown(kill_workers=True)
-                    if stopping:
-                        return "stopped"
-                    pool = fresh(slot)
+                    return pools[slot].submit(_in_worker, job, store).result()
+                except (BrokenProcessPool, ShutdownExecutorError):
+                    with changing:
+                        if stopping.is_set():
+                            return "stopped"
+                        pools[slot] = _pool(env, slot, gpus)
                     say(f"{job}: its worker process died; " + ("trying again" if left else "giving up"))
             return f"its worker process died {TRIES} times: killed from outside, or out of memory"
         finally:
-            pools.put((slot, pool))
+            free.put(slot)
 
-    threadpool = ThreadPoolExecutor(count)
-    futures = {threadpool.submit(attempt, job): job for job in jobs}
+    threads_of_driver = ThreadPoolExecutor(count)
+    futures = {threads_of_driver.submit(attempt, job): job for job in jobs}
     try:
         for future in as_completed(futures):
             job, problem = futures[future], future.result()
             yield job, problem or _stored(job, store)
     finally:
-        stopping.append(True)
-        threadpool.shutdown(wait=False, cancel_futures=True)
-        while any(not future.done() for future in futures) or not pools.empty():
-            ...
+        with changing:
+            stopping.set()
+        threads_of_driver.shutdown(wait=False, cancel_futures=True)
+        for pool in pools.values():
+            pool.shutdown(kill_workers=True)
+        threads_of_driver.shutdown()
+
+
+def _pool(env: dict[str, str], slot: int, gpus: int) -> ProcessPoolExecutor:
+    if gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        env = {**env, "CUDA_VISIBLE_DEVICES": visible[slot % gpus]}
+    return ProcessPoolExecutor(1, env=env)  # its processes start with this environment, before torch is imported
 
 
 def _stored(job: Job, store: Path | None) -> Run | str:
     try:
-        return runs.load((store or runs.home() / "runs") / job.recipe.run_name(job.seed))
+        return runs.load((store or home() / "runs") / job.recipe.run_name(job.seed))
     except RunError as error:
         return str(error)
