@@ -9,8 +9,8 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import safetensors.torch
 from filelock import FileLock, Timeout
+from safetensors.torch import load as parsed
 from torch import Tensor
 
 NO_SEAL = "0" * 64  # what stands where a seal goes
@@ -81,7 +81,7 @@ def tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         SafetensorError, ValueError: it is no such file.
     """
-    found = safetensors.torch.load(content)  # checks the header, which is only then read again for what it leaves out
+    found = parsed(content)  # checks the header, which is only then read again for what it leaves out
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return found, header.get("__metadata__") or {}
 

@@ -98,7 +98,8 @@ def test_a_ray_sweep_of_six_runs_survives_the_death_of_a_worker(tmp_path, own_ho
     words = ["sweep", "fig2", "--preset", "smoke", "--seeds", "0-1", "--engine", "ray", "--workers", "2"]
     with open(log, "w") as output:
         sweep = subprocess.Popen([sys.executable, "-m", "hfclib.cli", *words, "--store", str(store)],
-                                 stdout=output, stderr=subprocess.STDOUT)  # fmt: skip
+                                 stdout=output, stderr=subprocess.STDOUT,
+                                 env={**os.environ, "HOME": str(tmp_path)})  # fmt: skip
         killed = None
         while sweep.poll() is None and killed is None:
             if "epoch 1 of 2" in log.read_text() and (at_work := workers_at_work(own_home)):
