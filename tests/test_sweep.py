@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -244,3 +245,19 @@ def test_ctrl_c_in_the_middle_of_a_real_sweep_keeps_what_is_finished(tmp_path, o
     assert whole
     for path in whole:
         runs.load(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sweep.cores() < 2, reason="needs two cores")
+def test_two_workers_are_not_slower_than_one_run_after_the_other(tmp_path, own_home):
+    best = {1: float("inf"), 2: float("inf")}
+    for attempt in range(3):  # whatever else the machine does makes a time longer, never shorter
+        for workers in best:
+            start = time.monotonic()
+            store = tmp_path / f"{workers}-{attempt}"
+            report = sweep.sweep({"vanilla": fig4("smoke")["vanilla"]}, range(4), store=store, workers=workers)
+            best[workers] = min(best[workers], time.monotonic() - start)
+            assert len(report.runs) == 4
+        if best[2] <= 1.1 * best[1]:
+            return
+    assert best[2] <= 1.1 * best[1], best
