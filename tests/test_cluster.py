@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,110 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'hfclib\[ray\]'"):
         ray_engine()
+
+
+class FakeRay:
+    """As much of Ray as the engine uses, without its processes: a task is its name, and `results` has what it gives."""
+
+    exceptions = SimpleNamespace(RayError=type("RayError", (Exception,), {}))
+
+    def __init__(self, results, gpus=0):
+        self.results, self.resources = results, {"CPU": 8.0} | ({"GPU": gpus} if gpus else {})
+        self.at_once, self.ended, self.started, self.interrupted = 0, [], None, False
+
+    def is_initialized(self):
+        return self.started is not None
+
+    def init(self, **options):
+        if isinstance(self.results, Exception):
+            raise self.results
+        self.started = options
+
+    def cluster_resources(self):
+        return self.resources
+
+    def remote(self, **options):
+        self.asked = options
+        return lambda function: SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda *given: name))
+
+    def wait(self, tasks, num_returns, timeout=None):
+        self.at_once = max(self.at_once, len(tasks))
+        if timeout == 0:
+            return tasks[:1], tasks[1:]
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return tasks[-1:], tasks[:-1]
+
+    def get(self, task):
+        if isinstance(self.results[task], Exception):
+            raise self.results[task]
+        return self.results[task]
+
+    def cancel(self, task, force):
+        self.ended.append((task, force))
+
+    def shutdown(self):
+        self.ended.append("shutdown")
+
+
+JOBS = [Job(fig4("laptop")["vanilla"], seed) for seed in range(3)]
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """A fake Ray whose tasks give published runs."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folders = [data_folder() / "runs" / job.recipe.run_name(job.seed) for job in JOBS]
+    fake = FakeRay({folder.name: {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders})
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    return fake
+
+
+def silent(line):
+    pass
+
+
+@pytest.mark.parametrize("gpus", [0, 4])
+def test_a_gpu_is_asked_for_if_there_is_any_and_a_lost_task_is_tried_again(ray, tmp_path, gpus):
+    ray.resources |= {"GPU": gpus} if gpus else {}
+    outcomes = dict(ray_engine("head:1")(JOBS, tmp_path, None, silent))
+    assert [outcomes[job].seed for job in JOBS] == [0, 1, 2]
+    assert ray.asked == {"num_gpus": 1 if gpus else 0, "max_retries": 2}
+    assert ray.started["address"] == "head:1"
+    assert "num_cpus" not in ray.started  # the cluster's own affair
+    assert ray.at_once == 3
+    assert ray.ended == ["shutdown"]
+
+
+def test_alone_ray_gets_as_many_slots_as_there_are_workers(ray, tmp_path):
+    list(ray_engine()(JOBS, tmp_path, 2, silent))
+    assert ray.started["num_cpus"] == 2
+    assert ray.at_once == 2
+
+
+def test_a_task_that_fails_costs_its_own_run_only(ray, tmp_path):
+    names = [job.recipe.run_name(job.seed) for job in JOBS]
+    ray.results[names[0]] = ray.exceptions.RayError("the node is gone")
+    ray.results[names[1]] = "the loss is nan"
+    outcomes = dict(ray_engine()(JOBS, tmp_path, 3, silent))
+    assert outcomes[JOBS[0]] == "the node is gone"
+    assert outcomes[JOBS[1]] == "the loss is nan"
+    assert outcomes[JOBS[2]].seed == 2
+
+
+def test_ctrl_c_brings_home_what_has_ended_and_cancels_the_rest(ray, tmp_path):
+    ray.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        list(ray_engine()(JOBS, tmp_path, 3, silent))
+    names = [job.recipe.run_name(job.seed) for job in JOBS]
+    assert [path.name for path in tmp_path.iterdir()] == names[:1]
+    assert ray.ended == [(names[1], True), (names[2], True), "shutdown"]
+
+
+def test_a_cluster_that_is_not_there_is_told(ray, tmp_path):
+    ray.results = RuntimeError("nobody answers")
+    with pytest.raises(ConnectionError, match="Ray could not be reached: nobody answers"):
+        list(ray_engine("head:1")(JOBS, tmp_path, 1, silent))
 
 
 def workers_at_work(home: Path) -> list[int]:
