@@ -1,63 +1,101 @@
-"""Checkpoints of a training under way: one safetensors file, replaced whole after every epoch."""
+"""Checkpoints of a training under way: one sealed safetensors file, replaced whole after every epoch."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from hfclib import files
 from hfclib.training import Progress
 
 # What each optimizer keeps of a parameter.
 _MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {Adam: ("step", "exp_avg", "exp_avg_sq"), SGD: ("momentum_buffer",)}
+_MOST = 2**32  # bytes, where the network isn't known
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that can't be used."""
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write so that `path` is either what it was or whole, also when the machine stops."""
-    temporary = path.with_name(path.name + ".writing")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def save(path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler, state: Progress) -> None:
-    """Replace the checkpoint at `path`; interrupted at any moment, the old one stays whole."""
+    """Replace the checkpoint at `path`; interrupted at any moment, or out of room, the old one stays whole.
+
+    Raises:
+        OSError: as `files.write`.
+    """
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     schedule = {key: value for key, value in scheduler.state_dict().items() if isinstance(value, int | float | list)}
-    temporary = path.with_name(path.name + ".writing")
-    save_file(tensors, temporary, {"progress": json.dumps(asdict(state)), "schedule": json.dumps(schedule)})
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    metadata = {"run": path.parent.name, "progress": json.dumps(asdict(state)), "schedule": json.dumps(schedule)}
+    content = files.seal(safetensors.torch.save(tensors, {**metadata, "seal": files.NO_SEAL}))
+    files.write(path, content)
 
 
-def restore(path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler) -> Progress:
-    """Fill model, optimizer and scheduler from the checkpoint at `path` and return its Progress; a new one if none.
+def opened(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata in the content of the checkpoint at `path`.
 
     Raises:
-        CheckpointError: the file is damaged or belongs to another network.
+        CheckpointError: it is damaged, or of another training than the one in whose folder it lies.
     """
-    if not path.exists():
-        return Progress()
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors, metadata = files.tensors(content)
+        if not files.seal_holds(content, metadata.get("seal")):
+            raise ValueError("it was changed after it was written, or an older hfclib wrote it")
+        if metadata["run"] != path.parent.name:
+            raise ValueError(f"it belongs to {metadata['run']}")
+        return tensors, metadata
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def read(path: Path, model: nn.Module | None = None) -> bytes:
+    """The content of the checkpoint at `path`, of a training of `model`, unchecked; empty if there is none.
+
+    Raises:
+        CheckpointError: it can't be read, or is larger than it can be.
+    """
+    try:  # the model's state and two moments, in at most 8 bytes a number
+        return files.read(path, 2**26 + 24 * sum(p.numel() for p in model.parameters()) if model is not None else _MOST)
+    except FileNotFoundError:
+        return b""
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def epochs_done(path: Path) -> int:
+    """How many epochs the training has done whose checkpoint is at `path`; 0 if there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    content = read(path)
+    return json.loads(opened(path, content)[1]["progress"])["epoch"] if content or path.exists() else 0
+
+
+def restore(path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler,
+            content: bytes | None = None) -> Progress:  # fmt: skip
+    """Fill model, optimizer and scheduler from a checkpoint and return its Progress; a new one if there is none.
+
+    Args:
+        path: of the checkpoint.
+        model, optimizer, scheduler: of the same recipe.
+        content: of the checkpoint, where another process has read it.
+    Raises:
+        CheckpointError: the checkpoint is damaged or belongs to another network or run.
+    """
+    content = read(path, model) if content is None else content
+    if not content and not path.exists():
+        return Progress()
+    tensors, metadata = opened(path, content)
+    try:
         model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
         for name, parameter in model.named_parameters():
             for key in _MOMENTS[type(optimizer)]:
@@ -69,6 +107,9 @@ def restore(path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRSch
         for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
         return Progress(**json.loads(metadata["progress"]))
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        advice = "delete it to train from the start"
-        raise CheckpointError(f"the checkpoint {path} is damaged ({error}): {advice}") from error
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"the checkpoint {path} is damaged ({error}): delete it to train from the start")

@@ -1,17 +1,27 @@
 """The `hfc` command."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hfclib import figures, runs
+from hfclib import figures, inventory
+from hfclib import sweep as sweeps
 from hfclib.checkpoints import CheckpointError
+from hfclib.cluster import ray_engine
 from hfclib.data import DataError, fetch
 from hfclib.obtain import each
+from hfclib.recipes import Recipe
+from hfclib.runs import RunError
 from hfclib.training import TrainingError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+Figure = Annotated[str, typer.Argument(help="which figure's recipes: " + ", ".join(figures.FIGURES))]
+Preset = Annotated[str, typer.Option(help=", ".join(figures.PRESETS))]
+Panel = Annotated[list[str] | None, typer.Option(help="only these recipes of the figure")]
+Store = Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")]
+Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
 
 
 @app.command()
@@ -24,30 +34,94 @@ def data() -> None:
         raise typer.Exit(_fail(error)) from error
 
 
+def _recipes(figure: str, preset: str, panels: list[str] | None) -> dict[str, Recipe]:
+    wanted = figures.recipes(figure, preset)
+    if unknown := set(panels or ()) - set(wanted):
+        raise ValueError(f"expected panel, one of {', '.join(wanted)}, got {', '.join(sorted(unknown))}")
+    return {name: recipe for name, recipe in wanted.items() if not panels or name in panels}
+
+
 @app.command()
 def train(
-    figure: Annotated[str, typer.Argument(help="which figure's recipes: " + ", ".join(figures.FIGURES))],
-    preset: Annotated[str, typer.Option(help=", ".join(figures.PRESETS))] = "laptop",
+    figure: Figure,
+    preset: Preset = "laptop",
     seed: Annotated[list[int] | None, typer.Option(help="give it several times for several seeds")] = None,
-    panel: Annotated[list[str] | None, typer.Option(help="only these recipes of the figure")] = None,
-    store: Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")] = None,
-    retrain: Annotated[bool, typer.Option(help="train again what is already stored")] = False,
+    panel: Panel = None,
+    store: Store = None,
+    retrain: Retrain = False,
 ) -> None:
     """Train what is missing of a figure's runs; a training that was cut off goes on where it stopped."""
     try:
-        wanted = figures.recipes(figure, preset)
-        unknown = set(panel or ()) - set(wanted)
-        if unknown:
-            raise ValueError(f"expected panel, one of {', '.join(wanted)}, got {', '.join(sorted(unknown))}")
+        chosen = _recipes(figure, preset, panel)
         if not all(one >= 0 for one in seed or ()):
             raise ValueError(f"expected seed, a whole number of at least 0, got {seed}")
-        chosen = {name: recipe for name, recipe in wanted.items() if not panel or name in panel}
         for _, run, new in each(chosen, seed or [0], retrain=retrain, store=store):
             state = "trained" if new else "stored"
             line = f"{run.recipe.name}, seed {run.seed}: {state}, test accuracy {run.test_accuracy():.3f}, {run.path}"
             typer.echo(line)
-    except (ValueError, OSError, DataError, TrainingError, CheckpointError, runs.RunError) as error:
+    except (ValueError, OSError, DataError, TrainingError, CheckpointError, RunError) as error:
         raise typer.Exit(_fail(error)) from error
+
+
+@app.command()
+def sweep(
+    figure: Figure,
+    preset: Preset = "laptop",
+    seeds: Annotated[str, typer.Option(help="such as 3, 0-9 or 0,2,5")] = "0",
+    engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster)")] = "local",
+    address: Annotated[str | None, typer.Option(help="of the Ray cluster (default: one on this machine)")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: one a GPU, or a core)")] = None,
+    panel: Panel = None,
+    store: Store = None,
+    retrain: Retrain = False,
+) -> None:
+    """Train what is missing of a figure's runs in parallel. Each is stored when it ends; Ctrl-C keeps what is done."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's farewell is a Ctrl-C
+    try:
+        chosen, wanted = _recipes(figure, preset, panel), sweeps.seeds(seeds)
+        if engine not in ("local", "ray") or (address and engine != "ray"):
+            raise ValueError(f"expected engine local, or ray with or without an address, got {engine} and {address}")
+        how = ray_engine(address) if engine == "ray" else sweeps.local
+        report = sweeps.sweep(chosen, wanted, engine=how, store=store, workers=workers, retrain=retrain, say=_say)
+    except (ValueError, OSError) as error:
+        raise typer.Exit(_fail(error)) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    for job, problem in report.failures.items():
+        typer.echo(f"Error: {job}: {problem}", err=True)
+    if report.stopped:
+        _say("stopped; what has ended is stored, and the same command goes on with the rest")
+        raise typer.Exit(130)
+    raise typer.Exit(1 if report.failures else 0)
+
+
+runs = typer.Typer(invoke_without_command=True, help="List the stored runs, and those under way; or verify them all.")
+app.add_typer(runs, name="runs")
+
+
+@runs.callback()
+def listing(context: typer.Context, store: Store = None) -> None:
+    """List the stored runs, and those under way: recipe, seed, state, accuracy, time, size."""
+    context.obj = [store] if store else None
+    if context.invoked_subcommand is None:
+        line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
+        typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
+        for one in inventory.entries(context.obj):
+            accuracy = "" if one.accuracy is None else f"{one.accuracy:.3f}"
+            minutes = "" if one.seconds is None else f"{one.seconds / 60:.1f}"
+            seed = "" if one.seed is None else one.seed
+            typer.echo(line.format(one.name, seed, one.state, accuracy, minutes, f"{one.size / 1e6:.2f}"))
+
+
+@runs.command()
+def verify(context: typer.Context, store: Store = None) -> None:
+    """Check every file of every run; say what is damaged and what to do."""
+    found = list(inventory.entries([store] if store else context.obj))
+    for one in found:
+        typer.echo(f"{one.path}: {one.problem or f'{one.state}, sound'}")
+    damaged = sum(one.problem is not None for one in found)
+    typer.echo(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
+    raise typer.Exit(1 if damaged else 0)
 
 
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.
@@ -85,3 +159,11 @@ def run(
 def _fail(error: Exception) -> int:
     typer.echo(f"Error: {error}", err=True)
     return 1
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+if __name__ == "__main__":  # torchrun starts modules: torchrun --nproc-per-node 2 -m hfclib.cli train fig4
+    app()

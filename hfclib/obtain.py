@@ -1,5 +1,6 @@
 """Obtaining the runs of a figure: stored ones are loaded, missing ones trained after saying how long that takes."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hfclib import runs
+from hfclib import distributed, runs
 from hfclib.batches import Batches
 from hfclib.devices import best_device, device_name
 from hfclib.recipes import Recipe
@@ -61,22 +62,28 @@ def each(
         store: folder to look in and to write to; None looks in `runs.folders()` and writes to `<home>/runs`.
         progress: print how long the missing runs will take, and show bars.
     Yields:
-        (panel, run, whether it was trained just now).
+        (panel, run, whether it was trained just now); of the processes that torchrun started, the first one only.
     Raises:
-        RunError, CheckpointError, TrainingError, DataError: as `runs.find` and `runs.train`.
+        RunError, CheckpointError, TrainingError, DataError, OSError: as `runs.find` and `runs.train`.
     """
     jobs = [(panel, recipe, seed) for seed in dict.fromkeys(seeds) for panel, recipe in recipes.items()]
     stored = {} if retrain else {(panel, seed): runs.find(recipe, seed, store) for panel, recipe, seed in jobs}
-    missing = [recipe for panel, recipe, seed in jobs if stored.get((panel, seed)) is None]
-    if missing and progress:
+    absent = [stored.get((panel, seed)) is None for panel, _, seed in jobs]
+    team = distributed.team()  # the first process knows what is stored, and the others follow it
+    absent = json.loads(team.share(json.dumps(absent).encode()))
+    missing = [recipe for (_, recipe, _), gone in zip(jobs, absent, strict=True) if gone]
+    if missing and progress and team.first:
         device = best_device()
         costs = {recipe: estimate_seconds(recipe, device) for recipe in set(missing)}
         minutes = sum(costs[recipe] for recipe in missing) / 60
         count = f"{len(missing)} run{'s' * (len(missing) > 1)}"
         print(f"{count} to train on {device_name(device)}: about {minutes:.1f} minutes", flush=True)
-    for panel, recipe, seed in jobs:
+    for (panel, recipe, seed), gone in zip(jobs, absent, strict=True):
         run = stored.get((panel, seed))
-        yield panel, run or runs.train(recipe, seed=seed, store=store, progress=progress), run is None
+        if gone:
+            run = runs.train(recipe, seed=seed, store=store, progress=progress)
+        if run is not None:
+            yield panel, run, gone
 
 
 def obtain(recipes: Mapping[str, Recipe], seeds: Sequence[int], *, retrain: bool = False) -> Runs:

@@ -1,43 +1,34 @@
-"""The run store: load a stored run, or train it; checkpoints, resume, verification and provenance.
+"""The run store: load a stored run, or train it; resume, provenance, and one training of a run at a time.
 
 A run is a folder `<recipe>-<seed>-<hash>` of four files: `run.json` (recipe, seed, provenance and the checksums of the
 others), `curves.csv` (accuracy after each epoch), `final.csv` (accuracy after training) and `weights.safetensors`
 (parameters as float16). Runs are published with the package in `data/runs`; your own go to `<home>/runs`. A training
-under way lives in `<run>.partial`, whose checkpoint is replaced after every epoch.
+under way lives in `<run>.partial`, whose checkpoint is replaced after every epoch, and holds `<run>.lock`.
 """
 
-import hashlib
-import json
 import os
-import platform
 import shutil
-import subprocess
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import hfclib
-from hfclib import checkpoints
-from hfclib.checkpoints import write
+from hfclib import checkpoints, distributed
 from hfclib.data import data_folder, embedded, home, to_float
-from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows
+from hfclib.files import locked, sha256, write
+from hfclib.provenance import commit, of_training
 from hfclib.recipes import RADII, Recipe
 from hfclib.training import Progress, fit, measured_parts, training_set
+from hfclib.verification import FILES, description, read_description, read_table, read_weights
+from hfclib.verification import RunError as RunError
 
-FORMAT_VERSION = 1
-FILES = ("curves.csv", "final.csv", "weights.safetensors")  # beside run.json, which holds their checksums
 TRAIN_IMAGES_AT_END = 5_000  # the embedded ones, so that anyone can recompute the final training accuracy
-
-
-class RunError(RuntimeError):
-    """A stored run that is missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -68,42 +59,14 @@ class Run:
         Raises:
             RunError: the weights file is damaged.
         """
-        path = self.path / "weights.safetensors"
         model = self.recipe.build()
-        try:
-            _fill(model, load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise RunError(f"{path} does not hold the weights of {self.recipe.name}: {error}") from error
-        if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
-            raise RunError(f"{path} holds weights that are not finite; delete the folder and train the run again")
+        _fill(model, read_weights(self.path / "weights.safetensors", self.recipe))
         return model.to(memory_format=torch.channels_last).eval()
 
     def test_accuracy(self) -> float:
         """Accuracy on whole test images after training, with running statistics, in [0, 1]."""
         rows = self.final.query("split == 'test' and band == 'x' and bn_stats == 'running'")
         return float(rows["accuracy"].item())
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def commit() -> str:
-    """The git commit of the code that runs, with "-dirty" if hfclib was edited; "none" outside a checkout."""
-    folder = Path(hfclib.__file__).parent
-    try:
-        _, head, changes = (
-            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-            # The first fails where the package lies in somebody else's checkout, as in a virtual environment there.
-            for words in (
-                ["ls-files", "--error-unmatch", "__init__.py"],
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--", "."],
-            )
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
-    return head + ("-dirty" if changes else "")
 
 
 def stored_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -135,7 +98,8 @@ def train(
     device: torch.device | None = None,
     store: Path | None = None,
     progress: bool = True,
-) -> Run:
+    tell: Callable[[str], None] | None = None,
+) -> Run | None:
     """Train a recipe, or go on with its training, and store the run.
 
     Args:
@@ -144,85 +108,95 @@ def train(
         device: None finds the best.
         store: folder of runs; None is `<home>/runs`.
         progress: show a bar.
+        tell: is given a line after every epoch, and before waiting for another process that trains the same run.
     Returns:
         The stored run. Killed at any moment and called again, it goes on after the last finished epoch and, on a CPU,
-        ends in the same weights bit for bit.
+        ends in the same weights bit for bit. Where another process trains the run already, the other's result, after a
+        wait. Of the processes that `torchrun` started only the first stores the run: None in the others.
     Raises:
         ValueError: a bad seed.
         CheckpointError: a damaged checkpoint.
+        OSError: the disk is full; the last checkpoint is whole.
+        TimeoutError: another process trains the run, and this one can't wait, being one of several of `torchrun`.
         TrainingError, DataError: as `training.fit`.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
-    device = device or best_device()
+    team = distributed.team()
     final = (store or home() / "runs") / recipe.run_name(seed)
+    say = tell or (lambda line: print(line, flush=True) if progress else None)
+    lock = locked(final.with_name(final.name + ".lock"), wait=team.world == 1, say=say)
+    with lock if team.first else nullcontext() as waited:
+        if waited and final.is_dir():
+            return load(final)
+        return _train(recipe, seed, device or team.device(), final, progress, tell, team)
+
+
+def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | None:
     partial = final.with_name(final.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
     checkpoint, code = partial / "checkpoint.safetensors", commit()
+    if team.first:
+        partial.mkdir(parents=True, exist_ok=True)
 
     def restore(*objects) -> Progress:
-        state = checkpoints.restore(checkpoint, *objects)
+        content = checkpoints.read(checkpoint, objects[0]) if team.first else b""
+        state = checkpoints.restore(checkpoint, *objects, content=team.share(content))
         state.commits = list(dict.fromkeys([*state.commits, code]))
         return state
 
-    model, state = fit(recipe, seed=seed, device=device, restore=restore, progress=progress,
-                       checkpoint=lambda *objects: checkpoints.save(checkpoint, *objects))  # fmt: skip
+    def keep(model, optimizer, scheduler, state: Progress) -> None:
+        if team.first:
+            checkpoints.save(checkpoint, model, optimizer, scheduler, state)
+            if tell:
+                tell(_after_epoch(recipe, seed, state))
+
+    model, state = fit(recipe, seed=seed, device=device, restore=restore, progress=progress and team.first,
+                       checkpoint=keep, team=team)  # fmt: skip
+    if not team.first:
+        return None
     weights = stored_weights(model)
     _fill(model, weights)
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows),
               "final.csv": (CURVE_COLUMNS, _final_rows(recipe, model, progress=progress))}  # fmt: skip
-    save_file(weights, partial / "weights.safetensors", {"run": final.name})  # one entry: their order is random
+    contents = {"weights.safetensors": safetensors.torch.save(weights, {"run": final.name})}  # one: their order varies
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write(partial / name, text.encode())
-    provenance = {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commits": state.commits,
-        "train_seconds": round(state.train_seconds),
-        "eval_seconds": round(state.eval_seconds),
-        "device": device_name(device),
-        "precision": "bfloat16 autocast" if gains_from_bf16(device) else "float32",
-        "versions": {"hfclib": hfclib.__version__, "torch": torch.__version__, "python": platform.python_version()},
-    }
-    files = {name: _sha256((partial / name).read_bytes()) for name in FILES}
-    content = {"format": FORMAT_VERSION, "recipe": recipe.to_dict(), "hash": recipe.hash, "seed": seed,
-               "provenance": provenance, "sha256": files}  # fmt: skip
-    write(partial / "run.json", (json.dumps(content, indent=2) + "\n").encode())
-    if final.exists():  # retrained: the old run makes way only now that the new one is whole
-        shutil.rmtree(final)
-    os.replace(partial, final)
+        contents[name] = text.encode()
+    checksums = {name: sha256(contents[name]) for name in FILES}
+    contents["run.json"] = description(recipe, seed, of_training(state, device, team.world), checksums)
+    for name, content in contents.items():
+        write(partial / name, content)
+    move(partial, final)
     (final / checkpoint.name).unlink()  # last: a training killed before this point repeats its final steps only
     return load(final)
 
 
+def _after_epoch(recipe: Recipe, seed: int, state: Progress) -> str:
+    seconds = state.train_seconds + state.eval_seconds
+    left = seconds / state.epoch * (recipe.epochs - state.epoch)
+    return f"{recipe.name}, seed {seed}: epoch {state.epoch} of {recipe.epochs}, about {left / 60:.1f} minutes left"
+
+
+def move(whole: Path, final: Path) -> None:
+    """Put a whole run where it belongs; an older one makes way only now."""
+    old = final.with_name(final.name + ".old.partial")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(whole, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def load(path: Path) -> Run:
-    """Load and verify a stored run.
+    """Load and verify a stored run: every file of it.
 
     Raises:
         RunError: naming the file that is missing, damaged or of another format, and what to do.
     """
-    advice = "delete the folder and train the run again, or restore the published one"
-    file = path / "run.json"
-    try:
-        content = json.loads(file.read_bytes())
-        if content["format"] != FORMAT_VERSION:
-            raise RunError(f"{file} has format {content['format']}, expected {FORMAT_VERSION}")
-        recipe, seed, provenance = Recipe(**content["recipe"]), content["seed"], content["provenance"]
-        edited = recipe.hash != content["hash"] or recipe.run_name(seed) != path.name
-        checksums = {name: content["sha256"][name] for name in FILES}
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{file} is missing or damaged ({type(error).__name__}: {error}): {advice}") from error
-    if edited:
-        raise RunError(f"{file} holds an edited recipe or seed (they give {recipe.run_name(seed)}): {advice}")
-    for name, expected in checksums.items():
-        try:
-            found = _sha256((path / name).read_bytes())
-        except OSError as error:
-            raise RunError(f"{path / name} can't be read ({error}): {advice}") from error
-        if found != expected:
-            raise RunError(f"{path / name} is damaged (its checksum is not the one in run.json): {advice}")
-    curves, final = (pd.read_csv(path / name) for name in FILES[:2])
-    return Run(recipe, seed, curves, final, provenance, path)
+    found = read_description(path)
+    curves, final = (read_table(path / name, found.checksums[name], found.recipe) for name in FILES[:2])
+    read_weights(path / FILES[2], found.recipe, found.checksums[FILES[2]])
+    return Run(found.recipe, found.seed, curves, final, found.provenance, path)
 
 
 def folders() -> list[Path]:

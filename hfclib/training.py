@@ -13,6 +13,7 @@ from tqdm import tqdm
 from hfclib.batches import Batches
 from hfclib.data import cifar10, embedded, to_float
 from hfclib.devices import autocast
+from hfclib.distributed import ALONE, Alone, Several
 from hfclib.evaluation import Part, curve_rows
 from hfclib.feeds import rescaled
 from hfclib.frequency import split
@@ -70,45 +71,49 @@ def make_optimizer(
 
 
 def loss_on(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, rng: np.random.Generator,
-            generator: torch.Generator) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Cross-entropy of a batch, mixed up if the recipe says so, and the logits (of the mixed images then)."""
+            generator: torch.Generator, team: Alone | Several = ALONE) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Cross-entropy of this process's part of a batch, mixed up if the recipe says so, and the part's logits."""
+    part = team.part
     if not recipe.mixup_alpha:
-        logits = model(images)
-        return F.cross_entropy(logits, labels), logits
+        logits = model(part(images))
+        return F.cross_entropy(logits, part(labels)), logits
     share = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha)
     partner = torch.randperm(len(labels), generator=generator).to(labels.device)
-    logits = model(share * images + (1 - share) * images[partner])
-    loss = share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, labels[partner])
+    logits = model(part(share * images + (1 - share) * images[partner]))
+    loss = share * F.cross_entropy(logits, part(labels)) + (1 - share) * F.cross_entropy(logits, part(labels[partner]))
     return loss, logits
 
 
 def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, optimizer: torch.optim.Optimizer,
-                  *, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One step of the optimizer on a batch; returns the loss and the logits, detached."""
+                  *, rng: np.random.Generator, generator: torch.Generator,
+                  team: Alone | Several = ALONE) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One step of the optimizer on a batch; returns loss and logits of this process's part of it, detached."""
     with autocast(images.device):
-        loss, logits = loss_on(model, images, labels, recipe, rng, generator)
+        loss, logits = loss_on(model, images, labels, recipe, rng, generator, team)
     optimizer.zero_grad()
-    loss.backward()
+    team.backward(loss, len(labels))
     optimizer.step()
     return loss.detach(), logits.detach()
 
 
-def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar) -> None:
+def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar, team) -> None:
     # Everything random in an epoch hangs on (seed, epoch) alone, so that a resumed training needs no stored state.
     entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
     rng, generator = np.random.default_rng(entropy), torch.Generator().manual_seed(entropy)
     device = batches.images.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(entropy)
+        torch.manual_seed(entropy + team.rank)
         model.train()
         right = seen = 0
         for step, (images, labels) in enumerate(batches.epoch(generator)):
-            loss, logits = training_step(model, images, labels, recipe, optimizer, rng=rng, generator=generator)
+            loss, logits = training_step(model, images, labels, recipe, optimizer, rng=rng, generator=generator,
+                                         team=team)  # fmt: skip
             scheduler.step()
-            seen += len(labels)
-            right += (logits.argmax(dim=1) == labels).sum()
+            seen += len(logits)
+            right += (logits.argmax(dim=1) == team.part(labels)).sum()
             bar.update(len(labels))
             if step % 20 == 0 or step == len(batches) - 1:
+                loss = team.mean(loss, len(labels))
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         f"the loss of {recipe.name}, seed {seed}, is {loss.item()} in epoch {epoch + 1}: "
@@ -126,6 +131,7 @@ def fit(
     restore: Callable[[nn.Module, torch.optim.Optimizer, object], Progress] | None = None,
     checkpoint: Callable[[nn.Module, torch.optim.Optimizer, object, Progress], None] | None = None,
     progress: bool = True,
+    team: Alone | Several = ALONE,
 ) -> tuple[nn.Module, Progress]:
     """Train a recipe from where `restore` left off, calling `checkpoint` after every epoch.
 
@@ -136,6 +142,7 @@ def fit(
         restore: fills model, optimizer and scheduler and returns the Progress; None starts afresh.
         checkpoint: stores them.
         progress: show a bar with loss, accuracy and time left.
+        team: the processes that train together.
     Returns:
         (the trained model on `device`, its Progress with a row of curves for every measurement).
     Raises:
@@ -147,12 +154,13 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = recipe.build()
-    model = model.to(device, memory_format=torch.channels_last)
+    model = team.prepare(model.to(device, memory_format=torch.channels_last))
     source = images if recipe.train_band == "x" else _band(images, recipe).half()
     batches = Batches(source, labels, batch_size=recipe.batch_size, augment=recipe.augment, rescale=recipe.rescale,
                       device=device)  # fmt: skip
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
     state = restore(model, optimizer, scheduler) if restore else Progress()
+    in_training = team.setup(model)
     part = slice(recipe.eval_images)
     parts = measured_parts(recipe, (images[part], labels[part]), (test_images[part], test_labels[part]))
     test = (to_float(test_images[part]), test_labels[part])
@@ -161,13 +169,13 @@ def fit(
     with bar:
         for epoch in range(state.epoch, recipe.epochs):
             start = time.perf_counter()
-            _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
-            trained = time.perf_counter()
+            _train_epoch(in_training, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar, team=team)
+            between = time.perf_counter()
             rows = curve_rows(model, parts, test, RADII)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
             state.epoch = epoch + 1
-            state.train_seconds += trained - start
-            state.eval_seconds += time.perf_counter() - trained
+            state.train_seconds += between - start
+            state.eval_seconds += time.perf_counter() - between
             if checkpoint:
                 checkpoint(model, optimizer, scheduler, state)
     return model, state

@@ -1,15 +1,20 @@
 """The `hfc` command, through typer's runner."""
 
 import re
+import shutil
+import signal
 
 import pytest
 from typer.testing import CliRunner
 
-from hfclib import cli, data, obtain, runs, training
+from hfclib import checkpoints, cli, data, obtain, runs, training
+from hfclib import sweep as sweeps
 from hfclib.checkpoints import CheckpointError
 from hfclib.data import DataError
 from hfclib.figures import fig4
-from hfclib.training import TrainingError
+from hfclib.files import locked
+from hfclib.sweep import Report
+from hfclib.training import Progress, TrainingError, make_optimizer
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def no_training(monkeypatch):
     monkeypatch.setattr(runs, "train", lambda *args, **options: pytest.fail("something was trained"))
 
 
-@pytest.mark.parametrize("command", ["data", "train", "run"])
+@pytest.mark.parametrize("command", ["data", "train", "sweep", "run"])
 def test_help(hfc, command):
     overview = hfc("--help")
     assert overview.exit_code == 0
@@ -181,6 +186,139 @@ def test_data_that_nobody_has(hfc, monkeypatch):
     assert "the shelf: nobody there" in result.output
     assert "the attic: nobody there" in result.output
     assert "HFCLIB_HOME" in result.output
+
+
+# ---- hfc sweep
+
+
+@pytest.fixture
+def swept(monkeypatch):
+    """What the sweep was asked for; it comes to `swept["report"]`."""
+    asked = {"report": Report()}
+
+    def sweep(recipes, seeds, **options):
+        asked.update(options, recipes=[recipe.name for recipe in recipes.values()], seeds=seeds)
+        options["say"]("a line")
+        return asked["report"]
+
+    monkeypatch.setattr(sweeps, "sweep", sweep)
+    return asked
+
+
+def test_sweep_hands_its_options_on(hfc, swept, tmp_path):
+    words = ["--seeds", "0-2", "--workers", "3", "--store", tmp_path, "--panel", "mixup", "--retrain"]
+    result = hfc("sweep", "fig4", "--preset", "smoke", *words)
+    assert result.exit_code == 0, result.output
+    assert result.output == "a line\n"
+    assert (swept["recipes"], swept["seeds"]) == (["smoke-mixup"], [0, 1, 2])
+    assert (swept["workers"], swept["store"], swept["retrain"]) == (3, tmp_path, True)
+    assert swept["engine"] is sweeps.local
+
+
+def test_sweep_on_ray_gets_the_address(hfc, swept, monkeypatch):
+    monkeypatch.setattr(cli, "ray_engine", lambda address: f"ray at {address}")
+    assert hfc("sweep", "fig1", "--engine", "ray", "--address", "auto").exit_code == 0
+    assert swept["engine"] == "ray at auto"
+    assert hfc("sweep", "fig1", "--engine", "ray").exit_code == 0
+    assert swept["engine"] == "ray at None"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fig5"], "Error: expected figure, one of fig1, fig2, fig4"),
+        (["fig4", "--preset", "huge"], "Error: expected preset, one of"),
+        (["fig4", "--seeds", "0-x"], "Error: expected seeds such as 3, 0-9 or 0,2,5, got '0-x'"),
+        (["fig4", "--engine", "slurm"], "Error: expected engine local, or ray"),
+        (["fig4", "--address", "auto"], "Error: expected engine local, or ray"),
+        (["fig4", "--panel", "x"], "Error: expected panel, one of"),
+    ],
+)
+def test_bad_choices_sweep_nothing(hfc, monkeypatch, words, message):
+    monkeypatch.setattr(sweeps, "sweep", lambda *args, **options: pytest.fail("swept"))
+    result = hfc("sweep", *words)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert hfc("sweep", "fig4", "--workers", "0").exit_code == 2
+
+
+def test_a_sweep_with_failures_ends_with_them_and_status_1(hfc, swept):
+    swept["report"].failures[sweeps.Job(fig4("smoke")["mixup"], 4)] = "the loss is nan"
+    result = hfc("sweep", "fig4", "--preset", "smoke")
+    assert result.exit_code == 1
+    assert result.output == "a line\nError: smoke-mixup, seed 4: the loss is nan\n"
+
+
+def test_a_stopped_sweep_says_what_is_kept(hfc, swept):
+    swept["report"].stopped = True
+    before = signal.getsignal(signal.SIGTERM)
+    result = hfc("sweep", "fig4", "--preset", "smoke")
+    assert result.exit_code == 130
+    assert "what has ended is stored" in result.output
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# ---- hfc runs
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with a sound run, a damaged one, an unfinished one, and what is no run."""
+    store = tmp_path / "store"
+    names = [fig4("laptop")[panel].run_name(0) for panel in ("vanilla", "mixup")]
+    for name in names:
+        shutil.copytree(data.data_folder() / "runs" / name, store / name)
+    (store / names[1] / "final.csv").unlink()
+    partial = store / f"{fig4('smoke')['dropout'].run_name(7)}.partial" / "checkpoint.safetensors"
+    partial.parent.mkdir()
+    model = fig4("smoke")["dropout"].build()
+    checkpoints.save(partial, model, *make_optimizer(model, fig4("smoke")["dropout"], 9), Progress(epoch=1))
+    (store / "note.txt").write_text("no run")
+    return store
+
+
+def test_runs_lists_every_run_with_its_state(hfc, store):
+    result = hfc("runs", "--store", store)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    assert lines[0] == ["recipe", "seed", "state", "accuracy", "minutes", "MB"]
+    assert lines[1][:3] == ["laptop-mixup", "0", "damaged"]
+    assert lines[2] == ["laptop-vanilla", "0", "stored", "0.793", "12.4", "1.44"]
+    assert lines[3][:6] == ["smoke-dropout", "7", "unfinished,", "1", "epoch", "done"]
+    assert len(lines) == 4
+
+
+def test_runs_says_which_one_is_being_trained(hfc, store):
+    with locked(store / f"{fig4('smoke')['dropout'].run_name(7)}.lock", wait=False, say=pytest.fail):
+        assert "training, 1 epoch done" in hfc("runs", "--store", store).output
+
+
+def test_runs_lists_the_published_ones_and_your_own(hfc, own_home, store):
+    (own_home / "runs").parent.mkdir(exist_ok=True)
+    store.rename(own_home / "runs")
+    said = hfc("runs").output
+    assert "laptop-batchnorm" in said
+    assert "smoke-dropout" in said
+
+
+@pytest.mark.parametrize("words", [["runs", "verify", "--store"], ["runs", "--store"]])
+def test_verify_names_the_damaged_file_and_fails(hfc, store, words):
+    result = hfc(*words, store, *(["verify"] if words == ["runs", "--store"] else []))
+    assert result.exit_code == 1
+    assert "final.csv can't be read" in result.output
+    assert "3 runs, 1 damaged" in result.output
+    checkpoint = next(store.glob("*.partial")) / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    result = hfc("runs", "verify", "--store", store)
+    assert f"the checkpoint {checkpoint} is damaged" in result.output
+    assert "3 runs, 2 damaged" in result.output
+
+
+def test_verify_is_content_with_sound_runs(hfc, store):
+    shutil.rmtree(store / fig4("laptop")["mixup"].run_name(0))
+    result = hfc("runs", "verify", "--store", store)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == "2 runs, 0 damaged"
 
 
 # ---- hfc run

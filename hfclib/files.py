@@ -1,0 +1,121 @@
+"""Files that are whole or not there: writing that survives a stop, seals, locks, and reading that trusts nothing."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors.torch import load as parsed
+from torch import Tensor
+
+NO_SEAL = "0" * 64  # what stands where a seal goes
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write so that `path` is either what it was or whole, also when the machine stops.
+
+    Raises:
+        OSError: the disk is full, or the folder can't be written to; `path` is what it was.
+    """
+    temporary = path.with_name(path.name + ".writing")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        told = f"{error.strerror}: {path} could not be written ({len(content):,} bytes); what stood there is untouched"
+        raise OSError(error.errno, f"{told}. Make room and run the same command again") from error
+
+
+def sha256(content: bytes) -> str:
+    """The checksum of bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def seal(content: bytes) -> bytes:
+    """Content that holds its own checksum, so that a change of any of its bytes is found.
+
+    Args:
+        content: with NO_SEAL in it, once, where the checksum goes.
+    """
+    if content.count(NO_SEAL.encode()) != 1:
+        raise ValueError("expected content with NO_SEAL in it, once")
+    return content.replace(NO_SEAL.encode(), sha256(content).encode())
+
+
+def seal_holds(content: bytes, found: object) -> bool:
+    """Whether content that `seal` made, and that says it has the seal `found`, is as it was made."""
+    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found) or content.count(found.encode()) != 1:
+        return False
+    return sha256(content.replace(found.encode(), NO_SEAL.encode())) == found
+
+
+def read(path: Path, most: int) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: it is missing or can't be read.
+        ValueError: it is larger than `most` bytes; nothing of it was read then.
+    """
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, expected at most {most:,}")
+    return path.read_bytes()
+
+
+def tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file by name, and its metadata.
+
+    The format holds numbers only and runs no code; its reader refuses a header that reaches past the end of the
+    content, or that says anything else than the content has.
+
+    Raises:
+        SafetensorError, ValueError: it is no such file.
+    """
+    found = parsed(content)  # checks the header, which is only then read again for what it leaves out
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return found, header.get("__metadata__") or {}
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool, say: Callable[[str], None]) -> Iterator[bool]:
+    """Keep other processes out while the block runs. The system frees the lock of a process that dies.
+
+    Args:
+        path: the lock file; it is gone afterwards, except if the process dies, and then does no harm.
+        wait: for a process that holds the lock to leave; or else raise at once.
+        say: is told who that is.
+    Yields:
+        Whether it was necessary to wait.
+    Raises:
+        TimeoutError: another process holds the lock and `wait` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, waited = FileLock(path), False
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = path.read_text() if path.exists() else ""
+        busy = f"{path.stem} is being trained by another process{f' ({holder})' if holder else ''}"
+        if not wait:
+            raise TimeoutError(f"{busy}: wait until it ends, or stop it") from None
+        say(f"{busy}: waiting until it ends")
+        waited = True
+        lock.acquire()
+    try:
+        with contextlib.suppress(OSError):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}")  # for a person who wonders
+        yield waited
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is held: whoever opened it before sees that it is gone, and opens a new one
+        lock.release()

@@ -1,0 +1,144 @@
+"""The checks of a stored run's files: what is missing, damaged or edited is refused by name, with what to do."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from hfclib import files
+from hfclib.evaluation import CURVE_COLUMNS
+from hfclib.recipes import Recipe
+
+FORMAT_VERSION = 2  # format 1 is the same without a seal
+FILES = ("curves.csv", "final.csv", "weights.safetensors")  # beside run.json, which holds their checksums
+ADVICE = "delete the folder and train the run again, or restore the published one"
+_MOST = 2**26  # bytes of run.json and of a table; those of the published runs have some ten thousand
+
+
+class RunError(RuntimeError):
+    """A stored run that is missing or damaged."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `run.json` says.
+
+    Attributes:
+        recipe, seed, provenance: as in `runs.Run`.
+        checksums: of the other files, by name.
+    """
+
+    recipe: Recipe
+    seed: int
+    provenance: dict
+    checksums: dict[str, str]
+
+
+def description(recipe: Recipe, seed: int, provenance: dict, checksums: dict[str, str]) -> bytes:
+    """The content of `run.json`, sealed."""
+    content = {"format": FORMAT_VERSION, "recipe": recipe.to_dict(), "hash": recipe.hash, "seed": seed,
+               "provenance": provenance, "sha256": checksums, "seal": files.NO_SEAL}  # fmt: skip
+    return files.seal((json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_description(path: Path) -> Description:
+    """Read and check `run.json` in the folder of a run.
+
+    Raises:
+        RunError: it is missing, damaged, edited, of another format, or of another run than the folder's name says.
+    """
+    file = path / "run.json"
+    try:
+        raw = files.read(file, _MOST)
+        content = json.loads(raw)
+        form = content["format"]
+        if form not in (1, FORMAT_VERSION):
+            raise RunError(f"{file} has format {form!r}, expected {FORMAT_VERSION}: {ADVICE}")
+        recipe, seed, provenance = Recipe(**content["recipe"]), content["seed"], content["provenance"]
+        checksums = {name: content["sha256"][name] for name in FILES}
+        edited = recipe.hash != content["hash"] or recipe.run_name(seed) != path.name
+        whole = form == 1 or files.seal_holds(raw, content["seal"])
+        if type(seed) is not int or not isinstance(provenance, dict):
+            raise TypeError(f"seed is {seed!r}, provenance {provenance!r}")
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise RunError(f"{file} is missing or damaged ({type(error).__name__}: {error}): {ADVICE}") from error
+    if edited:
+        raise RunError(f"{file} holds an edited recipe or seed (they give {recipe.run_name(seed)}): {ADVICE}")
+    if not whole:
+        raise RunError(f"{file} is damaged (it was changed after it was written): {ADVICE}")
+    return Description(recipe, seed, provenance, checksums)
+
+
+def _checked(path: Path, most: int, checksum: str) -> bytes:
+    try:
+        content = files.read(path, most)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read ({error}): {ADVICE}") from error
+    if files.sha256(content) != checksum:
+        raise RunError(f"{path} is damaged (its checksum is not the one in run.json): {ADVICE}")
+    return content
+
+
+def read_table(path: Path, checksum: str, recipe: Recipe) -> pd.DataFrame:
+    """Read and check `curves.csv` or `final.csv`.
+
+    Args:
+        path: the file; its name says which columns it has.
+        checksum: that it must have.
+        recipe: says how many epochs the curves have.
+    Raises:
+        RunError: it is missing or damaged, or is no table of accuracies in [0, 1].
+    """
+    content = _checked(path, _MOST, checksum)
+    columns = [*(["epoch"] if path.name == "curves.csv" else []), *CURVE_COLUMNS]
+    try:
+        table = pd.read_csv(io.BytesIO(content))
+        if list(table.columns) != columns or table.empty:
+            raise ValueError(f"expected columns {', '.join(columns)}, got {', '.join(table.columns)}")
+        if not pd.to_numeric(table["accuracy"]).between(0, 1).all():
+            raise ValueError("expected accuracies from 0 to 1")
+        if columns[0] == "epoch" and set(table["epoch"]) != set(range(1, recipe.epochs + 1)):
+            raise ValueError(f"expected epochs 1 to {recipe.epochs}")
+        if columns[0] != "epoch" and len(table.query("split == 'test' and band == 'x' and bn_stats == 'running'")) != 1:
+            raise ValueError("expected one accuracy on the test set")
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} is not the table that it should be ({error}): {ADVICE}") from error
+    return table
+
+
+def read_weights(path: Path, recipe: Recipe, checksum: str | None = None) -> dict[str, Tensor]:
+    """Read and check `weights.safetensors`; arguments as in `read_table`, no checksum if None.
+
+    Returns:
+        The tensors as stored: parameters as float16, buffers as they are.
+    Raises:
+        RunError: it is missing or damaged, holds another network's weights, or numbers that are not finite.
+    """
+    try:
+        with torch.device("meta"):  # shapes without numbers: nothing is drawn, and a huge network takes no memory
+            expected = recipe.build().state_dict()
+        most = 2**20 + 8 * sum(tensor.numel() for tensor in expected.values())
+        content = files.read(path, most) if checksum is None else _checked(path, most, checksum)
+        found, _ = files.tensors(content)
+        check_shapes(found, expected)
+    except RunError:
+        raise
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path} does not hold the weights of {recipe.name} ({error}): {ADVICE}") from error
+    if not all(torch.isfinite(tensor).all() for tensor in found.values()):
+        raise RunError(f"{path} holds weights that are not finite: {ADVICE}")
+    return found
+
+
+def check_shapes(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ValueError, naming a tensor, unless both have the same names and shapes."""
+    for name in found.keys() ^ expected.keys():
+        raise ValueError(f"{name} is {'not expected' if name in found else 'missing'}")
+    for name, tensor in expected.items():
+        if found[name].shape != tensor.shape:
+            raise ValueError(f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}")
