@@ -27,7 +27,8 @@ def _right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def _taken(attack: Attack, **options) -> dict:
     """Those of the options that the attack has."""
     known = inspect.signature(attack).parameters
-    return {name: value for name, value in options.items() if name in known}
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    return {name: value for name, value in options.items() if takes_all or name in known}
 
 
 def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop: plain, with dropout, with mix-up, with or without BatchNorm, on whole images or on a band."""
+"""The training loop: plain, with dropout, mix-up or BatchNorm, adversarial or penalised, on whole images or a band."""
 
 import time
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from hfclib.adversarial import adversarial_images, collapsed, epoch_rows
 from hfclib.batches import Batches
 from hfclib.data import cifar10, embedded, to_float
 from hfclib.devices import autocast
@@ -17,10 +18,11 @@ from hfclib.evaluation import Part, curve_rows
 from hfclib.feeds import rescaled
 from hfclib.frequency import split
 from hfclib.recipes import RADII, Recipe
+from hfclib.smoothing import convolutions, smoothness_penalty
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on, such as a loss that is no longer a number."""
+    """A training that cannot go on: a loss that is no longer a number, or robustness that has collapsed."""
 
 
 @dataclass
@@ -84,16 +86,23 @@ def loss_on(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, rn
 
 def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, optimizer: torch.optim.Optimizer,
                   *, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One step of the optimizer on a batch; returns the loss and the logits, detached."""
+    """One step of the optimizer on a batch; returns the loss and the logits, detached.
+
+    In adversarial training both are those of the attacked images. The loss includes the smoothness penalty, if any.
+    """
+    images = adversarial_images(model, images, labels, recipe, generator)
     with autocast(images.device):
         loss, logits = loss_on(model, images, labels, recipe, rng, generator)
+    if recipe.smoothness_penalty:
+        loss = loss + recipe.smoothness_penalty * smoothness_penalty(convolutions(model)[0].weight)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     return loss.detach(), logits.detach()
 
 
-def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar) -> None:
+def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar) -> float:
+    """Train for an epoch and return the accuracy on its batches, as they were fed."""
     # Everything random in an epoch hangs on (seed, epoch) alone, so that a resumed training needs no stored state.
     entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
     rng, generator = np.random.default_rng(entropy), torch.Generator().manual_seed(entropy)
@@ -116,6 +125,7 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
                     )
                 bar.set_postfix(epoch=f"{epoch + 1}/{recipe.epochs}", loss=f"{loss.item():.3f}",
                                 acc=f"{right.item() / seen:.3f}", refresh=False)  # fmt: skip
+    return right.item() / seen
 
 
 def fit(
@@ -139,7 +149,8 @@ def fit(
     Returns:
         (the trained model on `device`, its Progress with a row of curves for every measurement).
     Raises:
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack (`collapsed`
+            in `adversarial`).
         DataError: no source has the training images.
     """
     images, labels = training_set(recipe, progress=progress)
@@ -161,10 +172,15 @@ def fit(
     with bar:
         for epoch in range(state.epoch, recipe.epochs):
             start = time.perf_counter()
-            _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
+            own = _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
             trained = time.perf_counter()
-            rows = curve_rows(model, parts, test, RADII)
+            rows = curve_rows(model, parts, test, RADII) + epoch_rows(model, *test, recipe)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
+            if collapsed(state.rows, own):
+                raise TrainingError(
+                    f"{recipe.name}, seed {seed}, withstands only its own attack from epoch {epoch + 1} on: accuracy "
+                    f"{own:.3f} under it, {rows[-1]['accuracy']:.3f} under PGD; try a smaller adv_alpha, or pgd"
+                )
             state.epoch = epoch + 1
             state.train_seconds += trained - start
             state.eval_seconds += time.perf_counter() - trained

@@ -96,10 +96,13 @@ def test_options_reach_attacks_that_have_them_and_no_others(network, pictures, s
         given.append(())
         return images
 
+    def with_any(model, images, labels, **others):
+        return with_both(model, images, labels, **others)
+
     labels = network(pictures).argmax(dim=1)
     options = {"stop_early": stop_early, "fast": fast}
-    assert robust_accuracy(network, pictures, labels, [with_both, with_none], **options) == 1
-    assert given == [(stop_early, fast), ()]
+    assert robust_accuracy(network, pictures, labels, [with_both, with_none, with_any], **options) == 1
+    assert given == [(stop_early, fast), (), (stop_early, fast)]
     robust_accuracy(network, pictures, labels, with_both)
     assert given[-1] == (True, False)
 
