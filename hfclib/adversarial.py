@@ -30,7 +30,7 @@ def adversarial_images(model: nn.Module, images: Tensor, labels: Tensor, recipe:
         model: in training mode.
         images: (N, C, H, W) float32 in [0, 1], channels_last or not.
         labels: (N,) int64.
-        recipe: its adv_ fields; "none" returns the images.
+        recipe: says which attack (`adversarial` and what belongs to it); "none" returns the images.
         generator: of the random start, on the CPU.
     Returns:
         (N, C, H, W) in [0, 1] and within adv_eps of images, without a gradient.

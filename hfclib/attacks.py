@@ -57,7 +57,7 @@ class Draws:
         self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def uniform(self, which: Tensor, shape: Sequence[int]) -> Tensor:
-        """Numbers from [0, 1) for the images `which`, (len(which), *shape), float32 on the device of `which`."""
+        """Numbers from [0, 1) for the images `which`, each of `shape`, in float32 on the device of `which`."""
         drawn = [torch.rand(*shape, generator=self.streams[index]) for index in which.tolist()]
         return torch.stack(drawn).to(which.device)
 
