@@ -31,8 +31,10 @@ notebooks: $(VENV)/test.stamp
 clean:
 	rm -rf _build $(VENV)
 
-$(VENV)/book.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: pyproject.toml
+$(VENV)/book.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hfclib needs Python 3.11 or newer: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	# Why torchattacks comes alone: see pyproject.toml.
+	test $* = book || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchattacks>=3.5,<4'
 	touch $@

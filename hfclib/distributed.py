@@ -32,6 +32,10 @@ class Alone:
         """What is called in place of the model in training, after the first process's weights are in all of them."""
         return model
 
+    def inner(self, model: nn.Module) -> nn.Module:
+        """The model itself, of what `setup` returned: for passes whose gradients stay in this process."""
+        return model
+
     def part(self, tensor: Tensor) -> Tensor:
         """This process's images or labels of a batch, (n, ...)."""
         return tensor
@@ -77,6 +81,9 @@ class Several:
 
     def setup(self, model: nn.Module) -> nn.Module:
         return self.fabric.setup_module(model)
+
+    def inner(self, model: nn.Module) -> nn.Module:
+        return model.module
 
     def part(self, tensor: Tensor) -> Tensor:
         # A rest of fewer images than processes goes to all of them: without an image there is no loss.

@@ -9,6 +9,8 @@ from hfclib.recipes import Recipe
 
 PUBLISHED_SEEDS = (0, 1, 2)  # with which every panel at "laptop" is published in data/runs
 
+PENALTY = 10.0  # weight of the penalty on rough kernels
+
 Preset = Literal["smoke", "laptop", "paper", "authors"]
 PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "paper", "authors")
 
@@ -87,7 +89,53 @@ def fig2(preset: Preset = "laptop") -> dict[str, Recipe]:
     return chosen
 
 
-FIGURES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {"fig1": fig1, "fig2": fig2, "fig4": fig4}
+def _adversarial(preset: Preset) -> dict[str, Recipe]:
+    """Adversarial training with and without BatchNorm, all else as the preset's vanilla."""
+    base = _preset(preset)
+    attack = {"adversarial": "single_step", "adv_eps": 8 / 255, "adv_alpha": 10 / 255, "adv_steps": 1}
+    if preset == "paper":
+        attack |= {"adversarial": "pgd", "adv_alpha": 2 / 255, "adv_steps": 7}
+    elif preset == "authors":
+        attack = {"adversarial": "pgd", "adv_eps": 0.03, "adv_alpha": 0.003, "adv_steps": 10, "adv_random_start": False,
+                  "rescale": "none", "augment": True}  # fmt: skip
+    return {panel: replace(base, name=f"{base.name}-{panel}", **attack, **change)
+            for panel, change in (("adversarial", {}), ("adversarial_batchnorm", {"norm": "batch"}))}  # fmt: skip
+
+
+def fig3(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """The networks whose first kernels are compared: vanilla and batchnorm of Fig. 4, adversarial without and with
+    BatchNorm, and vanilla and adversarial with a first layer of 5 x 5: vanilla5, adversarial5.
+
+    Source: paper, section 6 and Fig. 7; 5 x 5 from its appendix. Attack in training, eps 8/255: at "laptop" and "smoke"
+    one step of 10/255 from a random start (Wong et al. 2020, who take 1.25 eps); at "paper" PGD in 7 steps of 2/255
+    (Madry et al. 2018; the paper names eps only); at "authors" what the code does: eps .03, 10 steps of .003, no random
+    start, images not rescaled, crop and flip.
+    """
+    panels, attacked = fig4(preset), _adversarial(preset)
+    wider = [replace(recipe, name=f"{recipe.name}5", stem_kernel=5)
+             for recipe in (panels["vanilla"], attacked["adversarial"])]  # fmt: skip
+    return {"vanilla": panels["vanilla"], "batchnorm": panels["batchnorm"], **attacked,
+            "vanilla5": wider[0], "adversarial5": wider[1]}  # fmt: skip
+
+
+def defense(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """The networks that are attacked: vanilla, penalised (vanilla with a penalty on rough kernels in training), and
+    adversarial without and with BatchNorm.
+
+    Source: paper, section 6.2 and Table 2; the penalty, whose weight is ours, from the authors' blog post.
+    """
+    vanilla = fig4(preset)["vanilla"]
+    penalised = replace(vanilla, name=vanilla.name.replace("vanilla", "penalised"), smoothness_penalty=PENALTY)
+    return {"vanilla": vanilla, "penalised": penalised, **_adversarial(preset)}
+
+
+FIGURES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {
+    "fig1": fig1,
+    "fig2": fig2,
+    "fig3": fig3,
+    "fig4": fig4,
+    "defense": defense,
+}
 
 
 def recipes(figure: str, preset: Preset) -> dict[str, Recipe]:

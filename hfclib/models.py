@@ -98,6 +98,7 @@ class ResNet(nn.Module):
         dropout_at: DropoutAt,
         num_classes: int,
         normalize: Normalize | None,
+        stem_kernel: int,
     ) -> None:
         super().__init__()
         if norm not in ("none", "batch"):
@@ -108,9 +109,12 @@ class ResNet(nn.Module):
             raise ValueError(f"expected dropout in [0, 1), got {dropout!r}")
         if num_classes < 1:
             raise ValueError(f"expected num_classes, a whole number of at least 1, got {num_classes!r}")
+        if isinstance(stem_kernel, bool) or not isinstance(stem_kernel, int) or stem_kernel < 1 or stem_kernel % 2 == 0:
+            raise ValueError(f"expected stem_kernel, an odd whole number of at least 1, got {stem_kernel!r}")
         preact = block is PreactBlock
         self.normalize = normalize or Normalize()
-        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=not preact and norm == "none")
+        biased = not preact and norm == "none"
+        self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, 1, stem_kernel // 2, bias=biased)
         self.norm1 = nn.Identity() if preact else _norm_layer(norm, widths[0])
         self.activation1 = nn.Identity() if preact else nn.ReLU()
         blocks, channels = [], widths[0]
@@ -153,6 +157,7 @@ def resnet18(
     dropout_at: DropoutAt = "features",
     num_classes: int = 10,
     normalize: Normalize | None = None,
+    stem_kernel: int = 3,
 ) -> ResNet:
     """ResNet-18 for 32x32 images: 3x3 stem, four stages of two blocks at widths w, 2w, 4w, 8w.
 
@@ -163,6 +168,7 @@ def resnet18(
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
         num_classes: logits returned, 1 or more.
         normalize: what to do to the pixels first; None leaves them in [0, 1], as the paper does.
+        stem_kernel: side of the first layer's kernels, odd; the picture keeps its size.
     Raises:
         ValueError: an argument outside its range.
     Source: paper, section 4.2.
@@ -172,7 +178,7 @@ def resnet18(
     widths = tuple(width * 2**stage for stage in range(4))
     return ResNet(
         BasicBlock, widths, 2, norm=norm, dropout=dropout, dropout_at=dropout_at, num_classes=num_classes,
-        normalize=normalize,
+        normalize=normalize, stem_kernel=stem_kernel,
     )  # fmt: skip
 
 
@@ -183,6 +189,7 @@ def resnet32(
     dropout_at: DropoutAt = "map",
     num_classes: int = 10,
     normalize: Normalize | None = None,
+    stem_kernel: int = 3,
 ) -> ResNet:
     """The authors' network: pre-activation ResNet-32, widths 16, 32, 64, five blocks a stage, 0.46 M parameters.
 
@@ -192,7 +199,7 @@ def resnet32(
     """
     return ResNet(
         PreactBlock, (16, 32, 64), 5, norm=norm, dropout=dropout, dropout_at=dropout_at, num_classes=num_classes,
-        normalize=normalize,
+        normalize=normalize, stem_kernel=stem_kernel,
     )  # fmt: skip
 
 

@@ -40,6 +40,15 @@ class Recipe:
             section 4.1).
         train_band: "x" to train on whole images, "lfc" or "hfc" to train on that band of them (paper, Table 1).
         train_radius: at which radius the band is split off, a whole number of DFT bins; 0 with "x".
+        adversarial: "none"; "single_step" trains on images attacked by one step of PGD (Wong et al. 2020), "pgd" by
+            several (paper). Both need whole images and no mix-up.
+        adv_eps, adv_alpha: size of the attack in Linf and of its steps, in units of pixels in [0, 1]; above 0, or 0
+            with "none".
+        adv_steps: steps of the attack: 1 with "single_step", 0 with "none".
+        adv_random_start: start the attack at a random point of the ball, not at the image (the authors' code).
+        stem_kernel: side of the first layer's kernels, 3 or 5.
+        smoothness_penalty: weight in the loss of the mean squared difference of horizontally and vertically adjacent
+            weights of the first layer (`smoothing.smoothness_penalty`); 0 turns it off.
         train_images: how many training images; 50,000 is all, up to 5,000 come with the package.
         eval_images: test and training images measured after each epoch: the first so many of each set.
         final_images: test images measured after the last epoch.
@@ -62,6 +71,13 @@ class Recipe:
     rescale: Literal["none", "max", "range"] = "none"
     train_band: Literal["x", "lfc", "hfc"] = "x"
     train_radius: int = 0
+    adversarial: Literal["none", "single_step", "pgd"] = "none"
+    adv_eps: float = 0.0
+    adv_alpha: float = 0.0
+    adv_steps: int = 0
+    adv_random_start: bool = True
+    stem_kernel: Literal[3, 5] = 3
+    smoothness_penalty: float = 0.0
     train_images: int = 50_000
     eval_images: int = 500
     final_images: int = 10_000
@@ -69,7 +85,8 @@ class Recipe:
     def __post_init__(self) -> None:
         choices = {"arch": ("resnet18", "resnet32"), "norm": ("none", "batch"), "dropout_at": ("features", "map"),
                    "schedule": ("constant", "one_cycle"), "rescale": ("none", "max", "range"),
-                   "optimizer": ("adam", "sgd"), "train_band": ("x", "lfc", "hfc")}  # fmt: skip
+                   "optimizer": ("adam", "sgd"), "train_band": ("x", "lfc", "hfc"),
+                   "adversarial": ("none", "single_step", "pgd")}  # fmt: skip
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"expected {field}, one of {', '.join(allowed)}, got {getattr(self, field)!r}")
@@ -81,11 +98,15 @@ class Recipe:
         if isinstance(self.train_radius, bool) or self.train_radius not in radii:
             expected = f"from {RADII[0]} to {RADII[-1]}" if len(radii) > 1 else '0 with train_band "x"'
             raise ValueError(f"expected train_radius, a whole number, {expected}, got {self.train_radius!r}")
-        if not isinstance(self.augment, bool):
-            raise ValueError(f"expected augment, True or False, got {self.augment!r}")
+        for field in ("augment", "adv_random_start"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(f"expected {field}, True or False, got {getattr(self, field)!r}")
+        if isinstance(self.stem_kernel, bool) or self.stem_kernel not in (3, 5):
+            raise ValueError(f"expected stem_kernel, 3 or 5, got {self.stem_kernel!r}")
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"expected name of letters, digits, '.', '_' and '-', got {self.name!r}")
-        for field in ("dropout", "mixup_alpha", "learning_rate", "weight_decay"):
+        for field in ("dropout", "mixup_alpha", "learning_rate", "weight_decay", "adv_eps", "adv_alpha",
+                      "smoothness_penalty"):  # fmt: skip
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"expected {field}, a finite number of at least 0, got {value!r}")
@@ -94,6 +115,25 @@ class Recipe:
             raise ValueError(f"expected dropout in [0, 1), got {self.dropout!r}")
         if self.learning_rate == 0:
             raise ValueError(f"expected a positive learning_rate, got {self.learning_rate!r}")
+        self._check_attack()
+
+    def _check_attack(self) -> None:
+        if self.adversarial == "none":
+            for field in ("adv_eps", "adv_alpha", "adv_steps", "adv_random_start"):
+                value, default = getattr(self, field), type(self).__dataclass_fields__[field].default
+                if value != default:
+                    raise ValueError(f'expected {field} = {default} with adversarial "none", got {value!r}')
+            return
+        for field in ("adv_eps", "adv_alpha"):
+            if not getattr(self, field):
+                raise ValueError(f"expected {field} above 0 with adversarial training, got 0")
+        steps, single = self.adv_steps, self.adversarial == "single_step"
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1 or (single and steps > 1):
+            expected = '1 with "single_step"' if single else "a whole number of at least 1"
+            raise ValueError(f"expected adv_steps, {expected}, got {steps!r}")
+        if self.mixup_alpha or self.train_band != "x":
+            raise ValueError("expected no mix-up and whole images with adversarial training, "
+                             f"got mixup_alpha={self.mixup_alpha} and train_band={self.train_band!r}")  # fmt: skip
 
     @property
     def hash(self) -> str:
@@ -114,8 +154,8 @@ class Recipe:
     def build(self) -> nn.Module:
         """A network with freshly drawn weights, on the CPU."""
         if self.arch == "resnet32":
-            return resnet32(self.norm, self.dropout, dropout_at=self.dropout_at)
-        return resnet18(self.width, self.norm, self.dropout, dropout_at=self.dropout_at)
+            return resnet32(self.norm, self.dropout, dropout_at=self.dropout_at, stem_kernel=self.stem_kernel)
+        return resnet18(self.width, self.norm, self.dropout, dropout_at=self.dropout_at, stem_kernel=self.stem_kernel)
 
     def to_dict(self) -> dict:
         """The fields as plain values, for JSON."""

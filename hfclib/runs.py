@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclib import checkpoints, distributed
+from hfclib.adversarial import final_rows
 from hfclib.data import data_folder, embedded, home, to_float
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows
 from hfclib.files import locked, sha256, write
@@ -41,7 +42,8 @@ class Run:
         curves: a row a measurement, columns "epoch" and CURVE_COLUMNS: epochs 1 to recipe.epochs, on the first
             recipe.eval_images of each set.
         final: a row a measurement, CURVE_COLUMNS: after training, from the weights as stored, on the first
-            recipe.final_images of the test set and up to 5,000 training images.
+            recipe.final_images of the test set and up to 5,000 training images. Adversarial training adds rows of
+            whole test images with feed "pgd10" to the curves and "pgd20" to the end: see `adversarial`.
         provenance: versions, device, commits, seconds.
         path: its folder.
     """
@@ -65,7 +67,7 @@ class Run:
 
     def test_accuracy(self) -> float:
         """Accuracy on whole test images after training, with running statistics, in [0, 1]."""
-        rows = self.final.query("split == 'test' and band == 'x' and bn_stats == 'running'")
+        rows = self.final.query("split == 'test' and band == 'x' and feed == 'raw' and bn_stats == 'running'")
         return float(rows["accuracy"].item())
 
 
@@ -88,7 +90,8 @@ def _final_rows(recipe: Recipe, model: nn.Module, *, progress: bool) -> list[dic
         images, labels = embedded("train")
     test_images, test_labels = (tensor[: recipe.final_images] for tensor in embedded("test"))
     parts = measured_parts(recipe, (images, labels), (test_images, test_labels))
-    return curve_rows(model, parts, (to_float(test_images), test_labels), RADII, exact=True)
+    test = to_float(test_images), test_labels
+    return curve_rows(model, parts, test, RADII, exact=True) + final_rows(model, *test, recipe)
 
 
 def train(

@@ -54,7 +54,8 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats: BnSt
     """The rows of a table from `gather` under one condition, at these radii, with a column `measure`.
 
     Runs record every radius raw with running statistics, and the other conditions at r = 4, 8, 12, 16 only: at any
-    other radius the raw, running rows are returned, and their own feed and bn_stats columns say so.
+    other radius the raw, running rows are returned, and their own feed and bn_stats columns say so. Whole images are
+    fed raw under every condition; their rows under attack are not among those returned.
 
     Returns:
         Rows whose measure is "train", "test", or a band and radius such as "L4" or "H12".
@@ -62,7 +63,8 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats: BnSt
     exact = (table["feed"] == feed) & (table["bn_stats"] == bn_stats) & table["radius"].isin(PAPER_RADII)
     other = (table["feed"] == "raw") & (table["bn_stats"] == "running") & ~table["radius"].isin(PAPER_RADII)
     bands = (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
-    rows = table[((table["band"] == "x") & (table["bn_stats"] == bn_stats)) | bands]
+    whole = (table["band"] == "x") & (table["feed"] == "raw") & (table["bn_stats"] == bn_stats)
+    rows = table[whole | bands]
     letter = rows["band"].map({"lfc": "L", "hfc": "H", "x": ""})
     return rows.assign(measure=np.where(rows["band"] == "x", rows["split"], letter + rows["radius"].astype(str)))
 

@@ -1,4 +1,4 @@
-"""The training loop: plain, with dropout, with mix-up, with or without BatchNorm, on whole images or on a band."""
+"""The training loop: plain, with dropout, mix-up or BatchNorm, adversarial or penalised, on whole images or a band."""
 
 import time
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from hfclib.adversarial import adversarial_images, collapsed, epoch_rows
 from hfclib.batches import Batches
 from hfclib.data import cifar10, embedded, to_float
 from hfclib.devices import autocast
@@ -18,10 +19,11 @@ from hfclib.evaluation import Part, curve_rows
 from hfclib.feeds import rescaled
 from hfclib.frequency import split
 from hfclib.recipes import RADII, Recipe
+from hfclib.smoothing import convolutions, smoothness_penalty
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on, such as a loss that is no longer a number."""
+    """A training that cannot go on: a loss that is no longer a number, or robustness that has collapsed."""
 
 
 @dataclass
@@ -72,10 +74,10 @@ def make_optimizer(
 
 def loss_on(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, rng: np.random.Generator,
             generator: torch.Generator, team: Alone | Several = ALONE) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Cross-entropy of this process's part of a batch, mixed up if the recipe says so, and the part's logits."""
+    """Cross-entropy of this process's part of a batch, attacked or mixed up as the recipe says, and its logits."""
     part = team.part
     if not recipe.mixup_alpha:
-        logits = model(part(images))
+        logits = model(adversarial_images(model, images, labels, recipe, generator, team))
         return F.cross_entropy(logits, part(labels)), logits
     share = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha)
     partner = torch.randperm(len(labels), generator=generator).to(labels.device)
@@ -87,16 +89,22 @@ def loss_on(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, rn
 def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, optimizer: torch.optim.Optimizer,
                   *, rng: np.random.Generator, generator: torch.Generator,
                   team: Alone | Several = ALONE) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One step of the optimizer on a batch; returns loss and logits of this process's part of it, detached."""
+    """One step of the optimizer on a batch; returns loss and logits of this process's part of it, detached.
+
+    In adversarial training both are those of the attacked images. The loss includes the smoothness penalty, if any.
+    """
     with autocast(images.device):
         loss, logits = loss_on(model, images, labels, recipe, rng, generator, team)
+    if recipe.smoothness_penalty:
+        loss = loss + recipe.smoothness_penalty * smoothness_penalty(convolutions(model)[0].weight)
     optimizer.zero_grad()
     team.backward(loss, len(labels))
     optimizer.step()
     return loss.detach(), logits.detach()
 
 
-def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar, team) -> None:
+def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar, team) -> float:
+    """Train for an epoch and return the accuracy on its batches, as they were fed."""
     # Everything random in an epoch hangs on (seed, epoch) alone, so that a resumed training needs no stored state.
     entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
     rng, generator = np.random.default_rng(entropy), torch.Generator().manual_seed(entropy)
@@ -121,6 +129,7 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
                     )
                 bar.set_postfix(epoch=f"{epoch + 1}/{recipe.epochs}", loss=f"{loss.item():.3f}",
                                 acc=f"{right.item() / seen:.3f}", refresh=False)  # fmt: skip
+    return team.mean(right / seen, team.world).item()
 
 
 def fit(
@@ -146,7 +155,8 @@ def fit(
     Returns:
         (the trained model on `device`, its Progress with a row of curves for every measurement).
     Raises:
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack (`collapsed`
+            in `adversarial`).
         DataError: no source has the training images.
     """
     images, labels = training_set(recipe, progress=progress)
@@ -169,10 +179,16 @@ def fit(
     with bar:
         for epoch in range(state.epoch, recipe.epochs):
             start = time.perf_counter()
-            _train_epoch(in_training, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar, team=team)
+            own = _train_epoch(in_training, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar,
+                               team=team)  # fmt: skip
             between = time.perf_counter()
-            rows = curve_rows(model, parts, test, RADII)
+            rows = curve_rows(model, parts, test, RADII) + epoch_rows(model, *test, recipe)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
+            if collapsed(state.rows, own):
+                raise TrainingError(
+                    f"{recipe.name}, seed {seed}, withstands only its own attack from epoch {epoch + 1} on: accuracy "
+                    f"{own:.3f} under it, {rows[-1]['accuracy']:.3f} under PGD; try a smaller adv_alpha, or pgd"
+                )
             state.epoch = epoch + 1
             state.train_seconds += between - start
             state.eval_seconds += time.perf_counter() - between

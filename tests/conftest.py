@@ -1,5 +1,7 @@
 """What every test starts from: a home folder of its own, the same random numbers, and slow tests left for `-m slow`."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -64,3 +66,15 @@ def decoded_once(monkeypatch, cifar):
     """Trainings take the embedded images from memory: each of them would decode the files twice."""
     for module in (training, runs):
         monkeypatch.setattr(module, "embedded", cifar.__getitem__)
+
+
+@pytest.fixture(scope="session")
+def other_libraries():
+    """`benchmarks.attacks`, in which Foolbox and torchattacks run the attack that hfclib runs."""
+    try:
+        from benchmarks import attacks
+    except ImportError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"{error}; `make test` installs torchattacks: pip install --no-deps 'torchattacks>=3.5,<4'")
+    return attacks

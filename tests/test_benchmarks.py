@@ -1,8 +1,10 @@
 """The benchmarks at a tiny size: both ways of each comparison do the same work. Speed is not tested here."""
 
 import itertools
+import re
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from benchmarks import split as split_benchmark
 from benchmarks.measure import Ratio
 from hfclib import split
 from hfclib import training as hfclib_training
+from hfclib.attacks import pgd
 from hfclib.data import to_float
 from hfclib.recipes import Recipe
 
@@ -118,6 +121,49 @@ def test_training_benchmark_runs_as_a_command(monkeypatch, capsys):
     assert "smoke-batchnorm on" in said
     assert "at least 1.7x" in said
     assert "at most 10 %" in said
+
+
+# ---- attacks
+
+
+def test_every_attack_makes_the_same_images(other_libraries, pictures):
+    images, labels = to_float(pictures[0][:8]), pictures[1][:8]
+    model, settings = TINY.build().eval(), {"eps": 0.05, "alpha": 0.02, "steps": 3}
+    ours = partial(pgd, random_start=False, **settings)
+    made = {
+        name: other_libraries.in_batches(way, model, images, labels, 5)
+        for name, way in (("ours", ours), ("Foolbox", partial(other_libraries.foolbox_pgd, **settings)),
+                          ("torchattacks", partial(other_libraries.torchattacks_pgd, **settings)))
+    }  # fmt: skip
+    for other in ("Foolbox", "torchattacks"):
+        assert ((made["ours"] - made[other]).abs() <= 1e-5).float().mean() >= 0.99
+    assert (made["ours"] - images).abs().amax(dim=(1, 2, 3)).min() > 0.04
+
+
+def test_attack_benchmark_compares_all_three_promises(other_libraries, pictures, capsys):
+    model = TINY.build().eval()
+    images = to_float(pictures[0])
+    labels = model(images).argmax(dim=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ratios = other_libraries.compare(model, images, labels, eps=0.03, alpha=0.01, steps=3, repeats=2, batch_size=20)
+    assert [(ratio.target, ratio.at_least) for ratio in ratios] == [(1.8, True), (4, True), (0.5, False)]
+    assert all(ratio.value > 0 for ratio in ratios[:2])
+    said = capsys.readouterr().out
+    shares = re.findall(r"(.*): \d+ images/s .*, robust accuracy (\d\.\d+)", said)
+    assert [name for name, _ in shares] == ["torchattacks", "Foolbox", "hfclib", "hfclib, stopping"]
+    values = [float(share) for _, share in shares]
+    assert ratios[2].value == pytest.approx(100 * (max(values) - min(values)), abs=0.11)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_attack_benchmark_runs_as_a_command(other_libraries, capsys):
+    arguments = ["--images", "4", "--batch-size", "2", "--steps", "1", "--repeats", "1"]
+    assert other_libraries.main(arguments) in (0, 1)
+    said = capsys.readouterr().out
+    assert "laptop-batchnorm on" in said
+    assert "at least 1.8x" in said
+    assert "at least 4x" in said
+    assert "at most 0.5" in said
 
 
 # ---- measuring

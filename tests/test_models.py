@@ -98,6 +98,15 @@ def test_shape_of_the_logits(net, options, norm, height, width):
     assert logits.dtype == torch.float32
 
 
+@pytest.mark.parametrize("stem_kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize(("net", "options"), NETS)
+def test_the_first_layer_keeps_the_size_of_the_picture(net, options, stem_kernel):
+    network = net(stem_kernel=stem_kernel, **options)
+    assert network.conv1.weight.shape[1:] == (3, stem_kernel, stem_kernel)
+    assert network.conv1(torch.rand(1, 3, 32, 30)).shape[-2:] == (32, 30)
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
 @pytest.mark.parametrize(("net", "options"), NETS)
 def test_feature_maps_shrink_to_a_quarter_or_an_eighth(net, options):
     network, sizes = net(**options), []
@@ -217,11 +226,13 @@ def test_blocks_of_the_authors_net_normalise_before_they_convolve():
         (lambda: resnet18(width=16.0), "width, a whole number"),
         (lambda: resnet18(width="16"), "width, a whole number"),
         (lambda: resnet18(num_classes=0), "num_classes"),
+        *[(lambda bad=bad: resnet18(width=2, stem_kernel=bad), "stem_kernel, an odd whole number of at least 1")
+          for bad in (0, 2, -3, 3.0, True)],
         (lambda: Normalize((0.5,), (0.0,)), "positive std"),
         (lambda: Normalize((0.5,), (math.nan,)), "positive std"),
         (lambda: Normalize((0.5, 0.5), (1.0,)), "as many positive std as mean"),
     ],
-)
+)  # fmt: skip
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()

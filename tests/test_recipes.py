@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
-from hfclib.figures import FIGURES, PRESETS, fig1, fig2, fig4, recipes
+from hfclib.figures import FIGURES, PRESETS, defense, fig1, fig2, fig3, fig4, recipes
 from hfclib.models import count_parameters
 from hfclib.recipes import RADII, Recipe
 
@@ -31,6 +31,13 @@ OTHER = {
     "rescale": "max",
     "train_band": "lfc",
     "train_radius": 4,
+    "adversarial": "pgd",
+    "adv_eps": 0.03,
+    "adv_alpha": 0.01,
+    "adv_steps": 7,
+    "adv_random_start": False,
+    "stem_kernel": 5,
+    "smoothness_penalty": 1.0,
     "train_images": 512,
     "eval_images": 100,
     "final_images": 200,
@@ -58,9 +65,11 @@ def test_name_is_not_in_the_hash():
 
 
 def with_other(field):
-    # A band and its radius go together: each is changed beside another value of its partner's.
+    # A band and its radius go together, and so do an attack and its settings: each is changed beside others' values.
+    attack = {"adversarial": "pgd", "adv_eps": 0.1, "adv_alpha": 0.1, "adv_steps": 1}
     partners = {"train_band": {"train_radius": 8}, "train_radius": {"train_band": "hfc"}}
-    return Recipe("a", **{field: OTHER[field]}, **partners.get(field, {}))
+    partners |= dict.fromkeys((*attack, "adv_random_start"), attack)
+    return Recipe("a", **partners.get(field, {}) | {field: OTHER[field]})
 
 
 @pytest.mark.parametrize("field", [f.name for f in fields(Recipe) if f.name != "name"])
@@ -106,15 +115,18 @@ def test_recipe_survives_json():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[(field, bad) for field in ("arch", "norm", "dropout_at", "schedule", "rescale", "optimizer", "train_band")
+        *[(field, bad) for field in ("arch", "norm", "dropout_at", "schedule", "rescale", "optimizer", "train_band",
+                                          "adversarial")
           for bad in ("else", None, 1)],
         *[(field, bad) for field in ("width", "epochs", "batch_size", "train_images", "eval_images", "final_images")
           for bad in (0, -1, 1.5, 2.0, True, "3", None, math.nan)],
         *[("dropout", bad) for bad in (-0.1, 1, 1.0, math.nan, math.inf)],
-        *[(field, bad) for field in ("mixup_alpha", "weight_decay") for bad in (-0.1, math.nan, math.inf)],
+        *[(field, bad) for field in ("mixup_alpha", "weight_decay", "adv_eps", "adv_alpha",
+                                          "smoothness_penalty") for bad in (-0.1, math.nan, math.inf)],
         *[("train_radius", bad) for bad in (1, -1, True, None)],
         *[("learning_rate", bad) for bad in (0, -1e-4, math.nan, math.inf)],
-        *[("augment", bad) for bad in ("no", "yes", None)],
+        *[(field, bad) for field in ("augment", "adv_random_start") for bad in ("no", "yes", None)],
+        *[("stem_kernel", bad) for bad in (1, 4, 7, "3", None, True)],
     ],
 )  # fmt: skip
 def test_fields_are_checked(field, value):
@@ -127,6 +139,33 @@ def test_fields_are_checked(field, value):
 def test_a_band_needs_a_radius_that_splits(band, radius):
     with pytest.raises(ValueError, match="expected train_radius, a whole number, from 1 to 22"):
         Recipe("a", train_band=band, train_radius=radius)
+
+
+ATTACK = {"adversarial": "pgd", "adv_eps": 0.03, "adv_alpha": 0.01, "adv_steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *[({"adversarial": "none", **other}, f"expected {field} = {default} with adversarial \"none\"")
+          for field, default, other in (
+              ("adv_eps", "0.0", {}),
+              ("adv_alpha", "0.0", {"adv_eps": 0}),
+              ("adv_steps", "0", {"adv_eps": 0, "adv_alpha": 0}),
+              ("adv_random_start", "True", {"adv_eps": 0, "adv_alpha": 0, "adv_steps": 0, "adv_random_start": False}),
+          )],
+        ({"adv_eps": 0}, "adv_eps above 0"),
+        ({"adv_alpha": 0.0}, "adv_alpha above 0"),
+        ({"adversarial": "single_step"}, "adv_steps, 1 with \"single_step\", got 2"),
+        *[({"adv_steps": bad}, "adv_steps, a whole number of at least 1") for bad in (0, -1, 1.0, True, None)],
+        ({"mixup_alpha": 1}, "no mix-up and whole images"),
+        ({"train_band": "lfc", "train_radius": 4}, "no mix-up and whole images.*train_band='lfc'"),
+    ],
+)  # fmt: skip
+def test_an_attack_and_its_settings_go_together(changes, message):
+    Recipe("a", **ATTACK)
+    with pytest.raises(ValueError, match=message):
+        Recipe("a", **ATTACK | changes)
 
 
 def test_unknown_field():
@@ -193,14 +232,16 @@ def test_unknown_preset(preset):
 
 @pytest.mark.parametrize("figure", ["fig5", "", None])
 def test_unknown_figure(figure):
-    with pytest.raises(ValueError, match="expected figure, one of fig1, fig2, fig4"):
+    with pytest.raises(ValueError, match="expected figure, one of fig1, fig2, fig3, fig4, defense"):
         recipes(figure, "laptop")
 
 
-@pytest.mark.parametrize(("figure", "function"), [("fig1", fig1), ("fig2", fig2), ("fig4", fig4)])
+@pytest.mark.parametrize(
+    ("figure", "function"), [("fig1", fig1), ("fig2", fig2), ("fig3", fig3), ("fig4", fig4), ("defense", defense)]
+)
 def test_recipes_of_a_figure(figure, function):
     assert recipes(figure, "paper") == function("paper")
-    assert list(FIGURES) == ["fig1", "fig2", "fig4"]
+    assert list(FIGURES) == ["fig1", "fig2", "fig3", "fig4", "defense"]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -225,3 +266,46 @@ def test_misalignment_is_counted_on_the_networks_of_fig4(preset):
 
 def test_the_full_width_network_is_the_published_size():
     assert count_parameters(fig2("laptop")["fullwidth"].build()) == pytest.approx(11.2e6, rel=0.01)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_kernels_and_defenses_share_their_networks(preset):
+    kernels, attacked, others = fig3(preset), defense(preset), fig4(preset)
+    assert list(kernels) == ["vanilla", "batchnorm", "adversarial", "adversarial_batchnorm", "vanilla5", "adversarial5"]
+    assert list(attacked) == ["vanilla", "penalised", "adversarial", "adversarial_batchnorm"]
+    assert (kernels["vanilla"], kernels["batchnorm"]) == (others["vanilla"], others["batchnorm"])
+    assert all(attacked[panel] == kernels[panel] for panel in ("vanilla", "adversarial", "adversarial_batchnorm"))
+    names = {recipe.name: recipe.hash for recipe in (*kernels.values(), *attacked.values())}
+    assert set(names) == {f"{preset}-{panel}" for panel in (*kernels, *attacked)}
+    assert len(set(names.values())) == 7
+    for panel in ("vanilla", "adversarial"):
+        assert kernels[f"{panel}5"] == replace(kernels[panel], name=f"{preset}-{panel}5", stem_kernel=5)
+    assert kernels["adversarial_batchnorm"] == replace(kernels["adversarial"], norm="batch",
+                                                       name=f"{preset}-adversarial_batchnorm")  # fmt: skip
+    assert attacked["penalised"].smoothness_penalty > 0
+    assert replace(attacked["penalised"], name=f"{preset}-vanilla", smoothness_penalty=0) == others["vanilla"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("smoke", ("single_step", 8 / 255, 10 / 255, 1, True)),
+        ("laptop", ("single_step", 8 / 255, 10 / 255, 1, True)),
+        ("paper", ("pgd", 8 / 255, 2 / 255, 7, True)),
+        ("authors", ("pgd", 0.03, 0.003, 10, False)),
+    ],
+)
+def test_attacks_of_the_presets(preset, expected):
+    recipe, vanilla = fig3(preset)["adversarial"], fig4(preset)["vanilla"]
+    attack = {field: getattr(recipe, field)
+              for field in ("adversarial", "adv_eps", "adv_alpha", "adv_steps", "adv_random_start")}  # fmt: skip
+    assert tuple(attack.values()) == expected
+    by_code = {"rescale": "none", "augment": True} if preset == "authors" else {}
+    assert recipe == replace(vanilla, name=f"{preset}-adversarial", **attack, **by_code)
+
+
+def test_a_first_layer_of_5_x_5():
+    for arch in ("resnet18", "resnet32"):
+        network = Recipe("a", arch=arch, width=4, stem_kernel=5).build()
+        assert network.conv1.weight.shape[-2:] == (5, 5)
+        assert network(torch.rand(1, 3, 32, 32)).shape == (1, 10)

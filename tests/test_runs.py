@@ -178,7 +178,9 @@ def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkey
     full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.zeros(6_000, dtype=torch.int64)
     monkeypatch.setattr(runs, "training_set", lambda recipe, *, progress: full)
     used = []
-    monkeypatch.setattr(runs, "curve_rows", lambda model, parts, test, radii, exact: used.append((parts, test, exact)))
+    monkeypatch.setattr(
+        runs, "curve_rows", lambda model, parts, test, radii, exact: used.append((parts, test, exact)) or []
+    )
     runs._final_rows(replace(TINY, train_images=6_000), None, progress=False)
     (on_train, on_test), (test_images, _), exact = used[0]
     assert torch.equal(on_train.labels, cifar["train"][1])

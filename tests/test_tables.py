@@ -60,6 +60,20 @@ def test_other_radii_say_under_which_condition_they_are_recorded(runs):
     assert set(rows.query("radius == 7")["bn_stats"]) == {"running"}
 
 
+def test_rows_under_attack_are_not_taken_for_plain_accuracy(runs):
+    plain = {which: tables.select(tables.gather(runs, which), [4], "raw", "running") for which in ("curves", "final")}
+    for one in runs["vanilla"] + runs["batchnorm"]:
+        expected = one.test_accuracy()
+        for which in plain:
+            table = getattr(one, which)
+            attacked = table[(table["split"] == "test") & (table["band"] == "x")].assign(feed="pgd20", accuracy=0.0)
+            object.__setattr__(one, which, pd.concat([table, attacked], ignore_index=True))
+        assert one.test_accuracy() == expected
+    for which, rows in plain.items():
+        again = tables.select(tables.gather(runs, which), [4], "raw", "running")
+        pd.testing.assert_frame_equal(again.reset_index(drop=True), rows.reset_index(drop=True))
+
+
 def test_bad_arguments_are_refused(runs):
     with pytest.raises(ValueError, match="curves or final"):
         tables.gather(runs, "first")

@@ -28,6 +28,8 @@ CPU = torch.device("cpu")
 TINY = Recipe("tiny", width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
 # Everything that draws random numbers at once.
 RANDOM = replace(TINY, name="random", norm="batch", dropout=0.5, mixup_alpha=0.5, augment=True, schedule="one_cycle")
+ATTACKED = replace(RANDOM, name="attacked", mixup_alpha=0, adversarial="pgd", adv_eps=0.03, adv_alpha=0.02, adv_steps=2,
+                   smoothness_penalty=1)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -215,9 +217,9 @@ def test_epochs_differ(no_bands, monkeypatch):
     assert first != second
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, stop):
-    recipe, kept = replace(RANDOM, epochs=3), {}
+@pytest.mark.parametrize(("base", "stop"), [(RANDOM, 1), (RANDOM, 2), (ATTACKED, 1)])
+def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
+    recipe, kept = replace(base, epochs=3), {}
     expected, state = train(recipe)
 
     def checkpoint(model, optimizer, scheduler, progress):
