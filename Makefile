@@ -10,7 +10,7 @@ book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/python book/check_html.py _build/html
 
 # The book's cache of executed notebooks knows their source only: what they compute with is watched here.
-_build/executed.stamp: $(shell find hfclib data -name '*.py' -o -name run.json -o -name '*.webp') pyproject.toml
+_build/executed.stamp: $(shell find hfclib data -name '*.py' -o -name run.json -o -name '*.webp' -o -name '*.safetensors') pyproject.toml
 	rm -rf _build/.jupyter_cache
 	mkdir -p _build
 	touch $@
@@ -36,5 +36,5 @@ $(VENV)/book.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	# Why torchattacks comes alone: see pyproject.toml.
-	test $* = book || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchattacks>=3.5,<4'
+	test $* = book || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "torchattacks>=3.5,<4"
 	touch $@

@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 from hfclib.data import cifar10
 from hfclib.evaluation import accuracy, band_accuracy, logits
 from hfclib.frequency import HighPass, LowPass, split
+from hfclib.misalignment import misaligned
 from hfclib.models import resnet18, resnet32
 from hfclib.recipes import Recipe
 
@@ -16,6 +17,7 @@ __all__ = [
     "band_accuracy",
     "cifar10",
     "logits",
+    "misaligned",
     "resnet18",
     "resnet32",
     "split",

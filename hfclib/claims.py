@@ -1,81 +1,23 @@
-"""The paper's claims, each with a statistic, a rule written before the numbers, and a verdict.
+"""The paper's claims that were tested, and the scoreboard of what came of them; the rule is in `verdicts`."""
 
-The rule. A claim's statistic is a difference of accuracies, one value a seed; its interval is the 95 % Student-t
-interval over seeds.
-
-- "exceeds": reproduced if the whole interval is above 0, contradicted if it is all at or below 0.
-- "does not differ": reproduced if the whole interval is within MARGIN of 0, contradicted if it is all outside.
-- Otherwise, and always with a single seed: inconclusive.
-"""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import pairwise
 
 import pandas as pd
 
 from hfclib import published
-from hfclib.tables import CONDITIONS, Version, decimals, difference, interval, with_interval
+from hfclib.tables import CONDITIONS, FIG2_TITLES, decimals, difference, interval, with_interval
+from hfclib.verdicts import Claim, Estimate, MissingRunError, share_of, verdict
 
-# Two accuracies closer than this count as equal: somewhat more than the .03 to which the paper's figure can be read.
-MARGIN = 0.05
-
-Verdict = Literal["reproduced", "contradicted", "inconclusive"]
+# ---- Fig. 4: a heuristic against vanilla
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim about Fig. 4: how a heuristic's accuracy on a band compares with vanilla's.
-
-    Attributes:
-        id: unique, such as "fig4-batchnorm-H4-as-published".
-        figure: the book's figure.
-        section: where the paper makes the claim.
-        text: the claim in our words.
-        version: "as published" (feed "max", batch statistics) or "controlled" (feed "mean", running statistics).
-        panel: the heuristic compared with vanilla.
-        measure: the band and radius, such as "H4".
-        relation: "exceeds" or "does not differ".
-    """
-
-    id: str
-    figure: str
-    section: str
-    text: str
-    version: Version
-    panel: str
-    measure: str
-    relation: Literal["exceeds", "does not differ"]
-
-    def published_value(self) -> float | None:
-        """The same difference in the paper's figure; None where the paper has no value."""
-        return published.fig4_difference(self.panel, self.measure)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a claim came to here: mean, interval (95 %), number of seeds and verdict."""
-
-    claim: Claim
-    mean: float
-    low: float
-    high: float
-    seeds: int
-    verdict: Verdict
-
-
-def verdict(relation: str, low: float, high: float) -> Verdict:
-    """Apply the module's rule to an interval.
-
-    Raises:
-        ValueError: another relation.
-    """
-    if relation == "exceeds":
-        return "reproduced" if low > 0 else "contradicted" if high <= 0 else "inconclusive"
-    if relation == "does not differ":
-        inside, outside = low >= -MARGIN and high <= MARGIN, low > MARGIN or high < -MARGIN
-        return "reproduced" if inside else "contradicted" if outside else "inconclusive"
-    raise ValueError(f"expected relation, exceeds or does not differ, got {relation!r}")
+def _fig4_difference(final: pd.DataFrame, *, panel: str, measure: str, version: str) -> Estimate:
+    values = difference(final, panel, measure, *CONDITIONS[version])
+    if values.empty:
+        raise MissingRunError(f"no seed has runs of both {panel} and vanilla")
+    return Estimate(*interval(values), seeds=len(values))
 
 
 def _fig4_claims() -> Iterator[Claim]:
@@ -87,47 +29,110 @@ def _fig4_claims() -> Iterator[Claim]:
     for version in CONDITIONS:
         for panel, sentence in sentences.items():
             for radius in (4, 8):
+                measure = f"H{radius}"
                 yield Claim(
-                    id=f"fig4-{panel}-H{radius}-{version.replace(' ', '-')}",
+                    id=f"fig4-{panel}-{measure}-{version.replace(' ', '-')}",
                     figure="fig4",
                     section="section 5.2, Fig. 5",
                     text=sentence.format(r=radius),
                     version=version,
-                    panel=panel,
-                    measure=f"H{radius}",
                     relation="does not differ" if panel == "dropout" else "exceeds",
+                    statistic=partial(_fig4_difference, panel=panel, measure=measure, version=version),
+                    paper=decimals(published.fig4_difference(panel, measure), 2),
                 )
 
 
-CLAIMS: tuple[Claim, ...] = tuple(_fig4_claims())
+# ---- Fig. 1: the networks of Table 1
 
 
-def judge(claim: Claim, final: pd.DataFrame) -> Result:
-    """Measure a claim on the final accuracies that `tables.gather` returns.
-
-    Raises:
-        ValueError: no seed has both networks.
-    """
-    values = difference(final, claim.panel, claim.measure, *CONDITIONS[claim.version])
-    if values.empty:
-        raise ValueError(f"claim {claim.id}: no seed has runs of both {claim.panel} and vanilla")
-    mean, low, high = interval(values)
-    return Result(claim, mean, low, high, len(values), verdict(claim.relation, low, high))
+def _on_originals(final: pd.DataFrame, *, panels: tuple[str, ...]) -> Estimate:
+    rows = final[(final["split"] == "test") & (final["band"] == "x") & (final["bn_stats"] == "running")]
+    wide = rows.pivot_table(index="seed", columns="panel", values="accuracy").reindex(columns=list(panels)).dropna()
+    return share_of(wide, int(rows["images"].max()))
 
 
-def scoreboard(final: pd.DataFrame, version: Version | None = None) -> pd.DataFrame:
-    """All claims, or those of one version, as a reader's table.
+def _fig1_claims() -> Iterator[Claim]:
+    shared = {"figure": "fig1", "section": "section 4.1, Table 1", "version": "original images"}
+    radii = (4, 8, 12, 16)
+    for radius in radii:
+        yield Claim(
+            id=f"fig1-lfc-exceeds-hfc-{radius}", **shared, relation="exceeds",
+            text=f"On original images a network trained on the LFC at r = {radius} is more accurate than one trained "
+            "on the HFC",
+            statistic=partial(_on_originals, panels=(f"lfc{radius}", f"hfc{radius}")),
+        )  # fmt: skip
+    for smaller, larger in pairwise(radii):
+        step = published.table1(f"lfc{larger}", "test").value - published.table1(f"lfc{smaller}", "test").value
+        yield Claim(
+            id=f"fig1-grows-{larger}", **shared, relation="exceeds",
+            text=f"On original images a network trained on the LFC at r = {larger} is more accurate than one at "
+            f"r = {smaller}",
+            statistic=partial(_on_originals, panels=(f"lfc{larger}", f"lfc{smaller}")), paper=decimals(step),
+        )  # fmt: skip
+    for radius in radii:
+        yield Claim(
+            id=f"fig1-hfc-{radius}", **shared, relation="at most", bound=published.TABLE1_HFC_AT_MOST,
+            text=f"Trained on the HFC at r = {radius} a network is right on at most .20 of original images",
+            statistic=partial(_on_originals, panels=(f"hfc{radius}",)), paper=".09 to .20",
+        )  # fmt: skip
 
+
+# ---- Fig. 2: misaligned images
+
+
+def _misaligned(counts: pd.DataFrame, *, panel: str, cuts: tuple[str, ...], version: str) -> Estimate:
+    feed, bn_stats = CONDITIONS.get(version, ("raw", "running"))
+    rows = counts[(counts["panel"] == panel) & (counts["radius"] == 12) & (counts["feed"] == feed)]
+    stats = set(rows["bn_stats"])
+    rows = rows[rows["bn_stats"] == (bn_stats if bn_stats in stats else "running")]
+    shares = rows.assign(share=rows["misaligned"] / rows["images"])
+    wide = shares.pivot_table(index="seed", columns="cut", values="share").reindex(columns=list(cuts)).dropna()
+    return share_of(wide, int(rows["images"].max()) if len(rows) else 0)
+
+
+def _fig2_claims() -> Iterator[Claim]:
+    for panel, title in FIG2_TITLES.items():
+        for version in ("raw", *CONDITIONS):
+            yield Claim(
+                id=f"fig2-count-{panel}-{version.replace(' ', '-')}", figure="fig2", section="blog",
+                text=f"About 600 of 10,000 test images (.06) are misaligned at r = 12: {title}", version=version,
+                relation="about", bound=published.MISALIGNED, paper=decimals(published.MISALIGNED, 2),
+                statistic=partial(_misaligned, panel=panel, cuts=("fourier",), version=version),
+            )  # fmt: skip
+        yield Claim(
+            id=f"fig2-svd-{panel}", figure="fig2", section="section 8", version="raw", relation="exceeds",
+            text=f"Cut by a truncated SVD, fewer images are misaligned than cut by the Fourier transform: {title}",
+            statistic=partial(_misaligned, panel=panel, cuts=("fourier", "svd"), version="raw"),
+        )  # fmt: skip
+
+
+CLAIMS: tuple[Claim, ...] = (*_fig1_claims(), *_fig2_claims(), *_fig4_claims())
+
+
+def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None) -> pd.DataFrame:
+    """All claims about the given figures, or those of one version, as a reader's table.
+
+    Args:
+        evidence: by figure: the final accuracies from `tables.gather` for "fig1" and "fig4", the counts with a column
+            seed from `tables_misalignment.misaligned` for "fig2".
+        version: only claims tested under this condition.
     Returns:
-        Index the claim's id; columns claim, version, section, paper, ours ("mean [low, high]"), seeds, verdict, figure.
+        Index the claim's id; columns claim, version, section, paper, ours ("mean [low, high]"), interval (over what),
+        verdict, figure. A claim whose runs are missing is there, with the verdict "run missing".
     """
-    rows = []
+    rows = {}
     for claim in CLAIMS:
-        if version in (None, claim.version):
-            result = judge(claim, final)
-            paper = claim.published_value()
-            rows.append({"id": claim.id, "claim": claim.text, "version": claim.version, "section": claim.section,
-                         "paper": "not published" if paper is None else decimals(paper, 2),
-                         "ours": with_interval(result.mean, result.low, result.high), "seeds": result.seeds,
-                         "verdict": result.verdict, "figure": claim.figure})  # fmt: skip
-    return pd.DataFrame(rows).set_index("id")
+        if claim.figure not in evidence or version not in (None, claim.version):
+            continue
+        try:
+            found = claim.statistic(evidence[claim.figure])
+            ours = with_interval(found.mean, found.low, found.high)
+            judged = verdict(claim.relation, found.low, found.high, claim.bound)
+            seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
+            over = seeds if found.over == "seeds" else f"images, {seeds}"
+        except MissingRunError:
+            ours, judged, over = "not measured", "run missing", "none"
+        rows[claim.id] = (claim.text, claim.version, claim.section, claim.paper or "not published", ours, over, judged,
+                          claim.figure)  # fmt: skip
+    columns = ["claim", "version", "section", "paper", "ours", "interval", "verdict", "figure"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("id")

@@ -12,6 +12,7 @@ from hfclib.checkpoints import CheckpointError
 from hfclib.cluster import ray_engine
 from hfclib.data import DataError, fetch
 from hfclib.obtain import each
+from hfclib.parameters import NOTEBOOKS
 from hfclib.recipes import Recipe
 from hfclib.runs import RunError
 from hfclib.training import TrainingError
@@ -127,7 +128,7 @@ def verify(context: typer.Context, store: Store = None) -> None:
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.
 @app.command(context_settings={"ignore_unknown_options": True})
 def run(
-    figure: Annotated[str, typer.Argument(help="which figure's notebook: " + ", ".join(figures.FIGURES))],
+    figure: Annotated[str, typer.Argument(help="which notebook: " + ", ".join(NOTEBOOKS))],
     parameters: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-p NAME VALUE]...", help="as papermill takes them: -p radius 8, or -p radius [4,8]"),
@@ -140,8 +141,8 @@ def run(
 
     try:
         notebook = Path(__file__).parents[1] / "notebooks" / f"{figure}.ipynb"
-        if figure not in figures.FIGURES or not notebook.exists():
-            raise ValueError(f"expected figure, one of {', '.join(figures.FIGURES)}, in a checkout: no {notebook}")
+        if figure not in NOTEBOOKS or not notebook.exists():
+            raise ValueError(f"expected notebook, one of {', '.join(NOTEBOOKS)}, in a checkout: no {notebook}")
         words = parameters or []
         if len(words) % 3 or any(word not in ("-p", "--parameter") for word in words[::3]):
             raise ValueError(f"expected -p NAME VALUE, once a parameter, got {' '.join(words)}")

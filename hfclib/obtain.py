@@ -11,6 +11,7 @@ import torch
 from hfclib import distributed, runs
 from hfclib.batches import Batches
 from hfclib.devices import best_device, device_name
+from hfclib.figures import OPTIONAL
 from hfclib.recipes import Recipe
 from hfclib.runs import Run
 from hfclib.training import make_optimizer, training_step
@@ -25,6 +26,10 @@ class Runs(dict[str, list[Run]]):
     def all(self) -> list[Run]:
         """Every run, panel by panel."""
         return [run for ones in self.values() for run in ones]
+
+    def of(self, seed: int) -> dict[str, Run]:
+        """The run of a seed, by panel."""
+        return {panel: run for panel, ones in self.items() for run in ones if run.seed == seed}
 
 
 def estimate_seconds(recipe: Recipe, device: torch.device, steps: int = 4) -> float:
@@ -86,9 +91,25 @@ def each(
             yield panel, run, gone
 
 
+def stored(recipes: Mapping[str, Recipe], seeds: Sequence[int]) -> Runs:
+    """The runs of a figure that are stored; panels of which any seed is missing are left out.
+
+    Raises:
+        RunError: a stored run is damaged.
+    """
+    found = {panel: [runs.find(recipe, seed) for seed in seeds] for panel, recipe in recipes.items()}
+    return Runs({panel: ones for panel, ones in found.items() if all(ones)})
+
+
 def obtain(recipes: Mapping[str, Recipe], seeds: Sequence[int], *, retrain: bool = False) -> Runs:
-    """The runs of a figure, all loaded or trained; arguments and errors as in `each`."""
-    found = Runs({panel: [] for panel in recipes})
-    for panel, run, _ in each(recipes, seeds, retrain=retrain):
+    """The runs of a figure, all loaded or trained; arguments and errors as in `each`.
+
+    Panels of `figures.OPTIONAL` are left out where they are not stored and `retrain` is off.
+    """
+    optional = {} if retrain else {panel: recipe for panel, recipe in recipes.items() if panel in OPTIONAL}
+    absent = optional.keys() - stored(optional, seeds).keys()
+    wanted = {panel: recipe for panel, recipe in recipes.items() if panel not in absent}
+    found = Runs({panel: [] for panel in wanted})
+    for panel, run, _ in each(wanted, seeds, retrain=retrain):
         found[panel].append(run)
     return found

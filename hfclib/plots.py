@@ -7,10 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from hfclib import published
 from hfclib.evaluation import PAPER_RADII
 from hfclib.tables import CONDITIONS, TITLES, select
 
-_STYLE = {"font.size": 10, "axes.titlesize": 11, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
+STYLE = {"font.size": 10, "axes.titlesize": 11, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
 
 
 def fig4(rows: pd.DataFrame) -> Figure:
@@ -28,7 +29,7 @@ def fig4(rows: pd.DataFrame) -> Figure:
     panels = [panel for panel in TITLES if panel in set(rows["panel"])]
     radii = sorted(set(rows.loc[rows["band"] != "x", "radius"]))
     colours = dict(zip(radii, sns.color_palette("colorblind", len(radii)), strict=True))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         across = min(2, len(panels))
         down = -(-len(panels) // across)
         figure = Figure(figsize=(1.2 + 3.6 * across, 0.9 + 2.7 * down), layout="constrained")
@@ -83,7 +84,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
     """
     panels = [panel for panel in TITLES if panel in set(final["panel"])]
     colours = sns.color_palette("colorblind", len(panels))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.2, 3.4), layout="constrained")
         for ax, (version, condition) in zip(figure.subplots(1, 2, sharey=True), CONDITIONS.items(), strict=True):
             rows = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
@@ -98,4 +99,37 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
         figure.supylabel("Accuracy on the HFC")
         handles, labels = ax.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    return figure
+
+
+def table1(final: pd.DataFrame) -> Figure:
+    """Test accuracy of networks trained on one band, against the radius: on original images and on their own band.
+
+    Args:
+        final: a table from `tables.gather(runs, "final")`; of its networks those of `figures.fig1` are drawn.
+    Returns:
+        A Figure; points are means over seeds, bars one sample standard deviation, hollow diamonds the paper's values.
+    """
+    rows = final[(final["split"] == "test") & (final["bn_stats"] == "running") & ~final["panel"].str.endswith("max")]
+    rows = rows.assign(trained=rows["panel"].str[:3], at=rows["panel"].str[3:].astype(int))
+    rescale = "range" if "range" in set(rows["feed"]) else "max"
+    own = rows[(rows["band"] == rows["trained"]) & (rows["radius"] == rows["at"]) & (rows["feed"] == rescale)]
+    own = own.drop_duplicates(["panel", "seed"])  # a feed of its own is measured among the bands once more
+    colours = dict(zip(("lfc", "hfc"), sns.color_palette("colorblind", 2), strict=True))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 4.6), layout="constrained")
+        ax = figure.subplots()
+        for kind, table, style, marker in (("original images", rows[rows["band"] == "x"], "-", "o"),
+                                           ("the same band of test images", own, "--", "s")):  # fmt: skip
+            for band, ones in table.groupby("trained", sort=False):
+                points = ones.groupby("at")["accuracy"].agg(["mean", "std"]).fillna(0)
+                ax.errorbar(points.index, points["mean"], points["std"], color=colours[band], ls=style, marker=marker,
+                            ms=6, capsize=3, label=f"trained on the {band.upper()}, tested on {kind}")  # fmt: skip
+        paper = {radius: published.table1(f"lfc{radius}", "test").value for radius in PAPER_RADII}
+        ax.plot(list(paper), list(paper.values()), color=colours["lfc"], ls="", marker="D", ms=8, mfc="none",
+                label="paper: trained on the LFC, tested on original images")  # fmt: skip
+        ax.axhline(0.1, color="0.3", lw=1, ls=":", label="chance (.10)")
+        ax.set(xlabel="Radius (DFT bins)", ylabel="Test accuracy (share of images)", ylim=(0, 1), xticks=PAPER_RADII)
+        ax.grid(alpha=0.3, lw=0.5)
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", frameon=False)
     return figure

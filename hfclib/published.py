@@ -38,3 +38,26 @@ def fig4_difference(panel: str, measure: str) -> float | None:
     """A panel's published accuracy minus vanilla's, at a measure as in `fig4`; None where the paper lacks either."""
     ours, vanilla = fig4(panel, measure), fig4("vanilla", measure)
     return ours.value - vanilla.value if ours and vanilla else None
+
+
+# Quoted by a third party's notes on the PDF: Table 1, networks trained on the LFC.
+TABLE1 = "Table 1 of the paper, quoted by a third party"
+_TABLE1 = {"train": (0.967, 0.979, 0.979, 0.984), "test": (0.617, 0.715, 0.752, 0.771)}
+# Of the networks trained on the HFC only ranges over the radii are known: train .97 to .99, test .09 to .20.
+TABLE1_HFC = {"train": ".97 to .99 (all radii)", "test": ".09 to .20 (all radii)"}
+TABLE1_HFC_AT_MOST = 0.20
+
+MISALIGNED = 0.06  # "~600" of 10,000 test images at r = 12, the blog version
+
+
+def table1(panel: str, measure: str) -> Published | None:
+    """The published accuracy of a network of Table 1.
+
+    Args:
+        panel: "lfc4" to "lfc16" (what it was trained on); of the "hfc" networks no single value was published to us.
+        measure: "train", or "test" for original test images.
+    Returns:
+        The value and its source, or None where none was published.
+    """
+    values = {f"lfc{radius}": value for radius, value in zip((4, 8, 12, 16), _TABLE1.get(measure, ()), strict=False)}
+    return Published(values[panel], TABLE1) if panel in values else None

@@ -9,6 +9,7 @@ from IPython.display import HTML, Image, Markdown
 from matplotlib.figure import Figure
 
 from hfclib import published
+from hfclib.recipes import Recipe
 from hfclib.runs import Run
 from hfclib.tables import decimals, with_interval
 
@@ -72,6 +73,18 @@ def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFra
         f"trained and measured in {minutes:.0f} minutes on {devices}."
     )
     return HTML(f'<p class="hfc-provenance">{text} {links}</p>')
+
+
+def missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdown:
+    """Which networks of a figure are not shown because their runs are not stored; nothing where all are.
+
+    Args:
+        wanted: the figure's recipes, by panel.
+        found: what is shown, by panel.
+    """
+    names = [recipe.name for panel, recipe in wanted.items() if panel not in found]
+    text = f"Not shown, since not trained and published yet: {', '.join(names)}." if names else ""
+    return Markdown(text)
 
 
 def batchnorm_story(effect: pd.DataFrame, seeds: int) -> Markdown:

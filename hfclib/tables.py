@@ -9,11 +9,13 @@ from scipy import stats
 
 from hfclib import published
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats
-from hfclib.feeds import Feed
+from hfclib.feeds import FEEDS, Feed
 from hfclib.runs import Run
 
 CONFIDENCE = 0.95
 TITLES = {"vanilla": "Vanilla", "dropout": "Dropout", "mixup": "Mix-up", "batchnorm": "BatchNorm"}
+
+FIG2_TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
 
 Version = Literal["as published", "controlled"]
 # What a version feeds and how its BatchNorm normalises: the authors' code, and the same for every panel.
@@ -149,3 +151,38 @@ def batchnorm_effect_text(effect: pd.DataFrame) -> pd.DataFrame:
         cell = with_interval(row.difference, row.low, row.high)
         cells.setdefault((row.bn_stats, row.feed), {})[f"r = {row.radius}"] = cell
     return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["statistics", "feed"])
+
+
+def _over_seeds(values: pd.Series) -> str:
+    spread = f"\u00a0±\u00a0{decimals(values.std(ddof=1))}" if len(values) > 1 else ""
+    return decimals(values.mean()) + spread
+
+
+def table1(final: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Table 1 beside ours, and what it lacks: the accuracy on the band of test images that was trained on.
+
+    Args:
+        final: a table from `gather(runs, "final")` of the networks of `figures.fig1` and `figures.fig1_scale`.
+    Returns:
+        Index (trained on, radius); text cells, ours mean ± sd over seeds. Where the paper's values for single radii
+        were not published to us, its range over the radii stands.
+    """
+    rows = []
+    for panel in dict.fromkeys(final["panel"]):
+        band, radius = panel[:3], int(panel[3:].removesuffix("max"))
+        own = final[(final["panel"] == panel) & (final["bn_stats"] == "running")]
+        on_band = own[(own["band"] == band) & (own["radius"] == radius) & ~own["feed"].isin(FEEDS)]
+        if on_band.empty:  # rescaled by the maximum, as the authors do, which is a feed of its own
+            on_band = own[(own["band"] == band) & (own["radius"] == radius) & (own["feed"] == "max")]
+            on_band = on_band.drop_duplicates(["split", "seed"])  # which is measured among the bands once more
+        originals = own[(own["band"] == "x") & (own["split"] == "test")]
+        scaled = " divided by its maximum" if panel.endswith("max") else ""
+        row = {"trained on": f"{band.upper()}{scaled}", "radius": radius}
+        for name, measure, ours in (("training images", "train", on_band[on_band["split"] == "train"]),
+                                    ("original test images", "test", originals)):  # fmt: skip
+            value = published.table1(panel, measure)
+            paper = decimals(value.value) if value else published.TABLE1_HFC[measure]
+            row |= {name: _over_seeds(ours["accuracy"]), f"{name}, paper": paper}
+        row["same band of test images"] = _over_seeds(on_band[on_band["split"] == "test"]["accuracy"])
+        rows.append(row)
+    return pd.DataFrame(rows).set_index(["trained on", "radius"])

@@ -8,6 +8,9 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 from hfclib import data, runs, training
+from hfclib.evaluation import PAPER_RADII
+from hfclib.predictions import Predictions, conditions
+from hfclib.recipes import RADII
 
 settings.register_profile("hfclib", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("hfclib")
@@ -66,6 +69,24 @@ def decoded_once(monkeypatch, cifar):
     """Trainings take the embedded images from memory: each of them would decode the files twice."""
     for module in (training, runs):
         monkeypatch.setattr(module, "embedded", cifar.__getitem__)
+
+
+@pytest.fixture
+def true_classes():
+    """The classes of the 60 images that `answers` are about."""
+    return torch.arange(60) % 10
+
+
+@pytest.fixture
+def answers(true_classes):
+    """Answers by panel, about half of them right, drawn at random; the wide network is asked less, as in the book."""
+
+    def drawn(batch_norm, other_radii=RADII):
+        guesses = {condition: torch.randint(0, 10, (60,)) for condition in conditions(batch_norm, RADII, other_radii)}
+        return Predictions({condition: torch.where(torch.rand(60) < 0.5, true_classes, guess).to(torch.uint8)
+                            for condition, guess in guesses.items()}, batch_norm)  # fmt: skip
+
+    return {"vanilla": drawn(False), "batchnorm": drawn(True), "fullwidth": drawn(True, PAPER_RADII)}
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hfclib import claims, published, tables
+from hfclib import claims, evidence, published, tables, verdicts
+
+INF = np.inf
 
 
 @pytest.mark.parametrize(
@@ -13,28 +15,59 @@ from hfclib import claims, published, tables
     [
         ("exceeds", 0.01, 0.2, "reproduced"),
         ("exceeds", -0.01, 0.2, "inconclusive"),
+        ("exceeds", 0.0, 0.2, "inconclusive"),
         ("exceeds", -0.2, 0.0, "contradicted"),
-        ("exceeds", -np.inf, np.inf, "inconclusive"),
+        ("exceeds", -INF, INF, "inconclusive"),
         ("does not differ", -0.05, 0.05, "reproduced"),
         ("does not differ", -0.06, 0.01, "inconclusive"),
         ("does not differ", 0.06, 0.2, "contradicted"),
         ("does not differ", -0.2, -0.06, "contradicted"),
-        ("does not differ", -np.inf, np.inf, "inconclusive"),
+        ("does not differ", -INF, INF, "inconclusive"),
+        ("at most", 0.1, 0.2, "reproduced"),
+        ("at most", 0.1, 0.2001, "inconclusive"),
+        ("at most", 0.2, 0.3, "inconclusive"),
+        ("at most", 0.2001, 0.3, "contradicted"),
+        ("at most", -INF, INF, "inconclusive"),
+        ("about", 0.1, 0.4, "reproduced"),
+        ("about", 0.0999, 0.4, "inconclusive"),
+        ("about", 0.1, 0.4001, "inconclusive"),
+        ("about", 0.05, 0.1, "inconclusive"),
+        ("about", 0.05, 0.0999, "contradicted"),
+        ("about", 0.4, 0.5, "inconclusive"),
+        ("about", 0.4001, 0.5, "contradicted"),
+        ("about", -INF, INF, "inconclusive"),
     ],
 )
 def test_the_rule(relation, low, high, expected):
-    assert claims.verdict(relation, low, high) == expected
+    assert verdicts.verdict(relation, low, high, 0.2) == expected
 
 
 def test_another_relation_is_refused():
     with pytest.raises(ValueError, match="expected relation"):
-        claims.verdict("beats", 0, 1)
+        verdicts.verdict("beats", 0, 1)
 
 
 def test_ids_are_unique_and_say_their_version():
     ids = [claim.id for claim in claims.CLAIMS]
-    assert len(set(ids)) == len(ids) == 12
-    assert all(claim.id.endswith(claim.version.replace(" ", "-")) for claim in claims.CLAIMS)
+    assert len(set(ids)) == len(ids)
+    by_figure = pd.Series([claim.figure for claim in claims.CLAIMS]).value_counts().to_dict()
+    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig4": 12}
+    for claim in claims.CLAIMS:
+        assert claim.id.startswith(claim.figure)
+        if claim.figure == "fig4" or "count" in claim.id:
+            assert claim.id.endswith(claim.version.replace(" ", "-"))
+
+
+@pytest.mark.parametrize(
+    ("start", "section"), [("fig1", "Table 1"), ("fig4", "Fig. 5"), ("fig2-count", "blog"), ("fig2-svd", "section 8")]
+)
+def test_every_claim_says_where_the_paper_makes_it(start, section):
+    for claim in claims.CLAIMS:
+        if claim.id.startswith(start):
+            assert section in claim.section
+
+
+# ---- intervals
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8))
@@ -47,6 +80,37 @@ def test_the_interval_is_students(values):
 
 def test_one_seed_gives_no_interval():
     assert tables.interval([0.3]) == (0.3, -np.inf, np.inf)
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_a_share_of_images_has_wilsons_interval(images, share):
+    right = round(share * images)
+    p, z, n = right / images, stats.norm.ppf(0.975), images
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    mean, low, high = verdicts.over_images([p], images)
+    assert mean == p
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "images", "low", "high"),
+    [  # Newcombe 1998, Statistics in Medicine 17:873, Table II, method 10: those with equal denominators
+        (9, 3, 10, 0.1705, 0.8090),
+        (6, 2, 7, 0.0582, 0.8062),
+        (0, 0, 10, -0.2775, 0.2775),
+        (10, 0, 10, 0.6075, 1.0000),
+    ],
+)
+def test_a_difference_of_shares_has_newcombes_interval(first, second, images, low, high):
+    mean, below, above = verdicts.over_images([first / images, second / images], images)
+    assert mean == pytest.approx((first - second) / images)
+    assert (below, above) == pytest.approx((low, high), abs=5e-5)
+    mirrored = verdicts.over_images([second / images, first / images], images)
+    assert mirrored == pytest.approx((-mean, -above, -below))
+
+
+# ---- Fig. 4
 
 
 def final(per_seed: dict[str, list[float]]) -> pd.DataFrame:
@@ -63,23 +127,200 @@ def final(per_seed: dict[str, list[float]]) -> pd.DataFrame:
 def test_verdicts_follow_the_numbers():
     table = final({"vanilla": [0.1, 0.12, 0.11], "batchnorm": [0.6, 0.63, 0.61], "mixup": [0.05, 0.08, 0.06],
                    "dropout": [0.1, 0.13, 0.11]})  # fmt: skip
-    verdicts = claims.scoreboard(table)["verdict"]
+    board = claims.scoreboard({"fig4": table})
+    verdicts = board["verdict"]
     assert set(verdicts[verdicts.index.str.contains("batchnorm")]) == {"reproduced"}
     assert set(verdicts[verdicts.index.str.contains("mixup")]) == {"contradicted"}
     assert set(verdicts[verdicts.index.str.contains("dropout")]) == {"reproduced"}
+    assert set(board["interval"]) == {"3 seeds"}
+    mean, low, high = tables.interval([0.5, 0.51, 0.5])
+    assert board.loc["fig4-batchnorm-H4-controlled", "ours"] == tables.with_interval(mean, low, high)
 
 
 def test_a_single_seed_is_inconclusive():
-    table = final({"vanilla": [0.1], "batchnorm": [0.6], "mixup": [0.1], "dropout": [0.1]})
-    assert set(claims.scoreboard(table)["verdict"]) == {"inconclusive"}
+    board = claims.scoreboard({"fig4": final({"vanilla": [0.1], "batchnorm": [0.6], "mixup": [0.1], "dropout": [0.1]})})
+    assert set(board["verdict"]) == {"inconclusive"}
+    assert board["interval"].str.startswith("1 seed").all()
+    assert board.loc["fig4-batchnorm-H8-controlled", "ours"] == ".500"
 
 
-def test_a_claim_without_its_runs_is_refused_by_name():
-    with pytest.raises(ValueError, match="fig4-batchnorm-H4-as-published"):
-        claims.judge(claims.CLAIMS[0], final({"vanilla": [0.1], "batchnorm": [], "mixup": [0.2]}).assign(x=1))
+def test_each_version_is_judged_under_its_own_condition():
+    table = final({"vanilla": [0.1, 0.1, 0.1], "batchnorm": [0.6, 0.61, 0.6]})
+    published_only = (table["panel"] == "batchnorm") & ~((table["feed"] == "max") & (table["bn_stats"] == "batch"))
+    table.loc[published_only, "accuracy"] -= 0.55
+    board = claims.scoreboard({"fig4": table})
+    assert board.loc["fig4-batchnorm-H4-as-published", "verdict"] == "reproduced"
+    assert board.loc["fig4-batchnorm-H4-controlled", "verdict"] == "contradicted"
+    controlled = claims.scoreboard({"fig4": table}, "controlled")
+    assert set(controlled["version"]) == {"controlled"}
+    pd.testing.assert_frame_equal(controlled, board[board["version"] == "controlled"])
+
+
+def test_a_claim_without_its_runs_says_so():
+    board = claims.scoreboard({"fig4": final({"vanilla": [0.1, 0.2], "batchnorm": [], "mixup": [0.2, 0.3]})})
+    missing = board[~board.index.str.contains("mixup")]
+    assert set(missing["verdict"]) == {"run missing"}
+    assert set(missing["ours"]) == {"not measured"}
+    assert set(missing["interval"]) == {"none"}
+    assert "run missing" not in set(board[board.index.str.contains("mixup")]["verdict"])
+    with pytest.raises(ValueError, match="no seed has runs of both batchnorm and vanilla"):
+        claims.CLAIMS[[claim.id for claim in claims.CLAIMS].index("fig4-batchnorm-H4-controlled")].statistic(
+            final({"vanilla": [0.1]})
+        )
+
+
+# ---- Fig. 1
+
+
+def on_originals(per_seed: dict[str, list[float]], images=10_000) -> pd.DataFrame:
+    """Final rows of networks trained on one band; only those on original test images should count."""
+    rows = []
+    for panel, values in per_seed.items():
+        for seed, value in enumerate(values):
+            for split, band, bn_stats, accuracy in (("test", "x", "running", value), ("train", "x", "running", 0.99),
+                                                    ("test", panel[:3], "running", 0.98),
+                                                    ("test", "x", "batch", 0.97)):  # fmt: skip
+                rows.append({"panel": panel, "seed": seed, "split": split, "band": band, "radius": int(panel[3:]),
+                             "feed": "raw", "bn_stats": bn_stats, "images": images, "accuracy": accuracy})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+AS_IN_THE_PAPER = {"lfc4": [0.617], "lfc8": [0.715], "lfc12": [0.752], "lfc16": [0.771],
+                   "hfc4": [0.20], "hfc8": [0.15], "hfc12": [0.10], "hfc16": [0.09]}  # fmt: skip
+
+
+def test_the_papers_own_values_reproduce_its_table():
+    board = claims.scoreboard({"fig1": on_originals(AS_IN_THE_PAPER)})
+    assert len(board) == 11
+    assert set(board["interval"]) == {"images, 1 seed"}
+    assert set(board["version"]) == {"original images"}
+    verdicts = board["verdict"].to_dict()
+    assert verdicts.pop("fig1-hfc-4") == "inconclusive"  # .20 itself, of 10,000 images, may be a little more
+    assert set(verdicts.values()) == {"reproduced"}
+
+
+def test_what_is_measured_on_original_images():
+    board = claims.scoreboard({"fig1": on_originals(AS_IN_THE_PAPER)})
+    expected = verdicts.over_images([0.617, 0.20], 10_000)
+    assert board.loc["fig1-lfc-exceeds-hfc-4", "ours"] == tables.with_interval(*expected)
+    assert board.loc["fig1-grows-16", "ours"] == tables.with_interval(*verdicts.over_images([0.771, 0.752], 10_000))
+    assert board.loc["fig1-hfc-16", "ours"] == tables.with_interval(*verdicts.over_images([0.09], 10_000))
+    assert board.loc[["fig1-grows-8", "fig1-grows-12", "fig1-grows-16"], "paper"].tolist() == [".098", ".037", ".019"]
+    assert set(board.loc[[f"fig1-hfc-{radius}" for radius in (4, 8, 12, 16)], "paper"]) == {".09 to .20"}
+    assert board.loc["fig1-lfc-exceeds-hfc-8", "paper"] == "not published"
+
+
+def test_the_reverse_of_the_table_contradicts_it():
+    board = claims.scoreboard({"fig1": on_originals({panel: [0.9 - values[0]] for panel, values in
+                                                     AS_IN_THE_PAPER.items()})})  # fmt: skip
+    assert set(board["verdict"]) == {"contradicted"}
+
+
+def test_few_images_leave_it_open():
+    board = claims.scoreboard({"fig1": on_originals(AS_IN_THE_PAPER, images=20)})
+    assert set(board.loc[board.index.str.contains("grows"), "verdict"]) == {"inconclusive"}
+
+
+def test_several_seeds_are_judged_by_students_interval():
+    seeds = {panel: [values[0] - 0.01, values[0], values[0] + 0.02] for panel, values in AS_IN_THE_PAPER.items()}
+    seeds["lfc16"] = [0.9, 0.6, 0.8]
+    board = claims.scoreboard({"fig1": on_originals(seeds)})
+    assert set(board["interval"]) == {"3 seeds"}
+    expected = tables.interval(np.array(seeds["lfc16"]) - np.array(seeds["lfc12"]))
+    assert board.loc["fig1-grows-16", "ours"] == tables.with_interval(*expected)
+    assert board.loc["fig1-grows-16", "verdict"] == "inconclusive"
+    assert board.loc["fig1-hfc-8", "ours"] == tables.with_interval(*tables.interval(seeds["hfc8"]))
+
+
+def test_a_seed_that_one_of_the_two_lacks_does_not_count():
+    seeds = AS_IN_THE_PAPER | {"lfc4": [0.6, 0.7, 0.65], "hfc4": [0.1, 0.12]}
+    board = claims.scoreboard({"fig1": on_originals(seeds)})
+    assert board.loc["fig1-lfc-exceeds-hfc-4", "interval"] == "2 seeds"
+
+
+def test_networks_of_table_1_that_are_missing():
+    board = claims.scoreboard({"fig1": on_originals({"lfc4": [0.6], "lfc8": [0.7]})})
+    assert board.loc["fig1-grows-8", "verdict"] == "reproduced"
+    assert set(board.drop("fig1-grows-8")["verdict"]) == {"run missing"}
+
+
+# ---- Fig. 2
+
+
+def counts(rows: dict[tuple, list[int]]) -> pd.DataFrame:
+    """Counts of misaligned images among 10,000, by (panel, cut, radius, feed, bn_stats) and seed."""
+    names = ("panel", "cut", "radius", "feed", "bn_stats")
+    return pd.DataFrame([dict(zip(names, key, strict=True)) | {"images": 10_000, "misaligned": value, "seed": seed}
+                         for key, values in rows.items() for seed, value in enumerate(values)])  # fmt: skip
+
+
+def test_counts_are_judged_at_radius_12_under_each_condition():
+    board = claims.scoreboard({"fig2": counts({
+        ("vanilla", "fourier", 12, "raw", "running"): [600], ("vanilla", "fourier", 12, "max", "running"): [30],
+        ("vanilla", "fourier", 12, "mean", "running"): [300], ("vanilla", "svd", 12, "raw", "running"): [200],
+        ("vanilla", "fourier", 11, "raw", "running"): [9000],
+        ("batchnorm", "fourier", 12, "raw", "running"): [1500], ("batchnorm", "fourier", 12, "raw", "batch"): [1],
+        ("batchnorm", "fourier", 12, "max", "batch"): [601], ("batchnorm", "fourier", 12, "max", "running"): [2],
+        ("batchnorm", "fourier", 12, "mean", "running"): [900], ("batchnorm", "fourier", 12, "mean", "batch"): [3],
+        ("batchnorm", "svd", 12, "raw", "running"): [1600],
+    })})  # fmt: skip
+    assert board["verdict"].to_dict() == {
+        "fig2-count-vanilla-raw": "reproduced",
+        "fig2-count-vanilla-as-published": "contradicted",
+        "fig2-count-vanilla-controlled": "inconclusive",
+        "fig2-svd-vanilla": "reproduced",
+        "fig2-count-batchnorm-raw": "contradicted",
+        "fig2-count-batchnorm-as-published": "reproduced",
+        "fig2-count-batchnorm-controlled": "reproduced",
+        "fig2-svd-batchnorm": "inconclusive",
+        **dict.fromkeys([f"fig2-count-fullwidth-{v}" for v in ("raw", "as-published", "controlled")], "run missing"),
+        "fig2-svd-fullwidth": "run missing",
+    }
+    assert board.loc["fig2-count-vanilla-raw", "ours"] == tables.with_interval(*verdicts.over_images([0.06], 10_000))
+    assert board.loc["fig2-count-batchnorm-as-published", "ours"].startswith(".060")
+    assert board.loc["fig2-svd-vanilla", "ours"] == tables.with_interval(*verdicts.over_images([0.06, 0.02], 10_000))
+    assert set(board.loc[board.index.str.contains("count"), "paper"]) == {".06"}
+    assert board.loc["fig2-svd-vanilla", "paper"] == "not published"
+    assert board.loc["fig2-count-vanilla-raw", "interval"] == "images, 1 seed"
+
+
+def test_counts_of_several_seeds():
+    board = claims.scoreboard({"fig2": counts({("vanilla", "fourier", 12, "raw", "running"): [500, 600, 560]})})
+    expected = tables.interval([0.05, 0.06, 0.056])
+    assert board.loc["fig2-count-vanilla-raw", "ours"] == tables.with_interval(*expected)
+    assert board.loc["fig2-count-vanilla-raw", "interval"] == "3 seeds"
+
+
+# ---- the board
+
+
+def test_only_figures_with_evidence_are_on_the_board():
+    table = on_originals(AS_IN_THE_PAPER)
+    assert set(claims.scoreboard({"fig1": table})["figure"]) == {"fig1"}
+    both = claims.scoreboard({"fig4": final({"vanilla": [0.1]}), "fig1": table})
+    assert list(both.index) == [claim.id for claim in claims.CLAIMS if claim.figure in ("fig1", "fig4")]
+    assert list(both.columns) == [
+        "claim", "version", "section", "paper", "ours", "interval", "verdict", "figure",
+    ]  # fmt: skip
+
+
+def test_headlines_are_claims():
+    ids = [claim.id for claim in claims.CLAIMS]
+    assert set(evidence.HEADLINES) <= set(ids)
+    assert len(set(evidence.HEADLINES)) == len(evidence.HEADLINES)
 
 
 def test_the_papers_difference_comes_from_its_values():
-    assert claims.CLAIMS[0].published_value() == pytest.approx(0.65 - 0.10)
+    papers = {claim.id: claim.paper for claim in claims.CLAIMS}
+    assert papers["fig4-batchnorm-H4-as-published"] == papers["fig4-batchnorm-H4-controlled"] == ".55"  # .65 - .10
+    assert papers["fig4-mixup-H8-controlled"] == ".24"  # .34 - .10
     assert published.fig4("vanilla", "L7") is None
     assert published.fig4("adversarial", "L4") is None
+
+
+def test_table_1_as_it_was_published():
+    assert [published.table1(f"lfc{r}", "train").value for r in (4, 8, 12, 16)] == [0.967, 0.979, 0.979, 0.984]
+    assert [published.table1(f"lfc{r}", "test").value for r in (4, 8, 12, 16)] == [0.617, 0.715, 0.752, 0.771]
+    assert "third party" in published.table1("lfc4", "test").source
+    for panel, measure in (("hfc4", "test"), ("lfc5", "test"), ("lfc4", "valid"), ("vanilla", "test")):
+        assert published.table1(panel, measure) is None

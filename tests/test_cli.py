@@ -114,7 +114,7 @@ def test_what_is_trained(hfc, asked, tmp_path, options, expected):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fig5"], "Error: expected figure, one of fig1, fig2, fig3, fig4, defense, got 'fig5'"),
+        (["fig5"], "Error: expected figure, one of fig1, fig1_scale, fig2, fig3, fig4, defense, got 'fig5'"),
         (["fig4", "--preset", "huge"], "Error: expected preset, one of smoke, laptop, paper, authors, got 'huge'"),
         (["fig4", "--panel", "batchnrom"],
          "Error: expected panel, one of vanilla, dropout, mixup, batchnorm, got batchnrom"),
@@ -226,7 +226,7 @@ def test_sweep_on_ray_gets_the_address(hfc, swept, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fig5"], "Error: expected figure, one of fig1, fig2, fig4"),
+        (["fig5"], "Error: expected figure, one of fig1, fig1_scale, fig2, fig3, fig4, defense"),
         (["fig4", "--preset", "huge"], "Error: expected preset, one of"),
         (["fig4", "--seeds", "0-x"], "Error: expected seeds such as 3, 0-9 or 0,2,5, got '0-x'"),
         (["fig4", "--engine", "slurm"], "Error: expected engine local, or ray"),
@@ -327,7 +327,7 @@ def test_verify_is_content_with_sound_runs(hfc, store):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fig5"], "expected figure, one of fig1, fig2, fig3, fig4, defense"),
+        (["fig5"], "expected notebook, one of fig1, fig2, fig4, tradeoff"),
         (["fig4", "-p", "radius"], "expected -p NAME VALUE"),
         (["fig4", "radius", "8"], "expected -p NAME VALUE"),
         (["fig4", "-p", "raduis", "8"], "unknown parameter raduis"),

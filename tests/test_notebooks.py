@@ -32,10 +32,25 @@ def printed(path: Path) -> str:
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_each_notebook_trains_and_runs_at_smoke(notebook, tmp_path):
     known = papermill.inspect_notebook(str(notebook))
-    assert {"preset", "seeds"} <= set(known)
-    done = papermill_command(notebook, tmp_path / "out.ipynb", "-p", "preset", "smoke", "-p", "seeds", 0)
+    (seeds,) = {"seed", "seeds"} & set(known)
+    smoke = ("-p", "preset", "smoke", "-p", "retrain", True, "-p", seeds, 0)
+    done = papermill_command(notebook, tmp_path / "out.ipynb", *smoke)
     assert done.returncode == 0, done.stderr
     assert "to train on" in printed(tmp_path / "out.ipynb")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_seed_whose_runs_are_not_stored_is_refused_at_once_by_name(notebook, own_home, tmp_path):
+    (seeds,) = {"seed", "seeds"} & set(papermill.inspect_notebook(str(notebook)))
+    start = time.monotonic()
+    done = papermill_command(notebook, tmp_path / "out.ipynb", "-p", seeds, 4321)
+    assert done.returncode != 0
+    assert "ValueError" in done.stderr
+    assert f"parameter {seeds} = 4321: expected seeds whose runs are stored" in done.stderr
+    assert "not stored at preset laptop: laptop-" in done.stderr
+    assert "to train on" not in printed(tmp_path / "out.ipynb")
+    assert not own_home.exists()
+    assert time.monotonic() - start < 30
 
 
 def test_the_default_seeds_are_those_published():
@@ -72,6 +87,12 @@ def test_a_bad_parameter_stops_the_notebook_at_once(name, value, tmp_path):
     assert "ValueError" in done.stderr
     assert name in done.stderr
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_backslash_was_eaten_on_the_way_into_a_notebook(notebook):
+    text = "".join("".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"])
+    assert not [character for character in text if ord(character) < 32 and character != "\n"]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hfclib import figures, runs
-from hfclib.obtain import each, estimate_seconds, obtain
+from hfclib.obtain import each, estimate_seconds, obtain, stored
 
 RECIPES = {
     panel: dataclasses.replace(recipe, epochs=1, train_images=128, eval_images=100, final_images=100)
@@ -33,12 +33,74 @@ def test_the_first_seed_of_everything_comes_before_the_second_of_anything(traine
 
 
 def test_what_is_stored_is_not_trained_again_unless_asked(trained, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "find", lambda recipe, seed, store: "stored" if recipe.norm == "none" else None)
+    monkeypatch.setattr(runs, "find", lambda recipe, seed, store=None: "stored")
     assert obtain(RECIPES, [0]) == {"vanilla": ["stored"], "mixup": ["stored"]}
     assert trained == []
     assert capsys.readouterr().out == ""
     obtain(RECIPES, [0], retrain=True)
     assert trained == [("smoke-vanilla", 0), ("smoke-mixup", 0)]
+
+
+FIG2 = {panel: dataclasses.replace(recipe, train_images=128) for panel, recipe in figures.fig2("smoke").items()}
+
+
+@pytest.fixture
+def shelf(monkeypatch, trained):
+    """The (recipe name, seed) that count as stored; nothing is trained."""
+    there = set()
+
+    def find(recipe, seed, store=None):
+        return f"stored {recipe.name} {seed}" if (recipe.name, seed) in there else None
+
+    monkeypatch.setattr(runs, "find", find)
+    return there
+
+
+def test_a_panel_that_takes_hours_is_left_out_where_it_is_not_stored(shelf, trained, capsys):
+    shelf |= {("smoke-vanilla", 0), ("smoke-batchnorm", 0)}
+    assert obtain(FIG2, [0]) == {"vanilla": ["stored smoke-vanilla 0"], "batchnorm": ["stored smoke-batchnorm 0"]}
+    assert trained == []
+    assert capsys.readouterr().out == ""
+
+
+def test_and_is_there_where_it_is_stored_for_every_seed(shelf, trained):
+    shelf |= {(recipe.name, seed) for recipe in FIG2.values() for seed in (0, 1)}
+    assert {panel: len(ones) for panel, ones in obtain(FIG2, [0, 1]).items()} == dict.fromkeys(FIG2, 2)
+    shelf.remove(("smoke-fullwidth", 1))
+    assert list(obtain(FIG2, [0, 1])) == ["vanilla", "batchnorm"]
+    assert list(obtain(FIG2, [0])) == ["vanilla", "batchnorm", "fullwidth"]
+    assert trained == []
+
+
+def test_other_panels_are_trained_where_they_are_not_stored(shelf, trained):
+    shelf.add(("smoke-vanilla", 0))
+    found = obtain(FIG2, [0])
+    assert trained == [("smoke-batchnorm", 0)]
+    assert found == {"vanilla": ["stored smoke-vanilla 0"], "batchnorm": ["run smoke-batchnorm 0"]}
+
+
+def test_retraining_trains_that_panel_too(shelf, trained):
+    assert list(obtain(FIG2, [0], retrain=True)) == list(FIG2)
+    assert trained == [(recipe.name, 0) for recipe in FIG2.values()]
+
+
+def test_retraining_replaces_a_damaged_run(trained, monkeypatch):
+    def find(recipe, seed, store=None):
+        raise runs.RunError("damaged")
+
+    monkeypatch.setattr(runs, "find", find)
+    with pytest.raises(runs.RunError):
+        obtain(FIG2, [0])
+    obtain(FIG2, [0], retrain=True)
+    assert len(trained) == 3
+
+
+def test_what_is_stored_is_had_without_any_training(shelf, trained):
+    shelf |= {("smoke-vanilla", 0), ("smoke-vanilla", 1), ("smoke-batchnorm", 0)}
+    assert stored(FIG2, [0, 1]) == {"vanilla": ["stored smoke-vanilla 0", "stored smoke-vanilla 1"]}
+    assert stored(FIG2, [0]).all() == ["stored smoke-vanilla 0", "stored smoke-batchnorm 0"]
+    assert stored(FIG2, [7]) == {}
+    assert trained == []
 
 
 def test_the_time_is_announced_before_the_first_training(monkeypatch, capsys):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
-from hfclib.figures import FIGURES, PRESETS, defense, fig1, fig2, fig3, fig4, recipes
+from hfclib.figures import FIGURES, PRESETS, defense, fig1, fig1_scale, fig2, fig3, fig4, recipes
 from hfclib.models import count_parameters
 from hfclib.recipes import RADII, Recipe
 
@@ -232,16 +232,26 @@ def test_unknown_preset(preset):
 
 @pytest.mark.parametrize("figure", ["fig5", "", None])
 def test_unknown_figure(figure):
-    with pytest.raises(ValueError, match="expected figure, one of fig1, fig2, fig3, fig4, defense"):
+    with pytest.raises(ValueError, match="expected figure, one of fig1, fig1_scale, fig2"):
         recipes(figure, "laptop")
 
 
-@pytest.mark.parametrize(
-    ("figure", "function"), [("fig1", fig1), ("fig2", fig2), ("fig3", fig3), ("fig4", fig4), ("defense", defense)]
-)
-def test_recipes_of_a_figure(figure, function):
-    assert recipes(figure, "paper") == function("paper")
-    assert list(FIGURES) == ["fig1", "fig2", "fig3", "fig4", "defense"]
+OF_FIGURE = {"fig1": fig1, "fig1_scale": fig1_scale, "fig2": fig2, "fig3": fig3, "fig4": fig4, "defense": defense}
+
+
+@pytest.mark.parametrize("figure", OF_FIGURE)
+def test_recipes_of_a_figure(figure):
+    assert recipes(figure, "paper") == OF_FIGURE[figure]("paper")
+    assert list(FIGURES) == list(OF_FIGURE)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_other_scaling_is_the_only_change(preset):
+    networks = fig1(preset)
+    for panel, recipe in fig1_scale(preset).items():
+        ours = networks[panel.removesuffix("max")]
+        assert recipe.rescale == "max"
+        assert replace(recipe, name=ours.name, rescale=ours.rescale) == ours
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib import figures, plots, reports, tables
+from hfclib import figures, plots, published, reports, tables
 from hfclib.evaluation import CURVE_COLUMNS, conditions
 from hfclib.recipes import RADII
 from hfclib.runs import Run
@@ -156,9 +156,103 @@ def test_tables_are_shown_whole_escaped_and_linked():
     assert '<a href="fig4.html">fig4</a>' in html
 
 
+def test_networks_that_are_not_shown_are_named():
+    wanted = figures.fig2("smoke")
+    said = reports.missing(wanted, {"vanilla": 1}).data
+    assert "Not shown" in said
+    assert "smoke-batchnorm, smoke-fullwidth" in said
+    assert "smoke-vanilla" not in said
+    assert reports.missing(wanted, dict.fromkeys(wanted)).data == ""
+
+
 def test_the_story_names_what_is_left(runs):
     effect = tables.batchnorm_effect(tables.gather(runs, "final"), [4, 8])
     text = reports.batchnorm_story(effect, 2).data
     left = effect.query("radius == 4 and bn_stats == 'running' and feed == 'mean'")
     assert f"{left['share_left'].item():.0%} of it" in text
     assert "paper: .55" in text
+
+
+# ---- Table 1
+
+
+def band_run(panel: str, seed: int, tmp_path, preset="smoke") -> Run:
+    """A run of a network trained on one band, every accuracy drawn at random."""
+    recipe = figures.fig1(preset)[panel]
+    rng = np.random.default_rng([seed, len(panel), recipe.train_radius])
+    own = (recipe.train_band, recipe.train_radius, recipe.rescale)
+    keys = [("train", *own, "running"), ("test", "x", -1, "raw", "running"), ("test", *own, "running")]
+    keys += [("test", band, radius, feed, stats) for radius, band, feed, stats in conditions(RADII, False)]
+    final = pd.DataFrame([(*key, 200, rng.uniform()) for key in keys], columns=CURVE_COLUMNS)
+    return Run(recipe, seed, final.assign(epoch=1), final, {}, tmp_path)
+
+
+BANDS = ("lfc4", "lfc16", "hfc4", "hfc16")
+
+
+@pytest.fixture
+def band_runs(tmp_path):
+    return {panel: [band_run(panel, seed, tmp_path) for seed in (0, 1, 2)] for panel in BANDS}
+
+
+def first(run: Run, split: str, band: str) -> float:
+    """The first accuracy of a run on a split and band: measured on what the network was trained on, or whole images."""
+    return run.final.query(f"split == '{split}' and band == '{band}'")["accuracy"].iloc[0]
+
+
+def own_band(run: Run) -> float:
+    rows = run.final.query(f"split == 'test' and band == '{run.recipe.train_band}'")
+    return rows[rows["feed"] == run.recipe.rescale]["accuracy"].iloc[0]
+
+
+def test_table_1_has_mean_and_sd_of_the_runs_beside_the_paper(band_runs):
+    table = tables.table1(tables.gather(band_runs, "final"))
+    assert list(table.index) == [("LFC", 4), ("LFC", 16), ("HFC", 4), ("HFC", 16)]
+    for panel, row in zip(BANDS, table.itertuples(index=False), strict=True):
+        columns = dict(zip(table.columns, row, strict=True))
+        ones = band_runs[panel]
+        for column, values in (("training images", [first(one, "train", panel[:3]) for one in ones]),
+                               ("original test images", [first(one, "test", "x") for one in ones]),
+                               ("same band of test images", [own_band(one) for one in ones])):  # fmt: skip
+            mean, sd = tables.decimals(np.mean(values)), tables.decimals(np.std(values, ddof=1))
+            assert columns[column] == f"{mean}\u00a0±\u00a0{sd}"
+    assert table["training images, paper"].tolist() == [".967", ".984", *[published.TABLE1_HFC["train"]] * 2]
+    assert table["original test images, paper"].tolist() == [".617", ".771", *[published.TABLE1_HFC["test"]] * 2]
+
+
+@pytest.mark.parametrize("preset", ["smoke", "authors"])
+def test_table_1_of_one_seed_has_no_spread(tmp_path, preset):
+    one = band_run("hfc8", 0, tmp_path, preset)
+    table = tables.table1(tables.gather({"hfc8": [one]}, "final"))
+    assert table.loc[("HFC", 8), "same band of test images"] == tables.decimals(own_band(one))
+    assert not table.map(lambda cell: "±" in cell).any(axis=None)
+
+
+def test_the_figure_of_table_1_shows_the_means_of_the_runs_and_the_papers_values(band_runs):
+    figure = plots.table1(tables.gather(band_runs, "final"))
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "Radius (DFT bins)"
+    assert ax.get_ylabel() == "Test accuracy (share of images)"
+    on_x, on_x_of_hfc, on_own, on_own_of_hfc = (container.lines[0] for container in ax.containers)
+    for line, panels, measure in ((on_x, BANDS[:2], lambda one: first(one, "test", "x")),
+                                  (on_x_of_hfc, BANDS[2:], lambda one: first(one, "test", "x")),
+                                  (on_own, BANDS[:2], own_band), (on_own_of_hfc, BANDS[2:], own_band)):  # fmt: skip
+        assert list(line.get_xdata()) == [4, 16]
+        expected = [np.mean([measure(one) for one in band_runs[panel]]) for panel in panels]
+        assert list(line.get_ydata()) == pytest.approx(expected)
+    assert (on_x.get_linestyle(), on_own.get_linestyle()) == ("-", "--")
+    diamonds = next(line for line in ax.get_lines() if line.get_marker() == "D")
+    assert list(diamonds.get_ydata()) == [0.617, 0.715, 0.752, 0.771]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(labels) == 4 + 2
+    assert "trained on the HFC, tested on the same band of test images" in labels
+
+
+@pytest.mark.parametrize("preset", ["smoke", "authors"])
+def test_the_figure_of_table_1_with_a_single_network(tmp_path, preset):
+    one = band_run("hfc8", 0, tmp_path, preset)
+    figure = plots.table1(tables.gather({"hfc8": [one]}, "final"))
+    assert [list(container.lines[0].get_ydata()) for container in figure.axes[0].containers] == [
+        [pytest.approx(first(one, "test", "x"))], [pytest.approx(own_band(one))],
+    ]  # fmt: skip
+    assert reports.picture(figure).data.startswith(b"\x89PNG")

@@ -1,0 +1,33 @@
+"""What the published runs say about the claims: one table a figure, for the scoreboard and the README."""
+
+import pandas as pd
+
+from hfclib import figures, predictions, tables, tables_misalignment
+from hfclib.data import embedded
+from hfclib.obtain import stored
+
+# The claims that the README shows; the book's scoreboard has all.
+HEADLINES = (
+    "fig1-lfc-exceeds-hfc-4", "fig1-grows-8", "fig1-hfc-4", "fig2-count-batchnorm-raw", "fig2-count-fullwidth-raw",
+    "fig2-svd-batchnorm",
+    *(f"fig4-{panel}-H{radius}-{version}" for version in ("as-published", "controlled")
+      for panel in ("batchnorm", "mixup", "dropout") for radius in (4, 8)),
+)  # fmt: skip
+
+
+def published() -> dict[str, pd.DataFrame]:
+    """The tables that `claims.scoreboard` takes, from stored runs at "laptop"; nothing is trained.
+
+    Returns:
+        By figure: "fig1" and "fig4" final accuracies, "fig2" counts of misaligned images. A figure without any stored
+        run is left out.
+    """
+    found = {}
+    for figure, seeds in (("fig1", (0,)), ("fig4", figures.PUBLISHED_SEEDS)):
+        runs = stored(figures.recipes(figure, "laptop"), seeds)
+        if runs:
+            found[figure] = tables.gather(runs, "final")
+    answers = {panel: [predictions.of(one) for one in ones] for panel, ones in stored(figures.fig2(), (0,)).items()}
+    if answers:
+        found["fig2"] = tables_misalignment.misaligned(answers, (0,), embedded("test")[1])
+    return found

@@ -1,0 +1,181 @@
+"""hfclib.plots_misalignment: right axes, units and values, and no complaint at the edges. `plots` is in test_tables."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from hfclib import plots_misalignment as plots
+from hfclib import reports, tradeoff
+from hfclib.data import CLASSES
+from hfclib.misalignment import by_class, counts, pattern
+from hfclib.recipes import RADII
+from hfclib.tables import FIG2_TITLES
+
+EPS = (2 / 255, 8 / 255)
+
+
+def drawn(figure):
+    """Draw for real: warnings of the layout come only then, and are errors."""
+    return reports.picture(figure).data.startswith(b"\x89PNG")
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def labelled(ax):
+    """The lines of a panel by their legend texts."""
+    return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
+
+
+# ---- counts of misaligned images
+
+
+def test_counts_have_a_panel_a_feed_and_kind_of_statistics(answers, true_classes):
+    table = counts(answers, true_classes, RADII)
+    figure = plots.misaligned_counts(table)
+    assert len(figure.axes) == 6
+    titles = [ax.get_title() for ax in figure.axes]
+    assert len(set(titles)) == 6
+    assert all("running averages" in title for title in titles[:3])
+    assert all("statistics of the test batch" in title for title in titles[3:])
+    assert [title.split(";")[0] for title in titles[:3]] == [title.split(";")[0] for title in titles[3:]]
+    assert [ax.get_xlabel() for ax in figure.axes[3:]] == ["Radius (DFT bins)"] * 3
+    assert figure.get_supylabel() == "Misaligned images of 60"
+    assert legend(figure) == [*FIG2_TITLES.values(), "the paper's “~600” (r = 12)"]
+    conditions = [(feed, bn_stats) for bn_stats in ("running", "batch") for feed in ("raw", "max", "mean")]
+    for ax, (feed, bn_stats) in zip(figure.axes, conditions, strict=True):
+        lines = labelled(ax)
+        assert set(lines) == set(legend(figure))
+        for panel, title in FIG2_TITLES.items():
+            shown = lines[title]
+            everywhere = panel != "fullwidth" or (feed, bn_stats) == ("raw", "running")
+            assert list(shown.get_xdata()) == (list(RADII) if everywhere else [4, 8, 12, 16])
+            expected = [pattern(answers[panel], true_classes, radius, feed=feed, bn_stats=bn_stats).sum()
+                        for radius in shown.get_xdata()]  # fmt: skip
+            assert list(shown.get_ydata()) == expected
+        assert set(lines["the paper's “~600” (r = 12)"].get_ydata()) == {0.06 * 60}
+    assert drawn(figure)
+
+
+def test_counts_of_one_network_or_of_none_misaligned(answers, true_classes):
+    table = counts({"vanilla": answers["vanilla"]}, true_classes, RADII).assign(misaligned=0)
+    figure = plots.misaligned_counts(table)
+    assert legend(figure) == ["Vanilla, width 16", "the paper's “~600” (r = 12)"]
+    assert all(not labelled(ax)["Vanilla, width 16"].get_ydata().any() for ax in figure.axes)
+    assert drawn(figure)
+
+
+def test_a_network_has_one_colour_and_marker_everywhere(answers, true_classes):
+    table = counts(answers, true_classes, RADII)
+    alone = plots.misaligned_counts(table[table["panel"] == "fullwidth"])
+    together = plots.misaligned_counts(table)
+    looks = []
+    for figure in (alone, together):
+        for ax in figure.axes:
+            line = labelled(ax)["BatchNorm, width 64"]
+            looks.append((line.get_color(), line.get_marker()))
+    assert len(set(looks)) == 1
+    lines = [labelled(together.axes[0])[title] for title in FIG2_TITLES.values()]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 3
+
+
+@pytest.mark.parametrize("panels", [("vanilla",), ("vanilla", "batchnorm", "fullwidth")])
+def test_bars_by_class(answers, true_classes, panels):
+    found = {panel: pattern(answers[panel], true_classes, 12) for panel in panels}
+    table = by_class(found, true_classes)
+    figure = plots.misaligned_by_class(table, 12)
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "True class"
+    assert ax.get_ylabel() == "Misaligned images at r = 12"
+    assert [text.get_text() for text in ax.get_xticklabels()] == list(CLASSES)
+    assert legend(figure) == [FIG2_TITLES[panel] for panel in panels]
+    assert len(ax.containers) == len(panels)
+    places = []
+    for bars, panel in zip(ax.containers, panels, strict=True):
+        assert [bar.get_height() for bar in bars] == table[panel].tolist()
+        centres = [bar.get_x() + bar.get_width() / 2 for bar in bars]
+        assert np.abs(np.array(centres) - range(10)).max() < 0.4
+        places += [(round(bar.get_x(), 6), round(bar.get_x() + bar.get_width(), 6)) for bar in bars]
+    places.sort()
+    assert all(end <= start for (_, end), (start, _) in pairwise(places))  # no bar hides another
+    assert table.to_numpy().sum() > 0
+    assert drawn(figure)
+
+
+def test_no_misaligned_image_at_all(true_classes):
+    figure = plots.misaligned_by_class(by_class({"vanilla": torch.zeros(60).bool()}, true_classes), 22)
+    assert drawn(figure)
+
+
+# ---- the trade-off
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_distances_have_their_units_and_marked_sizes(images, count):
+    found = tradeoff.distances(images[:count], (1, 2, 3, 4))
+    table = tradeoff.distance_table(found, (1, 2, 3, 4))
+    figure = plots.distances(table, EPS)
+    left, right = figure.axes
+    assert left.get_ylabel() == "L2 distance (pixels in [0, 1])"
+    assert right.get_ylabel() == "Linf distance (pixels in [0, 1])"
+    for ax, metric in ((left, "l2"), (right, "linf")):
+        assert ax.get_xlabel() == "Radius (DFT bins)"
+        assert ax.get_yscale() == "log"
+        median = labelled(ax)["median"]
+        assert list(median.get_xdata()) == [1, 2, 3, 4]
+        assert list(median.get_ydata()) == pytest.approx(np.median(found[metric].double().numpy(), axis=1).tolist())
+        ninety, half = ax.collections
+        lowest, low, high, highest = (
+            reach(shade.get_paths()[0].vertices[:, 1])
+            for shade, reach in ((ninety, min), (half, min), (half, max), (ninety, max))
+        )
+        assert lowest <= low <= high <= highest
+    marked = [line.get_ydata()[0] for line in right.get_lines() if line.get_linestyle() == "--"]
+    assert marked == list(EPS)
+    assert [text.get_text() for text in right.texts] == ["2/255", "8/255"]
+    assert not left.texts
+    assert legend(figure) == ["90 % of images", "half of them", "median"]
+    assert drawn(figure)
+
+
+@pytest.mark.parametrize("panels", [("vanilla",), ("vanilla", "batchnorm", "fullwidth")])
+def test_changed_answers_by_radius(answers, panels):
+    changed = {panel: tradeoff.changed(answers[panel], RADII) for panel in panels}
+    figure = plots.changed_by_radius(changed, RADII)
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "Radius (DFT bins)"
+    assert ax.get_ylabel().startswith("Share of test images with ")
+    for panel in panels:
+        line = labelled(ax)[FIG2_TITLES[panel]]
+        expected = [
+            (answers[panel].on("lfc", radius) != answers[panel].on("x")).float().mean().item() for radius in RADII
+        ]
+        assert list(line.get_xdata()) == list(RADII)
+        assert list(line.get_ydata()) == pytest.approx(expected)
+    assert ax.get_ylim() == (0, 1)
+    assert drawn(figure)
+
+
+@pytest.mark.parametrize("panels", [("vanilla",), ("vanilla", "batchnorm", "fullwidth")])
+@pytest.mark.parametrize("count", [1, 12])
+def test_shares_that_are_ruled_out(images, panels, count):
+    distance = tradeoff.distances(images[:count], (1, 2, 3))
+    changed = {panel: torch.rand(3, count) < 0.5 for panel in panels}
+    shares, sizes = tradeoff.curves(distance, changed, points=7)
+    figure = plots.ruled_out(shares, sizes, EPS)
+    left, right = figure.axes
+    assert left.get_xlabel() == "eps, L2 distance (pixels in [0, 1])"
+    assert right.get_xlabel() == "eps, Linf distance (pixels in [0, 1])"
+    assert figure.get_supylabel() == "Share of test images ruled out"
+    for ax, metric in ((left, "l2"), (right, "linf")):
+        assert ax.get_xscale() == "log"
+        for panel in panels:
+            line = labelled(ax)[FIG2_TITLES[panel]]
+            assert list(line.get_xdata()) == sizes[metric]
+            assert list(line.get_ydata()) == shares[metric][panel].tolist()
+    assert [text.get_text() for text in right.texts] == ["2/255", "8/255"]
+    assert not left.texts
+    assert drawn(figure)

@@ -1,0 +1,136 @@
+"""hfclib.tables_misalignment: what a reader sees is what the stored answers say."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from hfclib import devices
+from hfclib import tables_misalignment as tables
+from hfclib.data import CLASSES
+from hfclib.evaluation import PAPER_RADII
+from hfclib.misalignment import counts, misaligned, pattern
+from hfclib.predictions import Predictions
+from hfclib.recipes import RADII
+from hfclib.tables import FIG2_TITLES
+
+
+@pytest.fixture
+def table(answers, true_classes):
+    return tables.misaligned({panel: [one] for panel, one in answers.items()}, [3], true_classes)
+
+
+def test_counts_of_both_cuts_and_every_seed(answers, true_classes):
+    second = {panel: Predictions({key: (tensor + 1) % 10 for key, tensor in one.answers.items()}, one.batch_norm)
+              for panel, one in answers.items()}  # fmt: skip
+    found = tables.misaligned({panel: [answers[panel], second[panel]] for panel in answers}, (3, 5), true_classes)
+    assert list(found.index) == list(range(len(found)))
+    for seed, ones in ((3, answers), (5, second)):
+        for cut in ("fourier", "svd"):
+            rows = found[(found["seed"] == seed) & (found["cut"] == cut)].drop(columns="seed").reset_index(drop=True)
+            pd.testing.assert_frame_equal(rows, counts(ones, true_classes, RADII, cut=cut))
+    assert len(found) == 2 * (66 + 132 + 42 + 3 * 4)
+
+
+# ---- image by image
+
+
+@pytest.mark.parametrize(("feed", "bn_stats"), [("raw", "running"), ("max", "batch"), ("mean", "running")])
+def test_eight_says_right_or_wrong_and_when_that_is_misaligned(answers, true_classes, feed, bn_stats):
+    indices = list(range(60))
+    found = tables.eight(answers, indices, true_classes, 12, feed, bn_stats)
+    assert list(found.columns) == list(FIG2_TITLES.values())
+    assert list(found.index) == [(index, CLASSES[index % 10]) for index in indices]
+    words = {True: "right", False: "wrong"}
+    for panel, one in answers.items():
+        mask = pattern(one, true_classes, 12, feed=feed, bn_stats=bn_stats)
+        assert mask.any()
+        for index, text in zip(indices, found[FIG2_TITLES[panel]], strict=True):
+            right = [words[int(one.on(band, radius, fed, bn_stats)[index]) == index % 10]
+                     for band, radius, fed in (("x", 0, "raw"), ("hfc", 12, feed), ("lfc", 12, feed))]  # fmt: skip
+            assert text == ", ".join(right) + (": misaligned" if mask[index] else "")
+
+
+def test_images_beyond_those_that_were_asked_about(answers, true_classes):
+    longer = torch.cat([true_classes, torch.tensor([7])])
+    found = tables.eight({"vanilla": answers["vanilla"]}, [59, 60], longer, 12, "raw", "running")
+    assert found["Vanilla, width 16"].tolist()[1] == "not asked"
+    assert found["Vanilla, width 16"].tolist()[0] != "not asked"
+    assert found.index.tolist() == [(59, CLASSES[9]), (60, CLASSES[7])]
+
+
+def test_a_condition_that_a_network_was_not_asked_under(answers, true_classes):
+    found = tables.eight(answers, [0], true_classes, 7, "max", "running")
+    assert found["BatchNorm, width 64"].tolist() == ["not asked"]
+    assert "not asked" not in found["BatchNorm, width 16"].tolist()
+
+
+# ---- counts
+
+
+@pytest.mark.parametrize("radius", [12, 8])
+def test_counts_at_one_radius_beside_the_paper(answers, true_classes, table, radius):
+    found = tables.misaligned_at(table, radius)
+    assert sorted(found.index) == sorted((stats, feed) for stats in ("running", "batch")
+                                         for feed in ("raw", "max", "mean"))  # fmt: skip
+    assert list(found.columns) == [*FIG2_TITLES.values(), "paper"]
+    for (bn_stats, feed), row in found.iterrows():
+        for panel, title in FIG2_TITLES.items():  # without BatchNorm both rows have the one count
+            stats = bn_stats if panel != "vanilla" else "running"
+            same = {"panel": panel, "cut": "fourier", "radius": radius, "feed": feed, "bn_stats": stats}
+            (one,) = table[(table[list(same)] == pd.Series(same)).all(axis=1)].itertuples()
+            assert row[title] == f"{one.misaligned} (by chance {one.by_chance:.0f})"
+    assert set(found["paper"]) == ({"~600"} if radius == 12 else {"not published"})
+
+
+def test_a_count_that_was_not_made_is_no_other_count(answers, true_classes, table):
+    found = tables.misaligned_at(table, 7)["BatchNorm, width 64"]
+    expected = int(pattern(answers["fullwidth"], true_classes, 7).sum())
+    assert found["running", "raw"].startswith(f"{expected} (by chance ")
+    assert set(found.drop(("running", "raw"))) == {"not asked"}
+
+
+def test_counts_of_a_single_network_without_batchnorm(answers, true_classes):
+    alone = tables.misaligned({"vanilla": [answers["vanilla"]]}, [0], true_classes)
+    found = tables.misaligned_at(alone, 12)
+    assert len(found) == 6
+    assert found.loc["running"].equals(found.loc["batch"])
+
+
+def test_counts_by_cut(answers, true_classes, table):
+    found = tables.by_cut(table)
+    assert list(found.index) == list(PAPER_RADII)
+    assert set(found.columns) == {f"{title}: {cut}" for title in FIG2_TITLES.values()
+                                  for cut in ("Fourier split", "truncated SVD")}  # fmt: skip
+    for panel, title in FIG2_TITLES.items():
+        for cut, name in (("fourier", "Fourier split"), ("svd", "truncated SVD")):
+            expected = [pattern(answers[panel], true_classes, radius, cut=cut).sum().item() for radius in PAPER_RADII]
+            assert found[f"{title}: {name}"].tolist() == expected
+    assert tables.by_cut(table[table["panel"] == "vanilla"]).shape == (4, 2)
+
+
+# ---- counting again
+
+
+@pytest.mark.parametrize(("feed", "bn_stats"), [("raw", "running"), ("max", "batch")])
+def test_recount_sets_counts_from_the_weights_beside_the_stored_ones(
+    monkeypatch, answers, channel_means, feed, bn_stats
+):
+    monkeypatch.setattr(devices, "gains_from_bf16", lambda device: False)
+    images, network = torch.rand(40, 3, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    labels = network(images).argmax(dim=1)
+    stored = tables.misaligned({panel: [one] for panel, one in answers.items()}, [0], torch.arange(60) % 10)
+    runs = {panel: SimpleNamespace(recipe=SimpleNamespace(norm=norm), model=lambda: network)
+            for panel, norm in (("vanilla", "none"), ("batchnorm", "batch"))}  # fmt: skip
+    found = tables.recount(runs, images, labels, stored, feed, bn_stats)
+    assert list(found.columns) == ["panel", "radius", "now", "stored"]
+    assert list(found["radius"]) == list(RADII) * 2
+    now = [int(misaligned(network, images, labels, radius, feed=feed).sum()) for radius in RADII]
+    assert list(found["now"]) == now * 2
+    assert sum(now) > 0
+    for panel, statistics in (("vanilla", "running"), ("batchnorm", bn_stats)):
+        own = stored.query(f"panel == '{panel}' and cut == 'fourier' and feed == '{feed}' "
+                           f"and bn_stats == '{statistics}'")  # fmt: skip
+        assert list(found.loc[found["panel"] == panel, "stored"]) == list(own["misaligned"])
