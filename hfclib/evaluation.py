@@ -102,10 +102,13 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, **options) -> flo
     Raises:
         ValueError: labels and images differ in number.
     """
-    if len(labels) != len(images):
-        raise ValueError(f"expected one label an image, got {len(labels)} labels for {len(images)} images")
-    predictions = logits(model, images, **options).argmax(dim=1)
-    return (predictions == labels.to(predictions.device)).float().mean().item()
+    return _share_right(logits(model, images, **options).argmax(dim=1), labels)
+
+
+def _share_right(answers: Tensor, labels: Tensor) -> float:
+    if len(labels) != len(answers):
+        raise ValueError(f"expected one label an image, got {len(labels)} labels for {len(answers)} images")
+    return (answers == labels.to(answers.device)).float().mean().item()
 
 
 def conditions(radii: Iterable[float], batch_norm: bool) -> Iterator[tuple[float, Band, Feed, BnStats]]:
@@ -152,16 +155,18 @@ def band_accuracy(
     return pd.DataFrame(_measure(model, images, labels, wanted, fast=fast))
 
 
-def _measure(model, images, labels, wanted, *, fast: bool) -> Iterator[dict]:
+def _measure(model, images, labels, wanted, *, fast: bool, kept: dict | None = None) -> Iterator[dict]:
     radius_split, bands = None, {}
     for radius, band, feed, bn_stats in wanted:
         if radius != radius_split:
             radius_split, bands = radius, dict(zip(("lfc", "hfc"), split(images, radius), strict=True))
         fed = feed_images(bands[band], feed, add_mean=band == "hfc")
-        measured = accuracy(model, fed, labels, bn_stats=bn_stats, fast=fast)
+        answers = logits(model, fed, bn_stats=bn_stats, fast=fast).argmax(dim=1)
+        if kept is not None:
+            kept[band, radius, feed, bn_stats] = answers.to("cpu", torch.uint8)
         yield {
             "radius": radius, "band": band, "feed": feed, "bn_stats": bn_stats,
-            "images": len(images), "accuracy": measured,
+            "images": len(images), "accuracy": _share_right(answers, labels),
         }  # fmt: skip
 
 
@@ -185,7 +190,7 @@ class Part:
 
 
 def curve_rows(model: nn.Module, parts: Sequence[Part], test: tuple[Tensor, Tensor], radii: Iterable[float], *,
-               exact: bool = False) -> list[dict]:  # fmt: skip
+               exact: bool = False, kept: dict | None = None) -> list[dict]:  # fmt: skip
     """The rows a run records after an epoch: the parts, then every band of `conditions`.
 
     Args:
@@ -193,6 +198,7 @@ def curve_rows(model: nn.Module, parts: Sequence[Part], test: tuple[Tensor, Tens
         test: (images float in [0, 1], labels), whose bands are measured.
         radii: DFT bins.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands stay fast.
+        kept: is filled with the answers to each band, by (band, radius, feed, bn_stats), (N,) uint8 class numbers.
     Returns:
         Rows with the columns CURVE_COLUMNS.
     """
@@ -203,5 +209,5 @@ def curve_rows(model: nn.Module, parts: Sequence[Part], test: tuple[Tensor, Tens
             measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, fast=not exact)
             rows.append({"split": part.split, "band": part.band, "radius": part.radius, "feed": part.feed,
                          "bn_stats": bn_stats, "images": len(part.labels), "accuracy": measured})  # fmt: skip
-    rows += [{"split": "test", **row} for row in _measure(model, *test, conditions(radii, batch_norm), fast=True)]
-    return rows
+    wanted = conditions(radii, batch_norm)
+    return rows + [{"split": "test", **row} for row in _measure(model, *test, wanted, fast=True, kept=kept)]

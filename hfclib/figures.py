@@ -96,7 +96,7 @@ def fig2(preset: Preset = "laptop") -> dict[str, Recipe]:
     base = _preset(preset)
     if preset == "laptop":
         chosen["fullwidth"] = replace(
-            base, name="laptop-fullwidth", width=64, norm="batch", epochs=12, optimizer="sgd", learning_rate=0.1,
+            base, name="laptop-fullwidth", width=64, norm="batch", epochs=9, optimizer="sgd", learning_rate=0.1,
             weight_decay=5e-4, eval_images=200,
         )  # fmt: skip
     elif preset == "smoke":

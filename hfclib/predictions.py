@@ -1,12 +1,13 @@
 """What a network answers to every test image and to its bands, stored: counts and shares then cost nothing.
 
 A file `<run>.safetensors` holds a class number an image and condition, one byte each. Published ones lie in
-`data/predictions`; what is computed here goes to `<home>/predictions`.
+`data/predictions`; what is computed here, and what a training asks at its end, goes to `<home>/predictions`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -21,8 +22,11 @@ from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, logits
 from hfclib.feeds import FEEDS, Feed, feed_images
 from hfclib.frequency import split
 from hfclib.recipes import RADII
-from hfclib.runs import Run, RunError
 from hfclib.svd import svd_split
+from hfclib.verification import RunError
+
+if TYPE_CHECKING:
+    from hfclib.runs import Run
 
 _MOST = 2**26  # bytes of a file; the published ones have one to three million
 
@@ -85,7 +89,7 @@ class Predictions:
         return self.answers[self._key(band, radius, feed, bn_stats)].long()
 
 
-def of(run: Run, wanted: Iterable[Condition] | None = None, *, progress: bool = True) -> Predictions:
+def of(run: "Run", wanted: Iterable[Condition] | None = None, *, progress: bool = True) -> Predictions:
     """What the network of a run answers to the first `final_images` test images.
 
     Args:
@@ -109,11 +113,11 @@ def of(run: Run, wanted: Iterable[Condition] | None = None, *, progress: bool = 
     missing = [condition for condition in asked if condition not in answers]
     if missing:
         answers |= _compute(run, missing, progress=progress)
-        _save(home() / "predictions" / f"{run.path.name}.safetensors", answers, run)
+        store(run.path.name, answers, _weights(run))
     return Predictions({condition: answers[condition] for condition in asked}, batch_norm)
 
 
-def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> dict[Condition, Tensor]:
+def _compute(run: "Run", wanted: list[Condition], *, progress: bool) -> dict[Condition, Tensor]:
     images = to_float(embedded("test")[0][: run.recipe.final_images])
     model = run.model().to(best_device())
     factors = torch.linalg.svd(images) if any(band.startswith("svd") for band, *_ in wanted) else None
@@ -134,17 +138,25 @@ def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> dict[Condi
     return made
 
 
-def _weights(run: Run) -> str:
+def _weights(run: "Run") -> str:
     return files.sha256((run.path / "weights.safetensors").read_bytes())
 
 
-def _save(path: Path, answers: dict[Condition, Tensor], run: Run) -> None:
+def store(name: str, answers: dict[Condition, Tensor], weights: str) -> None:
+    """Keep answers in `<home>/predictions`; those of an earlier training of the same run make way.
+
+    Args:
+        name: the run's folder's.
+        answers: by condition, (N,) uint8.
+        weights: SHA-256 of the run's `weights.safetensors`.
+    """
+    path = home() / "predictions" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {" ".join(map(str, condition)): tensor for condition, tensor in sorted(answers.items())}
-    files.write(path, files.seal(save(tensors, {"weights": _weights(run), "seal": files.NO_SEAL})))
+    files.write(path, files.seal(save(tensors, {"weights": weights, "seal": files.NO_SEAL})))
 
 
-def _load(path: Path, run: Run) -> dict[Condition, Tensor]:
+def _load(path: Path, run: "Run") -> dict[Condition, Tensor]:
     if not path.exists():
         return {}
     try:

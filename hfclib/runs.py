@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from hfclib import checkpoints, distributed
+from hfclib import checkpoints, distributed, predictions
 from hfclib.adversarial import final_rows
 from hfclib.data import data_folder, embedded, home, to_float
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows
@@ -84,14 +84,14 @@ def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
                            for name, tensor in weights.items()})  # fmt: skip
 
 
-def _final_rows(recipe: Recipe, model: nn.Module, *, progress: bool) -> list[dict]:
+def _final_rows(recipe: Recipe, model: nn.Module, kept: dict, *, progress: bool) -> list[dict]:
     images, labels = training_set(recipe, progress=progress)
     if len(labels) > TRAIN_IMAGES_AT_END:
         images, labels = embedded("train")
     test_images, test_labels = (tensor[: recipe.final_images] for tensor in embedded("test"))
     parts = measured_parts(recipe, (images, labels), (test_images, test_labels))
     test = to_float(test_images), test_labels
-    return curve_rows(model, parts, test, RADII, exact=True) + final_rows(model, *test, recipe)
+    return curve_rows(model, parts, test, RADII, exact=True, kept=kept) + final_rows(model, *test, recipe)
 
 
 def train(
@@ -159,8 +159,9 @@ def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | Non
         return None
     weights = stored_weights(model)
     _fill(model, weights)
+    answers: dict = {}
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows),
-              "final.csv": (CURVE_COLUMNS, _final_rows(recipe, model, progress=progress))}  # fmt: skip
+              "final.csv": (CURVE_COLUMNS, _final_rows(recipe, model, answers, progress=progress))}  # fmt: skip
     contents = {"weights.safetensors": safetensors.torch.save(weights, {"run": final.name})}  # one: their order varies
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -169,6 +170,7 @@ def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | Non
     contents["run.json"] = description(recipe, seed, of_training(state, device, team.world), checksums)
     for name, content in contents.items():
         write(partial / name, content)
+    predictions.store(final.name, answers, checksums["weights.safetensors"])
     move(partial, final)
     (final / checkpoint.name).unlink()  # last: a training killed before this point repeats its final steps only
     return load(final)

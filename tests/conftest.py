@@ -27,6 +27,14 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_home(tmp_path_factory):
+    """What fixtures of a module or session make does not go to the user's home either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HFCLIB_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_home(monkeypatch, tmp_path):
     """No test reads or writes the user's home, and each starts from the same random numbers."""

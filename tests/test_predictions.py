@@ -222,7 +222,8 @@ def test_published_answers_come_first(run, mine, computed, tmp_path):
     assert not mine.exists()
     assert computed == [SOME]
     other = {condition: (tensor + 1) % 10 for condition, tensor in answers.answers.items()}
-    predictions._save(mine, other | {("lfc", 9, "raw", "running"): other[SOME[0]].clone()}, run)
+    extra = {("lfc", 9, "raw", "running"): other[SOME[0]].clone()}
+    predictions.store(run.path.name, other | extra, predictions._weights(run))
     assert same(of(run, SOME, progress=False), answers)  # your own do not stand in for published ones,
     own = of(run, [("lfc", 9, "raw", "running")], progress=False)  # but beside them
     assert torch.equal(own.on("lfc", 9), other[SOME[0]].long())

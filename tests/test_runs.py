@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hfclib
-from hfclib import accuracy, checkpoints, runs, training
+from hfclib import accuracy, checkpoints, predictions, runs, training
 from hfclib.checkpoints import CheckpointError
 from hfclib.data import data_folder, to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
@@ -102,6 +102,23 @@ def test_a_run_loads_as_it_was_stored(trained):
     pd.testing.assert_frame_equal(run.final, trained.final)
 
 
+def test_what_the_network_answered_at_the_end_is_kept(cifar, monkeypatch, one_radius, tmp_path, own_home):
+    monkeypatch.setattr(predictions, "embedded", cifar.__getitem__)
+    run = train(tmp_path)
+    rows = run.final.query("split == 'test' and band != 'x'")
+    wanted = [(row.band, row.radius, row.feed, row.bn_stats) for row in rows.itertuples()]
+    assert len(wanted) == 10
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "_compute", None)  # nothing is asked again
+        kept = predictions.of(run, wanted, progress=False)
+    labels = cifar["test"][1][: TINY.final_images]
+    for condition, row in zip(wanted, rows.itertuples(), strict=True):
+        assert (kept.on(*condition) == labels).float().mean().item() == pytest.approx(row.accuracy, abs=1e-5)
+    shutil.rmtree(own_home)
+    again = predictions.of(run, wanted, progress=False)
+    assert all(torch.equal(again.on(*condition), kept.on(*condition)) for condition in wanted)
+
+
 def test_provenance(trained):
     known = trained.provenance
     assert set(known) == {"finished", "commits", "train_seconds", "eval_seconds", "device", "precision", "versions"}
@@ -179,9 +196,9 @@ def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkey
     monkeypatch.setattr(runs, "training_set", lambda recipe, *, progress: full)
     used = []
     monkeypatch.setattr(
-        runs, "curve_rows", lambda model, parts, test, radii, exact: used.append((parts, test, exact)) or []
+        runs, "curve_rows", lambda model, parts, test, radii, exact, kept: used.append((parts, test, exact)) or []
     )
-    runs._final_rows(replace(TINY, train_images=6_000), None, progress=False)
+    runs._final_rows(replace(TINY, train_images=6_000), None, {}, progress=False)
     (on_train, on_test), (test_images, _), exact = used[0]
     assert torch.equal(on_train.labels, cifar["train"][1])
     assert torch.equal(on_train.images, to_float(cifar["train"][0]))
