@@ -297,14 +297,15 @@ def in_another_process(store, stop):
 
 
 def test_killed_in_the_middle_of_an_epoch_and_run_again(trained, tmp_path):
-    assert in_another_process(tmp_path, stop=6) == -signal.SIGKILL  # in the second epoch of four steps
-    partial = tmp_path / f"{TINY.run_name(0)}.partial"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{TINY.run_name(0)}.lock", partial.name]
+    store = tmp_path / "store"
+    assert in_another_process(store, stop=6) == -signal.SIGKILL  # in the second epoch of four steps
+    partial = store / f"{TINY.run_name(0)}.partial"
+    assert sorted(path.name for path in store.iterdir()) == [f"{TINY.run_name(0)}.lock", partial.name]
     assert [path.name for path in partial.iterdir()] == ["checkpoint.safetensors"]
-    assert runs.find(TINY, 0, tmp_path) is None
-    assert in_another_process(tmp_path, stop=9) == 0  # eight steps are left
-    assert same(runs.find(TINY, 0, tmp_path), trained)
-    assert [path.name for path in tmp_path.iterdir()] == [TINY.run_name(0)]
+    assert runs.find(TINY, 0, store) is None
+    assert in_another_process(store, stop=9) == 0  # eight steps are left
+    assert same(runs.find(TINY, 0, store), trained)
+    assert [path.name for path in store.iterdir()] == [TINY.run_name(0)]
 
 
 def interrupted(monkeypatch, module, name, call):
@@ -340,15 +341,16 @@ def interrupted(monkeypatch, module, name, call):
     ],
 )
 def test_stopped_anywhere_and_run_again(trained_briefly, one_radius, tmp_path, module, name, call):
+    store = tmp_path / "store"
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, module, name, call)
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path)
-    found = runs.find(TINY, 0, tmp_path)  # whole or not there
+            train(store)
+    found = runs.find(TINY, 0, store)  # whole or not there
     assert found is None or same(found, trained_briefly)
-    again = train(tmp_path)
+    again = train(store)
     assert same(again, trained_briefly)
-    assert [path.name for path in tmp_path.iterdir()] == [TINY.run_name(0)]
+    assert [path.name for path in store.iterdir()] == [TINY.run_name(0)]
 
 
 def test_a_resumed_run_names_the_code_of_every_sitting(one_radius, tmp_path, monkeypatch):
