@@ -7,17 +7,22 @@ from itertools import pairwise
 import pandas as pd
 
 from hfclib import published
-from hfclib.tables import CONDITIONS, FIG2_TITLES, decimals, difference, interval, with_interval
-from hfclib.verdicts import Claim, Estimate, MissingRunError, share_of, verdict
+from hfclib.tables import CONDITIONS, FIG2_TITLES, by_seed, decimals, difference, interval, with_interval
+from hfclib.verdicts import MARGIN, Claim, Estimate, MissingRunError, share_of, verdict
+
+CHANCE = 0.1
 
 # ---- Fig. 4: a heuristic against vanilla
 
 
-def _fig4_difference(final: pd.DataFrame, *, panel: str, measure: str, version: str) -> Estimate:
-    values = difference(final, panel, measure, *CONDITIONS[version])
+def _over_seeds(values: pd.Series) -> Estimate:
     if values.empty:
-        raise MissingRunError(f"no seed has runs of both {panel} and vanilla")
+        raise MissingRunError("no seed has all the runs of the claim")
     return Estimate(*interval(values), seeds=len(values))
+
+
+def _fig4_difference(final: pd.DataFrame, *, panel: str, measure: str, version: str) -> Estimate:
+    return _over_seeds(difference(final, panel, measure, *CONDITIONS[version]))
 
 
 def _fig4_claims() -> Iterator[Claim]:
@@ -40,6 +45,45 @@ def _fig4_claims() -> Iterator[Claim]:
                     statistic=partial(_fig4_difference, panel=panel, measure=measure, version=version),
                     paper=decimals(published.fig4_difference(panel, measure), 2),
                 )
+
+
+# ---- Fig. 4: adversarial training, beside other things on whole images
+
+
+def _fig4_loss(final: pd.DataFrame) -> Estimate:
+    return _over_seeds(-difference(final, "adversarial", "test", *CONDITIONS["controlled"]))
+
+
+def _fig4_gap(final: pd.DataFrame) -> Estimate:
+    train, test = (difference(final, "adversarial", one, *CONDITIONS["controlled"]) for one in ("train", "test"))
+    return _over_seeds(test - train)
+
+
+def _fig4_accuracy(final: pd.DataFrame, *, measure: str, version: str, less: float) -> Estimate:
+    accuracies = by_seed(final, measure, *CONDITIONS[version])
+    return _over_seeds(accuracies.reindex(columns=["adversarial"])["adversarial"].dropna() - less)
+
+
+def _adversarial_claims() -> Iterator[Claim]:
+    shared = {"figure": "fig4", "section": "section 5.2, Fig. 5"}
+    paper = {measure: published.fig4_difference("adversarial", measure) for measure in ("train", "test")}
+    yield Claim(id="fig4-adversarial-test-whole-images", **shared, version="whole images", relation="exceeds",
+                text="Adversarial training makes the network less accurate on test images than vanilla training does",
+                statistic=_fig4_loss, paper=decimals(-paper["test"], 2))  # fmt: skip
+    yield Claim(id="fig4-adversarial-gap-whole-images", **shared, version="whole images", relation="exceeds",
+                text="Adversarial training narrows the gap between training and test accuracy",
+                statistic=_fig4_gap, paper=decimals(paper["test"] - paper["train"], 2))  # fmt: skip
+    for version in CONDITIONS:
+        yield Claim(id=f"fig4-adversarial-H4-{version.replace(' ', '-')}", **shared, version=version,
+                    relation="exceeds", text="On the HFC at r = 4 an adversarially trained network exceeds chance",
+                    statistic=partial(_fig4_accuracy, measure="H4", version=version, less=CHANCE),
+                    paper=decimals(published.fig4("adversarial", "H4").value - CHANCE, 2))  # fmt: skip
+        for measure in ("H12", "H16"):
+            yield Claim(id=f"fig4-adversarial-{measure}-{version.replace(' ', '-')}", **shared, version=version,
+                        relation="at most", bound=CHANCE + MARGIN,
+                        text=f"On the HFC at r = {measure[1:]} an adversarially trained network is at most .05 above "
+                        "chance", statistic=partial(_fig4_accuracy, measure=measure, version=version, less=0.0),
+                        paper=decimals(published.fig4("adversarial", measure).value, 2))  # fmt: skip
 
 
 # ---- Fig. 1: the networks of Table 1
@@ -79,9 +123,12 @@ def _fig1_claims() -> Iterator[Claim]:
 
 # ---- Fig. 2: misaligned images
 
+# None of its networks is trained adversarially, so that the authors' feed is the same for all.
+_FIG2_CONDITIONS = {"raw": ("raw", "running"), "as published": ("max", "batch"), "controlled": CONDITIONS["controlled"]}
+
 
 def _misaligned(counts: pd.DataFrame, *, panel: str, cuts: tuple[str, ...], version: str) -> Estimate:
-    feed, bn_stats = CONDITIONS.get(version, ("raw", "running"))
+    feed, bn_stats = _FIG2_CONDITIONS[version]
     rows = counts[(counts["panel"] == panel) & (counts["radius"] == 12) & (counts["feed"] == feed)]
     stats = set(rows["bn_stats"])
     rows = rows[rows["bn_stats"] == (bn_stats if bn_stats in stats else "running")]
@@ -92,7 +139,7 @@ def _misaligned(counts: pd.DataFrame, *, panel: str, cuts: tuple[str, ...], vers
 
 def _fig2_claims() -> Iterator[Claim]:
     for panel, title in FIG2_TITLES.items():
-        for version in ("raw", *CONDITIONS):
+        for version in _FIG2_CONDITIONS:
             yield Claim(
                 id=f"fig2-count-{panel}-{version.replace(' ', '-')}", figure="fig2", section="blog",
                 text=f"About 600 of 10,000 test images (.06) are misaligned at r = 12: {title}", version=version,
@@ -106,7 +153,7 @@ def _fig2_claims() -> Iterator[Claim]:
         )  # fmt: skip
 
 
-CLAIMS: tuple[Claim, ...] = (*_fig1_claims(), *_fig2_claims(), *_fig4_claims())
+CLAIMS: tuple[Claim, ...] = (*_fig1_claims(), *_fig2_claims(), *_fig4_claims(), *_adversarial_claims())
 
 
 def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None) -> pd.DataFrame:

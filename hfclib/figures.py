@@ -42,10 +42,10 @@ def _preset(preset: str) -> Recipe:
 
 
 def fig4(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """The panels of Fig. 4 by heuristic: vanilla, dropout, mixup, batchnorm.
+    """The panels of Fig. 4 by heuristic: vanilla, dropout, mixup, batchnorm, adversarial.
 
     Source: paper, section 5.2 and Fig. 5; the "authors" preset follows the code (dropout on the last feature map,
-    mix-up from Beta(1, 1)).
+    mix-up from Beta(1, 1)). How adversarial training attacks is said in `fig3`.
     """
     base = _preset(preset)
     by_code = preset == "authors"
@@ -55,7 +55,8 @@ def fig4(preset: Preset = "laptop") -> dict[str, Recipe]:
         "mixup": {"mixup_alpha": 1.0 if by_code else 0.5},
         "batchnorm": {"norm": "batch"},
     }
-    return {panel: replace(base, name=f"{base.name}-{panel}", **change) for panel, change in changes.items()}
+    panels = {panel: replace(base, name=f"{base.name}-{panel}", **change) for panel, change in changes.items()}
+    return panels | {"adversarial": _adversarial(preset)["adversarial"]}
 
 
 def fig1(preset: Preset = "laptop") -> dict[str, Recipe]:

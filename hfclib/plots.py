@@ -47,8 +47,9 @@ def fig4(rows: pd.DataFrame) -> Figure:
             ax.set(title=TITLES[panel], ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for ax in axes[len(panels) :]:
-            ax.remove()
+        for empty in axes[len(panels) :]:
+            empty.remove()
+            axes[axes.index(empty) - across].tick_params(labelbottom=True)
         figure.supxlabel("Epoch")
         figure.supylabel("Accuracy (share of images)")
         figure.legend(handles=_fig4_handles(rows, colours), loc="outside right upper", frameon=False)
@@ -88,7 +89,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(8.2, 3.4), layout="constrained")
         for ax, (version, condition) in zip(figure.subplots(1, 2, sharey=True), CONDITIONS.items(), strict=True):
             rows = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
-            for panel, colour, marker in zip(panels, colours, "osD^", strict=False):
+            for panel, colour, marker in zip(panels, colours, "osD^v", strict=False):
                 over_seeds = rows[rows["panel"] == panel].groupby("radius")["accuracy"].agg(["mean", "std"]).fillna(0)
                 ax.errorbar(over_seeds.index, over_seeds["mean"], over_seeds["std"], color=colour, marker=marker,
                             ms=6, capsize=3, label=TITLES[panel])  # fmt: skip

@@ -18,6 +18,7 @@ _FIG4 = {
     "dropout": (0.90, 0.83, 0.22, 0.55, 0.78, 0.82, 0.21, 0.22, 0.19, 0.13),
     "mixup": (0.76, 0.85, 0.26, 0.57, 0.80, 0.84, 0.48, 0.34, 0.15, 0.12),
     "batchnorm": (0.96, 0.85, 0.38, 0.70, 0.81, 0.84, 0.65, 0.54, 0.39, 0.18),
+    "adversarial": (0.69, 0.69, 0.55, 0.67, 0.69, 0.69, 0.17, 0.10, 0.10, 0.10),
 }
 
 
@@ -25,7 +26,7 @@ def fig4(panel: str, measure: str) -> Published | None:
     """The published end-of-training accuracy of a panel of Fig. 4 (the paper's Fig. 5).
 
     Args:
-        panel: "vanilla", "dropout", "mixup" or "batchnorm".
+        panel: "vanilla", "dropout", "mixup", "batchnorm" or "adversarial".
         measure: "train", "test", or a band and radius such as "L4" or "H12".
     Returns:
         The value and its source, or None where none was published.

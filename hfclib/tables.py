@@ -13,13 +13,17 @@ from hfclib.feeds import FEEDS, Feed
 from hfclib.runs import Run
 
 CONFIDENCE = 0.95
-TITLES = {"vanilla": "Vanilla", "dropout": "Dropout", "mixup": "Mix-up", "batchnorm": "BatchNorm"}
+TITLES = {"vanilla": "Vanilla", "dropout": "Dropout", "mixup": "Mix-up", "batchnorm": "BatchNorm",
+          "adversarial": "Adversarial training"}  # fmt: skip
 
 FIG2_TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
 
 Version = Literal["as published", "controlled"]
+# The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
+TableFeed = Feed | Literal["authors"]
 # What a version feeds and how its BatchNorm normalises: the authors' code, and the same for every panel.
-CONDITIONS: dict[Version, tuple[Feed, BnStats]] = {"as published": ("max", "batch"), "controlled": ("mean", "running")}
+CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {"as published": ("authors", "batch"),
+                                                        "controlled": ("mean", "running")}  # fmt: skip
 
 
 def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataFrame:
@@ -52,17 +56,19 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
     return pd.concat(parts, ignore_index=True)
 
 
-def select(table: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats: BnStats) -> pd.DataFrame:
+def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
     """The rows of a table from `gather` under one condition, at these radii, with a column `measure`.
 
     Runs record every radius raw with running statistics, and the other conditions at r = 4, 8, 12, 16 only: at any
     other radius the raw, running rows are returned, and their own feed and bn_stats columns say so. Whole images are
-    fed raw under every condition; their rows under attack are not among those returned.
+    fed raw under every condition; their rows under attack are not among those returned. Feed "authors" is "max", but
+    "raw" for adversarial training, as in the authors' code.
 
     Returns:
         Rows whose measure is "train", "test", or a band and radius such as "L4" or "H12".
     """
-    exact = (table["feed"] == feed) & (table["bn_stats"] == bn_stats) & table["radius"].isin(PAPER_RADII)
+    fed = np.where(table["panel"] == "adversarial", "raw", "max") if feed == "authors" else feed
+    exact = (table["feed"] == fed) & (table["bn_stats"] == bn_stats) & table["radius"].isin(PAPER_RADII)
     other = (table["feed"] == "raw") & (table["bn_stats"] == "running") & ~table["radius"].isin(PAPER_RADII)
     bands = (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
     whole = (table["band"] == "x") & (table["feed"] == "raw") & (table["bn_stats"] == bn_stats)
@@ -76,7 +82,7 @@ def measures(radii: Sequence[int]) -> list[str]:
     return ["train", "test", *(f"L{r}" for r in radii), *(f"H{r}" for r in radii)]
 
 
-def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: Feed, bn_stats: BnStats) -> pd.DataFrame:
+def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
     """Our end-of-training accuracies beside the paper's: for each panel, our mean ± sd over seeds, and the paper's.
 
     Returns:
@@ -118,11 +124,16 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def difference(final: pd.DataFrame, panel: str, measure: str, feed: Feed, bn_stats: BnStats) -> pd.Series:
-    """Accuracy of a panel minus vanilla's at one measure ("L4", "H12", "test"...), seed by seed, in [-1, 1]."""
+def by_seed(final: pd.DataFrame, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
+    """Accuracies at one measure ("L4", "H12", "test"...), in [0, 1]: a row a seed, a column a panel."""
     radii = [int(measure[1:])] if measure[1:].isdigit() else []
     rows = select(final, radii, feed, bn_stats)
-    wide = rows[rows["measure"] == measure].pivot_table(index="seed", columns="panel", values="accuracy")
+    return rows[rows["measure"] == measure].pivot_table(index="seed", columns="panel", values="accuracy")
+
+
+def difference(final: pd.DataFrame, panel: str, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.Series:
+    """Accuracy of a panel minus vanilla's at one measure, seed by seed, in [-1, 1]; arguments as in `by_seed`."""
+    wide = by_seed(final, measure, feed, bn_stats)
     return wide.reindex(columns=[panel, "vanilla"]).diff(-1, axis="columns")[panel].dropna()
 
 

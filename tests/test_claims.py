@@ -51,7 +51,7 @@ def test_ids_are_unique_and_say_their_version():
     ids = [claim.id for claim in claims.CLAIMS]
     assert len(set(ids)) == len(ids)
     by_figure = pd.Series([claim.figure for claim in claims.CLAIMS]).value_counts().to_dict()
-    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig4": 12}
+    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig4": 12 + 2 + 2 * 3}
     for claim in claims.CLAIMS:
         assert claim.id.startswith(claim.figure)
         if claim.figure == "fig4" or "count" in claim.id:
@@ -124,6 +124,37 @@ def final(per_seed: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def on_whole_images(per_seed: dict[str, tuple[list[float], list[float]]]) -> pd.DataFrame:
+    """Rows of whole images: the accuracies of each panel on training and on test images, by seed."""
+    rows = [
+        {"panel": panel, "seed": seed, "split": split, "band": "x", "radius": -1, "feed": "raw", "bn_stats": bn_stats,
+         "images": 10_000, "accuracy": value}
+        for panel, both in per_seed.items() for split, values in zip(("train", "test"), both, strict=True)
+        for seed, value in enumerate(values) for bn_stats in ("running", "batch")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_verdicts_on_adversarial_training():
+    bands = final({"vanilla": [0.2, 0.21], "adversarial": [0.13, 0.14]})
+    bands.loc[(bands["panel"] == "adversarial") & (bands["feed"] == "raw"), "accuracy"] = [0.4] * 8 + [0.41] * 8
+    whole = on_whole_images({"vanilla": ([0.9, 0.91], [0.8, 0.81]), "adversarial": ([0.7, 0.71], [0.69, 0.7])})
+    board = claims.scoreboard({"fig4": pd.concat([bands, whole])}).filter(like="adversarial", axis="index")
+    assert board["verdict"].to_dict() == {
+        "fig4-adversarial-test-whole-images": "reproduced",
+        "fig4-adversarial-gap-whole-images": "reproduced",
+        "fig4-adversarial-H4-as-published": "reproduced",  # fed raw, as the authors' adversarial runs were
+        "fig4-adversarial-H12-as-published": "contradicted",
+        "fig4-adversarial-H16-as-published": "contradicted",
+        "fig4-adversarial-H4-controlled": "inconclusive",  # .035, interval over two seeds
+        "fig4-adversarial-H12-controlled": "inconclusive",
+        "fig4-adversarial-H16-controlled": "inconclusive",
+    }
+    assert board.loc["fig4-adversarial-test-whole-images", "ours"].startswith(".110")
+    assert board.loc["fig4-adversarial-gap-whole-images", "ours"].startswith(".090")
+    assert board.loc["fig4-adversarial-H4-controlled", "ours"].startswith(".035")
+
+
 def test_verdicts_follow_the_numbers():
     table = final({"vanilla": [0.1, 0.12, 0.11], "batchnorm": [0.6, 0.63, 0.61], "mixup": [0.05, 0.08, 0.06],
                    "dropout": [0.1, 0.13, 0.11]})  # fmt: skip
@@ -132,15 +163,17 @@ def test_verdicts_follow_the_numbers():
     assert set(verdicts[verdicts.index.str.contains("batchnorm")]) == {"reproduced"}
     assert set(verdicts[verdicts.index.str.contains("mixup")]) == {"contradicted"}
     assert set(verdicts[verdicts.index.str.contains("dropout")]) == {"reproduced"}
-    assert set(board["interval"]) == {"3 seeds"}
+    attacked = board.index.str.contains("adversarial")
+    assert set(board.loc[~attacked, "interval"]) == {"3 seeds"}
+    assert set(board.loc[attacked, "verdict"]) == {"run missing"}
     mean, low, high = tables.interval([0.5, 0.51, 0.5])
     assert board.loc["fig4-batchnorm-H4-controlled", "ours"] == tables.with_interval(mean, low, high)
 
 
 def test_a_single_seed_is_inconclusive():
     board = claims.scoreboard({"fig4": final({"vanilla": [0.1], "batchnorm": [0.6], "mixup": [0.1], "dropout": [0.1]})})
-    assert set(board["verdict"]) == {"inconclusive"}
-    assert board["interval"].str.startswith("1 seed").all()
+    assert set(board["verdict"][~board.index.str.contains("adversarial")]) == {"inconclusive"}
+    assert set(board["interval"]) == {"1 seed", "none"}
     assert board.loc["fig4-batchnorm-H8-controlled", "ours"] == ".500"
 
 
@@ -163,7 +196,7 @@ def test_a_claim_without_its_runs_says_so():
     assert set(missing["ours"]) == {"not measured"}
     assert set(missing["interval"]) == {"none"}
     assert "run missing" not in set(board[board.index.str.contains("mixup")]["verdict"])
-    with pytest.raises(ValueError, match="no seed has runs of both batchnorm and vanilla"):
+    with pytest.raises(ValueError, match="no seed has all the runs of the claim"):
         claims.CLAIMS[[claim.id for claim in claims.CLAIMS].index("fig4-batchnorm-H4-controlled")].statistic(
             final({"vanilla": [0.1]})
         )
@@ -315,7 +348,10 @@ def test_the_papers_difference_comes_from_its_values():
     assert papers["fig4-batchnorm-H4-as-published"] == papers["fig4-batchnorm-H4-controlled"] == ".55"  # .65 - .10
     assert papers["fig4-mixup-H8-controlled"] == ".24"  # .34 - .10
     assert published.fig4("vanilla", "L7") is None
-    assert published.fig4("adversarial", "L4") is None
+    assert published.fig4("adversarial", "L4").value == 0.55
+    assert papers["fig4-adversarial-test-whole-images"] == ".15"  # .84 - .69
+    assert papers["fig4-adversarial-gap-whole-images"] == ".08"  # (.92 - .84) - (.69 - .69)
+    assert papers["fig4-adversarial-H4-controlled"] == ".07"  # .17 - .10
 
 
 def test_table_1_as_it_was_published():

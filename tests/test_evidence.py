@@ -18,8 +18,9 @@ def shelf(monkeypatch, answers, true_classes, tmp_path):
         if (recipe.name, seed) not in there:
             return None
         own = (recipe.train_band, recipe.train_radius or -1)
-        keys = [("train", *own, "range"), ("test", *own, "range"), ("test", "x", -1, "raw")]
-        keys += [("test", "hfc", radius, feed) for radius in (4, 8) for feed in ("max", "mean")]
+        fed = "raw" if recipe.train_band == "x" else "range"
+        keys = {("train", *own, fed), ("test", *own, fed), ("test", "x", -1, "raw")}
+        keys |= {("test", "hfc", radius, feed) for radius in (4, 8, 12, 16) for feed in ("raw", "max", "mean")}
         final = pd.DataFrame([(*key, stats, 100, 0.5) for key in keys for stats in ("running", "batch")],
                              columns=CURVE_COLUMNS)  # fmt: skip
         return Run(recipe, seed, final, final, {}, tmp_path)
@@ -40,7 +41,7 @@ def test_a_figure_whose_networks_are_all_missing_is_left_out(shelf):
               if recipe.norm == "none"}  # fmt: skip
     found = evidence.published()
     assert set(found) == {"fig2", "fig4"}
-    assert set(found["fig4"]["panel"]) == {"vanilla", "dropout", "mixup"}
+    assert set(found["fig4"]["panel"]) == {"vanilla", "dropout", "mixup", "adversarial"}
     assert set(found["fig4"]["seed"]) == {0, 1, 2}
 
 

@@ -11,7 +11,7 @@ from hfclib.figures import FIGURES, PRESETS, defense, fig1, fig1_scale, fig2, fi
 from hfclib.models import count_parameters
 from hfclib.recipes import RADII, Recipe
 
-PANELS = ["vanilla", "dropout", "mixup", "batchnorm"]
+PANELS = ["vanilla", "dropout", "mixup", "batchnorm", "adversarial"]
 
 # A value other than the default for every field: a new field must be added here.
 OTHER = {
@@ -182,7 +182,8 @@ def test_panels(preset):
     panels = fig4(preset)
     assert list(panels) == PANELS
     assert [recipe.name for recipe in panels.values()] == [f"{preset}-{panel}" for panel in PANELS]
-    assert len({recipe.hash for recipe in panels.values()}) == 4
+    assert len({recipe.hash for recipe in panels.values()}) == 5
+    assert panels["adversarial"] == defense(preset)["adversarial"]
     vanilla = panels["vanilla"]
     assert (vanilla.norm, vanilla.dropout, vanilla.mixup_alpha) == ("none", 0, 0)
     by_code = preset == "authors"

@@ -56,6 +56,17 @@ def test_an_lfc_with_the_mean_colour_is_the_raw_lfc(runs):
     assert list(raw["accuracy"]) == list(mean["accuracy"])
 
 
+def test_the_authors_feed_is_raw_for_adversarial_training_and_divided_by_the_maximum_else(tmp_path):
+    ones = {panel: [run(panel, 0, tmp_path)] for panel in ("vanilla", "adversarial")}
+    final = tables.gather(ones, "final")
+    rows = tables.select(final, [8], *tables.CONDITIONS["as published"]).query("band != 'x'")
+    assert {panel: set(some["feed"]) for panel, some in rows.groupby("panel")} == {
+        "vanilla": {"max"}, "adversarial": {"raw"}
+    }  # fmt: skip
+    only = tables.select(tables.gather({"adversarial": ones["adversarial"]}, "final"), [8], "authors", "batch")
+    assert set(only["feed"]) == {"raw"}
+
+
 def test_other_radii_say_under_which_condition_they_are_recorded(runs):
     rows = tables.select(tables.gather(runs, "final"), [7], "max", "batch")
     assert set(rows.query("radius == 7")["feed"]) == {"raw"}
