@@ -9,8 +9,12 @@ from hfclib.recipes import Recipe
 
 PUBLISHED_SEEDS = (0, 1, 2)  # with which every panel at "laptop" is published in data/runs
 
-# Panels that a figure goes without, saying so, where their runs are not stored: each stands for itself.
-OPTIONAL = ("fullwidth", "lfc4", "lfc8", "lfc12", "lfc16", "hfc4", "hfc8", "hfc12", "hfc16", "hfc4max", "hfc12max")
+# Panels that a figure shows with those seeds that are stored, and goes without where none is, saying so: each stands
+# for itself.
+OPTIONAL = (
+    "fullwidth", "lfc4", "lfc8", "lfc12", "lfc16", "hfc4", "hfc8", "hfc12", "hfc16", "hfc4max", "hfc12max",
+    "adversarial", "adversarial_batchnorm", "vanilla5", "adversarial5", "penalised",
+)  # fmt: skip
 
 PENALTY = 10.0  # weight of the penalty on rough kernels
 

@@ -92,24 +92,28 @@ def each(
 
 
 def stored(recipes: Mapping[str, Recipe], seeds: Sequence[int]) -> Runs:
-    """The runs of a figure that are stored; panels of which any seed is missing are left out.
+    """The runs of a figure that are stored.
 
+    Returns:
+        A panel of `figures.OPTIONAL` has the seeds that are stored, and is left out where none is. Any other has all
+        seeds, or is left out.
     Raises:
         RunError: a stored run is damaged.
     """
-    found = {panel: [runs.find(recipe, seed) for seed in seeds] for panel, recipe in recipes.items()}
-    return Runs({panel: ones for panel, ones in found.items() if all(ones)})
+    found = {panel: [run for seed in seeds if (run := runs.find(recipe, seed))] for panel, recipe in recipes.items()}
+    least = {panel: 1 if panel in OPTIONAL else len(seeds) for panel in recipes}
+    return Runs({panel: ones for panel, ones in found.items() if len(ones) >= least[panel]})
 
 
 def obtain(recipes: Mapping[str, Recipe], seeds: Sequence[int], *, retrain: bool = False) -> Runs:
-    """The runs of a figure, all loaded or trained; arguments and errors as in `each`.
+    """The runs of a figure, loaded or trained; arguments and errors as in `each`.
 
-    Panels of `figures.OPTIONAL` are left out where they are not stored and `retrain` is off.
+    While `retrain` is off, panels of `figures.OPTIONAL` are never trained: they are there as in `stored`.
     """
     optional = {} if retrain else {panel: recipe for panel, recipe in recipes.items() if panel in OPTIONAL}
-    absent = optional.keys() - stored(optional, seeds).keys()
-    wanted = {panel: recipe for panel, recipe in recipes.items() if panel not in absent}
-    found = Runs({panel: [] for panel in wanted})
+    there = stored(optional, seeds)
+    wanted = {panel: recipe for panel, recipe in recipes.items() if panel not in optional}
+    found = Runs({panel: there.get(panel, []) for panel in recipes if panel in wanted or panel in there})
     for panel, run, _ in each(wanted, seeds, retrain=retrain):
         found[panel].append(run)
     return found

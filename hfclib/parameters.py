@@ -88,6 +88,15 @@ def _numbers(low: float, high: float, limit: int, meaning: str) -> Callable[[str
     return check
 
 
+def _number(low: float, high: float, meaning: str) -> Callable[[str, object], float]:
+    def check(name: str, value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise _fail(name, value, f"{meaning}, from {low:g} to {high:g}")
+        return float(value)
+
+    return check
+
+
 def _one_of(allowed: tuple[str, ...]) -> Callable[[str, object], str]:
     def check(name: str, value: object) -> str:
         if not isinstance(value, str) or value not in allowed:
@@ -119,6 +128,12 @@ NOTEBOOKS: dict[str, dict[str, Parameter]] = {
         "indices": Parameter(PAPER_INDICES, _wholes(range(TEST_IMAGES), 12, "the number of a test image")),
         "feed": Parameter("raw", _one_of(FEEDS)),
         "bn_stats": Parameter("running", _one_of(BN_STATS)),
+        "retrain": _RETRAIN,
+    },
+    "fig3": {
+        "rho": Parameter(1.0, _number(0, 10, "a weight of the neighbours")),
+        "preset": _PRESET,
+        "seeds": Parameter(PUBLISHED_SEEDS, _SEEDS),
         "retrain": _RETRAIN,
     },
     "fig4": {
@@ -201,10 +216,9 @@ def check(notebook: str, namespace: Mapping[str, object]) -> SimpleNamespace:
 
 
 def _not_stored(figure: str, preset: str, seeds: tuple[int, ...]) -> list[str]:
-    """Runs that the figure can't do without; where no panel has all its seeds, every run that is missing."""
-    missing = {}
-    for panel, recipe in figures.recipes(figure, preset).items():
-        names = [recipe.run_name(seed) for seed in seeds]
-        missing[panel] = [name for name in names if not any((folder / name).is_dir() for folder in runs.folders())]
-    nothing = all(missing.values())
-    return [name for panel, names in missing.items() if nothing or panel not in figures.OPTIONAL for name in names]
+    """Runs that the figure can't do without, and every run of a seed that no panel has."""
+    jobs = [(panel, seed, recipe.run_name(seed)) for panel, recipe in figures.recipes(figure, preset).items()
+            for seed in seeds]  # fmt: skip
+    missing = [job for job in jobs if not any((folder / job[2]).is_dir() for folder in runs.folders())]
+    known = {seed for _, seed, _ in set(jobs) - set(missing)}
+    return [name for panel, seed, name in missing if panel not in figures.OPTIONAL or seed not in known]

@@ -76,14 +76,22 @@ def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFra
 
 
 def missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdown:
-    """Which networks of a figure are not shown because their runs are not stored; nothing where all are.
+    """Which networks of a figure are not shown because their runs are not stored, and which with fewer seeds.
 
     Args:
         wanted: the figure's recipes, by panel.
-        found: what is shown, by panel.
+        found: what is shown, by panel; a list of runs counts by its seeds.
+    Returns:
+        Nothing where all are there.
     """
     names = [recipe.name for panel, recipe in wanted.items() if panel not in found]
     text = f"Not shown, since not trained and published yet: {', '.join(names)}." if names else ""
+    seeds = {panel: {run.seed for run in ones} for panel, ones in found.items() if isinstance(ones, list)}
+    every = set().union(*seeds.values())
+    fewer = [f"{wanted[panel].name} ({', '.join(map(str, sorted(own)))})" for panel, own in seeds.items()
+             if own != every]  # fmt: skip
+    if fewer:
+        text += f"{' ' * bool(text)}Shown with these seeds only, for the same reason: {', '.join(fewer)}."
     return Markdown(text)
 
 

@@ -166,10 +166,17 @@ def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
     Raises:
         TypeError, ValueError: a bad radius or another shape.
     """
-    energy = torch.fft.fft2(_padded(weight)).abs().square()
-    high = ~torch.fft.ifftshift(mask(SIZE, SIZE, radius)).to(energy.device)
-    total = energy.sum(dim=(-2, -1))
-    return (energy * high).sum(dim=(-2, -1)) / torch.where(total > 0, total, torch.ones_like(total))
+    height, width = _check_weight(weight).shape[-2:]
+    high = ~torch.fft.ifftshift(mask(SIZE, SIZE, radius))
+    # The energy in a set of bins is a quadratic form of the weights. Its matrix takes the spectra of single weights
+    # only, where those of all kernels would take gigabytes.
+    single = torch.eye(height * width, dtype=torch.float64).view(1, -1, height, width)
+    spectra = torch.fft.fft2(_padded(single))[0][:, high]
+    form = (spectra @ spectra.mH).real / SIZE**2
+    values = weight.detach().cpu().flatten(2).double()
+    total = values.square().sum(dim=2)
+    energy = (values @ form * values).sum(dim=2)
+    return (energy / torch.where(total > 0, total, torch.ones_like(total))).clamp(0, 1).to(weight)
 
 
 def frequency_response(weight: Tensor) -> Tensor:

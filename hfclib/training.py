@@ -132,6 +132,13 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
     return team.mean(right / seen, team.world).item()
 
 
+def initial(recipe: Recipe, seed: int) -> nn.Module:
+    """The network that a training of `recipe` with `seed` starts from, on the CPU."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return recipe.build()
+
+
 def fit(
     recipe: Recipe,
     *,
@@ -161,10 +168,7 @@ def fit(
     """
     images, labels = training_set(recipe, progress=progress)
     test_images, test_labels = embedded("test")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = recipe.build()
-    model = team.prepare(model.to(device, memory_format=torch.channels_last))
+    model = team.prepare(initial(recipe, seed).to(device, memory_format=torch.channels_last))
     source = images if recipe.train_band == "x" else _band(images, recipe).half()
     batches = Batches(source, labels, batch_size=recipe.batch_size, augment=recipe.augment, rescale=recipe.rescale,
                       device=device)  # fmt: skip

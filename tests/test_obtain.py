@@ -63,13 +63,23 @@ def test_a_panel_that_takes_hours_is_left_out_where_it_is_not_stored(shelf, trai
     assert capsys.readouterr().out == ""
 
 
-def test_and_is_there_where_it_is_stored_for_every_seed(shelf, trained):
+def test_and_is_there_with_the_seeds_that_are_stored(shelf, trained):
     shelf |= {(recipe.name, seed) for recipe in FIG2.values() for seed in (0, 1)}
     assert {panel: len(ones) for panel, ones in obtain(FIG2, [0, 1]).items()} == dict.fromkeys(FIG2, 2)
-    shelf.remove(("smoke-fullwidth", 1))
-    assert list(obtain(FIG2, [0, 1])) == ["vanilla", "batchnorm"]
-    assert list(obtain(FIG2, [0])) == ["vanilla", "batchnorm", "fullwidth"]
+    shelf.remove(("smoke-fullwidth", 0))
+    found = obtain(FIG2, [0, 1])
+    assert list(found) == ["vanilla", "batchnorm", "fullwidth"]
+    assert found["fullwidth"] == ["stored smoke-fullwidth 1"]
+    assert len(found["vanilla"]) == len(found["batchnorm"]) == 2
+    assert list(obtain(FIG2, [0])) == ["vanilla", "batchnorm"]
     assert trained == []
+
+
+def test_panels_keep_their_order_whichever_are_optional(shelf, trained):
+    recipes = {panel: FIG2[panel] for panel in ("fullwidth", "vanilla")}
+    shelf.add(("smoke-fullwidth", 0))
+    assert obtain(recipes, [0]) == {"fullwidth": ["stored smoke-fullwidth 0"], "vanilla": ["run smoke-vanilla 0"]}
+    assert trained == [("smoke-vanilla", 0)]
 
 
 def test_other_panels_are_trained_where_they_are_not_stored(shelf, trained):
@@ -100,6 +110,9 @@ def test_what_is_stored_is_had_without_any_training(shelf, trained):
     assert stored(FIG2, [0, 1]) == {"vanilla": ["stored smoke-vanilla 0", "stored smoke-vanilla 1"]}
     assert stored(FIG2, [0]).all() == ["stored smoke-vanilla 0", "stored smoke-batchnorm 0"]
     assert stored(FIG2, [7]) == {}
+    shelf.add(("smoke-fullwidth", 1))  # one that a figure can do without, and so can show with any of its seeds
+    assert stored(FIG2, [0, 1])["fullwidth"] == ["stored smoke-fullwidth 1"]
+    assert list(stored(FIG2, [0])) == ["vanilla", "batchnorm"]
     assert trained == []
 
 

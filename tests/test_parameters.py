@@ -28,8 +28,8 @@ def kind(parameter):
         return "switch"
     if isinstance(default, str):
         return "choice"
-    if isinstance(default, int):
-        return "whole"
+    if isinstance(default, int | float):
+        return "whole" if isinstance(default, int) else "number"
     return "numbers" if isinstance(default[0], float) else "wholes"
 
 
@@ -40,6 +40,8 @@ BAD = {
                ["raw"], ("laptop",), {"a": "raw"}, {"raw"}, b"raw"],
     "whole": [-1, 10**9, -(10**9), 8.0, 7.5, NAN, INF, -INF, "", "abc", "8", "1e1", "1,2", True, False, None, [], [8],
               [1, 2], (8,), {}, {8}, 8j, b"8", range(8), np.int64(8), date(2020, 1, 1)],
+    "number": [-0.1, 10**9, -(10**9), 1e300, NAN, INF, -INF, "", "abc", "1", "1.0", "1,0", True, False, None, [], [1.0],
+               [1, 2], (1.0,), {}, {1.0}, 1j, b"1", range(1), np.array(1.0), np.float32(1), date(2020, 1, 1)],
     "wholes": [-1, 10**9, -(10**9), 8.0, 7.5, NAN, INF, -INF, "", "abc", "8", "[4, 8]", "4,8", True, None, [], (), {},
                {"a": 4}, [4, 4], [4, "x"], ["4", "8"], [4, -1], [4, 8.0], [4, True], [4, NAN], [4, None], [[4]], [[]],
                list(range(1, 1000)), {4, 8}, range(4), np.arange(4), np.int64(8), 8j, b"8"],
@@ -50,13 +52,13 @@ BAD = {
 }  # fmt: skip
 # ... and wrong only for those of a name: the smallest and largest that are allowed, and how many may be listed.
 LIMITS = {"radius": (1, 22, 6), "seed": (0, 9_999, 1), "seeds": (0, 9_999, 100), "indices": (0, 9_999, 12),
-          "eps": (0, 1, 8)}  # fmt: skip
+          "eps": (0, 1, 8), "rho": (0, 10, 1)}  # fmt: skip
 
 
 def beyond(name):
     """Just beyond the limits of a parameter, alone and in a list, and one too many."""
     low, high, most = LIMITS[name]
-    step = (high - low) / 1000 if name == "eps" else 1
+    step = (high - low) / 1000 if name in ("eps", "rho") else 1
     many = [low + number * step for number in range(most + 1)]
     return [low - step, high + step, [high, high + step], [low, low - step], many]
 
@@ -122,7 +124,7 @@ def test_at_least_sixty_wrong_inputs_are_tried_on_each_notebook(notebook):
 
 def test_every_parameter_that_has_limits_is_tried_beyond_them():
     numbers = {name for known in NOTEBOOKS.values() for name, parameter in known.items()
-               if kind(parameter) in ("whole", "wholes", "numbers")}  # fmt: skip
+               if kind(parameter) in ("whole", "number", "wholes", "numbers")}  # fmt: skip
     assert numbers == set(LIMITS)
 
 
@@ -131,7 +133,7 @@ def test_the_limits_themselves_are_allowed(notebook):
     for name, parameter in NOTEBOOKS[notebook].items():
         if name in LIMITS:
             low, high, most = LIMITS[name]
-            step = (high - low) / 1000 if name == "eps" else 1
+            step = (high - low) / 1000 if name in ("eps", "rho") else 1
             many = [low + number * step for number in range(most)]
             as_list = isinstance(parameter.default, tuple)
             for value in [low, high, *([[low, high], tuple(many), many] if as_list else [])]:
@@ -150,6 +152,7 @@ def test_what_is_allowed_is_named(notebook):
                "radius": "a whole number of DFT bins, from 1 to 22", "seed": "a whole number, from 0 to 9999",
                "seeds": "a whole number, from 0 to 9999, or a list of up to 100 different ones",
                "indices": "the number of a test image, from 0 to 9999, or a list of up to 12 different ones",
+               "rho": "a weight of the neighbours, from 0 to 10",
                "eps": "a distance in pixels of [0, 1], from 0 to 1, or a list of up to 8 different ones"}  # fmt: skip
     for name in NOTEBOOKS[notebook]:
         with pytest.raises(ValueError, match=re.escape(f"expected {choices[name]}")):
@@ -222,15 +225,27 @@ def test_a_panel_that_takes_hours_may_be_missing(notebook, own_home):
     assert check(notebook, {"seed": 7}).seed == 7
 
 
-def test_table_1_does_with_the_networks_that_are_there_for_every_seed(own_home):
+def test_table_1_does_with_the_networks_that_are_there_for_any_seed(own_home):
     recipes = figures.fig1("smoke")
-    others = [(panel, 5) for panel in recipes if panel != "hfc12"]
-    store(own_home / "runs", "fig1", "smoke", [3, 5], without=[*others, ("hfc12", 5)])
+    store(own_home / "runs", "fig1", "smoke", [3, 5], without=[(panel, 5) for panel in recipes])
     missing = ", ".join(recipe.run_name(5) for recipe in recipes.values())
     with pytest.raises(ValueError, match=rf"not stored at preset smoke: {re.escape(missing)}$"):
-        check("fig1", {"preset": "smoke", "seeds": [3, 5]})  # no network has both
+        check("fig1", {"preset": "smoke", "seeds": [3, 5]})  # no network has the second
     (own_home / "runs" / recipes["hfc12"].run_name(5)).mkdir()
     assert check("fig1", {"preset": "smoke", "seeds": [3, 5]}).seeds == (3, 5)
+
+
+@pytest.mark.parametrize("adversarial", [(), (3,), (3, 5)])
+def test_kernels_of_robust_networks_may_be_missing_but_not_those_of_natural_ones(own_home, adversarial):
+    recipes = figures.fig3("smoke")
+    without = [(panel, seed) for panel in recipes for seed in (3, 5)
+               if panel not in ("vanilla", "batchnorm") and seed not in adversarial]  # fmt: skip
+    store(own_home / "runs", "fig3", "smoke", [3, 5], without=without)
+    asked = {"preset": "smoke", "seeds": [3, 5]}
+    assert check("fig3", asked).seeds == (3, 5)
+    (own_home / "runs" / recipes["batchnorm"].run_name(5)).rmdir()
+    with pytest.raises(ValueError, match=rf"not stored at preset smoke: {recipes['batchnorm'].run_name(5)}$"):
+        check("fig3", asked)
 
 
 def test_published_runs_count_too(monkeypatch, own_home, tmp_path):
@@ -262,7 +277,8 @@ def test_the_defaults_are_those_of_the_parameters_cell(notebook):
     assert list(defaults) == list(NOTEBOOKS[notebook])
     for name, parameter in NOTEBOOKS[notebook].items():
         assert parameter.check(name, defaults[name]) == parameter.default
-        kinds = {"switch": "bool", "choice": "str", "whole": "int", "wholes": "list", "numbers": "list"}
+        kinds = {"switch": "bool", "choice": "str", "whole": "int", "number": "float", "wholes": "list",
+                 "numbers": "list"}  # fmt: skip
         assert cell[name]["inferred_type_name"] == kinds[kind(parameter)]
 
 

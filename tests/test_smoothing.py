@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -212,6 +214,25 @@ def test_share_and_response_equal_their_definition(weight):
         high = np.hypot(down, across) >= radius
         expected = (spectra**2 * high).sum(axis=(2, 3)) / (spectra**2).sum(axis=(2, 3))
         np.testing.assert_allclose(high_frequency_share(weight, radius).numpy(), expected, rtol=1e-4)
+
+
+@given(st.integers(0, 2**31), st.floats(0, 30), st.integers(1, 7), st.integers(1, 7), st.sampled_from((1e-6, 1, 1e6)))
+def test_shares_are_shares_and_fall_with_the_radius(seed, radius, height, width, scale):
+    weight = scale * torch.randn(3, 2, height, width, generator=torch.Generator().manual_seed(seed))
+    share = high_frequency_share(weight, radius)
+    assert (share.shape, share.dtype) == ((3, 2), weight.dtype)
+    assert ((share >= 0) & (share <= 1)).all()
+    assert (high_frequency_share(weight, radius + 1) <= share + 1e-6).all()
+    torch.testing.assert_close(high_frequency_share(weight, 0), torch.ones(3, 2))
+
+
+def test_shares_of_a_wide_layer_take_no_spectrum_of_each_plane(monkeypatch):
+    """Those of a layer of 512 x 512 planes would take 2 GiB."""
+    transformed, transform = [], torch.fft.fft2
+    monkeypatch.setattr(torch.fft, "fft2", lambda values: transformed.append(values.numel()) or transform(values))
+    share = high_frequency_share(torch.randn(128, 64, 3, 3), 12)
+    assert share.mean().item() == pytest.approx(587 / 1024, abs=0.01)
+    assert transformed == [9 * 32 * 32]
 
 
 def test_shares_of_known_kernels():

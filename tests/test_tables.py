@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -163,6 +165,18 @@ def test_networks_that_are_not_shown_are_named():
     assert "smoke-batchnorm, smoke-fullwidth" in said
     assert "smoke-vanilla" not in said
     assert reports.missing(wanted, dict.fromkeys(wanted)).data == ""
+
+
+def test_networks_that_are_shown_with_fewer_seeds_are_named():
+    wanted = figures.fig3("smoke")
+    runs = {panel: [SimpleNamespace(seed=seed) for seed in (0, 2, 1)] for panel in wanted}
+    assert reports.missing(wanted, runs).data == ""
+    runs |= {"adversarial": runs["adversarial"][:2], "adversarial5": runs["adversarial5"][:1]}
+    del runs["vanilla5"]
+    said = reports.missing(wanted, runs).data
+    first, second = said.split(". ")
+    assert first == "Not shown, since not trained and published yet: smoke-vanilla5"
+    assert second.endswith("these seeds only, for the same reason: smoke-adversarial (0, 2), smoke-adversarial5 (0).")
 
 
 def test_the_story_names_what_is_left(runs):

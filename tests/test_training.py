@@ -18,6 +18,7 @@ from hfclib.training import (
     TrainingError,
     as_trained,
     fit,
+    initial,
     loss_on,
     make_optimizer,
     training_set,
@@ -66,6 +67,24 @@ def test_eight_images_are_learnt(no_bands, changes):
     accuracies = [row["accuracy"] for row in state.rows if (row["split"], row["bn_stats"]) == ("train", "running")]
     assert accuracies[0] < 1
     assert accuracies[-1] == 1
+
+
+@pytest.mark.parametrize("recipe", [RANDOM, replace(TINY, stem_kernel=5)])
+def test_initial_is_where_a_training_starts(no_bands, recipe):
+    start = []
+
+    def restore(model, *others):
+        start.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return Progress()
+
+    state = torch.get_rng_state()
+    for seed in (3, 4):
+        expected = initial(recipe, seed).state_dict()
+        model, _ = train(recipe, seed, restore=restore)
+        assert all(torch.equal(start[-1][name], tensor) for name, tensor in expected.items())
+        assert not torch.equal(model.conv1.weight, start[-1]["conv1.weight"])
+    assert not torch.equal(start[0]["conv1.weight"], start[1]["conv1.weight"])
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 # ---- mix-up
