@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from hfclib import published
+from hfclib import published, tables_kernels
 from hfclib.tables import CONDITIONS, FIG2_TITLES, by_seed, decimals, difference, interval, with_interval
 from hfclib.verdicts import MARGIN, Claim, Estimate, MissingRunError, share_of, verdict
 
@@ -153,7 +153,34 @@ def _fig2_claims() -> Iterator[Claim]:
         )  # fmt: skip
 
 
-CLAIMS: tuple[Claim, ...] = (*_fig1_claims(), *_fig2_claims(), *_fig4_claims(), *_adversarial_claims())
+# ---- Fig. 3: the first layer's kernels
+
+
+def _fig3_claims() -> Iterator[Claim]:
+    pairs = {"3 x 3": ("vanilla", "adversarial"), "3 x 3, BatchNorm": ("batchnorm", "adversarial_batchnorm"),
+             "5 x 5": ("vanilla5", "adversarial5")}  # fmt: skip
+    words = {
+        "roughness": "the first layer's kernels are smoother",
+        "share": f"a smaller share of the first layer's kernels' energy is at r = {tables_kernels.RADIUS} or more",
+    }
+    for measure, text in words.items():
+        shared = {"figure": "fig3", "relation": "exceeds"}
+        for version, (natural, attacked) in pairs.items():
+            yield Claim(
+                id=f"fig3-{measure}-{attacked}", **shared, section="section 6, Fig. 7", version=version,
+                text=f"After adversarial training {text} than after natural training",
+                statistic=partial(tables_kernels.contrast, signs={natural: 1, attacked: -1}, measure=measure),
+            )  # fmt: skip
+        yield Claim(
+            id=f"fig3-{measure}-clearer", **shared, section="appendix", version="5 x 5 less 3 x 3",
+            text=f"That {text} after adversarial training is clearer in kernels of 5 x 5 than of 3 x 3",
+            statistic=partial(tables_kernels.contrast, measure=measure,
+                              signs={"vanilla5": 1, "adversarial5": -1, "vanilla": -1, "adversarial": 1}),
+        )  # fmt: skip
+
+
+CLAIMS: tuple[Claim, ...] = (*_fig1_claims(), *_fig2_claims(), *_fig3_claims(), *_fig4_claims(),
+                             *_adversarial_claims())  # fmt: skip
 
 
 def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None) -> pd.DataFrame:
@@ -161,7 +188,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None)
 
     Args:
         evidence: by figure: the final accuracies from `tables.gather` for "fig1" and "fig4", the counts with a column
-            seed from `tables_misalignment.misaligned` for "fig2".
+            seed from `tables_misalignment.misaligned` for "fig2", the kernels from `tables_kernels.kernels` for "fig3".
         version: only claims tested under this condition.
     Returns:
         Index the claim's id; columns claim, version, section, paper, ours ("mean [low, high]"), interval (over what),
@@ -175,8 +202,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None)
             found = claim.statistic(evidence[claim.figure])
             ours = with_interval(found.mean, found.low, found.high)
             judged = verdict(claim.relation, found.low, found.high, claim.bound)
-            seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
-            over = seeds if found.over == "seeds" else f"images, {seeds}"
+            over = found.what
         except MissingRunError:
             ours, judged, over = "not measured", "run missing", "none"
         rows[claim.id] = (claim.text, claim.version, claim.section, claim.paper or "not published", ours, over, judged,

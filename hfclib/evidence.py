@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from hfclib import figures, predictions, tables, tables_misalignment
+from hfclib import figures, predictions, tables, tables_kernels, tables_misalignment
 from hfclib.data import embedded
 from hfclib.obtain import stored
 
@@ -19,8 +19,8 @@ def published() -> dict[str, pd.DataFrame]:
     """The tables that `claims.scoreboard` takes, from stored runs at "laptop"; nothing is trained.
 
     Returns:
-        By figure: "fig1" and "fig4" final accuracies, "fig2" counts of misaligned images. A figure without any stored
-        run is left out.
+        By figure: "fig1" and "fig4" final accuracies, "fig2" counts of misaligned images, "fig3" measured kernels. A
+        figure without any stored run is left out.
     """
     found = {}
     for figure, seeds in (("fig1", (0,)), ("fig4", figures.PUBLISHED_SEEDS)):
@@ -30,4 +30,6 @@ def published() -> dict[str, pd.DataFrame]:
     answers = {panel: [predictions.of(one) for one in ones] for panel, ones in stored(figures.fig2(), (0,)).items()}
     if answers:
         found["fig2"] = tables_misalignment.misaligned(answers, (0,), embedded("test")[1])
+    if kernels := stored(figures.fig3(), figures.PUBLISHED_SEEDS):
+        found["fig3"] = tables_kernels.kernels(kernels)
     return found

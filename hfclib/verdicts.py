@@ -13,9 +13,14 @@ no verdict. Where another figure has a single seed, the interval covers the draw
 scoreboard says "images, 1 seed"; with several seeds it is Student's t over seeds there too. Over images a difference of
 two networks is treated as one between separate sets of images. They share the set, and mostly agree, so that its
 interval is wider than it need be.
+
+Kernels are measured without any image. Figure 3 takes Student's t over seeds, too, and where there is a single seed
+Welch's t over the first layer's kernels, which the scoreboard calls "kernels, 1 seed": it says whether two networks
+differ by more than kernels of one network do among themselves, and nothing about another training. Networks that start
+from the same weights still count as separate samples, which makes the interval wider than it need be here as well.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +28,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hfclib.tables import interval
+from hfclib.tables import CONFIDENCE, interval
 
 # Two accuracies closer than this count as equal: somewhat more than the .03 to which the paper's figure can be read.
 MARGIN = 0.05
@@ -41,14 +46,20 @@ class Estimate:
     Attributes:
         mean, low, high: accuracies, shares, or their differences.
         seeds: how many runs of each network are behind it.
-        over: what the interval is over, "seeds" or "images".
+        over: what the interval is over: "seeds", or, of a single one, "images" or "kernels".
     """
 
     mean: float
     low: float
     high: float
     seeds: int
-    over: Literal["seeds", "images"] = "seeds"
+    over: Literal["seeds", "images", "kernels"] = "seeds"
+
+    @property
+    def what(self) -> str:
+        """What the interval is over, for a table: "3 seeds" or "images, 1 seed"."""
+        seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
+        return seeds if self.over == "seeds" else f"{self.over}, {seeds}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,23 @@ def over_images(shares: list[float], images: int) -> tuple[float, float, float]:
     below = np.hypot(one - first.low, second.high - other)
     above = np.hypot(first.high - one, other - second.low)
     return one - other, one - other - below, one - other + above
+
+
+def over_kernels(samples: Sequence[Sequence[float]], signs: Sequence[int]) -> tuple[float, float, float]:
+    """A signed sum of the means of independent samples: mean, low and high.
+
+    Welch's t: variances may differ, and the degrees of freedom are Welch and Satterthwaite's. A sample of one has no
+    variance, and the ends are infinite.
+    """
+    mean = float(sum(sign * np.mean(values) for sign, values in zip(signs, samples, strict=True)))
+    if min(map(len, samples)) < 2:
+        return mean, -np.inf, np.inf
+    parts = np.array([np.var(values, ddof=1) / len(values) for values in samples])
+    if not parts.any():
+        return mean, mean, mean
+    freedom = parts.sum() ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, samples, strict=True))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(parts.sum()))
+    return mean, mean - half, mean + half
 
 
 def share_of(table: pd.DataFrame, images: int) -> Estimate:

@@ -51,7 +51,7 @@ def test_ids_are_unique_and_say_their_version():
     ids = [claim.id for claim in claims.CLAIMS]
     assert len(set(ids)) == len(ids)
     by_figure = pd.Series([claim.figure for claim in claims.CLAIMS]).value_counts().to_dict()
-    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig4": 12 + 2 + 2 * 3}
+    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig3": 2 * (3 + 1), "fig4": 12 + 2 + 2 * 3}
     for claim in claims.CLAIMS:
         assert claim.id.startswith(claim.figure)
         if claim.figure == "fig4" or "count" in claim.id:
@@ -59,8 +59,10 @@ def test_ids_are_unique_and_say_their_version():
 
 
 @pytest.mark.parametrize(
-    ("start", "section"), [("fig1", "Table 1"), ("fig4", "Fig. 5"), ("fig2-count", "blog"), ("fig2-svd", "section 8")]
-)
+    ("start", "section"), [("fig1", "Table 1"), ("fig4", "Fig. 5"), ("fig2-count", "blog"), ("fig2-svd", "section 8"),
+                           ("fig3-roughness-adversarial", "Fig. 7"), ("fig3-share-adversarial", "Fig. 7"),
+                           ("fig3-roughness-clearer", "appendix"), ("fig3-share-clearer", "appendix")]
+)  # fmt: skip
 def test_every_claim_says_where_the_paper_makes_it(start, section):
     for claim in claims.CLAIMS:
         if claim.id.startswith(start):
@@ -322,6 +324,54 @@ def test_counts_of_several_seeds():
     expected = tables.interval([0.05, 0.06, 0.056])
     assert board.loc["fig2-count-vanilla-raw", "ours"] == tables.with_interval(*expected)
     assert board.loc["fig2-count-vanilla-raw", "interval"] == "3 seeds"
+
+
+# ---- Fig. 3
+
+
+def kernels(per_seed: dict[str, list[list[float]]], without=()) -> pd.DataFrame:
+    """Measured kernels by panel and seed: their roughness, and 1 less it as their share; other states are nonsense."""
+    return pd.DataFrame([{"panel": panel, "seed": seed, "state": state, "kernel": kernel, "roughness": value + shift,
+                          "share": 1 - value - shift} for panel, seeds in per_seed.items()
+                         for seed, values in enumerate(seeds) for kernel, value in enumerate(values)
+                         for state, shift in (("trained", 0), ("initial", 99), ("added", -99), ("smoothed", kernel))
+                         if (panel, seed) not in without])  # fmt: skip
+
+
+def test_kernels_are_judged_by_natural_less_adversarial():
+    board = claims.scoreboard({"fig3": kernels({
+        "vanilla": [[0.9, 1.0, 1.1, 1.0]], "adversarial": [[0.7, 0.8, 0.75, 0.8]],
+        "batchnorm": [[0.9, 1.1, 0.8, 1.0]], "adversarial_batchnorm": [[1.0, 0.9, 1.0, 1.0]],
+        "vanilla5": [[0.8, 0.9, 0.8, 0.85]], "adversarial5": [[0.1, 0.2, 0.1, 0.15]],
+    })})  # fmt: skip
+    assert board["verdict"].to_dict() == {
+        "fig3-roughness-adversarial": "reproduced", "fig3-roughness-adversarial_batchnorm": "inconclusive",
+        "fig3-roughness-adversarial5": "reproduced", "fig3-roughness-clearer": "reproduced",
+        "fig3-share-adversarial": "contradicted", "fig3-share-adversarial_batchnorm": "inconclusive",
+        "fig3-share-adversarial5": "contradicted", "fig3-share-clearer": "contradicted",
+    }  # fmt: skip
+    assert set(board["interval"]) == {"kernels, 1 seed"}
+    assert set(board["paper"]) == {"not published"}
+    natural, attacked = [0.9, 1.0, 1.1, 1.0], [0.7, 0.8, 0.75, 0.8]
+    expected = stats.ttest_ind(natural, attacked, equal_var=False).confidence_interval(0.95)
+    shown = tables.with_interval(np.mean(natural) - np.mean(attacked), expected.low, expected.high)
+    assert board.loc["fig3-roughness-adversarial", "ours"] == shown
+    assert board.loc["fig3-roughness-clearer", "ours"].startswith(".46")  # .8375 - .1375 - 1 + .7625
+    assert board["version"].tolist() == ["3 x 3", "3 x 3, BatchNorm", "5 x 5", "5 x 5 less 3 x 3"] * 2
+
+
+def test_kernels_of_several_seeds_are_judged_over_the_seeds_that_both_have():
+    per_seed = {"vanilla": [[0.9, 1.1], [1.0, 1.0], [0.8, 1.4], [5.0, 5.0]],
+                "adversarial": [[0.6, 0.8], [0.9, 0.7], [0.6, 0.7]]}  # fmt: skip
+    board = claims.scoreboard({"fig3": kernels(per_seed)})
+    assert board.loc["fig3-roughness-adversarial", "interval"] == "3 seeds"
+    expected = tables.interval([0.3, 0.2, 0.45])
+    assert board.loc["fig3-roughness-adversarial", "ours"] == tables.with_interval(*expected)
+    missing = board.drop(["fig3-roughness-adversarial", "fig3-share-adversarial"])
+    assert set(missing["verdict"]) == {"run missing"}
+    assert set(missing["interval"]) == {"none"}
+    apart = kernels(per_seed, [("vanilla", 0), ("vanilla", 1), ("vanilla", 2)])
+    assert set(claims.scoreboard({"fig3": apart})["verdict"]) == {"run missing"}
 
 
 # ---- the board
