@@ -1,34 +1,28 @@
 """What a network answers to every test image and to its bands, stored: counts and shares then cost nothing.
 
-A file `<run>.safetensors` holds a class number an image and condition, one byte each. Published ones lie in
-`data/predictions`; what is computed here, and what a training asks at its end, goes to `<home>/predictions`.
+A record (`records`, kind "predictions") holds a class number an image and condition, one byte each. What is computed
+here, and what a training asks at its end, goes to `<home>/predictions`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib import files
-from hfclib.data import data_folder, embedded, home, to_float
+from hfclib import records
+from hfclib.data import embedded, to_float
 from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, logits
 from hfclib.feeds import FEEDS, Feed, feed_images
 from hfclib.frequency import split
 from hfclib.recipes import RADII
 from hfclib.svd import svd_split
-from hfclib.verification import RunError
 
 if TYPE_CHECKING:
     from hfclib.runs import Run
-
-_MOST = 2**26  # bytes of a file; the published ones have one to three million
 
 # Band, radius, feed and BatchNorm's statistics; ("x", 0, "raw", ...) for whole images.
 Condition = tuple[str, int, Feed, BnStats]
@@ -107,13 +101,11 @@ def of(run: "Run", wanted: Iterable[Condition] | None = None, *, progress: bool 
     if wanted is None:
         wanted = conditions(batch_norm, other_radii=RADII if run.recipe.width <= 16 else PAPER_RADII)
     asked = list(wanted)
-    answers = {}
-    for folder in (home(), data_folder()):  # published answers come before your own, as published runs do
-        answers |= _load(folder / "predictions" / f"{run.path.name}.safetensors", run)
+    answers = _parsed(records.load("predictions", run))
     missing = [condition for condition in asked if condition not in answers]
     if missing:
         answers |= _compute(run, missing, progress=progress)
-        store(run.path.name, answers, _weights(run))
+        store(run.path.name, answers, records.weights_of(run))
     return Predictions({condition: answers[condition] for condition in asked}, batch_norm)
 
 
@@ -138,10 +130,6 @@ def _compute(run: "Run", wanted: list[Condition], *, progress: bool) -> dict[Con
     return made
 
 
-def _weights(run: "Run") -> str:
-    return files.sha256((run.path / "weights.safetensors").read_bytes())
-
-
 def store(name: str, answers: dict[Condition, Tensor], weights: str) -> None:
     """Keep answers in `<home>/predictions`; those of an earlier training of the same run make way.
 
@@ -150,23 +138,9 @@ def store(name: str, answers: dict[Condition, Tensor], weights: str) -> None:
         answers: by condition, (N,) uint8.
         weights: SHA-256 of the run's `weights.safetensors`.
     """
-    path = home() / "predictions" / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {" ".join(map(str, condition)): tensor for condition, tensor in sorted(answers.items())}
-    files.write(path, files.seal(save(tensors, {"weights": weights, "seal": files.NO_SEAL})))
+    records.store("predictions", name, {" ".join(map(str, one)): answer for one, answer in answers.items()}, weights)
 
 
-def _load(path: Path, run: "Run") -> dict[Condition, Tensor]:
-    if not path.exists():
-        return {}
-    try:
-        content = files.read(path, _MOST)
-        tensors, metadata = files.tensors(content)
-        if not files.seal_holds(content, metadata.get("seal")):
-            raise ValueError("it was changed after it was written")
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}): delete it, and it will be made again") from error
-    if metadata.get("weights") != _weights(run):
-        raise RunError(f"{path} was made with other weights than those in {run.path}: delete it")
+def _parsed(tensors: dict[str, Tensor]) -> dict[Condition, Tensor]:
     return {(band, int(radius), feed, bn_stats): tensor for name, tensor in tensors.items()
             for band, radius, feed, bn_stats in [name.split(" ")]}  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hfclib import devices, logits, predictions, runs, split
+from hfclib import devices, logits, predictions, records, runs, split
 from hfclib.data import data_folder, to_float
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.feeds import FEEDS, feed_images
@@ -26,7 +26,7 @@ SOME = [("x", 0, "raw", "running"), ("hfc", 4, "raw", "running"), ("lfc", 4, "ma
 def _surroundings(monkeypatch, cifar, tmp_path):
     """Images from memory, a folder of published files of its own, and float32 also where bfloat16 is fast."""
     monkeypatch.setattr(predictions, "embedded", cifar.__getitem__)
-    monkeypatch.setattr(predictions, "data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(records, "data_folder", lambda: tmp_path / "data")
     monkeypatch.setattr(devices, "gains_from_bf16", lambda device: False)
 
 
@@ -223,7 +223,7 @@ def test_published_answers_come_first(run, mine, computed, tmp_path):
     assert computed == [SOME]
     other = {condition: (tensor + 1) % 10 for condition, tensor in answers.answers.items()}
     extra = {("lfc", 9, "raw", "running"): other[SOME[0]].clone()}
-    predictions.store(run.path.name, other | extra, predictions._weights(run))
+    predictions.store(run.path.name, other | extra, records.weights_of(run))
     assert same(of(run, SOME, progress=False), answers)  # your own do not stand in for published ones,
     own = of(run, [("lfc", 9, "raw", "running")], progress=False)  # but beside them
     assert torch.equal(own.on("lfc", 9), other[SOME[0]].long())
@@ -239,7 +239,7 @@ def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
     of(run, SOME, progress=False)
     assert published.read_bytes() == before
     assert computed == [SOME[:3], SOME[3:]]
-    assert set(SOME[3:]) <= set(predictions._load(mine, run))
+    assert set(SOME[3:]) <= set(predictions._parsed(records.read(mine, run)))
 
 
 def test_an_interrupted_write_leaves_no_file(run, mine, monkeypatch):
@@ -327,7 +327,7 @@ PUBLISHED = sorted((data_folder() / "predictions").glob("*.safetensors"))
 def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path, cifar):
     run = runs.load(data_folder() / "runs" / path.stem)
     batch_norm = run.recipe.norm == "batch"
-    answers = predictions._load(path, run)
+    answers = predictions._parsed(records.read(path, run))
     assert set(answers) == set(conditions(batch_norm, other_radii=RADII if run.recipe.width <= 16 else PAPER_RADII))
     assert {(tensor.dtype, tuple(tensor.shape)) for tensor in answers.values()} == {(torch.uint8, (10_000,))}
     assert max(tensor.max() for tensor in answers.values()) < 10
@@ -342,7 +342,7 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path,
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_published_answers_are_those_of_the_weights(path):
     run = runs.load(data_folder() / "runs" / path.stem)
-    stored = predictions._load(path, run)
+    stored = predictions._parsed(records.read(path, run))
     made = predictions._compute(run, [("x", 0, "raw", "running"), ("hfc", 12, "raw", "running")], progress=False)
     for condition, found in made.items():
         assert (found != stored[condition]).sum() <= 40, condition  # float32 here, bfloat16 where they were made

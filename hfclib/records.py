@@ -1,0 +1,69 @@
+"""Tensors kept beside a run, so that what its network was asked once costs nothing again.
+
+A file `<kind>/<run>.safetensors` is sealed and names the weights it was made with. Published ones lie in `data`, your
+own in `<home>`. Kinds: "predictions" (`predictions`) and "attacks" (`trials`).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
+
+from hfclib import files
+from hfclib.data import data_folder, home
+from hfclib.verification import RunError
+
+if TYPE_CHECKING:
+    from hfclib.runs import Run
+
+_MOST = 2**26  # bytes of a file; the published ones have one to three million
+
+
+def weights_of(run: "Run") -> str:
+    """SHA-256 of the run's `weights.safetensors`."""
+    return files.sha256((run.path / "weights.safetensors").read_bytes())
+
+
+def load(kind: str, run: "Run") -> dict[str, Tensor]:
+    """What is stored of a run; published tensors come before your own, as published runs do.
+
+    Raises:
+        RunError: a file is damaged, or was made with other weights; says which, and what to do.
+    """
+    found: dict[str, Tensor] = {}
+    for folder in (home(), data_folder()):
+        found |= read(folder / kind / f"{run.path.name}.safetensors", run)
+    return found
+
+
+def read(path: Path, run: "Run") -> dict[str, Tensor]:
+    """The tensors of one file by name; none where there is no file. Raises as `load`."""
+    if not path.exists():
+        return {}
+    try:
+        content = files.read(path, _MOST)
+        tensors, metadata = files.tensors(content)
+        if not files.seal_holds(content, metadata.get("seal")):
+            raise ValueError("it was changed after it was written")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}): delete it, and it will be made again") from error
+    if metadata.get("weights") != weights_of(run):
+        raise RunError(f"{path} was made with other weights than those in {run.path}: delete it")
+    return tensors
+
+
+def store(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> None:
+    """Keep tensors in `<home>`; those of an earlier training of the same run make way.
+
+    Args:
+        kind: "predictions" or "attacks".
+        name: the run's folder's.
+        tensors: by name, contiguous.
+        weights: as `weights_of`.
+    """
+    path = home() / kind / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ordered = dict(sorted(tensors.items()))
+    files.write(path, files.seal(save(ordered, {"weights": weights, "seal": files.NO_SEAL})))

@@ -1,0 +1,93 @@
+"""hfclib.records: tensors beside a run are whole, of its weights, and published ones come first."""
+
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hfclib import records, runs
+from hfclib.recipes import Recipe
+from hfclib.runs import Run, RunError
+
+RECIPE = Recipe("tiny", width=2)
+SOME = {"a b": torch.tensor([1, 2, 3], dtype=torch.uint8), "c": torch.tensor([[4, 5]], dtype=torch.uint8)}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "data_folder", lambda: tmp_path / "data")
+    path = tmp_path / "store" / RECIPE.run_name(0)
+    path.mkdir(parents=True)
+    save_file(runs.stored_weights(RECIPE.build()), path / "weights.safetensors")
+    return Run(RECIPE, 0, None, None, {}, path)
+
+
+@pytest.fixture
+def mine(own_home, run):
+    return own_home / "attacks" / f"{run.path.name}.safetensors"
+
+
+def stored(run, tensors=SOME):
+    records.store("attacks", run.path.name, tensors, records.weights_of(run))
+
+
+def test_what_is_stored_comes_back(run, mine):
+    assert records.load("attacks", run) == {}
+    stored(run)
+    found = records.load("attacks", run)
+    assert found.keys() == SOME.keys()
+    assert all(torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in SOME.items())
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]
+    assert records.load("predictions", run) == {}  # another kind
+
+
+def test_storing_again_replaces_what_stood_there(run):
+    stored(run)
+    stored(run, {"c": torch.zeros(1)})
+    assert list(records.load("attacks", run)) == ["c"]
+
+
+def test_published_tensors_come_before_your_own(run, mine, tmp_path):
+    stored(run)
+    published = tmp_path / "data" / "attacks" / mine.name
+    published.parent.mkdir(parents=True)
+    mine.rename(published)
+    stored(run, {"c": torch.zeros(1), "d": torch.ones(2)})
+    found = records.load("attacks", run)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {"a b": [1, 2, 3], "c": [[4, 5]], "d": [1, 1]}
+
+
+@pytest.mark.parametrize("at", [0, 5, 60, 120, -1])
+def test_a_flipped_bit_is_found_by_name_and_the_file_kept(run, mine, at):
+    stored(run)
+    content = bytearray(mine.read_bytes())
+    content[at] ^= 1
+    mine.write_bytes(content)
+    with pytest.raises(RunError, match=rf"(?s){re.escape(str(mine))}.*delete it"):
+        records.load("attacks", run)
+    assert mine.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"nothing of the kind"])
+def test_what_is_no_record_is_refused_by_name(run, mine, content):
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(content)
+    with pytest.raises(RunError, match=re.escape(str(mine))):
+        records.load("attacks", run)
+
+
+def test_a_file_too_large_is_not_read(run, mine, monkeypatch):
+    stored(run)
+    monkeypatch.setattr(records, "_MOST", 100)
+    with pytest.raises(RunError, match="expected at most 100"):
+        records.load("attacks", run)
+
+
+def test_tensors_of_other_weights_are_refused(run, mine):
+    stored(run)
+    weights = load_file(run.path / "weights.safetensors")
+    weights["fc.weight"][0, 0] += 1
+    save_file(weights, run.path / "weights.safetensors")
+    with pytest.raises(RunError, match=rf"{re.escape(str(mine))} was made with other weights than"):
+        records.load("attacks", run)
