@@ -62,7 +62,8 @@ def still_right(model: nn.Module, images: Tensor, labels: Tensor, attacks: Attac
     right = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     attacks = (attacks,) if callable(attacks) else tuple(attacks)
     for block in torch.arange(len(images), device=images.device).split(batch_size):
-        right[block] = _right(model, images[block], labels[block])
+        if len(block):  # of no images there is one empty block
+            right[block] = _right(model, images[block], labels[block])
     for attack in attacks:
         # Batches of the right ones, so that an image's place in the attack's random draws hangs on no batch size.
         options = _taken(attack, stop_early=stop_early, fast=fast)

@@ -1,0 +1,169 @@
+"""Trials: which test images a stored network gets right under a defense and an attack, computed once and kept.
+
+A record (`records`, kind "attacks") holds, for each defense, attack and number of images, one byte an image.
+"""
+
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hfclib import records
+from hfclib.data import embedded, to_float
+from hfclib.defenses import (
+    CLEAN,
+    LONGER,
+    NONE,
+    QUERIES,
+    RESTARTS,
+    Attack,
+    Defense,
+    after,
+    defended,
+    defenses,
+    function,
+    long_attacks,
+    table_attacks,
+)
+from hfclib.devices import best_device, device_name
+from hfclib.evaluation import BATCH_SIZE, logits
+from hfclib.robustness import still_right
+
+if TYPE_CHECKING:
+    from hfclib.runs import Run
+
+Trial = tuple[Defense, Attack]
+COLUMNS = ["panel", "seed", "defense", "strength", "attack", "eps", "steps"]
+
+
+def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = True) -> dict[Trial, Tensor]:
+    """Which of the first test images a network gets right in each trial.
+
+    Args:
+        run: a stored run.
+        wanted: trials.
+        images: how many test images, from 1 to all.
+        progress: before anything is computed say how long it takes at most, and show a bar.
+    Returns:
+        By trial, (images,) bool. Stored results where there are; the others are computed, with gradients in bfloat16
+        where the device has it and answers in float32, and kept in `<home>/attacks`. An attack of the judgement counts
+        as withstood only by images that withstood those before it (`defenses.after`), whose trials are computed too.
+    Raises:
+        RunError: a stored file is damaged, or was made with other weights.
+        TypeError, ValueError: as `defenses.defended` and `defenses.function`.
+    """
+    asked = list(wanted)
+    found = {name: tensor.bool() for name, tensor in records.load("attacks", run).items()}
+    names = {trial: _name(trial, images) for trial in _with_those_before(asked)}
+    missing = [trial for trial, name in names.items() if name not in found]
+    if missing:
+        made = _compute(run, missing, {trial: found[name] for trial, name in names.items() if name in found},
+                        images=images, progress=progress)  # fmt: skip
+        found |= {names[trial]: right for trial, right in made.items()}
+        kept = {name: right.to(torch.uint8) for name, right in found.items()}
+        records.store("attacks", run.path.name, kept, records.weights_of(run))
+    return {trial: found[names[trial]] for trial in asked}
+
+
+def table(runs: Mapping[str, Sequence["Run"]], rho: Sequence[float], eps: Sequence[float], steps: int, *, images: int,
+          progress: bool = True) -> pd.DataFrame:  # fmt: skip
+    """The trials of the defense table of several networks.
+
+    Args:
+        runs: by panel, one a seed.
+        rho, eps, steps: as in `defenses`.
+        images, progress: as in `of`.
+    Returns:
+        A row a trial: COLUMNS, images, accuracy in [0, 1], and right, a tuple of one bool an image, by which two trials
+        on the same images can be compared in pairs.
+    """
+    rows = []
+    for panel, ones in runs.items():
+        for run in ones:
+            wanted = [(one, attack) for one in defenses(rho) for attack in table_attacks(one, eps, steps)]
+            rows += _rows(panel, run, of(run, wanted, images=images, progress=progress))
+    return pd.DataFrame(rows)
+
+
+def judged(runs: Mapping[str, Sequence["Run"]], wanted: pd.DataFrame, steps: int, *, images: int,
+           progress: bool = True) -> pd.DataFrame:  # fmt: skip
+    """The trials of the judgement.
+
+    Args:
+        runs: by panel, one a seed.
+        wanted: what is judged, a row a (panel, seed, defense, strength, eps).
+        steps, images, progress: as in `table`.
+    Returns:
+        Rows as from `table`, four for each row of `wanted`.
+    """
+    rows = []
+    for panel, ones in runs.items():
+        for run in ones:
+            own = wanted[(wanted["panel"] == panel) & (wanted["seed"] == run.seed)]
+            trials = [(Defense(one.defense, one.strength), attack) for one in own.itertuples()
+                      for attack in long_attacks(one.eps, steps)]  # fmt: skip
+            rows += _rows(panel, run, of(run, trials, images=images, progress=progress))
+    return pd.DataFrame(rows, columns=[*COLUMNS, "images", "accuracy", "right"])
+
+
+def _rows(panel: str, run: "Run", found: Mapping[Trial, Tensor]) -> list[dict]:
+    return [dict(zip(COLUMNS, (panel, run.seed, *defense, *attack), strict=True))
+            | {"images": len(right), "accuracy": right.float().mean().item(), "right": tuple(right.tolist())}
+            for (defense, attack), right in found.items()]  # fmt: skip
+
+
+def _name(trial: Trial, images: int) -> str:
+    (defense, strength), (attack, eps, steps) = trial
+    return f"{defense} {strength:.6g} {attack} {eps:.6g} {steps} {images}"
+
+
+def _with_those_before(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials, each once and preceded by those that it builds on."""
+    ordered: dict[Trial, None] = {}
+    for defense, attack in trials:
+        ordered |= dict.fromkeys(_with_those_before((defense, earlier) for earlier in after(defense, attack)))
+        ordered[defense, attack] = None
+    return list(ordered)
+
+
+def _compute(run: "Run", wanted: list[Trial], found: dict[Trial, Tensor], *, images: int, progress: bool) -> dict:
+    device, found = best_device(), dict(found)
+    pictures, labels = (tensor[:images] for tensor in embedded("test"))
+    pictures, labels = to_float(pictures).to(device), labels.to(device)
+    undefended = run.model().to(device)
+    if progress:
+        most = _most_seconds(undefended, pictures[:BATCH_SIZE], wanted, images) / 60
+        print(f"{len(wanted)} attacks on {run.path.name} to run on {device_name(device)}: at most {most:.1f} minutes",
+              flush=True)  # fmt: skip
+    network, at = undefended, NONE
+    for defense, attack in tqdm(wanted, desc=f"attacking {run.path.name}", disable=not progress, leave=False):
+        if defense != at:
+            network, at = defended(undefended, defense), defense
+        stands = torch.ones(len(labels), dtype=torch.bool, device=device)
+        for earlier in after(defense, attack):
+            stands &= found[defense, earlier].to(device)
+        if not (defense == NONE and attack.method == "transfer"):  # which would be "margin" once more
+            attacks = () if attack == CLEAN else function(attack, undefended)
+            with warnings.catch_warnings():
+                # A gradient of zeros is what some defenses do, and what the later attacks are for.
+                warnings.filterwarnings("ignore", "the gradient is exactly zero")
+                stands[stands.clone()] = still_right(network, pictures[stands], labels[stands], attacks, fast=True)
+        found[defense, attack] = stands.cpu()
+    return {trial: found[trial] for trial in wanted}
+
+
+def _most_seconds(model: nn.Module, images: Tensor, wanted: Iterable[Trial], count: int) -> float:
+    """How long attacks take if no image is fooled before their end, measured on one batch."""
+    logits(model, images, fast=True)
+    start = time.perf_counter()
+    logits(model, images, fast=True)
+    forward = (time.perf_counter() - start) / len(images) * count
+    longer = 3 * RESTARTS * LONGER  # a gradient costs about three passes forward
+    passes = {"clean": 0, "fgsm": 3, "pgd": 3, "unaware": 3, "restarts": longer, "margin": longer, "transfer": longer,
+              "square": QUERIES}  # fmt: skip
+    return forward * sum(passes[attack.method] * attack.steps + 1 for _, attack in wanted)
