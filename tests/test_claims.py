@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hfclib import claims, evidence, published, tables, verdicts
+from hfclib import claims, defenses, evidence, figures, published, tables, verdicts
 
 INF = np.inf
 
@@ -410,3 +410,18 @@ def test_table_1_as_it_was_published():
     assert "third party" in published.table1("lfc4", "test").source
     for panel, measure in (("hfc4", "test"), ("lfc5", "test"), ("lfc4", "valid"), ("vanilla", "test")):
         assert published.table1(panel, measure) is None
+
+
+def test_table_2_as_far_as_it_was_published():
+    cells = {
+        ("vanilla", "none", 0.0, "fgsm"): 0.107, ("vanilla", "none", 0.0, "pgd"): 0.003,
+        ("vanilla", "rule", 1.0, "fgsm"): 0.171, ("adversarial", "none", 0.0, "fgsm"): 0.435,
+        ("adversarial", "none", 0.0, "pgd"): 0.403,
+    }  # fmt: skip
+    for panel in (*figures.defense(), "batchnorm"):
+        for defense in defenses.defenses():
+            for attack in ("clean", "fgsm", "pgd", "unaware", "square"):
+                found = published.table2(panel, *defense, attack, 0.03)
+                assert (found.value if found else None) == cells.get((panel, *defense, attack))
+                assert found is None or "third party" in found.source
+                assert published.table2(panel, *defense, attack, 0.06) is None
