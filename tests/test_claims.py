@@ -51,7 +51,8 @@ def test_ids_are_unique_and_say_their_version():
     ids = [claim.id for claim in claims.CLAIMS]
     assert len(set(ids)) == len(ids)
     by_figure = pd.Series([claim.figure for claim in claims.CLAIMS]).value_counts().to_dict()
-    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig3": 2 * (3 + 1), "fig4": 12 + 2 + 2 * 3}
+    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig3": 2 * (3 + 1), "fig4": 12 + 2 + 2 * 3,
+                         "defense": 2 + 2 * 4 + 5}  # fmt: skip
     for claim in claims.CLAIMS:
         assert claim.id.startswith(claim.figure)
         if claim.figure == "fig4" or "count" in claim.id:
@@ -61,7 +62,9 @@ def test_ids_are_unique_and_say_their_version():
 @pytest.mark.parametrize(
     ("start", "section"), [("fig1", "Table 1"), ("fig4", "Fig. 5"), ("fig2-count", "blog"), ("fig2-svd", "section 8"),
                            ("fig3-roughness-adversarial", "Fig. 7"), ("fig3-share-adversarial", "Fig. 7"),
-                           ("fig3-roughness-clearer", "appendix"), ("fig3-share-clearer", "appendix")]
+                           ("fig3-roughness-clearer", "appendix"), ("fig3-share-clearer", "appendix"),
+                           ("defense-rule-fgsm", "Table 2"), ("defense-adversarial", "Table 2"),
+                           ("defense-rule-marginal", "blog"), ("defense-input", "blog")]
 )  # fmt: skip
 def test_every_claim_says_where_the_paper_makes_it(start, section):
     for claim in claims.CLAIMS:
