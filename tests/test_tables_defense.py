@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib import judgement, published
+from hfclib import judgement, published, reports
 from hfclib import tables_defense as tables
 from hfclib.defenses import NONE, Attack, Defense, defenses, long_attacks, table_attacks
 from hfclib.trials import COLUMNS
@@ -209,3 +209,56 @@ def test_without_any_judgement_the_filters_table_still_stands():
     text = tables.filtered(tables.by_radius(table, judged))
     assert set(text["left, eps .03"]) == {"not run"}
     assert Attack("square", 0.03, 20) in long_attacks(0.03, 20)
+
+
+# ---- in words
+
+
+def test_the_rule_its_gain_and_the_control_in_words():
+    changes = {("vanilla", "none", 0.0, "pgd", 0.03): 1, ("vanilla", "rule", 1.0, "pgd", 0.03): 22,
+               ("vanilla", "normalised", 1.0, "pgd", 0.03): 3, ("vanilla", "scale", 1.0, "pgd", 0.03): 24,
+               ("vanilla", "rule", 0.5, "pgd", 0.03): 77, ("vanilla", "rule", 1.0, "pgd", 0.06): 88,
+               ("vanilla", "rule", 1.0, "fgsm", 0.03): 99}  # fmt: skip
+    text = reports.scale_story(every(changes=changes, eps=(0.06, 0.03))[0]).data
+    assert text.splitlines() == [
+        "Accuracy under PGD at eps .03, rho = 1:", "",
+        "- Vanilla: .01 without a defense; .22 under the rule as printed, .03 under the rule divided by its gain; .24 "
+        "with no kernel changed and the logits multiplied by 9.",
+        "- Adversarial: .10 without a defense; .10 under the rule as printed, .10 under the rule divided by its gain; "
+        ".10 with no kernel changed and the logits multiplied by 9.",
+    ]  # fmt: skip
+
+
+def test_a_rule_that_adds_nothing_has_its_words_too():
+    cells = {("vanilla", method, 0.0, "pgd", 0.03): 4 for method in ("none", "rule", "normalised", "scale")}
+    text = reports.scale_story(rows(cells)).data
+    assert "rho = 0:" in text
+    assert "multiplied by 1." in text
+
+
+def test_the_filter_in_words():
+    changes = {("vanilla", "input", 8.0, "unaware", 0.03): 60, ("vanilla", "input", 8.0, "pgd", 0.03): 5,
+               ("vanilla", "none", 0.0, "pgd", 0.03): 3, ("vanilla", "input", 8.0, "clean", 0.0): 65,
+               ("vanilla", "none", 0.0, "clean", 0.0): 80}  # fmt: skip
+    table, judged = every(changes=changes, long={("vanilla", "input", 8.0, 0.03): 8})
+    lines = reports.filter_story(tables.by_radius(table, judged)).data.splitlines()
+    assert lines == [
+        "Accuracy under PGD at eps .03, r = 8:", "",
+        "- Vanilla: .03 without the filter; .60 against an attacker who doesn't know of it; against one who does .05, "
+        ".02 after the strongest attack. On clean images .80 without and .65 with it.",
+        "- Adversarial: .10 without the filter; .10 against an attacker who doesn't know of it; against one who does "
+        ".10. On clean images .10 without and .10 with it.",
+    ]  # fmt: skip
+
+
+def test_verdicts_in_words(trials):
+    _, _, verdicts = trials
+    lines = reports.verdict_story(verdicts, IMAGES).data.splitlines()
+    assert lines == [
+        f"Comparisons: {len(verdicts)}. Without a gain: {len(verdicts) - 4}. With a claimed gain: 4, of which masked 1, "
+        "robust 3.", "",
+        "- Vanilla, rule, rho = 1, eps .03: .24 after the strongest attack (without it: .04).",
+        "- Adversarial, as trained, eps .03: .54 after the strongest attack (Vanilla: .04).",
+    ]  # fmt: skip
+    nothing = reports.verdict_story(verdicts[verdicts["verdict"] == "no gain"], IMAGES).data
+    assert nothing.endswith("With a claimed gain: 0, of which masked 0, robust 0.")
