@@ -7,6 +7,7 @@ from itertools import pairwise
 import pandas as pd
 
 from hfclib import published, tables_kernels
+from hfclib.claims_defense import DEFENSE_CLAIMS
 from hfclib.tables import CONDITIONS, FIG2_TITLES, by_seed, decimals, difference, interval, with_interval
 from hfclib.verdicts import MARGIN, Claim, Estimate, MissingRunError, share_of, verdict
 
@@ -180,7 +181,7 @@ def _fig3_claims() -> Iterator[Claim]:
 
 
 CLAIMS: tuple[Claim, ...] = (*_fig1_claims(), *_fig2_claims(), *_fig3_claims(), *_fig4_claims(),
-                             *_adversarial_claims())  # fmt: skip
+                             *_adversarial_claims(), *DEFENSE_CLAIMS)  # fmt: skip
 
 
 def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None) -> pd.DataFrame:
@@ -188,7 +189,8 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None)
 
     Args:
         evidence: by figure: the final accuracies from `tables.gather` for "fig1" and "fig4", the counts with a column
-            seed from `tables_misalignment.misaligned` for "fig2", the kernels from `tables_kernels.kernels` for "fig3".
+            seed from `tables_misalignment.misaligned` for "fig2", the kernels from `tables_kernels.kernels` for "fig3",
+            the trials from `trials.table` and `trials.judged`, one below the other, for "defense".
         version: only claims tested under this condition.
     Returns:
         Index the claim's id; columns claim, version, section, paper, ours ("mean [low, high]"), interval (over what),

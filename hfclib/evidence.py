@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from hfclib import figures, predictions, tables, tables_kernels, tables_misalignment
+from hfclib import claims_defense, figures, judgement, predictions, tables, tables_kernels, tables_misalignment, trials
 from hfclib.data import embedded
 from hfclib.obtain import stored
+from hfclib.parameters import NOTEBOOKS
 
 # The claims that the README shows; the book's scoreboard has all.
 HEADLINES = (
@@ -19,8 +20,8 @@ def published() -> dict[str, pd.DataFrame]:
     """The tables that `claims.scoreboard` takes, from stored runs at "laptop"; nothing is trained.
 
     Returns:
-        By figure: "fig1" and "fig4" final accuracies, "fig2" counts of misaligned images, "fig3" measured kernels. A
-        figure without any stored run is left out.
+        By figure: "fig1" and "fig4" final accuracies, "fig2" counts of misaligned images, "fig3" measured kernels,
+        "defense" trials at that notebook's defaults, as far as they are stored too. A figure without any is left out.
     """
     found = {}
     for figure, seeds in (("fig1", (0,)), ("fig4", figures.PUBLISHED_SEEDS)):
@@ -32,4 +33,16 @@ def published() -> dict[str, pd.DataFrame]:
         found["fig2"] = tables_misalignment.misaligned(answers, (0,), embedded("test")[1])
     if kernels := stored(figures.fig3(), figures.PUBLISHED_SEEDS):
         found["fig3"] = tables_kernels.kernels(kernels)
+    if len(attacked := _attacked()):
+        found["defense"] = attacked
     return found
+
+
+def _attacked() -> pd.DataFrame:
+    """The stored trials of the chapter on defenses; attacks take minutes, and none is run."""
+    runs = stored(figures.defense(), figures.PUBLISHED_SEEDS)
+    rho, eps, steps, images = (NOTEBOOKS["defense"][name].default for name in ("rho", "eps", "steps", "n_images"))
+    table = trials.table(runs, rho, eps, steps, images=images, compute=False)
+    wanted = claims_defense.to_judge(judgement.gains(table))
+    judged = trials.judged(runs, wanted, steps, images=images, compute=False)
+    return pd.concat([table, judged], ignore_index=True)

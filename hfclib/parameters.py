@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from hfclib import figures, runs
+from hfclib.defenses import RHO
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.feeds import FEEDS
 from hfclib.figures import PRESETS, PUBLISHED_SEEDS
@@ -75,13 +76,18 @@ def _wholes(allowed: range, limit: int, meaning: str) -> Callable[[str, object],
     return check
 
 
-def _numbers(low: float, high: float, limit: int, meaning: str) -> Callable[[str, object], tuple[float, ...]]:
+def _numbers(
+    low: float, high: float, limit: int, meaning: str, *, above: bool = False
+) -> Callable[[str, object], tuple[float, ...]]:
+    """With `above`, low itself is not allowed."""
+
     def check(name: str, value: object) -> tuple[float, ...]:
-        expected = f"{meaning}, from {low:g} to {high:g}, or a list of up to {limit} different ones"
+        span = f"above {low:g}, up to {high:g}" if above else f"from {low:g} to {high:g}"
+        expected = f"{meaning}, {span}, or a list of up to {limit} different ones"
         values = _listed(name, value, limit, expected)
         for one in values:
             number = isinstance(one, int | float) and not isinstance(one, bool)
-            if not number or not low <= one <= high:  # which no NaN is
+            if not number or not low <= one <= high or (above and one == low):  # which no NaN is
                 raise _fail(name, value, expected)
         return tuple(map(float, values))
 
@@ -142,6 +148,15 @@ NOTEBOOKS: dict[str, dict[str, Parameter]] = {
         "bn_stats": Parameter("running", _one_of(BN_STATS)),
         "preset": _PRESET,
         "seeds": Parameter(PUBLISHED_SEEDS, _SEEDS),
+        "retrain": _RETRAIN,
+    },
+    "defense": {
+        "rho": Parameter(RHO, _numbers(0, 10, 6, "a weight of the neighbours")),
+        "eps": Parameter((0.03, 0.06, 0.09), _numbers(0, 0.5, 4, "a distance in pixels of [0, 1]", above=True)),
+        "steps": Parameter(20, _whole(range(1, 1001), "a number of steps of PGD")),
+        "preset": _PRESET,
+        "seed": _SEED,
+        "n_images": Parameter(500, _whole(range(1, TEST_IMAGES + 1), "a number of test images")),
         "retrain": _RETRAIN,
     },
     "tradeoff": {

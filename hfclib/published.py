@@ -62,3 +62,29 @@ def table1(panel: str, measure: str) -> Published | None:
     """
     values = {f"lfc{radius}": value for radius, value in zip((4, 8, 12, 16), _TABLE1.get(measure, ()), strict=False)}
     return Published(values[panel], TABLE1) if panel in values else None
+
+
+# Quoted by a third party's notes on the PDF, all at eps .03: (panel, defense, strength, attack) of Table 2.
+TABLE2 = "Table 2 of the paper, quoted by a third party"
+_TABLE2_EPS = 0.03
+_TABLE2 = {
+    ("vanilla", "none", 0, "fgsm"): 0.107,
+    ("vanilla", "none", 0, "pgd"): 0.003,
+    ("vanilla", "rule", 1, "fgsm"): 0.171,
+    ("adversarial", "none", 0, "fgsm"): 0.435,
+    ("adversarial", "none", 0, "pgd"): 0.403,
+}
+
+
+def table2(panel: str, defense: str, strength: float, attack: str, eps: float) -> Published | None:
+    """The published accuracy of a cell of Table 2.
+
+    Args:
+        panel: a network of `figures.defense`, such as "vanilla" (the paper's natural one) or "adversarial".
+        defense, strength: as in `defenses.Defense`; the paper's smoothing is "rule".
+        attack, eps: as in `defenses.Attack`.
+    Returns:
+        The value and its source, or None where none was published.
+    """
+    value = _TABLE2.get((panel, defense, strength, attack)) if eps == _TABLE2_EPS else None
+    return None if value is None else Published(value, TABLE2)

@@ -9,9 +9,11 @@ from IPython.display import HTML, Image, Markdown
 from matplotlib.figure import Figure
 
 from hfclib import published
+from hfclib.defenses import Defense
 from hfclib.recipes import Recipe
 from hfclib.runs import Run
 from hfclib.tables import decimals, with_interval
+from hfclib.tables_defense import NETWORKS, number, share, title
 
 _PNG_DPI = 144
 
@@ -115,3 +117,70 @@ def batchnorm_story(effect: pd.DataFrame, seeds: int) -> Markdown:
     over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
     head = f"BatchNorm's HFC accuracy minus vanilla's, {over}:\n\n"
     return Markdown(head + "\n".join(lines))
+
+
+def scale_story(table: pd.DataFrame) -> Markdown:
+    """The paper's rule beside the same divided by its gain and the logits alone multiplied by it, in words.
+
+    Args:
+        table: from `trials.table`, of one seed; its smallest eps and largest rho are taken.
+    """
+    attacked = table[(table["attack"] == "pgd") & (table["eps"] == table.loc[table["attack"] == "pgd", "eps"].min())]
+    rho = attacked.loc[attacked["defense"] == "rule", "strength"].max()
+    lines = []
+    for panel in dict.fromkeys(attacked["panel"]):
+        own = attacked[(attacked["panel"] == panel) & attacked["strength"].isin([0.0, rho])]
+        left = {row.defense: share(row.accuracy, row.images) for row in own.itertuples()}
+        lines.append(
+            f"- {NETWORKS[panel]}: {left['none']} without a defense; {left['rule']} under the rule as printed, "
+            f"{left['normalised']} under the rule divided by its gain; {left['scale']} with no kernel changed and the "
+            f"logits multiplied by {number(1 + 8 * rho)}."
+        )
+    head = f"Accuracy under PGD at eps {number(attacked['eps'].iloc[0])}, rho = {number(rho)}:\n\n"
+    return Markdown(head + "\n".join(lines))
+
+
+def filter_story(found: pd.DataFrame, radius: float = 8.0) -> Markdown:
+    """What filtering the input is worth against an attacker who doesn't know of it and one who does, in words.
+
+    Args:
+        found: from `tables_defense.by_radius`; its smallest eps is taken.
+        radius: of the filter.
+    """
+    rows = found[found["eps"] == found["eps"].min()].set_index(["panel", "strength"])
+    lines = []
+    for panel in dict.fromkeys(found["panel"]):
+        one, plain = rows.loc[(panel, radius)], rows.loc[(panel, float("inf"))]
+        images = int(one["images"])
+        left = f", {share(one['left'], images)} after the strongest attack" if pd.notna(one["left"]) else ""
+        lines.append(
+            f"- {NETWORKS[panel]}: {share(plain['aware'], images)} without the filter; {share(one['unaware'], images)} "
+            f"against an attacker who doesn't know of it; against one who does {share(one['aware'], images)}{left}. "
+            f"On clean images {share(plain['clean'], images)} without and {share(one['clean'], images)} with it."
+        )
+    head = f"Accuracy under PGD at eps {number(found['eps'].min())}, r = {number(radius)}:\n\n"
+    return Markdown(head + "\n".join(lines))
+
+
+def verdict_story(verdicts: pd.DataFrame, images: int) -> Markdown:
+    """How many gains were claimed, what became of them, and which withstood, in words.
+
+    Args:
+        verdicts: from `judgement.judge`, of one seed.
+        images: behind each accuracy.
+    """
+    count = verdicts["verdict"].value_counts()
+    masked, robust = (int(count.get(one, 0)) for one in ("masked", "robust"))
+    text = (
+        f"Comparisons: {len(verdicts)}. Without a gain: {len(verdicts) - masked - robust}. With a claimed gain: "
+        f"{masked + robust}, of which masked {masked}, robust {robust}."
+    )
+    stands = verdicts[verdicts["verdict"] == "robust"].drop_duplicates(["panel", "defense", "strength", "eps"])
+    for row in stands.itertuples():
+        what = "as trained" if row.defense == "none" else title(Defense(row.defense, row.strength))
+        against = NETWORKS[row.against_panel] if row.defense == "none" else "without it"
+        text += (
+            f"\n- {NETWORKS[row.panel]}, {what}, eps {number(row.eps)}: {share(row.strongest, images)} after the "
+            f"strongest attack ({against}: {share(row.plain_strongest, images)})."
+        )
+    return Markdown(text.replace("\n-", "\n\n-", 1))

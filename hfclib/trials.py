@@ -41,7 +41,8 @@ Trial = tuple[Defense, Attack]
 COLUMNS = ["panel", "seed", "defense", "strength", "attack", "eps", "steps"]
 
 
-def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = True) -> dict[Trial, Tensor]:
+def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = True,
+       compute: bool = True) -> dict[Trial, Tensor]:  # fmt: skip
     """Which of the first test images a network gets right in each trial.
 
     Args:
@@ -49,6 +50,7 @@ def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = Tru
         wanted: trials.
         images: how many test images, from 1 to all.
         progress: before anything is computed say how long it takes at most, and show a bar.
+        compute: with False nothing is computed, and trials that are not stored are left out.
     Returns:
         By trial, (images,) bool. Stored results where there are; the others are computed, with gradients in bfloat16
         where the device has it and answers in float32, and kept in `<home>/attacks`. An attack of the judgement counts
@@ -61,23 +63,23 @@ def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = Tru
     found = {name: tensor.bool() for name, tensor in records.load("attacks", run).items()}
     names = {trial: _name(trial, images) for trial in _with_those_before(asked)}
     missing = [trial for trial, name in names.items() if name not in found]
-    if missing:
+    if missing and compute:
         made = _compute(run, missing, {trial: found[name] for trial, name in names.items() if name in found},
                         images=images, progress=progress)  # fmt: skip
         found |= {names[trial]: right for trial, right in made.items()}
         kept = {name: right.to(torch.uint8) for name, right in found.items()}
         records.store("attacks", run.path.name, kept, records.weights_of(run))
-    return {trial: found[names[trial]] for trial in asked}
+    return {trial: found[names[trial]] for trial in asked if names[trial] in found}
 
 
 def table(runs: Mapping[str, Sequence["Run"]], rho: Sequence[float], eps: Sequence[float], steps: int, *, images: int,
-          progress: bool = True) -> pd.DataFrame:  # fmt: skip
+          progress: bool = True, compute: bool = True) -> pd.DataFrame:  # fmt: skip
     """The trials of the defense table of several networks.
 
     Args:
         runs: by panel, one a seed.
         rho, eps, steps: as in `defenses`.
-        images, progress: as in `of`.
+        images, progress, compute: as in `of`.
     Returns:
         A row a trial: COLUMNS, images, accuracy in [0, 1], and right, a tuple of one bool an image, by which two trials
         on the same images can be compared in pairs.
@@ -86,20 +88,20 @@ def table(runs: Mapping[str, Sequence["Run"]], rho: Sequence[float], eps: Sequen
     for panel, ones in runs.items():
         for run in ones:
             wanted = [(one, attack) for one in defenses(rho) for attack in table_attacks(one, eps, steps)]
-            rows += _rows(panel, run, of(run, wanted, images=images, progress=progress))
-    return pd.DataFrame(rows)
+            rows += _rows(panel, run, of(run, wanted, images=images, progress=progress, compute=compute))
+    return pd.DataFrame(rows, columns=[*COLUMNS, "images", "accuracy", "right"])
 
 
 def judged(runs: Mapping[str, Sequence["Run"]], wanted: pd.DataFrame, steps: int, *, images: int,
-           progress: bool = True) -> pd.DataFrame:  # fmt: skip
+           progress: bool = True, compute: bool = True) -> pd.DataFrame:  # fmt: skip
     """The trials of the judgement.
 
     Args:
         runs: by panel, one a seed.
         wanted: what is judged, a row a (panel, seed, defense, strength, eps).
-        steps, images, progress: as in `table`.
+        steps, images, progress, compute: as in `table`.
     Returns:
-        Rows as from `table`, four for each row of `wanted`.
+        Rows as from `table`, four for each row of `wanted`, less those that are not stored if nothing may be computed.
     """
     rows = []
     for panel, ones in runs.items():
@@ -107,7 +109,7 @@ def judged(runs: Mapping[str, Sequence["Run"]], wanted: pd.DataFrame, steps: int
             own = wanted[(wanted["panel"] == panel) & (wanted["seed"] == run.seed)]
             trials = [(Defense(one.defense, one.strength), attack) for one in own.itertuples()
                       for attack in long_attacks(one.eps, steps)]  # fmt: skip
-            rows += _rows(panel, run, of(run, trials, images=images, progress=progress))
+            rows += _rows(panel, run, of(run, trials, images=images, progress=progress, compute=compute))
     return pd.DataFrame(rows, columns=[*COLUMNS, "images", "accuracy", "right"])
 
 

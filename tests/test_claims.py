@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hfclib import claims, evidence, published, tables, verdicts
+from hfclib import claims, defenses, evidence, figures, published, tables, verdicts
 
 INF = np.inf
 
@@ -51,7 +51,8 @@ def test_ids_are_unique_and_say_their_version():
     ids = [claim.id for claim in claims.CLAIMS]
     assert len(set(ids)) == len(ids)
     by_figure = pd.Series([claim.figure for claim in claims.CLAIMS]).value_counts().to_dict()
-    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig3": 2 * (3 + 1), "fig4": 12 + 2 + 2 * 3}
+    assert by_figure == {"fig1": 4 + 3 + 4, "fig2": 3 * (3 + 1), "fig3": 2 * (3 + 1), "fig4": 12 + 2 + 2 * 3,
+                         "defense": 2 + 2 * 4 + 5}  # fmt: skip
     for claim in claims.CLAIMS:
         assert claim.id.startswith(claim.figure)
         if claim.figure == "fig4" or "count" in claim.id:
@@ -61,7 +62,9 @@ def test_ids_are_unique_and_say_their_version():
 @pytest.mark.parametrize(
     ("start", "section"), [("fig1", "Table 1"), ("fig4", "Fig. 5"), ("fig2-count", "blog"), ("fig2-svd", "section 8"),
                            ("fig3-roughness-adversarial", "Fig. 7"), ("fig3-share-adversarial", "Fig. 7"),
-                           ("fig3-roughness-clearer", "appendix"), ("fig3-share-clearer", "appendix")]
+                           ("fig3-roughness-clearer", "appendix"), ("fig3-share-clearer", "appendix"),
+                           ("defense-rule-fgsm", "Table 2"), ("defense-adversarial", "Table 2"),
+                           ("defense-rule-marginal", "blog"), ("defense-input", "blog")]
 )  # fmt: skip
 def test_every_claim_says_where_the_paper_makes_it(start, section):
     for claim in claims.CLAIMS:
@@ -410,3 +413,18 @@ def test_table_1_as_it_was_published():
     assert "third party" in published.table1("lfc4", "test").source
     for panel, measure in (("hfc4", "test"), ("lfc5", "test"), ("lfc4", "valid"), ("vanilla", "test")):
         assert published.table1(panel, measure) is None
+
+
+def test_table_2_as_far_as_it_was_published():
+    cells = {
+        ("vanilla", "none", 0.0, "fgsm"): 0.107, ("vanilla", "none", 0.0, "pgd"): 0.003,
+        ("vanilla", "rule", 1.0, "fgsm"): 0.171, ("adversarial", "none", 0.0, "fgsm"): 0.435,
+        ("adversarial", "none", 0.0, "pgd"): 0.403,
+    }  # fmt: skip
+    for panel in (*figures.defense(), "batchnorm"):
+        for defense in defenses.defenses():
+            for attack in ("clean", "fgsm", "pgd", "unaware", "square"):
+                found = published.table2(panel, *defense, attack, 0.03)
+                assert (found.value if found else None) == cells.get((panel, *defense, attack))
+                assert found is None or "third party" in found.source
+                assert published.table2(panel, *defense, attack, 0.06) is None

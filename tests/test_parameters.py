@@ -52,13 +52,25 @@ BAD = {
 }  # fmt: skip
 # ... and wrong only for those of a name: the smallest and largest that are allowed, and how many may be listed.
 LIMITS = {"radius": (1, 22, 6), "seed": (0, 9_999, 1), "seeds": (0, 9_999, 100), "indices": (0, 9_999, 12),
-          "eps": (0, 1, 8), "rho": (0, 10, 1)}  # fmt: skip
+          "eps": (0, 1, 8), "rho": (0, 10, 1), "steps": (1, 1000, 1), "n_images": (1, 10_000, 1)}  # fmt: skip
+# Those of the notebook on defenses differ, and its smallest eps stands for all above 0.
+OWN_LIMITS = {("defense", "eps"): (1e-9, 0.5, 4), ("defense", "rho"): (0, 10, 6)}
 
 
-def beyond(name):
+def limits(notebook, name):
+    return OWN_LIMITS.get((notebook, name), LIMITS[name])
+
+
+def step_of(notebook, name):
+    """A number's distance from its limits where they are to be passed."""
+    low, high, _ = limits(notebook, name)
+    return (high - low) / 1000 if name in ("eps", "rho") else 1
+
+
+def beyond(notebook, name):
     """Just beyond the limits of a parameter, alone and in a list, and one too many."""
-    low, high, most = LIMITS[name]
-    step = (high - low) / 1000 if name in ("eps", "rho") else 1
+    low, high, most = limits(notebook, name)
+    step = step_of(notebook, name)
     many = [low + number * step for number in range(most + 1)]
     return [low - step, high + step, [high, high + step], [low, low - step], many]
 
@@ -71,11 +83,12 @@ def cases():
     """(notebook, its namespace, the start of what is said) of every wrong input."""
     for notebook, known in NOTEBOOKS.items():
         for name, parameter in known.items():
-            values = BAD[kind(parameter)] + (beyond(name) if name in LIMITS else [])
+            values = BAD[kind(parameter)] + (beyond(notebook, name) if name in LIMITS else [])
+            values += [0, 0.0, [0.03, 0]] if (notebook, name) == ("defense", "eps") else []
             for value in values:
                 yield notebook, {"retrain": True, name: value}, f"parameter {name} = {value!r}: expected "
             for wrong in misspelt(name):
-                if wrong not in known:
+                if wrong not in known and not wrong.startswith("_"):  # which is no notebook's to check
                     yield notebook, {"retrain": True, wrong: 8}, f"unknown parameter {wrong} = 8"
         (name,) = {"seed", "seeds"} & set(known)
         lists = [[0, 77], [77, 78]] if name == "seeds" else []
@@ -132,8 +145,8 @@ def test_every_parameter_that_has_limits_is_tried_beyond_them():
 def test_the_limits_themselves_are_allowed(notebook):
     for name, parameter in NOTEBOOKS[notebook].items():
         if name in LIMITS:
-            low, high, most = LIMITS[name]
-            step = (high - low) / 1000 if name in ("eps", "rho") else 1
+            low, high, most = limits(notebook, name)
+            step = step_of(notebook, name)
             many = [low + number * step for number in range(most)]
             as_list = isinstance(parameter.default, tuple)
             for value in [low, high, *([[low, high], tuple(many), many] if as_list else [])]:
@@ -153,7 +166,13 @@ def test_what_is_allowed_is_named(notebook):
                "seeds": "a whole number, from 0 to 9999, or a list of up to 100 different ones",
                "indices": "the number of a test image, from 0 to 9999, or a list of up to 12 different ones",
                "rho": "a weight of the neighbours, from 0 to 10",
-               "eps": "a distance in pixels of [0, 1], from 0 to 1, or a list of up to 8 different ones"}  # fmt: skip
+               "eps": "a distance in pixels of [0, 1], from 0 to 1, or a list of up to 8 different ones",
+               "steps": "a number of steps of PGD, from 1 to 1000",
+               "n_images": "a number of test images, from 1 to 10000"}  # fmt: skip
+    if notebook == "defense":
+        choices |= {"rho": "a weight of the neighbours, from 0 to 10, or a list of up to 6 different ones",
+                    "eps": "a distance in pixels of [0, 1], above 0, up to 0.5, or a list of up to 4 "
+                    "different ones"}  # fmt: skip
     for name in NOTEBOOKS[notebook]:
         with pytest.raises(ValueError, match=re.escape(f"expected {choices[name]}")):
             check(notebook, {name: None})

@@ -1,0 +1,119 @@
+"""Figures of the chapter on defenses: tables in, a matplotlib Figure out."""
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hfclib.defenses import Defense
+from hfclib.plots import STYLE
+from hfclib.tables_defense import NETWORKS, number, title
+
+_COLOURS = sns.color_palette("colorblind")
+# Colour and marker of what is left, by verdict; robust and masked differ in both.
+LOOKS = {"robust": (_COLOURS[0], "s", "after the strongest: robust"),
+         "masked": (_COLOURS[3], "o", "after the strongest: masked"),
+         "no gain": ("0.55", "D", "after the strongest: no gain claimed")}  # fmt: skip
+
+
+def _grid(count: int, size: tuple[float, float], **options: object) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, at most two a line, each of about that size."""
+    across = min(2, count)
+    down = -(-count // across)
+    figure = Figure(figsize=(size[0] * across, size[1] * down), layout="constrained")
+    axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False, **options).flat)
+    for empty in axes[count:]:
+        empty.remove()
+        axes[axes.index(empty) - across].tick_params(labelbottom=True)
+    return figure, axes[:count]
+
+
+def _panels(found: pd.DataFrame) -> list[str]:
+    panels = [panel for panel in NETWORKS if panel in set(found["panel"])]
+    if not panels:
+        raise ValueError("expected the trials of at least one network, got an empty table")
+    return panels
+
+
+def claimed_and_left(found: pd.DataFrame, eps: float) -> Figure:
+    """What each defense claims and what is left of it, a panel a network and a row a defense.
+
+    Args:
+        found: from `tables_defense.claimed_and_left`, at that eps.
+        eps: for the axis.
+    Returns:
+        A Figure; a grey bar stands where clean accuracy is, an open circle where it is under that of the paper's
+        attacks which leaves most, a filled marker where it is after the strongest attack, and a dashed line where that
+        is without a defense.
+    Raises:
+        ValueError: no rows.
+    """
+    panels = _panels(found)
+    names = list(dict.fromkeys(title(Defense(row.defense, row.strength)) for row in found.itertuples()))
+    places = {name: place for place, name in enumerate(names)}
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(len(panels), (4.4, 1.1 + 0.2 * len(names)))
+        for ax, panel in zip(axes, panels, strict=True):
+            own = found[found["panel"] == panel]
+            for row in own.itertuples():
+                place = places[title(Defense(row.defense, row.strength))]
+                colour, marker, _ = LOOKS[row.verdict]
+                ax.plot([row.claimed, row.left], [place, place], color=colour, lw=1.5, zorder=2)
+                ax.plot(row.clean, place, color="0.6", marker="|", ms=9, mew=1.5, ls="", zorder=1)
+                ax.plot(row.claimed, place, color="black", marker="o", ms=5.5, mfc="white", ls="", zorder=3)
+                ax.plot(row.left, place, color=colour, marker=marker, ms=4.5, ls="", zorder=4)
+            for undefended in own.loc[own["defense"] == "none", "left"].dropna():
+                ax.axvline(undefended, color="0.3", ls="--", lw=1, zorder=0)
+            ax.set(title=NETWORKS[panel], xlim=(-0.03, 1), ylim=(len(names) - 0.4, -0.6))
+            ax.set_yticks(range(len(names)), names, fontsize=8.5)
+            ax.grid(axis="both", alpha=0.3, lw=0.5)
+        figure.supxlabel(f"Accuracy (share of images), eps {number(eps)}")
+        figure.legend(handles=_handles(set(found.loc[found["left"].notna(), "verdict"])), ncols=3, frameon=False,
+                      loc="outside upper center", fontsize=9)  # fmt: skip
+    return figure
+
+
+def _handles(verdicts: set[str]) -> list[Line2D]:
+    handles = [Line2D([], [], color="0.6", marker="|", ms=9, mew=1.5, ls="", label="clean images"),
+               Line2D([], [], color="black", marker="o", ms=5.5, mfc="white", ls="", label="under the kindest attack"),
+               Line2D([], [], color="0.3", ls="--", lw=1, label="no defense, after the strongest")]  # fmt: skip
+    return handles + [Line2D([], [], color=colour, marker=marker, ms=4.5, lw=1.5, label=label)
+                      for verdict, (colour, marker, label) in LOOKS.items() if verdict in verdicts]  # fmt: skip
+
+
+def by_radius(found: pd.DataFrame, eps: float) -> Figure:
+    """Accuracy of networks behind a low-pass filter, by its radius, a panel a network.
+
+    Args:
+        found: from `tables_defense.by_radius`.
+        eps: which of its rows are drawn.
+    Returns:
+        A Figure; lines on clean images, under PGD by an attacker who doesn't know of the filter and by one who does,
+        and after the strongest attack where that was run.
+    Raises:
+        ValueError: no rows at that eps.
+    """
+    rows = found[found["eps"] == eps]
+    panels = _panels(rows)
+    strengths = sorted(set(rows["strength"]))
+    ticks = ["none" if one == float("inf") else number(one) for one in strengths]
+    lines = {"clean": ("clean images", "0.55", "|"), "unaware": ("PGD, attacker unaware", _COLOURS[1], "o"),
+             "aware": ("PGD, attacker aware", _COLOURS[0], "^"),
+             "left": ("after the strongest attack", "black", "s")}  # fmt: skip
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(len(panels), (4.2, 2.7))
+        for ax, panel in zip(axes, panels, strict=True):
+            own = rows[rows["panel"] == panel].set_index("strength").reindex(strengths)
+            for column, (label, colour, marker) in lines.items():
+                ax.plot(range(len(strengths)), own[column], color=colour, marker=marker, ms=6, lw=1.5, label=label,
+                        mfc="white" if column == "unaware" else colour, clip_on=False)  # fmt: skip
+            ax.set(title=NETWORKS[panel], ylim=(0, 1))
+            ax.set_xticks(range(len(strengths)), ticks)
+            ax.grid(alpha=0.3, lw=0.5)
+        figure.supxlabel("Radius of the filter (DFT bins)")
+        figure.supylabel(f"Accuracy (share of images), eps {number(eps)}")
+        figure.legend(*ax.get_legend_handles_labels(), ncols=4, frameon=False, loc="outside upper center",
+                      fontsize=9)  # fmt: skip
+    return figure
