@@ -255,8 +255,8 @@ def test_verdicts_in_words(trials):
     _, _, verdicts = trials
     lines = reports.verdict_story(verdicts, IMAGES).data.splitlines()
     assert lines == [
-        f"Comparisons: {len(verdicts)}. Without a gain: {len(verdicts) - 4}. With a claimed gain: 4, of which masked 1, "
-        "robust 3.", "",
+        f"Comparisons: {len(verdicts)}. Without a gain: {len(verdicts) - 4}. "
+        "With a claimed gain: 4, of which masked 1, robust 3.", "",
         "- Vanilla, rule, rho = 1, eps .03: .24 after the strongest attack (without it: .04).",
         "- Adversarial, as trained, eps .03: .54 after the strongest attack (Vanilla: .04).",
     ]  # fmt: skip
