@@ -314,6 +314,21 @@ def test_an_image_is_attacked_alike_in_every_batch(pictures, answers, method):
     assert 0 < verdicts[0].sum() < 12
 
 
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_fast_arithmetic_reaches_every_attack(pictures, answers, monkeypatch, method, fast):
+    asked = []
+
+    def recording(model, images, labels, *, fast=False):
+        asked.append(fast)
+        return model(images)
+
+    for module in ("attacks", "square"):
+        monkeypatch.setattr(f"hfclib.{module}.forward", recording)
+    still_right(Bends(1), pictures, answers, function(Attack(method, 0.02, 1), Bends(2)), fast=fast)
+    assert any(asked) == fast
+
+
 def test_bad_attacks():
     for bad in (CLEAN, Attack("cw", 0.1, 1)):
         with pytest.raises(ValueError, match=f"method of an attack, one of fgsm, pgd, .*, got '{bad.method}'"):

@@ -194,6 +194,7 @@ def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monk
     shown = {}
 
     def fooling(network, images, labels, attacks, **options):
+        assert options == {"fast": True}
         method = attacks or "clean"
         shown[method] = set(labels.tolist())
         return labels != fools[method]
