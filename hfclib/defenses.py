@@ -8,6 +8,7 @@ on the margin of the logits, which saturation can't flatten), "transfer" (the sa
 and "square" (no gradient at all).
 """
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
@@ -76,19 +77,19 @@ class Scaled(nn.Module):
 
 
 def defended(model: nn.Module, defense: Defense) -> nn.Module:
-    """A network under a defense; the model given stays as it is.
+    """A network under a defense, in evaluation mode: a copy, so that the model given stays as it is.
 
     Raises:
         TypeError, ValueError: another method, or a strength that its smoothing or filter refuses.
     """
     method, strength = defense
     changes = {
-        "none": lambda: model,
+        "none": lambda: copy.deepcopy(model),
         "rule": lambda: smooth_kernels(model, strength),
         "normalised": lambda: smooth_kernels(model, strength, normalise=True),
         "kernels": lambda: filter_kernels(model, strength),
-        "input": lambda: nn.Sequential(LowPass(strength), model),
-        "scale": lambda: Scaled(model, 1 + 8 * strength),
+        "input": lambda: nn.Sequential(LowPass(strength), copy.deepcopy(model)),
+        "scale": lambda: Scaled(copy.deepcopy(model), 1 + 8 * strength),
     }
     if method not in changes:
         raise ValueError(f"expected method of a defense, one of {', '.join(changes)}, got {method!r}")

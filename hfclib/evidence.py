@@ -10,9 +10,11 @@ from hfclib.parameters import NOTEBOOKS
 # The claims that the README shows; the book's scoreboard has all.
 HEADLINES = (
     "fig1-lfc-exceeds-hfc-4", "fig1-grows-8", "fig1-hfc-4", "fig2-count-batchnorm-raw", "fig2-count-fullwidth-raw",
-    "fig2-svd-batchnorm",
+    "fig2-svd-batchnorm", "fig3-roughness-adversarial", "fig3-roughness-adversarial_batchnorm",
     *(f"fig4-{panel}-H{radius}-{version}" for version in ("as-published", "controlled")
       for panel in ("batchnorm", "mixup", "dropout") for radius in (4, 8)),
+    "defense-adversarial-pgd", "defense-rule-fgsm", "defense-rule-marginal", "defense-input-unaware",
+    "defense-input-aware",
 )  # fmt: skip
 
 

@@ -30,9 +30,9 @@ def fig4(rows: pd.DataFrame) -> Figure:
     radii = sorted(set(rows.loc[rows["band"] != "x", "radius"]))
     colours = dict(zip(radii, sns.color_palette("colorblind", len(radii)), strict=True))
     with mpl.rc_context(STYLE):
-        across = min(2, len(panels))
+        across = 3 if len(panels) > 4 else min(2, len(panels))
         down = -(-len(panels) // across)
-        figure = Figure(figsize=(1.2 + 3.6 * across, 0.9 + 2.7 * down), layout="constrained")
+        figure = Figure(figsize=(1.2 + (3.6 if across < 3 else 2.9) * across, 0.9 + 2.7 * down), layout="constrained")
         axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
         for panel, ax in zip(panels, axes, strict=False):
             for (band, split, radius), line in rows[rows["panel"] == panel].groupby(["band", "split", "radius"]):
@@ -47,12 +47,16 @@ def fig4(rows: pd.DataFrame) -> Figure:
             ax.set(title=TITLES[panel], ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for empty in axes[len(panels) :]:
-            empty.remove()
-            axes[axes.index(empty) - across].tick_params(labelbottom=True)
+        handles, free = _fig4_handles(rows, colours), axes[len(panels) :]
+        for place, empty in enumerate(free, len(panels)):
+            empty.axis("off")
+            axes[place - across].tick_params(labelbottom=True)
+        if free:  # room for the legend
+            free[0].legend(handles=handles, loc="center", frameon=False)
+        else:
+            figure.legend(handles=handles, loc="outside right upper", frameon=False)
         figure.supxlabel("Epoch")
         figure.supylabel("Accuracy (share of images)")
-        figure.legend(handles=_fig4_handles(rows, colours), loc="outside right upper", frameon=False)
     return figure
 
 

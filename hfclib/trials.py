@@ -57,7 +57,7 @@ def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = Tru
         as withstood only by images that withstood those before it (`defenses.after`), whose trials are computed too.
     Raises:
         RunError: a stored file is damaged, or was made with other weights.
-        TypeError, ValueError: as `defenses.defended` and `defenses.function`.
+        TypeError, ValueError: as `defenses.defended` and `defenses.function`, before anything is computed.
     """
     asked = list(wanted)
     found = {name: tensor.bool() for name, tensor in records.load("attacks", run).items()}
@@ -138,6 +138,10 @@ def _compute(run: "Run", wanted: list[Trial], found: dict[Trial, Tensor], *, ima
     pictures, labels = (tensor[:images] for tensor in embedded("test"))
     pictures, labels = to_float(pictures).to(device), labels.to(device)
     undefended = run.model().to(device)
+    for defense, attack in wanted:
+        defended(undefended, defense)
+        if attack != CLEAN:
+            function(attack, undefended)
     if progress:
         most = _most_seconds(undefended, pictures[:BATCH_SIZE], wanted, images) / 60
         print(f"{len(wanted)} attacks on {run.path.name} to run on {device_name(device)}: at most {most:.1f} minutes",

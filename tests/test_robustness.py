@@ -83,6 +83,15 @@ def test_no_attack_at_all_is_clean_accuracy(network, pictures):
     assert robust_accuracy(network, pictures, labels, ()) == pytest.approx(24 / 30)
 
 
+@pytest.mark.parametrize("attacks", [(), partial(fgsm, eps=0.1), [partial(pgd, eps=0.1, alpha=0.1, steps=1),
+                                                                    partial(square, eps=0.1, queries=2)]])  # fmt: skip
+def test_of_no_images_none_is_right(network, attacks):
+    none = torch.rand(0, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
+    right = still_right(network, *none, attacks)
+    assert right.shape == (0,)
+    assert right.dtype == torch.bool
+
+
 @pytest.mark.parametrize("stop_early", [True, False])
 @pytest.mark.parametrize("fast", [True, False])
 def test_options_reach_attacks_that_have_them_and_no_others(network, pictures, stop_early, fast):

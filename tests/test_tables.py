@@ -133,11 +133,17 @@ def test_the_effect_is_batchnorm_less_vanilla(runs):
 
 def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
     figure = plots.fig4(tables.select(tables.gather(runs), (4, 7), "max", "batch"))
-    assert [ax.get_title() for ax in figure.axes] == ["Vanilla", "Dropout", "BatchNorm"]
-    assert all(len(ax.get_lines()) == 2 + 4 + 1 for ax in figure.axes)  # whole images, bands, chance
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    *panels, free = figure.axes
+    assert [ax.get_title() for ax in panels] == ["Vanilla", "Dropout", "BatchNorm"]
+    assert all(len(ax.get_lines()) == 2 + 4 + 1 for ax in panels)  # whole images, bands, chance
+    assert not figure.legends  # it stands where a panel is free
+    labels = [text.get_text() for text in free.get_legend().get_texts()]
     assert "radius 4" in labels
     assert "radius 7 (raw, running)" in labels
+    pair = plots.fig4(tables.select(tables.gather({name: runs[name] for name in ("vanilla", "dropout")}), (4, 7), "max",
+                                    "batch"))  # fmt: skip
+    assert len(pair.axes) == 2
+    assert [text.get_text() for text in pair.legends[0].get_texts()] == labels
     with pytest.raises(ValueError, match="empty"):
         plots.fig4(tables.gather(runs).iloc[:0])
 

@@ -1,0 +1,79 @@
+"""Whether our strongest attack overstates robustness: what AutoAttack still fools of the images that withstand it.
+
+Needs torchattacks: `make test` installs it. Run: python -m benchmarks.autoattack
+"""
+
+import argparse
+import sys
+
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from benchmarks.measure import Ratio, report
+from hfclib import figures, runs, trials
+from hfclib.data import embedded, to_float
+from hfclib.defenses import NONE, long_attacks
+from hfclib.devices import best_device
+from hfclib.robustness import still_right
+
+EPS, STEPS, AT_MOST = 8 / 255, 20, 1.0  # points
+
+
+class ChannelsLast(nn.Module):
+    """The network, given its images in the memory layout in which it is fast."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images.contiguous(memory_format=torch.channels_last))
+
+
+def fooled_by_autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, batch_size: int = 250,
+                         seed: int = 0, version: str = "standard") -> Tensor:  # fmt: skip
+    """Which images torchattacks' AutoAttack fools, scored by us, (N,) bool.
+
+    Args:
+        model: in evaluation mode, on the images' device.
+        images, labels: (N, C, H, W) float32 in [0, 1], N at least 1, and (N,).
+        eps: radius of the Linf ball, in units of pixels in [0, 1].
+        batch_size: images attacked at once.
+        seed: of everything random.
+        version: "standard" is the published one: APGD on the cross-entropy and targeted, FAB, Square.
+    """
+    attack = torchattacks.AutoAttack(ChannelsLast(model), norm="Linf", eps=eps, version=version, seed=seed)
+    blocks = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    # torchattacks rounds its box and ball; half a millionth more changes no verdict that matters.
+    moved = torch.cat([attack(some, answers).detach() for some, answers in blocks])
+    inside = moved.maximum(images - eps).minimum(images + eps).clamp(0, 1)
+    return ~still_right(model, inside, labels, ())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--panel", default="adversarial_batchnorm", help="of hfclib.figures.defense, preset laptop")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=1_000)
+    asked = parser.parse_args()
+    run = runs.find(figures.defense("laptop")[asked.panel], asked.seed)
+    if run is None:
+        parser.error(f"no stored run of {asked.panel} with seed {asked.seed}")
+    strongest = NONE, long_attacks(EPS, STEPS)[-1]
+    ours = trials.of(run, [strongest], images=asked.images)[strongest]
+    device = best_device()
+    images, labels = embedded("test")
+    images, labels = to_float(images[: asked.images])[ours].to(device), labels[: asked.images][ours].to(device)
+    # Only what withstood our attack can make it look too weak, so AutoAttack gets no other image.
+    fooled = int(fooled_by_autoattack(run.model().to(device), images, labels, eps=EPS).sum()) if len(images) else 0
+    print(f"{run.path.name}, {asked.images} test images, eps 8/255: {len(images)} withstand our strongest attack, "
+          f"{len(images) - fooled} of these AutoAttack too")  # fmt: skip
+    over = 100 * fooled / asked.images
+    return report(
+        [Ratio("robust accuracy by our strongest attack above AutoAttack's", over, AT_MOST, False, " points")]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
