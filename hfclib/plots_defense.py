@@ -70,8 +70,8 @@ def claimed_and_left(found: pd.DataFrame, eps: float) -> Figure:
             ax.set_yticks(range(len(names)), names, fontsize=8.5)
             ax.grid(axis="both", alpha=0.3, lw=0.5)
         figure.supxlabel(f"Accuracy (share of images), eps {number(eps)}")
-        figure.legend(handles=_handles(set(found.loc[found["left"].notna(), "verdict"])), ncols=3, frameon=False,
-                      loc="outside upper center", fontsize=9)  # fmt: skip
+        figure.legend(handles=_handles(set(found.loc[found["left"].notna(), "verdict"])), frameon=False, fontsize=9,
+                      ncols=3 if len(panels) > 1 else 1, loc="outside upper center")  # fmt: skip
     return figure
 
 
@@ -113,7 +113,7 @@ def by_radius(found: pd.DataFrame, eps: float) -> Figure:
             ax.set_xticks(range(len(strengths)), ticks)
             ax.grid(alpha=0.3, lw=0.5)
         figure.supxlabel("Radius of the filter (DFT bins)")
-        figure.supylabel(f"Accuracy (share of images), eps {number(eps)}")
-        figure.legend(*ax.get_legend_handles_labels(), ncols=4, frameon=False, loc="outside upper center",
-                      fontsize=9)  # fmt: skip
+        figure.supylabel(f"Accuracy, eps {number(eps)}")
+        figure.legend(*ax.get_legend_handles_labels(), ncols=4 if len(panels) > 1 else 2, frameon=False,
+                      loc="outside upper center", fontsize=9)  # fmt: skip
     return figure

@@ -12,7 +12,7 @@ What the interval is over. Figure 4 compares networks whose seeds matter: Studen
 no verdict. Where another figure has a single seed, the interval covers the draw of the test images only, and the
 scoreboard says "images, 1 seed"; with several seeds it is Student's t over seeds there too. Over images a difference of
 two networks is treated as one between separate sets of images. They share the set, and mostly agree, so that its
-interval is wider than it need be.
+interval is wider than it need be. The claims about defenses compare the same images in pairs (`judgement.paired`).
 
 Kernels are measured without any image. Figure 3 takes Student's t over seeds, too, and where there is a single seed
 Welch's t over the first layer's kernels, which the scoreboard calls "kernels, 1 seed": it says whether two networks

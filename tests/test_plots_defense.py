@@ -115,7 +115,7 @@ def test_each_line_holds_its_column_at_that_eps(panels, eps):
     shown = [panel for panel in NETWORKS if panel in panels]
     assert [ax.get_title() for ax in figure.axes] == [NETWORKS[panel] for panel in shown]
     assert figure.get_supxlabel() == "Radius of the filter (DFT bins)"
-    assert figure.get_supylabel() == f"Accuracy (share of images), eps {'.03' if eps == 0.03 else '.06'}"
+    assert figure.get_supylabel() == f"Accuracy, eps {'.03' if eps == 0.03 else '.06'}"
     columns = {"clean images": "clean", "PGD, attacker unaware": "unaware", "PGD, attacker aware": "aware",
                "after the strongest attack": "left"}  # fmt: skip
     for ax, panel in zip(figure.axes, shown, strict=True):
