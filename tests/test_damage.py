@@ -230,6 +230,17 @@ def test_a_checkpoint_of_the_wrong_shape_is_refused(checkpoint):
     refused_checkpoint(checkpoint, parts())
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("of", ["weights", "moments"])
+def test_a_checkpoint_of_no_numbers_is_refused(checkpoint, of, number):
+    model, optimizer, scheduler = parts()
+    weight = model.conv1.weight
+    with torch.no_grad():
+        (weight if of == "weights" else optimizer.state[weight]["exp_avg"])[0, 0, 0, 0] = number
+    checkpoints.save(checkpoint, model, optimizer, scheduler, Progress(epoch=1))
+    assert "not finite" in refused_checkpoint(checkpoint, parts())
+
+
 def test_a_checkpoint_larger_than_it_can_be_is_not_read(checkpoint):
     with open(checkpoint, "r+b") as file:
         file.truncate(2**40)
