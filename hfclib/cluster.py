@@ -6,8 +6,10 @@ The machines need hfclib, and share no file system. A machine keeps the checkpoi
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -46,7 +48,8 @@ def ray_engine(address: str | None = None) -> Engine:
         ours = not ray.is_initialized()
         if ours:
             try:
-                ray.init(address=address, logging_level="warning", **options)
+                with _same_farewell():
+                    ray.init(address=address, logging_level="warning", **options)
             except Exception as error:  # of many kinds
                 raise ConnectionError(f"Ray could not be {'started' if alone else 'reached'}: {error}") from error
         gpus = ray.cluster_resources().get("GPU", 0)
@@ -74,6 +77,16 @@ def ray_engine(address: str | None = None) -> Engine:
                 ray.shutdown()
 
     return engine
+
+
+@contextmanager
+def _same_farewell() -> Iterator[None]:
+    """Keep Ray from replacing what a SIGTERM does here, if the program has its own way: Ray would just exit."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before):
+        with suppress(ValueError):  # outside the main thread, where Ray lets it alone as well
+            signal.signal(signal.SIGTERM, before)
 
 
 def train_away(job: Job, threads: int) -> dict[str, bytes] | str:

@@ -25,7 +25,7 @@ from hfclib.evaluation import CURVE_COLUMNS, curve_rows
 from hfclib.files import locked, sha256, write
 from hfclib.provenance import commit, of_training
 from hfclib.recipes import RADII, Recipe
-from hfclib.training import Progress, fit, measured_parts, training_set
+from hfclib.training import Progress, TrainingError, fit, measured_parts, training_set
 from hfclib.verification import FILES, description, read_description, read_table, read_weights
 from hfclib.verification import RunError as RunError
 
@@ -158,6 +158,9 @@ def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | Non
     if not team.first:
         return None
     weights = stored_weights(model)
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):  # a run that would be refused on load
+        raise TrainingError(f"{recipe.name}, seed {seed}, ended in weights too large to store: "
+                            "try a smaller learning_rate")  # fmt: skip
     _fill(model, weights)
     answers: dict = {}
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows),

@@ -14,7 +14,7 @@ from hfclib import files
 from hfclib.evaluation import CURVE_COLUMNS
 from hfclib.recipes import Recipe
 
-FORMAT_VERSION = 2  # format 1 is the same without a seal
+FORMAT_VERSION = 2  # format 1 had no seal, so that a changed bit could go unnoticed
 FILES = ("curves.csv", "final.csv", "weights.safetensors")  # beside run.json, which holds their checksums
 ADVICE = "delete the folder and train the run again, or restore the published one"
 _MOST = 2**26  # bytes of run.json and of a table; those of the published runs have some ten thousand
@@ -56,13 +56,12 @@ def read_description(path: Path) -> Description:
     try:
         raw = files.read(file, _MOST)
         content = json.loads(raw)
-        form = content["format"]
-        if form not in (1, FORMAT_VERSION):
-            raise RunError(f"{file} has format {form!r}, expected {FORMAT_VERSION}: {ADVICE}")
+        if content["format"] != FORMAT_VERSION:
+            raise RunError(f"{file} has format {content['format']!r}, expected {FORMAT_VERSION}: {ADVICE}")
         recipe, seed, provenance = Recipe(**content["recipe"]), content["seed"], content["provenance"]
         checksums = {name: content["sha256"][name] for name in FILES}
         edited = recipe.hash != content["hash"] or recipe.run_name(seed) != path.name
-        whole = form == 1 or files.seal_holds(raw, content["seal"])
+        whole = files.seal_holds(raw, content["seal"])
         if type(seed) is not int or not isinstance(provenance, dict):
             raise TypeError(f"seed is {seed!r}, provenance {provenance!r}")
     except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

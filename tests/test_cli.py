@@ -13,6 +13,7 @@ from hfclib.checkpoints import CheckpointError
 from hfclib.data import DataError
 from hfclib.figures import fig4
 from hfclib.files import locked
+from hfclib.parameters import NOTEBOOKS
 from hfclib.sweep import Report
 from hfclib.training import Progress, TrainingError, make_optimizer
 
@@ -55,13 +56,15 @@ def test_unknown_words_are_usage_errors(hfc, no_training, words):
     assert hfc(*words).exit_code == 2
 
 
+# After so short a training the adversarial panel's network is still flat for some images.
+@pytest.mark.filterwarnings("ignore:the gradient is exactly zero")
 def test_train_trains_what_is_missing_and_then_loads_it(hfc, monkeypatch, decoded_once, tmp_path):
     for module in (training, runs):  # most of the time of a smoke run goes into measuring bands
         monkeypatch.setattr(module, "RADII", (4,))
     words = ["train", "fig4", "--preset", "smoke", "--store", tmp_path / "store"]
     first = hfc(*words)
     assert first.exit_code == 0, first.output
-    assert "4 runs to train on" in first.output
+    assert f"{len(fig4('smoke'))} runs to train on" in first.output
     for name, recipe in fig4("smoke").items():
         folder = tmp_path / "store" / recipe.run_name(0)
         accuracy = runs.load(folder).test_accuracy()
@@ -69,7 +72,7 @@ def test_train_trains_what_is_missing_and_then_loads_it(hfc, monkeypatch, decode
     monkeypatch.setattr(runs, "train", lambda *args, **options: pytest.fail("trained again"))
     again = hfc(*words)
     assert again.exit_code == 0, again.output
-    assert again.output.count(": stored, test accuracy") == 4
+    assert again.output.count(": stored, test accuracy") == len(fig4("smoke"))
     assert "to train on" not in again.output
 
 
@@ -117,7 +120,7 @@ def test_what_is_trained(hfc, asked, tmp_path, options, expected):
         (["fig5"], "Error: expected figure, one of fig1, fig1_scale, fig2, fig3, fig4, defense, got 'fig5'"),
         (["fig4", "--preset", "huge"], "Error: expected preset, one of smoke, laptop, paper, authors, got 'huge'"),
         (["fig4", "--panel", "batchnrom"],
-         "Error: expected panel, one of vanilla, dropout, mixup, batchnorm, got batchnrom"),
+         f"Error: expected panel, one of {', '.join(fig4('smoke'))}, got batchnrom"),
         (["fig4", "--panel", "mixup", "--panel", "x"], "got x"),
         (["fig4", "--seed", "-1"], "Error: expected seed, a whole number of at least 0, got [-1]"),
         (["fig4", "--seed", "0", "--seed", "-2"], "Error: expected seed, a whole number of at least 0"),
@@ -327,7 +330,7 @@ def test_verify_is_content_with_sound_runs(hfc, store):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fig5"], "expected notebook, one of fig1, fig2, fig4, tradeoff"),
+        (["fig5"], f"expected notebook, one of {', '.join(NOTEBOOKS)}, in a checkout"),
         (["fig4", "-p", "radius"], "expected -p NAME VALUE"),
         (["fig4", "radius", "8"], "expected -p NAME VALUE"),
         (["fig4", "-p", "raduis", "8"], "unknown parameter raduis"),

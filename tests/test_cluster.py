@@ -94,6 +94,7 @@ class FakeRay:
     def init(self, **options):
         if isinstance(self.results, Exception):
             raise self.results
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
         self.started = options
 
     def cluster_resources(self):
@@ -130,10 +131,12 @@ JOBS = [Job(fig4("laptop")["vanilla"], seed) for seed in range(3)]
 def ray(monkeypatch):
     """A fake Ray whose tasks give published runs."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
     folders = [data_folder() / "runs" / job.recipe.run_name(job.seed) for job in JOBS]
     fake = FakeRay({folder.name: {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders})
     monkeypatch.setitem(sys.modules, "ray", fake)
-    return fake
+    yield fake
+    signal.signal(signal.SIGTERM, before)
 
 
 def silent(line):
@@ -175,6 +178,12 @@ def test_ctrl_c_brings_home_what_has_ended_and_cancels_the_rest(ray, tmp_path):
     names = [job.recipe.run_name(job.seed) for job in JOBS]
     assert [path.name for path in tmp_path.iterdir()] == names[:1]
     assert ray.ended == [(names[1], True), (names[2], True), "shutdown"]
+
+
+def test_sigterm_stays_a_ctrl_c(ray, tmp_path):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `hfc sweep` does
+    list(ray_engine()(JOBS, tmp_path, 3, silent))
+    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 
 
 def test_a_cluster_that_is_not_there_is_told(ray, tmp_path):

@@ -26,7 +26,7 @@ from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
 from hfclib.figures import FIGURES, PUBLISHED_SEEDS
 from hfclib.recipes import RADII, Recipe
 from hfclib.runs import RunError
-from hfclib.training import Progress, make_optimizer
+from hfclib.training import Progress, TrainingError, make_optimizer
 
 FILES = ["curves.csv", "final.csv", "run.json", "weights.safetensors"]
 # All that draws random numbers at once; three epochs of four steps.
@@ -259,6 +259,14 @@ def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, 
     assert run.path == copied
     assert sorted(path.name for path in copied.iterdir()) == FILES
     assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+
+
+def test_weights_too_large_to_store_are_told_and_not_stored(one_radius, tmp_path):
+    # One step: the loss before it is sound, and nobody looks at the loss after it.
+    recipe = replace(TINY, learning_rate=1e20, epochs=1, train_images=32, schedule="constant")
+    with pytest.raises(TrainingError, match="too large to store: try a smaller learning_rate"):
+        train(tmp_path, recipe)
+    assert not (tmp_path / recipe.run_name(0)).exists()
 
 
 @pytest.mark.parametrize("seed", [-1, 0.0, 1.5, True, "0", None, np.nan])
