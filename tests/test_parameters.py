@@ -285,7 +285,7 @@ def test_without_any_parameter_the_defaults_count(monkeypatch, notebook, tmp_pat
     assert vars(check(notebook, {})) == {name: parameter.default for name, parameter in known.items()}
 
 
-# The chapter on defenses waits until the attacks on all its networks are stored; its parameters are those of the claims.
+# The chapter on defenses waits until the attacks on all its networks are stored; the claims use its parameters now.
 WAITING = {"defense"}
 THERE = [notebook for notebook in NOTEBOOKS if notebook not in WAITING]
 
