@@ -94,7 +94,7 @@ def recount(runs: Mapping[str, Run], images: Tensor, labels: Tensor, table: pd.D
     """Count again from the weights, and compare with the counts of stored answers.
 
     Args:
-        runs: by panel; each takes about 20 s at width 16 on two CPU cores.
+        runs: by panel; at width 16 each takes a few seconds a radius on two CPU cores.
         images: (N, 3, H, W) float in [0, 1].
         labels: (N,) int64.
         table: from `misaligned`.
