@@ -19,12 +19,7 @@ SMALL, LARGE = 0.03, 0.09  # the smallest and the largest eps of the paper's Tab
 
 
 class Side(NamedTuple):
-    """One side of a comparison: a network and a defense.
-
-    Attributes:
-        panel: a network of `figures.defense`.
-        defense, strength: as in `defenses.Defense`.
-    """
+    """One side of a comparison: a network of `figures.defense`, and a defense as in `defenses.Defense`."""
 
     panel: str
     defense: str = "none"

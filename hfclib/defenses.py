@@ -33,14 +33,13 @@ INPUT_RADII = (4, 8, 12, 16)
 
 
 class Defense(NamedTuple):
-    """What is done to a trained network.
+    """What is done to a trained network, by a method and a strength.
 
-    Attributes:
-        method: "none"; "rule", the paper's equation 3 as printed, or "normalised", divided by its gain (`smoothing.
-            smooth_kernels`); "kernels", the HFC taken out of the first layer's kernels (`smoothing.filter_kernels`);
-            "input", the HFC taken out of the input; "scale", the logits times the gain of "rule", a control that
-            changes no answer.
-        strength: rho of "rule", "normalised" and "scale", the radius of "kernels" and "input"; 0 with "none".
+    The method is "none"; "rule", the paper's equation 3 as printed, or "normalised", divided by its gain
+    (`smoothing. smooth_kernels`); "kernels", the HFC taken out of the first layer's kernels
+    (`smoothing.filter_kernels`); "input", the HFC taken out of the input; "scale", the logits times the gain of
+    "rule", a control that changes no answer. The strength is rho of "rule", "normalised" and "scale", the radius of
+    "kernels" and "input"; 0 with "none".
     """
 
     method: DefenseMethod
@@ -48,12 +47,10 @@ class Defense(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """What a network is put to.
+    """What a network is put to: a method (see the module's text; "clean" is none), a size and a number of steps.
 
-    Attributes:
-        method: see the module's text; "clean" is none.
-        eps: radius of the Linf ball, in units of pixels in [0, 1]; 0 with "clean".
-        steps: of "pgd"; 1 with "fgsm" and 0 with "clean". The attacks of the judgement are longer by fixed factors.
+    eps is the radius of the Linf ball, in units of pixels in [0, 1], 0 with "clean"; steps are those of "pgd", 1 with
+    "fgsm" and 0 with "clean". The attacks of the judgement are longer by fixed factors.
     """
 
     method: AttackMethod

@@ -29,9 +29,8 @@ PAPER_INDICES = (95, 134, 633, 692, 2568, 4435, 8267, 8501)  # the test images o
 class Parameter(NamedTuple):
     """A parameter of a notebook.
 
-    Attributes:
-        default: its checked value where the notebook doesn't set it.
-        check: (name, value) to the checked value; raises ValueError.
+    Its default is the checked value where the notebook doesn't set it; its check takes (name, value) to the checked
+    value and raises ValueError.
     """
 
     default: object

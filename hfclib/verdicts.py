@@ -57,7 +57,7 @@ class Estimate:
 
     @property
     def what(self) -> str:
-        """What the interval is over, for a table: "3 seeds" or "images, 1 seed"."""
+        """What the interval is over, in a table's words, such as "3 seeds" or "images, 1 seed"."""
         seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
         return seeds if self.over == "seeds" else f"{self.over}, {seeds}"
 
