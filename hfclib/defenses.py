@@ -36,7 +36,7 @@ class Defense(NamedTuple):
     """What is done to a trained network, by a method and a strength.
 
     The method is "none"; "rule", the paper's equation 3 as printed, or "normalised", divided by its gain
-    (`smoothing. smooth_kernels`); "kernels", the HFC taken out of the first layer's kernels
+    (`smoothing.smooth_kernels`); "kernels", the HFC taken out of the first layer's kernels
     (`smoothing.filter_kernels`); "input", the HFC taken out of the input; "scale", the logits times the gain of
     "rule", a control that changes no answer. The strength is rho of "rule", "normalised" and "scale", the radius of
     "kernels" and "input"; 0 with "none".
