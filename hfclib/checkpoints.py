@@ -96,7 +96,7 @@ def restore(path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRSch
         return Progress()
     tensors, metadata = opened(path, content)
     try:
-        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        if not files.finite(tensors):
             raise ValueError("it holds numbers that are not finite")
         model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
         for name, parameter in model.named_parameters():

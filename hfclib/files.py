@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -84,6 +84,11 @@ def tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     found = parsed(content)  # checks the header, which is only then read again for what it leaves out
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return found, header.get("__metadata__") or {}
+
+
+def finite(found: Mapping[str, Tensor]) -> bool:
+    """Whether tensors hold no NaN and no infinity."""
+    return all(bool(tensor.isfinite().all()) for tensor in found.values())
 
 
 @contextlib.contextmanager

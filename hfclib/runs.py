@@ -22,7 +22,7 @@ from hfclib import checkpoints, distributed, predictions
 from hfclib.adversarial import final_rows
 from hfclib.data import data_folder, embedded, home, to_float
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows
-from hfclib.files import locked, sha256, write
+from hfclib.files import finite, locked, sha256, write
 from hfclib.provenance import commit, of_training
 from hfclib.recipes import RADII, Recipe
 from hfclib.training import Progress, TrainingError, fit, measured_parts, training_set
@@ -158,7 +158,7 @@ def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | Non
     if not team.first:
         return None
     weights = stored_weights(model)
-    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):  # a run that would be refused on load
+    if not finite(weights):  # a run that would be refused on load
         raise TrainingError(f"{recipe.name}, seed {seed}, ended in weights too large to store: "
                             "try a smaller learning_rate")  # fmt: skip
     _fill(model, weights)

@@ -130,7 +130,7 @@ def read_weights(path: Path, recipe: Recipe, checksum: str | None = None) -> dic
         raise
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise RunError(f"{path} does not hold the weights of {recipe.name} ({error}): {ADVICE}") from error
-    if not all(torch.isfinite(tensor).all() for tensor in found.values()):
+    if not files.finite(found):
         raise RunError(f"{path} holds weights that are not finite: {ADVICE}")
     return found
 
