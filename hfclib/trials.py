@@ -5,7 +5,7 @@ A record (`records`, kind "attacks") holds, for each defense, attack and number 
 
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -84,12 +84,8 @@ def table(runs: Mapping[str, Sequence["Run"]], rho: Sequence[float], eps: Sequen
         A row a trial: COLUMNS, images, accuracy in [0, 1], and right, a tuple of one bool an image, by which two trials
         on the same images can be compared in pairs.
     """
-    rows = []
-    for panel, ones in runs.items():
-        for run in ones:
-            wanted = [(one, attack) for one in defenses(rho) for attack in table_attacks(one, eps, steps)]
-            rows += _rows(panel, run, of(run, wanted, images=images, progress=progress, compute=compute))
-    return pd.DataFrame(rows, columns=[*COLUMNS, "images", "accuracy", "right"])
+    wanted = [(one, attack) for one in defenses(rho) for attack in table_attacks(one, eps, steps)]
+    return _gathered(runs, lambda panel, run: wanted, images=images, progress=progress, compute=compute)
 
 
 def judged(runs: Mapping[str, Sequence["Run"]], wanted: pd.DataFrame, steps: int, *, images: int,
@@ -103,20 +99,25 @@ def judged(runs: Mapping[str, Sequence["Run"]], wanted: pd.DataFrame, steps: int
     Returns:
         Rows as from `table`, four for each row of `wanted`, less those that are not stored if nothing may be computed.
     """
-    rows = []
-    for panel, ones in runs.items():
-        for run in ones:
-            own = wanted[(wanted["panel"] == panel) & (wanted["seed"] == run.seed)]
-            trials = [(Defense(one.defense, one.strength), attack) for one in own.itertuples()
-                      for attack in long_attacks(one.eps, steps)]  # fmt: skip
-            rows += _rows(panel, run, of(run, trials, images=images, progress=progress, compute=compute))
+
+    def of_run(panel: str, run: "Run") -> list[Trial]:
+        own = wanted[(wanted["panel"] == panel) & (wanted["seed"] == run.seed)]
+        return [(Defense(one.defense, one.strength), attack) for one in own.itertuples()
+                for attack in long_attacks(one.eps, steps)]  # fmt: skip
+
+    return _gathered(runs, of_run, images=images, progress=progress, compute=compute)
+
+
+def _gathered(runs: Mapping[str, Sequence["Run"]], wanted: Callable[[str, "Run"], list[Trial]],
+              **options: object) -> pd.DataFrame:  # fmt: skip
+    """The trials of several networks as a table; `wanted` names those of a panel's run."""
+    rows = [
+        dict(zip(COLUMNS, (panel, run.seed, *defense, *attack), strict=True))
+        | {"images": len(right), "accuracy": right.float().mean().item(), "right": tuple(right.tolist())}
+        for panel, ones in runs.items() for run in ones
+        for (defense, attack), right in of(run, wanted(panel, run), **options).items()
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=[*COLUMNS, "images", "accuracy", "right"])
-
-
-def _rows(panel: str, run: "Run", found: Mapping[Trial, Tensor]) -> list[dict]:
-    return [dict(zip(COLUMNS, (panel, run.seed, *defense, *attack), strict=True))
-            | {"images": len(right), "accuracy": right.float().mean().item(), "right": tuple(right.tolist())}
-            for (defense, attack), right in found.items()]  # fmt: skip
 
 
 def _name(trial: Trial, images: int) -> str:
@@ -138,10 +139,10 @@ def _compute(run: "Run", wanted: list[Trial], found: dict[Trial, Tensor], *, ima
     pictures, labels = (tensor[:images] for tensor in embedded("test"))
     pictures, labels = to_float(pictures).to(device), labels.to(device)
     undefended = run.model().to(device)
-    for defense, attack in wanted:
+    for defense in dict.fromkeys(defense for defense, _ in wanted):
         defended(undefended, defense)
-        if attack != CLEAN:
-            function(attack, undefended)
+    for attack in dict.fromkeys(attack for _, attack in wanted if attack != CLEAN):
+        function(attack, undefended)
     if progress:
         most = _most_seconds(undefended, pictures[:BATCH_SIZE], wanted, images) / 60
         print(f"{len(wanted)} attacks on {run.path.name} to run on {device_name(device)}: at most {most:.1f} minutes",
