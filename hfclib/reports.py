@@ -97,6 +97,11 @@ def missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdo
     return Markdown(text)
 
 
+def _listed(head: str, lines: Sequence[str]) -> Markdown:
+    """A sentence, and below it a list, where there is anything to list."""
+    return Markdown("\n".join([head, "", *lines] if lines else [head]))
+
+
 def batchnorm_story(effect: pd.DataFrame, seeds: int) -> Markdown:
     """What is left of BatchNorm's published advantage once feed and statistics are controlled, in words.
 
@@ -115,8 +120,8 @@ def batchnorm_story(effect: pd.DataFrame, seeds: int) -> Markdown:
             f"{left.share_left:.0%} of it."
         )
     over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
-    head = f"BatchNorm's HFC accuracy minus vanilla's, {over}:\n\n"
-    return Markdown(head + "\n".join(lines))
+    head = f"BatchNorm's HFC accuracy minus vanilla's, {over}:"
+    return _listed(head, lines)
 
 
 def scale_story(table: pd.DataFrame) -> Markdown:
@@ -136,8 +141,8 @@ def scale_story(table: pd.DataFrame) -> Markdown:
             f"{left['normalised']} under the rule divided by its gain; {left['scale']} with no kernel changed and the "
             f"logits multiplied by {number(1 + 8 * rho)}."
         )
-    head = f"Accuracy under PGD at eps {number(attacked['eps'].iloc[0])}, rho = {number(rho)}:\n\n"
-    return Markdown(head + "\n".join(lines))
+    head = f"Accuracy under PGD at eps {number(attacked['eps'].iloc[0])}, rho = {number(rho)}:"
+    return _listed(head, lines)
 
 
 def filter_story(found: pd.DataFrame, radius: float = 8.0) -> Markdown:
@@ -158,8 +163,8 @@ def filter_story(found: pd.DataFrame, radius: float = 8.0) -> Markdown:
             f"against an attacker who doesn't know of it; against one who does {share(one['aware'], images)}{left}. "
             f"On clean images {share(plain['clean'], images)} without and {share(one['clean'], images)} with it."
         )
-    head = f"Accuracy under PGD at eps {number(found['eps'].min())}, r = {number(radius)}:\n\n"
-    return Markdown(head + "\n".join(lines))
+    head = f"Accuracy under PGD at eps {number(found['eps'].min())}, r = {number(radius)}:"
+    return _listed(head, lines)
 
 
 def verdict_story(verdicts: pd.DataFrame, images: int) -> Markdown:
@@ -171,16 +176,17 @@ def verdict_story(verdicts: pd.DataFrame, images: int) -> Markdown:
     """
     count = verdicts["verdict"].value_counts()
     masked, robust = (int(count.get(one, 0)) for one in ("masked", "robust"))
-    text = (
+    head = (
         f"Comparisons: {len(verdicts)}. Without a gain: {len(verdicts) - masked - robust}. With a claimed gain: "
         f"{masked + robust}, of which masked {masked}, robust {robust}."
     )
     stands = verdicts[verdicts["verdict"] == "robust"].drop_duplicates(["panel", "defense", "strength", "eps"])
+    lines = []
     for row in stands.itertuples():
         what = "as trained" if row.defense == "none" else title(Defense(row.defense, row.strength))
         against = NETWORKS[row.against_panel] if row.defense == "none" else "without it"
-        text += (
-            f"\n- {NETWORKS[row.panel]}, {what}, eps {number(row.eps)}: {share(row.strongest, images)} after the "
+        lines.append(
+            f"- {NETWORKS[row.panel]}, {what}, eps {number(row.eps)}: {share(row.strongest, images)} after the "
             f"strongest attack ({against}: {share(row.plain_strongest, images)})."
         )
-    return Markdown(text.replace("\n-", "\n\n-", 1))
+    return _listed(head, lines)
