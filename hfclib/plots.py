@@ -3,6 +3,7 @@
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -12,6 +13,26 @@ from hfclib.evaluation import PAPER_RADII
 from hfclib.tables import CONDITIONS, TITLES, select
 
 STYLE = {"font.size": 10, "axes.titlesize": 11, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
+
+
+def panel_grid(count: int, across: int, panel: tuple[float, float],
+               margin: tuple[float, float] = (0.0, 0.0)) -> tuple[Figure, list[Axes], list[Axes]]:  # fmt: skip
+    """A figure of `count` panels on common scales, at most `across` a line.
+
+    Args:
+        count, across: 1 or more.
+        panel, margin: width and height of each panel and of what is around them all, in inches.
+    Returns:
+        (the figure, its panels, the places of the last line that no panel takes).
+    """
+    across = min(across, count)
+    down = -(-count // across)
+    size = margin[0] + panel[0] * across, margin[1] + panel[1] * down
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    for place in range(count, len(axes)):
+        axes[place - across].tick_params(labelbottom=True)  # nothing stands below it
+    return figure, axes[:count], axes[count:]
 
 
 def fig4(rows: pd.DataFrame) -> Figure:
@@ -30,11 +51,9 @@ def fig4(rows: pd.DataFrame) -> Figure:
     radii = sorted(set(rows.loc[rows["band"] != "x", "radius"]))
     colours = dict(zip(radii, sns.color_palette("colorblind", len(radii)), strict=True))
     with mpl.rc_context(STYLE):
-        across = 3 if len(panels) > 4 else min(2, len(panels))
-        down = -(-len(panels) // across)
-        figure = Figure(figsize=(1.2 + (3.6 if across < 3 else 2.9) * across, 0.9 + 2.7 * down), layout="constrained")
-        axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
-        for panel, ax in zip(panels, axes, strict=False):
+        across, width = (3, 2.9) if len(panels) > 4 else (2, 3.6)
+        figure, axes, free = panel_grid(len(panels), across, (width, 2.7), (1.2, 0.9))
+        for panel, ax in zip(panels, axes, strict=True):
             for (band, split, radius), line in rows[rows["panel"] == panel].groupby(["band", "split", "radius"]):
                 whole = {"train": "0.6", "test": "black"}
                 colour = whole[split] if band == "x" else colours[radius]
@@ -47,10 +66,9 @@ def fig4(rows: pd.DataFrame) -> Figure:
             ax.set(title=TITLES[panel], ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles, free = _fig4_handles(rows, colours), axes[len(panels) :]
-        for place, empty in enumerate(free, len(panels)):
+        handles = _fig4_handles(rows, colours)
+        for empty in free:
             empty.axis("off")
-            axes[place - across].tick_params(labelbottom=True)
         if free:  # room for the legend
             free[0].legend(handles=handles, loc="center", frameon=False)
         else:

@@ -3,12 +3,11 @@
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hfclib.defenses import Defense
-from hfclib.plots import STYLE
+from hfclib.plots import STYLE, panel_grid
 from hfclib.tables_defense import NETWORKS, number, title
 
 _COLOURS = sns.color_palette("colorblind")
@@ -16,18 +15,6 @@ _COLOURS = sns.color_palette("colorblind")
 LOOKS = {"robust": (_COLOURS[0], "s", "after the strongest: robust"),
          "masked": (_COLOURS[3], "o", "after the strongest: masked"),
          "no gain": ("0.55", "D", "after the strongest: no gain claimed")}  # fmt: skip
-
-
-def _grid(count: int, size: tuple[float, float], **options: object) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, at most two a line, each of about that size."""
-    across = min(2, count)
-    down = -(-count // across)
-    figure = Figure(figsize=(size[0] * across, size[1] * down), layout="constrained")
-    axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False, **options).flat)
-    for empty in axes[count:]:
-        empty.remove()
-        axes[axes.index(empty) - across].tick_params(labelbottom=True)
-    return figure, axes[:count]
 
 
 def _panels(found: pd.DataFrame) -> list[str]:
@@ -54,7 +41,9 @@ def claimed_and_left(found: pd.DataFrame, eps: float) -> Figure:
     names = list(dict.fromkeys(title(Defense(row.defense, row.strength)) for row in found.itertuples()))
     places = {name: place for place, name in enumerate(names)}
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(len(panels), (4.4, 1.1 + 0.2 * len(names)))
+        figure, axes, free = panel_grid(len(panels), 2, (4.4, 1.1 + 0.2 * len(names)))
+        for empty in free:
+            empty.remove()
         for ax, panel in zip(axes, panels, strict=True):
             own = found[found["panel"] == panel]
             for row in own.itertuples():
@@ -103,7 +92,9 @@ def by_radius(found: pd.DataFrame, eps: float) -> Figure:
              "aware": ("PGD, attacker aware", _COLOURS[0], "^"),
              "left": ("after the strongest attack", "black", "s")}  # fmt: skip
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(len(panels), (4.2, 2.7))
+        figure, axes, free = panel_grid(len(panels), 2, (4.2, 2.7))
+        for empty in free:
+            empty.remove()
         for ax, panel in zip(axes, panels, strict=True):
             own = rows[rows["panel"] == panel].set_index("strength").reindex(strengths)
             for column, (label, colour, marker) in lines.items():

@@ -13,7 +13,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from hfclib.plots import STYLE
+from hfclib.plots import STYLE, panel_grid
 from hfclib.smoothing import SIZE, roughness
 from hfclib.tables import decimals
 from hfclib.tables_kernels import FIG3_TITLES, INITIAL, MEASURES, RADIUS
@@ -87,24 +87,21 @@ def responses(found: Mapping[str, Tensor], across: int = 4) -> Figure:
     """
     if not found:
         return _empty()
-    across = min(across, len(found))
-    down = -(-len(found) // across)
     limit = max(float(response.max()) for response in found.values())
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 + 1.9 * across, 0.6 + 2.1 * down), layout="constrained")
-        axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+        figure, axes, free = panel_grid(len(found), across, (1.9, 2.1), (1.4, 0.6))
         edges = (-SIZE / 2 - 0.5, SIZE / 2 - 0.5)
-        for ax, (title, response) in zip(axes, found.items(), strict=False):
+        for ax, (title, response) in zip(axes, found.items(), strict=True):
             shown = ax.imshow(response.numpy(), cmap="viridis", vmin=0, vmax=limit, extent=(*edges, *reversed(edges)))
             ax.add_patch(Circle((0, 0), RADIUS, fill=False, ec="white", ls=":", lw=1.2))
             ax.set_title(title, fontsize=9)
             ax.set(xticks=(-16, -8, 0, 8), yticks=(-16, -8, 0, 8))
             ax.xaxis.set_tick_params(labelbottom=True)
-        for ax in axes[len(found) :]:
-            ax.remove()
+        for empty in free:
+            empty.remove()
         figure.supxlabel("Horizontal frequency (DFT bins)")
         figure.supylabel("Vertical frequency (DFT bins)")
-        figure.colorbar(shown, ax=axes[: len(found)], label="Mean magnitude", shrink=0.8)
+        figure.colorbar(shown, ax=axes, label="Mean magnitude", shrink=0.8)
     return figure
 
 
