@@ -93,7 +93,8 @@ def missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdo
     fewer = [f"{wanted[panel].name} ({', '.join(map(str, sorted(own)))})" for panel, own in seeds.items()
              if own != every]  # fmt: skip
     if fewer:
-        text += f"{' ' * bool(text)}Shown with these seeds only, for the same reason: {', '.join(fewer)}."
+        reason = "for the same reason" if text else "since others are not trained and published yet"
+        text += f"{' ' * bool(text)}Shown with these seeds only, {reason}: {', '.join(fewer)}."
     return Markdown(text)
 
 

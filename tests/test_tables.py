@@ -194,6 +194,8 @@ def test_networks_that_are_shown_with_fewer_seeds_are_named():
     first, second = said.split(". ")
     assert first == "Not shown, since not trained and published yet: smoke-vanilla5"
     assert second.endswith("these seeds only, for the same reason: smoke-adversarial (0, 2), smoke-adversarial5 (0).")
+    alone = reports.missing({panel: wanted[panel] for panel in runs}, runs).data
+    assert alone.startswith("Shown with these seeds only, since others are not trained and published yet: smoke-adv")
 
 
 def test_the_story_names_what_is_left(runs):
