@@ -340,9 +340,10 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_published_answers_are_those_of_the_weights(path):
+def test_published_answers_are_those_of_the_weights(path, monkeypatch):
+    monkeypatch.setattr(devices, "gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
     run = runs.load(data_folder() / "runs" / path.stem)
     stored = predictions._parsed(records.read(path, run))
     made = predictions._compute(run, [("x", 0, "raw", "running"), ("hfc", 12, "raw", "running")], progress=False)
     for condition, found in made.items():
-        assert (found != stored[condition]).sum() <= 40, condition  # float32 here, bfloat16 where they were made
+        assert (found != stored[condition]).sum() <= 40, condition  # another machine rounds otherwise
