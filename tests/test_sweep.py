@@ -1,5 +1,6 @@
 """hfclib.sweep: the order, failures and deaths that cost one run only, Ctrl-C, and real workers."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -232,7 +233,9 @@ def test_ctrl_c_in_the_middle_of_a_real_sweep_keeps_what_is_finished(tmp_path, o
     words = [sys.executable, "-m", "hfclib.cli", "sweep", "fig4", "--preset", "smoke", "--seeds", "0-1",
              "--workers", "1", "--store", str(tmp_path / "store")]  # fmt: skip
     first = f"1 of {2 * len(fig4('smoke'))} done"
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # A shell that starts the tests in the background has them, and what they start, ignore a Ctrl-C.
+    own = {"preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **own) as process:
         said = []
         while not said or not said[-1].startswith(first):
             said.append(process.stdout.readline())
