@@ -1,7 +1,6 @@
 """hfclib.distributed: two processes that torchrun starts make the steps that one process makes."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -52,12 +51,9 @@ def losses(folder, *launcher):
     script = folder / "recording.py"
     script.write_text(RECORDING)
     recipes = json.dumps({name: recipe.to_dict() for name, recipe in RECIPES.items()})
-    # One thread, as torchrun gives each of its processes: only the division of the batch differs. On some CPUs oneDNN's
-    # gradients of so small a network in float32 crash with two.
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), str(folder), recipes], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [sys.executable, *launcher, str(script), str(folder), recipes], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "losses.json").read_text())
 

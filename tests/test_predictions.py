@@ -340,7 +340,7 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_published_answers_are_those_of_the_weights(path, monkeypatch):
+def test_published_answers_are_those_of_the_weights(path, monkeypatch, all_threads):
     monkeypatch.setattr(devices, "gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
     run = runs.load(data_folder() / "runs" / path.stem)
     stored = predictions._parsed(records.read(path, run))

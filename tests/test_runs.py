@@ -604,7 +604,7 @@ def test_published_runs_are_whole(path):
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path != PUBLISHED[0]
                                                else []) for path in PUBLISHED])  # fmt: skip
-def test_published_accuracy_is_that_of_the_weights(path, cifar):
+def test_published_accuracy_is_that_of_the_weights(path, cifar, all_threads):
     run = runs.load(path)
     images, labels = cifar["test"]
     measured = accuracy(run.model(), to_float(images), labels)
