@@ -109,6 +109,34 @@ def ask(model: nn.Module, images: Tensor, indices: Sequence[int], radius: float,
     return {name: part[rows] for name, part in parts.items()}, {name: values[rows] for name, values in sure.items()}
 
 
+def surest(model: nn.Module, images: Tensor, labels: Tensor, found: Tensor, radius: float, *, count: int,
+           without: Sequence[int] = (), feed: Feed = "raw",
+           bn_stats: BnStats = "running") -> tuple[list[int], dict[str, Tensor]]:  # fmt: skip
+    """The misaligned images of whose true class a model is surest by their HFC.
+
+    Args:
+        model, images, radius, feed, bn_stats: as in `ask`.
+        labels: (N,) int64.
+        found: (N,) bool, from `misaligned`.
+        count: how many at most.
+        without: numbers of images to leave out.
+    Returns:
+        Their numbers, surest first, and the confidences from `ask` on them.
+    """
+    numbers = [number for number in found.nonzero().squeeze(1).tolist() if number not in set(without)]
+    _, sure = ask(model, images, numbers, radius, feed=feed, bn_stats=bn_stats)
+    of_the_true_class = sure["HFC"].gather(1, labels[numbers][:, None]).squeeze(1)
+    best = of_the_true_class.argsort(descending=True, stable=True)[:count].tolist()
+    return [numbers[place] for place in best], {name: values[best] for name, values in sure.items()}
+
+
+def confidence_table(indices: Sequence[int], sure: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Confidences from `ask` as rows: image (its number), part, and a column a class in [0, 1]."""
+    rows = [{"image": index, "part": part} | dict(zip(CLASSES, values[place].tolist(), strict=True))
+            for place, index in enumerate(indices) for part, values in sure.items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=["image", "part", *CLASSES])
+
+
 def pattern(predictions: Predictions, labels: Tensor, radius: int, *, cut: Cut = "fourier", feed: Feed = "raw",
             bn_stats: BnStats = "running") -> Tensor:  # fmt: skip
     """`misaligned` from stored predictions; (N,) bool.

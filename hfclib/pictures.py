@@ -162,18 +162,3 @@ def hypothesis(image: Tensor, radius: float) -> Figure:
         ax.text(7.35, 3.15, "gives", color="#0173b2", fontsize=9)
         ax.text(7.3, 1.15, "is trained on", color="#b35900", fontsize=9)
     return figure
-
-
-def most_confident(confidence: Tensor, labels: Tensor, count: int, without: Sequence[int] = ()) -> list[int]:
-    """The images of whose true class a network is surest.
-
-    Args:
-        confidence: (K, classes).
-        labels: (K,) int64.
-        count: how many.
-        without: places, 0 to K - 1, to leave out.
-    Returns:
-        Up to `count` places, surest first.
-    """
-    order = confidence.gather(1, labels[:, None]).squeeze(1).argsort(descending=True, stable=True).tolist()
-    return [place for place in order if place not in set(without)][:count]

@@ -1,13 +1,12 @@
 """Figures of the chapters on misaligned images and on the trade-off: tables in, a matplotlib Figure out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
-from torch import Tensor
 
 from hfclib import published
 from hfclib.evaluation import BN_STATS
@@ -119,40 +118,37 @@ def distances(table: pd.DataFrame, eps: Sequence[float]) -> Figure:
     return figure
 
 
-def changed_by_radius(changed: Mapping[str, Tensor], radii: Sequence[int]) -> Figure:
+def changed_by_radius(shares: pd.DataFrame) -> Figure:
     """The share of test images whose answer changes when only the LFC is left (the paper's A2 samples).
 
     Args:
-        changed: (R, N) bool, by panel.
-        radii: the R radii, DFT bins.
+        shares: from `tradeoff.changed_share`.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.6, 3.3), layout="constrained")
         ax = figure.subplots()
-        for panel, (colour, marker) in _looks(list(changed)).items():
-            ax.plot(
-                radii, changed[panel].float().mean(dim=1), color=colour, marker=marker, ms=4, label=FIG2_TITLES[panel]
-            )
+        for panel, (colour, marker) in _looks(list(shares)).items():
+            ax.plot(shares.index, shares[panel], color=colour, marker=marker, ms=4, label=FIG2_TITLES[panel])
         ax.set(xlabel="Radius (DFT bins)", ylabel="Share of test images with $f(x) \\ne f(x_l)$", ylim=(0, 1))
         ax.grid(alpha=0.3, lw=0.5)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
-def ruled_out(curves: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[str, Sequence[float]],
-              eps: Sequence[float]) -> Figure:  # fmt: skip
+def ruled_out(curves: pd.DataFrame, eps: Sequence[float]) -> Figure:
     """The share of test images at which Corollary 1 rules out being right and robust, against eps.
 
     Args:
-        curves: by metric and panel, the shares from `tradeoff.ruled_out`.
-        sizes: by metric, the eps of the curves.
+        curves: from `tradeoff.curves`.
         eps: sizes to mark in the panel of Linf, pixels in [0, 1].
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-        for ax, metric in zip(figure.subplots(1, 2, sharey=True), curves, strict=True):
-            for panel, (colour, _) in _looks(list(curves[metric])).items():
-                ax.plot(sizes[metric], curves[metric][panel], color=colour, lw=1.8, label=FIG2_TITLES[panel])
+        by_metric = curves.groupby("metric", sort=False)
+        for ax, (metric, rows) in zip(figure.subplots(1, 2, sharey=True), by_metric, strict=True):
+            for panel, (colour, _) in _looks(list(rows["panel"].unique())).items():
+                one = rows[rows["panel"] == panel]
+                ax.plot(one["eps"], one["share"], color=colour, lw=1.8, label=FIG2_TITLES[panel])
             ax.set(xlabel="eps, " + _METRICS[metric], xscale="log", ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
             if metric == "linf":

@@ -44,37 +44,44 @@ def _embedded(content: bytes, kind: str, name: str, text: str) -> str:
     return f'<a download="{name}" href="data:{kind};base64,{data}">{text}</a>'
 
 
-def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFrame) -> HTML:
+def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFrame | None = None,
+               page: str | None = None) -> HTML:  # fmt: skip
     """One line on where a figure comes from, with the notebook, its table as CSV and the picture as SVG to take away.
 
     Args:
-        name: of the notebook, such as "fig4".
-        runs: behind the figure.
+        name: of the figure, such as "fig4-controlled"; what is before the first hyphen is the notebook's.
+        runs: behind the figure; none where it shows images only.
         figure: offered as SVG.
-        table: the rows drawn, offered as CSV.
+        table: the rows drawn, offered as CSV; without it there is no such link.
+        page: where the figure is in the book, such as "book/your-images.md", if not in a notebook.
     Returns:
-        HTML that needs no other file, except for the link to the notebook in the built book.
+        HTML that needs no other file, except for the link to the notebook or page in the built book.
     """
+    svg = io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    source, kind = (page, "page") if page else (f"notebooks/{name.split('-')[0]}.ipynb", "notebook")
+    links = [f'<a href="../_sources/{source}">{kind}</a>']
+    if table is not None:
+        content = table.to_csv(index=any(table.index.names)).encode()
+        links.append(_embedded(content, "text/csv", f"{name}.csv", "table (CSV)"))
+    links.append(_embedded(svg.getvalue(), "image/svg+xml", f"{name}.svg", "figure (SVG)"))
+    text = _behind(runs) if runs else "Drawn from the embedded test set; no run is behind it."
+    return HTML(f'<p class="hfc-provenance">{text} {" · ".join(links)}</p>')
+
+
+def _behind(runs: Sequence[Run]) -> str:
+    """How many runs, of which preset and seeds, made by which commit, in what time and where."""
     seeds = sorted({run.seed for run in runs})
     which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     commits = ", ".join(sorted({commit[:7] for run in runs for commit in run.provenance["commits"]}))
     minutes = sum(run.provenance["train_seconds"] + run.provenance["eval_seconds"] for run in runs) / 60
     devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
     preset = ", ".join(sorted({run.recipe.name.split("-")[0] for run in runs}))
-    svg = io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    links = " · ".join(
-        (
-            f'<a href="../_sources/notebooks/{name}.ipynb">notebook</a>',
-            _embedded(table.to_csv(index=False).encode(), "text/csv", f"{name}.csv", "table (CSV)"),
-            _embedded(svg.getvalue(), "image/svg+xml", f"{name}.svg", "figure (SVG)"),
-        )
-    )
-    text = (
-        f"{len(runs)} runs, preset {preset}, {which}; commit {commits}; "
+    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    return (
+        f"{count}, preset {preset}, {which}; commit {commits}; "
         f"trained and measured in {minutes:.0f} minutes on {devices}."
     )
-    return HTML(f'<p class="hfc-provenance">{text} {links}</p>')
 
 
 def missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdown:

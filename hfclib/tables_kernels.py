@@ -128,7 +128,8 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
             own = table[table["panel"] == panel].pivot(index=["seed", "kernel"], columns="state", values=measure)
             cells = {title: estimate(own[state]) for state, title in states.items()}
             cells["trained less initial"] = found = estimate(own["trained"] - own["initial"])
-            rows[text, FIG3_TITLES[panel]] = {name: with_interval(one.mean, one.low, one.high)
+            # Five columns of intervals fit on a page only if a cell may break before its bracket.
+            rows[text, FIG3_TITLES[panel]] = {name: with_interval(one.mean, one.low, one.high).replace("\u00a0[", " [")
                                               for name, one in cells.items()} | {"interval": found.what}  # fmt: skip
     columns = ["at initialisation", "trained", "trained less initial", "what training added", "trained, then smoothed",
                "interval"]  # fmt: skip
@@ -175,6 +176,17 @@ def responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
             found[start] = _response([initial(run.recipe, run.seed) for run in ones])
         found[FIG3_TITLES[panel]] = _response([run.model() for run in ones])
     return found
+
+
+def response_table(found: Mapping[str, Tensor]) -> pd.DataFrame:
+    """`responses` as rows: title, vertical and horizontal frequency in signed DFT bins, and magnitude."""
+    rows = []
+    for title, response in found.items():
+        bins = range(-(response.shape[-1] // 2), response.shape[-1] - response.shape[-1] // 2)
+        values = pd.DataFrame(response.numpy(), index=pd.Index(bins, name="vertical"), columns=bins)
+        rows.append(values.melt(var_name="horizontal", value_name="magnitude", ignore_index=False).reset_index()
+                    .assign(title=title))  # fmt: skip
+    return pd.concat(rows, ignore_index=True)[["title", "vertical", "horizontal", "magnitude"]]
 
 
 def _response(models: Sequence[nn.Module]) -> Tensor:

@@ -79,8 +79,18 @@ def changed(answers: Predictions, radii: Sequence[int]) -> Tensor:
     return torch.stack([answers.on("lfc", radius) for radius in radii]) != answers.on("x")
 
 
-def curves(distance: Mapping[str, Tensor], by_panel: Mapping[str, Tensor],
-           points: int = 80) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[float]]]:  # fmt: skip
+def changed_share(by_panel: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
+    """The share of images with another answer to the LFC: a row a radius, a column a panel, in [0, 1].
+
+    Args:
+        by_panel: `changed` of each panel.
+        radii: its radii.
+    """
+    shares = {panel: one.float().mean(dim=1).tolist() for panel, one in by_panel.items()}
+    return pd.DataFrame(shares, index=pd.Index(radii, name="radius"))
+
+
+def curves(distance: Mapping[str, Tensor], by_panel: Mapping[str, Tensor], points: int = 80) -> pd.DataFrame:
     """`ruled_out` on a logarithmic grid of sizes.
 
     Args:
@@ -88,13 +98,15 @@ def curves(distance: Mapping[str, Tensor], by_panel: Mapping[str, Tensor],
         by_panel: `changed` of each panel.
         points: sizes a metric, from the smallest distance to the largest.
     Returns:
-        (shares by metric and panel, sizes by metric).
+        A row a (metric, panel, eps): share, in [0, 1].
     """
-    sizes = {metric: np.geomspace(max(float(values.min()), 1e-4), float(values.max()), points).tolist()
-             for metric, values in distance.items()}  # fmt: skip
-    shares = {metric: {panel: ruled_out(distance[metric], one, sizes[metric]) for panel, one in by_panel.items()}
-              for metric in distance}  # fmt: skip
-    return shares, sizes
+    rows = []
+    for metric, values in distance.items():
+        sizes = np.geomspace(max(float(values.min()), 1e-4), float(values.max()), points).tolist()
+        for panel, one in by_panel.items():
+            shares = ruled_out(values, one, sizes).tolist()
+            rows.append(pd.DataFrame({"metric": metric, "panel": panel, "eps": sizes, "share": shares}))
+    return pd.concat(rows, ignore_index=True)
 
 
 def _size(one: float) -> str:

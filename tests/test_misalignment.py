@@ -13,7 +13,17 @@ from hfclib import devices, evaluation, logits, misalignment, split
 from hfclib.data import CLASSES, MEAN
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.feeds import FEEDS, feed_images
-from hfclib.misalignment import BANDS, ask, by_class, count_by_radius, counts, misaligned, pattern
+from hfclib.misalignment import (
+    BANDS,
+    ask,
+    by_class,
+    confidence_table,
+    count_by_radius,
+    counts,
+    misaligned,
+    pattern,
+    surest,
+)
 from hfclib.predictions import Predictions, conditions
 from hfclib.recipes import RADII
 from hfclib.svd import svd_split
@@ -395,3 +405,35 @@ def test_a_pattern_of_the_paper_can_be_read_off_the_confidences(model, images, l
     assert right["image"].all()
     assert right["HFC"].all()
     assert not right["LFC"].any()
+
+
+def test_the_surest_come_first(monkeypatch, images, labels):
+    """Six images of the classes below; number 1 is not misaligned, and 0 and 4 are alike."""
+    true = torch.tensor([0, 1, 1, 0, 2, 1])
+    confidence = torch.full((6, len(CLASSES)), 0.0)
+    confidence[range(6), true] = torch.tensor([0.5, 0.99, 0.1, 0.7, 0.5, 0.9])
+    asked = []
+
+    def ask(model, images, indices, radius, **options):
+        asked.append((radius, options))
+        return {}, {"image": -confidence[indices], "HFC": confidence[indices]}
+
+    monkeypatch.setattr(misalignment, "ask", ask)
+    found = torch.tensor([True, False, True, True, True, True])
+    numbers, sure = surest(linear(), images[:6], true, found, 3, count=9, feed="max", bn_stats="batch")
+    assert numbers == [5, 3, 0, 4, 2]
+    assert torch.equal(sure["HFC"], confidence[numbers])
+    assert torch.equal(sure["image"], -confidence[numbers])
+    assert asked == [(3, {"feed": "max", "bn_stats": "batch"})]
+    assert surest(linear(), images[:6], true, found, 3, count=2)[0] == [5, 3]
+    assert surest(linear(), images[:6], true, found, 3, count=2, without=[5, 1, 0])[0] == [3, 4]
+    assert surest(linear(), images[:6], true, found, 3, count=9, without=range(6))[0] == []
+
+
+def test_confidences_as_rows():
+    sure = {part: torch.rand(2, len(CLASSES)) for part in ("image", "LFC", "HFC")}
+    rows = confidence_table([3, 1], sure)
+    assert list(rows.columns) == ["image", "part", *CLASSES]
+    assert list(zip(rows["image"], rows["part"], strict=True)) == [(image, part) for image in (3, 1) for part in sure]
+    torch.testing.assert_close(torch.tensor(rows[list(CLASSES)].to_numpy()[4]).float(), sure["LFC"][1])
+    assert confidence_table([], {name: values[:0] for name, values in sure.items()}).empty

@@ -8,7 +8,7 @@ import torch
 from hfclib import pictures, reports, split
 from hfclib.data import CLASSES
 from hfclib.feeds import FEEDS, rescaled
-from hfclib.misalignment import ask
+from hfclib.misalignment import ask, surest
 
 
 class TenMeans(torch.nn.Module):
@@ -114,10 +114,9 @@ def test_a_gallery_shows_three_pictures_an_image_with_the_answers(model, images,
 
 
 def test_where_no_image_is_misaligned_the_gallery_says_so(model, images, labels):
-    _, sure = ask(model, images, [], 22)
-    best = pictures.most_confident(sure["HFC"], labels[[]], 12)
+    best, sure = surest(model, images, labels, torch.zeros(len(images), dtype=torch.bool), 22, count=12)
     assert best == []
-    figure = pictures.gallery(images[best], [], [], 22, {name: values[best] for name, values in sure.items()})
+    figure = pictures.gallery(images[best], [], [], 22, sure)
     assert "No image is misaligned" in figure.get_suptitle()
     assert not any(ax.get_images() for ax in figure.axes)
     assert drawn(figure)
@@ -156,15 +155,3 @@ def test_the_diagram_holds_the_image_its_parts_and_both_readers(images):
     arrows = [patch for patch in ax.patches if isinstance(patch, mpl.patches.FancyArrowPatch)]
     assert len(arrows) == 7
     assert drawn(figure)
-
-
-# ---- which images
-
-
-def test_the_surest_come_first():
-    labels = torch.tensor([0, 1, 1, 0, 2])
-    confidence = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.9, 0.1], [0.9, 0.1, 0.0], [0.7, 0.0, 0.3], [0.5, 0.0, 0.5]])
-    assert pictures.most_confident(confidence, labels, 5) == [1, 3, 0, 4, 2]  # of two alike the first one
-    assert pictures.most_confident(confidence, labels, 2) == [1, 3]
-    assert pictures.most_confident(confidence, labels, 2, without=[1, 0]) == [3, 4]
-    assert pictures.most_confident(confidence, labels, 99, without=range(5)) == []

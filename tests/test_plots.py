@@ -144,7 +144,7 @@ def test_distances_have_their_units_and_marked_sizes(images, count):
 @pytest.mark.parametrize("panels", [("vanilla",), ("vanilla", "batchnorm", "fullwidth")])
 def test_changed_answers_by_radius(answers, panels):
     changed = {panel: tradeoff.changed(answers[panel], RADII) for panel in panels}
-    figure = plots.changed_by_radius(changed, RADII)
+    figure = plots.changed_by_radius(tradeoff.changed_share(changed, RADII))
     (ax,) = figure.axes
     assert ax.get_xlabel() == "Radius (DFT bins)"
     assert ax.get_ylabel().startswith("Share of test images with ")
@@ -164,8 +164,8 @@ def test_changed_answers_by_radius(answers, panels):
 def test_shares_that_are_ruled_out(images, panels, count):
     distance = tradeoff.distances(images[:count], (1, 2, 3))
     changed = {panel: torch.rand(3, count) < 0.5 for panel in panels}
-    shares, sizes = tradeoff.curves(distance, changed, points=7)
-    figure = plots.ruled_out(shares, sizes, EPS)
+    curves = tradeoff.curves(distance, changed, points=7)
+    figure = plots.ruled_out(curves, EPS)
     left, right = figure.axes
     assert left.get_xlabel() == "eps, L2 distance (pixels in [0, 1])"
     assert right.get_xlabel() == "eps, Linf distance (pixels in [0, 1])"
@@ -174,8 +174,10 @@ def test_shares_that_are_ruled_out(images, panels, count):
         assert ax.get_xscale() == "log"
         for panel in panels:
             line = labelled(ax)[FIG2_TITLES[panel]]
-            assert list(line.get_xdata()) == sizes[metric]
-            assert list(line.get_ydata()) == shares[metric][panel].tolist()
+            own = curves[(curves["metric"] == metric) & (curves["panel"] == panel)]
+            assert len(own) == 7
+            assert list(line.get_xdata()) == own["eps"].tolist()
+            assert list(line.get_ydata()) == own["share"].tolist()
     assert [text.get_text() for text in right.texts] == ["2/255", "8/255"]
     assert not left.texts
     assert drawn(figure)

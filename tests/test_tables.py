@@ -1,8 +1,11 @@
+import base64
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from hfclib import figures, plots, published, reports, tables
 from hfclib.evaluation import CURVE_COLUMNS, conditions
@@ -160,11 +163,29 @@ def test_the_short_figure_shows_both_versions_with_the_means_of_the_runs(runs):
 def test_the_line_under_a_figure_says_where_it_comes_from(runs):
     rows = tables.select(tables.gather(runs), (4,), "raw", "running")
     ones = [one for panel in runs.values() for one in panel]
-    html = reports.provenance("fig4", ones, plots.fig4(rows), rows).data
-    for part in ("6 runs", "seeds 0, 1", "commit abcdef0", "6 minutes", "cpu, 2 thread(s)", 'download="fig4.csv"',
-                 'download="fig4.svg"', "_sources/notebooks/fig4.ipynb"):  # fmt: skip
+    html = reports.provenance("fig4-controlled", ones, plots.fig4(rows), rows).data
+    for part in ("6 runs", "seeds 0, 1", "commit abcdef0", "6 minutes", "cpu, 2 thread(s)",
+                 'download="fig4-controlled.csv"', 'download="fig4-controlled.svg"',
+                 "_sources/notebooks/fig4.ipynb"):  # fmt: skip
         assert part in html
     assert reports.picture(plots.fig4(rows)).data.startswith(b"\x89PNG")
+
+
+def test_the_line_under_a_figure_of_images_names_no_run():
+    html = reports.provenance("frog", [], Figure(), page="book/your-images.md").data
+    assert "Drawn from the embedded test set" in html
+    assert "commit" not in html
+    assert "CSV" not in html
+    assert '<a href="../_sources/book/your-images.md">page</a>' in html
+    assert 'download="frog.svg"' in html
+
+
+def test_the_index_of_a_table_goes_into_its_csv(runs):
+    table = pd.DataFrame({"vanilla": [7]}, index=pd.Index(["cat"], name="class"))
+    html = reports.provenance("fig2-classes", runs["vanilla"][:1], Figure(), table).data
+    content = base64.b64decode(re.search(r'text/csv;base64,([^"]+)', html).group(1)).decode()
+    assert content == "class,vanilla\ncat,7\n"
+    assert "1 run, preset" in html
 
 
 def test_tables_are_shown_whole_escaped_and_linked():

@@ -258,6 +258,16 @@ def test_responses_by_hand():
     assert kernels.responses({"vanilla": both})["Vanilla"][16, 16].item() == pytest.approx(2)
 
 
+def test_responses_as_rows():
+    first = torch.arange(6.0).reshape(2, 3)[:, :2]
+    rows = kernels.response_table({"a": first, "b": torch.zeros(32, 32)})
+    assert len(rows) == 4 + 32 * 32
+    assert set(rows.columns) == {"title", "vertical", "horizontal", "magnitude"}
+    found = rows[rows["title"] == "a"].set_index(["vertical", "horizontal"])["magnitude"]
+    assert found.to_dict() == {(-1, -1): 0, (-1, 0): 1, (0, -1): 3, (0, 0): 4}
+    assert sorted(rows.loc[rows["title"] == "b", "vertical"].unique()) == list(range(-16, 16))
+
+
 def test_nothing_to_show():
     assert kernels.first_layers({}) == {}
     assert kernels.responses({}) == {}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hfclib import logits, split
 from hfclib.predictions import Predictions
-from hfclib.tradeoff import METRICS, bites, changed, curves, distance_table, distances, ruled_out, table
+from hfclib.tradeoff import METRICS, bites, changed, changed_share, curves, distance_table, distances, ruled_out, table
 
 SIZE, COUNT = 16, 500
 RADII = (1, 2, 4, 5)
@@ -218,26 +218,35 @@ def test_quantiles_by_hand():
 def test_curves_are_ruled_out_on_a_grid(waves):
     distance, where = distances(waves.images, RADII[:3]), changed(asked(waves.model, waves.images), RADII[:3])
     none = torch.zeros_like(where)
-    shares, sizes = curves(distance, {"vanilla": where, "batchnorm": none}, points=9)
-    assert set(shares) == set(sizes) == set(METRICS)
+    rows = curves(distance, {"vanilla": where, "batchnorm": none}, points=9)
+    assert list(rows["metric"].unique()) == list(METRICS)
     for metric in METRICS:
-        assert len(sizes[metric]) == 9
-        assert sizes[metric][0] == pytest.approx(max(distance[metric].min().item(), 1e-4))
-        assert sizes[metric][-1] == pytest.approx(distance[metric].max().item())
-        steps = np.diff(np.log(sizes[metric]))
+        own = rows[rows["metric"] == metric].pivot(index="eps", columns="panel", values="share")
+        sizes = own.index.to_numpy()
+        assert len(sizes) == 9
+        assert sizes[0] == pytest.approx(max(distance[metric].min().item(), 1e-4))
+        assert sizes[-1] == pytest.approx(distance[metric].max().item())
+        steps = np.diff(np.log(sizes))
         np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
-        assert torch.equal(shares[metric]["vanilla"], ruled_out(distance[metric], where, sizes[metric]))
-        assert not shares[metric]["batchnorm"].any()
-        assert (shares[metric]["vanilla"].diff() >= 0).all()
-        assert shares[metric]["vanilla"][-1] > 0.2
-    assert len(curves(distance, {"vanilla": where})[1]["l2"]) == 80
+        assert own["vanilla"].tolist() == ruled_out(distance[metric], where, sizes.tolist()).tolist()
+        assert not own["batchnorm"].any()
+        assert own["vanilla"].is_monotonic_increasing
+        assert own["vanilla"].iloc[-1] > 0.2
+    assert len(curves(distance, {"vanilla": where}).query("metric == 'l2'")) == 80
+
+
+def test_the_share_of_changed_answers():
+    where = torch.tensor([[True, True, False, True], [False, True, False, False]])
+    shares = changed_share({"vanilla": where, "batchnorm": ~where}, (4, 8))
+    assert shares.index.tolist() == [4, 8]
+    assert shares.to_dict("list") == {"vanilla": [0.75, 0.25], "batchnorm": [0.25, 0.75]}
 
 
 def test_curves_start_above_zero_where_an_image_is_its_own_lfc(waves):
     distance = distances(waves.images, RADII)
     assert distance["l2"].min() < 1e-4
-    _, sizes = curves(distance, {"vanilla": torch.zeros(4, COUNT, dtype=torch.bool)}, points=3)
-    assert sizes["l2"][0] == pytest.approx(1e-4)
+    rows = curves(distance, {"vanilla": torch.zeros(4, COUNT, dtype=torch.bool)}, points=3)
+    assert rows.loc[rows["metric"] == "l2", "eps"].min() == pytest.approx(1e-4)
 
 
 # ---- tables: three radii, four images, worked out by hand
