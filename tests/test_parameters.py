@@ -285,16 +285,11 @@ def test_without_any_parameter_the_defaults_count(monkeypatch, notebook, tmp_pat
     assert vars(check(notebook, {})) == {name: parameter.default for name, parameter in known.items()}
 
 
-# The chapter on defenses waits until the attacks on all its networks are stored; the claims use its parameters now.
-WAITING = {"defense"}
-THERE = [notebook for notebook in NOTEBOOKS if notebook not in WAITING]
-
-
 def test_the_notebooks_are_those_that_are_checked():
-    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(THERE)
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NOTEBOOKS)
 
 
-@pytest.mark.parametrize("notebook", THERE)
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_the_defaults_are_those_of_the_parameters_cell(notebook):
     cell = papermill.inspect_notebook(str(FOLDER / f"{notebook}.ipynb"))
     defaults = {name: ast.literal_eval(one["default"]) for name, one in cell.items()}
@@ -306,7 +301,7 @@ def test_the_defaults_are_those_of_the_parameters_cell(notebook):
         assert cell[name]["inferred_type_name"] == kinds[kind(parameter)]
 
 
-@pytest.mark.parametrize("notebook", THERE)
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_the_check_is_a_notebooks_first_call(notebook):
     cells = [cell for cell in json.loads((FOLDER / f"{notebook}.ipynb").read_text())["cells"]
              if cell["cell_type"] == "code"]  # fmt: skip
@@ -324,7 +319,7 @@ def test_the_marked_sizes_are_whole_255ths():
 # ---- run again in a session
 
 
-@pytest.mark.parametrize("notebook", THERE)
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_a_check_may_run_again_after_the_notebook_has_set_names_of_its_own(notebook):
     cells = json.loads((FOLDER / f"{notebook}.ipynb").read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
