@@ -49,18 +49,18 @@ def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFra
     """One line on where a figure comes from, with the notebook, its table as CSV and the picture as SVG to take away.
 
     Args:
-        name: of the figure, such as "fig4-controlled"; what is before the first hyphen is the notebook's.
+        name: of the figure, such as "fig4-controlled"; what is before the first hyphen is its notebook.
         runs: behind the figure; none where it shows images only.
         figure: offered as SVG.
         table: the rows drawn, offered as CSV; without it there is no such link.
-        page: where the figure is in the book, such as "book/your-images.md", if not in a notebook.
+        page: where in the book the figure is explained, such as "book/your-images.md", if not in that notebook.
     Returns:
         HTML that needs no other file, except for the link to the notebook or page in the built book.
     """
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
-    source, kind = (page, "page") if page else (f"notebooks/{name.split('-')[0]}.ipynb", "notebook")
-    links = [f'<a href="../_sources/{source}">{kind}</a>']
+    page = page or f"notebooks/{name.split('-')[0]}.ipynb"
+    links = [f'<a href="../_sources/{page}">{"notebook" if page.endswith(".ipynb") else "page"}</a>']
     if table is not None:
         content = table.to_csv(index=any(table.index.names)).encode()
         links.append(_embedded(content, "text/csv", f"{name}.csv", "table (CSV)"))

@@ -98,6 +98,35 @@ def test_every_figure_is_named_captioned_and_described(path):
     assert undescribed(path) == []
 
 
+def without_provenance(path: Path) -> list[str]:
+    """The names of figures that no line of provenance follows in the next cell."""
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        cells = [("".join(cell["source"]), cell["metadata"], draws(cell)) for cell in cells]
+    else:
+        blocks = [one for one in directives(path.read_text()) if one[0] == "code-cell"]
+        cells = [(body, options, "figure" in str(options.get("tags", ""))) for _, _, options, body in blocks]
+    names = [metadata.get("mystnb", {}).get("figure", {}).get("name") for _, metadata, _ in cells]
+    after = [*(source for source, _, _ in cells), ""][1:]
+    return [name for name, (_, _, drawn), following in zip(names, cells, after, strict=True)
+            if drawn and f'reports.provenance("{name}", ' not in following]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: path.name)
+def test_under_every_figure_stands_where_it_comes_from(path):
+    assert without_provenance(path) == []
+
+
+@pytest.mark.parametrize("following", [[], ["print(1)"], ['reports.provenance("other", [], figure)']])
+def test_a_figure_without_provenance_is_found(tmp_path, following):
+    metadata = {"tags": ["figure"], "mystnb": {"figure": {"name": "fig2-classes"}}}
+    cells = [{"cell_type": "code", "source": [source], "metadata": known, "outputs": []}
+             for source, known in [("draw()", metadata), *((one, {}) for one in following)]]  # fmt: skip
+    notebook = tmp_path / "fig2.ipynb"
+    notebook.write_text(json.dumps({"cells": cells}))
+    assert without_provenance(notebook) == ["fig2-classes"]
+
+
 def test_figure_names_are_unique():
     names = [name for path in [*NOTEBOOKS, *PAGES] for name, _, _ in figures(path)]
     assert names, "no figure was found at all"
