@@ -15,10 +15,11 @@ _build/executed.stamp: $(shell find hfclib data -name '*.py' -o -name run.json -
 	mkdir -p _build
 	touch $@
 
+# Two processes, each with whole modules and notebooks, whose tests and cells hang together.
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --nbval
+	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder
 
 # Every published run, recomputed from its weights.
 slow: $(VENV)/test.stamp

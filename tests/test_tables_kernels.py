@@ -196,7 +196,8 @@ def test_the_readers_table(runs):
             for column, state in columns.items():
                 values = own[own["state"] == state]
                 values = values.groupby("seed")[measure].mean() if several else values[measure]
-                assert found.loc[(text, title), column] == tables.with_interval(*tables.interval(values))
+                shown = found.loc[(text, title), column].replace(" [", "\u00a0[")
+                assert shown == tables.with_interval(*tables.interval(values))
             wide = own.pivot(index=["seed", "kernel"], columns="state", values=measure)
             less = wide["trained"] - wide["initial"]  # kernel by kernel
             less = less.groupby("seed").mean() if several else less
