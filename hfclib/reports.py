@@ -84,14 +84,14 @@ def _behind(runs: Sequence[Run]) -> str:
     )
 
 
-def missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdown:
+def missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdown | None:
     """Which networks of a figure are not shown because their runs are not stored, and which with fewer seeds.
 
     Args:
         wanted: the figure's recipes, by panel.
         found: what is shown, by panel; a list of runs counts by its seeds.
     Returns:
-        Nothing where all are there.
+        None where all are there.
     """
     names = [recipe.name for panel, recipe in wanted.items() if panel not in found]
     text = f"Not shown, since not trained and published yet: {', '.join(names)}." if names else ""
@@ -102,7 +102,7 @@ def missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdo
     if fewer:
         reason = "for the same reason" if text else "since others are not trained and published yet"
         text += f"{' ' * bool(text)}Shown with these seeds only, {reason}: {', '.join(fewer)}."
-    return Markdown(text)
+    return Markdown(text) if text else None
 
 
 def _listed(head: str, lines: Sequence[str]) -> Markdown:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from hfclib.obtain import Runs
 from hfclib.runs import Run
 from hfclib.smoothing import convolutions, frequency_response, high_frequency_share, roughness, smooth_kernels
 from hfclib.tables import interval, with_interval
@@ -27,9 +28,9 @@ RADIUS = 12  # DFT bins: the paper's radius in its Fig. 2
 MEASURES = {"roughness": "roughness", "share": f"share of energy at r >= {RADIUS}"}
 
 
-def of_size(runs: Mapping[str, Sequence[Run]], size: int) -> dict[str, Sequence[Run]]:
+def of_size(runs: Mapping[str, Sequence[Run]], size: int) -> Runs:
     """The panels whose first layer has kernels of size x size."""
-    return {panel: ones for panel, ones in runs.items() if ones[0].recipe.stem_kernel == size}
+    return Runs((panel, ones) for panel, ones in runs.items() if ones[0].recipe.stem_kernel == size)
 
 
 def _first(model: nn.Module) -> Tensor:

@@ -202,13 +202,13 @@ def test_networks_that_are_not_shown_are_named():
     assert "Not shown" in said
     assert "smoke-batchnorm, smoke-fullwidth" in said
     assert "smoke-vanilla" not in said
-    assert reports.missing(wanted, dict.fromkeys(wanted)).data == ""
+    assert reports.missing(wanted, dict.fromkeys(wanted)) is None
 
 
 def test_networks_that_are_shown_with_fewer_seeds_are_named():
     wanted = figures.fig3("smoke")
     runs = {panel: [SimpleNamespace(seed=seed) for seed in (0, 2, 1)] for panel in wanted}
-    assert reports.missing(wanted, runs).data == ""
+    assert reports.missing(wanted, runs) is None
     runs |= {"adversarial": runs["adversarial"][:2], "adversarial5": runs["adversarial5"][:1]}
     del runs["vanilla5"]
     said = reports.missing(wanted, runs).data
