@@ -123,7 +123,7 @@ def surest(model: nn.Module, images: Tensor, labels: Tensor, found: Tensor, radi
     Returns:
         Their numbers, surest first, and the confidences from `ask` on them.
     """
-    numbers = [number for number in found.nonzero().squeeze(1).tolist() if number not in set(without)]
+    numbers = [number for number in found.nonzero().squeeze(1).tolist() if number not in without]
     _, sure = ask(model, images, numbers, radius, feed=feed, bn_stats=bn_stats)
     of_the_true_class = sure["HFC"].gather(1, labels[numbers][:, None]).squeeze(1)
     best = of_the_true_class.argsort(descending=True, stable=True)[:count].tolist()

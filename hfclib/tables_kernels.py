@@ -181,13 +181,12 @@ def responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
 
 def response_table(found: Mapping[str, Tensor]) -> pd.DataFrame:
     """`responses` as rows: title, vertical and horizontal frequency in signed DFT bins, and magnitude."""
-    rows = []
+    rows = {}
     for title, response in found.items():
         bins = range(-(response.shape[-1] // 2), response.shape[-1] - response.shape[-1] // 2)
-        values = pd.DataFrame(response.numpy(), index=pd.Index(bins, name="vertical"), columns=bins)
-        rows.append(values.melt(var_name="horizontal", value_name="magnitude", ignore_index=False).reset_index()
-                    .assign(title=title))  # fmt: skip
-    return pd.concat(rows, ignore_index=True)[["title", "vertical", "horizontal", "magnitude"]]
+        rows[title] = pd.DataFrame(response.numpy(), index=bins, columns=bins).unstack()
+    table = pd.concat(rows, names=["title", "horizontal", "vertical"]).rename("magnitude").reset_index()
+    return table[["title", "vertical", "horizontal", "magnitude"]]
 
 
 def _response(models: Sequence[nn.Module]) -> Tensor:

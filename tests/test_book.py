@@ -42,21 +42,23 @@ def directives(text: str) -> list[tuple[str, str, dict, str]]:
     return found
 
 
+def code_cells(path: Path) -> list[tuple[str, dict, bool]]:
+    """(source, metadata, whether it draws) of each code cell of a notebook or page."""
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        return [("".join(cell["source"]), cell["metadata"], draws(cell)) for cell in cells]
+    return [(body, options, "figure" in str(options.get("tags", "")) or bool(DRAWS.search(body)))
+            for name, _, options, body in directives(path.read_text()) if name == "code-cell"]  # fmt: skip
+
+
 def figures(path: Path) -> list[tuple[str | None, str | None, str | None]]:
     """(name, caption, alternative text) of each figure of a notebook or page."""
+    prose = path.read_text()
     if path.suffix == ".ipynb":
-        cells = json.loads(path.read_text())["cells"]
+        cells = json.loads(prose)["cells"]
         prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-        drawing = [cell["metadata"] for cell in cells if cell["cell_type"] == "code" and draws(cell)]
-    else:
-        prose = path.read_text()
-        drawing = [
-            options
-            for name, _, options, body in directives(prose)
-            if name == "code-cell" and ("figure" in str(options.get("tags", "")) or DRAWS.search(body))
-        ]
     found = []
-    for metadata in drawing:
+    for metadata in [metadata for _, metadata, drawn in code_cells(path) if drawn]:
         figure, image = (metadata.get("mystnb", {}).get(key, {}) for key in ("figure", "image"))
         found.append((figure.get("name"), figure.get("caption"), image.get("alt")))
     for name, _, options, body in directives(prose):
@@ -100,12 +102,7 @@ def test_every_figure_is_named_captioned_and_described(path):
 
 def without_provenance(path: Path) -> list[str]:
     """The names of figures that no line of provenance follows in the next cell."""
-    if path.suffix == ".ipynb":
-        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-        cells = [("".join(cell["source"]), cell["metadata"], draws(cell)) for cell in cells]
-    else:
-        blocks = [one for one in directives(path.read_text()) if one[0] == "code-cell"]
-        cells = [(body, options, "figure" in str(options.get("tags", ""))) for _, _, options, body in blocks]
+    cells = code_cells(path)
     names = [metadata.get("mystnb", {}).get("figure", {}).get("name") for _, metadata, _ in cells]
     after = [*(source for source, _, _ in cells), ""][1:]
     return [name for name, (_, _, drawn), following in zip(names, cells, after, strict=True)
