@@ -44,13 +44,13 @@ def _embedded(content: bytes, kind: str, name: str, text: str) -> str:
     return f'<a download="{name}" href="data:{kind};base64,{data}">{text}</a>'
 
 
-def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFrame | None = None,
+def provenance(name: str, runs: Sequence[Run] | None, figure: Figure, table: pd.DataFrame | None = None,
                page: str | None = None) -> HTML:  # fmt: skip
     """One line on where a figure comes from, with the notebook, its table as CSV and the picture as SVG to take away.
 
     Args:
         name: of the figure, such as "fig4-controlled"; what is before the first hyphen is its notebook.
-        runs: behind the figure; none where it shows images only.
+        runs: behind the figure, empty where they are not stored; None where it shows images only.
         figure: offered as SVG.
         table: the rows drawn, offered as CSV; without it there is no such link.
         page: where in the book the figure is explained, such as "book/your-images.md", if not in that notebook.
@@ -65,12 +65,14 @@ def provenance(name: str, runs: Sequence[Run], figure: Figure, table: pd.DataFra
         content = table.to_csv(index=any(table.index.names)).encode()
         links.append(_embedded(content, "text/csv", f"{name}.csv", "table (CSV)"))
     links.append(_embedded(svg.getvalue(), "image/svg+xml", f"{name}.svg", "figure (SVG)"))
-    text = _behind(runs) if runs else "Drawn from the embedded test set; no run is behind it."
+    text = "Drawn from the embedded test set; no run is behind it." if runs is None else _behind(runs)
     return HTML(f'<p class="hfc-provenance">{text} {" · ".join(links)}</p>')
 
 
 def _behind(runs: Sequence[Run]) -> str:
     """How many runs, of which preset and seeds, made by which commit, in what time and where."""
+    if not runs:
+        return "Its runs are not stored."
     seeds = sorted({run.seed for run in runs})
     which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     commits = ", ".join(sorted({commit[:7] for run in runs for commit in run.provenance["commits"]}))

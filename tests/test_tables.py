@@ -172,12 +172,18 @@ def test_the_line_under_a_figure_says_where_it_comes_from(runs):
 
 
 def test_the_line_under_a_figure_of_images_names_no_run():
-    html = reports.provenance("frog", [], Figure(), page="book/your-images.md").data
+    html = reports.provenance("frog", None, Figure(), page="book/your-images.md").data
     assert "Drawn from the embedded test set" in html
     assert "commit" not in html
     assert "CSV" not in html
     assert '<a href="../_sources/book/your-images.md">page</a>' in html
     assert 'download="frog.svg"' in html
+
+
+def test_the_line_under_a_figure_without_its_runs_says_so():
+    html = reports.provenance("fig3-five", [], Figure(), pd.DataFrame()).data
+    assert "Its runs are not stored." in html
+    assert "embedded" not in html
 
 
 def test_the_index_of_a_table_goes_into_its_csv(runs):
