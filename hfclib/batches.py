@@ -35,9 +35,12 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
-    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, generator: torch.Generator, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in an order and with crops and flips drawn from `generator` (on the CPU).
 
+        Args:
+            generator: the same one gives the same batches.
+            size: side in pixels to which each image is shrunk, last; None leaves it as it is.
         Yields:
             (images float32 (n, C, H, W), in [0, 1] unless a raw band, channels_last; labels (n,) int64).
         """
@@ -57,4 +60,8 @@ class Batches:
             batch = pixels.permute(0, 3, 1, 2).float()
             if pixels.dtype == torch.uint8:
                 batch.div_(255)
-            yield rescaled(batch, self.rescale), self.labels[picked]
+            batch = rescaled(batch, self.rescale)
+            if size:
+                batch = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            yield batch, self.labels[picked]

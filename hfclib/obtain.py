@@ -47,7 +47,7 @@ def estimate_seconds(recipe: Recipe, device: torch.device, steps: int = 4) -> fl
         for batch in batches.epoch(generator):
             training_step(model, *batch, recipe, optimizer, rng=rng, generator=generator)[0].item()
     seconds = (time.perf_counter() - start) / steps
-    return seconds * recipe.epochs * -(-recipe.train_images // recipe.batch_size) * _EVALUATION
+    return seconds * recipe.whole_epochs(recipe.epochs) * -(-recipe.train_images // recipe.batch_size) * _EVALUATION
 
 
 def each(

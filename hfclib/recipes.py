@@ -14,6 +14,7 @@ from hfclib.models import resnet18, resnet32
 # Part of every hash. Raise it when training code changes what a recipe produces.
 TRAINING_VERSION = 1
 RADII = tuple(range(1, 23))  # every radius at which a 32x32 image can be split in two
+SMALLER_SIZES = tuple(range(8, 32))  # below 8 pixels the networks' last stage would see less than one
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Recipe:
         weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
         augment: random crop with 4 pixels of zero padding, and horizontal flip.
+        early_sizes: side in pixels, 8 to 31, to which images are shrunk in each of the first epochs, which then take
+            less time; later epochs train on images as they are, and so does at least the last. Needs whole images, no
+            rescaling and no attack.
+        label_smoothing: share of a label, in [0, 1), that is spread evenly over all classes in the training loss
+            (Szegedy et al. 2016).
         rescale: what is done to each training image, last: "none"; "max" divides it by its own maximum (authors' code);
             "range" maps its own minimum and maximum to 0 and 1, the standard pixel range (our reading of the paper's
             section 4.1).
@@ -68,6 +74,8 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: Literal["constant", "one_cycle"] = "constant"
     augment: bool = False
+    early_sizes: tuple[int, ...] = ()
+    label_smoothing: float = 0.0
     rescale: Literal["none", "max", "range"] = "none"
     train_band: Literal["x", "lfc", "hfc"] = "x"
     train_radius: int = 0
@@ -105,17 +113,35 @@ class Recipe:
             raise ValueError(f"expected stem_kernel, 3 or 5, got {self.stem_kernel!r}")
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"expected name of letters, digits, '.', '_' and '-', got {self.name!r}")
-        for field in ("dropout", "mixup_alpha", "learning_rate", "weight_decay", "adv_eps", "adv_alpha",
-                      "smoothness_penalty"):  # fmt: skip
+        for field in ("dropout", "mixup_alpha", "learning_rate", "weight_decay", "label_smoothing", "adv_eps",
+                      "adv_alpha", "smoothness_penalty"):  # fmt: skip
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"expected {field}, a finite number of at least 0, got {value!r}")
             object.__setattr__(self, field, float(value))  # 1 and 1.0 are equal, and so must be their hashes
-        if self.dropout >= 1:
-            raise ValueError(f"expected dropout in [0, 1), got {self.dropout!r}")
+        for field in ("dropout", "label_smoothing"):
+            if getattr(self, field) >= 1:
+                raise ValueError(f"expected {field} in [0, 1), got {getattr(self, field)!r}")
         if self.learning_rate == 0:
             raise ValueError(f"expected a positive learning_rate, got {self.learning_rate!r}")
+        self._check_sizes()
         self._check_attack()
+
+    def _check_sizes(self) -> None:
+        if not isinstance(self.early_sizes, tuple | list):
+            raise ValueError(f"expected early_sizes, a size for each of the first epochs, got {self.early_sizes!r}")
+        object.__setattr__(self, "early_sizes", tuple(self.early_sizes))  # a list when it comes from JSON
+        for size in self.early_sizes:
+            if isinstance(size, bool) or size not in SMALLER_SIZES:
+                raise ValueError(f"expected early_sizes from {SMALLER_SIZES[0]} to {SMALLER_SIZES[-1]}, got {size!r}")
+        if not self.early_sizes:
+            return
+        if len(self.early_sizes) >= self.epochs:
+            raise ValueError(f"expected fewer early_sizes than epochs, got {len(self.early_sizes)} of {self.epochs}")
+        if (self.train_band, self.rescale, self.adversarial) != ("x", "none", "none"):
+            raise ValueError("expected whole images, not rescaled and not attacked, with early_sizes, got "
+                             f"train_band={self.train_band!r}, rescale={self.rescale!r} and "
+                             f"adversarial={self.adversarial!r}")  # fmt: skip
 
     def _check_attack(self) -> None:
         if self.adversarial == "none":
@@ -150,6 +176,10 @@ class Recipe:
     def run_name(self, seed: int) -> str:
         """Folder name of the run of this recipe with `seed`."""
         return f"{self.name}-{seed}-{self.hash}"
+
+    def whole_epochs(self, epochs: int) -> float:
+        """How many epochs on 32 x 32 images would take as long as the first `epochs` epochs, as pixels go."""
+        return epochs - sum(1 - (size / 32) ** 2 for size in self.early_sizes[:epochs])
 
     def build(self) -> nn.Module:
         """A network with freshly drawn weights, on the CPU."""

@@ -181,7 +181,7 @@ def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | Non
 
 def _after_epoch(recipe: Recipe, seed: int, state: Progress) -> str:
     seconds = state.train_seconds + state.eval_seconds
-    left = seconds / state.epoch * (recipe.epochs - state.epoch)
+    left = seconds * (recipe.whole_epochs(recipe.epochs) / recipe.whole_epochs(state.epoch) - 1)
     return f"{recipe.name}, seed {seed}: epoch {state.epoch} of {recipe.epochs}, about {left / 60:.1f} minutes left"
 
 

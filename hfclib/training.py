@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -74,15 +75,18 @@ def make_optimizer(
 
 def loss_on(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, rng: np.random.Generator,
             generator: torch.Generator, team: Alone | Several = ALONE) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Cross-entropy of this process's part of a batch, attacked or mixed up as the recipe says, and its logits."""
-    part = team.part
+    """Cross-entropy of this process's part of a batch, attacked or mixed up as the recipe says, and its logits.
+
+    Labels are smoothed as the recipe says; an attack in training goes by the label itself.
+    """
+    part, cross_entropy = team.part, partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
     if not recipe.mixup_alpha:
         logits = model(adversarial_images(model, images, labels, recipe, generator, team))
-        return F.cross_entropy(logits, part(labels)), logits
+        return cross_entropy(logits, part(labels)), logits
     share = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha)
     partner = torch.randperm(len(labels), generator=generator).to(labels.device)
     logits = model(part(share * images + (1 - share) * images[partner]))
-    loss = share * F.cross_entropy(logits, part(labels)) + (1 - share) * F.cross_entropy(logits, part(labels[partner]))
+    loss = share * cross_entropy(logits, part(labels)) + (1 - share) * cross_entropy(logits, part(labels[partner]))
     return loss, logits
 
 
@@ -113,7 +117,8 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
         torch.manual_seed(entropy + team.rank)
         model.train()
         right = seen = 0
-        for step, (images, labels) in enumerate(batches.epoch(generator)):
+        size = recipe.early_sizes[epoch] if epoch < len(recipe.early_sizes) else None
+        for step, (images, labels) in enumerate(batches.epoch(generator, size)):
             loss, logits = training_step(model, images, labels, recipe, optimizer, rng=rng, generator=generator,
                                          team=team)  # fmt: skip
             scheduler.step()

@@ -53,6 +53,21 @@ def by_hand(pictures, seed):
         yield index, (crop[:, :, ::-1] if flip[place] else crop) / np.float32(255)
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_smaller_images_are_means_of_the_same_crops(numbers, augment):
+    # Halved with antialiasing, a pixel is the mean of four pixels a side, weighted 1, 3, 3, 1.
+    pictures = torch.randint(0, 256, (23, 3, 16, 16), dtype=torch.uint8)
+    batches = Batches(pictures, numbers, batch_size=5, augment=augment)
+    smaller = list(batches.epoch(torch.Generator().manual_seed(0), 8))
+    for (images, labels), (whole, expected_labels) in zip(smaller, epoch(batches), strict=True):
+        assert torch.equal(labels, expected_labels)
+        weights = torch.tensor([1.0, 3, 3, 1]) / 8
+        windows = whole[:, :, 1:-1, 1:-1].unfold(2, 4, 2).unfold(3, 4, 2)  # of all but the border's small pixels
+        means = (windows * weights[:, None] * weights).sum((-1, -2))
+        torch.testing.assert_close(images[:, :, 1:-1, 1:-1], means)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_augmentation_equals_one_image_at_a_time(pictures, numbers, seed):
     made = epoch(Batches(pictures, numbers, batch_size=5, augment=True), seed)

@@ -28,6 +28,8 @@ OTHER = {
     "weight_decay": 5e-4,
     "schedule": "one_cycle",
     "augment": True,
+    "early_sizes": (16, 24),
+    "label_smoothing": 0.1,
     "rescale": "max",
     "train_band": "lfc",
     "train_radius": 4,
@@ -90,11 +92,11 @@ def test_band_and_radius_are_in_the_hash():
 def test_a_later_field_at_its_default_leaves_hashes_alone():
     @dataclass(frozen=True)
     class Later(Recipe):
-        label_smoothing: float = 0.0
+        brightness: float = 0.0
 
     for recipe in fig4("laptop").values():
         assert Later(**recipe.to_dict()).hash == recipe.hash
-        assert Later(**recipe.to_dict(), label_smoothing=0.1).hash != recipe.hash
+        assert Later(**recipe.to_dict(), brightness=0.1).hash != recipe.hash
 
 
 @pytest.mark.parametrize(("field", "value"), [("learning_rate", 1), ("mixup_alpha", 1)])
@@ -106,7 +108,7 @@ def test_equal_recipes_have_equal_hashes(field, value):
 
 def test_recipe_survives_json():
     for preset in PRESETS:
-        for recipe in fig4(preset).values():
+        for recipe in (fig4(preset) | fig2(preset)).values():
             again = Recipe(**json.loads(json.dumps(recipe.to_dict())))
             assert again == recipe
             assert again.hash == recipe.hash
@@ -120,7 +122,8 @@ def test_recipe_survives_json():
           for bad in ("else", None, 1)],
         *[(field, bad) for field in ("width", "epochs", "batch_size", "train_images", "eval_images", "final_images")
           for bad in (0, -1, 1.5, 2.0, True, "3", None, math.nan)],
-        *[("dropout", bad) for bad in (-0.1, 1, 1.0, math.nan, math.inf)],
+        *[(field, bad) for field in ("dropout", "label_smoothing") for bad in (-0.1, 1, 1.0, math.nan, math.inf)],
+        *[("early_sizes", bad) for bad in (16, None, "16", (7,), (32,), (16, 16.5), (16, True), (None,), ("16",))],
         *[(field, bad) for field in ("mixup_alpha", "weight_decay", "adv_eps", "adv_alpha",
                                           "smoothness_penalty") for bad in (-0.1, math.nan, math.inf)],
         *[("train_radius", bad) for bad in (1, -1, True, None)],
@@ -166,6 +169,28 @@ def test_an_attack_and_its_settings_go_together(changes, message):
     Recipe("a", **ATTACK)
     with pytest.raises(ValueError, match=message):
         Recipe("a", **ATTACK | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 2}, "fewer early_sizes than epochs, got 2 of 2"),
+        ({"rescale": "range"}, "rescale='range'"),
+        ({"train_band": "hfc", "train_radius": 4}, "train_band='hfc'"),
+        (ATTACK, "adversarial='pgd'"),
+    ],
+)
+def test_small_images_leave_a_last_epoch_of_whole_ones(changes, message):
+    options = {"epochs": 3, "early_sizes": (8, 31)}
+    Recipe("a", **options)
+    with pytest.raises(ValueError, match=message):
+        Recipe("a", **options | changes)
+
+
+def test_whole_epochs_go_by_pixels():
+    recipe = Recipe("a", epochs=4, early_sizes=(16, 24))
+    assert [recipe.whole_epochs(epochs) for epochs in range(5)] == [0, 0.25, 0.8125, 1.8125, 2.8125]
+    assert Recipe("a", epochs=4).whole_epochs(3) == 3
 
 
 def test_unknown_field():

@@ -29,6 +29,7 @@ CPU = torch.device("cpu")
 TINY = Recipe("tiny", width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
 # Everything that draws random numbers at once.
 RANDOM = replace(TINY, name="random", norm="batch", dropout=0.5, mixup_alpha=0.5, augment=True, schedule="one_cycle")
+SMALLER = replace(RANDOM, name="smaller", epochs=3, early_sizes=(16, 24), label_smoothing=0.1)
 ATTACKED = replace(RANDOM, name="attacked", mixup_alpha=0, adversarial="pgd", adv_eps=0.03, adv_alpha=0.02, adv_steps=2,
                    smoothness_penalty=1)  # fmt: skip
 
@@ -125,6 +126,19 @@ def test_without_mixup_images_are_fed_as_they_are(images):
     assert model.given is images
     torch.testing.assert_close(loss, F.cross_entropy(model.linear(images.flatten(1)), labels))
     assert rng.random() == np.random.default_rng(3).random()  # nothing was drawn
+
+
+def test_labels_are_smoothed_by_hand(images):
+    model, labels = Recorder(), torch.arange(12) % 10
+    recipe = Recipe("a", label_smoothing=0.1)
+    loss, logits = loss_on(model, images, labels, recipe, np.random.default_rng(3), torch.Generator())
+    target = torch.full((12, 10), 0.01).scatter_(1, labels[:, None], 0.91)
+    torch.testing.assert_close(loss, -(target * logits.log_softmax(1)).sum(1).mean())
+    mixed = replace(recipe, mixup_alpha=0.5)
+    losses = [loss_on(model, images, labels, replace(mixed, label_smoothing=share), np.random.default_rng(3),
+                      torch.Generator().manual_seed(4))[0] for share in (0.0, 0.1)]  # fmt: skip
+    even = -model.linear(model.given.flatten(1)).log_softmax(1).mean()
+    torch.testing.assert_close(losses[1], 0.9 * losses[0] + 0.1 * even)
 
 
 # ---- steps, schedule, training set
@@ -236,7 +250,20 @@ def test_epochs_differ(no_bands, monkeypatch):
     assert first != second
 
 
-@pytest.mark.parametrize(("base", "stop"), [(RANDOM, 1), (RANDOM, 2), (ATTACKED, 1)])
+def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch):
+    sizes, step = [], training.training_step
+
+    def recording(model, images, *args, **options):
+        sizes.append(tuple(images.shape[2:]))
+        return step(model, images, *args, **options)
+
+    monkeypatch.setattr(training, "training_step", recording)
+    _, state = train(replace(TINY, epochs=3, early_sizes=(8, 20)))
+    assert sizes == [(8, 8)] * 3 + [(20, 20)] * 3 + [(32, 32)] * 3
+    assert {row["images"] for row in state.rows} == {TINY.eval_images}
+
+
+@pytest.mark.parametrize(("base", "stop"), [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1)])
 def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
     recipe, kept = replace(base, epochs=3), {}
     expected, state = train(recipe)
