@@ -161,7 +161,9 @@ def _measure(model, images, labels, wanted, *, fast: bool, kept: dict | None = N
         if radius != radius_split:
             radius_split, bands = radius, dict(zip(("lfc", "hfc"), split(images, radius), strict=True))
         fed = feed_images(bands[band], feed, add_mean=band == "hfc")
-        answers = logits(model, fed, bn_stats=bn_stats, fast=fast).argmax(dim=1)
+        answers = kept.get((band, radius, feed, bn_stats)) if kept else None
+        if answers is None:
+            answers = logits(model, fed, bn_stats=bn_stats, fast=fast).argmax(dim=1)
         if kept is not None:
             kept[band, radius, feed, bn_stats] = answers.to("cpu", torch.uint8)
         yield {
@@ -198,7 +200,8 @@ def curve_rows(model: nn.Module, parts: Sequence[Part], test: tuple[Tensor, Tens
         test: (images float in [0, 1], labels), whose bands are measured.
         radii: DFT bins.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands stay fast.
-        kept: is filled with the answers to each band, by (band, radius, feed, bn_stats), (N,) uint8 class numbers.
+        kept: the answers to bands that were asked before, by (band, radius, feed, bn_stats), (N,) uint8 class numbers;
+            those asked now are added.
     Returns:
         Rows with the columns CURVE_COLUMNS.
     """

@@ -6,6 +6,7 @@ here, and what a training asks at its end, goes to `<home>/predictions`.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfclib import records
-from hfclib.data import embedded, to_float
+from hfclib.data import embedded, home, to_float
 from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, logits
 from hfclib.feeds import FEEDS, Feed, feed_images
 from hfclib.frequency import split
 from hfclib.recipes import RADII
 from hfclib.svd import svd_split
+from hfclib.verification import RunError
 
 if TYPE_CHECKING:
     from hfclib.runs import Run
@@ -105,7 +107,7 @@ def of(run: "Run", wanted: Iterable[Condition] | None = None, *, progress: bool 
     missing = [condition for condition in asked if condition not in answers]
     if missing:
         answers |= _compute(run, missing, progress=progress)
-        store(run.path.name, answers, records.weights_of(run))
+        store(run.path.name, answers, records.weights_of(run.path))
     return Predictions({condition: answers[condition] for condition in asked}, batch_norm)
 
 
@@ -128,6 +130,21 @@ def _compute(run: "Run", wanted: list[Condition], *, progress: bool) -> dict[Con
         answer = logits(model, fed, bn_stats=bn_stats, fast=True).argmax(dim=1)
         made[band, radius, feed, bn_stats] = answer.to("cpu", torch.uint8)
     return made
+
+
+def kept(name: str, folder: Path) -> dict[Condition, Tensor]:
+    """What lies in `<home>/predictions` of a run that is not finished yet.
+
+    Args:
+        name: the run's folder's, once it is finished.
+        folder: where its weights are.
+    Returns:
+        Answers by condition; none where the file is damaged or of an earlier training's weights.
+    """
+    try:
+        return _parsed(records.read(home() / "predictions" / f"{name}.safetensors", folder))
+    except RunError:  # unlike answers that someone published, these are made again at no risk
+        return {}
 
 
 def store(name: str, answers: dict[Condition, Tensor], weights: str) -> None:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _MOST = 2**26  # bytes of a file; the published ones have one to three million
 
 
-def weights_of(run: "Run") -> str:
-    """SHA-256 of the run's `weights.safetensors`."""
-    return files.sha256((run.path / "weights.safetensors").read_bytes())
+def weights_of(folder: Path) -> str:
+    """SHA-256 of the `weights.safetensors` in the folder of a run."""
+    return files.sha256((folder / "weights.safetensors").read_bytes())
 
 
 def load(kind: str, run: "Run") -> dict[str, Tensor]:
@@ -34,12 +34,16 @@ def load(kind: str, run: "Run") -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for folder in (home(), data_folder()):
-        found |= read(folder / kind / f"{run.path.name}.safetensors", run)
+        found |= read(folder / kind / f"{run.path.name}.safetensors", run.path)
     return found
 
 
-def read(path: Path, run: "Run") -> dict[str, Tensor]:
-    """The tensors of one file by name; none where there is no file. Raises as `load`."""
+def read(path: Path, run: Path) -> dict[str, Tensor]:
+    """The tensors of the file `path` of the run in the folder `run`, by name; none where there is no file.
+
+    Raises:
+        RunError: as `load`.
+    """
     if not path.exists():
         return {}
     try:
@@ -50,7 +54,7 @@ def read(path: Path, run: "Run") -> dict[str, Tensor]:
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): delete it, and it will be made again") from error
     if metadata.get("weights") != weights_of(run):
-        raise RunError(f"{path} was made with other weights than those in {run.path}: delete it")
+        raise RunError(f"{path} was made with other weights than those in {run}: delete it")
     return tensors
 
 

@@ -3,7 +3,8 @@
 A run is a folder `<recipe>-<seed>-<hash>` of four files: `run.json` (recipe, seed, provenance and the checksums of the
 others), `curves.csv` (accuracy after each epoch), `final.csv` (accuracy after training) and `weights.safetensors`
 (parameters as float16). Runs are published with the package in `data/runs`; your own go to `<home>/runs`. A training
-under way lives in `<run>.partial`, whose checkpoint is replaced after every epoch, and holds `<run>.lock`.
+under way lives in `<run>.partial`, whose checkpoint is replaced after every epoch, and holds `<run>.lock`. What the
+trained network answers to the bands is kept radius by radius, so that a stop loses little of that either.
 """
 
 import os
@@ -17,8 +18,9 @@ import pandas as pd
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from hfclib import checkpoints, distributed, predictions
+from hfclib import checkpoints, distributed, predictions, records
 from hfclib.adversarial import final_rows
 from hfclib.data import data_folder, embedded, home, to_float
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows
@@ -84,14 +86,21 @@ def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
                            for name, tensor in weights.items()})  # fmt: skip
 
 
-def _final_rows(recipe: Recipe, model: nn.Module, kept: dict, *, progress: bool) -> list[dict]:
+def _final_rows(recipe: Recipe, model: nn.Module, name: str, partial: Path, *, progress: bool) -> list[dict]:
     images, labels = training_set(recipe, progress=progress)
     if len(labels) > TRAIN_IMAGES_AT_END:
         images, labels = embedded("train")
     test_images, test_labels = (tensor[: recipe.final_images] for tensor in embedded("test"))
     parts = measured_parts(recipe, (images, labels), (test_images, test_labels))
     test = to_float(test_images), test_labels
-    return curve_rows(model, parts, test, RADII, exact=True, kept=kept) + final_rows(model, *test, recipe)
+    rows = curve_rows(model, parts, test, (), exact=True)
+    kept, weights = predictions.kept(name, partial), records.weights_of(partial)
+    for radius in tqdm(RADII, desc=f"measuring {name}", unit=" radii", disable=not progress):
+        before = len(kept)
+        rows += curve_rows(model, (), test, [radius], kept=kept)
+        if len(kept) > before:
+            predictions.store(name, kept, weights)
+    return rows + final_rows(model, *test, recipe)
 
 
 def train(
@@ -113,9 +122,10 @@ def train(
         progress: show a bar.
         tell: is given a line after every epoch, and before waiting for another process that trains the same run.
     Returns:
-        The stored run. Killed at any moment and called again, it goes on after the last finished epoch and, on a CPU,
-        ends in the same weights bit for bit. Where another process trains the run already, the other's result, after a
-        wait. Of the processes that `torchrun` started only the first stores the run: None in the others.
+        The stored run. Killed at any moment and called again, it goes on after the last finished epoch, or the last
+        radius measured, and, on a CPU, ends in the same weights bit for bit. Where another process trains the run
+        already, the other's result, after a wait. Of the processes that `torchrun` started only the first stores the
+        run: None in the others.
     Raises:
         ValueError: a bad seed.
         CheckpointError: a damaged checkpoint.
@@ -162,18 +172,19 @@ def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | Non
         raise TrainingError(f"{recipe.name}, seed {seed}, ended in weights too large to store: "
                             "try a smaller learning_rate")  # fmt: skip
     _fill(model, weights)
-    answers: dict = {}
-    tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows),
-              "final.csv": (CURVE_COLUMNS, _final_rows(recipe, model, answers, progress=progress))}  # fmt: skip
-    contents = {"weights.safetensors": safetensors.torch.save(weights, {"run": final.name})}  # one: their order varies
+    checksums: dict[str, str] = {}
+
+    def put(name: str, content: bytes) -> None:
+        checksums[name] = sha256(content)
+        write(partial / name, content)
+
+    put("weights.safetensors", safetensors.torch.save(weights, {"run": final.name}))  # one entry: their order varies
+    measured = _final_rows(recipe, model, final.name, partial, progress=progress)
+    tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows), "final.csv": (CURVE_COLUMNS, measured)}
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        contents[name] = text.encode()
-    checksums = {name: sha256(contents[name]) for name in FILES}
-    contents["run.json"] = description(recipe, seed, of_training(state, device, team.world), checksums)
-    for name, content in contents.items():
-        write(partial / name, content)
-    predictions.store(final.name, answers, checksums["weights.safetensors"])
+        put(name, text.encode())
+    put("run.json", description(recipe, seed, of_training(state, device, team.world), checksums))
     move(partial, final)
     (final / checkpoint.name).unlink()  # last: a training killed before this point repeats its final steps only
     return load(final)

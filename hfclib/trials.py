@@ -68,7 +68,7 @@ def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = Tru
                         images=images, progress=progress)  # fmt: skip
         found |= {names[trial]: right for trial, right in made.items()}
         kept = {name: right.to(torch.uint8) for name, right in found.items()}
-        records.store("attacks", run.path.name, kept, records.weights_of(run))
+        records.store("attacks", run.path.name, kept, records.weights_of(run.path))
     return {trial: found[names[trial]] for trial in asked if names[trial] in found}
 
 

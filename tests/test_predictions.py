@@ -223,7 +223,7 @@ def test_published_answers_come_first(run, mine, computed, tmp_path):
     assert computed == [SOME]
     other = {condition: (tensor + 1) % 10 for condition, tensor in answers.answers.items()}
     extra = {("lfc", 9, "raw", "running"): other[SOME[0]].clone()}
-    predictions.store(run.path.name, other | extra, records.weights_of(run))
+    predictions.store(run.path.name, other | extra, records.weights_of(run.path))
     assert same(of(run, SOME, progress=False), answers)  # your own do not stand in for published ones,
     own = of(run, [("lfc", 9, "raw", "running")], progress=False)  # but beside them
     assert torch.equal(own.on("lfc", 9), other[SOME[0]].long())
@@ -239,7 +239,7 @@ def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
     of(run, SOME, progress=False)
     assert published.read_bytes() == before
     assert computed == [SOME[:3], SOME[3:]]
-    assert set(SOME[3:]) <= set(predictions._parsed(records.read(mine, run)))
+    assert set(SOME[3:]) <= set(predictions._parsed(records.read(mine, run.path)))
 
 
 def test_an_interrupted_write_leaves_no_file(run, mine, monkeypatch):
@@ -327,7 +327,7 @@ PUBLISHED = sorted((data_folder() / "predictions").glob("*.safetensors"))
 def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path, cifar):
     run = runs.load(data_folder() / "runs" / path.stem)
     batch_norm = run.recipe.norm == "batch"
-    answers = predictions._parsed(records.read(path, run))
+    answers = predictions._parsed(records.read(path, run.path))
     assert set(answers) == set(conditions(batch_norm, other_radii=RADII if run.recipe.width <= 16 else PAPER_RADII))
     assert {(tensor.dtype, tuple(tensor.shape)) for tensor in answers.values()} == {(torch.uint8, (10_000,))}
     assert max(tensor.max() for tensor in answers.values()) < 10
@@ -343,7 +343,7 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path,
 def test_published_answers_are_those_of_the_weights(path, monkeypatch, all_threads):
     monkeypatch.setattr(devices, "gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
     run = runs.load(data_folder() / "runs" / path.stem)
-    stored = predictions._parsed(records.read(path, run))
+    stored = predictions._parsed(records.read(path, run.path))
     made = predictions._compute(run, [("x", 0, "raw", "running"), ("hfc", 12, "raw", "running")], progress=False)
     for condition, found in made.items():
         assert (found != stored[condition]).sum() <= 40, condition  # another machine rounds otherwise

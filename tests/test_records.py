@@ -29,7 +29,7 @@ def mine(own_home, run):
 
 
 def stored(run, tensors=SOME):
-    records.store("attacks", run.path.name, tensors, records.weights_of(run))
+    records.store("attacks", run.path.name, tensors, records.weights_of(run.path))
 
 
 def test_what_is_stored_comes_back(run, mine):

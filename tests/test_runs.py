@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hfclib
-from hfclib import accuracy, checkpoints, predictions, runs, training
+from hfclib import accuracy, checkpoints, evaluation, predictions, runs, training
 from hfclib.checkpoints import CheckpointError
 from hfclib.data import data_folder, to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
@@ -191,14 +191,17 @@ def _part(images_and_labels, count):
     return to_float(images[:count]), labels[:count]
 
 
-def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkeypatch, cifar):
+def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkeypatch, cifar, tmp_path, own_home):
     full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.zeros(6_000, dtype=torch.int64)
     monkeypatch.setattr(runs, "training_set", lambda recipe, *, progress: full)
+    monkeypatch.setattr(runs, "RADII", ())
     used = []
     monkeypatch.setattr(
-        runs, "curve_rows", lambda model, parts, test, radii, exact, kept: used.append((parts, test, exact)) or []
+        runs, "curve_rows", lambda model, parts, test, radii, exact: used.append((parts, test, exact)) or []
     )
-    runs._final_rows(replace(TINY, train_images=6_000), None, {}, progress=False)
+    recipe = replace(TINY, train_images=6_000)
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    runs._final_rows(recipe, None, recipe.run_name(0), tmp_path, progress=False)
     (on_train, on_test), (test_images, _), exact = used[0]
     assert torch.equal(on_train.labels, cifar["train"][1])
     assert torch.equal(on_train.images, to_float(cifar["train"][0]))
@@ -339,12 +342,14 @@ def interrupted(monkeypatch, module, name, call):
         (checkpoints, "save", 2),
         (safetensors.torch, "save", 2),
         (os, "replace", 2),
-        (runs, "_final_rows", 1),
         (safetensors.torch, "save", 4),
         (runs, "write", 1),
+        (runs, "_final_rows", 1),
+        (predictions, "store", 1),
+        (os, "replace", 5),
         (runs, "write", 4),
         (runs, "move", 1),
-        (os, "replace", 8),
+        (os, "replace", 9),
         (Path, "unlink", 1),
     ],
 )
@@ -359,6 +364,26 @@ def test_stopped_anywhere_and_run_again(trained_briefly, one_radius, tmp_path, m
     again = train(store)
     assert same(again, trained_briefly)
     assert [path.name for path in store.iterdir()] == [TINY.run_name(0)]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_home, monkeypatch, spoilt):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, runs, "curve_rows", 1 + 13)  # whole images, then radius by radius
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    (kept,) = (own_home / "predictions").iterdir()
+    if spoilt:
+        kept.write_bytes(kept.read_bytes()[:-1])
+    asked, ask = [], evaluation.logits
+    monkeypatch.setattr(
+        evaluation, "logits", lambda model, images, **options: asked.append(1) or ask(model, images, **options)
+    )
+    again = train(tmp_path)
+    assert same(again, trained)
+    whole, bands = 4, 76  # two sets of images, two kinds of statistics
+    at_twelve_radii = 12 * 2 + 3 * 8  # three of them the paper's, with eight more conditions
+    assert len(asked) == whole + bands - (0 if spoilt else at_twelve_radii)
 
 
 def test_a_resumed_run_names_the_code_of_every_sitting(one_radius, tmp_path, monkeypatch):
