@@ -19,7 +19,7 @@ class Batches:
         labels: (N,) int64.
         batch_size: images a batch; the last batch of an epoch may be smaller.
         augment: a random crop out of the zero-padded image and a horizontal flip, drawn for each image.
-        rescale: "none", "max" or "range"; see `evaluation.rescaled`.
+        rescale: "none", "max" or "range"; see `feeds.rescaled`.
         device: where the images stay and the batches are made.
     """
 

@@ -125,7 +125,12 @@ def _fig1_claims() -> Iterator[Claim]:
 # ---- Fig. 2: misaligned images
 
 # None of its networks is trained adversarially, so that the authors' feed is the same for all.
-_FIG2_CONDITIONS = {"raw": ("raw", "running"), "as published": ("max", "batch"), "controlled": CONDITIONS["controlled"]}
+# How Fig. 2 itself was fed is not published.
+_FIG2_CONDITIONS = {
+    "raw": ("raw", "running"),
+    "authors' code": ("max", "batch"),
+    "controlled": CONDITIONS["controlled"],
+}
 
 
 def _misaligned(counts: pd.DataFrame, *, panel: str, cuts: tuple[str, ...], version: str) -> Estimate:
@@ -141,15 +146,17 @@ def _misaligned(counts: pd.DataFrame, *, panel: str, cuts: tuple[str, ...], vers
 def _fig2_claims() -> Iterator[Claim]:
     for panel, title in FIG2_TITLES.items():
         for version in _FIG2_CONDITIONS:
+            words = version.replace("'", "").replace(" ", "-")
             yield Claim(
-                id=f"fig2-count-{panel}-{version.replace(' ', '-')}", figure="fig2", section="blog",
+                id=f"fig2-count-{panel}-{words}", figure="fig2", section="blog",
                 text=f"About 600 of 10,000 test images (.06) are misaligned at r = 12: {title}", version=version,
                 relation="about", bound=published.MISALIGNED, paper=decimals(published.MISALIGNED, 2),
                 statistic=partial(_misaligned, panel=panel, cuts=("fourier",), version=version),
             )  # fmt: skip
         yield Claim(
             id=f"fig2-svd-{panel}", figure="fig2", section="section 8", version="raw", relation="exceeds",
-            text=f"Cut by a truncated SVD, fewer images are misaligned than cut by the Fourier transform: {title}",
+            text="Cut by a truncated SVD, fewer images are misaligned than cut by the Fourier transform, at r = 12: "
+            f"{title}",
             statistic=partial(_misaligned, panel=panel, cuts=("fourier", "svd"), version="raw"),
         )  # fmt: skip
 

@@ -111,20 +111,27 @@ def _share_right(answers: Tensor, labels: Tensor) -> float:
     return (answers == labels.to(answers.device)).float().mean().item()
 
 
-def conditions(radii: Iterable[float], batch_norm: bool) -> Iterator[tuple[float, Band, Feed, BnStats]]:
-    """Everything a run records of its bands: (radius, band, feed, bn_stats).
+def conditions(radii: Iterable[float], batch_norm: bool, other_radii: Iterable[float] | None = None
+               ) -> Iterator[tuple[float, Band, Feed, BnStats]]:  # fmt: skip
+    """Under what a network is asked about the bands: (radius, band, feed, bn_stats), radius by radius.
 
-    Raw bands with running statistics at every radius; the other feeds and batch statistics at the paper's four radii.
-    An LFC with the mean colour is the raw LFC, and a net without BatchNorm has no statistics: neither is listed twice.
+    Args:
+        radii: at which the bands are fed raw, with running statistics.
+        batch_norm: whether the network has BatchNorm; without it there is one kind of statistics.
+        other_radii: at which the other feeds and the batch's statistics are used; None is those of the paper's four
+            that are among `radii`, which is what a run records.
+    Returns:
+        An LFC with the mean colour is the raw LFC and not listed twice.
     """
-    for radius in radii:
+    radii = list(radii)
+    others = [radius for radius in PAPER_RADII if radius in radii] if other_radii is None else list(other_radii)
+    for radius in sorted({*radii, *others}):
         for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
             for feed in FEEDS:
-                if (feed, bn_stats) != ("raw", "running") and radius not in PAPER_RADII:
-                    continue
-                yield radius, "hfc", feed, bn_stats
-                if feed != "mean":
-                    yield radius, "lfc", feed, bn_stats
+                if radius in (radii if (feed, bn_stats) == ("raw", "running") else others):
+                    yield radius, "hfc", feed, bn_stats
+                    if feed != "mean":
+                        yield radius, "lfc", feed, bn_stats
 
 
 def band_accuracy(

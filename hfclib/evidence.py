@@ -30,9 +30,9 @@ def published() -> dict[str, pd.DataFrame]:
         runs = stored(figures.recipes(figure, "laptop"), seeds)
         if runs:
             found[figure] = tables.gather(runs, "final")
-    answers = {panel: [predictions.of(one) for one in ones] for panel, ones in stored(figures.fig2(), (0,)).items()}
-    if answers:
-        found["fig2"] = tables_misalignment.misaligned(answers, (0,), embedded("test")[1])
+    if shown := stored(figures.fig2(), (0,)):
+        answers = {panel: {one.seed: predictions.of(one) for one in ones} for panel, ones in shown.items()}
+        found["fig2"] = tables_misalignment.misaligned(answers, embedded("test")[1])
     if kernels := stored(figures.fig3(), figures.PUBLISHED_SEEDS):
         found["fig3"] = tables_kernels.kernels(kernels)
     if len(attacked := _attacked()):

@@ -24,7 +24,7 @@ def rescaled(images: Tensor, how: str) -> Tensor:
         nothing but rounding noise.
     Raises:
         ValueError: another way.
-    Source: "max" from the authors' code; "range" is our reading of the paper's "standard pixel range".
+    Source: "max" from the authors' code; "range" is our reading of the paper's "standard pixel scale".
     """
     if how == "none":
         return images

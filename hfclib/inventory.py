@@ -22,7 +22,7 @@ class Entry:
         seed: None where it can't be known.
         state: "stored"; "training" (a process is at it) or "unfinished" (none is), with the epochs done; or "damaged".
         accuracy: on the test set, in [0, 1]; None unless stored.
-        seconds: that training and measuring took; None unless stored.
+        seconds: that training and the measurements after each epoch took; None unless stored.
         size: bytes of all its files.
         problem: what is wrong with a damaged one, and what to do.
     """

@@ -50,7 +50,8 @@ def misaligned(
     Returns:
         (N,) bool, on the images' device.
     Raises:
-        TypeError, ValueError: as `split`, `feed_images` and `logits`; another cut; labels and images differ in number.
+        TypeError, ValueError: as `split`, `feed_images` and `logits`; another cut; labels and images differ in number;
+            `right` is no (N,) bool.
     Source: paper, Fig. 2.
     """
     check_images(images)
@@ -58,6 +59,8 @@ def misaligned(
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
     if len(labels) != len(images):
         raise ValueError(f"expected one label an image, got {len(labels)} labels for {len(images)} images")
+    if right is not None and (right.dtype != torch.bool or right.shape != (len(images),)):
+        raise ValueError(f"expected right, ({len(images)},) bool, got {tuple(right.shape)} {right.dtype}")
     parts = split(images, radius, inclusive=inclusive) if cut == "fourier" else svd_split(images, radius)[:2]
     low, high = (feed_images(part, feed, add_mean=part is parts[1]) for part in parts)
     left = torch.ones(len(images), dtype=torch.bool, device=images.device) if right is None else right.clone()

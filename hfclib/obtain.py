@@ -11,13 +11,11 @@ import torch
 from hfclib import distributed, runs
 from hfclib.batches import Batches
 from hfclib.devices import best_device, device_name
+from hfclib.evaluation import conditions
 from hfclib.figures import OPTIONAL
-from hfclib.recipes import Recipe
+from hfclib.recipes import RADII, Recipe
 from hfclib.runs import Run
 from hfclib.training import make_optimizer, training_step
-
-# What a run costs beside its training steps: a fixed part of the test set after every epoch, all of it at the end.
-_EVALUATION = 1.3
 
 
 class Runs(dict[str, list[Run]]):
@@ -33,7 +31,11 @@ class Runs(dict[str, list[Run]]):
 
 
 def estimate_seconds(recipe: Recipe, device: torch.device, steps: int = 4) -> float:
-    """About how long a run of `recipe` takes on `device`, measured on a few steps with random images."""
+    """About how long a run of `recipe` takes on `device`, in seconds.
+
+    A few steps with random images are timed. An image is then taken to cost a third of that where it is only asked
+    about, after each epoch and at the end, since a pass backward takes about as long as two forward.
+    """
     model = recipe.build().to(device, memory_format=torch.channels_last).train()
     count = min(recipe.batch_size, recipe.train_images)
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
@@ -46,8 +48,11 @@ def estimate_seconds(recipe: Recipe, device: torch.device, steps: int = 4) -> fl
             start = time.perf_counter()
         for batch in batches.epoch(generator):
             training_step(model, *batch, recipe, optimizer, rng=rng, generator=generator)[0].item()
-    seconds = (time.perf_counter() - start) / steps
-    return seconds * recipe.whole_epochs(recipe.epochs) * -(-recipe.train_images // recipe.batch_size) * _EVALUATION
+    seconds = (time.perf_counter() - start) / steps / count
+    asked = len(list(conditions(RADII, recipe.norm == "batch"))) * (
+        recipe.epochs * recipe.eval_images + recipe.final_images
+    )
+    return seconds * (recipe.whole_epochs(recipe.epochs) * recipe.train_images + asked / (3 * (1 + recipe.adv_steps)))
 
 
 def each(

@@ -11,6 +11,7 @@ from hfclib.data import CLASSES
 from hfclib.feeds import rescaled
 from hfclib.frequency import split
 from hfclib.plots import STYLE
+from hfclib.tables import decimals
 
 _TRUE, _TRUE_BAR, _OTHER_BAR = "#00745a", "#66c2a5", "0.75"  # the true class, as text and as a bar; any other
 
@@ -28,7 +29,7 @@ def _bars(ax, confidence: Tensor, label: int, shown: int = 3) -> None:
     for place, (value, number) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True)):
         right = number == label
         ax.barh(place, value, color=_TRUE_BAR if right else _OTHER_BAR, height=0.8)
-        ax.text(0.03, place, f"{CLASSES[number]} {value:.2f}".replace("0.", ".", 1), va="center", fontsize=7.5,
+        ax.text(0.03, place, f"{CLASSES[number]} {decimals(value, 2)}", va="center", fontsize=7.5,
                 color="black", fontweight="bold" if right else "normal")  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(shown - 0.5, -0.5), xticks=[], yticks=[])
     for side in ("top", "right", "bottom"):
@@ -94,7 +95,7 @@ def gallery(images: Tensor, labels: Sequence[int], indices: Sequence[int], radiu
                 value, answer = confidences[name][number].max(dim=0)
                 right = int(answer) == labels[number]
                 _show(ax, pictures[number])
-                text = f"{CLASSES[answer]}\n{value:.2f}".replace("0.", ".", 1)
+                text = f"{CLASSES[answer]}\n{decimals(float(value), 2)}"
                 ax.set_xlabel(text, fontsize=7, color=_TRUE if right else "black", labelpad=2)
                 head = f"no. {indices[number]}" if column == 0 else name
                 ax.set_title(head, fontsize=7, pad=2)

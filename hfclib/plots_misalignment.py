@@ -13,6 +13,7 @@ from hfclib.evaluation import BN_STATS
 from hfclib.feeds import FEEDS
 from hfclib.plots import STYLE
 from hfclib.tables import FIG2_TITLES
+from hfclib.tables_misalignment import of_one_seed
 
 _FEED_TITLES = {"raw": "fed as it is", "max": "divided by its maximum", "mean": "mean colour added to HFC"}
 _STATS_TITLES = {"running": "running averages", "batch": "statistics of the test batch"}
@@ -31,12 +32,14 @@ def misaligned_counts(counts: pd.DataFrame) -> Figure:
     """How many test images are misaligned against the radius: a row a kind of statistics, a column a feed.
 
     Args:
-        counts: `misalignment.counts` of the Fourier split.
+        counts: `misalignment.counts` of the Fourier split, of one seed.
     Returns:
         A Figure; a colour and marker a network, counts on an axis that is logarithmic from 10 on. The dashed line is
         the paper's "~600" of 10,000 images.
+    Raises:
+        ValueError: several seeds.
     """
-    panels = list(dict.fromkeys(counts["panel"]))
+    panels = list(dict.fromkeys(of_one_seed(counts)["panel"]))
     images = int(counts["images"].max())
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 5), layout="constrained")
@@ -56,9 +59,9 @@ def misaligned_counts(counts: pd.DataFrame) -> Figure:
                 ax.axvline(12, color="0.6", lw=0.8, ls=":")
                 ax.set_title(f"{_FEED_TITLES[feed]};\n{_STATS_TITLES[bn_stats]}", fontsize=9)
                 ax.set_yscale("symlog", linthresh=10)
-                ax.set_ylim(bottom=0)
                 ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
                 ax.grid(alpha=0.3, lw=0.5)
+        axes[0, 0].set_ylim(bottom=0)  # last: it freezes the upper end, which all panels share
         for ax in axes[1]:
             ax.set_xlabel("Radius (DFT bins)")
         figure.supylabel(f"Misaligned images of {images:,}")
@@ -136,7 +139,7 @@ def changed_by_radius(shares: pd.DataFrame) -> Figure:
 
 
 def ruled_out(curves: pd.DataFrame, eps: Sequence[float]) -> Figure:
-    """The share of test images at which Corollary 1 rules out being right and robust, against eps.
+    """The share of test images that are right and, by Corollary 1, not robust, against eps.
 
     Args:
         curves: from `tradeoff.curves`.

@@ -14,7 +14,7 @@ from hfclib.models import resnet18, resnet32
 # Part of every hash. Raise it when training code changes what a recipe produces.
 TRAINING_VERSION = 1
 RADII = tuple(range(1, 23))  # every radius at which a 32x32 image can be split in two
-SMALLER_SIZES = tuple(range(8, 32))  # below 8 pixels the networks' last stage would see less than one
+SMALLER_SIZES = tuple(range(8, 32))  # three halvings leave at least one pixel
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ class Recipe:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"expected {field}, a whole number of at least 1, got {value!r}")
         radii = (0,) if self.train_band == "x" else RADII
-        if isinstance(self.train_radius, bool) or self.train_radius not in radii:
+        if type(self.train_radius) is not int or self.train_radius not in radii:
             expected = f"from {RADII[0]} to {RADII[-1]}" if len(radii) > 1 else '0 with train_band "x"'
             raise ValueError(f"expected train_radius, a whole number, {expected}, got {self.train_radius!r}")
         for field in ("augment", "adv_random_start"):
             if not isinstance(getattr(self, field), bool):
                 raise ValueError(f"expected {field}, True or False, got {getattr(self, field)!r}")
-        if isinstance(self.stem_kernel, bool) or self.stem_kernel not in (3, 5):
+        if type(self.stem_kernel) is not int or self.stem_kernel not in (3, 5):
             raise ValueError(f"expected stem_kernel, 3 or 5, got {self.stem_kernel!r}")
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"expected name of letters, digits, '.', '_' and '-', got {self.name!r}")
@@ -132,7 +132,7 @@ class Recipe:
             raise ValueError(f"expected early_sizes, a size for each of the first epochs, got {self.early_sizes!r}")
         object.__setattr__(self, "early_sizes", tuple(self.early_sizes))  # a list when it comes from JSON
         for size in self.early_sizes:
-            if isinstance(size, bool) or size not in SMALLER_SIZES:
+            if type(size) is not int or size not in SMALLER_SIZES:
                 raise ValueError(f"expected early_sizes from {SMALLER_SIZES[0]} to {SMALLER_SIZES[-1]}, got {size!r}")
         if not self.early_sizes:
             return

@@ -1,7 +1,8 @@
 """Tensors kept beside a run, so that what its network was asked once costs nothing again.
 
-A file `<kind>/<run>.safetensors` is sealed and names the weights it was made with. Published ones lie in `data`, your
-own in `<home>`. Kinds: "predictions" (`predictions`) and "attacks" (`trials`).
+A file `<kind>/<run>.safetensors` is sealed and names the weights it was made with: what another training of the same
+run left is not used. Published ones lie in `data`, your own in `<home>`. Kinds: "predictions" (`predictions`) and
+"attacks" (`trials`).
 """
 
 from pathlib import Path
@@ -27,19 +28,20 @@ def weights_of(folder: Path) -> str:
 
 
 def load(kind: str, run: "Run") -> dict[str, Tensor]:
-    """What is stored of a run; published tensors come before your own, as published runs do.
+    """What is stored of a run's own weights; published tensors come before your own, as published runs do.
 
     Raises:
-        RunError: a file is damaged, or was made with other weights; says which, and what to do.
+        RunError: a file is damaged; says which, and what to do.
     """
     found: dict[str, Tensor] = {}
-    for folder in (home(), data_folder()):
-        found |= read(folder / kind / f"{run.path.name}.safetensors", run.path)
+    paths = [folder / kind / f"{run.path.name}.safetensors" for folder in (home(), data_folder())]
+    for path in filter(Path.exists, paths):
+        found |= read(path, weights_of(run.path))
     return found
 
 
-def read(path: Path, run: Path) -> dict[str, Tensor]:
-    """The tensors of the file `path` of the run in the folder `run`, by name; none where there is no file.
+def read(path: Path, weights: str) -> dict[str, Tensor]:
+    """The tensors of a file by name; none where there is no file, or one made with weights other than `weights_of`.
 
     Raises:
         RunError: as `load`.
@@ -53,13 +55,11 @@ def read(path: Path, run: Path) -> dict[str, Tensor]:
             raise ValueError("it was changed after it was written")
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): delete it, and it will be made again") from error
-    if metadata.get("weights") != weights_of(run):
-        raise RunError(f"{path} was made with other weights than those in {run}: delete it")
-    return tensors
+    return tensors if metadata.get("weights") == weights else {}
 
 
 def store(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> None:
-    """Keep tensors in `<home>`; those of an earlier training of the same run make way.
+    """Keep tensors in `<home>`; those of another training of the same run make way.
 
     Args:
         kind: "predictions" or "attacks".
@@ -69,5 +69,10 @@ def store(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> Non
     """
     path = home() / kind / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
+    save_to(path, tensors, weights)
+
+
+def save_to(path: Path, tensors: dict[str, Tensor], weights: str) -> None:
+    """Write a file that `read` reads; arguments as in `store`."""
     ordered = dict(sorted(tensors.items()))
     files.write(path, files.seal(save(ordered, {"weights": weights, "seal": files.NO_SEAL})))

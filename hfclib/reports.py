@@ -82,7 +82,7 @@ def _behind(runs: Sequence[Run]) -> str:
     count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
     return (
         f"{count}, preset {preset}, {which}; commit {commits}; "
-        f"trained and measured in {minutes:.0f} minutes on {devices}."
+        f"trained, and measured after each epoch, in {minutes:.0f} minutes on {devices}."
     )
 
 

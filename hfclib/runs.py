@@ -32,6 +32,7 @@ from hfclib.verification import FILES, description, read_description, read_table
 from hfclib.verification import RunError as RunError
 
 TRAIN_IMAGES_AT_END = 5_000  # the embedded ones, so that anyone can recompute the final training accuracy
+ANSWERS = "answers.safetensors"  # of a trained network that is being measured
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
                            for name, tensor in weights.items()})  # fmt: skip
 
 
-def _final_rows(recipe: Recipe, model: nn.Module, name: str, partial: Path, *, progress: bool) -> list[dict]:
+def _final_rows(recipe: Recipe, model: nn.Module, partial: Path, *, progress: bool) -> tuple[list[dict], dict]:
+    """The rows of `final.csv`, and the answers behind those of the bands, kept in `partial` radius by radius."""
     images, labels = training_set(recipe, progress=progress)
     if len(labels) > TRAIN_IMAGES_AT_END:
         images, labels = embedded("train")
@@ -94,13 +96,17 @@ def _final_rows(recipe: Recipe, model: nn.Module, name: str, partial: Path, *, p
     parts = measured_parts(recipe, (images, labels), (test_images, test_labels))
     test = to_float(test_images), test_labels
     rows = curve_rows(model, parts, test, (), exact=True)
-    kept, weights = predictions.kept(name, partial), records.weights_of(partial)
-    for radius in tqdm(RADII, desc=f"measuring {name}", unit=" radii", disable=not progress):
+    path, weights = partial / ANSWERS, records.weights_of(partial)
+    try:
+        kept = predictions.read(path, weights)
+    except RunError:  # a part of what is measured again anyway
+        kept = {}
+    for radius in tqdm(RADII, desc=f"measuring {recipe.name}", unit=" radii", disable=not progress):
         before = len(kept)
         rows += curve_rows(model, (), test, [radius], kept=kept)
         if len(kept) > before:
-            predictions.store(name, kept, weights)
-    return rows + final_rows(model, *test, recipe)
+            predictions.save_to(path, kept, weights)
+    return rows + final_rows(model, *test, recipe), kept
 
 
 def train(
@@ -179,20 +185,24 @@ def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | Non
         write(partial / name, content)
 
     put("weights.safetensors", safetensors.torch.save(weights, {"run": final.name}))  # one entry: their order varies
-    measured = _final_rows(recipe, model, final.name, partial, progress=progress)
+    measured, answers = _final_rows(recipe, model, partial, progress=progress)
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows), "final.csv": (CURVE_COLUMNS, measured)}
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
         put(name, text.encode())
     put("run.json", description(recipe, seed, of_training(state, device, team.world), checksums))
+    predictions.store(final.name, answers, checksums["weights.safetensors"])
     move(partial, final)
-    (final / checkpoint.name).unlink()  # last: a training killed before this point repeats its final steps only
+    for name in (ANSWERS, checkpoint.name):  # last: a training killed before this point repeats its final steps only
+        (final / name).unlink()
     return load(final)
 
 
 def _after_epoch(recipe: Recipe, seed: int, state: Progress) -> str:
-    seconds = state.train_seconds + state.eval_seconds
-    left = seconds * (recipe.whole_epochs(recipe.epochs) / recipe.whole_epochs(state.epoch) - 1)
+    # After the last epoch the same is measured as after each, on more images.
+    measurements = recipe.epochs - state.epoch + recipe.final_images / recipe.eval_images
+    left = state.train_seconds * (recipe.whole_epochs(recipe.epochs) / recipe.whole_epochs(state.epoch) - 1)
+    left += state.eval_seconds / state.epoch * measurements
     return f"{recipe.name}, seed {seed}: epoch {state.epoch} of {recipe.epochs}, about {left / 60:.1f} minutes left"
 
 

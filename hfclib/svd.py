@@ -28,11 +28,12 @@ def svd_split(
     Source: paper, section 8, which does not say how many singular values it kept; matching the energy is ours.
     """
     wanted = split(images, radius, inclusive=inclusive)[0].square().sum(dim=(1, 2, 3))
-    u, s, vh = factors or torch.linalg.svd(images, full_matrices=False)
+    single = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images  # PyTorch has no half SVD
+    u, s, vh = factors or torch.linalg.svd(single, full_matrices=False)
     kept = torch.cat([torch.zeros_like(wanted)[:, None], s.square().sum(dim=1).cumsum(dim=1)], dim=1)
     rank = (kept - wanted[:, None]).abs().argmin(dim=1)
     chosen = torch.arange(s.shape[-1], device=s.device) < rank[:, None, None]
-    low = (u * (s * chosen)[..., None, :]) @ vh
+    low = ((u * (s * chosen)[..., None, :]) @ vh).to(images.dtype)
     return low, images - low, rank
 
 

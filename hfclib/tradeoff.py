@@ -1,7 +1,7 @@
 """The trade-off between accuracy and robustness that the paper derives from the two components (section 3).
 
 Definitions. A network f is right at (x, y) if f(x) = y. It is right and robust there, for a metric d and a size eps, if
-f(x') = y for every x' with d(x, x') <= eps. x_l is the LFC of x at some radius.
+f(x') = y for every array x' with d(x, x') <= eps, in [0, 1] or not. x_l is the LFC of x at some radius.
 
 Corollary 1. If f(x) != f(x_l), then f is not right and robust at (x, y) for any eps >= d(x, x_l). For x_l is itself one
 of the x': were f right and robust, both f(x) and f(x_l) would equal y.
@@ -46,7 +46,8 @@ def ruled_out(distance: Tensor, changed: Tensor, eps: Sequence[float]) -> Tensor
 
     Args:
         distance: (R, N) between an image and its LFC at each of R radii, in one metric.
-        changed: (R, N) bool, f(x) != f(x_l).
+        changed: (R, N) bool, f(x) != f(x_l); or that only where f(x) = y, since a network that is wrong at x is not
+            right and robust there in any case.
         eps: sizes, 0 or more, in the units of `distance`.
     Returns:
         (len(eps),) in [0, 1]: an image counts at eps if at any radius its answer changes and the distance is <= eps.
@@ -71,12 +72,18 @@ def distance_table(found: Mapping[str, Tensor], radii: Sequence[int]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def changed(answers: Predictions, radii: Sequence[int]) -> Tensor:
-    """Where the answer to an image and to its LFC differ, raw, running statistics: (R, N) bool.
+def changed(answers: Predictions, radii: Sequence[int], labels: Tensor | None = None) -> Tensor:
+    """Where the answer to an image and to its LFC differ, raw, running statistics: the paper's assumption A2.
 
-    These are the samples of the paper's assumption A2.
+    Args:
+        answers: of a network to N images.
+        radii: DFT bins.
+        labels: (N,) int64; with them, only images that the network gets right are looked at.
+    Returns:
+        (len(radii), N) bool.
     """
-    return torch.stack([answers.on("lfc", radius) for radius in radii]) != answers.on("x")
+    found = torch.stack([answers.on("lfc", radius) for radius in radii]) != answers.on("x")
+    return found if labels is None else found & (answers.on("x") == labels)
 
 
 def changed_share(by_panel: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
@@ -96,7 +103,8 @@ def curves(distance: Mapping[str, Tensor], by_panel: Mapping[str, Tensor], point
     Args:
         distance: from `distances`.
         by_panel: `changed` of each panel.
-        points: sizes a metric, from the smallest distance to the largest.
+        points: sizes a metric, from the smallest distance, but at least 1e-4, to the largest: an image may be its own
+            LFC, and the grid is logarithmic.
     Returns:
         A row a (metric, panel, eps): share, in [0, 1].
     """
@@ -114,7 +122,13 @@ def _size(one: float) -> str:
 
 
 def table(distance: Tensor, by_panel: Mapping[str, Tensor], eps: Sequence[float]) -> pd.DataFrame:
-    """The share of images ruled out in one metric: a row a size, a column a network, three decimals."""
+    """The share of images ruled out in one metric: a row a size, a column a network, three decimals.
+
+    Args:
+        distance: (R, N), in pixels of [0, 1].
+        by_panel: `changed` of each panel.
+        eps: sizes, in the units of `distance`.
+    """
     columns = {FIG2_TITLES[panel]: [decimals(share) for share in ruled_out(distance, one, eps).tolist()]
                for panel, one in by_panel.items()}  # fmt: skip
     return pd.DataFrame(columns, index=pd.Index(map(_size, eps), name="eps"))
@@ -123,6 +137,11 @@ def table(distance: Tensor, by_panel: Mapping[str, Tensor], eps: Sequence[float]
 def bites(distance: Tensor, by_panel: Mapping[str, Tensor], radii: Sequence[int], eps: Sequence[float]) -> pd.DataFrame:
     """At which radius the corollary bites, for each size.
 
+    Args:
+        distance: (R, N), in pixels of [0, 1].
+        by_panel: `changed` of each panel.
+        radii: the R radii, ascending.
+        eps: sizes, in the units of `distance`.
     Returns:
         A row a size: the smallest radius at which any image is so near to its LFC, the share of images that are at the
         largest radius, and for each network the radius with most ruled-out images ("none" where there are none).

@@ -34,7 +34,7 @@ class Progress:
     Attributes:
         epoch: epochs done.
         rows: the curves so far: "epoch" and `evaluation.CURVE_COLUMNS`.
-        train_seconds, eval_seconds: time spent so far.
+        train_seconds, eval_seconds: time spent so far on the epochs, and on the measurements after each.
         commits: the code that each sitting ran.
     """
 

@@ -56,7 +56,7 @@ def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = Tru
         where the device has it and answers in float32, and kept in `<home>/attacks`. An attack of the judgement counts
         as withstood only by images that withstood those before it (`defenses.after`), whose trials are computed too.
     Raises:
-        RunError: a stored file is damaged, or was made with other weights.
+        RunError: a stored file is damaged.
         TypeError, ValueError: as `defenses.defended` and `defenses.function`, before anything is computed.
     """
     asked = list(wanted)

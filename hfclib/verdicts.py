@@ -11,8 +11,9 @@ The rule. A claim has a statistic and an interval that holds it with 95 %:
 What the interval is over. Figure 4 compares networks whose seeds matter: Student's t over seeds, and with a single seed
 no verdict. Where another figure has a single seed, the interval covers the draw of the test images only, and the
 scoreboard says "images, 1 seed"; with several seeds it is Student's t over seeds there too. Over images a difference of
-two networks is treated as one between separate sets of images. They share the set, and mostly agree, so that its
-interval is wider than it need be. The claims about defenses compare the same images in pairs (`judgement.paired`).
+two networks is treated as one between separate sets of images, though they share the set. Where they tend to be right
+on the same images, as networks mostly are, that makes the interval wider than it need be; where they tend to be right
+on different ones, too narrow. The claims about defenses compare the same images in pairs (`judgement.paired`).
 
 Kernels are measured without any image. Figure 3 takes Student's t over seeds, too, and where there is a single seed
 Welch's t over the first layer's kernels, which the scoreboard calls "kernels, 1 seed": it says whether two networks
@@ -118,7 +119,7 @@ def over_images(shares: list[float], images: int) -> tuple[float, float, float]:
 
     Wilson's interval, and Newcombe's for a difference: unlike the textbook's they hold for shares near 0, too.
     """
-    ends = [stats.binomtest(round(share * images), images).proportion_ci(0.95, "wilson") for share in shares]
+    ends = [stats.binomtest(round(share * images), images).proportion_ci(CONFIDENCE, "wilson") for share in shares]
     if len(shares) == 1:
         return shares[0], ends[0].low, ends[0].high
     (one, other), (first, second) = shares, ends
@@ -145,7 +146,14 @@ def over_kernels(samples: Sequence[Sequence[float]], signs: Sequence[int]) -> tu
 
 
 def share_of(table: pd.DataFrame, images: int) -> Estimate:
-    """The first column of a table (a row a seed), less the second if there is one."""
+    """The first column of a table, less the second if there is one.
+
+    Args:
+        table: a row a seed, a column a network; shares in [0, 1].
+        images: how many are behind each share.
+    Raises:
+        MissingRunError: no seed, or no network.
+    """
     if table.empty or table.shape[1] == 0:
         raise MissingRunError("a claim's runs are missing")
     if len(table) > 1:

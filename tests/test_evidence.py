@@ -75,7 +75,7 @@ def test_every_claim_is_on_the_board_of_all_evidence(shelf, attacked, answers, t
     assert set(found["fig1"]["seed"]) == {0}
     assert set(found["fig3"]["panel"]) == set(figures.fig3())
     assert set(found["fig3"]["seed"]) == {0, 1, 2}
-    expected = tables_misalignment.misaligned({panel: [one] for panel, one in answers.items()}, (0,), true_classes)
+    expected = tables_misalignment.misaligned({panel: {0: one} for panel, one in answers.items()}, true_classes)
     pd.testing.assert_frame_equal(found["fig2"], expected)
     board = claims.scoreboard(found)
     assert list(board.index) == [claim.id for claim in claims.CLAIMS]

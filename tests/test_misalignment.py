@@ -233,6 +233,8 @@ def test_the_public_name():
         ({"feed": "min"}, ValueError, "expected feed"),
         ({"bn_stats": "none"}, ValueError, "expected bn_stats"),
         ({"batch_size": 0}, ValueError, "batch_size >= 1"),
+        ({"right": torch.ones(COUNT, dtype=torch.int64)}, ValueError, r"expected right, \(\d+,\) bool, got .*int64"),
+        ({"right": torch.ones(COUNT - 1, dtype=torch.bool)}, ValueError, "expected right"),
     ],
 )
 def test_refusals(images, change, error, message):

@@ -3,8 +3,10 @@ import dataclasses
 import pytest
 import torch
 
+import hfclib.obtain
 from hfclib import figures, runs
 from hfclib.obtain import each, estimate_seconds, obtain, stored
+from hfclib.recipes import Recipe
 
 RECIPES = {
     panel: dataclasses.replace(recipe, epochs=1, train_images=128, eval_images=100, final_images=100)
@@ -129,6 +131,22 @@ def test_the_estimate_grows_with_the_work():
     short = estimate_seconds(RECIPES["vanilla"], device)
     long = estimate_seconds(dataclasses.replace(RECIPES["vanilla"], epochs=100), device)
     assert 0 < 10 * short < long
+
+
+def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr(hfclib.obtain.time, "perf_counter", lambda: float(next(ticks)))  # all steps in one second
+
+    def seconds(**changes):
+        recipe = Recipe("a", width=2, epochs=4, batch_size=10, train_images=100, eval_images=10, final_images=20)
+        return estimate_seconds(dataclasses.replace(recipe, **changes), torch.device("cpu"))
+
+    an_image, conditions = 1 / 4 / 10, 56  # four steps of ten images
+    assert seconds() == pytest.approx(an_image * (400 + conditions * (40 + 20) / 3))
+    assert seconds(early_sizes=(16, 16)) == pytest.approx(an_image * (250 + conditions * (40 + 20) / 3))
+    assert seconds(norm="batch") == pytest.approx(an_image * (400 + 76 * (40 + 20) / 3))
+    attack = {"adversarial": "single_step", "adv_eps": 0.03, "adv_alpha": 0.03, "adv_steps": 1}
+    assert seconds(**attack) == pytest.approx(an_image * (400 + conditions * (40 + 20) / 6))
 
 
 def test_real_runs_end_up_with_their_panels():

@@ -60,6 +60,18 @@ def test_counts_have_a_panel_a_feed_and_kind_of_statistics(answers, true_classes
     assert drawn(figure)
 
 
+def test_every_count_is_within_the_frame(answers, true_classes):
+    # The largest count is in the last panel, which must not be cut off at the first one's.
+    table = counts({"batchnorm": answers["batchnorm"]}, true_classes, RADII)
+    last = (table["feed"] == "mean") & (table["bn_stats"] == "batch")
+    figure = plots.misaligned_counts(table.assign(misaligned=[9_000 if one else 5 for one in last]))
+    assert drawn(figure)
+    for ax in figure.axes:
+        low, high = ax.get_ylim()
+        assert low == 0
+        assert high > 9_000
+
+
 def test_counts_of_one_network_or_of_none_misaligned(answers, true_classes):
     table = counts({"vanilla": answers["vanilla"]}, true_classes, RADII).assign(misaligned=0)
     figure = plots.misaligned_counts(table)

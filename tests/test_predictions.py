@@ -239,7 +239,7 @@ def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
     of(run, SOME, progress=False)
     assert published.read_bytes() == before
     assert computed == [SOME[:3], SOME[3:]]
-    assert set(SOME[3:]) <= set(predictions._parsed(records.read(mine, run.path)))
+    assert set(SOME[3:]) <= set(predictions.read(mine, records.weights_of(run.path)))
 
 
 def test_an_interrupted_write_leaves_no_file(run, mine, monkeypatch):
@@ -299,16 +299,45 @@ def test_a_damaged_file_is_refused_by_name_and_kept(run, mine, tmp_path, damage,
     assert path.read_bytes() == content
 
 
-def test_answers_of_other_weights_are_refused_by_name(run, mine):
-    of(run, SOME[:1], progress=False)
+def test_a_run_trained_again_is_asked_again(run, mine, computed, tmp_path):
+    first = of(run, SOME, progress=False)
+    published = tmp_path / "data" / "predictions" / mine.name
+    published.parent.mkdir(parents=True)
+    mine.rename(published)
     weights = load_file(run.path / "weights.safetensors")
-    weights["fc.weight"][0, 0] += 1
-    save_file(weights, run.path / "weights.safetensors")
-    with pytest.raises(RunError, match=rf"{re.escape(str(mine))} was made with other weights than those in "
-                                       rf"{re.escape(str(run.path))}: delete it"):  # fmt: skip
-        of(run, SOME[:1], progress=False)
-    mine.unlink()
-    of(run, SOME[:1], progress=False)
+    weights["fc.bias"][3] += 100  # now the answer is 3, whatever is seen
+    again = stored_run(tmp_path / "home" / "runs", weights=weights)
+    answers = of(again, SOME, progress=False)
+    assert all((answers.on(*condition) == 3).all() for condition in SOME)
+    assert computed == [SOME, SOME]
+    assert same(of(again, SOME, progress=False), answers)  # from the file in your home,
+    assert same(of(run, SOME, progress=False), first)  # beside which the published one stands as before
+    assert computed == [SOME, SOME]
+
+
+def test_conditions_that_are_the_same_are_asked_once(run, computed):
+    also = [("lfc", 4, "mean", "running"), ("svd_low", 4, "mean", "running"), ("svd_high", 4, "mean", "running")]
+    answers = of(run, [("lfc", 4, "raw", "running")], also=also, progress=False)
+    expected = [("lfc", 4, "raw", "running"), ("svd_low", 4, "raw", "running"), ("svd_high", 4, "mean", "running")]
+    assert computed == [expected]
+    assert list(answers.answers) == expected
+    assert answers.has(*also[0])
+    assert answers.on(*also[1]).tolist() == answers.on("svd_low", 4).tolist()
+
+
+def test_the_svds_high_part_is_fed_the_mean_colour_too(run, cifar):
+    images = to_float(cifar["test"][0][: TINY.final_images])
+    high = feed_images(svd_split(images, 4)[1], "mean", add_mean=True)
+    expected = logits(run.model(), high).argmax(dim=1)
+    assert torch.equal(
+        of(run, [("svd_high", 4, "mean", "running")], progress=False).on("svd_high", 4, "mean"), expected
+    )
+
+
+def test_an_unknown_band_is_refused_before_any_work(run, computed):
+    with pytest.raises(ValueError, match="expected band, one of x, lfc, hfc, svd_low, svd_high, got 'svd'"):
+        of(run, [SOME[0], ("svd", 4, "raw", "running")], progress=False)
+    assert computed == []
 
 
 def test_damaged_weights_stop_before_anything_is_stored(run, mine):
@@ -327,7 +356,7 @@ PUBLISHED = sorted((data_folder() / "predictions").glob("*.safetensors"))
 def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path, cifar):
     run = runs.load(data_folder() / "runs" / path.stem)
     batch_norm = run.recipe.norm == "batch"
-    answers = predictions._parsed(records.read(path, run.path))
+    answers = predictions.read(path, records.weights_of(run.path))
     assert set(answers) == set(conditions(batch_norm, other_radii=RADII if run.recipe.width <= 16 else PAPER_RADII))
     assert {(tensor.dtype, tuple(tensor.shape)) for tensor in answers.values()} == {(torch.uint8, (10_000,))}
     assert max(tensor.max() for tensor in answers.values()) < 10
@@ -343,7 +372,7 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path,
 def test_published_answers_are_those_of_the_weights(path, monkeypatch, all_threads):
     monkeypatch.setattr(devices, "gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
     run = runs.load(data_folder() / "runs" / path.stem)
-    stored = predictions._parsed(records.read(path, run.path))
+    stored = predictions.read(path, records.weights_of(run.path))
     made = predictions._compute(run, [("x", 0, "raw", "running"), ("hfc", 12, "raw", "running")], progress=False)
     for condition, found in made.items():
         assert (found != stored[condition]).sum() <= 40, condition  # another machine rounds otherwise

@@ -123,13 +123,13 @@ def test_recipe_survives_json():
         *[(field, bad) for field in ("width", "epochs", "batch_size", "train_images", "eval_images", "final_images")
           for bad in (0, -1, 1.5, 2.0, True, "3", None, math.nan)],
         *[(field, bad) for field in ("dropout", "label_smoothing") for bad in (-0.1, 1, 1.0, math.nan, math.inf)],
-        *[("early_sizes", bad) for bad in (16, None, "16", (7,), (32,), (16, 16.5), (16, True), (None,), ("16",))],
+        *[("early_sizes", bad) for bad in (16, None, "16", (7,), (32,), (16, 9.5), (16.0,), (True,), (None,), ("16",))],
         *[(field, bad) for field in ("mixup_alpha", "weight_decay", "adv_eps", "adv_alpha",
                                           "smoothness_penalty") for bad in (-0.1, math.nan, math.inf)],
-        *[("train_radius", bad) for bad in (1, -1, True, None)],
+        *[("train_radius", bad) for bad in (1, -1, 0.0, False, True, None)],
         *[("learning_rate", bad) for bad in (0, -1e-4, math.nan, math.inf)],
         *[(field, bad) for field in ("augment", "adv_random_start") for bad in ("no", "yes", None)],
-        *[("stem_kernel", bad) for bad in (1, 4, 7, "3", None, True)],
+        *[("stem_kernel", bad) for bad in (1, 4, 7, 3.0, "3", None, True)],
     ],
 )  # fmt: skip
 def test_fields_are_checked(field, value):
@@ -137,7 +137,7 @@ def test_fields_are_checked(field, value):
         Recipe("a", **{field: value})
 
 
-@pytest.mark.parametrize("radius", [0, -1, 23, 4.5, True, "4", None])
+@pytest.mark.parametrize("radius", [0, -1, 23, 4.5, 4.0, True, "4", None])
 @pytest.mark.parametrize("band", ["lfc", "hfc"])
 def test_a_band_needs_a_radius_that_splits(band, radius):
     with pytest.raises(ValueError, match="expected train_radius, a whole number, from 1 to 22"):

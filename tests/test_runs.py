@@ -201,7 +201,7 @@ def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkey
     )
     recipe = replace(TINY, train_images=6_000)
     (tmp_path / "weights.safetensors").write_bytes(b"")
-    runs._final_rows(recipe, None, recipe.run_name(0), tmp_path, progress=False)
+    runs._final_rows(recipe, None, tmp_path, progress=False)
     (on_train, on_test), (test_images, _), exact = used[0]
     assert torch.equal(on_train.labels, cifar["train"][1])
     assert torch.equal(on_train.images, to_float(cifar["train"][0]))
@@ -345,12 +345,14 @@ def interrupted(monkeypatch, module, name, call):
         (safetensors.torch, "save", 4),
         (runs, "write", 1),
         (runs, "_final_rows", 1),
+        (predictions, "save_to", 1),
         (predictions, "store", 1),
         (os, "replace", 5),
         (runs, "write", 4),
         (runs, "move", 1),
         (os, "replace", 9),
         (Path, "unlink", 1),
+        (Path, "unlink", 2),
     ],
 )
 def test_stopped_anywhere_and_run_again(trained_briefly, one_radius, tmp_path, module, name, call):
@@ -366,13 +368,24 @@ def test_stopped_anywhere_and_run_again(trained_briefly, one_radius, tmp_path, m
     assert [path.name for path in store.iterdir()] == [TINY.run_name(0)]
 
 
+def test_the_time_left_counts_small_images_and_the_final_measurement():
+    recipe = replace(TINY, mixup_alpha=0, epochs=4, early_sizes=(16, 16), eval_images=10, final_images=50)
+    state = Progress(epoch=2, train_seconds=60, eval_seconds=20)
+    # Two epochs of a quarter of the pixels took a minute: two whole ones take four. Ten seconds go by after each epoch,
+    # and at the end five times that.
+    said = runs._after_epoch(recipe, 0, state)
+    assert said == f"tiny, seed 0: epoch 2 of 4, about {(240 + 20 + 50) / 60:.1f} minutes left"
+    state = Progress(epoch=4, train_seconds=300, eval_seconds=40)
+    assert runs._after_epoch(recipe, 0, state).endswith(f"about {50 / 60:.1f} minutes left")
+
+
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_home, monkeypatch, spoilt):
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, runs, "curve_rows", 1 + 13)  # whole images, then radius by radius
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path)
-    (kept,) = (own_home / "predictions").iterdir()
+    kept = tmp_path / f"{TINY.run_name(0)}.partial" / runs.ANSWERS
     if spoilt:
         kept.write_bytes(kept.read_bytes()[:-1])
     asked, ask = [], evaluation.logits

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hfclib import devices
+from hfclib import devices, plots_misalignment
 from hfclib import tables_misalignment as tables
 from hfclib.data import CLASSES
 from hfclib.evaluation import PAPER_RADII
@@ -19,19 +19,34 @@ from hfclib.tables import FIG2_TITLES
 
 @pytest.fixture
 def table(answers, true_classes):
-    return tables.misaligned({panel: [one] for panel, one in answers.items()}, [3], true_classes)
+    return tables.misaligned({panel: {3: one} for panel, one in answers.items()}, true_classes)
 
 
 def test_counts_of_both_cuts_and_every_seed(answers, true_classes):
     second = {panel: Predictions({key: (tensor + 1) % 10 for key, tensor in one.answers.items()}, one.batch_norm)
               for panel, one in answers.items()}  # fmt: skip
-    found = tables.misaligned({panel: [answers[panel], second[panel]] for panel in answers}, (3, 5), true_classes)
+    found = tables.misaligned({panel: {5: second[panel], 3: answers[panel]} for panel in answers}, true_classes)
     assert list(found.index) == list(range(len(found)))
     for seed, ones in ((3, answers), (5, second)):
         for cut in ("fourier", "svd"):
             rows = found[(found["seed"] == seed) & (found["cut"] == cut)].drop(columns="seed").reset_index(drop=True)
             pd.testing.assert_frame_equal(rows, counts(ones, true_classes, RADII, cut=cut))
     assert len(found) == 2 * (66 + 132 + 42 + 3 * 4)
+
+
+def test_panels_may_have_different_seeds(answers, true_classes):
+    found = tables.misaligned(
+        {"vanilla": {0: answers["vanilla"]}, "batchnorm": {1: answers["batchnorm"]}}, true_classes
+    )
+    assert found.groupby("panel")["seed"].unique().map(list).to_dict() == {"vanilla": [0], "batchnorm": [1]}
+
+
+def test_tables_of_one_seed_refuse_several(answers, true_classes):
+    two = tables.misaligned({"vanilla": {0: answers["vanilla"], 4: answers["vanilla"]}}, true_classes)
+    for use in (tables.by_cut, lambda table: tables.misaligned_at(table, 12), plots_misalignment.misaligned_counts,
+                lambda table: tables.recount({}, None, None, table, "raw", "running")):  # fmt: skip
+        with pytest.raises(ValueError, match="expected counts of one seed, got those of 0, 4"):
+            use(two)
 
 
 # ---- image by image
@@ -93,7 +108,7 @@ def test_a_count_that_was_not_made_is_no_other_count(answers, true_classes, tabl
 
 
 def test_counts_of_a_single_network_without_batchnorm(answers, true_classes):
-    alone = tables.misaligned({"vanilla": [answers["vanilla"]]}, [0], true_classes)
+    alone = tables.misaligned({"vanilla": {0: answers["vanilla"]}}, true_classes)
     found = tables.misaligned_at(alone, 12)
     assert len(found) == 6
     assert found.loc["running"].equals(found.loc["batch"])
@@ -106,8 +121,13 @@ def test_counts_by_cut(answers, true_classes, table):
                                   for cut in ("Fourier split", "truncated SVD")}  # fmt: skip
     for panel, title in FIG2_TITLES.items():
         for cut, name in (("fourier", "Fourier split"), ("svd", "truncated SVD")):
+            own = counts({panel: answers[panel]}, true_classes, PAPER_RADII, cut=cut)
+            own = own[(own["feed"] == "raw") & (own["bn_stats"] == "running")]
             expected = [pattern(answers[panel], true_classes, radius, cut=cut).sum().item() for radius in PAPER_RADII]
-            assert found[f"{title}: {name}"].tolist() == expected
+            chance = [f"{one:.0f}" for one in own["by_chance"]]
+            texts = [f"{one} (by chance {other})" for one, other in zip(expected, chance, strict=True)]
+            assert found[f"{title}: {name}"].tolist() == texts
+            assert len(set(texts)) > 1
     assert tables.by_cut(table[table["panel"] == "vanilla"]).shape == (4, 2)
 
 
@@ -121,7 +141,7 @@ def test_recount_sets_counts_from_the_weights_beside_the_stored_ones(
     monkeypatch.setattr(devices, "gains_from_bf16", lambda device: False)
     images, network = torch.rand(40, 3, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     labels = network(images).argmax(dim=1)
-    stored = tables.misaligned({panel: [one] for panel, one in answers.items()}, [0], torch.arange(60) % 10)
+    stored = tables.misaligned({panel: {0: one} for panel, one in answers.items()}, torch.arange(60) % 10)
     runs = {panel: SimpleNamespace(recipe=SimpleNamespace(norm=norm), model=lambda: network)
             for panel, norm in (("vanilla", "none"), ("batchnorm", "batch"))}  # fmt: skip
     found = tables.recount(runs, images, labels, stored, feed, bn_stats)

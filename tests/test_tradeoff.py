@@ -121,6 +121,14 @@ def test_the_share_of_changed_answers_is_the_integral(waves):
     assert found == pytest.approx(area, abs=3 * math.sqrt(area * (1 - area) / COUNT))
 
 
+def test_of_images_that_are_wrong_anyway_none_is_looked_at(waves):
+    answers = asked(waves.model, waves.images)
+    everywhere, right = changed(answers, RADII), torch.arange(COUNT) % 3 > 0
+    labels = torch.where(right, answers.on("x"), 1 - answers.on("x"))
+    assert torch.equal(changed(answers, RADII, labels), everywhere & right)
+    assert everywhere[:, ~right].any()
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_at_a_ruled_out_image_the_lfc_is_within_eps_and_gets_another_answer(waves, metric):
     """Corollary 1 by brute force: an attacker who may only try the LFCs."""
@@ -138,9 +146,7 @@ def test_at_a_ruled_out_image_the_lfc_is_within_eps_and_gets_another_answer(wave
             fooled.append(any(logits(waves.model, one).argmax() != answer for one in near))
         found = [ruled_out(distance[:, [n]], where[:, [n]], [eps]).item() for n in range(120)]
         assert found == [float(one) for one in fooled]
-        for label in (0, 1):  # whatever the true class: right and robust against the LFCs, or ruled out
-            robust = [answer == label and not hit for answer, hit in zip(answers, fooled, strict=False)]
-            assert not any(one and hit for one, hit in zip(robust, found, strict=True))
+    assert 0 < sum(fooled) < len(fooled)
 
 
 # ---- each function
