@@ -98,8 +98,10 @@ def by_radius(found: pd.DataFrame, eps: float) -> Figure:
         for ax, panel in zip(axes, panels, strict=True):
             own = rows[rows["panel"] == panel].set_index("strength").reindex(strengths)
             for column, (label, colour, marker) in lines.items():
-                ax.plot(range(len(strengths)), own[column], color=colour, marker=marker, ms=6, lw=1.5, label=label,
-                        mfc="white" if column == "unaware" else colour, clip_on=False)  # fmt: skip
+                face = {"unaware": "white", "left": "none"}.get(column, colour)
+                size = 9 if column == "left" else 6  # around a triangle, which it doesn't hide
+                ax.plot(range(len(strengths)), own[column], color=colour, marker=marker, ms=size, lw=1.2, label=label,
+                        mfc=face, clip_on=False)  # fmt: skip
             ax.set(title=NETWORKS[panel], ylim=(0, 1))
             ax.set_xticks(range(len(strengths)), ticks)
             ax.grid(alpha=0.3, lw=0.5)

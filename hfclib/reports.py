@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Image, Markdown
 from matplotlib.figure import Figure
@@ -124,10 +125,12 @@ def batchnorm_story(effect: pd.DataFrame, seeds: int) -> Markdown:
     for radius in dict.fromkeys(effect["radius"]):
         shown, left = cells.loc[(radius, "batch", "max")], cells.loc[(radius, "running", "mean")]
         paper = published.fig4_difference("batchnorm", f"H{radius}")
+        none = np.isfinite(left.low) and left.low <= 0 <= left.high  # a share of it would mean nothing
+        what = "an interval that holds 0" if none else f"{left.share_left:.0%} of it"
         lines.append(
             f"- r = {radius}: {decimals(shown.difference)} under the authors' condition (paper: {decimals(paper, 2)}); "
             f"{with_interval(left.difference, left.low, left.high)} with running statistics and the mean colour added, "
-            f"{left.share_left:.0%} of it."
+            f"{what}."
         )
     over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
     head = f"BatchNorm's HFC accuracy minus vanilla's, {over}:"

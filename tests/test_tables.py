@@ -227,10 +227,15 @@ def test_networks_that_are_shown_with_fewer_seeds_are_named():
 
 def test_the_story_names_what_is_left(runs):
     effect = tables.batchnorm_effect(tables.gather(runs, "final"), [4, 8])
-    text = reports.batchnorm_story(effect, 2).data
+    text = reports.batchnorm_story(effect.assign(low=0.1, high=0.3), 2).data
     left = effect.query("radius == 4 and bn_stats == 'running' and feed == 'mean'")
     assert f"{left['share_left'].item():.0%} of it" in text
     assert "paper: .55" in text
+    single = reports.batchnorm_story(effect.assign(low=-np.inf, high=np.inf), 1).data
+    assert f"{left['share_left'].item():.0%} of it" in single
+    none = reports.batchnorm_story(effect.assign(low=-0.1, high=0.3), 2).data
+    assert none.count("added, an interval that holds 0.") == 2
+    assert "% of it" not in none
 
 
 # ---- Table 1
