@@ -103,7 +103,7 @@ app.add_typer(runs, name="runs")
 @runs.callback()
 def listing(context: typer.Context, store: Store = None) -> None:
     """List the stored runs, and those under way: recipe, seed, state, accuracy, time, size."""
-    context.obj = [store] if store else None
+    context.obj = _folders(store)
     if context.invoked_subcommand is None:
         line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
         typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
@@ -114,10 +114,16 @@ def listing(context: typer.Context, store: Store = None) -> None:
             typer.echo(line.format(one.name, seed, one.state, accuracy, minutes, f"{one.size / 1e6:.2f}"))
 
 
+def _folders(store: Path | None) -> list[Path] | None:
+    if store and not store.is_dir():
+        raise typer.Exit(_fail(ValueError(f"expected --store, a folder of runs, got {store}")))
+    return [store] if store else None
+
+
 @runs.command()
 def verify(context: typer.Context, store: Store = None) -> None:
     """Check every file of every run; say what is damaged and what to do."""
-    found = list(inventory.entries([store] if store else context.obj))
+    found = list(inventory.entries(_folders(store) or context.obj))
     for one in found:
         typer.echo(f"{one.path}: {one.problem or f'{one.state}, sound'}")
     damaged = sum(one.problem is not None for one in found)

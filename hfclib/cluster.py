@@ -1,7 +1,7 @@
 """The sweep engine for a Ray cluster: one task a run, and every run comes home as the bytes of its files.
 
 The machines need hfclib, and share no file system. A machine keeps the checkpoints of a run under way in
-`<home>/away`, so that a task that is tried again there goes on.
+`<home>/away`, so that a task that is tried again there goes on, and the run itself until it is stored at home.
 """
 
 import os
@@ -53,7 +53,11 @@ def ray_engine(address: str | None = None) -> Engine:
             except Exception as error:  # of many kinds
                 raise ConnectionError(f"Ray could not be {'started' if alone else 'reached'}: {error}") from error
         gpus = ray.cluster_resources().get("GPU", 0)
-        task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(train_away)
+
+        def placed(job: Job, threads: int) -> tuple[str, dict[str, bytes] | str]:
+            return ray.get_runtime_context().get_node_id(), train_away(job, threads)
+
+        task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(placed)
         threads = max(1, cores() // count) if alone else 1
         say(f"Ray: {ray.cluster_resources().get('CPU', 0):.0f} worker slots, {gpus:.0f} GPUs")
         waiting, running = list(jobs), {}
@@ -64,11 +68,14 @@ def ray_engine(address: str | None = None) -> Engine:
                     name = job.recipe.run_name(job.seed)
                     running[task.options(name=name).remote(job, threads)] = job
                 (done,), _ = ray.wait(list(running), num_returns=1)
-                yield running[done], _come_home(ray, done, running.pop(done), store)
+                outcome = running[done], _come_home(ray, done, running[done], store)
+                del running[done]
+                yield outcome
         except (KeyboardInterrupt, GeneratorExit):
             ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
             for done in ready:  # ended in the meantime
-                _come_home(ray, done, running.pop(done), store)
+                _come_home(ray, done, running[done], store)
+                del running[done]
             raise
         finally:
             for task_under_way in running:
@@ -100,17 +107,30 @@ def train_away(job: Job, threads: int) -> dict[str, bytes] | str:
     if stored is None and (problem := train_job(job, folder)):
         return problem
     path = folder / job.recipe.run_name(job.seed)
-    contents = {name: (path / name).read_bytes() for name in ("run.json", *FILES)}
-    shutil.rmtree(path)
-    return contents
+    return {name: (path / name).read_bytes() for name in ("run.json", *FILES)}
+
+
+def forget(job: Job) -> None:
+    """Delete the run that `train_away` left on this machine."""
+    shutil.rmtree(home() / "away" / job.recipe.run_name(job.seed), ignore_errors=True)
 
 
 def _come_home(ray, done, job: Job, store: Path | None) -> Run | str:
     try:
-        result = ray.get(done)
-        return result if isinstance(result, str) else install(result, job, store or home() / "runs")
-    except (ray.exceptions.RayError, RunError, OSError) as error:
+        node, result = ray.get(done)
+        if isinstance(result, str):
+            return result
+        run = install(result, job, store or home() / "runs")
+    except (RunError, OSError) as error:
+        return f"{error}; the run is kept on the machine that trained it, and the same command brings it home"
+    except ray.exceptions.RayError as error:
         return str(error)
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    with suppress(ray.exceptions.RayError):  # a copy left behind does no harm
+        ray.get(ray.remote(num_cpus=0)(forget).options(scheduling_strategy=there).remote(job), timeout=60)
+    return run
 
 
 def install(contents: dict[str, bytes], job: Job, store: Path) -> Run:

@@ -1,6 +1,6 @@
 """Finding the device and the arithmetic that suits it."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -25,6 +25,20 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
 
 
+def arithmetic(device: torch.device, *, fast: bool) -> AbstractContextManager:
+    """A context for a model's answers: `autocast` if fast, else float32 in full.
+
+    PyTorch lets recent NVIDIA GPUs round the input of convolutions to 10 bits (TF32) unless told otherwise.
+    """
+    if fast:
+        return autocast(device)
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, benchmark_limit=cudnn.benchmark_limit,
+                       deterministic=cudnn.deterministic, allow_tf32=False)  # fmt: skip
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU if it has neither."""
     tensor = next(model.parameters(), None)
@@ -34,7 +48,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What to call `device` in a run's provenance, such as "cpu, 2 threads"."""
+    """What to call `device` in a run's provenance, such as "cpu, 2 thread(s)"."""
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     return f"cpu, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else device.type

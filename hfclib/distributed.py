@@ -60,8 +60,8 @@ class Several:
         try:
             from lightning_fabric import Fabric
         except ImportError as error:
-            raise RuntimeError("a training by several processes needs Lightning Fabric: "
-                               "pip install 'hfclib[distributed]'") from error  # fmt: skip
+            raise ValueError("a training by several processes needs Lightning Fabric: "
+                             "pip install 'hfclib[distributed]'") from error  # fmt: skip
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         self.fabric = Fabric(accelerator=best_device().type, devices=here, strategy="ddp",
                              num_nodes=int(os.environ["WORLD_SIZE"]) // here)  # fmt: skip
@@ -140,6 +140,6 @@ def team() -> Alone | Several:
     """The processes of this training: those that torchrun started, or this one alone.
 
     Raises:
-        RuntimeError: torchrun started several, and Lightning Fabric is not installed.
+        ValueError: torchrun started several, and Lightning Fabric is not installed.
     """
     return Several() if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_WORLD_SIZE" in os.environ else ALONE

@@ -9,7 +9,7 @@ What a network is fed and how BatchNorm behaves at test time both change what is
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hfclib.devices import autocast, device_of
+from hfclib.devices import arithmetic, device_of
 from hfclib.feeds import FEEDS, Feed, feed_images
 from hfclib.frequency import check_images, split
 
@@ -88,7 +88,7 @@ def logits(
     if len(images) == 0 or batch_size < 1:
         raise ValueError(f"expected at least one image and batch_size >= 1, got {len(images)} and {batch_size}")
     device = device_of(model)
-    with evaluating(model, bn_stats), autocast(device) if fast else nullcontext():
+    with evaluating(model, bn_stats), arithmetic(device, fast=fast):
         parts = [
             model(batch.to(device, memory_format=torch.channels_last)).float().to(images.device)
             for batch in images.split(batch_size)

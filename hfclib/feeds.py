@@ -40,7 +40,7 @@ def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
 
     Args:
         band: (N, 3, H, W) float, an LFC or HFC as `split` returns it, or whole images.
-        feed: "raw", "max" or "mean"; see the module's text.
+        feed: "raw", "max" or "mean"; see the text of `evaluation`.
         add_mean: the band lacks the mean colour (an HFC), so "mean" adds it; otherwise "mean" changes nothing.
     Returns:
         (N, 3, H, W), unclipped.

@@ -109,7 +109,9 @@ def locked(path: Path, *, wait: bool, say: Callable[[str], None]) -> Iterator[bo
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        holder = path.read_text() if path.exists() else ""
+        holder = ""
+        with contextlib.suppress(OSError):  # the holder may have gone in the meantime
+            holder = path.read_text()
         busy = f"{path.stem} is being trained by another process{f' ({holder})' if holder else ''}"
         if not wait:
             raise TimeoutError(f"{busy}: wait until it ends, or stop it") from None

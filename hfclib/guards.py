@@ -1,13 +1,12 @@
 """What an attack refuses, and what it warns of: bad images, labels and settings, and models that deceive attacks."""
 
 import warnings
-from contextlib import nullcontext
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from hfclib.devices import autocast
+from hfclib.devices import arithmetic
 from hfclib.frequency import check_images
 
 
@@ -63,7 +62,7 @@ def forward(model: nn.Module, images: Tensor, labels: Tensor, *, fast: bool = Fa
     Raises:
         ValueError: the model returns anything but a row of two or more finite logits an image, or too few for a label.
     """
-    with autocast(images.device) if fast else nullcontext():
+    with arithmetic(images.device, fast=fast):
         logits = model(images.contiguous(memory_format=torch.channels_last))
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")

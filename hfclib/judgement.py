@@ -8,7 +8,7 @@ the vanilla network, on the same images and in pairs.
   attack is not wholly above 0.
 - Where it is, both are put to the attacks of `defenses.long_attacks`, one after the other. "robust": the interval of
   what is right after the last, less the other network's, is wholly above 0, too. Otherwise "masked": the weaker attack
-  failed, and the images it failed on can be fooled nonetheless.
+  failed on images that can be fooled nonetheless, or so few are left that their gain does not show.
 
 The interval covers the draw of test images, not that of seeds: it speaks about these networks.
 """

@@ -89,8 +89,10 @@ def _fig4_handles(rows: pd.DataFrame, colours: dict) -> list[Line2D]:
     usual = shown[shown["radius"].isin(PAPER_RADII)]
     for radius, colour in colours.items():
         odd = shown[(shown["radius"] == radius)]
-        # A radius that is recorded under another condition than its neighbours says so.
-        differs = len(usual) and set(odd["bn_stats"]) != set(usual["bn_stats"])
+        # A radius that is recorded under another condition than the figure's says so; alone, it can't be told.
+        differs = radius not in PAPER_RADII and (
+            usual.empty or set(usual["feed"] + usual["bn_stats"]) != {"rawrunning"}
+        )
         condition = f" ({odd['feed'].iloc[0]}, {odd['bn_stats'].iloc[0]})" if differs else ""
         handles.append(Line2D([], [], color=colour, lw=3, label=f"radius {radius}{condition}"))
     handles.append(Line2D([], [], color="0.3", lw=1, ls=":", label="chance (.10)"))

@@ -115,8 +115,9 @@ def of(run: "Run", wanted: Iterable[Condition] | None = None, *, also: Iterable[
     answers = _parsed(records.load("predictions", run))
     missing = [condition for condition in asked if condition not in answers]
     if missing:
-        answers |= _compute(run, missing, progress=progress)
-        store(run.path.name, answers, records.weights_of(run.path))
+        made = _compute(run, missing, progress=progress)
+        store(run.path.name, made, records.weights_of(run.path))
+        answers |= made
     return Predictions({condition: answers[condition] for condition in asked}, batch_norm)
 
 
@@ -144,7 +145,7 @@ def _compute(run: "Run", wanted: list[Condition], *, progress: bool) -> dict[Con
 
 
 def store(name: str, answers: dict[Condition, Tensor], weights: str) -> None:
-    """Keep answers in `<home>/predictions`; those of another training of the same run make way.
+    """Keep answers in `<home>/predictions`, as `records.store` does.
 
     Args:
         name: the run's folder's.

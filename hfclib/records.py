@@ -59,7 +59,9 @@ def read(path: Path, weights: str) -> dict[str, Tensor]:
 
 
 def store(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> None:
-    """Keep tensors in `<home>`; those of another training of the same run make way.
+    """Keep tensors in `<home>`, beside those that are kept there already of the same weights.
+
+    Those of another training of the same run, and a damaged file, make way. Processes take turns.
 
     Args:
         kind: "predictions" or "attacks".
@@ -68,8 +70,12 @@ def store(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> Non
         weights: as `weights_of`.
     """
     path = home() / kind / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_to(path, tensors, weights)
+    with files.locked(path.with_suffix(".lock"), wait=True, say=lambda busy: None):  # for moments only
+        try:
+            kept = read(path, weights)
+        except RunError:
+            kept = {}
+        save_to(path, kept | tensors, weights)
 
 
 def save_to(path: Path, tensors: dict[str, Tensor], weights: str) -> None:

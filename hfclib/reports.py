@@ -125,11 +125,12 @@ def batchnorm_story(effect: pd.DataFrame, seeds: int) -> Markdown:
     for radius in dict.fromkeys(effect["radius"]):
         shown, left = cells.loc[(radius, "batch", "max")], cells.loc[(radius, "running", "mean")]
         paper = published.fig4_difference("batchnorm", f"H{radius}")
-        none = np.isfinite(left.low) and left.low <= 0 <= left.high  # a share of it would mean nothing
-        what = "an interval that holds 0" if none else f"{left.share_left:.0%} of it"
+        what = f", {left.share_left:.0%} of it" if np.isfinite(left.share_left) else ""
+        if np.isfinite(left.low) and left.low <= 0 <= left.high:  # a share of it would mean nothing
+            what = ", an interval that holds 0"
         lines.append(
             f"- r = {radius}: {decimals(shown.difference)} under the authors' condition (paper: {decimals(paper, 2)}); "
-            f"{with_interval(left.difference, left.low, left.high)} with running statistics and the mean colour added, "
+            f"{with_interval(left.difference, left.low, left.high)} with running statistics and the mean colour added"
             f"{what}."
         )
     over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
@@ -147,7 +148,7 @@ def scale_story(table: pd.DataFrame) -> Markdown:
     rho = attacked.loc[attacked["defense"] == "rule", "strength"].max()
     lines = []
     for panel in dict.fromkeys(attacked["panel"]):
-        own = attacked[(attacked["panel"] == panel) & attacked["strength"].isin([0.0, rho])]
+        own = attacked[(attacked["panel"] == panel) & ((attacked["defense"] == "none") | (attacked["strength"] == rho))]
         left = {row.defense: share(row.accuracy, row.images) for row in own.itertuples()}
         lines.append(
             f"- {NETWORKS[panel]}: {left['none']} without a defense; {left['rule']} under the rule as printed, "

@@ -40,7 +40,8 @@ def square(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float | Ten
         images: (N, C, H, W) float32 (or float64) in [0, 1].
         labels: (N,) whole numbers from 0 to classes - 1.
         eps: radius of the Linf ball, in units of pixels in [0, 1], 0 or more; one number, or (N,), one an image.
-        queries: how often each image may be shown to the model, 1 or more; the start is the first.
+        queries: how often each image may be shown to the model, 1 or more; the start is the first. With `fast`, an
+            image that seems fooled is shown once more in full precision, which is not counted.
         area: share of the image that the first squares cover, in (0, 1].
         generator: of everything random; None takes PyTorch's own. Each image draws from a stream of its own, so that
             its result does not depend on the batch it is in.

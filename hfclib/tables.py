@@ -87,6 +87,7 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
 
     Returns:
         Index measure, columns (panel's title, "ours" or "paper"), text cells; "not published" where the paper has none.
+        A measure that is recorded under another condition than the one asked for (`select`) says so.
         The sd is the sample standard deviation over seeds; with one seed it is left out.
     """
     rows = select(final, radii, feed, bn_stats)
@@ -96,9 +97,13 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
         ours, paper = (columns.setdefault((TITLES[panel], source), {}) for source in ("ours", "paper"))
         for measure in measures(radii):
             mean, sd, count = grouped.loc[(panel, measure)]
-            ours[measure] = decimals(mean) + (f"\u00a0±\u00a0{decimals(sd)}" if count > 1 else "")
+            odd = (
+                measure[1:].isdigit() and int(measure[1:]) not in PAPER_RADII and (feed, bn_stats) != ("raw", "running")
+            )
+            name = f"{measure} (raw, running)" if odd else measure
+            ours[name] = decimals(mean) + (f"\u00a0±\u00a0{decimals(sd)}" if count > 1 else "")
             value = published.fig4(panel, measure)
-            paper[measure] = decimals(value.value, 2) if value else "not published"
+            paper[name] = decimals(value.value, 2) if value else "not published"
     return pd.DataFrame(columns).rename_axis("accuracy on")
 
 
@@ -142,7 +147,8 @@ def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) ->
 
     Returns:
         A row a (radius, bn_stats, feed): mean difference over seeds, low and high (95 %), and share_left: the mean
-        as a share of the one under the authors' condition (feed "max", bn_stats "batch") at that radius.
+        as a share of the one under the authors' condition (feed "max", bn_stats "batch") at that radius, NaN if that
+        is 0.
     """
     rows = []
     for radius in radii:
@@ -150,8 +156,9 @@ def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) ->
         for bn_stats in reversed(BN_STATS):
             for feed in ("max", "raw", "mean"):
                 mean, low, high = interval(difference(final, "batchnorm", f"H{radius}", feed, bn_stats))
+                left = mean / as_published if as_published else np.nan
                 rows.append({"radius": radius, "bn_stats": bn_stats, "feed": feed, "difference": mean,
-                             "low": low, "high": high, "share_left": mean / as_published})  # fmt: skip
+                             "low": low, "high": high, "share_left": left})  # fmt: skip
     return pd.DataFrame(rows)
 
 

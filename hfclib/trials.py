@@ -5,7 +5,7 @@ A record (`records`, kind "attacks") holds, for each defense, attack and number 
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from hfclib.runs import Run
 
 Trial = tuple[Defense, Attack]
+# Part of the name under which a trial is stored. Raise it when the code of an attack or a defense, or one of their
+# constants, changes what a trial comes to.
+ATTACKS_VERSION = 1
+TEST_IMAGES = 10_000
+_KEEP_EVERY = 60.0  # seconds between the times at which trials are stored while others are under way
 COLUMNS = ["panel", "seed", "defense", "strength", "attack", "eps", "steps"]
 
 
@@ -53,22 +58,34 @@ def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = Tru
         compute: with False nothing is computed, and trials that are not stored are left out.
     Returns:
         By trial, (images,) bool. Stored results where there are; the others are computed, with gradients in bfloat16
-        where the device has it and answers in float32, and kept in `<home>/attacks`. An attack of the judgement counts
+        where the device has it and answers in float32, and kept in `<home>/attacks`, every minute and when a stop ends
+        them early. An attack of the judgement counts
         as withstood only by images that withstood those before it (`defenses.after`), whose trials are computed too.
     Raises:
         RunError: a stored file is damaged.
-        TypeError, ValueError: as `defenses.defended` and `defenses.function`, before anything is computed.
+        TypeError, ValueError: as `defenses.defended` and `defenses.function`, or another number of images, before
+            anything is computed.
     """
+    if not 1 <= images <= TEST_IMAGES:
+        raise ValueError(f"expected images, from 1 to {TEST_IMAGES}, got {images}")
     asked = list(wanted)
     found = {name: tensor.bool() for name, tensor in records.load("attacks", run).items()}
     names = {trial: _name(trial, images) for trial in _with_those_before(asked)}
     missing = [trial for trial, name in names.items() if name not in found]
     if missing and compute:
-        made = _compute(run, missing, {trial: found[name] for trial, name in names.items() if name in found},
-                        images=images, progress=progress)  # fmt: skip
-        found |= {names[trial]: right for trial, right in made.items()}
-        kept = {name: right.to(torch.uint8) for name, right in found.items()}
-        records.store("attacks", run.path.name, kept, records.weights_of(run.path))
+        stored = {trial: found[name] for trial, name in names.items() if name in found}
+        made: dict[str, Tensor] = {}
+        at = time.monotonic()
+        try:
+            for trial, right in _compute(run, missing, stored, images=images, progress=progress):
+                found[names[trial]] = right
+                made[names[trial]] = right.to(torch.uint8)
+                if time.monotonic() - at > _KEEP_EVERY:
+                    records.store("attacks", run.path.name, made, records.weights_of(run.path))
+                    at = time.monotonic()
+        finally:  # also what was done before a stop
+            if made:
+                records.store("attacks", run.path.name, made, records.weights_of(run.path))
     return {trial: found[names[trial]] for trial in asked if names[trial] in found}
 
 
@@ -122,7 +139,8 @@ def _gathered(runs: Mapping[str, Sequence["Run"]], wanted: Callable[[str, "Run"]
 
 def _name(trial: Trial, images: int) -> str:
     (defense, strength), (attack, eps, steps) = trial
-    return f"{defense} {strength:.6g} {attack} {eps:.6g} {steps} {images}"
+    version = f" v{ATTACKS_VERSION}" if ATTACKS_VERSION > 1 else ""
+    return f"{defense} {strength:.6g} {attack} {eps:.6g} {steps} {images}{version}"
 
 
 def _with_those_before(trials: Iterable[Trial]) -> list[Trial]:
@@ -134,7 +152,8 @@ def _with_those_before(trials: Iterable[Trial]) -> list[Trial]:
     return list(ordered)
 
 
-def _compute(run: "Run", wanted: list[Trial], found: dict[Trial, Tensor], *, images: int, progress: bool) -> dict:
+def _compute(run: "Run", wanted: list[Trial], found: dict[Trial, Tensor], *, images: int,
+             progress: bool) -> Iterator[tuple[Trial, Tensor]]:  # fmt: skip
     device, found = best_device(), dict(found)
     pictures, labels = (tensor[:images] for tensor in embedded("test"))
     pictures, labels = to_float(pictures).to(device), labels.to(device)
@@ -161,7 +180,7 @@ def _compute(run: "Run", wanted: list[Trial], found: dict[Trial, Tensor], *, ima
                 warnings.filterwarnings("ignore", "the gradient is exactly zero")
                 stands[stands.clone()] = still_right(network, pictures[stands], labels[stands], attacks, fast=True)
         found[defense, attack] = stands.cpu()
-    return {trial: found[trial] for trial in wanted}
+        yield (defense, attack), found[defense, attack]
 
 
 def _most_seconds(model: nn.Module, images: Tensor, wanted: Iterable[Trial], count: int) -> float:

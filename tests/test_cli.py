@@ -317,6 +317,13 @@ def test_verify_names_the_damaged_file_and_fails(hfc, store, words):
     assert "3 runs, 2 damaged" in result.output
 
 
+@pytest.mark.parametrize("words", [["runs"], ["runs", "verify"]])
+def test_a_folder_that_is_not_there_is_no_store_without_damage(hfc, tmp_path, words):
+    result = hfc(*words, "--store", tmp_path / "typo")
+    assert result.exit_code == 1
+    assert "expected --store, a folder of runs, got" in result.output
+
+
 def test_verify_is_content_with_sound_runs(hfc, store):
     shutil.rmtree(store / fig4("laptop")["mixup"].run_name(0))
     result = hfc("runs", "verify", "--store", store)

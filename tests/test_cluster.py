@@ -70,7 +70,10 @@ def test_a_run_trained_before_its_worker_died_is_not_trained_again(monkeypatch, 
     install(contents, JOB, own_home / "away")
     monkeypatch.setattr(cluster, "train_job", lambda job, folder: pytest.fail("trained again"))
     assert train_away(JOB, 1) == contents
-    assert list((own_home / "away").iterdir()) == []
+    assert train_away(JOB, 1) == contents  # still there, should it not have come home,
+    cluster.forget(JOB)
+    assert list((own_home / "away").iterdir()) == []  # and gone once it has
+    cluster.forget(JOB)
 
 
 def test_without_ray_the_engine_says_what_to_install(monkeypatch):
@@ -87,6 +90,7 @@ class FakeRay:
     def __init__(self, results, gpus=0):
         self.results, self.resources = results, {"CPU": 8.0} | ({"GPU": gpus} if gpus else {})
         self.at_once, self.ended, self.started, self.interrupted = 0, [], None, False
+        self.forgotten = []
 
     def is_initialized(self):
         return self.started is not None
@@ -101,8 +105,11 @@ class FakeRay:
         return self.resources
 
     def remote(self, **options):
-        self.asked = options
-        return lambda function: SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda *given: name))
+        if "max_retries" in options:
+            self.asked = options
+        return lambda function: SimpleNamespace(
+            options=lambda **how: SimpleNamespace(remote=lambda job, *given: how.get("name") or (function, how, job))
+        )
 
     def wait(self, tasks, num_returns, timeout=None):
         self.at_once = max(self.at_once, len(tasks))
@@ -112,10 +119,14 @@ class FakeRay:
             raise KeyboardInterrupt
         return tasks[-1:], tasks[:-1]
 
-    def get(self, task):
+    def get(self, task, timeout=None):
+        if isinstance(task, tuple):
+            function, how, job = task
+            self.forgotten.append((function, how["scheduling_strategy"], job))
+            raise self.exceptions.RayError("that machine is gone")
         if isinstance(self.results[task], Exception):
             raise self.results[task]
-        return self.results[task]
+        return "the node", self.results[task]
 
     def cancel(self, task, force):
         self.ended.append((task, force))
@@ -135,6 +146,8 @@ def ray(monkeypatch):
     folders = [data_folder() / "runs" / job.recipe.run_name(job.seed) for job in JOBS]
     fake = FakeRay({folder.name: {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders})
     monkeypatch.setitem(sys.modules, "ray", fake)
+    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft))
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
     yield fake
     signal.signal(signal.SIGTERM, before)
 
@@ -153,6 +166,21 @@ def test_a_gpu_is_asked_for_if_there_is_any_and_a_lost_task_is_tried_again(ray, 
     assert "num_cpus" not in ray.started  # the cluster's own affair
     assert ray.at_once == 3
     assert ray.ended == ["shutdown"]
+    # Each copy is deleted where it was made; that this fails is nobody's loss.
+    assert sorted(job.seed for _, _, job in ray.forgotten) == [0, 1, 2]
+    assert {(function, there) for function, there, _ in ray.forgotten} == {(cluster.forget, ("the node", False))}
+
+
+def test_a_run_that_can_not_be_stored_at_home_is_kept_where_it_was_trained(ray, tmp_path, monkeypatch):
+    def full(contents, job, store):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(cluster, "install", full)
+    outcomes = dict(ray_engine()(JOBS, tmp_path, 3, silent))
+    assert set(outcomes.values()) == {
+        "No space left on device; the run is kept on the machine that trained it, and the same command brings it home"
+    }
+    assert ray.forgotten == []
 
 
 def test_alone_ray_gets_as_many_slots_as_there_are_workers(ray, tmp_path):

@@ -28,6 +28,19 @@ def test_autocast_follows_the_hardware(monkeypatch, gains, dtype):
     assert convolution(images).dtype == torch.float32
 
 
+def test_answers_are_in_full_float32_unless_fast(monkeypatch):
+    monkeypatch.setattr(devices, "gains_from_bf16", lambda device: True)
+    convolution, images = nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        with devices.arithmetic(CPU, fast=fast):
+            assert convolution(images).dtype == dtype
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    assert before[0]
+    with devices.arithmetic(torch.device("cuda"), fast=False):  # settings only: it asks for no such device
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == (False, before[1])
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before
+
+
 def test_mps_is_left_in_float32():
     assert devices.gains_from_bf16(torch.device("mps")) is False
 

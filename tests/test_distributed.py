@@ -82,7 +82,7 @@ def test_without_fabric_several_processes_say_what_to_install(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     distributed.team.cache_clear()
-    with pytest.raises(RuntimeError, match=r"pip install 'hfclib\[distributed\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'hfclib\[distributed\]'"):
         distributed.team()
 
 

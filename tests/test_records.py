@@ -1,6 +1,7 @@
 """hfclib.records: tensors beside a run are whole, of its weights, and published ones come first."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -42,10 +43,30 @@ def test_what_is_stored_comes_back(run, mine):
     assert records.load("predictions", run) == {}  # another kind
 
 
-def test_storing_again_replaces_what_stood_there(run):
+def test_what_is_stored_later_stands_beside_what_is_there(run, mine):
     stored(run)
-    stored(run, {"c": torch.zeros(1)})
-    assert list(records.load("attacks", run)) == ["c"]
+    stored(run, {"c": torch.zeros(1), "d": torch.ones(1)})
+    found = records.load("attacks", run)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {"a b": [1, 2, 3], "c": [0], "d": [1]}
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]  # no lock is left
+
+
+def test_a_damaged_file_makes_way(run, mine):
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"nothing of the kind")
+    stored(run)
+    assert records.load("attacks", run).keys() == SOME.keys()
+
+
+def test_several_at_a_time_lose_nothing_of_each_other(run, mine):
+    def store_some(start):
+        for number in range(start, start + 20):
+            stored(run, {f"n {number}": torch.tensor([number])})
+
+    with ThreadPoolExecutor(3) as pool:  # each takes the lock through a file handle of its own, as processes do
+        list(pool.map(store_some, (0, 20, 40)))
+    assert records.load("attacks", run).keys() == {f"n {number}" for number in range(60)}
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]
 
 
 def test_published_tensors_come_before_your_own(run, mine, tmp_path):

@@ -212,8 +212,10 @@ def test_an_engine_that_is_closed_ends_its_workers(monkeypatch, tmp_path):
     monkeypatch.setattr(sweep, "_in_worker", lambda job, store: "in words" if job.seed == 0 else stuck(job, store))
     outcomes = local([Job(TINY, seed) for seed in range(3)], tmp_path, 2, lambda line: None)
     assert next(outcomes) == (Job(TINY, 0), "in words")
+    while not (marks := list(tmp_path.glob("pid-*"))):
+        time.sleep(0.05)
     outcomes.close()
-    for mark in tmp_path.glob("pid-*"):
+    for mark in marks:
         with pytest.raises(ProcessLookupError):
             os.kill(int(mark.name.removeprefix("pid-")), 0)
 

@@ -74,6 +74,10 @@ def test_other_radii_say_under_which_condition_they_are_recorded(runs):
     rows = tables.select(tables.gather(runs, "final"), [7], "max", "batch")
     assert set(rows.query("radius == 7")["feed"]) == {"raw"}
     assert set(rows.query("radius == 7")["bn_stats"]) == {"running"}
+    final = tables.gather(runs, "final")
+    for condition, suffix in ((("mean", "running"), " (raw, running)"), (("raw", "running"), "")):
+        found = tables.beside_paper(final, [4, 7], *condition)
+        assert list(found.index) == ["train", "test", "L4", f"L7{suffix}", "H4", f"H7{suffix}"]
 
 
 def test_rows_under_attack_are_not_taken_for_plain_accuracy(runs):
@@ -143,6 +147,11 @@ def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
     labels = [text.get_text() for text in free.get_legend().get_texts()]
     assert "radius 4" in labels
     assert "radius 7 (raw, running)" in labels
+    for radii, feed, bn_stats, expected in (((4, 7), "mean", "running", "radius 7 (raw, running)"),
+                                            ((7,), "max", "batch", "radius 7 (raw, running)"),
+                                            ((4, 7), "raw", "running", "radius 7")):  # fmt: skip
+        shown = plots.fig4(tables.select(tables.gather(runs), radii, feed, bn_stats))
+        assert expected in [text.get_text() for text in shown.axes[-1].get_legend().get_texts()]
     pair = plots.fig4(tables.select(tables.gather({name: runs[name] for name in ("vanilla", "dropout")}), (4, 7), "max",
                                     "batch"))  # fmt: skip
     assert len(pair.axes) == 2
@@ -236,6 +245,14 @@ def test_the_story_names_what_is_left(runs):
     none = reports.batchnorm_story(effect.assign(low=-0.1, high=0.3), 2).data
     assert none.count("added, an interval that holds 0.") == 2
     assert "% of it" not in none
+    nothing = reports.batchnorm_story(effect.assign(share_left=np.nan, low=0.1, high=0.3), 2).data
+    assert nothing.count("mean colour added.") == 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_share_of_nothing_is_no_number(runs):
+    final = tables.gather(runs, "final").assign(accuracy=0.5)
+    assert tables.batchnorm_effect(final, [4])["share_left"].isna().all()
 
 
 # ---- Table 1

@@ -224,7 +224,10 @@ def test_the_rule_its_gain_and_the_control_in_words():
                ("vanilla", "normalised", 1.0, "pgd", 0.03): 3, ("vanilla", "scale", 1.0, "pgd", 0.03): 24,
                ("vanilla", "rule", 0.5, "pgd", 0.03): 77, ("vanilla", "rule", 1.0, "pgd", 0.06): 88,
                ("vanilla", "rule", 1.0, "fgsm", 0.03): 99}  # fmt: skip
-    text = reports.scale_story(every(changes=changes, eps=(0.06, 0.03))[0]).data
+    table = every(changes=changes, eps=(0.06, 0.03))[0]
+    # Rows of a rho of 0, after those of the largest, change nothing.
+    idle = table[table["strength"] == 1.0].assign(strength=0.0, accuracy=0.77)
+    text = reports.scale_story(pd.concat([table, idle])).data
     assert text.splitlines() == [
         "Accuracy under PGD at eps .03, rho = 1:", "",
         "- Vanilla: .01 without a defense; .22 under the rule as printed, .03 under the rule divided by its gain; .24 "

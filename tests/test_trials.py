@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hfclib import devices, records, trials
+from hfclib import devices, records, runs, trials
 from hfclib.attacks import fgsm, pgd
+from hfclib.data import data_folder
 from hfclib.defenses import CLEAN, NONE, Attack, Defense, after, defenses, long_attacks, table_attacks
 from hfclib.frequency import split
 from hfclib.recipes import Recipe
@@ -311,24 +312,52 @@ def test_published_trials_come_first(run, mine, computed, tmp_path):
     assert trials._name((NONE, PGD), IMAGES) in load_file(mine)
 
 
-@pytest.mark.parametrize("stopped", ["hfclib.trials.still_right", "hfclib.files.os.replace"])
-def test_an_interrupted_run_leaves_no_file(run, mine, monkeypatch, stopped):
-    calls = []
+@pytest.mark.parametrize("every", [0, 3600])
+def test_an_interrupted_run_keeps_what_was_done(run, mine, computed, monkeypatch, every):
+    monkeypatch.setattr(trials, "_KEEP_EVERY", every)
+    expected, calls = found(run, SOME), []
+    mine.unlink()
 
     def stopping(*args, **options):
         calls.append(args)
-        if stopped.endswith("replace") or len(calls) == 3:
+        if len(calls) == 3:
             raise KeyboardInterrupt
         return still_right(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stopped, stopping)
+        patch.setattr(trials, "still_right", stopping)
         with pytest.raises(KeyboardInterrupt):
             found(run, SOME)
+    done = set(load_file(mine))
+    assert 2 <= len(done) < len(SOME)
+    assert same(found(run, SOME), expected)
+    assert not {trials._name(trial, IMAGES) for trial in computed[-1]} & done
+
+
+def test_an_interrupted_write_leaves_no_file(run, mine, monkeypatch):
+    def stopping(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hfclib.files.os.replace", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            found(run, SOME[:1])
     assert not mine.exists()
-    whole = found(run, SOME)
-    assert mine.exists()
-    assert whole[NONE, CLEAN].sum() == 20
+
+
+def test_trials_of_another_version_of_the_attacks_are_made_again(run, mine, computed, monkeypatch):
+    found(run, SOME[:1])
+    monkeypatch.setattr(trials, "ATTACKS_VERSION", 2)
+    found(run, SOME[:1])
+    assert computed == [SOME[:1]] * 2
+    assert len(load_file(mine)) == 2
+
+
+@pytest.mark.parametrize("images", [0, -1, 10_001])
+def test_so_many_test_images_there_are_not(run, computed, images):
+    with pytest.raises(ValueError, match="expected images, from 1 to 10000"):
+        found(run, SOME, images=images)
+    assert computed == []
 
 
 @pytest.mark.parametrize("at", [0, 40, 0.5, -1])
@@ -474,3 +503,23 @@ def test_nothing_to_judge_is_no_error(two, computed):
     assert len(rows) == 0
     assert list(rows.columns) == [*trials.COLUMNS, "images", "accuracy", "right"]
     assert computed == []
+
+
+# ---- published trials
+
+PUBLISHED = sorted((data_folder() / "attacks").glob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_trials_are_those_of_the_weights(path, monkeypatch, tmp_path, all_threads):
+    monkeypatch.setattr(devices, "gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
+    run = runs.load(data_folder() / "runs" / path.stem)
+    wanted = [(NONE, CLEAN), (NONE, Attack("fgsm", 0.03, 1)), (Defense("rule", 1.0), Attack("pgd", 0.03, 20)),
+              (Defense("input", 8.0), Attack("unaware", 0.03, 20))]  # fmt: skip
+    stored = of(run, wanted, images=500, compute=False)
+    assert set(stored) == set(wanted)
+    monkeypatch.setattr(records, "data_folder", lambda: tmp_path)
+    made = of(run, wanted, images=500, progress=False)
+    for trial in wanted:
+        assert (made[trial] != stored[trial]).sum() <= 10, trial  # another machine rounds otherwise
