@@ -194,7 +194,7 @@ def _train(recipe, seed, device, final: Path, progress, tell, team) -> Run | Non
     predictions.store(final.name, answers, checksums["weights.safetensors"])
     move(partial, final)
     for name in (ANSWERS, checkpoint.name):  # last: a training killed before this point repeats its final steps only
-        (final / name).unlink()
+        (final / name).unlink(missing_ok=True)
     return load(final)
 
 

@@ -311,7 +311,7 @@ def test_fast_arithmetic_stops_only_where_full_precision_agrees(small, answers, 
 
 def test_fast_arithmetic_is_asked_for_once_a_step(small, answers, monkeypatch):
     used = []
-    monkeypatch.setattr("hfclib.guards.autocast", lambda device: used.append(device.type) or nullcontext())
+    monkeypatch.setattr("hfclib.devices.autocast", lambda device: used.append(device.type) or nullcontext())
     pgd(Bends(), small, answers, eps=0.1, alpha=0.1, steps=3)
     assert used == []
     pgd(Bends(), small, answers, eps=0.1, alpha=0.1, steps=3, fast=True)

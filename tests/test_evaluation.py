@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hfclib import accuracy, band_accuracy, evaluation, logits, split
+from hfclib import accuracy, band_accuracy, logits, split
 from hfclib.data import MEAN
 from hfclib.evaluation import (
     BN_STATS,
@@ -244,7 +244,7 @@ def test_curve_rows_measure_what_they_say(network):
 @pytest.mark.parametrize("exact", [False, True])
 def test_only_exact_rows_keep_whole_images_in_full_precision(monkeypatch, channel_means, images, labels, exact):
     used = []
-    monkeypatch.setattr(evaluation, "autocast", lambda device: used.append(device) or nullcontext())
+    monkeypatch.setattr("hfclib.devices.autocast", lambda device: used.append(device) or nullcontext())
     whole = parts((images, labels), (images, labels))
     curve_rows(channel_means, whole, (images, labels), [4])
     whole_and_bands = len(used)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hfclib
-from hfclib import devices, evaluation, logits, misalignment, split
+from hfclib import devices, logits, misalignment, split
 from hfclib.data import CLASSES, MEAN
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.feeds import FEEDS, feed_images
@@ -208,7 +208,7 @@ def test_the_network_is_asked_no_more_than_needed(images, monkeypatch):
 @pytest.mark.parametrize("fast", [False, True])
 def test_fast_arithmetic_is_passed_on(monkeypatch, images, fast):
     model, used = linear(), []
-    monkeypatch.setattr(evaluation, "autocast", lambda device: used.append(device) or nullcontext())
+    monkeypatch.setattr("hfclib.devices.autocast", lambda device: used.append(device) or nullcontext())
     misaligned(model, images, logits(model, images).argmax(dim=1), 2.5, fast=fast)
     assert len(used) == (3 if fast else 0)
 
