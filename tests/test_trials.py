@@ -15,7 +15,7 @@ from torch import nn
 
 from hfclib import devices, records, runs, trials
 from hfclib.attacks import fgsm, pgd
-from hfclib.data import data_folder
+from hfclib.data import data_folder, embedded
 from hfclib.defenses import CLEAN, NONE, Attack, Defense, after, defenses, long_attacks, table_attacks
 from hfclib.frequency import split
 from hfclib.recipes import Recipe
@@ -508,12 +508,16 @@ def test_nothing_to_judge_is_no_error(two, computed):
 # ---- published trials
 
 PUBLISHED = sorted((data_folder() / "attacks").glob("*.safetensors"))
+MODEL = Run.model  # which the tests above replace
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_published_trials_are_those_of_the_weights(path, monkeypatch, tmp_path, all_threads):
     monkeypatch.setattr(devices, "gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
+    monkeypatch.setattr(Run, "model", MODEL)
+    monkeypatch.setattr(trials, "embedded", embedded)
+    monkeypatch.setattr(records, "data_folder", data_folder)
     run = runs.load(data_folder() / "runs" / path.stem)
     wanted = [(NONE, CLEAN), (NONE, Attack("fgsm", 0.03, 1)), (Defense("rule", 1.0), Attack("pgd", 0.03, 20)),
               (Defense("input", 8.0), Attack("unaware", 0.03, 20))]  # fmt: skip
