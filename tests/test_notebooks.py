@@ -70,7 +70,7 @@ def test_one_radius_from_published_runs_from_either_folder(folder, tmp_path):
     done = papermill_command(name, tmp_path / "out.ipynb", "-p", "radius", 7, cwd=ROOT / folder)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 60
-    assert "<td>H7</td>" in printed(tmp_path / "out.ipynb")
+    assert "<td>H7 (raw, running)</td>" in printed(tmp_path / "out.ipynb")
 
 
 def test_without_an_output_path_the_notebook_goes_to_standard_output(tmp_path):
