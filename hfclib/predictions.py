@@ -155,13 +155,13 @@ def store(name: str, answers: dict[Condition, Tensor], weights: str) -> None:
     records.store("predictions", name, _named(answers), weights)
 
 
-def read(path: Path, weights: str) -> dict[Condition, Tensor]:
-    """The answers in a file, by condition; arguments and errors as in `records.read`."""
-    return _parsed(records.read(path, weights))
+def kept(path: Path, weights: str) -> dict[Condition, Tensor]:
+    """The answers in a file, by condition, as in `records.kept`."""
+    return _parsed(records.kept(path, weights))
 
 
 def save_to(path: Path, answers: dict[Condition, Tensor], weights: str) -> None:
-    """Write answers to a file that `read` reads; arguments as in `store`."""
+    """Write answers to a file that `kept` reads; arguments as in `store`."""
     records.save_to(path, _named(answers), weights)
 
 

@@ -58,6 +58,14 @@ def read(path: Path, weights: str) -> dict[str, Tensor]:
     return tensors if metadata.get("weights") == weights else {}
 
 
+def kept(path: Path, weights: str) -> dict[str, Tensor]:
+    """As `read`, but none of a damaged file: for what can be made again, where it is about to be written."""
+    try:
+        return read(path, weights)
+    except RunError:
+        return {}
+
+
 def store(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> None:
     """Keep tensors in `<home>`, beside those that are kept there already of the same weights.
 
@@ -71,11 +79,7 @@ def store(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> Non
     """
     path = home() / kind / f"{name}.safetensors"
     with files.locked(path.with_suffix(".lock"), wait=True, say=lambda busy: None):  # for moments only
-        try:
-            kept = read(path, weights)
-        except RunError:
-            kept = {}
-        save_to(path, kept | tensors, weights)
+        save_to(path, kept(path, weights) | tensors, weights)
 
 
 def save_to(path: Path, tensors: dict[str, Tensor], weights: str) -> None:

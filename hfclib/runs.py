@@ -97,10 +97,7 @@ def _final_rows(recipe: Recipe, model: nn.Module, partial: Path, *, progress: bo
     test = to_float(test_images), test_labels
     rows = curve_rows(model, parts, test, (), exact=True)
     path, weights = partial / ANSWERS, records.weights_of(partial)
-    try:
-        kept = predictions.read(path, weights)
-    except RunError:  # a part of what is measured again anyway
-        kept = {}
+    kept = predictions.kept(path, weights)
     for radius in tqdm(RADII, desc=f"measuring {recipe.name}", unit=" radii", disable=not progress):
         before = len(kept)
         rows += curve_rows(model, (), test, [radius], kept=kept)

@@ -6,6 +6,7 @@ A record (`records`, kind "attacks") holds, for each defense, attack and number 
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hfclib import records
-from hfclib.data import embedded, to_float
+from hfclib.data import TEST_IMAGES, embedded, to_float
 from hfclib.defenses import (
     CLEAN,
     LONGER,
@@ -41,7 +42,6 @@ Trial = tuple[Defense, Attack]
 # Part of the name under which a trial is stored. Raise it when the code of an attack or a defense, or one of their
 # constants, changes what a trial comes to.
 ATTACKS_VERSION = 1
-TEST_IMAGES = 10_000
 _KEEP_EVERY = 60.0  # seconds between the times at which trials are stored while others are under way
 COLUMNS = ["panel", "seed", "defense", "strength", "attack", "eps", "steps"]
 
@@ -59,8 +59,8 @@ def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = Tru
     Returns:
         By trial, (images,) bool. Stored results where there are; the others are computed, with gradients in bfloat16
         where the device has it and answers in float32, and kept in `<home>/attacks`, every minute and when a stop ends
-        them early. An attack of the judgement counts
-        as withstood only by images that withstood those before it (`defenses.after`), whose trials are computed too.
+        them early. An attack of the judgement counts as withstood only by images that withstood those before it
+        (`defenses.after`), whose trials are computed too.
     Raises:
         RunError: a stored file is damaged.
         TypeError, ValueError: as `defenses.defended` and `defenses.function`, or another number of images, before
@@ -75,17 +75,18 @@ def of(run: "Run", wanted: Iterable[Trial], *, images: int, progress: bool = Tru
     if missing and compute:
         stored = {trial: found[name] for trial, name in names.items() if name in found}
         made: dict[str, Tensor] = {}
+        keep = partial(records.store, "attacks", run.path.name, made, records.weights_of(run.path))
         at = time.monotonic()
         try:
             for trial, right in _compute(run, missing, stored, images=images, progress=progress):
                 found[names[trial]] = right
                 made[names[trial]] = right.to(torch.uint8)
                 if time.monotonic() - at > _KEEP_EVERY:
-                    records.store("attacks", run.path.name, made, records.weights_of(run.path))
+                    keep()
                     at = time.monotonic()
         finally:  # also what was done before a stop
             if made:
-                records.store("attacks", run.path.name, made, records.weights_of(run.path))
+                keep()
     return {trial: found[names[trial]] for trial in asked if names[trial] in found}
 
 

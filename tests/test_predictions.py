@@ -239,17 +239,12 @@ def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
     of(run, SOME, progress=False)
     assert published.read_bytes() == before
     assert computed == [SOME[:3], SOME[3:]]
-    assert set(SOME[3:]) <= set(predictions.read(mine, records.weights_of(run.path)))
+    assert set(SOME[3:]) <= set(predictions._parsed(records.read(mine, records.weights_of(run.path))))
 
 
-def test_an_interrupted_write_leaves_no_file(run, mine, monkeypatch):
-    def stopping(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hfclib.files.os.replace", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            of(run, SOME[:1], progress=False)
+def test_an_interrupted_write_leaves_no_file(run, mine, write_stopped):
+    with write_stopped():
+        of(run, SOME[:1], progress=False)
     assert not mine.exists()
     of(run, SOME[:1], progress=False)
     assert mine.exists()
@@ -356,7 +351,7 @@ PUBLISHED = sorted((data_folder() / "predictions").glob("*.safetensors"))
 def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path, cifar):
     run = runs.load(data_folder() / "runs" / path.stem)
     batch_norm = run.recipe.norm == "batch"
-    answers = predictions.read(path, records.weights_of(run.path))
+    answers = predictions._parsed(records.read(path, records.weights_of(run.path)))
     assert set(answers) == set(conditions(batch_norm, other_radii=RADII if run.recipe.width <= 16 else PAPER_RADII))
     assert {(tensor.dtype, tuple(tensor.shape)) for tensor in answers.values()} == {(torch.uint8, (10_000,))}
     assert max(tensor.max() for tensor in answers.values()) < 10
@@ -372,7 +367,7 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path,
 def test_published_answers_are_those_of_the_weights(path, monkeypatch, all_threads):
     monkeypatch.setattr(devices, "gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
     run = runs.load(data_folder() / "runs" / path.stem)
-    stored = predictions.read(path, records.weights_of(run.path))
+    stored = predictions._parsed(records.read(path, records.weights_of(run.path)))
     made = predictions._compute(run, [("x", 0, "raw", "running"), ("hfc", 12, "raw", "running")], progress=False)
     for condition, found in made.items():
         assert (found != stored[condition]).sum() <= 40, condition  # another machine rounds otherwise

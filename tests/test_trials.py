@@ -334,14 +334,9 @@ def test_an_interrupted_run_keeps_what_was_done(run, mine, computed, monkeypatch
     assert not {trials._name(trial, IMAGES) for trial in computed[-1]} & done
 
 
-def test_an_interrupted_write_leaves_no_file(run, mine, monkeypatch):
-    def stopping(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hfclib.files.os.replace", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            found(run, SOME[:1])
+def test_an_interrupted_write_leaves_no_file(run, mine, write_stopped):
+    with write_stopped():
+        found(run, SOME[:1])
     assert not mine.exists()
 
 
