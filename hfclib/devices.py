@@ -17,7 +17,10 @@ def gains_from_bf16(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic is in the hardware of `device`, so that autocast makes it faster."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # Not mkldnn's `_is_mkldnn_bf16_supported`, which is true of any AVX-512 processor: without these instructions
+    # bfloat16 is emulated, and slower than float32. Both names are private; where PyTorch lacks them float32 is safe.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def autocast(device: torch.device) -> AbstractContextManager:

@@ -41,6 +41,21 @@ def test_answers_are_in_full_float32_unless_fast(monkeypatch):
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before
 
 
+@pytest.mark.parametrize(
+    ("instructions", "gains"),
+    [({}, False), ({"_is_avx512_bf16_supported"}, True), ({"_is_amx_tile_supported"}, True)],
+)
+def test_bfloat16_needs_its_instructions(monkeypatch, instructions, gains):
+    """An AVX-512 processor without them emulates bfloat16, at less than the speed of float32."""
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(f"torch.cpu.{name}", lambda name=name: name in instructions)
+    assert devices.gains_from_bf16(CPU) is gains
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(f"torch.cpu.{name}")
+    assert devices.gains_from_bf16(CPU) is False
+
+
 def test_mps_is_left_in_float32():
     assert devices.gains_from_bf16(torch.device("mps")) is False
 
