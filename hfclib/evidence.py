@@ -27,7 +27,8 @@ def published() -> dict[str, pd.DataFrame]:
     """
     found = {}
     for figure, seeds in (("fig1", (0,)), ("fig4", figures.PUBLISHED_SEEDS)):
-        runs = stored(figures.recipes(figure, "laptop"), seeds)
+        recipes = figures.recipes(figure, "laptop") | (figures.fig1_scale() if figure == "fig1" else {})
+        runs = stored(recipes, seeds)
         if runs:
             found[figure] = tables.gather(runs, "final")
     if shown := stored(figures.fig2(), (0,)):

@@ -118,7 +118,10 @@ def test_what_is_trained(hfc, asked, tmp_path, options, expected):
     ("words", "message"),
     [
         (["fig5"], "Error: expected figure, one of fig1, fig1_scale, fig2, fig3, fig4, defense, got 'fig5'"),
-        (["fig4", "--preset", "huge"], "Error: expected preset, one of smoke, laptop, paper, authors, got 'huge'"),
+        (
+            ["fig4", "--preset", "huge"],
+            "Error: expected preset, one of smoke, laptop, narrow, paper, authors, got 'huge'",
+        ),
         (["fig4", "--panel", "batchnrom"],
          f"Error: expected panel, one of {', '.join(fig4('smoke'))}, got batchnrom"),
         (["fig4", "--panel", "mixup", "--panel", "x"], "got x"),

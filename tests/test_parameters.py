@@ -160,7 +160,7 @@ def test_the_limits_themselves_are_allowed(notebook):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_what_is_allowed_is_named(notebook):
-    choices = {"preset": "one of smoke, laptop, paper, authors", "feed": "one of raw, max, mean",
+    choices = {"preset": "one of smoke, laptop, narrow, paper, authors", "feed": "one of raw, max, mean",
                "bn_stats": "one of running, batch", "retrain": "True or False",
                "radius": "a whole number of DFT bins, from 1 to 22", "seed": "a whole number, from 0 to 9999",
                "seeds": "a whole number, from 0 to 9999, or a list of up to 100 different ones",

@@ -221,7 +221,7 @@ def test_panels(preset):
         assert panels[panel] == replace(vanilla, name=f"{preset}-{panel}", **change)
 
 
-@pytest.mark.parametrize("preset", ["paper", "authors"])
+@pytest.mark.parametrize("preset", ["narrow", "paper", "authors"])
 def test_the_papers_set_up(preset):
     recipe = fig4(preset)["vanilla"]
     assert (recipe.epochs, recipe.learning_rate, recipe.batch_size) == (100, 1e-4, 100)
@@ -230,7 +230,7 @@ def test_the_papers_set_up(preset):
 
 
 @pytest.mark.parametrize(
-    ("preset", "millions"), [("smoke", 0.04), ("laptop", 0.70), ("paper", 11.17), ("authors", 0.46)]
+    ("preset", "millions"), [("smoke", 0.04), ("laptop", 0.70), ("narrow", 0.70), ("paper", 11.17), ("authors", 0.46)]
 )
 def test_networks_of_the_presets(preset, millions):
     network = fig4(preset)["vanilla"].build()
@@ -252,7 +252,7 @@ def test_smoke_needs_embedded_images_only():
 
 @pytest.mark.parametrize("preset", ["Laptop", "", None])
 def test_unknown_preset(preset):
-    with pytest.raises(ValueError, match="expected preset, one of smoke, laptop, paper, authors"):
+    with pytest.raises(ValueError, match="expected preset, one of smoke, laptop, narrow, paper, authors"):
         recipes("fig4", preset)
 
 
@@ -300,6 +300,14 @@ def test_misalignment_is_counted_on_the_networks_of_fig4(preset):
     assert ("fullwidth" in panels) == (preset in ("smoke", "laptop"))
 
 
+def test_narrow_differs_from_the_paper_in_the_width_alone():
+    for figure in FIGURES:
+        narrow, paper = recipes(figure, "narrow"), recipes(figure, "paper")
+        assert {panel: replace(recipe, width=64, name="same") for panel, recipe in narrow.items()} == {
+            panel: replace(recipe, name="same") for panel, recipe in paper.items()
+        }
+
+
 def test_the_full_width_network_is_the_published_size():
     assert count_parameters(fig2("laptop")["fullwidth"].build()) == pytest.approx(11.2e6, rel=0.01)
 
@@ -327,6 +335,7 @@ def test_kernels_and_defenses_share_their_networks(preset):
     [
         ("smoke", ("single_step", 8 / 255, 10 / 255, 1, True)),
         ("laptop", ("single_step", 8 / 255, 10 / 255, 1, True)),
+        ("narrow", ("pgd", 8 / 255, 2 / 255, 7, True)),
         ("paper", ("pgd", 8 / 255, 2 / 255, 7, True)),
         ("authors", ("pgd", 0.03, 0.003, 10, False)),
     ],
