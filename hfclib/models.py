@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Norm = Literal["none", "batch"]
+NormLayer = Literal["none", "batch"]
 DropoutAt = Literal["features", "map"]
 
 
@@ -36,14 +36,14 @@ class Normalize(nn.Module):
         return images if self.identity else (images - self.mean) / self.std
 
 
-def _norm_layer(norm: Norm, channels: int) -> nn.Module:
+def _norm_layer(norm: NormLayer, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, activation after the sum (He et al. 2016a)."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: NormLayer) -> None:
         super().__init__()
         bias = norm == "none"  # BatchNorm has a shift of its own
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=bias)
@@ -66,7 +66,7 @@ class PreactBlock(nn.Module):
     Source: the authors' code, as described in the book's page on differences.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: NormLayer) -> None:
         super().__init__()
         self.norm1 = _norm_layer(norm, in_channels)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
@@ -93,7 +93,7 @@ class ResNet(nn.Module):
         widths: tuple[int, ...],
         depth: int,
         *,
-        norm: Norm,
+        norm: NormLayer,
         dropout: float,
         dropout_at: DropoutAt,
         num_classes: int,
@@ -151,7 +151,7 @@ def xavier_(model: nn.Module) -> None:
 
 def resnet18(
     width: int = 64,
-    norm: Norm = "none",
+    norm: NormLayer = "none",
     dropout: float = 0.0,
     *,
     dropout_at: DropoutAt = "features",
@@ -177,13 +177,20 @@ def resnet18(
         raise ValueError(f"expected width, a whole number of at least 1, got {width!r}")
     widths = tuple(width * 2**stage for stage in range(4))
     return ResNet(
-        BasicBlock, widths, 2, norm=norm, dropout=dropout, dropout_at=dropout_at, num_classes=num_classes,
-        normalize=normalize, stem_kernel=stem_kernel,
-    )  # fmt: skip
+        BasicBlock,
+        widths,
+        2,
+        norm=norm,
+        dropout=dropout,
+        dropout_at=dropout_at,
+        num_classes=num_classes,
+        normalize=normalize,
+        stem_kernel=stem_kernel,
+    )
 
 
 def resnet32(
-    norm: Norm = "none",
+    norm: NormLayer = "none",
     dropout: float = 0.0,
     *,
     dropout_at: DropoutAt = "map",
@@ -198,9 +205,16 @@ def resnet32(
     Source: the authors' code (the paper's text says ResNet-18).
     """
     return ResNet(
-        PreactBlock, (16, 32, 64), 5, norm=norm, dropout=dropout, dropout_at=dropout_at, num_classes=num_classes,
-        normalize=normalize, stem_kernel=stem_kernel,
-    )  # fmt: skip
+        PreactBlock,
+        (16, 32, 64),
+        5,
+        norm=norm,
+        dropout=dropout,
+        dropout_at=dropout_at,
+        num_classes=num_classes,
+        normalize=normalize,
+        stem_kernel=stem_kernel,
+    )
 
 
 def count_parameters(model: nn.Module) -> int:
