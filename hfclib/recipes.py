@@ -35,6 +35,8 @@ class Recipe:
         learning_rate: of the optimizer; the peak when the schedule is "one_cycle".
         weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
+        warmup: steps in which a constant learning rate first rises, in equal parts, from zero to its full value; 0
+            starts at the full value. "one_cycle" rises by itself and takes none.
         augment: random crop with 4 pixels of zero padding, and horizontal flip.
         early_sizes: side in pixels, 8 to 31, to which images are shrunk in each of the first epochs, which then take
             less time; later epochs train on images as they are, and so does at least the last. Needs whole images, no
@@ -55,6 +57,11 @@ class Recipe:
         stem_kernel: side of the first layer's kernels, 3 or 5.
         smoothness_penalty: weight in the loss of the mean squared difference of horizontally and vertically adjacent
             weights of the first layer (`smoothing.smoothness_penalty`); 0 turns it off.
+        labels: "natural", or "shuffled": the labels of the training images are dealt out among them at random, the same
+            way for every seed (`training.SHUFFLE_SEED`), and the network is trained and measured on those; the labels
+            of test images stay natural (paper, Fig. 3).
+        train_bands: also measure the LFC and HFC of the training images, raw, at r = 4, 8, 12, 16, with the labels that
+            the network was trained on: after each epoch and at the end (paper, Fig. 3). Needs train_band "x".
         train_images: how many training images; 50,000 is all, up to 5,000 come with the package.
         eval_images: test and training images measured after each epoch: the first so many of each set.
         final_images: test images measured after the last epoch.
@@ -73,6 +80,7 @@ class Recipe:
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     schedule: Literal["constant", "one_cycle"] = "constant"
+    warmup: int = 0
     augment: bool = False
     early_sizes: tuple[int, ...] = ()
     label_smoothing: float = 0.0
@@ -86,6 +94,8 @@ class Recipe:
     adv_random_start: bool = True
     stem_kernel: Literal[3, 5] = 3
     smoothness_penalty: float = 0.0
+    labels: Literal["natural", "shuffled"] = "natural"
+    train_bands: bool = False
     train_images: int = 50_000
     eval_images: int = 500
     final_images: int = 10_000
@@ -93,7 +103,7 @@ class Recipe:
     def __post_init__(self) -> None:
         choices = {"arch": ("resnet18", "resnet32"), "norm": ("none", "batch"), "dropout_at": ("features", "map"),
                    "schedule": ("constant", "one_cycle"), "rescale": ("none", "max", "range"),
-                   "optimizer": ("adam", "sgd"), "train_band": ("x", "lfc", "hfc"),
+                   "optimizer": ("adam", "sgd"), "train_band": ("x", "lfc", "hfc"), "labels": ("natural", "shuffled"),
                    "adversarial": ("none", "single_step", "pgd")}  # fmt: skip
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
@@ -106,7 +116,7 @@ class Recipe:
         if type(self.train_radius) is not int or self.train_radius not in radii:
             expected = f"from {RADII[0]} to {RADII[-1]}" if len(radii) > 1 else '0 with train_band "x"'
             raise ValueError(f"expected train_radius, a whole number, {expected}, got {self.train_radius!r}")
-        for field in ("augment", "adv_random_start"):
+        for field in ("augment", "adv_random_start", "train_bands"):
             if not isinstance(getattr(self, field), bool):
                 raise ValueError(f"expected {field}, True or False, got {getattr(self, field)!r}")
         if type(self.stem_kernel) is not int or self.stem_kernel not in (3, 5):
@@ -124,6 +134,12 @@ class Recipe:
                 raise ValueError(f"expected {field} in [0, 1), got {getattr(self, field)!r}")
         if self.learning_rate == 0:
             raise ValueError(f"expected a positive learning_rate, got {self.learning_rate!r}")
+        if type(self.warmup) is not int or self.warmup < 0:
+            raise ValueError(f"expected warmup, a whole number of at least 0, got {self.warmup!r}")
+        if self.warmup and self.schedule == "one_cycle":
+            raise ValueError(f'expected warmup = 0 with schedule "one_cycle", got {self.warmup!r}')
+        if self.train_bands and self.train_band != "x":
+            raise ValueError(f'expected train_band "x" with train_bands, got {self.train_band!r}')
         self._check_sizes()
         self._check_attack()
 

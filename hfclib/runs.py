@@ -23,7 +23,7 @@ from tqdm import tqdm
 from hfclib import checkpoints, distributed, predictions, records
 from hfclib.adversarial import final_rows
 from hfclib.data import data_folder, embedded, home, to_float
-from hfclib.evaluation import CURVE_COLUMNS, curve_rows
+from hfclib.evaluation import CURVE_COLUMNS, curve_rows, training_band_rows
 from hfclib.files import finite, locked, sha256, write
 from hfclib.provenance import commit, of_training
 from hfclib.recipes import RADII, Recipe
@@ -47,6 +47,7 @@ class Run:
         final: a row a measurement, CURVE_COLUMNS: after training, from the weights as stored, on the first
             recipe.final_images of the test set and up to 5,000 training images. Adversarial training adds rows of
             whole test images with feed "pgd10" to the curves and "pgd20" to the end: see `adversarial`.
+            `Recipe.train_bands` adds rows of the bands of training images to both.
         provenance: versions, device, commits, seconds.
         path: its folder.
     """
@@ -91,11 +92,15 @@ def _final_rows(recipe: Recipe, model: nn.Module, partial: Path, *, progress: bo
     """The rows of `final.csv`, and the answers behind those of the bands, kept in `partial` radius by radius."""
     images, labels = training_set(recipe, progress=progress)
     if len(labels) > TRAIN_IMAGES_AT_END:
-        images, labels = embedded("train")
+        # Shuffled labels belong to places in the whole set, which the embedded images don't have.
+        part = slice(TRAIN_IMAGES_AT_END)
+        images, labels = embedded("train") if recipe.labels == "natural" else (images[part], labels[part])
     test_images, test_labels = (tensor[: recipe.final_images] for tensor in embedded("test"))
     parts = measured_parts(recipe, (images, labels), (test_images, test_labels))
     test = to_float(test_images), test_labels
     rows = curve_rows(model, parts, test, (), exact=True)
+    if recipe.train_bands:
+        rows += training_band_rows(model, to_float(images), labels)
     path, weights = partial / ANSWERS, records.weights_of(partial)
     kept = predictions.kept(path, weights)
     for radius in tqdm(RADII, desc=f"measuring {recipe.name}", unit=" radii", disable=not progress):

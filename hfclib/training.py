@@ -16,11 +16,13 @@ from hfclib.batches import Batches
 from hfclib.data import cifar10, embedded, to_float
 from hfclib.devices import autocast
 from hfclib.distributed import ALONE, Alone, Several
-from hfclib.evaluation import Part, curve_rows
+from hfclib.evaluation import Part, curve_rows, training_band_rows
 from hfclib.feeds import rescaled
 from hfclib.frequency import split
 from hfclib.recipes import RADII, Recipe
 from hfclib.smoothing import convolutions, smoothness_penalty
+
+SHUFFLE_SEED = 0  # of the permutation of the labels, one for all seeds of a training
 
 
 class TrainingError(RuntimeError):
@@ -46,11 +48,18 @@ class Progress:
 
 
 def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tensor]:
-    """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough."""
+    """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough.
+
+    Shuffled labels are the natural ones of these images in the order of a NumPy generator's permutation, seeded with
+    SHUFFLE_SEED: every class keeps its number of images, and about a tenth of the images keep their label.
+    """
     images, labels = embedded("train")
     if recipe.train_images > len(labels):
         images, labels = cifar10("train", progress=progress)
-    return images[: recipe.train_images], labels[: recipe.train_images]
+    images, labels = images[: recipe.train_images], labels[: recipe.train_images]
+    if recipe.labels == "shuffled":
+        labels = labels[torch.from_numpy(np.random.default_rng(SHUFFLE_SEED).permutation(len(labels)))]
+    return images, labels
 
 
 def make_optimizer(
@@ -68,6 +77,8 @@ def make_optimizer(
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total_steps=total, pct_start=0.2, cycle_momentum=False
         )
+    elif recipe.warmup:
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup))
     else:
         scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return optimizer, scheduler
@@ -191,7 +202,10 @@ def fit(
             own = _train_epoch(in_training, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar,
                                team=team)  # fmt: skip
             between = time.perf_counter()
-            rows = curve_rows(model, parts, test, RADII) + epoch_rows(model, *test, recipe)
+            rows = curve_rows(model, parts, test, RADII)
+            if recipe.train_bands:
+                rows += training_band_rows(model, to_float(images[part]), labels[part])
+            rows += epoch_rows(model, *test, recipe)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
             if collapsed(state.rows, own):
                 raise TrainingError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
-from hfclib.figures import FIGURES, PRESETS, defense, fig1, fig1_scale, fig2, fig3, fig4, recipes
+from hfclib.figures import FIGURES, OPTIONAL, PRESETS, defense, fig1, fig1_scale, fig2, fig3, fig4, labels, recipes
 from hfclib.models import count_parameters
 from hfclib.recipes import RADII, Recipe
 
@@ -27,6 +27,7 @@ OTHER = {
     "learning_rate": 0.01,
     "weight_decay": 5e-4,
     "schedule": "one_cycle",
+    "warmup": 100,
     "augment": True,
     "early_sizes": (16, 24),
     "label_smoothing": 0.1,
@@ -40,6 +41,8 @@ OTHER = {
     "adv_random_start": False,
     "stem_kernel": 5,
     "smoothness_penalty": 1.0,
+    "labels": "shuffled",
+    "train_bands": True,
     "train_images": 512,
     "eval_images": 100,
     "final_images": 200,
@@ -118,7 +121,7 @@ def test_recipe_survives_json():
     ("field", "value"),
     [
         *[(field, bad) for field in ("arch", "norm", "dropout_at", "schedule", "rescale", "optimizer", "train_band",
-                                          "adversarial")
+                                          "adversarial", "labels")
           for bad in ("else", None, 1)],
         *[(field, bad) for field in ("width", "epochs", "batch_size", "train_images", "eval_images", "final_images")
           for bad in (0, -1, 1.5, 2.0, True, "3", None, math.nan)],
@@ -128,7 +131,8 @@ def test_recipe_survives_json():
                                           "smoothness_penalty") for bad in (-0.1, math.nan, math.inf)],
         *[("train_radius", bad) for bad in (1, -1, 0.0, False, True, None)],
         *[("learning_rate", bad) for bad in (0, -1e-4, math.nan, math.inf)],
-        *[(field, bad) for field in ("augment", "adv_random_start") for bad in ("no", "yes", None)],
+        *[("warmup", bad) for bad in (-1, 0.0, 1.5, True, "3", None)],
+        *[(field, bad) for field in ("augment", "adv_random_start", "train_bands") for bad in ("no", "yes", None)],
         *[("stem_kernel", bad) for bad in (1, 4, 7, 3.0, "3", None, True)],
     ],
 )  # fmt: skip
@@ -185,6 +189,18 @@ def test_small_images_leave_a_last_epoch_of_whole_ones(changes, message):
     Recipe("a", **options)
     with pytest.raises(ValueError, match=message):
         Recipe("a", **options | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warmup": 5, "schedule": "one_cycle"}, 'warmup = 0 with schedule "one_cycle", got 5'),
+        ({"train_bands": True, "train_band": "lfc", "train_radius": 4}, "train_band \"x\" with train_bands, got 'lfc'"),
+    ],
+)
+def test_settings_that_exclude_each_other(changes, message):
+    with pytest.raises(ValueError, match=f"expected {message}"):
+        Recipe("a", **changes)
 
 
 def test_whole_epochs_go_by_pixels():
@@ -262,7 +278,10 @@ def test_unknown_figure(figure):
         recipes(figure, "laptop")
 
 
-OF_FIGURE = {"fig1": fig1, "fig1_scale": fig1_scale, "fig2": fig2, "fig3": fig3, "fig4": fig4, "defense": defense}
+OF_FIGURE = {
+    "fig1": fig1, "fig1_scale": fig1_scale, "fig2": fig2, "fig3": fig3, "fig4": fig4, "defense": defense,
+    "labels": labels,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("figure", OF_FIGURE)
@@ -278,6 +297,34 @@ def test_the_other_scaling_is_the_only_change(preset):
         ours = networks[panel.removesuffix("max")]
         assert recipe.rescale == "max"
         assert replace(recipe, name=ours.name, rescale=ours.rescale) == ours
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("figure", OF_FIGURE)
+def test_recipes_of_a_name_are_equal_and_those_of_two_names_differ(figure, preset):
+    # The name is that of a run's folder, and a panel is the name without its preset.
+    known = {recipe.name: recipe for make in OF_FIGURE.values() for recipe in make(preset).values()}
+    for panel, recipe in recipes(figure, preset).items():
+        assert recipe.name == f"{preset}-{panel}"
+        assert recipe == known[recipe.name]
+        assert Recipe(**json.loads(json.dumps(recipe.to_dict()))) == recipe
+    # The authors' scaling of Table 1 is that of their own preset anyway: those are the same networks under two names.
+    different = [recipe for name, recipe in known.items() if preset != "authors" or not name.endswith("max")]
+    assert len({recipe.hash for recipe in different}) == len(different)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_labels_are_the_only_change_but_for_the_published_length(preset):
+    panels = labels(preset)
+    assert list(panels) == ["natural", "shuffled", "natural_plain", "shuffled_plain"]
+    assert set(panels) <= set(OPTIONAL)
+    for suffix, norm in (("", "batch"), ("_plain", "none")):
+        natural, shuffled = panels[f"natural{suffix}"], panels[f"shuffled{suffix}"]
+        assert (natural.norm, natural.train_bands, natural.augment) == (norm, True, False)
+        assert (natural.labels, shuffled.labels) == ("natural", "shuffled")
+        assert replace(shuffled, name=natural.name, labels="natural", epochs=natural.epochs) == natural
+        assert shuffled.epochs == (300 if preset in ("narrow", "paper", "authors") else natural.epochs)
+    assert preset not in ("smoke", "laptop") or natural.train_images <= 5_000
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from hfclib import accuracy, split, training
 from hfclib.data import DataError, to_float
-from hfclib.evaluation import CURVE_COLUMNS
+from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
 from hfclib.recipes import Recipe
 from hfclib.training import (
     Progress,
@@ -174,6 +174,12 @@ def test_constant_rate():
     assert set(rates(Recipe("a", learning_rate=0.02), 30)) == {0.02}
 
 
+def test_a_constant_rate_rises_in_equal_parts_while_it_warms_up():
+    assert list(rates(Recipe("a", learning_rate=0.02, warmup=4), 6)) == pytest.approx(
+        [0.005, 0.01, 0.015, 0.02, 0.02, 0.02]
+    )
+
+
 def test_one_cycle_rises_for_a_fifth_and_then_falls_to_nearly_nothing():
     values = list(rates(Recipe("a", learning_rate=0.02, schedule="one_cycle"), 50))
     peak = int(np.argmax(values))
@@ -196,6 +202,17 @@ def test_training_set_is_the_first_so_many(cifar, monkeypatch):
     assert torch.equal(images, cifar["train"][0][:70])
     assert torch.equal(labels, cifar["train"][1][:70])
     assert len(training_set(replace(TINY, train_images=5_000))[1]) == 5_000
+
+
+def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_change(cifar):
+    shuffled = replace(TINY, train_images=5_000, labels="shuffled")
+    images, labels = training_set(shuffled)
+    assert torch.equal(images, cifar["train"][0])
+    assert labels.bincount().tolist() == [500] * 10
+    assert 0.08 < (labels == cifar["train"][1]).float().mean() < 0.12
+    order = np.random.default_rng(training.SHUFFLE_SEED).permutation(5_000)
+    assert torch.equal(labels, cifar["train"][1][order])
+    assert torch.equal(training_set(shuffled)[1], labels)
 
 
 def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
@@ -263,7 +280,10 @@ def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch):
     assert {row["images"] for row in state.rows} == {TINY.eval_images}
 
 
-@pytest.mark.parametrize(("base", "stop"), [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1)])
+@pytest.mark.parametrize(
+    ("base", "stop"),
+    [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1), (replace(TINY, warmup=5, labels="shuffled"), 1)],
+)
 def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
     recipe, kept = replace(base, epochs=3), {}
     expected, state = train(recipe)
@@ -318,6 +338,27 @@ def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar
     assert torch.equal(on_test.images, test_images)
     assert torch.equal(on_test.labels, test_labels)
     assert torch.equal(test_images, to_float(cifar["test"][0][:20]))
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained_on(norm, no_bands, cifar):
+    model, state = train(replace(TINY, norm=norm, labels="shuffled", train_bands=True))
+    images, labels = cifar["train"][0][:20], training_set(replace(TINY, labels="shuffled"))[1][:20]
+    rows = [row for row in state.rows if row["epoch"] == 2 and row["split"] == "train" and row["band"] != "x"]
+    found = {(row["band"], row["radius"], row["bn_stats"]): row["accuracy"] for row in rows}
+    statistics = ("running", "batch") if norm == "batch" else ("running",)
+    assert len(found) == len(rows) == 2 * 4 * len(statistics)
+    for radius in PAPER_RADII:
+        for band, part in zip(("lfc", "hfc"), split(to_float(images), radius), strict=True):
+            for bn_stats in statistics:
+                expected = accuracy(model, part, labels, bn_stats=bn_stats, fast=True)
+                assert found[band, radius, bn_stats] == pytest.approx(expected)
+    assert {(row["feed"], row["images"]) for row in rows} == {("raw", 20)}
+    assert [row["epoch"] for row in state.rows if row["split"] == "train" and row["band"] == "x"] == [
+        epoch for epoch in (1, 2) for _ in statistics
+    ]
+    whole = next(row for row in state.rows if row["epoch"] == 2 and row["split"] == "train")
+    assert whole["accuracy"] == pytest.approx(accuracy(model, to_float(images), labels, fast=True))
 
 
 # ---- training on a band
