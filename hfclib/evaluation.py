@@ -191,8 +191,9 @@ def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list
     Source: paper, Fig. 3.
     """
     statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
-    wanted = [(radius, band, "raw", bn_stats)
-              for radius in PAPER_RADII for bn_stats in statistics for band in ("lfc", "hfc")]  # fmt: skip
+    wanted = [
+        (radius, band, "raw", bn_stats) for radius in PAPER_RADII for bn_stats in statistics for band in ("lfc", "hfc")
+    ]
     return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, fast=True)]
 
 

@@ -16,6 +16,8 @@ OPTIONAL = (
     "hfc12max", "hfc16max",
     "adversarial", "adversarial_batchnorm", "vanilla5", "adversarial5", "penalised",
     "natural", "shuffled", "natural_plain", "shuffled_plain",
+    "groupnorm", "batchnorm_lfc4", "batchnorm_lfc8", "batchnorm_lfc12", "batchnorm_lfc16",
+    "vanilla_noaug", "batchnorm_noaug",
 )  # fmt: skip
 
 PENALTY = 10.0  # weight of the penalty on rough kernels
@@ -176,6 +178,46 @@ def labels(preset: Preset = "laptop") -> dict[str, Recipe]:
     }
 
 
+def batchnorm(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """The networks among which BatchNorm's use of the HFC is looked for: vanilla, dropout, mixup and batchnorm of
+    Fig. 4, and groupnorm.
+
+    Source: ours. GroupNorm (Wu and He 2018) normalises each image by itself, in training and at test time alike: where
+    it acts as BatchNorm does, statistics of batches are not the cause.
+    """
+    panels = fig4(preset)
+    chosen = {panel: panels[panel] for panel in ("vanilla", "batchnorm", "mixup", "dropout")}
+    base = _preset(preset)
+    return chosen | {"groupnorm": replace(base, name=f"{base.name}-groupnorm", norm="group")}
+
+
+def fig6(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """Networks trained on the LFC, without BatchNorm and with it: lfc4 to lfc16 of Table 1, batchnorm_lfc4 to
+    batchnorm_lfc16.
+
+    Source: paper, section 5.2 and Fig. 6; bands are rescaled as in `fig1`.
+    """
+    base, plain = _preset(preset), {name: one for name, one in fig1(preset).items() if one.train_band == "lfc"}
+    normed = {
+        panel: replace(recipe, name=f"{base.name}-batchnorm_{panel}", norm="batch") for panel, recipe in plain.items()
+    }
+    return plain | {f"batchnorm_{panel}": recipe for panel, recipe in normed.items()}
+
+
+def ablation(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """vanilla and batchnorm of Fig. 4 without augmentation: vanilla_noaug, batchnorm_noaug.
+
+    Source: ours: "laptop" departs from the paper in schedule, batch size, length and augmentation; this takes back one.
+    Where the preset has no augmentation anyway, there is none to take back and no recipe.
+    """
+    panels = fig4(preset)
+    augmented = {panel: panels[panel] for panel in ("vanilla", "batchnorm") if panels[panel].augment}
+    return {
+        f"{panel}_noaug": replace(recipe, name=f"{recipe.name}_noaug", augment=False)
+        for panel, recipe in augmented.items()
+    }
+
+
 FIGURES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {
     "fig1": fig1,
     "fig1_scale": fig1_scale,
@@ -184,6 +226,9 @@ FIGURES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {
     "fig4": fig4,
     "defense": defense,
     "labels": labels,
+    "batchnorm": batchnorm,
+    "fig6": fig6,
+    "ablation": ablation,
 }
 
 

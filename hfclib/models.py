@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Norm = Literal["none", "batch"]
+Norm = Literal["none", "batch", "group"]
 DropoutAt = Literal["features", "map"]
+NORMS: tuple[Norm, ...] = ("none", "batch", "group")
+GROUPS = 8  # of channels in a GroupNorm layer, or the largest divisor of it that divides the channels too
 
 
 class Normalize(nn.Module):
@@ -37,6 +39,8 @@ class Normalize(nn.Module):
 
 
 def _norm_layer(norm: Norm, channels: int) -> nn.Module:
+    if norm == "group":  # 8 groups at every width of the presets from 8 on; single channels at width 4
+        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 
@@ -45,7 +49,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        bias = norm == "none"  # BatchNorm has a shift of its own
+        bias = norm == "none"  # BatchNorm and GroupNorm have a shift of their own
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=bias)
         self.norm1 = _norm_layer(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=bias)
@@ -101,8 +105,8 @@ class ResNet(nn.Module):
         stem_kernel: int,
     ) -> None:
         super().__init__()
-        if norm not in ("none", "batch"):
-            raise ValueError(f"expected norm 'none' or 'batch', got {norm!r}")
+        if norm not in NORMS:
+            raise ValueError(f"expected norm, one of {', '.join(NORMS)}, got {norm!r}")
         if dropout_at not in ("features", "map"):
             raise ValueError(f"expected dropout_at 'features' or 'map', got {dropout_at!r}")
         if not 0 <= dropout < 1:
@@ -163,7 +167,8 @@ def resnet18(
 
     Args:
         width: channels of the first stage, 1 or more (64: 11.2 M parameters; 16: 0.70 M).
-        norm: "batch" for BatchNorm (scale 1, shift 0 at the start), "none" for convolutions with a bias instead.
+        norm: "batch" for BatchNorm and "group" for GroupNorm (Wu and He 2018; up to GROUPS groups of channels), both
+            with scale 1 and shift 0 at the start; "none" for convolutions with a bias instead.
         dropout: drop probability in [0, 1).
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
         num_classes: logits returned, 1 or more.

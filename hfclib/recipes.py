@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import nn
 
-from hfclib.models import resnet18, resnet32
+from hfclib.models import NORMS, Norm, resnet18, resnet32
 
 # Part of every hash. Raise it when training code changes what a recipe produces.
 TRAINING_VERSION = 1
@@ -25,7 +25,7 @@ class Recipe:
         name: what people call it, such as "laptop-batchnorm"; not part of the hash.
         arch: "resnet18" or "resnet32" (then width is not used).
         width: channels of the first stage.
-        norm: "none" or "batch".
+        norm: "none", "batch" (BatchNorm) or "group" (GroupNorm, `models.GROUPS`).
         dropout: drop probability in [0, 1).
         dropout_at: "features" (paper) or "map" (authors' code).
         mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw a batch; 0 turns mix-up off.
@@ -70,7 +70,7 @@ class Recipe:
     name: str
     arch: Literal["resnet18", "resnet32"] = "resnet18"
     width: int = 64
-    norm: Literal["none", "batch"] = "none"
+    norm: Norm = "none"
     dropout: float = 0.0
     dropout_at: Literal["features", "map"] = "features"
     mixup_alpha: float = 0.0
@@ -101,7 +101,7 @@ class Recipe:
     final_images: int = 10_000
 
     def __post_init__(self) -> None:
-        choices = {"arch": ("resnet18", "resnet32"), "norm": ("none", "batch"), "dropout_at": ("features", "map"),
+        choices = {"arch": ("resnet18", "resnet32"), "norm": NORMS, "dropout_at": ("features", "map"),
                    "schedule": ("constant", "one_cycle"), "rescale": ("none", "max", "range"),
                    "optimizer": ("adam", "sgd"), "train_band": ("x", "lfc", "hfc"), "labels": ("natural", "shuffled"),
                    "adversarial": ("none", "single_step", "pgd")}  # fmt: skip

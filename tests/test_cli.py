@@ -11,7 +11,7 @@ from hfclib import checkpoints, cli, data, obtain, runs, training
 from hfclib import sweep as sweeps
 from hfclib.checkpoints import CheckpointError
 from hfclib.data import DataError
-from hfclib.figures import fig4
+from hfclib.figures import FIGURES, fig4
 from hfclib.files import locked
 from hfclib.parameters import NOTEBOOKS
 from hfclib.sweep import Report
@@ -117,7 +117,7 @@ def test_what_is_trained(hfc, asked, tmp_path, options, expected):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fig5"], "Error: expected figure, one of fig1, fig1_scale, fig2, fig3, fig4, defense, got 'fig5'"),
+        (["fig5"], f"Error: expected figure, one of {', '.join(FIGURES)}, got 'fig5'"),
         (
             ["fig4", "--preset", "huge"],
             "Error: expected preset, one of smoke, laptop, narrow, paper, authors, got 'huge'",
@@ -232,7 +232,7 @@ def test_sweep_on_ray_gets_the_address(hfc, swept, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fig5"], "Error: expected figure, one of fig1, fig1_scale, fig2, fig3, fig4, defense"),
+        (["fig5"], f"Error: expected figure, one of {', '.join(FIGURES)}"),
         (["fig4", "--preset", "huge"], "Error: expected preset, one of"),
         (["fig4", "--seeds", "0-x"], "Error: expected seeds such as 3, 0-9 or 0,2,5, got '0-x'"),
         (["fig4", "--engine", "slurm"], "Error: expected engine local, or ray"),

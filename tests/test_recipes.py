@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
+from hfclib import figures
 from hfclib.figures import FIGURES, OPTIONAL, PRESETS, defense, fig1, fig1_scale, fig2, fig3, fig4, labels, recipes
 from hfclib.models import count_parameters
 from hfclib.recipes import RADII, Recipe
@@ -280,7 +281,7 @@ def test_unknown_figure(figure):
 
 OF_FIGURE = {
     "fig1": fig1, "fig1_scale": fig1_scale, "fig2": fig2, "fig3": fig3, "fig4": fig4, "defense": defense,
-    "labels": labels,
+    "labels": labels, "batchnorm": figures.batchnorm, "fig6": figures.fig6, "ablation": figures.ablation,
 }  # fmt: skip
 
 
@@ -325,6 +326,40 @@ def test_labels_are_the_only_change_but_for_the_published_length(preset):
         assert replace(shuffled, name=natural.name, labels="natural", epochs=natural.epochs) == natural
         assert shuffled.epochs == (300 if preset in ("narrow", "paper", "authors") else natural.epochs)
     assert preset not in ("smoke", "laptop") or natural.train_images <= 5_000
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_networks_that_normalise(preset):
+    panels, others = figures.batchnorm(preset), fig4(preset)
+    assert list(panels) == ["vanilla", "batchnorm", "mixup", "dropout", "groupnorm"]
+    assert all(panels[panel] == others[panel] for panel in panels if panel != "groupnorm")
+    assert panels["groupnorm"] == replace(others["vanilla"], name=f"{preset}-groupnorm", norm="group")
+    assert panels["groupnorm"].build()(torch.rand(2, 3, 32, 32)).isfinite().all()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fig6_adds_batch_norm_to_the_networks_of_the_lfc(preset):
+    panels, networks = figures.fig6(preset), fig1(preset)
+    plain = [f"lfc{radius}" for radius in (4, 8, 12, 16)]
+    assert list(panels) == plain + [f"batchnorm_{panel}" for panel in plain]
+    for panel in plain:
+        assert panels[panel] == networks[panel]
+        normed = panels[f"batchnorm_{panel}"]
+        assert normed == replace(networks[panel], name=f"{preset}-batchnorm_{panel}", norm="batch")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_augmentation_is_taken_back_where_there_is_any(preset):
+    panels = figures.ablation(preset)
+    assert list(panels) == (["vanilla_noaug", "batchnorm_noaug"] if preset in ("smoke", "laptop") else [])
+    for panel, recipe in panels.items():
+        with_it = fig4(preset)[panel.removesuffix("_noaug")]
+        assert recipe == replace(with_it, name=f"{preset}-{panel}", augment=False)
+
+
+def test_panels_of_later_figures_stand_for_themselves():
+    later = {panel for figure in list(FIGURES)[6:] for panel in recipes(figure, "laptop")}
+    assert later - {"vanilla", "batchnorm", "mixup", "dropout"} <= set(OPTIONAL)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
