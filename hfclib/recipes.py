@@ -13,6 +13,7 @@ from hfclib.models import NORMS, Norm, resnet18, resnet32
 
 # Part of every hash. Raise it when training code changes what a recipe produces.
 TRAINING_VERSION = 1
+OPTIMIZERS = ("adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop")
 RADII = tuple(range(1, 23))  # every radius at which a 32x32 image can be split in two
 SMALLER_SIZES = tuple(range(8, 32))  # three halvings leave at least one pixel
 
@@ -31,7 +32,8 @@ class Recipe:
         mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw a batch; 0 turns mix-up off.
         epochs: passes over the training images.
         batch_size: images a step.
-        optimizer: "adam" (paper), or "sgd" with Nesterov momentum .9.
+        optimizer: "adam" (paper), "sgd" with Nesterov momentum .9, or "sgd_plain" without momentum, "adagrad",
+            "adadelta", "rmsprop" (paper, section 5.1), with PyTorch's own settings beyond the learning rate.
         learning_rate: of the optimizer; the peak when the schedule is "one_cycle".
         weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
@@ -76,7 +78,7 @@ class Recipe:
     mixup_alpha: float = 0.0
     epochs: int = 100
     batch_size: int = 100
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"] = "adam"
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     schedule: Literal["constant", "one_cycle"] = "constant"
@@ -103,7 +105,7 @@ class Recipe:
     def __post_init__(self) -> None:
         choices = {"arch": ("resnet18", "resnet32"), "norm": NORMS, "dropout_at": ("features", "map"),
                    "schedule": ("constant", "one_cycle"), "rescale": ("none", "max", "range"),
-                   "optimizer": ("adam", "sgd"), "train_band": ("x", "lfc", "hfc"), "labels": ("natural", "shuffled"),
+                   "optimizer": OPTIMIZERS, "train_band": ("x", "lfc", "hfc"), "labels": ("natural", "shuffled"),
                    "adversarial": ("none", "single_step", "pgd")}  # fmt: skip
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:

@@ -24,6 +24,16 @@ from hfclib.smoothing import convolutions, smoothness_penalty
 
 SHUFFLE_SEED = 0  # of the permutation of the labels, one for all seeds of a training
 
+# The class of each of `recipes.OPTIMIZERS` and its settings; fused where PyTorch has that on CPUs and GPUs alike.
+_OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
+    "adam": (torch.optim.Adam, {"fused": True}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
+    "sgd_plain": (torch.optim.SGD, {"fused": True}),
+    "adagrad": (torch.optim.Adagrad, {}),
+    "adadelta": (torch.optim.Adadelta, {}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+}
+
 
 class TrainingError(RuntimeError):
     """A training that cannot go on: a loss that is no longer a number, or robustness that has collapsed."""
@@ -65,12 +75,14 @@ def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tens
 def make_optimizer(
     model: nn.Module, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimizer and its schedule over `steps` steps. Source: Adam from the paper, section 4.2; the rest is ours."""
-    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
-    if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **settings)
-    else:
-        optimizer = torch.optim.Adam(model.parameters(), **settings)
+    """The optimizer and its schedule over `steps` steps.
+
+    Source: Adam from the paper, section 4.2; SGD, AdaGrad, AdaDelta and RMSprop from its section 5.1, whose settings
+    are not published; the rest is ours.
+    """
+    make, settings = _OPTIMIZERS[recipe.optimizer]
+    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, **settings}
+    optimizer = make(model.parameters(), **settings)
     if recipe.schedule == "one_cycle":
         # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
         total = max(steps, 10)

@@ -10,7 +10,7 @@ import torch
 from hfclib import figures
 from hfclib.figures import FIGURES, OPTIONAL, PRESETS, defense, fig1, fig1_scale, fig2, fig3, fig4, labels, recipes
 from hfclib.models import count_parameters
-from hfclib.recipes import RADII, Recipe
+from hfclib.recipes import OPTIMIZERS, RADII, Recipe
 
 PANELS = ["vanilla", "dropout", "mixup", "batchnorm", "adversarial"]
 
@@ -208,6 +208,10 @@ def test_whole_epochs_go_by_pixels():
     recipe = Recipe("a", epochs=4, early_sizes=(16, 24))
     assert [recipe.whole_epochs(epochs) for epochs in range(5)] == [0, 0.25, 0.8125, 1.8125, 2.8125]
     assert Recipe("a", epochs=4).whole_epochs(3) == 3
+
+
+def test_optimizers_have_hashes_of_their_own():
+    assert len({Recipe("a", optimizer=one).hash for one in OPTIMIZERS}) == len(OPTIMIZERS) == 6
 
 
 def test_unknown_field():

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hfclib import accuracy, split, training
+from hfclib import accuracy, checkpoints, split, training
 from hfclib.data import DataError, to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
-from hfclib.recipes import Recipe
+from hfclib.recipes import OPTIMIZERS, Recipe
 from hfclib.training import (
     Progress,
     TrainingError,
@@ -311,6 +311,40 @@ def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
     assert again.rows == state.rows
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp_path, optimizer):
+    recipe = replace(TINY, optimizer=optimizer, epochs=3, warmup=5, norm="batch", learning_rate=0.01)
+    path, starts = tmp_path / "run" / "checkpoint.safetensors", []
+    path.parent.mkdir()
+    expected, state = train(recipe)
+
+    def stop(*objects):
+        checkpoints.save(path, *objects)
+        raise KeyboardInterrupt
+
+    def restore(model, optimizer, scheduler):
+        progress = checkpoints.restore(path, model, optimizer, scheduler)
+        starts.append(progress.epoch)
+        return progress
+
+    for _ in range(2):  # the second goes on from what was itself restored
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, restore=restore, checkpoint=stop)
+    resumed, again = train(recipe, restore=restore)
+    assert starts == [0, 1, 2]
+    assert equal(resumed, expected)
+    assert again.rows == state.rows
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_checkpoint_holds_all_that_an_optimizer_keeps(no_bands, optimizer):
+    def check(model, optimizer, scheduler, state):
+        for parameter in model.parameters():
+            assert set(optimizer.state[parameter]) == set(checkpoints._moments(optimizer))
+
+    train(replace(TINY, optimizer=optimizer, epochs=1), checkpoint=check)
+
+
 # ---- what is recorded
 
 
@@ -418,6 +452,22 @@ def test_sgd_has_momentum_and_weight_decay():
     optimizer.step()
     gradient = 1 + 0.01 * start
     torch.testing.assert_close(model.weight.detach(), start - 0.1 * (gradient + 0.9 * gradient))
+
+
+def test_a_step_of_each_other_optimizer_by_hand():
+    first = {
+        "sgd_plain": lambda gradient: gradient,
+        "adagrad": lambda gradient: gradient.sign(),
+        "adadelta": lambda gradient: gradient * (1e-6 / (0.1 * gradient**2 + 1e-6)) ** 0.5,
+        "rmsprop": lambda gradient: gradient / (0.1 * gradient.abs()),
+    }
+    for name, step in first.items():
+        model = nn.Linear(3, 2, bias=False)
+        start, gradient = model.weight.detach().clone(), torch.tensor([[1.0, -2.0, 0.5], [-1.0, 3.0, 1.5]])
+        optimizer, _ = make_optimizer(model, replace(TINY, optimizer=name, learning_rate=0.01), 10)
+        model.weight.grad = gradient.clone()
+        optimizer.step()
+        torch.testing.assert_close(model.weight.detach(), start - 0.01 * step(gradient), rtol=1e-4, atol=1e-6)
 
 
 # ---- a loss that is no number
