@@ -38,7 +38,8 @@ class Normalize(nn.Module):
         return images if self.identity else (images - self.mean) / self.std
 
 
-def _norm_layer(norm: Norm, channels: int) -> nn.Module:
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
+    """The layer that normalises feature maps of so many channels; the identity with "none"."""
     if norm == "group":  # 8 groups at every width of the presets from 8 on; single channels at width 4
         return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
@@ -51,13 +52,13 @@ class BasicBlock(nn.Module):
         super().__init__()
         bias = norm == "none"  # BatchNorm and GroupNorm have a shift of their own
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=bias)
-        self.norm1 = _norm_layer(norm, channels)
+        self.norm1 = norm_layer(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=bias)
-        self.norm2 = _norm_layer(norm, channels)
+        self.norm2 = norm_layer(norm, channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             conv = nn.Conv2d(in_channels, channels, 1, stride, bias=bias)
-            self.shortcut = nn.Sequential(conv, _norm_layer(norm, channels))
+            self.shortcut = nn.Sequential(conv, norm_layer(norm, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -72,9 +73,9 @@ class PreactBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.norm1 = _norm_layer(norm, in_channels)
+        self.norm1 = norm_layer(norm, in_channels)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
-        self.norm2 = _norm_layer(norm, channels)
+        self.norm2 = norm_layer(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.stride, self.extra = stride, channels - in_channels
 
@@ -119,7 +120,7 @@ class ResNet(nn.Module):
         self.normalize = normalize or Normalize()
         biased = not preact and norm == "none"
         self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, 1, stem_kernel // 2, bias=biased)
-        self.norm1 = nn.Identity() if preact else _norm_layer(norm, widths[0])
+        self.norm1 = nn.Identity() if preact else norm_layer(norm, widths[0])
         self.activation1 = nn.Identity() if preact else nn.ReLU()
         blocks, channels = [], widths[0]
         for stage, width in enumerate(widths):
@@ -127,7 +128,7 @@ class ResNet(nn.Module):
                 blocks.append(block(channels, width, 2 if stage and index == 0 else 1, norm))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
-        self.norm2 = _norm_layer(norm, channels) if preact else nn.Identity()
+        self.norm2 = norm_layer(norm, channels) if preact else nn.Identity()
         self.activation2 = nn.ReLU() if preact else nn.Identity()
         self.map_dropout = nn.Dropout(dropout if dropout_at == "map" else 0.0)
         self.feature_dropout = nn.Dropout(dropout if dropout_at == "features" else 0.0)

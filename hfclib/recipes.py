@@ -9,10 +9,12 @@ from typing import Literal
 
 from torch import nn
 
+from hfclib.classics import alexnet, lenet, vgg11
 from hfclib.models import NORMS, Norm, resnet18, resnet32
 
 # Part of every hash. Raise it when training code changes what a recipe produces.
 TRAINING_VERSION = 1
+ARCHITECTURES = ("resnet18", "resnet32", "lenet", "alexnet", "vgg11")
 OPTIMIZERS = ("adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop")
 RADII = tuple(range(1, 23))  # every radius at which a 32x32 image can be split in two
 SMALLER_SIZES = tuple(range(8, 32))  # three halvings leave at least one pixel
@@ -24,7 +26,9 @@ class Recipe:
 
     Attributes:
         name: what people call it, such as "laptop-batchnorm"; not part of the hash.
-        arch: "resnet18" or "resnet32" (then width is not used).
+        arch: "resnet18"; "resnet32", "lenet" and "alexnet", for which width is not used; or "vgg11". The last three are
+            in `classics`; they have no dropout, no other first layer, and take no smaller images, and only "vgg11" has
+            a norm.
         width: channels of the first stage.
         norm: "none", "batch" (BatchNorm) or "group" (GroupNorm, `models.GROUPS`).
         dropout: drop probability in [0, 1).
@@ -70,7 +74,7 @@ class Recipe:
     """
 
     name: str
-    arch: Literal["resnet18", "resnet32"] = "resnet18"
+    arch: Literal["resnet18", "resnet32", "lenet", "alexnet", "vgg11"] = "resnet18"
     width: int = 64
     norm: Norm = "none"
     dropout: float = 0.0
@@ -103,7 +107,7 @@ class Recipe:
     final_images: int = 10_000
 
     def __post_init__(self) -> None:
-        choices = {"arch": ("resnet18", "resnet32"), "norm": NORMS, "dropout_at": ("features", "map"),
+        choices = {"arch": ARCHITECTURES, "norm": NORMS, "dropout_at": ("features", "map"),
                    "schedule": ("constant", "one_cycle"), "rescale": ("none", "max", "range"),
                    "optimizer": OPTIMIZERS, "train_band": ("x", "lfc", "hfc"), "labels": ("natural", "shuffled"),
                    "adversarial": ("none", "single_step", "pgd")}  # fmt: skip
@@ -144,6 +148,7 @@ class Recipe:
             raise ValueError(f'expected train_band "x" with train_bands, got {self.train_band!r}')
         self._check_sizes()
         self._check_attack()
+        self._check_architecture()
 
     def _check_sizes(self) -> None:
         if not isinstance(self.early_sizes, tuple | list):
@@ -160,6 +165,15 @@ class Recipe:
             raise ValueError("expected whole images, not rescaled and not attacked, with early_sizes, got "
                              f"train_band={self.train_band!r}, rescale={self.rescale!r} and "
                              f"adversarial={self.adversarial!r}")  # fmt: skip
+
+    def _check_architecture(self) -> None:
+        if self.arch.startswith("resnet"):
+            return
+        lacking = ("dropout", "dropout_at", "stem_kernel", "early_sizes")
+        for field in lacking if self.arch == "vgg11" else ("norm", *lacking):
+            value, default = getattr(self, field), type(self).__dataclass_fields__[field].default
+            if value != default:
+                raise ValueError(f'expected {field} = {default!r} with arch "{self.arch}", got {value!r}')
 
     def _check_attack(self) -> None:
         if self.adversarial == "none":
@@ -201,6 +215,10 @@ class Recipe:
 
     def build(self) -> nn.Module:
         """A network with freshly drawn weights, on the CPU."""
+        if self.arch == "vgg11":
+            return vgg11(self.width, self.norm)
+        if self.arch in ("lenet", "alexnet"):
+            return lenet() if self.arch == "lenet" else alexnet()
         if self.arch == "resnet32":
             return resnet32(self.norm, self.dropout, dropout_at=self.dropout_at, stem_kernel=self.stem_kernel)
         return resnet18(self.width, self.norm, self.dropout, dropout_at=self.dropout_at, stem_kernel=self.stem_kernel)
