@@ -286,6 +286,7 @@ def test_unknown_figure(figure):
 OF_FIGURE = {
     "fig1": fig1, "fig1_scale": fig1_scale, "fig2": fig2, "fig3": fig3, "fig4": fig4, "defense": defense,
     "labels": labels, "batchnorm": figures.batchnorm, "fig6": figures.fig6, "ablation": figures.ablation,
+    "training": figures.training,
 }  # fmt: skip
 
 
@@ -359,6 +360,30 @@ def test_augmentation_is_taken_back_where_there_is_any(preset):
     for panel, recipe in panels.items():
         with_it = fig4(preset)[panel.removesuffix("_noaug")]
         assert recipe == replace(with_it, name=f"{preset}-{panel}", augment=False)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_training_changes_one_thing_at_a_time(preset):
+    panels = figures.training(preset)
+    vanilla = panels.pop("vanilla")
+    assert vanilla == fig4(preset)["vanilla"]
+    changed = {
+        panel: {f.name for f in fields(Recipe) if getattr(recipe, f.name) != getattr(vanilla, f.name)} - {"name"}
+        for panel, recipe in panels.items()
+    }
+    sizes = [size for size in (32, 64, 256, 512) if size != vanilla.batch_size]
+    assert changed.pop("steps512") == {"batch_size", "epochs"}
+    assert changed.pop("vgg") == ({"arch", "width"} if preset == "laptop" else {"arch"})
+    assert all(changed.pop(f"batch{size}") == {"batch_size"} for size in sizes)
+    assert all(changed.pop(panel) == {"arch"} for panel in ("lenet", "alexnet"))
+    assert set(changed) == {"sgd", "adagrad", "adadelta", "rmsprop"}
+    assert all(found - {"learning_rate"} == {"optimizer"} for found in changed.values())
+    long = panels["steps512"]
+    steps = [len(range(0, recipe.train_images, recipe.batch_size)) * recipe.epochs for recipe in (long, vanilla)]
+    assert steps[0] == pytest.approx(steps[1], rel=0.01)
+    assert count_parameters(panels["vgg"].build()) == {"smoke": 36_610, "laptop": 2_308_810, "narrow": 578_410}.get(
+        preset, 9_225_610
+    )
 
 
 def test_panels_of_later_figures_stand_for_themselves():
