@@ -38,10 +38,18 @@ class Normalize(nn.Module):
         return images if self.identity else (images - self.mean) / self.std
 
 
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm in float32, whatever the maps are: on CPUs PyTorch's bfloat16 kernel takes several times as long."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalised maps (N, C, H, W), in the type of the maps given."""
+        return super().forward(maps.float()).to(maps.dtype)
+
+
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
     """The layer that normalises feature maps of so many channels; the identity with "none"."""
     if norm == "group":  # 8 groups at every width of the presets from 8 on; single channels at width 4
-        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+        return GroupNorm(math.gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 

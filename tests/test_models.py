@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hfclib import resnet18, resnet32
-from hfclib.models import Normalize, PreactBlock, count_parameters
+from hfclib.models import Normalize, PreactBlock, count_parameters, norm_layer
 
 SMALL = {"width": 4}
 NETS = [(resnet18, SMALL), (resnet32, {})]
@@ -81,6 +81,14 @@ def test_group_norm_has_up_to_eight_groups_that_divide_the_channels(width):
         assert not isinstance(module, nn.BatchNorm2d), name
         if isinstance(module, nn.GroupNorm):
             assert module.num_groups == max(n for n in (1, 2, 4, 8) if module.num_channels % n == 0), name
+
+
+def test_group_norm_is_in_float32_and_keeps_the_type_of_the_maps():
+    layer, maps = norm_layer("group", 16), torch.randn(2, 16, 4, 4)
+    by_hand = maps.view(2, 8, -1)
+    by_hand = (by_hand - by_hand.mean(2, keepdim=True)) / (by_hand.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(layer(maps), by_hand.view_as(maps), rtol=1e-4, atol=1e-5)
+    assert torch.equal(layer(maps.bfloat16()), layer(maps.bfloat16().float()).bfloat16())
 
 
 def test_group_norm_treats_each_image_by_itself(images):
