@@ -41,8 +41,6 @@ class Recipe:
         learning_rate: of the optimizer; the peak when the schedule is "one_cycle".
         weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
-        warmup: steps in which a constant learning rate first rises, in equal parts, from zero to its full value; 0
-            starts at the full value. "one_cycle" rises by itself and takes none.
         augment: random crop with 4 pixels of zero padding, and horizontal flip.
         early_sizes: side in pixels, 8 to 31, to which images are shrunk in each of the first epochs, which then take
             less time; later epochs train on images as they are, and so does at least the last. Needs whole images, no
@@ -86,7 +84,6 @@ class Recipe:
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     schedule: Literal["constant", "one_cycle"] = "constant"
-    warmup: int = 0
     augment: bool = False
     early_sizes: tuple[int, ...] = ()
     label_smoothing: float = 0.0
@@ -140,10 +137,6 @@ class Recipe:
                 raise ValueError(f"expected {field} in [0, 1), got {getattr(self, field)!r}")
         if self.learning_rate == 0:
             raise ValueError(f"expected a positive learning_rate, got {self.learning_rate!r}")
-        if type(self.warmup) is not int or self.warmup < 0:
-            raise ValueError(f"expected warmup, a whole number of at least 0, got {self.warmup!r}")
-        if self.warmup and self.schedule == "one_cycle":
-            raise ValueError(f'expected warmup = 0 with schedule "one_cycle", got {self.warmup!r}')
         if self.train_bands and self.train_band != "x":
             raise ValueError(f'expected train_band "x" with train_bands, got {self.train_band!r}')
         self._check_sizes()

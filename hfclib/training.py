@@ -89,8 +89,6 @@ def make_optimizer(
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total_steps=total, pct_start=0.2, cycle_momentum=False
         )
-    elif recipe.warmup:
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup))
     else:
         scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return optimizer, scheduler

@@ -174,12 +174,6 @@ def test_constant_rate():
     assert set(rates(Recipe("a", learning_rate=0.02), 30)) == {0.02}
 
 
-def test_a_constant_rate_rises_in_equal_parts_while_it_warms_up():
-    assert list(rates(Recipe("a", learning_rate=0.02, warmup=4), 6)) == pytest.approx(
-        [0.005, 0.01, 0.015, 0.02, 0.02, 0.02]
-    )
-
-
 def test_one_cycle_rises_for_a_fifth_and_then_falls_to_nearly_nothing():
     values = list(rates(Recipe("a", learning_rate=0.02, schedule="one_cycle"), 50))
     peak = int(np.argmax(values))
@@ -282,7 +276,7 @@ def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch):
 
 @pytest.mark.parametrize(
     ("base", "stop"),
-    [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1), (replace(TINY, warmup=5, labels="shuffled"), 1)],
+    [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1), (replace(TINY, labels="shuffled"), 1)],
 )
 def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
     recipe, kept = replace(base, epochs=3), {}
@@ -313,7 +307,7 @@ def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp_path, optimizer):
-    recipe = replace(TINY, optimizer=optimizer, epochs=3, warmup=5, norm="batch", learning_rate=0.01)
+    recipe = replace(TINY, optimizer=optimizer, epochs=3, schedule="one_cycle", norm="batch", learning_rate=0.01)
     path, starts = tmp_path / "run" / "checkpoint.safetensors", []
     path.parent.mkdir()
     expected, state = train(recipe)
