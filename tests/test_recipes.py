@@ -281,10 +281,18 @@ def test_unknown_figure(figure):
 
 
 OF_FIGURE = {
-    "fig1": fig1, "fig1_scale": fig1_scale, "fig2": fig2, "fig3": fig3, "fig4": fig4, "defense": defense,
-    "labels": labels, "batchnorm": figures.batchnorm, "fig6": figures.fig6, "ablation": figures.ablation,
+    "fig1": fig1,
+    "fig1_scale": fig1_scale,
+    "fig2": fig2,
+    "fig3": fig3,
+    "fig4": fig4,
+    "defense": defense,
+    "labels": labels,
+    "batchnorm": figures.batchnorm,
+    "fig6": figures.fig6,
+    "ablation": figures.ablation,
     "training": figures.training,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("figure", OF_FIGURE)
