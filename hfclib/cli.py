@@ -8,7 +8,7 @@ import typer
 
 from hfclib.data.cifar import DataError, fetch
 from hfclib.paper.presets import PRESETS
-from hfclib.paper.registry import CHAPTERS, chapter_recipes
+from hfclib.paper.registry import CHAPTERS, RECIPES, chapter_recipes
 from hfclib.runs.collect import load_or_train
 from hfclib.runs.inventory import store_entries
 from hfclib.runs.ray import ray_engine
@@ -20,7 +20,7 @@ from hfclib.training.loop import TrainingError
 from hfclib.training.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-Figure = Annotated[str, typer.Argument(help="which figure's recipes: " + ", ".join(CHAPTERS))]
+Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(RECIPES))]
 Preset = Annotated[str, typer.Option(help=", ".join(PRESETS))]
 Variant = Annotated[list[str] | None, typer.Option(help="only these recipes of the figure")]
 Store = Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")]

@@ -183,6 +183,24 @@ def _measure(model, images, labels, wanted, *, amp: bool, kept: dict | None = No
         }
 
 
+def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict]:
+    """Rows of the accuracy on the bands of training images, raw, at the paper's radii: what was learnt from each band.
+
+    Args:
+        model: any module from (N, 3, H, W) to (N, classes).
+        images: (N, 3, H, W) float in [0, 1].
+        labels: (N,) int64, those that the network is trained on.
+    Returns:
+        Rows with the columns CURVE_COLUMNS, split "train"; with BatchNorm, for both kinds of statistics.
+    Source: paper, Fig. 3.
+    """
+    statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
+    wanted = [
+        (radius, band, "raw", bn_stats) for radius in PAPER_RADII for bn_stats in statistics for band in ("lfc", "hfc")
+    ]
+    return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, amp=True)]
+
+
 @dataclass(frozen=True)
 class Part:
     """Images on which a run measures the accuracy, and the columns that name them.

@@ -41,9 +41,10 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
     for variant, ones in runs.items():
         for run in ones:
             rows = getattr(run, which).assign(variant=variant, seed=run.seed)
-            lows = rows[(rows["band"] == "lfc") & (rows["feed"] == "raw") & rows["radius"].isin(PAPER_RADII)]
+            lows = (rows["split"] == "test") & (rows["band"] == "lfc") & (rows["feed"] == "raw")
+            lows = rows[lows & rows["radius"].isin(PAPER_RADII)]
             rows = pd.concat([rows, lows.assign(feed="mean")])
-            if run.recipe.norm == "none":
+            if run.recipe.norm != "batch":
                 there = (rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)
                 rows = pd.concat([rows, rows[there].assign(bn_stats="batch")])
             parts.append(rows)
@@ -55,8 +56,8 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
 
     Runs record every radius raw with running statistics, and the other conditions at r = 4, 8, 12, 16 only: at any
     other radius the raw, running rows are returned, and their own feed and bn_stats columns say so. Whole images are
-    fed raw under every condition; their rows under attack are not among those returned. Feed "authors" is "max", but
-    "raw" for adversarial training, as in the authors' code.
+    fed raw under every condition; their rows under attack are not among those returned, nor are bands of training
+    images. Feed "authors" is "max", but "raw" for adversarial training, as in the authors' code.
 
     Returns:
         Rows whose measure is "train", "test", or a band and radius such as "L4" or "H12".
@@ -64,7 +65,7 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
     fed = np.where(table["variant"] == "adversarial", "raw", "max") if feed == "authors" else feed
     exact = (table["feed"] == fed) & (table["bn_stats"] == bn_stats) & table["radius"].isin(PAPER_RADII)
     other = (table["feed"] == "raw") & (table["bn_stats"] == "running") & ~table["radius"].isin(PAPER_RADII)
-    bands = (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
+    bands = (table["split"] == "test") & (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
     whole = (table["band"] == "x") & (table["feed"] == "raw") & (table["bn_stats"] == bn_stats)
     rows = table[whole | bands]
     letter = rows["band"].map({"lfc": "L", "hfc": "H", "x": ""})

@@ -165,6 +165,7 @@ class Run:
         final: a row a measurement, CURVE_COLUMNS: after training, from the weights as stored, on the first
             recipe.final_images of the test set and up to 5,000 training images. Adversarial training adds rows of
             whole test images with feed "pgd10" to the curves and "pgd20" to the end: see `adversarial`.
+            `Recipe.train_bands` adds rows of the bands of training images to both.
         provenance: versions, device, commits, seconds.
         path: its folder.
     """

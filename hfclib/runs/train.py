@@ -23,7 +23,7 @@ import hfclib
 from hfclib._files import all_finite, home, locked, sha256, write
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
-from hfclib.evaluation import CURVE_COLUMNS, curve_rows
+from hfclib.evaluation import CURVE_COLUMNS, curve_rows, training_band_rows
 from hfclib.runs.predictions import kept_predictions, save_predictions, store_predictions, weights_of
 from hfclib.runs.store import Run, _fill, description, load, put_in_place, stored_weights
 from hfclib.training.adversarial import final_rows
@@ -39,11 +39,15 @@ def _final_rows(recipe: Recipe, model: nn.Module, partial: Path, *, progress: bo
     """The rows of `final.csv`, and the answers behind those of the bands, kept in `partial` radius by radius."""
     images, labels = training_set(recipe, progress=progress)
     if len(labels) > TRAIN_IMAGES_AT_END:
-        images, labels = embedded("train")
+        # Shuffled labels belong to places in the whole set, which the embedded images don't have.
+        part = slice(TRAIN_IMAGES_AT_END)
+        images, labels = embedded("train") if recipe.labels == "natural" else (images[part], labels[part])
     test_images, test_labels = (tensor[: recipe.final_images] for tensor in embedded("test"))
     parts = measured_parts(recipe, (images, labels), (test_images, test_labels))
     test = to_float(test_images), test_labels
     rows = curve_rows(model, parts, test, (), exact=True)
+    if recipe.train_bands:
+        rows += training_band_rows(model, to_float(images), labels)
     path, weights = partial / ANSWERS, weights_of(partial)
     kept = kept_predictions(path, weights)
     for radius in tqdm(RADII, desc=f"measuring {recipe.name}", unit=" radii", disable=not progress):

@@ -8,14 +8,20 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LRScheduler
 
 from hfclib._files import NO_SEAL, all_finite, parse_tensors, read_bytes, seal, seal_holds, write
 from hfclib.training.loop import Progress
 
-# What each optimizer keeps of a parameter.
-_MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {Adam: ("step", "exp_avg", "exp_avg_sq"), SGD: ("momentum_buffer",)}
+# What each optimizer keeps of a parameter, with the settings that recipes use.
+_MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {
+    Adam: ("step", "exp_avg", "exp_avg_sq"),
+    SGD: ("momentum_buffer",),
+    Adagrad: ("step", "sum"),
+    Adadelta: ("step", "square_avg", "acc_delta"),
+    RMSprop: ("step", "square_avg"),
+}
 _LARGEST_CHECKPOINT = 2**32  # bytes, where the network isn't known
 
 
@@ -105,8 +111,10 @@ def restore_checkpoint(
             raise ValueError("it holds numbers that are not finite")
         model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
         for name, parameter in model.named_parameters():
-            for key in _MOMENTS[type(optimizer)]:
-                value = tensors[f"optimizer/{name}/{key}"].to(parameter.device)
+            for key in _moments(optimizer):
+                value = tensors[f"optimizer/{name}/{key}"]
+                if value.ndim or optimizer.defaults.get("fused"):  # the others count their steps on the CPU
+                    value = value.to(parameter.device)
                 # The fused optimizer walks parameter and moments together: they must lie in memory alike.
                 like = torch.empty_like(parameter, requires_grad=False) if value.ndim else torch.empty_like(value)
                 optimizer.state[parameter][key] = like.copy_(value)
@@ -116,6 +124,11 @@ def restore_checkpoint(
         return Progress(**json.loads(metadata["progress"]))
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def _moments(optimizer: Optimizer) -> tuple[str, ...]:
+    plain = isinstance(optimizer, SGD) and not optimizer.defaults["momentum"]
+    return () if plain else _MOMENTS[type(optimizer)]
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

@@ -13,13 +13,24 @@ from tqdm import tqdm
 
 from hfclib.data.cifar import cifar10, embedded, to_float
 from hfclib.devices import autocast
-from hfclib.evaluation import Part, curve_rows
+from hfclib.evaluation import Part, curve_rows, training_band_rows
 from hfclib.frequency import split
 from hfclib.kernels import convolutions, smoothness_penalty
 from hfclib.training.adversarial import adversarial_images, collapsed, epoch_rows
 from hfclib.training.batches import Batches
 from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import rescaled
+
+SHUFFLE_SEED = 0  # of the permutation of the labels, one for all seeds of a training
+# The class of each of `OPTIMIZERS` and its settings; fused where PyTorch has that on CPUs and GPUs alike.
+_OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
+    "adam": (torch.optim.Adam, {"fused": True}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
+    "sgd_plain": (torch.optim.SGD, {"fused": True}),
+    "adagrad": (torch.optim.Adagrad, {}),
+    "adadelta": (torch.optim.Adadelta, {}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+}
 
 
 class TrainingError(RuntimeError):
@@ -45,22 +56,31 @@ class Progress:
 
 
 def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tensor]:
-    """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough."""
+    """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough.
+
+    Shuffled labels are the natural ones of these images in the order of a NumPy generator's permutation, seeded with
+    SHUFFLE_SEED: every class keeps its number of images, and about a tenth of the images keep their label.
+    """
     images, labels = embedded("train")
     if recipe.train_images > len(labels):
         images, labels = cifar10("train", progress=progress)
-    return images[: recipe.train_images], labels[: recipe.train_images]
+    images, labels = images[: recipe.train_images], labels[: recipe.train_images]
+    if recipe.labels == "shuffled":
+        labels = labels[torch.from_numpy(np.random.default_rng(SHUFFLE_SEED).permutation(len(labels)))]
+    return images, labels
 
 
 def make_optimizer(
     model: nn.Module, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimizer and its schedule over `steps` steps. Source: Adam from the paper, section 4.2; the rest is ours."""
-    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
-    if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **settings)
-    else:
-        optimizer = torch.optim.Adam(model.parameters(), **settings)
+    """The optimizer and its schedule over `steps` steps.
+
+    Source: Adam from the paper, section 4.2; SGD, AdaGrad, AdaDelta and RMSprop from its section 5.1, whose settings
+    are not published; the rest is ours.
+    """
+    make, settings = _OPTIMIZERS[recipe.optimizer]
+    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, **settings}
+    optimizer = make(model.parameters(), **settings)
     if recipe.schedule == "one_cycle":
         # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
         total = max(steps, 10)
@@ -207,7 +227,10 @@ def fit(
             start = time.perf_counter()
             own = _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
             between = time.perf_counter()
-            rows = curve_rows(model, parts, test, RADII) + epoch_rows(model, *test, recipe)
+            rows = curve_rows(model, parts, test, RADII)
+            if recipe.train_bands:
+                rows += training_band_rows(model, to_float(images[part]), labels[part])
+            rows += epoch_rows(model, *test, recipe)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
             if collapsed(state.rows, own):
                 raise TrainingError(

@@ -9,10 +9,12 @@ from typing import Literal
 
 from torch import nn
 
-from hfclib.models import resnet18, resnet32
+from hfclib.models import NORMS, NormLayer, alexnet, lenet, resnet18, resnet32, vgg11
 
 # Part of every hash. Raise it when training code changes what a recipe produces.
 TRAINING_VERSION = 1
+ARCHITECTURES = ("resnet18", "resnet32", "lenet", "alexnet", "vgg11")
+OPTIMIZERS = ("adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop")
 RADII = tuple(range(1, 23))  # every radius at which a 32x32 image can be split in two
 SMALLER_SIZES = tuple(range(8, 32))  # three halvings leave at least one pixel
 
@@ -23,15 +25,18 @@ class Recipe:
 
     Attributes:
         name: what people call it, such as "laptop-batchnorm"; not part of the hash.
-        arch: "resnet18" or "resnet32" (then width is not used).
+        arch: "resnet18"; "resnet32", "lenet" and "alexnet", for which width is not used; or "vgg11". The last three are
+            in `models`; they have no dropout, no other first layer, and take no smaller images, and only "vgg11" has
+            a norm.
         width: channels of the first stage.
-        norm: "none" or "batch".
+        norm: "none", "batch" (BatchNorm) or "group" (GroupNorm, `GROUPS`).
         dropout: drop probability in [0, 1).
         dropout_at: "features" (paper) or "map" (authors' code).
         mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw a batch; 0 turns mix-up off.
         epochs: passes over the training images.
         batch_size: images a step.
-        optimizer: "adam" (paper), or "sgd" with Nesterov momentum .9.
+        optimizer: "adam" (paper), "sgd" with Nesterov momentum .9, or "sgd_plain" without momentum, "adagrad",
+            "adadelta", "rmsprop" (paper, section 5.1), with PyTorch's own settings beyond the learning rate.
         learning_rate: of the optimizer; the peak when the schedule is "one_cycle".
         weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
@@ -55,21 +60,26 @@ class Recipe:
         stem_kernel: side of the first layer's kernels, 3 or 5.
         smoothness_penalty: weight in the loss of the mean squared difference of horizontally and vertically adjacent
             weights of the first layer (`smoothness_penalty`); 0 turns it off.
+        labels: "natural", or "shuffled": the labels of the training images are dealt out among them at random, the same
+            way for every seed (`SHUFFLE_SEED`), and the network is trained and measured on those; the labels
+            of test images stay natural (paper, Fig. 3).
+        train_bands: also measure the LFC and HFC of the training images, raw, at r = 4, 8, 12, 16, with the labels that
+            the network was trained on: after each epoch and at the end (paper, Fig. 3). Needs train_band "x".
         train_images: how many training images; 50,000 is all, up to 5,000 come with the package.
         eval_images: test and training images measured after each epoch: the first so many of each set.
         final_images: test images measured after the last epoch.
     """
 
     name: str
-    arch: Literal["resnet18", "resnet32"] = "resnet18"
+    arch: Literal["resnet18", "resnet32", "lenet", "alexnet", "vgg11"] = "resnet18"
     width: int = 64
-    norm: Literal["none", "batch"] = "none"
+    norm: NormLayer = "none"
     dropout: float = 0.0
     dropout_at: Literal["features", "map"] = "features"
     mixup_alpha: float = 0.0
     epochs: int = 100
     batch_size: int = 100
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"] = "adam"
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     schedule: Literal["constant", "one_cycle"] = "constant"
@@ -86,19 +96,22 @@ class Recipe:
     adv_random_start: bool = True
     stem_kernel: Literal[3, 5] = 3
     smoothness_penalty: float = 0.0
+    labels: Literal["natural", "shuffled"] = "natural"
+    train_bands: bool = False
     train_images: int = 50_000
     eval_images: int = 500
     final_images: int = 10_000
 
     def __post_init__(self) -> None:
         choices = {
-            "arch": ("resnet18", "resnet32"),
-            "norm": ("none", "batch"),
+            "arch": ARCHITECTURES,
+            "norm": NORMS,
             "dropout_at": ("features", "map"),
             "schedule": ("constant", "one_cycle"),
             "rescale": ("none", "max", "range"),
-            "optimizer": ("adam", "sgd"),
+            "optimizer": OPTIMIZERS,
             "train_band": ("x", "lfc", "hfc"),
+            "labels": ("natural", "shuffled"),
             "adversarial": ("none", "single_step", "pgd"),
         }
         for field, allowed in choices.items():
@@ -112,7 +125,7 @@ class Recipe:
         if type(self.train_radius) is not int or self.train_radius not in radii:
             expected = f"from {RADII[0]} to {RADII[-1]}" if len(radii) > 1 else '0 with train_band "x"'
             raise ValueError(f"expected train_radius, a whole number, {expected}, got {self.train_radius!r}")
-        for field in ("augment", "adv_random_start"):
+        for field in ("augment", "adv_random_start", "train_bands"):
             if not isinstance(getattr(self, field), bool):
                 raise ValueError(f"expected {field}, True or False, got {getattr(self, field)!r}")
         if type(self.stem_kernel) is not int or self.stem_kernel not in (3, 5):
@@ -138,8 +151,11 @@ class Recipe:
                 raise ValueError(f"expected {field} in [0, 1), got {getattr(self, field)!r}")
         if self.learning_rate == 0:
             raise ValueError(f"expected a positive learning_rate, got {self.learning_rate!r}")
+        if self.train_bands and self.train_band != "x":
+            raise ValueError(f'expected train_band "x" with train_bands, got {self.train_band!r}')
         self._check_sizes()
         self._check_attack()
+        self._check_architecture()
 
     def _check_sizes(self) -> None:
         if not isinstance(self.early_sizes, tuple | list):
@@ -158,6 +174,15 @@ class Recipe:
                 f"train_band={self.train_band!r}, rescale={self.rescale!r} and "
                 f"adversarial={self.adversarial!r}"
             )
+
+    def _check_architecture(self) -> None:
+        if self.arch.startswith("resnet"):
+            return
+        lacking = ("dropout", "dropout_at", "stem_kernel", "early_sizes")
+        for field in lacking if self.arch == "vgg11" else ("norm", *lacking):
+            value, default = getattr(self, field), type(self).__dataclass_fields__[field].default
+            if value != default:
+                raise ValueError(f'expected {field} = {default!r} with arch "{self.arch}", got {value!r}')
 
     def _check_attack(self) -> None:
         if self.adversarial == "none":
@@ -204,6 +229,10 @@ class Recipe:
 
     def build(self) -> nn.Module:
         """A network with freshly drawn weights, on the CPU."""
+        if self.arch == "vgg11":
+            return vgg11(self.width, self.norm)
+        if self.arch in ("lenet", "alexnet"):
+            return lenet() if self.arch == "lenet" else alexnet()
         if self.arch == "resnet32":
             return resnet32(self.norm, self.dropout, dropout_at=self.dropout_at, stem_kernel=self.stem_kernel)
         return resnet18(self.width, self.norm, self.dropout, dropout_at=self.dropout_at, stem_kernel=self.stem_kernel)

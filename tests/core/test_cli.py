@@ -12,7 +12,7 @@ from hfclib._files import data_folder, locked
 from hfclib.cli import app
 from hfclib.data.cifar import DataError, _Unavailable
 from hfclib.paper.presets import fig4_recipes
-from hfclib.paper.registry import CHAPTERS
+from hfclib.paper.registry import CHAPTERS, RECIPES
 from hfclib.runs import train as job
 from hfclib.runs.store import RunError, load
 from hfclib.runs.sweep import Job, SweepReport, local_engine
@@ -120,7 +120,7 @@ def test_what_is_trained(hfc, asked, tmp_path, options, expected):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fig5"], "Error: expected chapter, one of fig1, fig2, tradeoff, fig3, fig4, defense, got 'fig5'"),
+        (["fig5"], f"Error: expected chapter, one of {', '.join(RECIPES)}, got 'fig5'"),
         (
             ["fig4", "--preset", "huge"],
             "Error: expected preset, one of smoke, laptop, narrow, paper, authors, got 'huge'",
@@ -237,7 +237,7 @@ def test_sweep_on_ray_gets_the_address(hfc, swept, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fig5"], "Error: expected chapter, one of fig1, fig2, tradeoff, fig3, fig4, defense"),
+        (["fig5"], f"Error: expected chapter, one of {', '.join(RECIPES)}"),
         (["fig4", "--preset", "huge"], "Error: expected preset, one of"),
         (["fig4", "--seeds", "0-x"], "Error: expected seeds such as 3, 0-9 or 0,2,5, got '0-x'"),
         (["fig4", "--engine", "slurm"], "Error: expected engine local, or ray"),

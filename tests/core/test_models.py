@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hfclib import resnet18, resnet32
-from hfclib.models import Normalize, PreactBlock, count_parameters
+from hfclib.models import Normalize, PreactBlock, count_parameters, norm_layer
 
 SMALL = {"width": 4}
 NETS = [(resnet18, SMALL), (resnet32, {})]
@@ -40,7 +40,7 @@ def test_count_leaves_out_frozen_parameters():
     assert count_parameters(network) == before - 10 * 32
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
 @pytest.mark.parametrize(("net", "options"), [(resnet18, {"width": 16}), (resnet32, {})])
 def test_weights_are_xavier_uniform_and_biases_zero(net, options, norm):
     network = net(norm=norm, **options)
@@ -52,7 +52,7 @@ def test_weights_are_xavier_uniform_and_biases_zero(net, options, norm):
             assert module.weight.abs().max() > 0.95 * limit, name
             assert module.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.1), name
             assert module.bias is None or not module.bias.any(), name
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             assert torch.equal(module.weight, torch.ones_like(module.weight))
             assert not module.bias.any()
 
@@ -64,14 +64,39 @@ def test_weights_are_xavier_uniform_and_biases_zero(net, options, norm):
         (lambda: resnet18(norm="batch", **SMALL), False, True),
         (lambda: resnet32(), False, False),
         (lambda: resnet32(norm="batch"), False, True),
+        (lambda: resnet18(norm="group", **SMALL), False, True),
     ],
 )
-def test_convolutions_have_a_bias_only_in_a_resnet18_without_batch_norm(network, biased, normed):
+def test_convolutions_have_a_bias_only_in_a_resnet18_without_a_norm(network, biased, normed):
     network = network()
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert {conv.bias is not None for conv in convolutions} == {biased}
-    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == normed
+    assert any(isinstance(module, nn.BatchNorm2d | nn.GroupNorm) for module in network.modules()) == normed
     assert network.fc.bias is not None
+
+
+@pytest.mark.parametrize("width", [4, 6, 12, 16, 64])
+def test_group_norm_has_up_to_eight_groups_that_divide_the_channels(width):
+    for name, module in resnet18(width, norm="group").named_modules():
+        assert not isinstance(module, nn.BatchNorm2d), name
+        if isinstance(module, nn.GroupNorm):
+            assert module.num_groups == max(n for n in (1, 2, 4, 8) if module.num_channels % n == 0), name
+
+
+def test_group_norm_is_in_float32_and_keeps_the_type_of_the_maps():
+    layer, maps = norm_layer("group", 16), torch.randn(2, 16, 4, 4)
+    by_hand = maps.view(2, 8, -1)
+    by_hand = (by_hand - by_hand.mean(2, keepdim=True)) / (by_hand.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(layer(maps), by_hand.view_as(maps), rtol=1e-4, atol=1e-5)
+    assert torch.equal(layer(maps.bfloat16()), layer(maps.bfloat16().float()).bfloat16())
+
+
+def test_group_norm_treats_each_image_by_itself(images):
+    network = resnet18(norm="group", **SMALL).train()
+    torch.testing.assert_close(network(images)[:1], network(images[:1]), rtol=1e-4, atol=1e-5)
+    assert set(network.state_dict()) == {
+        name for name in resnet18(norm="batch", **SMALL).state_dict() if "running" not in name and "num_" not in name
+    }
 
 
 def test_resnet18_has_as_many_layers_as_its_name_says():
@@ -87,7 +112,7 @@ def test_resnet32_has_as_many_layers_as_its_name_says():
     assert sorted({m.out_channels for m in layers if isinstance(m, nn.Conv2d)}) == [16, 32, 64]
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
 @pytest.mark.parametrize(("net", "options"), NETS)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 28), (33, 33), (30, 50), (8, 8), (64, 40)])
 def test_shape_of_the_logits(net, options, norm, height, width):
@@ -223,8 +248,8 @@ def test_blocks_of_the_authors_net_normalise_before_they_convolve():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: resnet18(norm="layer"), "norm 'none' or 'batch', got 'layer'"),
-        (lambda: resnet32(norm=None), "norm 'none' or 'batch', got None"),
+        (lambda: resnet18(norm="layer"), "norm, one of none, batch, group, got 'layer'"),
+        (lambda: resnet32(norm=None), "norm, one of none, batch, group, got None"),
         (lambda: resnet18(dropout=1.0), r"dropout in \[0, 1\), got 1.0"),
         (lambda: resnet32(dropout=-0.1), "dropout in"),
         (lambda: resnet18(dropout=math.nan), "dropout in"),

@@ -112,6 +112,18 @@ def test_rows_under_attack_are_not_taken_for_plain_accuracy(runs):
         pd.testing.assert_frame_equal(again.reset_index(drop=True), rows.reset_index(drop=True))
 
 
+def test_bands_of_training_images_are_not_taken_for_those_of_test_images(runs):
+    plain = {which: select(gather(runs, which), [4], "mean", "batch") for which in ("curves", "final")}
+    for one in runs["vanilla"] + runs["batchnorm"]:
+        for which in plain:
+            table = getattr(one, which)
+            bands = table[(table["band"] != "x") & (table["feed"] == "raw")].assign(split="train", accuracy=0.0)
+            object.__setattr__(one, which, pd.concat([table, bands], ignore_index=True))
+    for which, rows in plain.items():
+        again = select(gather(runs, which), [4], "mean", "batch")
+        pd.testing.assert_frame_equal(again.reset_index(drop=True), rows.reset_index(drop=True))
+
+
 def test_bad_arguments_are_refused(runs):
     with pytest.raises(ValueError, match="curves or final"):
         gather(runs, "first")

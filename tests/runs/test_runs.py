@@ -228,6 +228,34 @@ def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkey
     assert exact
 
 
+def test_shuffled_labels_of_a_large_set_stay_with_their_images(monkeypatch, tmp_path, own_home):
+    full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
+    monkeypatch.setattr("hfclib.runs.train.training_set", lambda recipe, *, progress: full)
+    monkeypatch.setattr("hfclib.runs.train.RADII", ())
+    monkeypatch.setattr(
+        "hfclib.runs.train.curve_rows",
+        lambda model, parts, test, radii, exact: used.append(parts[0].labels) or [],
+    )
+    monkeypatch.setattr(
+        "hfclib.runs.train.train_run.training_band_rows", lambda model, images, labels: used.append(labels) or []
+    )
+    used = []
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    recipe = replace(TINY, train_images=6_000, labels="shuffled", train_bands=True)
+    _final_rows(recipe, None, tmp_path, progress=False)
+    assert len(used) == 2
+    assert all(torch.equal(labels, torch.arange(5_000)) for labels in used)
+
+
+def test_a_run_that_measures_bands_of_training_images_is_stored_whole(one_radius, tmp_path):
+    run = train(tmp_path, replace(TINY, epochs=1, train_bands=True, labels="shuffled"))
+    for table in (run.curves, run.final):
+        rows = table.query("split == 'train' and band != 'x'")
+        assert len(rows) == 16
+        assert set(rows["images"]) == {20 if table is run.curves else 100}
+    assert 0 <= run.test_accuracy() <= 1
+
+
 def test_training_again_gives_the_same_run_and_another_seed_another(trained_briefly, one_radius, tmp_path):
     assert same(train(tmp_path), trained_briefly)
     assert not same(train(tmp_path, seed=1), trained_briefly)

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from hfclib import accuracy, split
 from hfclib.data.cifar import DataError, to_float
-from hfclib.evaluation import CURVE_COLUMNS
+from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
+from hfclib.training.checkpoint import _moments, restore_checkpoint, save_checkpoint
 from hfclib.training.loop import (
+    SHUFFLE_SEED,
     Progress,
     TrainingError,
     as_trained,
@@ -23,7 +25,7 @@ from hfclib.training.loop import (
     training_set,
     training_step,
 )
-from hfclib.training.recipe import Recipe
+from hfclib.training.recipe import OPTIMIZERS, Recipe
 
 CPU = torch.device("cpu")
 TINY = Recipe("tiny", width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
@@ -225,6 +227,17 @@ def test_training_set_is_the_first_so_many(cifar, monkeypatch):
     assert len(training_set(replace(TINY, train_images=5_000))[1]) == 5_000
 
 
+def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_change(cifar):
+    shuffled = replace(TINY, train_images=5_000, labels="shuffled")
+    images, labels = training_set(shuffled)
+    assert torch.equal(images, cifar["train"][0])
+    assert labels.bincount().tolist() == [500] * 10
+    assert 0.08 < (labels == cifar["train"][1]).float().mean() < 0.12
+    order = np.random.default_rng(SHUFFLE_SEED).permutation(5_000)
+    assert torch.equal(labels, cifar["train"][1][order])
+    assert torch.equal(training_set(shuffled)[1], labels)
+
+
 def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
     full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
     monkeypatch.setattr("hfclib.training.loop.cifar10", lambda split, *, progress: {"train": full}[split])
@@ -290,7 +303,10 @@ def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch):
     assert {row["images"] for row in state.rows} == {TINY.eval_images}
 
 
-@pytest.mark.parametrize(("base", "stop"), [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1)])
+@pytest.mark.parametrize(
+    ("base", "stop"),
+    [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1), (replace(TINY, labels="shuffled"), 1)],
+)
 def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
     recipe, kept = replace(base, epochs=3), {}
     expected, state = train(recipe)
@@ -319,6 +335,40 @@ def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
     resumed, again = train(recipe, restore=restore)
     assert equal(resumed, expected)
     assert again.rows == state.rows
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp_path, optimizer):
+    recipe = replace(TINY, optimizer=optimizer, epochs=3, schedule="one_cycle", norm="batch", learning_rate=0.01)
+    path, starts = tmp_path / "run" / "checkpoint.safetensors", []
+    path.parent.mkdir()
+    expected, state = train(recipe)
+
+    def stop(*objects):
+        save_checkpoint(path, *objects)
+        raise KeyboardInterrupt
+
+    def restore(model, optimizer, scheduler):
+        progress = restore_checkpoint(path, model, optimizer, scheduler)
+        starts.append(progress.epoch)
+        return progress
+
+    for _ in range(2):  # the second goes on from what was itself restored
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, restore=restore, checkpoint=stop)
+    resumed, again = train(recipe, restore=restore)
+    assert starts == [0, 1, 2]
+    assert equal(resumed, expected)
+    assert again.rows == state.rows
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_checkpoint_holds_all_that_an_optimizer_keeps(no_bands, optimizer):
+    def check(model, optimizer, scheduler, state):
+        for parameter in model.parameters():
+            assert set(optimizer.state[parameter]) == set(_moments(optimizer))
+
+    train(replace(TINY, optimizer=optimizer, epochs=1), checkpoint=check)
 
 
 # ---- what is recorded
@@ -350,6 +400,27 @@ def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar
     assert torch.equal(on_test.images, test_images)
     assert torch.equal(on_test.labels, test_labels)
     assert torch.equal(test_images, to_float(cifar["test"][0][:20]))
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained_on(norm, no_bands, cifar):
+    model, state = train(replace(TINY, norm=norm, labels="shuffled", train_bands=True))
+    images, labels = cifar["train"][0][:20], training_set(replace(TINY, labels="shuffled"))[1][:20]
+    rows = [row for row in state.rows if row["epoch"] == 2 and row["split"] == "train" and row["band"] != "x"]
+    found = {(row["band"], row["radius"], row["bn_stats"]): row["accuracy"] for row in rows}
+    statistics = ("running", "batch") if norm == "batch" else ("running",)
+    assert len(found) == len(rows) == 2 * 4 * len(statistics)
+    for radius in PAPER_RADII:
+        for band, part in zip(("lfc", "hfc"), split(to_float(images), radius), strict=True):
+            for bn_stats in statistics:
+                expected = accuracy(model, part, labels, bn_stats=bn_stats, amp=True)
+                assert found[band, radius, bn_stats] == pytest.approx(expected)
+    assert {(row["feed"], row["images"]) for row in rows} == {("raw", 20)}
+    assert [row["epoch"] for row in state.rows if row["split"] == "train" and row["band"] == "x"] == [
+        epoch for epoch in (1, 2) for _ in statistics
+    ]
+    whole = next(row for row in state.rows if row["epoch"] == 2 and row["split"] == "train")
+    assert whole["accuracy"] == pytest.approx(accuracy(model, to_float(images), labels, amp=True))
 
 
 # ---- training on a band
@@ -409,6 +480,22 @@ def test_sgd_has_momentum_and_weight_decay():
     optimizer.step()
     gradient = 1 + 0.01 * start
     torch.testing.assert_close(model.weight.detach(), start - 0.1 * (gradient + 0.9 * gradient))
+
+
+def test_a_step_of_each_other_optimizer_by_hand():
+    first = {
+        "sgd_plain": lambda gradient: gradient,
+        "adagrad": lambda gradient: gradient.sign(),
+        "adadelta": lambda gradient: gradient * (1e-6 / (0.1 * gradient**2 + 1e-6)) ** 0.5,
+        "rmsprop": lambda gradient: gradient / (0.1 * gradient.abs()),
+    }
+    for name, step in first.items():
+        model = nn.Linear(3, 2, bias=False)
+        start, gradient = model.weight.detach().clone(), torch.tensor([[1.0, -2.0, 0.5], [-1.0, 3.0, 1.5]])
+        optimizer, _ = make_optimizer(model, replace(TINY, optimizer=name, learning_rate=0.01), 10)
+        model.weight.grad = gradient.clone()
+        optimizer.step()
+        torch.testing.assert_close(model.weight.detach(), start - 0.01 * step(gradient), rtol=1e-4, atol=1e-6)
 
 
 # ---- a loss that is no number

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from hfclib.models import count_parameters
+from hfclib.paper.batchnorm import ablation_recipes, batchnorm_recipes, fig6_recipes
+from hfclib.paper.choices import choices_recipes
 from hfclib.paper.defense.setup import defense_recipes
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.fig3 import fig3_recipes
+from hfclib.paper.labels import labels_recipes
 from hfclib.paper.presets import PRESETS, fig4_recipes
-from hfclib.paper.registry import CHAPTERS, chapter_recipes
-from hfclib.training.recipe import RADII, Recipe
+from hfclib.paper.registry import CHAPTERS, RECIPES, chapter_recipes
+from hfclib.training.recipe import OPTIMIZERS, RADII, Recipe
 
 PANELS = ["vanilla", "dropout", "mixup", "batchnorm", "adversarial"]
 
@@ -45,6 +48,8 @@ OTHER = {
     "adv_random_start": False,
     "stem_kernel": 5,
     "smoothness_penalty": 1.0,
+    "labels": "shuffled",
+    "train_bands": True,
     "train_images": 512,
     "eval_images": 100,
     "final_images": 200,
@@ -124,7 +129,17 @@ def test_recipe_survives_json():
     [
         *[
             (field, bad)
-            for field in ("arch", "norm", "dropout_at", "schedule", "rescale", "optimizer", "train_band", "adversarial")
+            for field in (
+                "arch",
+                "norm",
+                "dropout_at",
+                "schedule",
+                "rescale",
+                "optimizer",
+                "train_band",
+                "adversarial",
+                "labels",
+            )
             for bad in ("else", None, 1)
         ],
         *[
@@ -141,7 +156,7 @@ def test_recipe_survives_json():
         ],
         *[("train_radius", bad) for bad in (1, -1, 0.0, False, True, None)],
         *[("learning_rate", bad) for bad in (0, -1e-4, math.nan, math.inf)],
-        *[(field, bad) for field in ("augment", "adv_random_start") for bad in ("no", "yes", None)],
+        *[(field, bad) for field in ("augment", "adv_random_start", "train_bands") for bad in ("no", "yes", None)],
         *[("stem_kernel", bad) for bad in (1, 4, 7, 3.0, "3", None, True)],
     ],
 )
@@ -202,10 +217,25 @@ def test_small_images_leave_a_last_epoch_of_whole_ones(changes, message):
         Recipe("a", **options | changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_bands": True, "train_band": "lfc", "train_radius": 4}, "train_band \"x\" with train_bands, got 'lfc'"),
+    ],
+)
+def test_settings_that_exclude_each_other(changes, message):
+    with pytest.raises(ValueError, match=f"expected {message}"):
+        Recipe("a", **changes)
+
+
 def test_whole_epochs_go_by_pixels():
     recipe = Recipe("a", epochs=4, early_sizes=(16, 24))
     assert [recipe.whole_epochs(epochs) for epochs in range(5)] == [0, 0.25, 0.8125, 1.8125, 2.8125]
     assert Recipe("a", epochs=4).whole_epochs(3) == 3
+
+
+def test_optimizers_have_hashes_of_their_own():
+    assert len({Recipe("a", optimizer=one).hash for one in OPTIMIZERS}) == len(OPTIMIZERS) == 6
 
 
 def test_unknown_field():
@@ -283,13 +313,18 @@ OF_FIGURE = {
     "fig3": fig3_recipes,
     "fig4": fig4_recipes,
     "defense": defense_recipes,
+    "labels": labels_recipes,
+    "batchnorm": batchnorm_recipes,
+    "fig6": fig6_recipes,
+    "ablation": ablation_recipes,
+    "training": choices_recipes,
 }
 
 
 @pytest.mark.parametrize("figure", OF_FIGURE)
 def test_recipes_of_a_figure(figure):
     assert chapter_recipes(figure, "paper") == OF_FIGURE[figure]("paper")
-    assert set(CHAPTERS) == {*OF_FIGURE, "tradeoff"}
+    assert set(RECIPES) == {*OF_FIGURE, "tradeoff"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -300,6 +335,87 @@ def test_the_other_scaling_is_the_only_change(preset):
         ours = networks[variant.removesuffix("max")]
         assert recipe.rescale == "max"
         assert replace(recipe, name=ours.name, rescale=ours.rescale) == ours
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("figure", OF_FIGURE)
+def test_recipes_of_a_name_are_equal_and_those_of_two_names_differ(figure, preset):
+    # The name is that of a run's folder, and a variant is the name without its preset.
+    known = {recipe.name: recipe for make in OF_FIGURE.values() for recipe in make(preset).values()}
+    for variant, recipe in chapter_recipes(figure, preset).items():
+        assert recipe.name == f"{preset}-{variant}"
+        assert recipe == known[recipe.name]
+        assert Recipe(**json.loads(json.dumps(recipe.to_dict()))) == recipe
+    # The authors' scaling of Table 1 is that of their own preset anyway: those are the same networks under two names.
+    different = [recipe for name, recipe in known.items() if preset != "authors" or not name.endswith("max")]
+    assert len({recipe.hash for recipe in different}) == len(different)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_labels_are_the_only_change_but_for_the_published_length(preset):
+    variants = labels_recipes(preset)
+    assert list(variants) == ["natural", "shuffled", "natural_plain", "shuffled_plain"]
+    for suffix, norm in (("", "batch"), ("_plain", "none")):
+        natural, shuffled = variants[f"natural{suffix}"], variants[f"shuffled{suffix}"]
+        assert (natural.norm, natural.train_bands, natural.augment) == (norm, True, False)
+        assert (natural.labels, shuffled.labels) == ("natural", "shuffled")
+        assert replace(shuffled, name=natural.name, labels="natural", epochs=natural.epochs) == natural
+        longer = {"smoke": 1, "laptop": 3 if suffix else 1}.get(preset, 3)
+        assert shuffled.epochs == longer * natural.epochs
+    assert preset not in ("smoke", "laptop") or natural.train_images <= 5_000
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_networks_that_normalise(preset):
+    variants, others = batchnorm_recipes(preset), fig4_recipes(preset)
+    assert list(variants) == ["vanilla", "batchnorm", "mixup", "dropout", "groupnorm"]
+    assert all(variants[variant] == others[variant] for variant in variants if variant != "groupnorm")
+    assert variants["groupnorm"] == replace(others["vanilla"], name=f"{preset}-groupnorm", norm="group")
+    assert variants["groupnorm"].build()(torch.rand(2, 3, 32, 32)).isfinite().all()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fig6_adds_batch_norm_to_the_networks_of_the_lfc(preset):
+    variants, networks = fig6_recipes(preset), fig1_recipes(preset)
+    plain = [f"lfc{radius}" for radius in (4, 8, 12, 16)]
+    assert list(variants) == plain + [f"batchnorm_{variant}" for variant in plain]
+    for variant in plain:
+        assert variants[variant] == networks[variant]
+        normed = variants[f"batchnorm_{variant}"]
+        assert normed == replace(networks[variant], name=f"{preset}-batchnorm_{variant}", norm="batch")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_augmentation_is_taken_back_where_there_is_any(preset):
+    variants = ablation_recipes(preset)
+    assert list(variants) == (["vanilla_noaug", "batchnorm_noaug"] if preset in ("smoke", "laptop") else [])
+    for variant, recipe in variants.items():
+        with_it = fig4_recipes(preset)[variant.removesuffix("_noaug")]
+        assert recipe == replace(with_it, name=f"{preset}-{variant}", augment=False)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_training_changes_one_thing_at_a_time(preset):
+    variants = choices_recipes(preset)
+    vanilla = variants.pop("vanilla")
+    assert vanilla == fig4_recipes(preset)["vanilla"]
+    changed = {
+        variant: {f.name for f in fields(Recipe) if getattr(recipe, f.name) != getattr(vanilla, f.name)} - {"name"}
+        for variant, recipe in variants.items()
+    }
+    sizes = [size for size in (32, 64, 256, 512) if size != vanilla.batch_size]
+    assert changed.pop("steps512") == {"batch_size", "epochs"}
+    assert changed.pop("vgg") == ({"arch", "width"} if preset == "laptop" else {"arch"})
+    assert all(changed.pop(f"batch{size}") == {"batch_size"} for size in sizes)
+    assert all(changed.pop(variant) == {"arch"} for variant in ("lenet", "alexnet"))
+    assert set(changed) == {"sgd", "adagrad", "adadelta", "rmsprop"}
+    assert all(found - {"learning_rate"} == {"optimizer"} for found in changed.values())
+    long = variants["steps512"]
+    steps = [len(range(0, recipe.train_images, recipe.batch_size)) * recipe.epochs for recipe in (long, vanilla)]
+    assert steps[0] == pytest.approx(steps[1], rel=0.01)
+    assert count_parameters(variants["vgg"].build()) == {"smoke": 36_610, "laptop": 2_308_810, "narrow": 578_410}.get(
+        preset, 9_225_610
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
