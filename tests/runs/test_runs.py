@@ -237,7 +237,7 @@ def test_shuffled_labels_of_a_large_set_stay_with_their_images(monkeypatch, tmp_
         lambda model, parts, test, radii, exact: used.append(parts[0].labels) or [],
     )
     monkeypatch.setattr(
-        "hfclib.runs.train.train_run.training_band_rows", lambda model, images, labels: used.append(labels) or []
+        "hfclib.runs.train.training_band_rows", lambda model, images, labels: used.append(labels) or []
     )
     used = []
     (tmp_path / "weights.safetensors").write_bytes(b"")
