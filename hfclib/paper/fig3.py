@@ -275,7 +275,7 @@ def _fig3_claims() -> Iterator[Claim]:
         "share": f"a smaller share of the first layer's kernels' energy is at r = {KERNEL_RADIUS} or more",
     }
     for measure, text in words.items():
-        shared = {"figure": "fig3", "relation": "exceeds"}
+        shared = {"figure": "fig3", "relation": "exceeds", "paper": "not published"}  # Fig. 7 shows pictures only
         for version, (natural, attacked) in pairs.items():
             yield Claim(
                 id=f"fig3-{measure}-{attacked}",

@@ -39,7 +39,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None)
             claim.text,
             claim.version,
             claim.section,
-            claim.paper or "not published",
+            claim.paper or "not available to us",
             ours,
             over,
             judged,

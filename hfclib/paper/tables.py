@@ -10,12 +10,12 @@ from hfclib.evaluation import PAPER_RADII, BnStats
 from hfclib.runs.store import Run
 from hfclib.transforms import Feed
 
-Version = Literal["as published", "controlled"]
+Version = Literal["measured as the authors did", "controlled"]
 # The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
 TableFeed = Feed | Literal["authors"]
 # What a version feeds and how its BatchNorm normalises: the authors' code, and the same for every variant.
 CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
-    "as published": ("authors", "batch"),
+    "measured as the authors did": ("authors", "batch"),
     "controlled": ("mean", "running"),
 }
 

@@ -49,7 +49,7 @@ class Claim:
         version: under which of the conditions that the figure compares it is tested.
         relation: which rule applies.
         statistic: from the figure's table to an Estimate; raises MissingRunError where its runs are missing.
-        paper: the same statistic as published; None where it was not.
+        paper: the same statistic as published; None where it is not available to us.
         bound: what "at most" and "about" compare with.
     """
 
