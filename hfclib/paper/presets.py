@@ -1,13 +1,11 @@
 """The recipes of every figure at each preset."""
 
 from dataclasses import replace
-from typing import Literal
 
+from hfclib.paper.names import PRESETS, Preset, check_choice
 from hfclib.training.recipe import Recipe
 
 PUBLISHED_SEEDS = (0, 1, 2)  # with which every variant at "laptop" is published in data/runs
-Preset = Literal["smoke", "laptop", "narrow", "paper", "authors"]
-PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "narrow", "paper", "authors")
 _BASE: dict[Preset, Recipe] = {
     "smoke": Recipe(
         "smoke",
@@ -31,8 +29,7 @@ _BASE: dict[Preset, Recipe] = {
 
 
 def base_recipe(preset: str) -> Recipe:
-    if preset not in PRESETS:
-        raise ValueError(f"expected preset, one of {', '.join(PRESETS)}, got {preset!r}")
+    check_choice("preset", preset, PRESETS)
     return _BASE[preset]
 
 
