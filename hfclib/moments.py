@@ -5,9 +5,9 @@ to what the next layer was trained on. `matched` does the same to any network: a
 each channel of the current batch gets the mean and the standard deviation that clean reference images have there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,28 @@ from hfclib.frequency import check_images
 from hfclib.models import PreactBlock
 
 Where = Literal["all", "first", "input"]
-WHERE: tuple[Where, ...] = ("all", "first", "input")
 EPS = 1e-5  # added to each variance, as in PyTorch's BatchNorm
 
 
 def norm_places(model: nn.Module) -> list[nn.Module]:
     """The modules whose output BatchNorm would normalise: every Conv2d, in order of definition.
 
-    In the authors' ResNet-32 they are the norm layers themselves, since those stand before the convolutions.
+    In the authors' ResNet-32 they are the norm layers themselves, which stand before the convolutions.
     """
     blocks = [module for module in model.modules() if isinstance(module, PreactBlock)]
     if blocks:
         return [*(norm for block in blocks for norm in (block.norm1, block.norm2)), model.norm2]
     return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+
+
+@contextmanager
+def _hooked(places: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
+    handles = [place.register_forward_hook(hook) for place in places]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Matched(nn.Module):
@@ -42,11 +51,10 @@ class Matched(nn.Module):
         moments: by place, the mean (C,) and the standard deviation (C,) of the reference images there, float32.
     """
 
-    def __init__(self, model: nn.Module, where: Where) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.pixels = model, nn.Identity()
         self.moments: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-        self._places = [self.pixels] if where == "input" else norm_places(model)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W); they depend on which images are in the batch.
@@ -56,41 +64,12 @@ class Matched(nn.Module):
         """
         if len(images) < 2:
             raise ValueError(f"expected batches of at least 2 images to take moments of, got {len(images)}")
-        with self._hooked(list(self.moments), self._standardise):
+        with _hooked(self.moments, self._standardise):
             return self.model(self.pixels(images))
 
     def _standardise(self, place: nn.Module, _: tuple, maps: Tensor) -> Tensor:
         mean, std = (moment.to(maps.device) for moment in self.moments[place])
         return F.batch_norm(maps.float(), None, None, std, mean, training=True, eps=EPS).to(maps.dtype)
-
-    @contextmanager
-    def _hooked(self, places: list[nn.Module], hook: Callable) -> Iterator[None]:
-        handles = [place.register_forward_hook(hook) for place in places]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _take_moments(self, reference: Tensor, where: Where) -> None:
-        """Fill `moments` from one pass of the unmodified network over the reference images."""
-        sums: dict[nn.Module, Tensor] = {}
-        sizes: dict[nn.Module, torch.Size] = {}
-
-        def add(place: nn.Module, _: tuple, maps: Tensor) -> None:
-            wide = maps.double()
-            found = torch.stack([wide.mean(dim=(2, 3)), wide.square().mean(dim=(2, 3))]).sum(dim=1)
-            sums[place] = sums.get(place, 0) + found
-            sizes[place] = maps.shape[2:]
-
-        with self._hooked(self._places, add):
-            for batch in reference.split(BATCH_SIZE):
-                self.model(self.pixels(batch.to(device_of(self.model))))
-        for place, total in sums.items():
-            if where != "first" or sizes[place] == next(iter(sizes.values())):
-                mean, square = total / len(reference)
-                std = ((square - mean.square()).clamp(min=0) + EPS).sqrt()
-                self.moments[place] = mean.float(), std.float()
 
 
 @torch.no_grad()
@@ -115,13 +94,26 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
     Source: ours.
     """
     check_images(reference)
-    if where not in WHERE:
-        raise ValueError(f"expected where, one of {', '.join(WHERE)}, got {where!r}")
+    if where not in get_args(Where):
+        raise ValueError(f"expected where, one of {', '.join(get_args(Where))}, got {where!r}")
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         raise ValueError('expected a network without BatchNorm; for one with it, bn_stats="batch" is this help')
-    found = Matched(model, where)
-    if len(reference) == 0 or not found._places:
-        raise ValueError(f"expected reference images and convolutions, got {len(reference)} and {len(found._places)}")
-    with evaluating(model):
-        found._take_moments(reference, where)
+    found = Matched(model)
+    places = [found.pixels] if where == "input" else norm_places(model)
+    if len(reference) == 0 or not places:
+        raise ValueError(f"expected reference images and convolutions, got {len(reference)} and {len(places)}")
+    sums: dict[nn.Module, Tensor] = {}
+    sizes: dict[nn.Module, torch.Size] = {}
+
+    def add(place: nn.Module, _: tuple, maps: Tensor) -> None:
+        wide, sizes[place] = maps.double(), maps.shape[2:]
+        sums[place] = sums.get(place, 0) + torch.stack([wide, wide.square()]).mean(dim=(3, 4)).sum(dim=1)
+
+    with evaluating(model), _hooked(places, add):
+        for batch in reference.split(BATCH_SIZE):
+            model(found.pixels(batch.to(device_of(model))))
+    for place, total in sums.items():
+        if where != "first" or sizes[place] == next(iter(sizes.values())):
+            mean, square = total / len(reference)
+            found.moments[place] = mean.float(), ((square - mean.square()).clamp(min=0) + EPS).sqrt().float()
     return found

@@ -49,17 +49,20 @@ def test_a_network_worked_out_by_hand():
 def test_each_place_is_standardised_over_images_and_pixels():
     torch.manual_seed(1)
     model, reference, batch = resnet18(width=4), torch.rand(30, 3, 8, 8), 0.1 * torch.rand(7, 3, 8, 8) - 0.4
-    seen = {}
-    found = matched(model.eval(), reference)
-    watched = norm_places(model)
-    # A second hook runs after the help's own, so it sees the standardised maps.
-    with found._hooked(watched, found._standardise):
-        handles = [place.register_forward_hook(lambda place, _, maps: seen.update({place: maps})) for place in watched]
-        model(batch)
-        for handle in handles:
-            handle.remove()
-    for place, (mean, std) in found.moments.items():
-        maps = seen[place].detach().double().numpy()
+    found, seen = matched(model, reference), {}
+    # What the help leaves is what the module after the convolution gets.
+    handles = [
+        norm.register_forward_pre_hook(lambda _, maps, conv=conv: seen.update({conv: maps[0]}))
+        for block in model.blocks
+        for conv, norm in ((block.conv1, block.norm1), (block.conv2, block.norm2))
+    ]
+    found.eval()(batch)
+    for handle in handles:
+        handle.remove()
+    assert len(seen) == 16
+    for place, maps in seen.items():
+        mean, std = found.moments[place]
+        maps = maps.detach().double().numpy()
         assert np.allclose(maps.mean(axis=(0, 2, 3)), mean, atol=1e-4)
         before_eps = np.sqrt(np.maximum(std.double().numpy() ** 2 - EPS, 0))
         assert np.allclose(maps.std(axis=(0, 2, 3)), before_eps, rtol=0.05, atol=0.02)
