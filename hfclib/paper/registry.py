@@ -1,4 +1,7 @@
-"""The chapters of the book, in its order, and the recipes that `hfc train` knows by name."""
+"""The chapters in the book's order, and the recipes that `hfc train` knows by name.
+
+`names` holds the two lists as plain text; to add a chapter, enter it there.
+"""
 
 from collections.abc import Callable
 from pkgutil import resolve_name
