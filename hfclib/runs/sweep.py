@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -20,6 +21,7 @@ from pathlib import Path
 import torch
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
 
 from hfclib.runs.store import Run, RunError, find
 from hfclib.runs.train import train_run
@@ -126,6 +128,7 @@ def train_job(job: Job, store: Path | None, threads: int, device: torch.device |
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the sweep ends its workers
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore too, which leaks when the sweep ends this process
     try:
         return train_run(job.recipe, seed=job.seed, device=device, store=store, progress=False)
     except Exception as error:  # whatever it is, the other runs go on, and the report says it

@@ -1,5 +1,6 @@
 """The notebooks under papermill, as a reader starts them. `pytest --nbval` compares their stored outputs as well."""
 
+import functools
 import json
 import os
 import re
@@ -84,7 +85,9 @@ def test_without_an_output_path_the_notebook_goes_to_standard_output(tmp_path):
 
 def test_hfc_run_shows_its_progress_and_leaves_nothing_when_it_is_stopped(tmp_path):
     command = [sys.executable, "-m", "hfclib.cli", "run", "fig4", "-p", "radius", "8"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as stopped:
+    # A shell that starts the tests in the background has them, and what they start, ignore a Ctrl-C.
+    own = {"preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **own) as stopped:
         while not list(tmp_path.glob("fig4-radius=8.running-*.ipynb")) and stopped.poll() is None:
             time.sleep(0.1)
         stopped.send_signal(signal.SIGINT)
