@@ -10,6 +10,7 @@ _NAMES = {
     "frequency": ["HighPass", "LowPass", "split"],
     "kernels": ["smooth_kernels"],
     "models": ["resnet18", "resnet32"],
+    "moments": ["matched"],
     "runs": ["find", "load"],
     "training": ["Recipe", "fit"],
 }

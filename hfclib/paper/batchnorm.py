@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -23,6 +23,7 @@ import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from pydantic import Field
 from torch import Tensor
 
 from hfclib._files import data_folder, sha256, write
@@ -35,7 +36,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.intervals import Estimate, MissingRunError, interval
-from hfclib.paper.parameters import SeveralSeeds, choice, several
+from hfclib.paper.parameters import SeveralSeeds, several
 from hfclib.paper.presets import PUBLISHED_SEEDS, TITLES, Preset, adversarial_recipes, base_recipe, fig4_recipes
 from hfclib.paper.published import fig4_difference
 from hfclib.paper.show import listed
@@ -147,7 +148,7 @@ def measure(run: Run, variant: str, counts: Mapping[str, int] = COUNTS) -> pd.Da
     """
     model = run.model().to(best_device())
     images, labels = (tensor[: run.recipe.final_images] for tensor in embedded("test"))
-    images, reference = to_float(images), to_float(embedded("train")[0])
+    images, reference = to_float(images), to_float(embedded("train")[0][: run.recipe.train_images])
     network = cache(lambda where: matched(model, reference, where=where))
     bands = cache(lambda radius: split(images, radius))
     rows = []
@@ -221,7 +222,7 @@ def table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
     for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
         own = run.final[run.final["split"] == "test"].rename(columns={"bn_stats": "statistics"}).drop(columns="split")
         beside = stored(run)
-        if beside is None and compute:
+        if beside is None and compute and any(conditions(run, variant)):
             beside = measure(run, variant)
         own = own.assign(part="feeds", scale=1, where="all", batch_size=BATCH_SIZE)
         parts += [rows.assign(variant=variant, seed=run.seed) for rows in (own, beside) if rows is not None]
@@ -384,10 +385,13 @@ def published_seeds() -> tuple[int, ...]:
     return tuple(sorted({*PUBLISHED_SEEDS, *there}))
 
 
+_MEASURED = Annotated[int, Field(ge=4, le=16, multiple_of=4, description="one of 4, 8, 12, 16")]
+
+
 class BatchNormParameters(SeveralSeeds):
     """The parameters of `notebooks/batchnorm.ipynb`."""
 
-    radius: several(choice(Literal[4, 8, 12, 16], ("4", "8", "12", "16")), 4) = PAPER_RADII
+    radius: several(_MEASURED, 4) = PAPER_RADII
 
 
 BATCHNORM = Chapter(

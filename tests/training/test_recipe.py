@@ -9,7 +9,7 @@ import torch
 from pydantic.dataclasses import dataclass
 
 from hfclib._files import data_folder
-from hfclib.paper.batchnorm import ablation_recipes, batchnorm_recipes, fig6_recipes
+from hfclib.paper.batchnorm import ablation_recipes, all_recipes, batchnorm_recipes, fig6_recipes
 from hfclib.paper.choices import choices_recipes
 from hfclib.paper.defense.setup import defense_recipes
 from hfclib.paper.fig1 import fig1_recipes
@@ -235,7 +235,7 @@ OF_FIGURE = {
     "fig4": fig4_recipes,
     "defense": defense_recipes,
     "labels": labels_recipes,
-    "batchnorm": batchnorm_recipes,
+    "batchnorm": all_recipes,
     "fig6": fig6_recipes,
     "ablation": ablation_recipes,
     "training": choices_recipes,

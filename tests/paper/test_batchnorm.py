@@ -1,0 +1,190 @@
+"""The chapter on BatchNorm: what is fed, what is stored, and the claims on tables made by hand."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from hfclib._files import data_folder
+from hfclib.evaluation import PAPER_RADII
+from hfclib.paper import batchnorm
+from hfclib.paper.batchnorm import BATCHNORM, COUNTS, LINES, all_recipes
+from hfclib.paper.intervals import MissingRunError
+from hfclib.runs.collect import stored_runs
+from hfclib.runs.store import RunError, find
+
+CLAIMS = {claim.id: claim for claim in BATCHNORM.claims}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    recipes = all_recipes()
+    return stored_runs(recipes, (0, 1, 2), optional=recipes)
+
+
+@pytest.fixture(scope="module")
+def found(runs):
+    return batchnorm.table(runs)
+
+
+def row(variant, statistics, accuracy, seed, *, band="hfc", radius=4, feed="max"):
+    values = {"part": "feeds", "variant": variant, "statistics": statistics, "band": band, "radius": radius}
+    return values | {"feed": feed, "accuracy": accuracy, "seed": seed}
+
+
+# ---- what a network is fed
+
+
+def test_the_hfc_is_scaled_by_itself_with_the_mean_and_in_the_image():
+    images = torch.rand(4, 3, 8, 8)
+    low, high = images / 4, images * 3 / 4
+    usual = {"part": "scaled", "feed": "raw", "band": "hfc", "scale": 2}
+    assert torch.equal(batchnorm._fed(usual, images, low, high), 2 * high)
+    assert torch.equal(batchnorm._fed(usual | {"band": "sum"}, images, low, high), low + 2 * high)
+    mean = batchnorm._fed(usual | {"feed": "mean"}, images, low, high) - 2 * high
+    assert mean[0, :, 0, 0].tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)
+
+
+def test_a_mixed_batch_is_half_clean_images_and_none_beside_its_own_hfc():
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 2, 2)
+    mixed = {"part": "mixed", "feed": "raw", "band": "hfc", "scale": 1}
+    fed = batchnorm._fed(mixed, images, images, images + 10)
+    assert fed[:, 0, 0, 0].tolist() == [3, 10, 4, 11, 5, 12, 0, 13, 1, 14, 2, 15]
+
+
+# ---- what is stored
+
+
+def test_every_stored_table_is_whole_and_says_where_it_comes_from(runs):
+    measured = 0
+    for variant, ones in runs.items():
+        for run in ones:
+            wanted = pd.DataFrame(batchnorm.conditions(run, variant))
+            rows = batchnorm.stored(run)
+            assert (rows is None) == wanted.empty, run.path.name
+            if rows is not None:
+                measured += 1
+                pd.testing.assert_frame_equal(rows[list(wanted)], wanted)
+                assert (rows["images"] == rows["part"].map(COUNTS)).all()
+                assert rows["accuracy"].between(0, 1).all()
+                origin = json.loads((data_folder() / "batchnorm" / f"{run.path.name}.json").read_text())
+                assert len(origin["commit"]) == 40, origin["commit"]
+    assert measured >= 13  # three seeds of four networks, and adversarial training
+
+
+def test_stored_rows_are_measured_again_on_300_images(runs):
+    run = runs["mixup"][0]
+    stored, again = batchnorm.stored(run), batchnorm.measure(run, "mixup", {"feeds": 300})
+    assert len(again) == len(stored) == 1 + 2 * len(PAPER_RADII)
+    assert (again["images"] == 300).all()
+    # Four standard errors of a share of 300 images, at most.
+    assert again["accuracy"].to_numpy() == pytest.approx(stored["accuracy"].to_numpy(), abs=0.116)
+
+
+def test_a_damaged_table_and_one_of_other_weights(runs, tmp_path):
+    run = runs["mixup"][0]
+    for ending in ("csv", "json"):
+        shutil.copy(data_folder() / "batchnorm" / f"{run.path.name}.{ending}", tmp_path)
+    table, origin = (tmp_path / f"{run.path.name}.{ending}" for ending in ("csv", "json"))
+    assert len(batchnorm.stored(run, tmp_path)) == 9
+    table.write_text(table.read_text().replace("0.", "0.9", 1))
+    with pytest.raises(RunError, match=r"csv is damaged: delete it"):
+        batchnorm.stored(run, tmp_path)
+    origin.write_text(json.dumps(json.loads(origin.read_text()) | {"weights": "0" * 64}))
+    assert batchnorm.stored(run, tmp_path) is None
+
+
+def test_only_networks_of_whole_images_are_measured_beside_their_runs():
+    recipes = all_recipes()
+    counts = {
+        variant: len(list(batchnorm.conditions(find(recipes[variant], 0), variant)))
+        for variant in ("vanilla", "batchnorm", "mixup", "fullwidth", "lfc4")
+    }
+    scaled = 4 * 4 * 2 * 3
+    assert counts == {
+        "vanilla": 1 + 20 + 4 * 5 + scaled,
+        "batchnorm": 4 * 3 + scaled,
+        "mixup": 9,
+        "fullwidth": 0,
+        "lfc4": 0,
+    }
+
+
+# ---- claims
+
+
+def test_the_claims_on_a_table_made_by_hand():
+    values = {
+        ("batchnorm", "batch"): (0.7, 0.6),
+        ("vanilla", "matched"): (0.5, 0.5),
+        ("vanilla", "running"): (0.2, 0.1),
+    }
+    rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
+    rows += [row("vanilla", "running", 0.9, 0) | {"part": "scaled"}, row("batchnorm", "batch", 0.9, 2)]
+    found = pd.DataFrame(rows)
+    left, help_ = (CLAIMS[f"batchnorm-{name}-H4"].statistic(found) for name in ("left", "help"))
+    assert (left.mean, left.seeds) == (pytest.approx(0.15), 2)
+    assert (help_.mean, help_.seeds) == (pytest.approx(0.35), 2)
+    assert left.low == pytest.approx(0.15 - 12.7062 * 0.05, abs=1e-4)  # Student's t, one degree of freedom
+    missing = set(CLAIMS) - {"batchnorm-left-H4", "batchnorm-help-H4"}
+    for name in missing:
+        with pytest.raises(MissingRunError):
+            CLAIMS[name].statistic(found)
+
+
+def test_runs_that_are_published_later_give_their_claims_a_value():
+    gains = {
+        "lfc4": (0.60, 0.58),
+        "batchnorm_lfc4": (0.61, 0.60),
+        "lfc16": (0.75, 0.70),
+        "batchnorm_lfc16": (0.81, 0.78),
+    }
+    rows = [row("groupnorm", "running", 0.4, 0), row("vanilla", "running", 0.2, 0)]
+    for variant, (x, low) in gains.items():
+        rows.append(row(variant, "running", x, 0, band="x", radius=-1, feed="raw"))
+        rows.append(row(variant, "running", low, 0, band="lfc", radius=int(variant.split("lfc")[1]), feed="range"))
+    found = pd.DataFrame(rows)
+    means = {name: CLAIMS[f"batchnorm-{name}"].statistic(found).mean for name in ("groupnorm-H4", "lfc-x", "lfc-xl")}
+    assert means == pytest.approx({"groupnorm-H4": 0.2, "lfc-x": 0.05, "lfc-xl": 0.06})
+
+
+def test_the_published_claims(found):
+    """Each of the two questions has three seeds, and the answers that the chapter's text gives."""
+    for radius in (4, 8, 12):
+        left, help_ = (CLAIMS[f"batchnorm-{name}-H{radius}"].statistic(found) for name in ("left", "help"))
+        assert left.seeds == help_.seeds == 3
+        lead = batchnorm.accuracies(found, ("batchnorm", "batch", "hfc", radius, "max")).mean()
+        lead -= batchnorm.accuracies(found, ("vanilla", "running", "hfc", radius, "max")).mean()
+        assert left.mean + help_.mean == pytest.approx(lead, abs=1e-6)
+
+
+# ---- figures
+
+
+def test_figures_draw_the_means_of_their_rows(found):
+    lines = [("vanilla", "matched"), ("batchnorm", "batch")]
+    rows = batchnorm.pair_rows(found, [4, 8], ["feeds", "where", "batch size", "mixed"])
+    assert list(rows["panel"].unique()) == ["r = 4", "r = 8"]
+    ticks = ["pixels only", "first stage", "all layers", "batch of 10", "batch of 1000", "half clean"]
+    assert list(rows["x"].cat.categories) == ticks
+    assert not rows["x"].isna().any()
+    figure = batchnorm.accuracy_figure(rows, 2, lines=lines)
+    (plain, *_) = figure.axes
+    here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]][0])]
+    drawn = [line.get_ydata() for line in plain.lines if len(line.get_ydata()) == len(ticks)]
+    assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["accuracy"].mean().to_numpy())
+    scaled = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["scaled"]), 3)
+    assert [ax.get_title() for ax in scaled.axes] == ["r = 4: k HFC", "r = 4: k HFC + mean", "r = 4: LFC + k HFC"]
+    feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["feeds"]), 2)
+    assert [tick.get_text() for tick in feeds.axes[0].get_xticklabels()] == ["max", "raw", "mean"]
+
+
+def test_the_table_of_help_has_each_network_with_and_without(found):
+    text = batchnorm.help_table(found, [4, 16])
+    assert list(text) == ["test", "H4", "H16", "L4", "L16", "seeds"]
+    assert text.loc[("Vanilla", "running"), "test"] == ".80"
+    assert text.loc[("BatchNorm", "batch"), "H4"] == ".69"
+    assert set(text.xs("running", level="statistics").index) == set(text.index.get_level_values("network"))
+    assert text.loc[("Mix-up", "matched"), "seeds"] == 3
