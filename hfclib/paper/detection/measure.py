@@ -26,13 +26,13 @@ class Condition(NamedTuple):
     radius: float = 0.0
 
 
+BANDS = (("lfc", "raw"), ("hfc", "raw"), ("hfc", "mean"))
 COLUMNS = ["band", "feed", "radius", "mAP", "mAP50", "better", "worse", "images"]
 
 
 def conditions(radii: Iterable[float]) -> list[Condition]:
     """All conditions at these radii; the image comes first."""
-    bands = [("lfc", "raw"), ("hfc", "raw"), ("hfc", "mean")]
-    return [Condition("x"), Condition("mirror")] + [Condition(*band, radius) for radius in radii for band in bands]
+    return [Condition("x"), Condition("mirror")] + [Condition(*band, radius) for radius in radii for band in BANDS]
 
 
 def fed(images: Tensor, condition: Condition, colour: Tensor) -> Tensor:
@@ -56,27 +56,47 @@ def fed(images: Tensor, condition: Condition, colour: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def detect(model: nn.Module, images: Tensor, condition: Condition, colour: Tensor) -> list[dict[str, np.ndarray]]:
-    """What a detector finds in images (N, 3, H, W) under a condition, in pixels of the images as they are.
+def detect(model: nn.Module, images: Tensor, *, batch_size: int = 8) -> list[dict[str, np.ndarray]]:
+    """What a detector finds in images.
 
+    Args:
+        model: one of torchvision's detectors, in evaluation mode.
+        images: (N, 3, H, W) float, on the model's device.
+        batch_size: images per call of the model.
     Returns:
-        For each image "boxes" (n, 4), left, top, right and bottom, "scores" (n,) and "labels" (n,), the surest first.
+        For each image "boxes" (n, 4), left, top, right and bottom in pixels, "scores" (n,), the highest first, and
+        "labels" (n,).
     """
-    found = model(list(fed(images, condition, colour)))
-    answers = [{name: one[name].cpu().numpy() for name in ("boxes", "scores", "labels")} for one in found]
-    if condition.band == "mirror":  # back to where the objects are in the image
-        for one in answers:
-            one["boxes"] = one["boxes"][:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [images.shape[-1], 0, images.shape[-1], 0]
-    return answers
+    found = [one for block in images.split(batch_size) for one in model(list(block))]
+    return [{name: one[name].cpu().numpy() for name in ("boxes", "scores", "labels")} for one in found]
 
 
-def results_of(image_id: int, found: Mapping[str, np.ndarray]) -> list[dict]:
-    """The detections of one image in COCO's format of results; at most 100, COCO's limit."""
-    boxes = np.concatenate([found["boxes"][:, :2], found["boxes"][:, 2:] - found["boxes"][:, :2]], axis=1)
-    return [
-        {"image_id": image_id, "category_id": int(label), "bbox": [round(float(x), 3) for x in box], "score": float(s)}
-        for box, label, s in zip(boxes[:100], found["labels"][:100], found["scores"][:100], strict=True)
-    ]
+def detect_in(model: nn.Module, images: Tensor, condition: Condition, colour: Tensor) -> list[dict[str, np.ndarray]]:
+    """What a detector finds in images (N, 3, H, W) under a condition; boxes are places in the image as it is."""
+    found = detect(model, fed(images, condition, colour))
+    if condition.band == "mirror":
+        width = images.shape[-1]
+        for one in found:
+            one["boxes"] = one["boxes"][:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [width, 0, width, 0]
+    return found
+
+
+def results_of(found: Sequence[Mapping[str, np.ndarray]], ids: Sequence[int] | None = None) -> list[dict]:
+    """Detections in COCO's format of results, at most 100 per image, COCO's limit.
+
+    Args:
+        found: from `detect`.
+        ids: of the images; None counts from 0.
+    """
+    results = []
+    for image_id, one in zip(range(len(found)) if ids is None else ids, found, strict=True):
+        corners = one["boxes"][:100].astype(float)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(3).tolist()
+        results += [
+            {"image_id": image_id, "category_id": int(label), "bbox": box, "score": float(score)}
+            for box, label, score in zip(boxes, one["labels"], one["scores"], strict=False)
+        ]
+    return results
 
 
 def truth_of(targets: Sequence[Mapping[str, Tensor]]) -> dict:
@@ -168,12 +188,12 @@ def better_images(image: Mapping[tuple, float], other: Mapping[tuple, float]) ->
     return {key[0] for key, value in image.items() if other[key] > value + 1e-9}
 
 
-def table(truth: Mapping, found: Mapping[Condition, Sequence[dict]]) -> pd.DataFrame:
+def table(truth: Mapping, found: Mapping[Condition, Iterable[dict]]) -> pd.DataFrame:
     """One row per condition, with COLUMNS.
 
     Args:
         truth: as in `score`.
-        found: detections by condition; Condition("x") must be among them.
+        found: detections by condition, each read once; Condition("x") must be among them.
     Returns:
         mAP and mAP50 in [0, 1]; "better" and "worse", the shares of all images on which an object is found better on
         the band than on the image, and better on the image than on the band.
@@ -210,6 +230,5 @@ def measure(
     """
     found: dict[Condition, list[dict]] = {}
     for condition in tqdm(asked, desc="measuring", disable=not progress):
-        answers = [one for block in images.split(8) for one in detect(model, to_float(block), condition, colour)]
-        found[condition] = [result for n, one in enumerate(answers) for result in results_of(n, one)]
+        found[condition] = results_of(detect_in(model, to_float(images), condition, colour))
     return table(truth_of(targets), found)
