@@ -310,7 +310,7 @@ def test_a_bad_preset_or_seed_is_refused_before_any_work(preset, seed, own_home)
         ("laptop", [-1], 48),
         ("laptop", [0], 47),
         ("laptop", [0], True),
-        ("smoke", [0], 48),
+        ("smoke", [0], 12),
     ],
 )
 def test_bad_parameters_of_the_notebook_are_refused(parameters):

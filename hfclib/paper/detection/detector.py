@@ -22,6 +22,17 @@ from tqdm import tqdm
 from hfclib.files import sha256, write
 from hfclib.paper.detection.bccd import CLASSES, FILE_SIZE, IMAGES, to_float
 
+_LIMITS = {
+    "width": (8, 512),
+    "pyramid": (8, 512),
+    "size": (32, FILE_SIZE[0]),
+    "anchor": (4, 128),
+    "epochs": (1, 10_000),
+    "batch_size": (1, IMAGES["trainval"]),
+    "train_images": (1, IMAGES["trainval"]),
+    "test_images": (1, IMAGES["test"]),
+    "radii": (1, FILE_SIZE[0]),
+}
 _LEVELS = 3  # of the pyramid: steps of 8, 16 and 32 pixels
 
 
@@ -62,33 +73,18 @@ class Settings:
     radii: tuple[int, ...] = (4, 8, 12, 16, 24, 32, 48, 64)
 
     def __post_init__(self) -> None:
-        counts = {
-            "width": range(8, 513, 8),
-            "pyramid": range(8, 513, 8),
-            "anchor": range(4, 129),
-            "epochs": range(1, 10_001),
-            "batch_size": range(1, 293),
-            "train_images": range(1, IMAGES["trainval"] + 1),
-            "test_images": range(1, IMAGES["test"] + 1),
-        }
-        for name, allowed in counts.items():
-            value = getattr(self, name)
-            if type(value) is not int or value not in allowed:
-                step = f" in steps of {allowed.step}" if allowed.step > 1 else ""
-                expected = f"a whole number from {allowed.start} to {allowed[-1]}{step}"
-                raise ValueError(f"expected {name}, {expected}, got {value!r}")
         # Lists become tuples, so that settings read from JSON equal those that were written.
         object.__setattr__(self, "size", tuple(self.size))
         object.__setattr__(self, "radii", tuple(self.radii))
-        if len(self.size) != 2 or not all(32 <= side <= most for side, most in zip(self.size, FILE_SIZE, strict=True)):
-            raise ValueError(f"expected size, width and height from 32 to {FILE_SIZE}, got {self.size}")
+        for name, (least, most) in _LIMITS.items():
+            values = getattr(self, name)
+            values = values if isinstance(values, tuple) else (values,)
+            if not values or not all(type(value) is int and least <= value <= most for value in values):
+                raise ValueError(f"expected {name}, whole, from {least} to {most}, got {getattr(self, name)!r}")
+        if self.width % 8 or self.pyramid % 8 or len(self.size) != 2 or self.size[1] > FILE_SIZE[1]:
+            raise ValueError(f"expected width and pyramid, multiples of 8, and size, at most {FILE_SIZE}, got {self}")
         if not (0 < self.learning_rate < 1 and 0 <= self.weight_decay < 1):
-            raise ValueError(
-                "expected learning_rate and weight_decay from 0 to 1, "
-                f"got {self.learning_rate!r} and {self.weight_decay!r}"
-            )
-        if not self.radii or not all(type(radius) is int and radius > 0 for radius in self.radii):
-            raise ValueError(f"expected radii, whole numbers of at least 1, got {self.radii}")
+            raise ValueError(f"expected learning_rate and weight_decay from 0 to 1, got {self}")
 
     def run_name(self, seed: int) -> str:
         """The folder of a run: preset, seed and a hash of the settings."""
@@ -108,7 +104,7 @@ PRESETS = {
         epochs=10,
         train_images=48,
         test_images=8,
-        radii=(8, 24),
+        radii=(8, 24, 48),
     ),
 }
 

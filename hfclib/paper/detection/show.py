@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hfclib.paper.detection import measure
 from hfclib.paper.detection.bccd import CLASSES, to_float
-from hfclib.paper.detection.claims import PUBLISHED, judge
+from hfclib.paper.detection.claims import MATCHED_RADIUS, PUBLISHED, judge
 from hfclib.paper.detection.measure import Condition
 from hfclib.paper.detection.store import Run
 from hfclib.reports import picture as picture
@@ -28,7 +28,7 @@ _BANDS = {  # name, colour and marker of what a detector is fed
     ("hfc", "mean"): ("HFC, mean colour added", "#882255", "s"),
     ("hfc", "raw"): ("HFC, raw", "#CC79A7", "^"),
 }
-_CLASS_COLOURS = ("#F0E442", "#FFFFFF", "#56B4E9")
+_CLASS_COLOURS = ("#006B3C", "black", "#0057D9")  # dark: they must be seen on pale pictures
 SHOWN_SCORE = 0.5  # boxes that are surer than this are drawn
 
 
@@ -69,7 +69,7 @@ def by_radius(results: pd.DataFrame, radius: float) -> Figure:
         ours.set(xscale="log", xticks=radii, xlabel="radius (DFT bins)", ylabel="mAP", title="Ours: BCCD")
         ours.set_xticklabels([f"{one:g}" for one in radii])
         ours.minorticks_off()
-        ours.legend(frameon=False, fontsize=11)
+        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=11)
         for place, key in enumerate(("x", "lfc", "hfc")):
             _, colour, marker = _BANDS[key, "raw"]
             paper.plot(place, PUBLISHED[f"mAP {key}"], marker or "D", color=colour, mfc="white", markersize=9)
@@ -92,6 +92,8 @@ def by_radius(results: pd.DataFrame, radius: float) -> Figure:
 def better(results: pd.DataFrame, radius: float) -> Figure:
     """The share of images with an object found better on the LFC, by radius, beside the mirror image's.
 
+    The paper's share stands at the radius that keeps the same share of the bins.
+
     Args:
         results: from `store.gather`.
         radius: is marked.
@@ -105,13 +107,8 @@ def better(results: pd.DataFrame, radius: float) -> Figure:
         ax.axhline(mirror.mean(), color="#009E73", label="better on the mirror image than on the image")
         ax.axhspan(mirror.min(), mirror.max(), color="#009E73", alpha=0.15, linewidth=0)
         ax.axvline(radius, color="0.6", linestyle=":")
-        ax.axhline(
-            PUBLISHED["better lfc"],
-            color="#0072B2",
-            linestyle="--",
-            linewidth=1,
-            label=f"paper: better on the LFC, {number(PUBLISHED['better lfc'])} (COCO, r = 128)",
-        )
+        paper = f"paper: better on the LFC, {number(PUBLISHED['better lfc'])} (COCO, r = 128)"
+        ax.plot(MATCHED_RADIUS, PUBLISHED["better lfc"], "o", color="#0072B2", mfc="white", markersize=9, label=paper)
         radii = sorted(set(lfc["radius"]))
         ax.set(xscale="log", xticks=radii, xlabel="radius (DFT bins)", ylabel="share of images", ylim=(0, 1))
         ax.set_xticklabels([f"{one:g}" for one in radii])
@@ -121,48 +118,37 @@ def better(results: pd.DataFrame, radius: float) -> Figure:
     return figure
 
 
-def _draw(ax: Axes, image: Tensor, boxes: np.ndarray, labels: np.ndarray, **line) -> None:
+def _draw(ax: Axes, image: Tensor, boxes: np.ndarray, labels: np.ndarray, title: str) -> None:
     ax.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
+    ax.set(xticks=[], yticks=[], title=title)
     for (left, top, right, bottom), label in zip(boxes, labels, strict=True):
-        colour = _CLASS_COLOURS[label - 1]
-        for width, edge in ((3.2, "black"), (1.6, colour)):  # a dark rim: the boxes must be seen on any ground
-            box = Rectangle(
-                (left, top), right - left, bottom - top, fill=False, edgecolor=edge, linewidth=width, **line
-            )
-            ax.add_patch(box)
+        edge = _CLASS_COLOURS[label - 1]
+        ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=edge, linewidth=1.8))
 
 
-def boxes(
-    model: nn.Module, images: Tensor, targets: Sequence[dict], colour: Tensor, radius: float, indices: Sequence[int]
-) -> Figure:
-    """One row per image: the objects that are there, and what the detector finds in the image, its LFC and its HFC.
+def boxes(model: nn.Module, image: Tensor, target: dict, colour: Tensor, radii: Sequence[float]) -> Figure:
+    """An image with what is labelled and what the detector finds in it, in its LFC and in its HFC at each radius.
 
     Args:
         model: in evaluation mode.
-        images, targets, colour: from `store.measured_images`.
-        radius: DFT bins.
-        indices: which images, one or more.
+        image, target: (3, H, W) uint8 and its objects, as from `store.measured_images`.
+        colour: (3,) the data set's mean colour, which is added to the HFC.
+        radii: DFT bins, one or more.
     """
-    asked = {
-        "image": Condition("x"),
-        "LFC": Condition("lfc", "raw", radius),
-        "HFC, mean colour added": Condition("hfc", "mean", radius),
-    }
+    one = to_float(image)[None]
+    asked = {"found in the image": Condition("x")}
+    asked |= {f"LFC, r = {radius}": Condition("lfc", "raw", radius) for radius in radii}
+    asked |= {f"HFC, r = {radius}": Condition("hfc", "mean", radius) for radius in radii}
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 2.15 * len(indices) + 0.8), layout="constrained")
-        axes = figure.subplots(len(indices), 4, squeeze=False)
-        for line, index in zip(axes, indices, strict=True):
-            one = to_float(images[index : index + 1])
-            _draw(line[0], one[0], targets[index]["boxes"].numpy(), targets[index]["labels"].numpy())
-            line[0].set_ylabel(f"test image {index}")
-            for ax, condition in zip(line[1:], asked.values(), strict=True):
-                (found,) = measure.detect_in(model, one, condition, colour)
-                sure = found["scores"] > SHOWN_SCORE
-                _draw(ax, measure.fed(one, condition, colour)[0], found["boxes"][sure], found["labels"][sure])
-        for ax, title in zip(axes[0], ["labelled", *asked], strict=True):
-            ax.set_title(title)
-        handles = [Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="black") for colour in _CLASS_COLOURS]
+        figure = Figure(figsize=(2.5 * (1 + len(radii)), 5), layout="constrained")
+        axes = figure.subplots(2, 1 + len(radii))
+        _draw(axes[0, 0], one[0], target["boxes"].numpy(), target["labels"].numpy(), "labelled")
+        places = [axes[1, 0], *axes[0, 1:], *axes[1, 1:]]
+        for ax, (title, condition) in zip(places, asked.items(), strict=True):
+            (found,) = measure.detect_in(model, one, condition, colour)
+            sure = found["scores"] > SHOWN_SCORE
+            _draw(ax, measure.fed(one, condition, colour)[0], found["boxes"][sure], found["labels"][sure], title)
+        handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=edge, linewidth=1.8) for edge in _CLASS_COLOURS]
         figure.legend(handles, CLASSES, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
