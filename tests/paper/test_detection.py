@@ -183,6 +183,13 @@ def test_the_share_of_better_images_of_a_case_worked_out_by_hand():
     assert table["images"].tolist() == [3, 3]
 
 
+def test_a_gain_must_exceed_the_margin():
+    image, other = {(0, 1): 0.5, (1, 1): 0.5, (1, 2): 0.3}, {(0, 1): 0.6, (1, 1): 0.5, (1, 2): 0.1}
+    assert measure.better_images(image, other) == {0}
+    assert measure.better_images(other, image) == {1}
+    assert measure.better_images(image, other, margin=0.1) == set()
+
+
 def test_what_is_fed():
     images, colour = torch.rand(2, 3, 12, 16), torch.tensor([0.2, 0.4, 0.6])
     lfc, hfc, mean = (measure.fed(images, Condition(*one, 4), colour) for one in measure.BANDS)

@@ -176,16 +176,17 @@ def score(truth: Mapping, results: Iterable[dict]) -> Scores:
     return Scores(*means, per_image)
 
 
-def better_images(image: Mapping[tuple, float], other: Mapping[tuple, float]) -> set[int]:
+def better_images(image: Mapping[tuple, float], other: Mapping[tuple, float], margin: float = 0.0) -> set[int]:
     """The images on which an object is found better in the other condition.
 
     An image counts if, for at least one class that is in it, the average precision on this image alone (IoU .50 to
-    .95) is higher in the other condition than on the image itself.
+    .95) is higher in the other condition than on the image itself, by more than the margin.
 
     Args:
         image, other: `Scores.per_image` of the two conditions.
+        margin: in average precision, 0 or more.
     """
-    return {key[0] for key, value in image.items() if other[key] > value + 1e-9}
+    return {key[0] for key, value in image.items() if other[key] > value + margin + 1e-9}
 
 
 def table(truth: Mapping, found: Mapping[Condition, Iterable[dict]]) -> pd.DataFrame:

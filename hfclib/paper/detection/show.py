@@ -172,6 +172,26 @@ def _range(values: pd.Series, seeds: int) -> str:
     return f" ({number(values.min())} to {number(values.max())})" if seeds > 1 else ""
 
 
+def margins(model: nn.Module, images: Tensor, targets: Sequence[dict], colour: Tensor, radius: float) -> pd.DataFrame:
+    """The share of images on which an object is found better by more than a margin, on the LFC and on the mirror image.
+
+    Args:
+        model: in evaluation mode.
+        images, targets, colour: from `store.measured_images`.
+        radius: DFT bins.
+    """
+    truth, averages = measure.truth_of(targets), {}
+    asked = {"image": Condition("x"), "LFC": Condition("lfc", "raw", radius), "mirror": Condition("mirror")}
+    for name, condition in asked.items():
+        found = measure.detect_in(model, to_float(images), condition, colour)
+        averages[name] = measure.score(truth, measure.results_of(found)).per_image
+    rows = []
+    for margin in (0, 0.05, 0.1, 0.2):
+        counts = [len(measure.better_images(averages["image"], averages[name], margin)) for name in ("LFC", "mirror")]
+        rows.append([f"more than {margin:g}", *(number(count / len(images), 2) for count in counts)])
+    return pd.DataFrame(rows, columns=["better by", "on the LFC", "on the mirror image"]).set_index("better by")
+
+
 def verdicts(results: pd.DataFrame) -> pd.DataFrame:
     """The claims with our number and its 95 % interval, the rule, the paper's number and the verdict, as text."""
     found, rows = judge(results), []

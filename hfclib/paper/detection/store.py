@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hfclib.data import data_folder, home
 from hfclib.devices import best_device, device_name
-from hfclib.files import sha256, write
+from hfclib.files import locked, sha256, write
 from hfclib.paper.detection import bccd, detector, measure
 from hfclib.paper.detection.detector import PRESETS, Settings
 from hfclib.provenance import commit
@@ -97,7 +97,7 @@ def train(
         progress: show bars.
     Returns:
         The stored run. Killed at any moment and called again, the training goes on after the last finished epoch, and
-        on a CPU ends in the same weights bit for bit.
+        on a CPU ends in the same weights bit for bit. If another process trains the run, its result, after a wait.
     Raises:
         ValueError: a bad preset or seed.
         DataError, TrainingError, RunError, OSError: data, checkpoint or stored run are damaged, or the disk is full.
@@ -108,8 +108,11 @@ def train(
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
     settings, device = settings or PRESETS[preset], device or best_device()
     final = (store or home() / "detection") / settings.run_name(seed)
-    if final.is_dir():
-        return load(final)
+    with locked(final.with_name(final.name + ".lock"), wait=True, say=print):
+        return load(final) if final.is_dir() else _train(settings, seed, device, final, progress)
+
+
+def _train(settings: Settings, seed: int, device: torch.device, final: Path, progress: bool) -> Run:
     partial = final.with_name(final.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     images, targets = bccd.load("trainval", size=settings.size, count=settings.train_images)
