@@ -306,28 +306,39 @@ def test_a_bad_preset_or_seed_is_refused_before_any_work(preset, seed, own_home)
     assert not own_home.exists()
 
 
+GOOD = {"radius": 48, "preset": "laptop", "seeds": [0, 1, 2], "retrain": False}
+
+
+def test_good_parameters_of_the_notebook():
+    assert vars(store.check(**GOOD)) == GOOD | {"seeds": (0, 1, 2)}
+    assert store.check(**GOOD | {"seeds": 1}).seeds == (1,)
+    assert store.check(**GOOD | {"preset": "smoke", "retrain": True}).radius == 48
+
+
 @pytest.mark.parametrize(
-    "parameters",
+    ("name", "value"),
     [
-        ("large", [0], 48),
-        ("paper", [0], 128),
-        ("laptop", [], 48),
-        ("laptop", 0, 48),
-        ("laptop", [0, 0], 48),
-        ("laptop", [-1], 48),
-        ("laptop", [0], 47),
-        ("laptop", [0], True),
-        ("smoke", [0], 12),
+        ("preset", "large"),
+        ("preset", "paper"),
+        ("seeds", []),
+        ("seeds", [0, 0]),
+        ("seeds", [-1]),
+        ("seeds", True),
+        ("seeds", "0"),
+        ("radius", 47),
+        ("radius", True),
+        ("radius", "48"),
+        ("retrain", 1),
     ],
 )
-def test_bad_parameters_of_the_notebook_are_refused(parameters):
-    with pytest.raises(ValueError, match=r"preset|seeds|radius"):
-        store.check(*parameters)
+def test_a_bad_parameter_of_the_notebook_is_named(name, value):
+    with pytest.raises(ValueError, match=f"parameter {name} = .*expected"):
+        store.check(**GOOD | {name: value})
 
 
-def test_a_run_that_is_not_stored_says_how_to_train_it():
-    with pytest.raises(ValueError, match=r"seed 4321 is not stored .*--preset laptop --seed 4321"):
-        store.obtain("laptop", [4321])
+def test_a_run_that_is_not_stored_is_named():
+    with pytest.raises(ValueError, match=r"seeds = 4321: expected seeds whose runs are stored.*laptop-4321-"):
+        store.check(**GOOD | {"seeds": 4321})
 
 
 # The paper's own experiment

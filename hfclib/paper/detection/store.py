@@ -189,50 +189,64 @@ def load(path: Path) -> Run:
     return Run(settings, seed, *tables, content["provenance"], path)
 
 
-def find(preset: str, seed: int) -> Run | None:
-    """The stored run of a preset and seed, published or your own; None if there is none."""
+def stored(preset: str, seed: int) -> Path | None:
+    """The folder of a stored run, published or your own; None if there is none."""
     name = PRESETS[preset].run_name(seed)
-    for folder in (data_folder() / "detection", home() / "detection"):
-        if (folder / name).is_dir():
-            return load(folder / name)
-    return None
+    folders = [folder / "detection" / name for folder in (data_folder(), home())]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def check(preset: str, seeds: list, radius: float) -> None:
-    """Refuse bad parameters of the notebook before any work.
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters of the notebook, checked: a radius that is stored, a preset, seeds, whether to train again."""
+
+    radius: float
+    preset: str
+    seeds: tuple[int, ...]
+    retrain: bool
+
+
+def check(*, radius: float, preset: str, seeds: int | list[int], retrain: bool) -> Parameters:
+    """Check the parameters of the notebook before any work.
 
     Raises:
         ValueError: says which parameter is wrong and what is allowed.
     """
-    if preset == "paper":
-        raise ValueError(
-            "preset paper needs COCO: run python -m hfclib.paper.detection coco FOLDER, which prints a table"
-        )
+
+    def refuse(name: str, value: object, expected: str) -> ValueError:
+        return ValueError(f"parameter {name} = {value!r}: expected {expected}")
+
     if preset not in PRESETS:
-        raise ValueError(f"parameter preset = {preset!r}: expected laptop or smoke; paper is a command")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise ValueError(f"parameter seeds = {seeds!r}: expected a list of whole numbers of at least 0")
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"parameter seeds = {seeds!r}: expected each seed once")
-    if isinstance(radius, bool) or radius not in PRESETS[preset].radii:
-        allowed = ", ".join(map(str, PRESETS[preset].radii))
-        raise ValueError(f"parameter radius = {radius!r}: expected one of {allowed} (DFT bins), which are stored")
+        raise refuse("preset", preset, "laptop or smoke; paper is `python -m hfclib.paper.detection coco FOLDER`")
+    radii = PRESETS[preset].radii
+    if isinstance(radius, bool) or radius not in radii:
+        raise refuse("radius", radius, f"one of {', '.join(map(str, radii))} (DFT bins)")
+    listed = seeds if isinstance(seeds, list) else [seeds]
+    if not listed or not all(type(seed) is int and seed >= 0 for seed in listed) or len(set(listed)) < len(listed):
+        raise refuse("seeds", seeds, "a whole number of at least 0, or a list of different ones")
+    if not isinstance(retrain, bool):
+        raise refuse("retrain", retrain, "True or False")
+    absent = [PRESETS[preset].run_name(seed) for seed in listed if stored(preset, seed) is None]
+    if absent and not retrain:
+        expected = f"seeds whose runs are stored, or retrain; not stored at preset {preset}: {', '.join(absent)}"
+        raise refuse("seeds", seeds, expected)
+    return Parameters(radius, preset, tuple(listed), retrain)
 
 
-def obtain(preset: str, seeds: Sequence[int]) -> list[Run]:
-    """The stored runs of a preset, one per seed; `smoke` is trained on the spot, in a few seconds.
+def obtain(preset: str, seeds: Sequence[int], *, retrain: bool = False) -> list[Run]:
+    """The runs of a preset, one per seed.
 
-    Raises:
-        ValueError: a run is not stored; the message says how to train it.
+    Args:
+        preset: a name in `detector.PRESETS`.
+        seeds: whose runs are stored, unless `retrain`.
+        retrain: train the published ones again, too; what this machine has trained before is loaded.
     """
-    runs = []
-    for seed in seeds:
-        run = find(preset, seed) or (train(preset, seed=seed, progress=False) if preset == "smoke" else None)
-        if run is None:
-            command = f"python -m hfclib.paper.detection train --preset {preset} --seed {seed}"
-            raise ValueError(f"parameter seeds: seed {seed} is not stored at preset {preset}; {command} trains it")
-        runs.append(run)
-    return runs
+    if not retrain:
+        return [load(stored(preset, seed)) for seed in seeds]
+    settings = PRESETS[preset]
+    minutes = len(seeds) * settings.epochs * settings.train_images * 0.02 / 60  # on one core of a laptop
+    print(f"{len(seeds)} run(s) to train on {device_name(best_device())}: about {minutes:.1f} minutes", flush=True)
+    return [train(preset, seed=seed, progress=False) for seed in seeds]
 
 
 def gather(runs: Sequence[Run]) -> pd.DataFrame:
