@@ -1,6 +1,7 @@
 """The chapter on detection: its data, its detector, its measures against cases worked out by hand, and its runs."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -339,6 +340,50 @@ def test_a_bad_parameter_of_the_notebook_is_named(name, value):
 def test_a_run_that_is_not_stored_is_named():
     with pytest.raises(ValueError, match=r"seeds = 4321: expected seeds whose runs are stored.*laptop-4321-"):
         store.check(**GOOD | {"seeds": 4321})
+
+
+def test_the_published_results_come_again_from_the_published_weights():
+    (run,) = store.obtain("laptop", [0])
+    asked = [Condition("x"), Condition("lfc", "raw", 12), Condition("hfc", "mean", 12)]
+    again = measure.measure(run.model(), *store.measured_images(run.settings), asked, progress=False)
+    stored = run.results.merge(again, on=["band", "feed", "radius"], suffixes=("", "_again"))
+    assert len(stored) == len(asked)
+    assert (stored["mAP"] - stored["mAP_again"]).abs().max() < 0.005
+
+
+# The notebook
+
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/detection.ipynb"
+
+
+def test_the_answer_box_says_what_the_stored_runs_say():
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    box, results = " ".join("".join(cells[0]["source"]).split()), store.gather(store.obtain("laptop", [0, 1, 2]))
+    means = results.groupby(["band", "feed", "radius"])[["mAP", "better"]].mean()
+    said = {
+        "mAP {} on images": means.loc["x", "raw", 0]["mAP"],
+        "{} on the LFC)": means.loc["lfc", "raw", 48]["mAP"],
+        "is worth nothing ({})": means.loc["hfc", "raw", 48]["mAP"],
+        "at r = 12 ({})": means.loc["lfc", "raw", 12]["mAP"],
+        "On {} of the pictures an object is found better on the LFC": means.loc["lfc", "raw", 48]["better"],
+        "But on {} of them": means.loc["mirror", "raw", 0]["better"],
+    }
+    for text, value in said.items():
+        assert text.format(f"{value:.2f}".lstrip("0")) in box, text
+    verdicts = claims.judge(results)["verdict"].value_counts()
+    words = ["no", "one", "two", "three", "four", "five", "six"]
+    assert f"Of six claims, {words[verdicts['reproduced']]} are reproduced" in box
+    assert f"{words[verdicts['inconclusive']]} are inconclusive" in box
+
+
+def test_the_notebook_trains_and_runs_at_smoke(tmp_path):
+    words = ["-p", "preset", "smoke", "-p", "retrain", "True", "-p", "seeds", "0", "-p", "radius", "24"]
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(tmp_path / "out.ipynb"), *words]
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, cwd=NOTEBOOK.parent, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 run(s) to train on" in (tmp_path / "out.ipynb").read_text()
 
 
 # The paper's own experiment

@@ -34,7 +34,9 @@ SHOWN_SCORE = 0.5  # boxes that are surer than this are drawn
 
 def number(value: float, digits: int = 3) -> str:
     """A number without its leading zero, as in .356; nothing where there is none."""
-    return "" if value is None or np.isnan(value) else f"{value:.{digits}f}".replace("0.", ".", 1)
+    if value is None or np.isnan(value):
+        return ""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("0.", ".", 1)  # + 0.0: no minus before a zero
 
 
 def _rows(results: pd.DataFrame, band: str, feed: str) -> pd.DataFrame:
@@ -110,7 +112,7 @@ def better(results: pd.DataFrame, radius: float) -> Figure:
         paper = f"paper: better on the LFC, {number(PUBLISHED['better lfc'])} (COCO, r = 128)"
         ax.plot(MATCHED_RADIUS, PUBLISHED["better lfc"], "o", color="#0072B2", mfc="white", markersize=9, label=paper)
         radii = sorted(set(lfc["radius"]))
-        ax.set(xscale="log", xticks=radii, xlabel="radius (DFT bins)", ylabel="share of images", ylim=(0, 1))
+        ax.set(xscale="log", xticks=radii, xlabel="radius (DFT bins)", ylabel="share of images", ylim=(0, 1.03))
         ax.set_xticklabels([f"{one:g}" for one in radii])
         ax.minorticks_off()
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11)
@@ -164,7 +166,14 @@ def summary(results: pd.DataFrame, radius: float) -> pd.DataFrame:
         paper = PUBLISHED.get(f"mAP {band}") if feed == "raw" else None
         share = PUBLISHED.get(f"better {band}")
         rows.append((name, *texts[:2], number(paper), "" if band == "x" else texts[2], number(share)))
-    columns = ["fed", "mAP", "mAP50", "paper's mAP (COCO)", "images better than on the image", "paper's share (COCO)"]
+    columns = [
+        "fed",
+        "mAP",
+        "mAP50",
+        "paper's mAP (COCO)",
+        "images with an object found better",
+        "paper's share (COCO)",
+    ]
     return pd.DataFrame(rows, columns=columns).set_index("fed")
 
 
@@ -219,6 +228,6 @@ def provenance(name: str, runs: Sequence[Run], figure: Figure, rows: pd.DataFram
     minutes = sum(run.provenance["train_seconds"] for run in runs) / 60
     commits = ", ".join(sorted({commit[:7] for run in runs for commit in run.provenance["commits"]}))
     devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
-    seeds = ", ".join(str(run.seed) for run in runs)
-    behind = f"preset {runs[0].settings.preset}, seeds {seeds}; commit {commits}; trained in {minutes:.0f} minutes on "
+    seeds = f"seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}"
+    behind = f"preset {runs[0].settings.preset}, {seeds}; commit {commits}; trained in {minutes:.0f} minutes on "
     return HTML(f'<p class="hfc-provenance">{behind}{devices}. {" · ".join(links)}</p>')
