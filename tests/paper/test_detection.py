@@ -351,6 +351,18 @@ def test_the_published_results_come_again_from_the_published_weights():
     assert (stored["mAP"] - stored["mAP_again"]).abs().max() < 0.005
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_all_published_results_come_again(seed):
+    (run,) = store.obtain("laptop", [seed])
+    asked = measure.conditions(run.settings.radii)
+    again = measure.measure(run.model(), *store.measured_images(run.settings), asked, progress=False)
+    differences = (again[["mAP", "mAP50", "better", "worse"]] - run.results[["mAP", "mAP50", "better", "worse"]]).abs()
+    assert (again[["band", "feed", "radius"]] == run.results[["band", "feed", "radius"]]).all(axis=None)
+    assert differences[["mAP", "mAP50"]].max(axis=None) < 0.01
+    assert differences.max(axis=None) < 0.1  # other arithmetic may turn a very small gain into a loss
+
+
 # The notebook
 
 

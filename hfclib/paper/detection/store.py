@@ -149,8 +149,8 @@ def _train(settings: Settings, seed: int, device: torch.device, final: Path, pro
     contents["run.json"] = _sealed(description | {"sha256": {name: sha256(contents[name]) for name in FILES}})
     for name, content in contents.items():
         write(partial / name, content)
-    (partial / "checkpoint").unlink()
     os.replace(partial, final)
+    (final / "checkpoint").unlink()  # last: a process killed before this point repeats its final steps only
     return load(final)
 
 
