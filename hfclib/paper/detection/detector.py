@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as parsed
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
@@ -177,7 +178,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"run": path.parent.name, "progress": json.dumps(asdict(progress))}
-    content = safetensors.torch.save(tensors, metadata)
+    content = serialized(tensors, metadata)
     write(path, sha256(content).encode() + content)
 
 
@@ -196,7 +197,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         if header["run"] != path.parent.name:
             raise ValueError(f"it belongs to {header['run']}")
-        tensors, progress = safetensors.torch.load(content), Progress(**json.loads(header["progress"]))
+        tensors, progress = parsed(content), Progress(**json.loads(header["progress"]))
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise TrainingError(f"{path} is damaged ({error}): delete it, and the training starts again") from error
     model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})

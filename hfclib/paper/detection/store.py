@@ -16,8 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import safetensors.torch
 import torch
+from safetensors.torch import load as parsed
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from hfclib.data import data_folder, home
@@ -63,7 +64,7 @@ class Run:
 
 
 def _fill(model: nn.Module, weights: bytes) -> None:
-    tensors = safetensors.torch.load(weights)
+    tensors = parsed(weights)
     model.load_state_dict({name: one.float() if one.is_floating_point() else one for name, one in tensors.items()})
 
 
@@ -127,7 +128,7 @@ def _train(settings: Settings, seed: int, device: torch.device, final: Path, pro
         progress=progress,
     )
     parameters = dict(model.named_parameters())
-    weights = safetensors.torch.save(
+    weights = serialized(
         {
             name: (one.half() if name in parameters else one).cpu().contiguous()
             for name, one in model.state_dict().items()
