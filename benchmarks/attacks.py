@@ -16,12 +16,12 @@ import torchattacks
 from torch import Tensor, nn
 
 from benchmarks.measure import Ratio, interleaved, median_ratio, report
-from hfclib import runs
-from hfclib.attacks import pgd
-from hfclib.data import embedded, to_float
+from hfclib.attacks.gradient import pgd
+from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import accuracy
-from hfclib.figures import fig4
+from hfclib.paper.presets import fig4_recipes
+from hfclib.runs.store import find
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Foolbox imports a namespace that SciPy 2 will not have
@@ -38,8 +38,9 @@ def foolbox_pgd(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float,
     return attack(bounded, images, labels, epsilons=eps)[1]
 
 
-def torchattacks_pgd(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alpha: float,
-                     steps: int) -> Tensor:  # fmt: skip
+def torchattacks_pgd(
+    model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alpha: float, steps: int
+) -> Tensor:
     """torchattacks' PGD from the images themselves."""
     return torchattacks.PGD(model, eps=eps, alpha=alpha, steps=steps, random_start=False)(images, labels)
 
@@ -50,8 +51,17 @@ def in_batches(way: Way, model: nn.Module, images: Tensor, labels: Tensor, batch
     return torch.cat([way(model, *batch) for batch in batches])
 
 
-def compare(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alpha: float, steps: int, repeats: int,
-            batch_size: int) -> list[Ratio]:  # fmt: skip
+def compare(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    alpha: float,
+    steps: int,
+    repeats: int,
+    batch_size: int,
+) -> list[Ratio]:
     """Measure both ratios, and how far apart the robust accuracies are.
 
     Args:
@@ -67,15 +77,15 @@ def compare(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alp
     plain = deepcopy(model).to(memory_format=torch.contiguous_format)
     ours = deepcopy(model).to(memory_format=torch.channels_last)
     theirs = {"torchattacks": partial(torchattacks_pgd, **settings), "Foolbox": partial(foolbox_pgd, **settings)}
-    fast = partial(pgd, **settings, random_start=False, fast=True)
+    amp = partial(pgd, **settings, random_start=False, amp=True)
     adv_images: dict[str, Tensor] = {}
 
     def attacking(name: str, way: Way, network: nn.Module) -> None:
         adv_images[name] = in_batches(way, network, images, labels, batch_size)
 
     ways = {name: partial(attacking, name, way, plain) for name, way in theirs.items()}
-    ways["hfclib"] = partial(attacking, "hfclib", fast, ours)
-    ways["hfclib, stopping"] = partial(attacking, "hfclib, stopping", partial(fast, stop_early=True), ours)
+    ways["hfclib"] = partial(attacking, "hfclib", amp, ours)
+    ways["hfclib, stopping"] = partial(attacking, "hfclib, stopping", partial(amp, stop_early=True), ours)
     seconds = interleaved(ways, repeats)
     found = {name: accuracy(ours, made, labels) for name, made in adv_images.items()}  # all in float32
     for name, times in seconds.items():
@@ -84,12 +94,20 @@ def compare(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alp
     best = min(theirs, key=lambda name: np.median(seconds[name]))
     apart = 100 * (max(found.values()) - min(found.values()))
     return [
-        Ratio(f"PGD: times as fast as {best}", median_ratio(seconds[best], seconds["hfclib"]), AT_LEAST_FASTER,
-              at_least=True),
-        Ratio("PGD: the same, stopping at fooled images", median_ratio(seconds[best], seconds["hfclib, stopping"]),
-              AT_LEAST_FASTER_WITH_STOP, at_least=True),
+        Ratio(
+            f"PGD: times as amp as {best}",
+            median_ratio(seconds[best], seconds["hfclib"]),
+            AT_LEAST_FASTER,
+            at_least=True,
+        ),
+        Ratio(
+            "PGD: the same, stopping at fooled images",
+            median_ratio(seconds[best], seconds["hfclib, stopping"]),
+            AT_LEAST_FASTER_WITH_STOP,
+            at_least=True,
+        ),
         Ratio("PGD: robust accuracies, points apart", apart, AT_MOST_APART, at_least=False, unit=""),
-    ]  # fmt: skip
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,16 +118,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=10, help="steps of the attack (default: 10)")
     parser.add_argument("--eps", type=float, default=8, help="in 255ths; a step is a quarter (default: 8)")
     parser.add_argument("--repeats", type=int, default=3, help="timings of each way (default: 3)")
-    parser.add_argument("--panel", default="batchnorm", choices=["vanilla", "batchnorm"], help="published network")
+    parser.add_argument("--variant", default="batchnorm", choices=["vanilla", "batchnorm"], help="published network")
     options = parser.parse_args(arguments)
-    run, device = runs.find(fig4("laptop")[options.panel], 0), best_device()
+    run, device = find(fig4_recipes("laptop")[options.variant], 0), best_device()
     model = run.model().to(device)
     images, labels = (part[: options.images].to(device) for part in embedded("test"))
     arithmetic = "bfloat16" if gains_from_bf16(device) else "float32"
     print(f"{run.recipe.name} on {device_name(device)}, hfclib in {arithmetic}, torch {torch.__version__}")
     eps = options.eps / 255
-    return report(compare(model, to_float(images), labels, eps=eps, alpha=eps / 4, steps=options.steps,
-                          repeats=options.repeats, batch_size=options.batch_size))  # fmt: skip
+    return report(
+        compare(
+            model,
+            to_float(images),
+            labels,
+            eps=eps,
+            alpha=eps / 4,
+            steps=options.steps,
+            repeats=options.repeats,
+            batch_size=options.batch_size,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -11,17 +11,18 @@ import torchattacks
 from torch import Tensor, nn
 
 from benchmarks.measure import Ratio, report
-from hfclib import figures, runs, trials
-from hfclib.data import embedded, to_float
-from hfclib.defenses import NONE, long_attacks
+from hfclib.attacks.robustness import robust_correct
+from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
-from hfclib.robustness import still_right
+from hfclib.paper.defense.setup import NONE, defense_recipes, long_attacks
+from hfclib.paper.defense.trials import trials_of
+from hfclib.runs.store import find
 
 EPS, STEPS, AT_MOST = 8 / 255, 20, 1.0  # points
 
 
 class ChannelsLast(nn.Module):
-    """The network, given its images in the memory layout in which it is fast."""
+    """The network, given its images in the memory layout in which it is amp."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -31,8 +32,16 @@ class ChannelsLast(nn.Module):
         return self.model(images.contiguous(memory_format=torch.channels_last))
 
 
-def fooled_by_autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, batch_size: int = 250,
-                         seed: int = 0, version: str = "standard") -> Tensor:  # fmt: skip
+def fooled_by_autoattack(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    batch_size: int = 250,
+    seed: int = 0,
+    version: str = "standard",
+) -> Tensor:
     """Which images torchattacks' AutoAttack fools, scored by us, (N,) bool.
 
     Args:
@@ -48,27 +57,33 @@ def fooled_by_autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, ep
     # torchattacks rounds its box and ball; half a millionth more changes no verdict that matters.
     moved = torch.cat([attack(some, answers).detach() for some, answers in blocks])
     inside = moved.maximum(images - eps).minimum(images + eps).clamp(0, 1)
-    return ~still_right(model, inside, labels, ())
+    return ~robust_correct(model, inside, labels, ())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--panel", default="adversarial_batchnorm", help="of hfclib.figures.defense, preset laptop")
+    parser.add_argument(
+        "--variant",
+        default="adversarial_batchnorm",
+        help="of hfclib.paper.defense.setup.defense_recipes, preset laptop",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=1_000)
     asked = parser.parse_args()
-    run = runs.find(figures.defense("laptop")[asked.panel], asked.seed)
+    run = find(defense_recipes("laptop")[asked.variant], asked.seed)
     if run is None:
-        parser.error(f"no stored run of {asked.panel} with seed {asked.seed}")
+        parser.error(f"no stored run of {asked.variant} with seed {asked.seed}")
     strongest = NONE, long_attacks(EPS, STEPS)[-1]
-    ours = trials.of(run, [strongest], images=asked.images)[strongest]
+    ours = trials_of(run, [strongest], images=asked.images)[strongest]
     device = best_device()
     images, labels = embedded("test")
     images, labels = to_float(images[: asked.images])[ours].to(device), labels[: asked.images][ours].to(device)
     # Only what withstood our attack can make it look too weak, so AutoAttack gets no other image.
     fooled = int(fooled_by_autoattack(run.model().to(device), images, labels, eps=EPS).sum()) if len(images) else 0
-    print(f"{run.path.name}, {asked.images} test images, eps 8/255: {len(images)} withstand our strongest attack, "
-          f"{len(images) - fooled} of these AutoAttack too")  # fmt: skip
+    print(
+        f"{run.path.name}, {asked.images} test images, eps 8/255: {len(images)} withstand our strongest attack, "
+        f"{len(images) - fooled} of these AutoAttack too"
+    )
     over = 100 * fooled / asked.images
     return report(
         [Ratio("robust accuracy by our strongest attack above AutoAttack's", over, AT_MOST, False, " points")]

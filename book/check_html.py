@@ -13,15 +13,27 @@ from urllib.parse import unquote, urlsplit
 
 # What a browser fetches by itself; a link that a reader may click is not in this list.
 FETCHED = {
-    "audio": ("src",), "embed": ("src",), "iframe": ("src",), "image": ("href", "xlink:href"),
-    "img": ("src", "srcset"), "input": ("src",), "link": ("href",), "object": ("data",), "script": ("src",),
-    "source": ("src", "srcset"), "track": ("src",), "use": ("href", "xlink:href"), "video": ("src", "poster"),
-}  # fmt: skip
+    "audio": ("src",),
+    "embed": ("src",),
+    "iframe": ("src",),
+    "image": ("href", "xlink:href"),
+    "img": ("src", "srcset"),
+    "input": ("src",),
+    "link": ("href",),
+    "object": ("data",),
+    "script": ("src",),
+    "source": ("src", "srcset"),
+    "track": ("src",),
+    "use": ("href", "xlink:href"),
+    "video": ("src", "poster"),
+}
 NOT_FETCHED = {"author", "canonical", "help", "index", "license", "next", "prev", "search"}  # relations of <link>
 CSS_ADDRESS = re.compile(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""")
 # An address in a script that is code, or that the script fetches.
-SCRIPT_ADDRESS = re.compile(r"""["'`]((?:https?:)?//[^"'`\s]+\.(?:m?js|css|json|wasm))["'`]|"""
-                            r"""(?:import|fetch|importScripts)\s*\(\s*["'`]((?:https?:)?//[^"'`]+)""")  # fmt: skip
+SCRIPT_ADDRESS = re.compile(
+    r"""["'`]((?:https?:)?//[^"'`\s]+\.(?:m?js|css|json|wasm))["'`]|"""
+    r"""(?:import|fetch|importScripts)\s*\(\s*["'`]((?:https?:)?//[^"'`]+)"""
+)
 
 
 class Page(HTMLParser):
@@ -72,8 +84,11 @@ def css_addresses(text: str) -> list[str]:
 
 def faults(folder: Path) -> list[str]:
     """All faults of the book in `folder`, a line each, without repetitions."""
-    pages = {path.resolve(): Page(path.read_text("utf-8")) for path in sorted(folder.rglob("*.html"))
-             if "_static" not in path.relative_to(folder).parts}  # fmt: skip
+    pages = {
+        path.resolve(): Page(path.read_text("utf-8"))
+        for path in sorted(folder.rglob("*.html"))
+        if "_static" not in path.relative_to(folder).parts
+    }
     found: dict[str, None] = {}
 
     def check(source: Path, address: str, fetched: bool) -> None:

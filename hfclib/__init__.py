@@ -1,24 +1,41 @@
 """hfclib: how much of an image's high-frequency component does a convolutional network read?"""
 
-__version__ = "0.1.0"
+import importlib
 
-from hfclib.data import cifar10
-from hfclib.evaluation import accuracy, band_accuracy, logits
-from hfclib.frequency import HighPass, LowPass, split
-from hfclib.misalignment import misaligned
-from hfclib.models import resnet18, resnet32
-from hfclib.recipes import Recipe
+# Imported when first used: `import hfclib` alone takes a fraction of a second.
+_HOME = {
+    "HighPass": "frequency",
+    "LowPass": "frequency",
+    "Recipe": "training",
+    "accuracy": "evaluation",
+    "band_accuracy": "evaluation",
+    "cifar10": "data",
+    "fgsm": "attacks",
+    "find": "runs",
+    "fit": "training",
+    "load": "runs",
+    "logits": "evaluation",
+    "misaligned": "evaluation",
+    "pgd": "attacks",
+    "resnet18": "models",
+    "resnet32": "models",
+    "robust_accuracy": "attacks",
+    "smooth_kernels": "kernels",
+    "split": "frequency",
+    "square": "attacks",
+}
+__all__ = list(_HOME)
 
-__all__ = [
-    "HighPass",
-    "LowPass",
-    "Recipe",
-    "accuracy",
-    "band_accuracy",
-    "cifar10",
-    "logits",
-    "misaligned",
-    "resnet18",
-    "resnet32",
-    "split",
-]
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hfclib")
+    if name not in _HOME:
+        raise AttributeError(f"module 'hfclib' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"hfclib.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

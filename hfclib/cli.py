@@ -6,21 +6,23 @@ from typing import Annotated
 
 import typer
 
-from hfclib import figures, inventory
-from hfclib import sweep as sweeps
-from hfclib.checkpoints import CheckpointError
-from hfclib.cluster import ray_engine
-from hfclib.data import DataError, fetch
-from hfclib.obtain import each
-from hfclib.parameters import NOTEBOOKS
-from hfclib.recipes import Recipe
-from hfclib.runs import RunError
-from hfclib.training import TrainingError
+from hfclib.data.cifar import DataError, fetch
+from hfclib.paper.presets import PRESETS
+from hfclib.paper.registry import CHAPTERS, RECIPES, chapter_recipes
+from hfclib.runs.collect import load_or_train
+from hfclib.runs.inventory import store_entries
+from hfclib.runs.ray import ray_engine
+from hfclib.runs.store import RunError
+from hfclib.runs.sweep import local_engine, parse_seeds
+from hfclib.runs.sweep import sweep as run_sweep
+from hfclib.training.checkpoint import CheckpointError
+from hfclib.training.loop import TrainingError
+from hfclib.training.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-Figure = Annotated[str, typer.Argument(help="which figure's recipes: " + ", ".join(figures.FIGURES))]
-Preset = Annotated[str, typer.Option(help=", ".join(figures.PRESETS))]
-Panel = Annotated[list[str] | None, typer.Option(help="only these recipes of the figure")]
+Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(RECIPES))]
+Preset = Annotated[str, typer.Option(help=", ".join(PRESETS))]
+Variant = Annotated[list[str] | None, typer.Option(help="only these recipes of the figure")]
 Store = Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")]
 Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
 
@@ -35,11 +37,11 @@ def data() -> None:
         raise typer.Exit(_fail(error)) from error
 
 
-def _recipes(figure: str, preset: str, panels: list[str] | None) -> dict[str, Recipe]:
-    wanted = figures.recipes(figure, preset)
-    if unknown := set(panels or ()) - set(wanted):
-        raise ValueError(f"expected panel, one of {', '.join(wanted)}, got {', '.join(sorted(unknown))}")
-    return {name: recipe for name, recipe in wanted.items() if not panels or name in panels}
+def _recipes(figure: str, preset: str, variants: list[str] | None) -> dict[str, Recipe]:
+    wanted = chapter_recipes(figure, preset)
+    if unknown := set(variants or ()) - set(wanted):
+        raise ValueError(f"expected variant, one of {', '.join(wanted)}, got {', '.join(sorted(unknown))}")
+    return {name: recipe for name, recipe in wanted.items() if not variants or name in variants}
 
 
 @app.command()
@@ -47,16 +49,16 @@ def train(
     figure: Figure,
     preset: Preset = "laptop",
     seed: Annotated[list[int] | None, typer.Option(help="give it several times for several seeds")] = None,
-    panel: Panel = None,
+    variant: Variant = None,
     store: Store = None,
     retrain: Retrain = False,
 ) -> None:
     """Train what is missing of a figure's runs; a training that was cut off goes on where it stopped."""
     try:
-        chosen = _recipes(figure, preset, panel)
+        chosen = _recipes(figure, preset, variant)
         if not all(one >= 0 for one in seed or ()):
             raise ValueError(f"expected seed, a whole number of at least 0, got {seed}")
-        for _, run, new in each(chosen, seed or [0], retrain=retrain, store=store):
+        for _, run, new in load_or_train(chosen, seed or [0], retrain=retrain, store=store):
             state = "trained" if new else "stored"
             line = f"{run.recipe.name}, seed {run.seed}: {state}, test accuracy {run.test_accuracy():.3f}, {run.path}"
             typer.echo(line)
@@ -72,18 +74,18 @@ def sweep(
     engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster)")] = "local",
     address: Annotated[str | None, typer.Option(help="of the Ray cluster (default: one on this machine)")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: one a GPU, or a core)")] = None,
-    panel: Panel = None,
+    variant: Variant = None,
     store: Store = None,
     retrain: Retrain = False,
 ) -> None:
     """Train what is missing of a figure's runs in parallel. Each is stored when it ends; Ctrl-C keeps what is done."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's farewell is a Ctrl-C
     try:
-        chosen, wanted = _recipes(figure, preset, panel), sweeps.seeds(seeds)
+        chosen, wanted = _recipes(figure, preset, variant), parse_seeds(seeds)
         if engine not in ("local", "ray") or (address and engine != "ray"):
             raise ValueError(f"expected engine local, or ray with or without an address, got {engine} and {address}")
-        how = ray_engine(address) if engine == "ray" else sweeps.local
-        report = sweeps.sweep(chosen, wanted, engine=how, store=store, workers=workers, retrain=retrain, say=_say)
+        how = ray_engine(address) if engine == "ray" else local_engine
+        report = run_sweep(chosen, wanted, engine=how, store=store, workers=workers, retrain=retrain, say=_say)
     except (ValueError, OSError) as error:
         raise typer.Exit(_fail(error)) from error
     finally:
@@ -107,7 +109,7 @@ def listing(context: typer.Context, store: Store = None) -> None:
     if context.invoked_subcommand is None:
         line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
         typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
-        for one in inventory.entries(context.obj):
+        for one in store_entries(context.obj):
             accuracy = "" if one.accuracy is None else f"{one.accuracy:.3f}"
             minutes = "" if one.seconds is None else f"{one.seconds / 60:.1f}"
             seed = "" if one.seed is None else one.seed
@@ -123,7 +125,7 @@ def _folders(store: Path | None) -> list[Path] | None:
 @runs.command()
 def verify(context: typer.Context, store: Store = None) -> None:
     """Check every file of every run; say what is damaged and what to do."""
-    found = list(inventory.entries(_folders(store) or context.obj))
+    found = list(store_entries(_folders(store) or context.obj))
     for one in found:
         typer.echo(f"{one.path}: {one.problem or f'{one.state}, sound'}")
     damaged = sum(one.problem is not None for one in found)
@@ -134,7 +136,7 @@ def verify(context: typer.Context, store: Store = None) -> None:
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.
 @app.command(context_settings={"ignore_unknown_options": True})
 def run(
-    figure: Annotated[str, typer.Argument(help="which notebook: " + ", ".join(NOTEBOOKS))],
+    figure: Annotated[str, typer.Argument(help="which notebook: " + ", ".join(CHAPTERS))],
     parameters: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-p NAME VALUE]...", help="as papermill takes them: -p radius 8, or -p radius [4,8]"),
@@ -147,8 +149,8 @@ def run(
 
     try:
         notebook = Path(__file__).parents[1] / "notebooks" / f"{figure}.ipynb"
-        if figure not in NOTEBOOKS or not notebook.exists():
-            raise ValueError(f"expected notebook, one of {', '.join(NOTEBOOKS)}, in a checkout: no {notebook}")
+        if figure not in CHAPTERS or not notebook.exists():
+            raise ValueError(f"expected notebook, one of {', '.join(CHAPTERS)}, in a checkout: no {notebook}")
         words = parameters or []
         if len(words) % 3 or any(word not in ("-p", "--parameter") for word in words[::3]):
             raise ValueError(f"expected -p NAME VALUE, once a parameter, got {' '.join(words)}")
@@ -172,5 +174,5 @@ def _say(line: str) -> None:
     typer.echo(line)
 
 
-if __name__ == "__main__":  # torchrun starts modules: torchrun --nproc-per-node 2 -m hfclib.cli train fig4
+if __name__ == "__main__":
     app()

@@ -28,18 +28,23 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
 
 
-def arithmetic(device: torch.device, *, fast: bool) -> AbstractContextManager:
-    """A context for a model's answers: `autocast` if fast, else float32 in full.
+def arithmetic(device: torch.device, *, amp: bool) -> AbstractContextManager:
+    """A context for a model's answers: `autocast` with `amp`, else float32 in full.
 
     PyTorch lets recent NVIDIA GPUs round the input of convolutions to 10 bits (TF32) unless told otherwise.
     """
-    if fast:
+    if amp:
         return autocast(device)
     if device.type != "cuda":
         return nullcontext()
     cudnn = torch.backends.cudnn
-    return cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, benchmark_limit=cudnn.benchmark_limit,
-                       deterministic=cudnn.deterministic, allow_tf32=False)  # fmt: skip
+    return cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        benchmark_limit=cudnn.benchmark_limit,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -18,15 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.devices import arithmetic, device_of
-from hfclib.feeds import FEEDS, Feed, feed_images
-from hfclib.frequency import check_images, split
+from hfclib.frequency import check_images, split, svd_split
+from hfclib.transforms import FEEDS, Feed, feed_images
 
 BnStats = Literal["running", "batch"]
 Band = Literal["lfc", "hfc"]
 BN_STATS: tuple[BnStats, ...] = ("running", "batch")
 PAPER_RADII = (4, 8, 12, 16)
 BATCH_SIZE = 100  # the authors' test batch; with bn_stats="batch" it is part of the definition
-
 CURVE_COLUMNS = ["split", "band", "radius", "feed", "bn_stats", "images", "accuracy"]
 
 
@@ -69,7 +68,7 @@ def logits(
     *,
     bn_stats: BnStats = "running",
     batch_size: int = BATCH_SIZE,
-    fast: bool = False,
+    amp: bool = False,
 ) -> Tensor:
     """Logits of images, in batches, on the model's device, with the model in evaluation mode.
 
@@ -78,7 +77,7 @@ def logits(
         images: (N, C, H, W) float, [0, 1] or a band.
         bn_stats: "running" or "batch"; with "batch" the batch size matters.
         batch_size: images a batch, 1 or more.
-        fast: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
+        amp: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
     Returns:
         (N, classes) float32 on the images' device.
     Raises:
@@ -88,7 +87,7 @@ def logits(
     if len(images) == 0 or batch_size < 1:
         raise ValueError(f"expected at least one image and batch_size >= 1, got {len(images)} and {batch_size}")
     device = device_of(model)
-    with evaluating(model, bn_stats), arithmetic(device, fast=fast):
+    with evaluating(model, bn_stats), arithmetic(device, amp=amp):
         parts = [
             model(batch.to(device, memory_format=torch.channels_last)).float().to(images.device)
             for batch in images.split(batch_size)
@@ -111,8 +110,9 @@ def _share_right(answers: Tensor, labels: Tensor) -> float:
     return (answers == labels.to(answers.device)).float().mean().item()
 
 
-def conditions(radii: Iterable[float], batch_norm: bool, other_radii: Iterable[float] | None = None
-               ) -> Iterator[tuple[float, Band, Feed, BnStats]]:  # fmt: skip
+def band_conditions(
+    radii: Iterable[float], batch_norm: bool, other_radii: Iterable[float] | None = None
+) -> Iterator[tuple[float, Band, Feed, BnStats]]:
     """Under what a network is asked about the bands: (radius, band, feed, bn_stats), radius by radius.
 
     Args:
@@ -142,7 +142,7 @@ def band_accuracy(
     *,
     feed: Feed = "raw",
     bn_stats: BnStats = "running",
-    fast: bool = False,
+    amp: bool = False,
 ) -> pd.DataFrame:
     """Accuracy on the LFC and HFC of images at each radius: how much of each band the model reads.
 
@@ -151,7 +151,7 @@ def band_accuracy(
         images: (N, 3, H, W) float in [0, 1].
         labels: (N,) int64.
         radii: DFT bins, each 0 or more.
-        feed, bn_stats, fast: see the module's text and `logits`.
+        feed, bn_stats, amp: see the module's text and `logits`.
     Returns:
         A row a radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (their number), accuracy [0, 1].
     Raises:
@@ -159,10 +159,10 @@ def band_accuracy(
     Source: paper, section 4.2 and Fig. 5.
     """
     wanted = [(radius, band, feed, bn_stats) for radius in radii for band in ("lfc", "hfc")]
-    return pd.DataFrame(_measure(model, images, labels, wanted, fast=fast))
+    return pd.DataFrame(_measure(model, images, labels, wanted, amp=amp))
 
 
-def _measure(model, images, labels, wanted, *, fast: bool, kept: dict | None = None) -> Iterator[dict]:
+def _measure(model, images, labels, wanted, *, amp: bool, kept: dict | None = None) -> Iterator[dict]:
     radius_split, bands = None, {}
     for radius, band, feed, bn_stats in wanted:
         if radius != radius_split:
@@ -170,13 +170,35 @@ def _measure(model, images, labels, wanted, *, fast: bool, kept: dict | None = N
         fed = feed_images(bands[band], feed, add_mean=band == "hfc")
         answers = kept.get((band, radius, feed, bn_stats)) if kept else None
         if answers is None:
-            answers = logits(model, fed, bn_stats=bn_stats, fast=fast).argmax(dim=1)
+            answers = logits(model, fed, bn_stats=bn_stats, amp=amp).argmax(dim=1)
         if kept is not None:
             kept[band, radius, feed, bn_stats] = answers.to("cpu", torch.uint8)
         yield {
-            "radius": radius, "band": band, "feed": feed, "bn_stats": bn_stats,
-            "images": len(images), "accuracy": _share_right(answers, labels),
-        }  # fmt: skip
+            "radius": radius,
+            "band": band,
+            "feed": feed,
+            "bn_stats": bn_stats,
+            "images": len(images),
+            "accuracy": _share_right(answers, labels),
+        }
+
+
+def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict]:
+    """Rows of the accuracy on the bands of training images, raw, at the paper's radii: what was learnt from each band.
+
+    Args:
+        model: any module from (N, 3, H, W) to (N, classes).
+        images: (N, 3, H, W) float in [0, 1].
+        labels: (N,) int64, those that the network is trained on.
+    Returns:
+        Rows with the columns CURVE_COLUMNS, split "train"; with BatchNorm, for both kinds of statistics.
+    Source: paper, Fig. 3.
+    """
+    statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
+    wanted = [
+        (radius, band, "raw", bn_stats) for radius in PAPER_RADII for bn_stats in statistics for band in ("lfc", "hfc")
+    ]
+    return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, amp=True)]
 
 
 @dataclass(frozen=True)
@@ -198,15 +220,22 @@ class Part:
     feed: str = "raw"
 
 
-def curve_rows(model: nn.Module, parts: Sequence[Part], test: tuple[Tensor, Tensor], radii: Iterable[float], *,
-               exact: bool = False, kept: dict | None = None) -> list[dict]:  # fmt: skip
+def curve_rows(
+    model: nn.Module,
+    parts: Sequence[Part],
+    test: tuple[Tensor, Tensor],
+    radii: Iterable[float],
+    *,
+    exact: bool = False,
+    kept: dict | None = None,
+) -> list[dict]:
     """The rows a run records after an epoch: the parts, then every band of `conditions`.
 
     Args:
         parts: training and test images.
         test: (images float in [0, 1], labels), whose bands are measured.
         radii: DFT bins.
-        exact: float32 for the parts, so that another machine gets the same accuracy; bands stay fast.
+        exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
         kept: the answers to bands that were asked before, by (band, radius, feed, bn_stats), (N,) uint8 class numbers;
             those asked now are added.
     Returns:
@@ -216,8 +245,74 @@ def curve_rows(model: nn.Module, parts: Sequence[Part], test: tuple[Tensor, Tens
     rows = []
     for part in parts:
         for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
-            measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, fast=not exact)
-            rows.append({"split": part.split, "band": part.band, "radius": part.radius, "feed": part.feed,
-                         "bn_stats": bn_stats, "images": len(part.labels), "accuracy": measured})  # fmt: skip
-    wanted = conditions(radii, batch_norm)
-    return rows + [{"split": "test", **row} for row in _measure(model, *test, wanted, fast=True, kept=kept)]
+            measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, amp=not exact)
+            rows.append(
+                {
+                    "split": part.split,
+                    "band": part.band,
+                    "radius": part.radius,
+                    "feed": part.feed,
+                    "bn_stats": bn_stats,
+                    "images": len(part.labels),
+                    "accuracy": measured,
+                }
+            )
+    wanted = band_conditions(radii, batch_norm)
+    return rows + [{"split": "test", **row} for row in _measure(model, *test, wanted, amp=True, kept=kept)]
+
+
+Cut = Literal["fourier", "svd"]
+BANDS: dict[Cut, tuple[str, str]] = {"fourier": ("lfc", "hfc"), "svd": ("svd_low", "svd_high")}
+
+
+def misaligned(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    radius: float,
+    *,
+    cut: Cut = "fourier",
+    feed: Feed = "raw",
+    bn_stats: BnStats = "running",
+    inclusive: bool = False,
+    batch_size: int = BATCH_SIZE,
+    amp: bool = False,
+    right: Tensor | None = None,
+) -> Tensor:
+    """Which images the model gets right as they are, right by their high part alone, and wrong by their low part.
+
+    Args:
+        model: any module from (N, 3, H, W) to (N, classes).
+        images: (N, 3, H, W) float in [0, 1].
+        labels: (N,) int64.
+        radius: DFT bins, 0 or more.
+        cut: "fourier" for LFC and HFC, "svd" for the parts of `svd_split`.
+        feed: what the model is fed of the two parts: "raw", "max" or "mean"; the image itself is fed as it is.
+        bn_stats, batch_size, amp: as in `logits`.
+        inclusive: as in `split`.
+        right: (N,) bool, where the model is right on the images themselves, if that is known already.
+    Returns:
+        (N,) bool, on the images' device.
+    Raises:
+        TypeError, ValueError: as `split`, `feed_images` and `logits`; another cut; labels and images differ in number;
+            `right` is no (N,) bool.
+    Source: paper, Fig. 2.
+    """
+    check_images(images)
+    if cut not in BANDS:
+        raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
+    if len(labels) != len(images):
+        raise ValueError(f"expected one label an image, got {len(labels)} labels for {len(images)} images")
+    if right is not None and (right.dtype != torch.bool or right.shape != (len(images),)):
+        raise ValueError(f"expected right, ({len(images)},) bool, got {tuple(right.shape)} {right.dtype}")
+    parts = split(images, radius, inclusive=inclusive) if cut == "fourier" else svd_split(images, radius)[:2]
+    low, high = (feed_images(part, feed, add_mean=part is parts[1]) for part in parts)
+    left = torch.ones(len(images), dtype=torch.bool, device=images.device) if right is None else right.clone()
+    steps = [(images, True), (high, True), (low, False)]
+    for fed, wanted in steps if right is None else steps[1:]:
+        # Statistics of the batch hang on which images are in it: then every image is looked at, every time.
+        looked_at = torch.ones_like(left) if bn_stats == "batch" and uses_batch_statistics(model) else left.clone()
+        if looked_at.any():
+            answers = logits(model, fed[looked_at], bn_stats=bn_stats, batch_size=batch_size, amp=amp).argmax(dim=1)
+            left[looked_at] &= (answers == labels.to(answers.device)[looked_at]) == wanted
+    return left

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Norm = Literal["none", "batch"]
+NormLayer = Literal["none", "batch", "group"]
 DropoutAt = Literal["features", "map"]
+NORMS: tuple[NormLayer, ...] = ("none", "batch", "group")
+GROUPS = 8  # of channels in a GroupNorm layer, or the largest divisor of it that divides the channels too
 
 
 class Normalize(nn.Module):
@@ -36,24 +38,35 @@ class Normalize(nn.Module):
         return images if self.identity else (images - self.mean) / self.std
 
 
-def _norm_layer(norm: Norm, channels: int) -> nn.Module:
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm in float32, whatever the maps are: on CPUs PyTorch's bfloat16 kernel takes several times as long."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalised maps (N, C, H, W), in the type of the maps given."""
+        return super().forward(maps.float()).to(maps.dtype)
+
+
+def norm_layer(norm: NormLayer, channels: int) -> nn.Module:
+    """The layer that normalises feature maps of so many channels; the identity with "none"."""
+    if norm == "group":  # 8 groups at every width of the presets from 8 on; single channels at width 4
+        return GroupNorm(math.gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, activation after the sum (He et al. 2016a)."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: NormLayer) -> None:
         super().__init__()
-        bias = norm == "none"  # BatchNorm has a shift of its own
+        bias = norm == "none"  # BatchNorm and GroupNorm have a shift of their own
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=bias)
-        self.norm1 = _norm_layer(norm, channels)
+        self.norm1 = norm_layer(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=bias)
-        self.norm2 = _norm_layer(norm, channels)
+        self.norm2 = norm_layer(norm, channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             conv = nn.Conv2d(in_channels, channels, 1, stride, bias=bias)
-            self.shortcut = nn.Sequential(conv, _norm_layer(norm, channels))
+            self.shortcut = nn.Sequential(conv, norm_layer(norm, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -66,11 +79,11 @@ class PreactBlock(nn.Module):
     Source: the authors' code, as described in the book's page on differences.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: NormLayer) -> None:
         super().__init__()
-        self.norm1 = _norm_layer(norm, in_channels)
+        self.norm1 = norm_layer(norm, in_channels)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
-        self.norm2 = _norm_layer(norm, channels)
+        self.norm2 = norm_layer(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.stride, self.extra = stride, channels - in_channels
 
@@ -93,7 +106,7 @@ class ResNet(nn.Module):
         widths: tuple[int, ...],
         depth: int,
         *,
-        norm: Norm,
+        norm: NormLayer,
         dropout: float,
         dropout_at: DropoutAt,
         num_classes: int,
@@ -101,8 +114,8 @@ class ResNet(nn.Module):
         stem_kernel: int,
     ) -> None:
         super().__init__()
-        if norm not in ("none", "batch"):
-            raise ValueError(f"expected norm 'none' or 'batch', got {norm!r}")
+        if norm not in NORMS:
+            raise ValueError(f"expected norm, one of {', '.join(NORMS)}, got {norm!r}")
         if dropout_at not in ("features", "map"):
             raise ValueError(f"expected dropout_at 'features' or 'map', got {dropout_at!r}")
         if not 0 <= dropout < 1:
@@ -115,7 +128,7 @@ class ResNet(nn.Module):
         self.normalize = normalize or Normalize()
         biased = not preact and norm == "none"
         self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, 1, stem_kernel // 2, bias=biased)
-        self.norm1 = nn.Identity() if preact else _norm_layer(norm, widths[0])
+        self.norm1 = nn.Identity() if preact else norm_layer(norm, widths[0])
         self.activation1 = nn.Identity() if preact else nn.ReLU()
         blocks, channels = [], widths[0]
         for stage, width in enumerate(widths):
@@ -123,7 +136,7 @@ class ResNet(nn.Module):
                 blocks.append(block(channels, width, 2 if stage and index == 0 else 1, norm))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
-        self.norm2 = _norm_layer(norm, channels) if preact else nn.Identity()
+        self.norm2 = norm_layer(norm, channels) if preact else nn.Identity()
         self.activation2 = nn.ReLU() if preact else nn.Identity()
         self.map_dropout = nn.Dropout(dropout if dropout_at == "map" else 0.0)
         self.feature_dropout = nn.Dropout(dropout if dropout_at == "features" else 0.0)
@@ -151,7 +164,7 @@ def xavier_(model: nn.Module) -> None:
 
 def resnet18(
     width: int = 64,
-    norm: Norm = "none",
+    norm: NormLayer = "none",
     dropout: float = 0.0,
     *,
     dropout_at: DropoutAt = "features",
@@ -163,7 +176,8 @@ def resnet18(
 
     Args:
         width: channels of the first stage, 1 or more (64: 11.2 M parameters; 16: 0.70 M).
-        norm: "batch" for BatchNorm (scale 1, shift 0 at the start), "none" for convolutions with a bias instead.
+        norm: "batch" for BatchNorm and "group" for GroupNorm (Wu and He 2018; up to GROUPS groups of channels), both
+            with scale 1 and shift 0 at the start; "none" for convolutions with a bias instead.
         dropout: drop probability in [0, 1).
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
         num_classes: logits returned, 1 or more.
@@ -177,13 +191,20 @@ def resnet18(
         raise ValueError(f"expected width, a whole number of at least 1, got {width!r}")
     widths = tuple(width * 2**stage for stage in range(4))
     return ResNet(
-        BasicBlock, widths, 2, norm=norm, dropout=dropout, dropout_at=dropout_at, num_classes=num_classes,
-        normalize=normalize, stem_kernel=stem_kernel,
-    )  # fmt: skip
+        BasicBlock,
+        widths,
+        2,
+        norm=norm,
+        dropout=dropout,
+        dropout_at=dropout_at,
+        num_classes=num_classes,
+        normalize=normalize,
+        stem_kernel=stem_kernel,
+    )
 
 
 def resnet32(
-    norm: Norm = "none",
+    norm: NormLayer = "none",
     dropout: float = 0.0,
     *,
     dropout_at: DropoutAt = "map",
@@ -198,11 +219,109 @@ def resnet32(
     Source: the authors' code (the paper's text says ResNet-18).
     """
     return ResNet(
-        PreactBlock, (16, 32, 64), 5, norm=norm, dropout=dropout, dropout_at=dropout_at, num_classes=num_classes,
-        normalize=normalize, stem_kernel=stem_kernel,
-    )  # fmt: skip
+        PreactBlock,
+        (16, 32, 64),
+        5,
+        norm=norm,
+        dropout=dropout,
+        dropout_at=dropout_at,
+        num_classes=num_classes,
+        normalize=normalize,
+        stem_kernel=stem_kernel,
+    )
 
 
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(math.prod(p.shape) for p in model.parameters() if p.requires_grad)
+
+
+class Plain(nn.Module):
+    """Convolutions, then linear layers; build one with `lenet`, `alexnet` or `vgg11`."""
+
+    def __init__(self, features: list[nn.Module], classifier: list[nn.Module], normalize: Normalize | None) -> None:
+        super().__init__()
+        self.normalize = normalize or Normalize()
+        self.features = nn.Sequential(*features)
+        self.classifier = nn.Sequential(*classifier)
+        xavier_(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, 3, 32, 32) in [0, 1]."""
+        return self.classifier(self.features(self.normalize(images)).flatten(1))
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 1:
+        raise ValueError(f"expected num_classes, a whole number of at least 1, got {num_classes!r}")
+
+
+def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:
+    return [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU()]
+
+
+def lenet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Plain:
+    """LeNet-5 with ReLU and maximum pooling: two 5x5 convolutions, three linear layers, 62,006 parameters.
+
+    Args:
+        num_classes: logits returned, 1 or more.
+        normalize: what to do to the pixels first; None leaves them in [0, 1].
+    Raises:
+        ValueError: an argument outside its range.
+    Source: LeCun et al. 1998, whose network has tanh and averages; the paper, section 5.1, names LeNet only.
+    """
+    _check_classes(num_classes)
+    features = [*_conv(3, 6, 5), nn.MaxPool2d(2), *_conv(6, 16, 5), nn.MaxPool2d(2)]
+    linear = [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes)]
+    return Plain(features, linear, normalize)
+
+
+def alexnet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Plain:
+    """AlexNet for 32x32 images: five convolutions, the first 11x11 with stride 4, one linear layer, 2.47 M parameters.
+
+    Arguments and errors as in `lenet`.
+    Source: Krizhevsky et al. 2012, with the paddings and the single linear layer that are usual for CIFAR-10, and so
+    without their dropout; the paper, section 5.1, names AlexNet only.
+    """
+    _check_classes(num_classes)
+    features = [
+        *_conv(3, 64, 11, 4, 5),
+        nn.MaxPool2d(2),
+        *_conv(64, 192, 5, 1, 2),
+        nn.MaxPool2d(2),
+        *_conv(192, 384, 3, 1, 1),
+        *_conv(384, 256, 3, 1, 1),
+        *_conv(256, 256, 3, 1, 1),
+        nn.MaxPool2d(2),
+    ]
+    return Plain(features, [nn.Linear(256, num_classes)], normalize)
+
+
+def vgg11(
+    width: int = 64, norm: NormLayer = "none", *, num_classes: int = 10, normalize: Normalize | None = None
+) -> Plain:
+    """VGG-11 for 32x32 images: eight 3x3 convolutions at widths w, 2w, 4w, 4w, 8w, 8w, 8w, 8w, one linear layer.
+
+    Args:
+        width: channels of the first convolution, 1 or more (64: 9.2 M parameters; 16: 0.58 M).
+        norm: "batch" for BatchNorm and "group" for GroupNorm after each convolution; "none" for convolutions with a
+            bias instead.
+        num_classes, normalize: as in `lenet`.
+    Raises:
+        ValueError: an argument outside its range.
+    Source: Simonyan and Zisserman 2015, configuration A, with the single linear layer that is usual for CIFAR-10; the
+    paper, section 5.1, names VGG only.
+    """
+    if not (isinstance(width, int) and width >= 1):
+        raise ValueError(f"expected width, a whole number of at least 1, got {width!r}")
+    if norm not in NORMS:
+        raise ValueError(f"expected norm, one of {', '.join(NORMS)}, got {norm!r}")
+    _check_classes(num_classes)
+    features, channels = [], 3
+    for stage in ((1,), (2,), (4, 4), (8, 8), (8, 8)):
+        for factor in stage:
+            conv = nn.Conv2d(channels, factor * width, 3, 1, 1, bias=norm == "none")
+            features += [conv, norm_layer(norm, factor * width), nn.ReLU()]
+            channels = factor * width
+        features.append(nn.MaxPool2d(2))
+    return Plain(features, [nn.Linear(channels, num_classes)], normalize)

@@ -8,10 +8,12 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-from hfclib import data, runs, training
+from hfclib.data.cifar import embedded
 from hfclib.evaluation import PAPER_RADII
-from hfclib.predictions import Predictions, conditions
-from hfclib.recipes import RADII
+from hfclib.runs import train as job
+from hfclib.runs.predictions import Predictions, prediction_conditions
+from hfclib.training import loop
+from hfclib.training.recipe import RADII
 
 # One thread, here and in every process that a test starts: on some CPUs oneDNN writes beyond its memory in the gradient
 # of a 1 x 1 convolution of stride 2 with fewer than 16 channels, an odd number of images and two threads. The networks
@@ -69,7 +71,7 @@ def write_stopped(monkeypatch):
     @contextmanager
     def context():
         with monkeypatch.context() as patch:
-            patch.setattr("hfclib.files.os.replace", stopping)
+            patch.setattr("hfclib._files.os.replace", stopping)
             with pytest.raises(KeyboardInterrupt):
                 yield
 
@@ -102,13 +104,13 @@ def labels(channel_means, images):
 @pytest.fixture(scope="session")
 def cifar():
     """The embedded images and labels, decoded once."""
-    return {split: data.embedded(split) for split in ("train", "test")}
+    return {split: embedded(split) for split in ("train", "test")}
 
 
 @pytest.fixture
 def decoded_once(monkeypatch, cifar):
     """Trainings take the embedded images from memory: each of them would decode the files twice."""
-    for module in (training, runs):
+    for module in (loop, job):
         monkeypatch.setattr(module, "embedded", cifar.__getitem__)
 
 
@@ -120,12 +122,20 @@ def true_classes():
 
 @pytest.fixture
 def answers(true_classes):
-    """Answers by panel, about half of them right, drawn at random; the wide network is asked less, as in the book."""
+    """Answers by variant, about half of them right, drawn at random; the wide network is asked less, as in the book."""
 
     def drawn(batch_norm, other_radii=RADII):
-        guesses = {condition: torch.randint(0, 10, (60,)) for condition in conditions(batch_norm, RADII, other_radii)}
-        return Predictions({condition: torch.where(torch.rand(60) < 0.5, true_classes, guess).to(torch.uint8)
-                            for condition, guess in guesses.items()}, batch_norm)  # fmt: skip
+        guesses = {
+            condition: torch.randint(0, 10, (60,))
+            for condition in prediction_conditions(batch_norm, RADII, other_radii)
+        }
+        return Predictions(
+            {
+                condition: torch.where(torch.rand(60) < 0.5, true_classes, guess).to(torch.uint8)
+                for condition, guess in guesses.items()
+            },
+            batch_norm,
+        )
 
     return {"vanilla": drawn(False), "batchnorm": drawn(True), "fullwidth": drawn(True, PAPER_RADII)}
 

@@ -1,0 +1,107 @@
+"""What an attack refuses, and what it warns of: bad images, labels and settings, and models that deceive attacks."""
+
+import warnings
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from hfclib.devices import arithmetic
+from hfclib.frequency import check_images
+
+
+def check_batch(images: Tensor, labels: Tensor) -> Tensor:
+    """Refuse images or labels that can't be attacked, and return the labels as int64 on the images' device.
+
+    Raises:
+        TypeError: images are not float32 or float64, or labels are not whole numbers.
+        ValueError: images are not (N, C, H, W) or leave [0, 1], or labels are not (N,) or negative.
+    """
+    check_images(images)
+    if images.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"expected float32 images, got {images.dtype}: its steps are too coarse for an attack")
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):
+        low, high = images.min().item(), images.max().item()
+        raise ValueError(f"expected images in [0, 1], got values from {low:g} to {high:g}")
+    kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+    if kind not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        raise TypeError(f"expected labels, a tensor of whole numbers, got {kind}")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"expected one label an image, got labels {tuple(labels.shape)} for {len(images)} images")
+    if len(labels) and labels.min() < 0:
+        raise ValueError(f"expected labels of at least 0, got {labels.min().item()}")
+    return labels.to(images.device, torch.int64)
+
+
+def per_image(name: str, value: float | Tensor, images: Tensor) -> Tensor:
+    """A setting such as eps, one number or one an image, as (N, 1, 1, 1).
+
+    Raises:
+        TypeError: not a number or a tensor.
+        ValueError: negative, not finite, or a tensor of another shape than () or (N,).
+    """
+    if isinstance(value, bool) or not isinstance(value, Real | Tensor):
+        raise TypeError(f"expected {name}, a number or a tensor of one number an image, got {value!r}")
+    values = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+    if values.shape not in ((), images.shape[:1]):
+        raise ValueError(f"expected {name}, one number or one an image, got shape {tuple(values.shape)}")
+    if not (values.isfinite() & (values >= 0)).all():
+        raise ValueError(f"expected {name}, finite and at least 0, got {value}")
+    return values.expand(len(images)).view(-1, 1, 1, 1)
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Refuse what is not a whole number of at least `least`, with a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"expected {name}, a whole number of at least {least}, got {value!r}")
+
+
+def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
+    """The model's logits (N, classes), in float32 or wider, in whatever mode the model is.
+
+    Raises:
+        ValueError: the model returns anything but a row of two or more finite logits an image, or too few for a label.
+    """
+    with arithmetic(images.device, amp=amp):
+        logits = model(images.contiguous(memory_format=torch.channels_last))
+    if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
+        raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")
+    if not logits.isfinite().all():
+        raise ValueError("expected finite logits from the model, got NaN or infinity")
+    if labels.max() >= logits.shape[1]:
+        raise ValueError(f"expected labels below {logits.shape[1]}, the number of logits, got {labels.max().item()}")
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@torch.no_grad()
+def surely_fooled(model: nn.Module, images: Tensor, labels: Tensor, suspects: Tensor) -> Tensor:
+    """Which of the `suspects` (N,) bool of bfloat16 arithmetic fool the model in full precision too, (N,) bool.
+
+    An attack that stops at the first sign of success often stops just beyond the boundary, where bfloat16 can't tell.
+    """
+    fooled = suspects.clone()
+    if suspects.any():
+        answers = labels[suspects]
+        fooled[suspects] = forward(model, images[suspects].detach(), answers).argmax(dim=1) != answers
+    return fooled
+
+
+def warn_if_probabilities(logits: Tensor) -> None:
+    """Warn if every row of logits could be a distribution: through a softmax taken twice, gradients all but vanish."""
+    if logits.min() >= 0 and logits.max() <= 1 and ((logits.sum(dim=1) - 1).abs() < 1e-3).all():
+        warnings.warn(
+            "the model seems to return probabilities (rows in [0, 1] that sum to 1), where attacks expect "
+            "logits: take the softmax off, or the robustness measured is too high",
+            stacklevel=3,
+        )
+
+
+def warn_if_flat(gradient: Tensor, right: Tensor) -> None:
+    """Warn if an image that the model gets right, `right` (N,), has a gradient (N, C, H, W) of nothing but zeros."""
+    flat = int(((gradient.flatten(1) == 0).all(dim=1) & right).sum())
+    if flat:
+        warnings.warn(
+            f"the gradient is exactly zero everywhere for {flat} of {len(right)} images, so that PGD stands "
+            "still: their robustness may be a masked gradient; try loss='margin' or `square`",
+            stacklevel=4,
+        )

@@ -1,0 +1,113 @@
+"""The Square attack: random search that sees logits only, so that no masked gradient can stop it."""
+
+import torch
+from torch import Tensor, nn
+
+from hfclib.attacks.checks import check_batch, check_count, forward, per_image, surely_fooled, warn_if_probabilities
+from hfclib.attacks.gradient import Draws, margin
+from hfclib.evaluation import evaluating
+
+# After which share of the queries the squares shrink to half their area: every time a halving of the published table.
+_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+_BLOCK = 256  # queries whose random numbers are drawn at once
+
+
+def square_side(query: int, queries: int, height: int, width: int, area: float) -> int:
+    """Side of the square that a query changes, in pixels.
+
+    Args:
+        query: its number, from 0.
+        queries: how many there are.
+        height, width: of the image.
+        area: share of the image that the first squares cover, in (0, 1].
+    """
+    halvings = sum(query > share * queries for share in _HALVINGS)
+    side = round((area / 2**halvings * height * width) ** 0.5)
+    return min(max(side, 1), height, width)
+
+
+@torch.no_grad()
+def square(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float | Tensor,
+    queries: int = 5_000,
+    area: float = 0.8,
+    generator: torch.Generator | None = None,
+    amp: bool = False,
+) -> Tensor:
+    """Random search in the corners of the Linf ball: a square at a time, kept if the margin shrinks.
+
+    The search starts from vertical stripes, one pixel wide, of +eps or -eps in each channel. Each query draws a square
+    at a random place and +eps or -eps for each of its channels; squares get smaller as queries go by. An image that is
+    fooled is left alone from then on.
+
+    Args:
+        model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the images' device.
+        images: (N, C, H, W) float32 (or float64) in [0, 1].
+        labels: (N,) whole numbers from 0 to classes - 1.
+        eps: radius of the Linf ball, in units of pixels in [0, 1], 0 or more; one number, or (N,), one an image.
+        queries: how often each image may be shown to the model, 1 or more; the start is the first. With `amp`, an
+            image that seems fooled is shown once more in full precision, which is not counted.
+        area: share of the image that the first squares cover, in (0, 1].
+        generator: of everything random; None takes PyTorch's own. Each image draws from a stream of its own, so that
+            its result does not depend on the batch it is in.
+        amp: bfloat16 arithmetic where the device has it; full precision decides when an image is fooled.
+    Returns:
+        adv_images like images: in [0, 1], within eps of images up to rounding (1e-6).
+    Raises:
+        TypeError, ValueError: an argument outside what is said above, or a model whose logits are not finite or too
+            few for the labels.
+    Warns:
+        UserWarning: the model seems to return probabilities.
+    Source: Andriushchenko et al., ECCV 2020, with the margin as loss; first area and schedule of AutoAttack.
+    """
+    labels, eps = check_batch(images, labels), per_image("eps", eps, images)
+    check_count("queries", queries, 1)
+    if isinstance(area, bool) or not 0 < area <= 1:
+        raise ValueError(f"expected area, a share in (0, 1], got {area!r}")
+    count, channels, height, width = images.shape
+    draws, active = Draws(count, generator), torch.arange(count, device=images.device)
+    if count == 0:
+        return images.clone()
+    low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
+    with evaluating(model):
+        best = torch.where(draws.uniform(active, (channels, 1, width)) < 0.5, low, high)
+        logits = forward(model, best, labels, amp=amp)
+        warn_if_probabilities(logits)
+        loss = -margin(logits, labels)  # how far the label is ahead: below 0 the image is fooled
+        fooled = _fooled(model, best, labels, loss, amp)
+        for query in range(1, queries):
+            active = active[~fooled[active]]
+            if len(active) == 0:
+                break
+            place = (query - 1) % _BLOCK
+            if place == 0:
+                drawn = images.new_empty(count, _BLOCK, 2 + channels, dtype=torch.float32)
+                drawn[active] = draws.uniform(active, drawn.shape[1:])
+            numbers = drawn[active, place]
+            side = square_side(query, queries, height, width, area)
+            inside = _inside(numbers[:, :2], side, height, width)
+            corner = torch.where(numbers[:, 2:, None, None] < 0.5, low[active], high[active])
+            tried = torch.where(inside, corner, best[active])
+            found = -margin(forward(model, tried, labels[active], amp=amp), labels[active])
+            better = found < loss[active]
+            changed = active[better]
+            best[changed], loss[changed] = tried[better], found[better]
+            if len(changed):
+                fooled[changed] = _fooled(model, best[changed], labels[changed], loss[changed], amp)
+    return best
+
+
+def _fooled(model, images, labels, loss, amp) -> Tensor:
+    return surely_fooled(model, images, labels, loss < 0) if amp else loss < 0
+
+
+def _inside(place: Tensor, side: int, height: int, width: int) -> Tensor:
+    """Which pixels (N, 1, H, W) lie in a square whose free room is shared as `place` (N, 2) in [0, 1) says."""
+    top, left = ((place[:, axis] * (size - side + 1)).long()[:, None] for axis, size in enumerate((height, width)))
+    rows, columns = (torch.arange(size, device=place.device)[None] for size in (height, width))
+    down, across = (rows >= top) & (rows < top + side), (columns >= left) & (columns < left + side)
+    return down[:, None, :, None] & across[:, None, None, :]

@@ -1,0 +1,194 @@
+"""Smoothing a network's convolution kernels, and measuring how smooth they are and which frequencies they let through.
+
+A kernel is one plane (k, k) of a convolution's weight (out, in, k, k). Frequencies are in DFT bins of a picture of
+32 x 32 pixels, into which the kernel is padded with zeros: in the first layer, those of the images' radii.
+
+To filter the input of a network in place of its kernels, put `LowPass` in front:
+`nn.Sequential(LowPass(8), model)`.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hfclib.frequency import check_radius, mask, split
+
+SIZE = 32  # pixels of the picture in which a kernel's frequencies are counted
+Layers = Literal["first", "all"]
+
+
+def convolutions(model: nn.Module, layers: Layers = "first") -> list[nn.Conv2d]:
+    """The convolutions of a model whose kernels are larger than 1 x 1: the first, or all in the order of its modules.
+
+    Raises:
+        ValueError: other layers, or a model without such a convolution.
+    """
+    if layers not in ("first", "all"):
+        raise ValueError(f"expected layers, first or all, got {layers!r}")
+    found = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1]
+    if not found:
+        raise ValueError("expected a model with a convolution larger than 1 x 1, got none")
+    return found[:1] if layers == "first" else found
+
+
+def _changed(model: nn.Module, layers: Layers, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        for convolution in convolutions(changed, layers):
+            convolution.weight.copy_(change(convolution.weight))
+    return changed
+
+
+def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, layers: Layers = "first") -> nn.Module:
+    """Add to every weight rho times the sum of its eight neighbours in the kernel; the border's are duplicated.
+
+    Args:
+        model: any module with convolutions; left as it is.
+        rho: finite, 0 or more; 0 changes nothing.
+        normalise: divide by 1 + 8 rho, the rule's gain on a constant kernel. As printed, the rule makes a smooth kernel
+            that much larger, and with it the logits of a network without BatchNorm.
+        layers: "first" (paper) or "all"; kernels of 1 x 1 have no neighbours and stay as they are.
+    Returns:
+        A changed copy of the model.
+    Raises:
+        TypeError, ValueError: a bad rho or other layers.
+    Source: paper, section 6.2 and equation 3; the first layer only, and no normalisation, from the authors' code.
+    """
+    if isinstance(rho, bool) or not isinstance(rho, Real):
+        raise TypeError(f"expected rho, a number, got {rho!r}")
+    if not math.isfinite(rho) or rho < 0:
+        raise ValueError(f"expected a finite rho of at least 0, got {rho!r}")
+
+    def change(weight: Tensor) -> Tensor:
+        height, width = weight.shape[-2:]
+        padded = F.pad(weight, (1, 1, 1, 1), mode="replicate")
+        around = sum(
+            padded[..., down : down + height, across : across + width]
+            for down in range(3)
+            for across in range(3)
+            if (down, across) != (1, 1)
+        )
+        return (weight + rho * around) / (1 + 8 * rho if normalise else 1)
+
+    return _changed(model, layers, change)
+
+
+def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first") -> nn.Module:
+    """Take the high-frequency component out of every kernel.
+
+    Each kernel is padded with zeros to 32 x 32, split at the radius like an image, and its LFC is cropped back to the
+    kernel's own place. So small a window can't hold a sharp cut: the crop loses what the filter spread beyond it, and
+    brings back some high frequencies. Where the kernel lies in the picture makes no difference.
+
+    Args:
+        model: any module with convolutions; left as it is.
+        radius: DFT bins, 0 or more; 0 leaves nothing of the kernels, 23 or more changes nothing.
+        layers: "first" or "all"; kernels of 1 x 1 stay as they are. Later feature maps are smaller: the radius is still
+            counted in a picture of 32 x 32, as a share of the layer's own sampling rate.
+    Returns:
+        A changed copy of the model.
+    Raises:
+        TypeError, ValueError: a bad radius, other layers, or a kernel larger than 32 x 32.
+    Source: ours; the authors' blog post names the idea only.
+    """
+    radius = check_radius(radius)
+
+    def change(weight: Tensor) -> Tensor:
+        height, width = weight.shape[-2:]
+        return split(_padded(weight), radius)[0][..., :height, :width]
+
+    return _changed(model, layers, change)
+
+
+def _padded(weight: Tensor) -> Tensor:
+    height, width = _check_weight(weight).shape[-2:]
+    return F.pad(weight.detach(), (0, SIZE - width, 0, SIZE - height))
+
+
+def _check_weight(weight: Tensor) -> Tensor:
+    if weight.ndim != 4 or 0 in weight.shape or max(weight.shape[-2:]) > SIZE:
+        raise ValueError(f"expected weights (out, in, k, k) with k from 1 to {SIZE}, got {tuple(weight.shape)}")
+    return weight
+
+
+def _differences(weight: Tensor) -> Tensor:
+    """Differences of the weights that are neighbours in a row or a column of their kernel, (out, in, pairs)."""
+    if max(_check_weight(weight).shape[-2:]) == 1:
+        raise ValueError("expected kernels larger than 1 x 1, whose weights have neighbours")
+    return torch.cat([weight.diff(dim=-1).flatten(2), weight.diff(dim=-2).flatten(2)], dim=2)
+
+
+def smoothness_penalty(weight: Tensor) -> Tensor:
+    """Mean squared difference of horizontally and vertically adjacent weights, over all kernels: a scalar to minimise.
+
+    Args:
+        weight: (out, in, k, k), k at least 2.
+    Raises:
+        ValueError: another shape.
+    Source: ours, for the authors' blog post, which names the idea only. Differentiable.
+    """
+    return _differences(weight).square().mean()
+
+
+def roughness(weight: Tensor) -> Tensor:
+    """Mean absolute difference of adjacent weights of each kernel, relative to the kernel's root mean square.
+
+    The root mean square is the kernel's norm by the root of its number of weights, so that kernels of 3 x 3 and 5 x 5
+    compare: independent weights come to 1.16 and 1.14 (normal) or 1.17 and 1.16 (uniform) on average, a constant kernel
+    to 0.
+
+    Args:
+        weight: (out, in, k, k), k at least 2.
+    Returns:
+        (out, in), 0 or more; 0 for a kernel of zeros.
+    Raises:
+        ValueError: another shape.
+    Source: ours; the paper shows kernels and measures nothing (Fig. 7).
+    """
+    weight = weight.detach()
+    scale = weight.square().mean(dim=(-2, -1)).sqrt()
+    return _differences(weight).abs().mean(dim=2) / torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
+    """Share of each kernel's spectral energy at or above a radius.
+
+    Args:
+        weight: (out, in, k, k), k from 1 to 32.
+        radius: DFT bins, 0 or more, as in `mask`.
+    Returns:
+        (out, in), in [0, 1]; 0 for a kernel of zeros. A single weight, whose energy is the same at all frequencies, has
+        the share of the bins that are high: .57 at r = 12.
+    Raises:
+        TypeError, ValueError: a bad radius or another shape.
+    """
+    height, width = _check_weight(weight).shape[-2:]
+    high = ~torch.fft.ifftshift(mask(SIZE, SIZE, radius))
+    # The energy in a set of bins is a quadratic form of the weights. Its matrix takes the spectra of single weights
+    # only, where those of all kernels would take gigabytes.
+    single = torch.eye(height * width, dtype=torch.float64).view(1, -1, height, width)
+    spectra = torch.fft.fft2(_padded(single))[0][:, high]
+    form = (spectra @ spectra.mH).real / SIZE**2
+    values = weight.detach().cpu().flatten(2).double()
+    total = values.square().sum(dim=2)
+    energy = (values @ form * values).sum(dim=2)
+    return (energy / torch.where(total > 0, total, torch.ones_like(total))).clamp(0, 1).to(weight)
+
+
+def frequency_response(weight: Tensor) -> Tensor:
+    """How strongly kernels let each frequency through: the magnitude of their spectra, averaged over all kernels.
+
+    Args:
+        weight: (out, in, k, k), k from 1 to 32.
+    Returns:
+        (32, 32), 0 or more, with frequency zero at [16, 16].
+    Raises:
+        ValueError: another shape.
+    """
+    return torch.fft.fftshift(torch.fft.fft2(_padded(weight)).abs().mean(dim=(0, 1)))

@@ -1,0 +1,73 @@
+"""What a chapter of the book is made of, and how its notebook checks its parameters and gets its runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from hfclib.paper.parameters import Parameters, check_parameters, refusal
+from hfclib.paper.presets import PUBLISHED_SEEDS, Preset
+from hfclib.paper.verdicts import Claim
+from hfclib.runs.collect import Runs, obtain, stored_runs
+from hfclib.runs.store import folders
+from hfclib.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter: its networks, its parameters and its claims.
+
+    Attributes:
+        name: of its notebook, and what `hfc train` and `hfc run` call it.
+        recipes: from a preset to the recipes of its networks, by variant.
+        parameters: of its notebook.
+        optional: variants that are shown with the seeds that are stored, and left out where none is, saying so; they
+            are trained only with `retrain`.
+        claims: of the paper, as far as this chapter tests them.
+        evidence: from the published runs to the table on which the claims are judged; nothing is trained.
+        seeds: with which its networks are published.
+    """
+
+    name: str
+    recipes: Callable[[Preset], dict[str, Recipe]]
+    parameters: type[Parameters]
+    optional: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    evidence: Callable[[Runs], pd.DataFrame] | None = None
+    seeds: tuple[int, ...] = PUBLISHED_SEEDS
+
+    def check(self, namespace: Mapping[str, object]) -> Parameters:
+        """Check the notebook's parameters; its first library call.
+
+        Args:
+            namespace: the notebook's `globals()`, or a dictionary of parameters.
+        Raises:
+            ValueError: as `check_parameters`; or seeds whose runs are not stored while `retrain` is off.
+        """
+        settings = check_parameters(self.parameters, namespace)
+        if not settings.retrain and (missing := self._not_stored(settings.preset, settings.all_seeds)):
+            name = "seeds" if "seeds" in self.parameters.model_fields else "seed"
+            value = namespace.get(name, getattr(settings, name))
+            allowed = "seeds whose runs are stored, or retrain = True, which trains them"
+            said = f"{allowed}; not stored at preset {settings.preset}: {', '.join(missing)}"
+            raise refusal(self.parameters, name, value, said)
+        return settings
+
+    def obtain(self, settings: Parameters) -> Runs:
+        """The chapter's runs for checked parameters: loaded, or trained if they are missing or `retrain` says so."""
+        recipes = self.recipes(settings.preset)
+        return obtain(recipes, settings.all_seeds, retrain=settings.retrain, optional=self.optional)
+
+    def published(self) -> pd.DataFrame | None:
+        """The table on which the claims are judged, from published runs; None where there are none."""
+        runs = stored_runs(self.recipes("laptop"), self.seeds, optional=self.optional)
+        return self.evidence(runs) if self.evidence and runs else None
+
+    def _not_stored(self, preset: Preset, seeds: tuple[int, ...]) -> list[str]:
+        """Runs that the chapter can't do without, and every run of a seed that no variant has."""
+        jobs = [
+            (variant, seed, recipe.run_name(seed)) for variant, recipe in self.recipes(preset).items() for seed in seeds
+        ]
+        missing = [job for job in jobs if not any((folder / job[2]).is_dir() for folder in folders())]
+        known = {seed for _, seed, _ in set(jobs) - set(missing)}
+        return [name for variant, seed, name in missing if variant not in self.optional or seed not in known]

@@ -1,0 +1,172 @@
+"""Checking a notebook's parameters before any work.
+
+papermill only warns about a misspelt parameter, and then runs on without it. So a notebook's first library call hands
+over all its names, and what is not a parameter, or not a value of the allowed kind, stops it at once.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from hfclib.evaluation import BN_STATS, BnStats
+from hfclib.paper.presets import PRESETS, PUBLISHED_SEEDS, Preset
+from hfclib.training.recipe import RADII
+from hfclib.transforms import FEEDS, Feed
+
+_LISTS_BY = 'with papermill, give a list as -y "{name}: [4, 8]"'
+_PLAIN = (bool, int, float, str, list, tuple, type(None))  # what a misspelt parameter can have been set to
+_CHECKED = "_names_at_the_first_check"
+_SHELL = {"In", "Out"}  # IPython's own plain values
+
+
+def _as_list(value: object) -> object:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _different(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError("the same value twice")
+    return values
+
+
+def whole(low: int, high: int, meaning: str) -> object:
+    """The type of a whole number from `low` to `high`; `meaning` says what it is."""
+    return Annotated[int, Field(ge=low, le=high, description=f"{meaning}, from {low} to {high}")]
+
+
+def number(low: float, high: float, meaning: str) -> object:
+    """The type of a number from `low` to `high`."""
+    span = f"{meaning}, from {low:g} to {high:g}"
+    return Annotated[float, Field(ge=low, le=high, allow_inf_nan=False, description=span)]
+
+
+def several(one: object, limit: int, above: float | None = None) -> object:
+    """The type of one value, or a list of up to `limit` different ones, of a type from `whole` or `number`.
+
+    Args:
+        one: the type of each value.
+        limit: how many at most.
+        above: a bound that itself is not allowed, in place of the lowest value of `one`.
+    """
+    text = one.__metadata__[0].description
+    if above is not None:
+        one = Annotated[one, Field(gt=above)]
+        text = text.replace("from ", "above ").replace(" to ", ", up to ")
+    text = f"{text}, or a list of up to {limit} different ones"
+    return Annotated[
+        tuple[one, ...],
+        BeforeValidator(_as_list),
+        AfterValidator(_different),
+        Field(min_length=1, max_length=limit, description=text),
+    ]
+
+
+def choice(kind: object, allowed: tuple[str, ...]) -> object:
+    """The type of one of several words; `kind` is their Literal."""
+    return Annotated[kind, Field(description=f"one of {', '.join(allowed)}")]
+
+
+Radius = whole(RADII[0], RADII[-1], "a whole number of DFT bins")
+Radii = several(Radius, 6)
+Seed = whole(0, 9_999, "a whole number")
+Seeds = several(Seed, 100)
+FeedChoice = choice(Feed, FEEDS)
+StatisticsChoice = choice(BnStats, BN_STATS)
+Switch = Annotated[bool, Field(description="True or False")]
+
+
+class Parameters(BaseModel):
+    """The parameters that every notebook has. A field's description says what is allowed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    preset: choice(Preset, PRESETS) = "laptop"
+    retrain: Switch = False
+
+
+class OneSeed(Parameters):
+    """The parameters of a notebook that shows networks of one seed."""
+
+    seed: Seed = 0
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds whose runs the notebook needs."""
+        return (self.seed,)
+
+
+class SeveralSeeds(Parameters):
+    """The parameters of a notebook that shows means over seeds."""
+
+    seeds: Seeds = PUBLISHED_SEEDS
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds whose runs the notebook needs."""
+        return self.seeds
+
+
+def given_parameters(
+    namespace: Mapping[str, object], known: tuple[str, ...], mine: frozenset[str] = frozenset()
+) -> dict[str, object]:
+    """The parameters among a notebook's `globals()`.
+
+    Args:
+        namespace: names and values; of names that are not known only plain values (numbers, text, lists...) count,
+            and no name with a leading underscore.
+        known: the parameters there are.
+        mine: names that the notebook itself has set since; they are let alone unless they look like a parameter's.
+    Returns:
+        The known ones that are set.
+    Raises:
+        ValueError: a plain value under any other name, with the nearest known name.
+    """
+    found = {}
+    for name, value in namespace.items():
+        if name.startswith("_") or name in _SHELL or (name not in known and type(value) not in _PLAIN):
+            continue
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            if name in mine and not difflib.get_close_matches(name, known, cutoff=0.75):
+                continue
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise ValueError(f"unknown parameter {name} = {value!r}{hint}; allowed: {', '.join(known)}")
+        found[name] = value
+    return found
+
+
+Kind = TypeVar("Kind", bound=Parameters)
+
+
+def refusal(parameters: type[Parameters], name: str, value: object, allowed: str | None = None) -> ValueError:
+    """The error that names a parameter, its value and what is allowed in its place."""
+    allowed = allowed or parameters.model_fields[name].description
+    if isinstance(value, str) and any(character in value for character in "[,") and "a list" in allowed:
+        allowed += f"; {_LISTS_BY.format(name=name)}"
+    return ValueError(f"parameter {name} = {value!r}: expected {allowed}")
+
+
+def check_parameters(parameters: type[Kind], namespace: Mapping[str, object]) -> Kind:
+    """Check the parameters of a notebook.
+
+    Args:
+        parameters: the notebook's.
+        namespace: the notebook's `globals()`, or a dictionary of parameters.
+    Returns:
+        The checked parameters, defaults filled in; one number where a list is allowed becomes a tuple.
+    Raises:
+        ValueError: an unknown name, or a value that isn't allowed; says what is allowed.
+    """
+    # In a session the cell may run again, after others have set names of their own.
+    first = namespace.get(_CHECKED)
+    mine = frozenset() if first is None else frozenset(namespace) - first
+    found = given_parameters(namespace, tuple(parameters.model_fields), mine)
+    if isinstance(namespace, dict):
+        namespace.setdefault(_CHECKED, frozenset(namespace))
+    try:
+        return parameters(**found)
+    except ValidationError as error:
+        name = error.errors()[0]["loc"][0]
+        raise refusal(parameters, name, found[name]) from None

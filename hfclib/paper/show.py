@@ -1,0 +1,110 @@
+"""What a notebook shows under a figure: the picture itself, where it comes from, and what it says in words."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from IPython.display import HTML, Image, Markdown
+from matplotlib.figure import Figure
+
+from hfclib.runs.store import Run
+from hfclib.training.recipe import Recipe
+
+_PNG_DPI = 144
+
+
+def show_figure(figure: Figure) -> Image:
+    """A figure as a PNG to end a cell with; shown at half its pixels, so that it is sharp on dense screens."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PNG_DPI, facecolor="white")
+    return Image(buffer.getvalue(), width=round(figure.get_figwidth() * _PNG_DPI / 2))
+
+
+def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None) -> HTML:
+    """A table to end a cell with: whole cells, however long.
+
+    Args:
+        frame: its text is escaped, and its index becomes the first columns.
+        links: cell text to address; a cell with just this text becomes a link.
+    """
+    with pd.option_context("display.max_colwidth", None):
+        html = frame.reset_index().to_html(index=False, border=0, justify="left")
+    for text, address in (links or {}).items():
+        html = html.replace(f"<td>{text}</td>", f'<td><a href="{address}">{text}</a></td>')
+    return HTML(html)
+
+
+def _data_link(content: bytes, kind: str, name: str, text: str) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<a download="{name}" href="data:{kind};base64,{data}">{text}</a>'
+
+
+def show_provenance(
+    name: str, runs: Sequence[Run] | None, figure: Figure, table: pd.DataFrame | None = None, page: str | None = None
+) -> HTML:
+    """One line on where a figure comes from, with the notebook, its table as CSV and the picture as SVG to take away.
+
+    Args:
+        name: of the figure, such as "fig4-controlled"; what is before the first hyphen is its notebook.
+        runs: behind the figure, empty where they are not stored; None where it shows images only.
+        figure: offered as SVG.
+        table: the rows drawn, offered as CSV; without it there is no such link.
+        page: where in the book the figure is explained, such as "book/your-images.md", if not in that notebook.
+    Returns:
+        HTML that needs no other file, except for the link to the notebook or page in the built book.
+    """
+    svg = io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    page = page or f"notebooks/{name.split('-')[0]}.ipynb"
+    links = [f'<a href="../_sources/{page}">{"notebook" if page.endswith(".ipynb") else "page"}</a>']
+    if table is not None:
+        content = table.to_csv(index=any(table.index.names)).encode()
+        links.append(_data_link(content, "text/csv", f"{name}.csv", "table (CSV)"))
+    links.append(_data_link(svg.getvalue(), "image/svg+xml", f"{name}.svg", "figure (SVG)"))
+    text = "Drawn from the embedded test set; no run is behind it." if runs is None else _behind(runs)
+    return HTML(f'<p class="hfc-provenance">{text} {" · ".join(links)}</p>')
+
+
+def _behind(runs: Sequence[Run]) -> str:
+    """How many runs, of which preset and seeds, made by which commit, in what time and where."""
+    if not runs:
+        return "Its runs are not stored."
+    seeds = sorted({run.seed for run in runs})
+    which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    commits = ", ".join(sorted({commit[:7] for run in runs for commit in run.provenance["commits"]}))
+    minutes = sum(run.provenance["train_seconds"] + run.provenance["eval_seconds"] for run in runs) / 60
+    devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
+    preset = ", ".join(sorted({run.recipe.name.split("-")[0] for run in runs}))
+    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    return (
+        f"{count}, preset {preset}, {which}; commit {commits}; "
+        f"trained, and measured after each epoch, in {minutes:.0f} minutes on {devices}."
+    )
+
+
+def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdown | None:
+    """Which networks of a figure are not shown because their runs are not stored, and which with fewer seeds.
+
+    Args:
+        wanted: the figure's recipes, by variant.
+        found: what is shown, by variant; a list of runs counts by its seeds.
+    Returns:
+        None where all are there.
+    """
+    names = [recipe.name for variant, recipe in wanted.items() if variant not in found]
+    text = f"Not shown, since not trained and published yet: {', '.join(names)}." if names else ""
+    seeds = {variant: {run.seed for run in ones} for variant, ones in found.items() if isinstance(ones, list)}
+    every = set().union(*seeds.values())
+    fewer = [
+        f"{wanted[variant].name} ({', '.join(map(str, sorted(own)))})" for variant, own in seeds.items() if own != every
+    ]
+    if fewer:
+        reason = "for the same reason" if text else "since others are not trained and published yet"
+        text += f"{' ' * bool(text)}Shown with these seeds only, {reason}: {', '.join(fewer)}."
+    return Markdown(text) if text else None
+
+
+def listed(head: str, lines: Sequence[str]) -> Markdown:
+    """A sentence, and below it a list, where there is anything to list."""
+    return Markdown("\n".join([head, "", *lines] if lines else [head]))

@@ -1,0 +1,57 @@
+"""What a network is fed: bands as they are, or on another scale, or with another brightness."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hfclib.data.cifar import MEAN
+
+Feed = Literal["raw", "max", "mean"]
+FEEDS: tuple[Feed, ...] = ("raw", "max", "mean")
+_FAINT = 1e-4  # an image or a contrast below this is rounding noise: dividing by it would feed the noise
+
+
+def rescaled(images: Tensor, how: str) -> Tensor:
+    """Images, each on its own scale.
+
+    Args:
+        images: (N, C, H, W) float, whole images or a band.
+        how: "none"; "max" divides an image by its own maximum; "range" maps its own minimum and maximum, over all
+            channels, to 0 and 1.
+    Returns:
+        (N, C, H, W). An image whose maximum ("max") or contrast ("range") is below 1e-4 is not divided: it holds
+        nothing but rounding noise.
+    Raises:
+        ValueError: another way.
+    Source: "max" from the authors' code; "range" is our reading of the paper's "standard pixel scale".
+    """
+    if how == "none":
+        return images
+    if how not in ("max", "range"):
+        raise ValueError(f"expected how, one of none, max, range, got {how!r}")
+    lowest = images.amin(dim=(1, 2, 3), keepdim=True) if how == "range" else 0.0
+    height = images.amax(dim=(1, 2, 3), keepdim=True) - lowest
+    return (images - lowest) / torch.where(height > _FAINT, height, torch.ones_like(height))
+
+
+def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
+    """What a network is fed of a band.
+
+    Args:
+        band: (N, 3, H, W) float, an LFC or HFC as `split` returns it, or whole images.
+        feed: "raw", "max" or "mean"; see the text of `evaluation`.
+        add_mean: the band lacks the mean colour (an HFC), so "mean" adds it; otherwise "mean" changes nothing.
+    Returns:
+        (N, 3, H, W), unclipped.
+    Raises:
+        ValueError: another feed.
+    Source: "max" from the authors' code; "mean" is ours.
+    """
+    if feed not in FEEDS:
+        raise ValueError(f"expected feed, one of {', '.join(FEEDS)}, got {feed!r}")
+    if feed == "max":
+        return rescaled(band, "max")
+    if feed == "mean" and add_mean:
+        return band + torch.tensor(MEAN, dtype=band.dtype, device=band.device).view(1, 3, 1, 1)
+    return band

@@ -1,0 +1,200 @@
+"""hfclib.robustness: scores by hand, verdicts that hang on no batch size, and smallest perturbations by formula."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from hfclib.attacks.gradient import fgsm, pgd
+from hfclib.attacks.random_search import square
+from hfclib.attacks.robustness import robust_accuracy, robust_correct, smallest_eps
+
+
+@pytest.fixture
+def network():
+    """Two classes; the label of an image is that of the larger half of the weighted sum, by a known lead."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2, bias=False))
+    network[1].weight.data = torch.randn(2, 48, generator=torch.Generator().manual_seed(1))
+    return network
+
+
+@pytest.fixture
+def pictures():
+    """Images far from the sides of the box, so that it never matters."""
+    return 0.4 + 0.2 * torch.rand(30, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+
+
+def needed(network, images):
+    """The smallest eps that fools a linear network of two classes: its lead by the weights' difference in L1."""
+    logits, weight = network(images).detach(), network[1].weight.detach()
+    return (logits[:, 0] - logits[:, 1]).abs() / (weight[0] - weight[1]).abs().sum()
+
+
+def test_who_is_still_right_is_known_by_formula(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    labels[:5] = 1 - labels[:5]  # wrong to begin with
+    eps = needed(network, pictures).median().item()
+    expected = (needed(network, pictures) > eps * 1.001) & (torch.arange(30) >= 5)
+    assert 5 < expected.sum() < 20
+    for attack in (partial(fgsm, eps=eps * 1.001), partial(pgd, eps=eps * 1.001, alpha=eps / 3, steps=8)):
+        assert torch.equal(robust_correct(network, pictures, labels, attack), expected)
+        assert robust_accuracy(network, pictures, labels, attack) == pytest.approx(expected.float().mean().item())
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 512])
+@pytest.mark.parametrize("attack", [partial(pgd, eps=0.02, alpha=0.001, steps=1), partial(square, eps=0.02, queries=9)])
+def test_verdicts_hang_on_no_batch_size(network, pictures, batch_size, attack):
+    labels = network(pictures).argmax(dim=1)
+    labels[::4] = 1 - labels[::4]
+
+    def verdict(size):
+        generator = torch.Generator().manual_seed(0)
+        return robust_correct(network, pictures, labels, partial(attack, generator=generator), batch_size=size)
+
+    assert torch.equal(verdict(batch_size), verdict(30))
+    assert 0 < verdict(30).sum() < 22
+
+
+def test_several_attacks_leave_what_withstands_them_all(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    seen = []
+
+    def spoils(start, stop):
+        def attack(model, images, labels):
+            seen.append(len(images))
+            return torch.stack(
+                [
+                    1 - image if any(torch.equal(image, one) for one in pictures[start:stop]) else image
+                    for image in images
+                ]
+            )
+
+        return attack
+
+    fooled = network(1 - pictures).argmax(dim=1) != labels
+    assert fooled.sum() > 5
+    right = robust_correct(network, pictures, labels, [spoils(0, 12), spoils(8, 20)])
+    expected = ~fooled | (torch.arange(30) >= 20)
+    assert torch.equal(right, expected)
+    assert seen == [30, 30 - int(fooled[:12].sum())]  # the second attack gets what the first has left
+
+
+def test_no_attack_at_all_is_clean_accuracy(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    labels[:6] = 1 - labels[:6]
+    assert robust_accuracy(network, pictures, labels, ()) == pytest.approx(24 / 30)
+
+
+@pytest.mark.parametrize(
+    "attacks",
+    [(), partial(fgsm, eps=0.1), [partial(pgd, eps=0.1, alpha=0.1, steps=1), partial(square, eps=0.1, queries=2)]],
+)
+def test_of_no_images_none_is_right(network, attacks):
+    none = torch.rand(0, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
+    right = robust_correct(network, *none, attacks)
+    assert right.shape == (0,)
+    assert right.dtype == torch.bool
+
+
+@pytest.mark.parametrize("stop_early", [True, False])
+@pytest.mark.parametrize("amp", [True, False])
+def test_options_reach_attacks_that_have_them_and_no_others(network, pictures, stop_early, amp):
+    given = []
+
+    def with_both(model, images, labels, *, stop_early, amp):
+        given.append((stop_early, amp))
+        return images
+
+    def with_none(model, images, labels):
+        given.append(())
+        return images
+
+    def with_any(model, images, labels, **others):
+        return with_both(model, images, labels, **others)
+
+    labels = network(pictures).argmax(dim=1)
+    options = {"stop_early": stop_early, "amp": amp}
+    assert robust_accuracy(network, pictures, labels, [with_both, with_none, with_any], **options) == 1
+    assert given == [(stop_early, amp), (), (stop_early, amp)]
+    robust_accuracy(network, pictures, labels, with_both)
+    assert given[-1] == (True, False)
+
+
+def test_transfer_is_scored_on_the_network_given(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(48, 2, bias=False))
+    other[1].weight.data = -network[1].weight.data  # its attacks make ours more certain
+    assert robust_accuracy(network, pictures, labels, partial(fgsm, eps=0.2)) == 0
+    assert robust_accuracy(network, pictures, labels, lambda model, x, y: fgsm(other, x, y, eps=0.2)) == 1
+
+
+def test_the_smallest_eps_of_a_linear_network(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    labels[:3] = 1 - labels[:3]
+    exact = needed(network, pictures)
+    highest = exact[3:].quantile(0.8).item()
+
+    def attack(model, images, labels, eps):
+        return pgd(model, images, labels, eps=eps, alpha=eps / 2, steps=3, random_start=False)
+
+    found = smallest_eps(network, pictures, labels, attack, highest=highest, rounds=10, batch_size=7)
+    assert (found[:3] == 0).all()
+    within = exact[3:] < highest * (1 - 1e-4)
+    assert (found[3:][~within & (exact[3:] > highest * (1 + 1e-4))] == math.inf).all()
+    assert within.sum() > 15
+    over = found[3:][within] - exact[3:][within]
+    assert over.min() > -1e-5
+    assert over.max() < highest / 2**10 + 1e-5
+    coarse = smallest_eps(network, pictures, labels, attack, highest=highest, rounds=0)
+    tried = torch.tensor(highest).item()
+    assert set(coarse.unique().tolist()) == {0.0, tried, math.inf}
+
+
+@pytest.mark.parametrize("batch_size", [4, 11])
+def test_the_smallest_eps_hangs_on_no_batch_size_even_where_the_attack_draws(network, pictures, batch_size):
+    labels = network(pictures).argmax(dim=1)
+
+    def found(size):
+        generator = torch.Generator().manual_seed(0)
+
+        def attack(model, images, labels, eps):
+            return pgd(model, images, labels, eps=eps, alpha=eps / 10, steps=2, generator=generator)
+
+        return smallest_eps(network, pictures, labels, attack, rounds=5, batch_size=size)
+
+    torch.testing.assert_close(found(batch_size), found(30))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "batch_size, a whole number of at least 1"),
+        ({"attacks": lambda model, x, y: x[:1]}, ValueError, r"images \(30, 3, 4, 4\) from the attack, got \(1, 3"),
+        ({"attacks": lambda model, x, y: x + 1}, ValueError, r"images in \[0, 1\] from the attack"),
+        ({"attacks": lambda model, x, y: x * math.nan}, ValueError, r"images in \[0, 1\] from the attack"),
+        ({"images": torch.rand(30, 3, 4, 4) + 1}, ValueError, r"images in \[0, 1\]"),
+        ({"images": torch.rand(0, 3, 4, 4), "labels": torch.zeros(0).long()}, ValueError, "at least one image"),
+        ({"labels": torch.full((30,), 2)}, ValueError, "labels below 2"),
+    ],
+)
+def test_bad_arguments(network, pictures, options, error, message):
+    good = {"images": pictures, "labels": network(pictures).argmax(dim=1), "attacks": ()}
+    with pytest.raises(error, match=message):
+        robust_accuracy(network, **good | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"highest": 0}, "highest above 0"),
+        ({"highest": math.nan}, "highest, finite"),
+        ({"rounds": -1}, "rounds, a whole"),
+        ({"batch_size": 0}, "batch_size, a whole"),
+    ],
+)
+def test_bad_searches(network, pictures, options, message):
+    labels = network(pictures).argmax(dim=1)
+    with pytest.raises(ValueError, match=message):
+        smallest_eps(network, pictures, labels, lambda model, x, y, eps: fgsm(model, x, y, eps=eps), **options)

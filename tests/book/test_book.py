@@ -1,0 +1,274 @@
+"""The book: its table of contents, its figures, its references, and the check of the built pages."""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import hfclib
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted((ROOT / "book").glob("*.md"))
+DRAWS = re.compile(r"\b(plt|plots)\.|\breports\.picture\b")  # a drawing cell of a Markdown page: it has no outputs
+PICTURES = {"image/png", "image/svg+xml", "image/jpeg"}
+FENCE = re.compile(r"^(`{3,}|:{3,})\{([a-z:-]+)\}[ ]*([^\n]*)\n(.*?)^\1[ ]*$", re.DOTALL | re.MULTILINE)
+HEADER = re.compile(r"---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
+CHECK = ROOT / "book" / "check_html.py"
+
+
+def toc_files() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def directives(text: str) -> list[tuple[str, str, dict, str]]:
+    """(name, argument, options, body) of each directive of a MyST page."""
+    found = []
+    for _, name, argument, body in FENCE.findall(text):
+        header, options = HEADER.match(body), {}
+        if header:
+            options, body = yaml.safe_load(header[1]), body[header.end() :]
+        while line := re.match(r":([\w-]+):[ ]*(.*)\n", body):
+            options[line[1]], body = line[2], body[line.end() :]
+        found.append((name, argument, options, body))
+    return found
+
+
+def code_cells(path: Path) -> list[tuple[str, dict, bool]]:
+    """(source, metadata, whether it draws) of each code cell of a notebook or page."""
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        return [("".join(cell["source"]), cell["metadata"], draws(cell)) for cell in cells]
+    return [
+        (body, options, "figure" in str(options.get("tags", "")) or bool(DRAWS.search(body)))
+        for name, _, options, body in directives(path.read_text())
+        if name == "code-cell"
+    ]
+
+
+def figures(path: Path) -> list[tuple[str | None, str | None, str | None]]:
+    """(name, caption, alternative text) of each figure of a notebook or page."""
+    prose = path.read_text()
+    if path.suffix == ".ipynb":
+        cells = json.loads(prose)["cells"]
+        prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    found = []
+    for metadata in [metadata for _, metadata, drawn in code_cells(path) if drawn]:
+        figure, image = (metadata.get("mystnb", {}).get(key, {}) for key in ("figure", "image"))
+        found.append((figure.get("name"), figure.get("caption"), image.get("alt")))
+    for name, _, options, body in directives(prose):
+        if name in ("figure", "image", "glue:figure"):
+            found.append((options.get("name"), body.strip(), options.get("alt")))
+    return found
+
+
+def draws(cell: dict) -> bool:
+    """Whether a cell of a notebook is tagged as a figure, or has stored a picture."""
+    stored = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+    return "figure" in cell["metadata"].get("tags", []) or bool(PICTURES & stored)
+
+
+def undescribed(path: Path) -> list[str]:
+    """What is wrong with the figures of a notebook or page."""
+    faults = []
+    for number, (name, caption, alt) in enumerate(figures(path), 1):
+        if not name:
+            faults.append(f"{path.name}, figure {number}: no name, so it has no number to refer to")
+        if not (caption or "").strip():
+            faults.append(f"{path.name}, figure {number}: no caption")
+        if len((alt or "").split()) < 5:
+            faults.append(f"{path.name}, figure {number}: no alternative text, or none that describes it")
+        elif (alt or "").strip() == (caption or "").strip():
+            faults.append(f"{path.name}, figure {number}: the alternative text repeats the caption")
+    return faults
+
+
+def test_toc_and_files_agree():
+    listed = toc_files()
+    assert len(set(listed)) == len(listed)
+    there = {path.relative_to(ROOT).with_suffix("").as_posix() for path in [*NOTEBOOKS, *PAGES]}
+    assert set(listed) == there
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: path.name)
+def test_every_figure_is_named_captioned_and_described(path):
+    assert undescribed(path) == []
+
+
+def without_provenance(path: Path) -> list[str]:
+    """The names of figures that no line of provenance follows in the next cell."""
+    cells = code_cells(path)
+    names = [metadata.get("mystnb", {}).get("figure", {}).get("name") for _, metadata, _ in cells]
+    after = [*(source for source, _, _ in cells), ""][1:]
+    return [
+        name
+        for name, (_, _, drawn), following in zip(names, cells, after, strict=True)
+        if drawn and f'show_provenance("{name}", ' not in following
+    ]
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: path.name)
+def test_under_every_figure_stands_where_it_comes_from(path):
+    assert without_provenance(path) == []
+
+
+@pytest.mark.parametrize("following", [[], ["print(1)"], ['show_provenance("other", [], figure)']])
+def test_a_figure_without_provenance_is_found(tmp_path, following):
+    metadata = {"tags": ["figure"], "mystnb": {"figure": {"name": "fig2-classes"}}}
+    cells = [
+        {"cell_type": "code", "source": [source], "metadata": known, "outputs": []}
+        for source, known in [("draw()", metadata), *((one, {}) for one in following)]
+    ]
+    notebook = tmp_path / "fig2.ipynb"
+    notebook.write_text(json.dumps({"cells": cells}))
+    assert without_provenance(notebook) == ["fig2-classes"]
+
+
+def test_figure_names_are_unique():
+    names = [name for path in [*NOTEBOOKS, *PAGES] for name, _, _ in figures(path)]
+    assert names, "no figure was found at all"
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"figure": {"caption": "c"}}, ["no name"]),
+        ({"figure": {"name": "n"}}, ["no caption"]),
+        ({"image": {}}, ["no alternative text"]),
+        ({"image": {"alt": "figure"}}, ["no alternative text"]),
+        ({"figure": {"name": "n", "caption": "A line that goes up."}}, ["repeats the caption"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["output", "tag", "page"])
+def test_a_bad_figure_is_found(tmp_path, kind, change, said):
+    good = {"figure": {"name": "n", "caption": "A caption."}, "image": {"alt": "A line that goes up."}}
+    metadata = {"mystnb": good | change}
+    if kind == "page":
+        path = tmp_path / "page.md"
+        path.write_text(f"# T\n\n```{{code-cell}} ipython3\n---\n{yaml.dump(metadata)}---\nplt.show()\n```\n")
+    else:
+        path = tmp_path / "notebook.ipynb"
+        outputs = [{"output_type": "display_data", "data": {"image/png": "", "text/plain": ""}}]
+        cell = {"cell_type": "code", "metadata": metadata, "source": "draw()", "outputs": outputs}
+        if kind == "tag":
+            cell |= {"outputs": [], "metadata": metadata | {"tags": ["figure"]}}
+        path.write_text(json.dumps({"cells": [cell]}))
+    assert len(undescribed(path)) == len(said)
+    assert all(part in fault for part, fault in zip(said, undescribed(path), strict=True))
+
+
+def test_citations_and_links_lead_somewhere():
+    keys = re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(), re.MULTILINE)
+    assert len(set(keys)) == len(keys)
+    for path in [*NOTEBOOKS, *PAGES]:
+        text = path.read_text()
+        cited = {key for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in group.split(",")}
+        assert cited <= set(keys), path.name
+        if path.suffix == ".md":
+            for target in re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", text):
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_names_of_hfclib_in_the_pages_exist():
+    roles = re.compile(r"\{(?:py:)?(?:func|class|attr|meth|mod|data)\}`(?:[^`<]*<)?~?(hfclib[\w.]*)>?`")
+    named = {name for path in PAGES for name in roles.findall(path.read_text())}
+    assert named
+    for name in named:
+        assert exists(name), name
+
+
+def exists(name: str) -> bool:
+    """Whether `hfclib.module` or something in it has this name; the fields of a dataclass count."""
+    parts, thing = name.split(".")[1:], hfclib
+    for number, part in enumerate(parts, 1):
+        if part in getattr(thing, "__dataclass_fields__", ()):
+            return True
+        with contextlib.suppress(ImportError):
+            importlib.import_module(".".join(["hfclib", *parts[:number]]))
+        if not hasattr(thing, part):
+            return False
+        thing = getattr(thing, part)
+    return True
+
+
+def test_every_module_is_in_the_reference():
+    documented = set(re.findall(r"automodule:: (hfclib[\w.]*)", (ROOT / "book" / "api.md").read_text()))
+    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "hfclib").rglob("*.py")]
+    modules = {".".join(path.parts) for path in paths if not path.name.startswith("_")}
+    assert documented == modules - {"hfclib.cli"}
+
+
+def test_citation_file_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == hfclib.__version__
+    assert citation["license"] == "BSD-3-Clause"
+
+
+GOOD = '<body id="top"><a href="other.html#there">x</a><img src="a%20b.png" alt="a line that rises"></body>'
+
+
+@pytest.fixture
+def book(tmp_path):
+    (tmp_path / "index.html").write_text(GOOD)
+    (tmp_path / "other.html").write_text(
+        '<p id="there"><a href="https://example.org/a">out</a><a href="#">up</a></p>'
+        '<link rel="canonical" href="https://example.org/"><img src="data:image/png;base64,AA==" alt="a dot on white">'
+    )
+    (tmp_path / "a b.png").write_bytes(b"")
+    (tmp_path / "style.css").write_text("p { background: url('a b.png') } q { background: url(data:image/png,x) }")
+    return tmp_path
+
+
+def test_a_sound_book_has_no_faults(book):
+    assert runpy.run_path(str(CHECK))["faults"](book) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("page.html", '<script src="https://example.org/x.js"></script>', "from outside"),
+        ("page.html", '<script src="//example.org/x.js"></script>', "from outside"),
+        ("page.html", '<link rel="stylesheet" href="https://example.org/x.css">', "from outside"),
+        ("page.html", '<link rel="preconnect" href="https://example.org">', "from outside"),
+        ("page.html", '<img alt="a line that rises" src="https://example.org/x.png">', "from outside"),
+        ("page.html", '<script>const URL = "https://example.org/lib/index.js"</script>', "from outside"),
+        ("page.html", "<style>@import 'https://example.org/x.css';</style>", "from outside"),
+        ("page.html", '<p style="background: url(https://example.org/x.png)"></p>', "from outside"),
+        ("style.css", "@font-face { src: url(https://example.org/x.woff2) }", "from outside"),
+        ("style.css", "p { background: url(missing.png) }", "leads nowhere"),
+        ("page.html", '<img src="a%20b.png">', "no alternative text"),
+        ("page.html", '<img src="a%20b.png" alt=" ">', "no alternative text"),
+        ("page.html", '<img src="a%20b.png" alt="a b.png">', "no alternative text"),
+        ("page.html", '<a href="missing.html">x</a>', "leads nowhere"),
+        ("page.html", '<a href="../outside.html">x</a>', "leads nowhere"),
+        ("page.html", '<a href="other.html#nowhere">x</a>', "no #nowhere"),
+        ("page.html", '<script src="missing.js"></script>', "leads nowhere"),
+        ("page.html", '<meta http-equiv="Refresh" content="0; url=missing.html">', "leads nowhere"),
+    ],
+)
+def test_a_fault_of_the_built_book_is_found(book, name, content, fault):
+    (book / name).write_text(content)
+    found = runpy.run_path(str(CHECK))["faults"](book)
+    assert len(found) == 1
+    assert fault in found[0]
+
+
+def test_check_html_tells_by_its_exit_status(book):
+    def status(folder):
+        return subprocess.run([sys.executable, str(CHECK), str(folder)], capture_output=True).returncode
+
+    assert status(book) == 0
+    (book / "page.html").write_text('<a href="missing.html">x</a>')
+    assert status(book) == 1
+    assert status(book / "nothing") == 2

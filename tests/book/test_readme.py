@@ -1,0 +1,54 @@
+"""The numbers in the README are those of the published runs, and what it shows works."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hfclib.paper.fig4 import FIG4
+from hfclib.paper.scoreboard import HEADLINES, published_evidence, scoreboard
+from hfclib.paper.tables import decimals
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return FIG4.obtain(FIG4.parameters())
+
+
+def test_the_table_is_the_scoreboard():
+    board = scoreboard(published_evidence()).loc[list(HEADLINES)]
+    lines = [
+        f"| {row.claim} | {row.version} | {row.paper} | {row.ours} | {row.verdict} |" for row in board.itertuples()
+    ]
+    assert "\n".join(lines) in README, "the README's table should read:\n" + "\n".join(lines)
+
+
+def test_cost_and_accuracy_are_those_of_the_runs(runs):
+    seconds = [run.provenance["train_seconds"] + run.provenance["eval_seconds"] for run in runs.all()]
+    cost = f"{len(seconds)} runs, {min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes each"
+    accuracy = sum(run.test_accuracy() for run in runs["vanilla"]) / len(runs["vanilla"])
+    assert cost in README.replace("\n", " "), cost
+    assert f"ours at {decimals(accuracy, 2)}" in README
+
+
+def test_the_python_example_runs(tmp_path):
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "hfc" in done.stdout
+
+
+def test_the_conda_environment_agrees_with_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert f"python{project['requires-python']}" in environment
+    extras = re.search(r"\[(.*)\]", environment[-1]["pip"][0]).group(1).split(",")
+    assert set(extras) <= set(project["optional-dependencies"])
+    assert not [d for d in project["dependencies"] if "==" in d or "+cpu" in d]

@@ -1,0 +1,215 @@
+"""The benchmarks at a tiny size: both ways of each comparison do the same work. Speed is not tested here."""
+
+import importlib
+import itertools
+import re
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import measure, training
+from benchmarks import split as split_benchmark
+from benchmarks.measure import Ratio
+from hfclib import split
+from hfclib.attacks.gradient import pgd
+from hfclib.data.cifar import to_float
+from hfclib.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+TINY = Recipe("tiny", width=2, batch_size=8, learning_rate=1e-3)
+
+
+@pytest.fixture
+def pictures(cifar):
+    return tuple(part[:32] for part in cifar["train"])
+
+
+# ---- split
+
+
+def test_numpy_way_gives_the_same_bands(cifar):
+    images, radius = to_float(cifar["test"][0][:5]), split_benchmark.RADIUS
+    bands = split_benchmark.numpy_split(images.numpy(), radius)
+    for ours, other in zip(split(images, radius), bands, strict=True):
+        assert abs(ours.numpy() - other).max() < 1e-5
+
+
+def test_split_benchmark_compares_both_promises(cifar, capsys):
+    ratios = split_benchmark.compare(to_float(cifar["test"][0][:8]), repeats=2)
+    assert [(ratio.target, ratio.at_least) for ratio in ratios] == [(35, True), (5, False)]
+    assert all(ratio.value > 0 for ratio in ratios)
+    assert "8 images: NumPy" in capsys.readouterr().out
+
+
+def test_split_benchmark_runs_as_a_command(capsys):
+    assert split_benchmark.main(["--images", "4", "--repeats", "1"]) in (0, 1)
+    said = capsys.readouterr().out
+    assert "at least 35x" in said
+    assert "at most 5x" in said
+
+
+# ---- training
+
+
+def test_plain_loader_gives_the_same_images(pictures):
+    images, labels = pictures
+    batches = list(training.plain_loader(images, labels, TINY, 0))
+    made, answers = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert [len(answer) for _, answer in batches] == [8] * 4
+    assert made.dtype == torch.float32
+    assert batches[0][0].is_contiguous()
+    assert sorted(answers.tolist()) == sorted(labels.tolist())
+    originals = {image.numpy().tobytes(): int(label) for image, label in zip(to_float(images), labels, strict=True)}
+    assert [originals[image.numpy().tobytes()] for image in made] == answers.tolist()
+
+
+def test_plain_augmentation_crops_and_flips_as_ours(pictures):
+    """Every augmented picture is one of the 162 crops and flips that hfclib draws from."""
+    images, labels = (part[:4] for part in pictures)
+    padded = np.pad(to_float(images).numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)))
+    allowed = set()
+    for image, top, left in itertools.product(padded, range(9), range(9)):
+        crop = image[:, top : top + 32, left : left + 32]
+        allowed |= {crop.tobytes(), crop[:, :, ::-1].tobytes()}
+    ours = training.our_batches(images, labels, replace(TINY, batch_size=4, augment=True), CPU)
+    plain = training.endless(training.plain_loader(images, labels, replace(TINY, batch_size=4, augment=True), 0))
+    for way in (ours, plain):
+        drawn = {image.numpy().tobytes() for batch, _ in itertools.islice(way, 10) for image in batch}
+        assert drawn <= allowed
+        assert len(drawn) > 20
+
+
+def test_both_loops_start_from_the_same_network_and_make_the_same_steps(monkeypatch, pictures):
+    monkeypatch.setattr("hfclib.training.loop.autocast", lambda device: nullcontext())
+    images, labels = pictures
+    ours, plain = (training.network(TINY, CPU, layout) for layout in (torch.channels_last, torch.contiguous_format))
+    our_step, plain_step = training.our_step(ours, TINY), training.plain_step(plain, TINY, CPU)
+    for _ in range(3):
+        batch = to_float(images)
+        loss = our_step(batch.contiguous(memory_format=torch.channels_last), labels)
+        assert loss == pytest.approx(plain_step(batch, labels), rel=1e-4)
+    assert ours.training
+    assert plain.training
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.contiguous(), other, rtol=1e-3, atol=1e-4)
+
+
+def test_batches_never_end(pictures):
+    images, labels = pictures
+    for way in (
+        training.our_batches(images, labels, TINY, CPU),
+        training.endless(training.plain_loader(images, labels, TINY, 0)),
+    ):
+        seen = torch.cat([answers for _, answers in itertools.islice(way, 8)])
+        assert sorted(seen.tolist()) == sorted(torch.cat([labels, labels]).tolist())
+
+
+def test_training_benchmark_compares_both_promises(monkeypatch, pictures, capsys):
+    monkeypatch.setattr(training, "PAUSE", 0)
+    ratios = training.compare(*pictures, TINY, steps=2, repeats=2, workers=(0,))
+    assert [(ratio.target, ratio.at_least) for ratio in ratios] == [(1.7, True), (10, False)]
+    assert "steps/s" in capsys.readouterr().out
+
+
+def test_training_benchmark_runs_as_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(training, "PAUSE", 0)
+    arguments = ["--preset", "smoke", "--variant", "batchnorm", "--steps", "1", "--repeats", "1", "--workers", "0"]
+    assert training.main(arguments) in (0, 1)
+    said = capsys.readouterr().out
+    assert "smoke-batchnorm on" in said
+    assert "at least 1.7x" in said
+    assert "at most 10 %" in said
+
+
+# ---- attacks
+
+
+def test_every_attack_makes_the_same_images(other_libraries, pictures):
+    images, labels = to_float(pictures[0][:8]), pictures[1][:8]
+    model, settings = TINY.build().eval(), {"eps": 0.05, "alpha": 0.02, "steps": 3}
+    ours = partial(pgd, random_start=False, **settings)
+    made = {
+        name: other_libraries.in_batches(way, model, images, labels, 5)
+        for name, way in (
+            ("ours", ours),
+            ("Foolbox", partial(other_libraries.foolbox_pgd, **settings)),
+            ("torchattacks", partial(other_libraries.torchattacks_pgd, **settings)),
+        )
+    }
+    for other in ("Foolbox", "torchattacks"):
+        assert ((made["ours"] - made[other]).abs() <= 1e-5).float().mean() >= 0.99
+    assert (made["ours"] - images).abs().amax(dim=(1, 2, 3)).min() > 0.04
+
+
+def test_attack_benchmark_compares_all_three_promises(other_libraries, pictures, capsys):
+    model = TINY.build().eval()
+    images = to_float(pictures[0])
+    labels = model(images).argmax(dim=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ratios = other_libraries.compare(model, images, labels, eps=0.03, alpha=0.01, steps=3, repeats=2, batch_size=20)
+    assert [(ratio.target, ratio.at_least) for ratio in ratios] == [(1.8, True), (4, True), (0.5, False)]
+    assert all(ratio.value > 0 for ratio in ratios[:2])
+    said = capsys.readouterr().out
+    shares = re.findall(r"(.*): \d+ images/s .*, robust accuracy (\d\.\d+)", said)
+    assert [name for name, _ in shares] == ["torchattacks", "Foolbox", "hfclib", "hfclib, stopping"]
+    values = [float(share) for _, share in shares]
+    assert ratios[2].value == pytest.approx(100 * (max(values) - min(values)), abs=0.11)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_attack_benchmark_runs_as_a_command(other_libraries, capsys):
+    arguments = ["--images", "4", "--batch-size", "2", "--steps", "1", "--repeats", "1"]
+    assert other_libraries.main(arguments) in (0, 1)
+    said = capsys.readouterr().out
+    assert "laptop-batchnorm on" in said
+    assert "at least 1.8x" in said
+    assert "at least 4x" in said
+    assert "at most 0.5" in said
+
+
+# ---- measuring
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "kept"),
+    [(2.0, True, True), (1.7, True, True), (1.69, True, False), (2.0, False, False), (1.7, False, True)],
+)
+def test_a_promise_is_kept_or_missed(value, at_least, kept, capsys):
+    ratio = Ratio("name", value, 1.7, at_least)
+    assert ratio.kept() == kept
+    assert ("MISSED" in ratio.line()) != kept
+    assert measure.report([ratio, Ratio("other", 1, 1, True)]) == (0 if kept else 1)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_ways_take_turns_after_a_warm_up():
+    calls = []
+    seconds = measure.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3)
+    assert calls == list("abababab")
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+    assert all(second >= 0 for times in seconds.values() for second in times)
+
+
+def test_ratios_are_compared_turn_by_turn():
+    assert measure.median_ratio([2, 30, 8], [1, 10, 2]) == 3
+
+
+def test_autoattack_fools_exactly_the_images_of_a_linear_network_that_can_be_fooled(other_libraries):
+    autoattack = importlib.import_module("benchmarks.autoattack")
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10)).eval()
+    images, eps = 0.4 + 0.2 * torch.rand(40, 3, 8, 8), 0.01
+    logits, weight = model(images).detach(), model[1].weight.detach()
+    labels = logits.argmax(dim=1)
+    # In the middle of [0, 1] the margin to a class shrinks by eps times the L1 distance of the two rows of weights.
+    reach = eps * (weight[labels][:, None] - weight[None]).abs().sum(dim=2)
+    closest = (logits.gather(1, labels[:, None]) - logits - reach).scatter(1, labels[:, None], 1.0).min(dim=1).values
+    assert closest.abs().min() > 1e-4
+    fooled = autoattack.fooled_by_autoattack(model, images, labels, eps=eps)
+    assert fooled.tolist() == (closest < 0).tolist()
+    assert 5 < fooled.sum() < 35

@@ -1,0 +1,255 @@
+"""hfclib.evaluation: BatchNorm's statistics at test, and accuracies by hand."""
+
+import itertools
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hfclib import accuracy, band_accuracy, logits, split
+from hfclib.data.cifar import MEAN
+from hfclib.evaluation import (
+    BN_STATS,
+    CURVE_COLUMNS,
+    PAPER_RADII,
+    Part,
+    band_conditions,
+    curve_rows,
+    evaluating,
+    uses_batch_statistics,
+)
+from hfclib.transforms import FEEDS, feed_images
+
+
+@pytest.fixture
+def network():
+    """A linear network on 8x8 images, whose answers on every band differ from those on the images."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+
+
+@pytest.fixture
+def normed(channel_means):
+    """BatchNorm with averages far from those of the images, then the channel means."""
+    norm = nn.BatchNorm2d(3)
+    for tensor in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        tensor.uniform_(0.5, 2)
+    return nn.Sequential(norm, channel_means)
+
+
+# ---- statistics and modes
+
+
+def test_batch_statistics_are_those_of_each_hundred_images(normed):
+    images = torch.randn(250, 3, 8, 8)
+    norm = normed[0]
+    expected = []
+    for start in (0, 100, 200):
+        batch = images[start : start + 100].double()
+        mean = batch.mean(dim=(0, 2, 3), keepdim=True)
+        var = ((batch - mean) ** 2).mean(dim=(0, 2, 3), keepdim=True)
+        scale, shift = (x.detach().double().view(1, 3, 1, 1) for x in (norm.weight, norm.bias))
+        expected.append(((batch - mean) / (var + norm.eps).sqrt() * scale + shift).mean(dim=(2, 3)))
+    torch.testing.assert_close(
+        logits(normed, images, bn_stats="batch").double(), torch.cat(expected), rtol=0, atol=1e-5
+    )
+
+
+def test_running_statistics_by_hand(normed):
+    images, norm = torch.randn(130, 3, 8, 8), normed[0]
+    mean, var = norm.running_mean.view(1, 3, 1, 1), norm.running_var.view(1, 3, 1, 1)
+    scale, shift = norm.weight.detach().view(1, 3, 1, 1), norm.bias.detach().view(1, 3, 1, 1)
+    expected = ((images - mean) / (var + norm.eps).sqrt() * scale + shift).mean(dim=(2, 3))
+    torch.testing.assert_close(logits(normed, images), expected)
+
+
+@pytest.mark.parametrize("bn_stats", BN_STATS)
+@pytest.mark.parametrize("fails", [False, True])
+def test_modes_and_averages_are_as_before(normed, images, bn_stats, fails):
+    class Failing(nn.Module):
+        def forward(self, x):
+            assert not self.training
+            raise ArithmeticError("on purpose")
+
+    network = nn.Sequential(normed, nn.Dropout(0.5), Failing() if fails else nn.Identity()).train()
+    network[1].eval()  # a part that its owner froze
+    modes = [module.training for module in network.modules()]
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(ArithmeticError) if fails else nullcontext():
+        logits(network, images, bn_stats=bn_stats)
+    assert [module.training for module in network.modules()] == modes
+    assert network.state_dict().keys() == state.keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert isinstance(normed[0].running_mean, torch.Tensor)
+
+
+def test_evaluating_turns_dropout_off_and_on_again():
+    network = nn.Sequential(nn.Dropout(0.5)).train()
+    with evaluating(network):
+        assert torch.equal(network(torch.ones(50)), torch.ones(50))
+    assert not torch.equal(network(torch.ones(50)), torch.ones(50))
+
+
+def test_unknown_statistics(normed, images):
+    with pytest.raises(ValueError, match="expected bn_stats, one of running, batch, got 'test'"):
+        logits(normed, images, bn_stats="test")
+
+
+def test_who_uses_batch_statistics(normed, network):
+    assert uses_batch_statistics(normed)
+    assert uses_batch_statistics(nn.BatchNorm1d(2))
+    assert not uses_batch_statistics(network)
+    assert not uses_batch_statistics(nn.GroupNorm(1, 3))
+
+
+# ---- logits and accuracy
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
+def test_logits_do_not_depend_on_the_batch_size(normed, images, batch_size):
+    torch.testing.assert_close(logits(normed, images, batch_size=batch_size), normed.eval()(images).detach())
+
+
+def test_with_batch_statistics_they_do(normed, images):
+    assert not torch.allclose(
+        logits(normed, images, bn_stats="batch", batch_size=5), logits(normed, images, bn_stats="batch", batch_size=12)
+    )
+
+
+def test_logits_of_double_images_are_float32(channel_means, images):
+    assert logits(channel_means, images.double()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "error", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {}, TypeError, "float images"),
+        (torch.rand(3, 8, 8), {}, ValueError, r"\(N, C, H, W\)"),
+        (torch.rand(0, 3, 8, 8), {}, ValueError, "at least one image"),
+        (torch.rand(2, 3, 8, 8), {"batch_size": 0}, ValueError, "batch_size >= 1"),
+    ],
+)
+def test_bad_images(channel_means, images, options, error, message):
+    with pytest.raises(error, match=message):
+        logits(channel_means, images, **options)
+
+
+def test_accuracy_by_hand(channel_means, images, labels):
+    assert accuracy(channel_means, images, labels) == 1
+    assert accuracy(channel_means, images, (labels + 1) % 3) == 0
+    some = labels.clone()
+    some[:3] = (some[:3] + 1) % 3
+    assert accuracy(channel_means, images, some, batch_size=5) == pytest.approx(9 / 12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 11, 13])
+def test_a_label_an_image(channel_means, images, count):
+    with pytest.raises(ValueError, match=f"got {count} labels for 12 images"):
+        accuracy(channel_means, images, torch.zeros(count, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("feed", FEEDS)
+def test_band_accuracy_equals_a_loop_over_images(network, feed):
+    images = torch.rand(40, 3, 8, 8)
+    labels = network(images).argmax(dim=1)
+    weight, bias = (p.detach().double().numpy() for p in network[1].parameters())
+    table = band_accuracy(network, images, labels, [1, 2.5, 4], feed=feed)
+    assert table[["radius", "band"]].values.tolist() == [[r, b] for r in (1, 2.5, 4) for b in ("lfc", "hfc")]
+    for row in table.itertuples():
+        right = 0
+        for image, label in zip(images.double().numpy(), labels, strict=True):
+            spectrum = np.fft.fftshift(np.fft.fft2(image), axes=(1, 2))
+            down, across = np.ogrid[-4:4, -4:4]
+            keep = (np.hypot(down, across) < row.radius) == (row.band == "lfc")
+            fed = np.fft.ifft2(np.fft.ifftshift(spectrum * keep, axes=(1, 2))).real
+            if feed == "max":
+                fed = fed / fed.max()
+            if feed == "mean" and row.band == "hfc":
+                fed = fed + np.array(MEAN)[:, None, None]
+            right += int((weight @ fed.ravel() + bias).argmax() == label)
+        assert row.accuracy == pytest.approx(right / 40, abs=1e-6)
+        assert (row.feed, row.bn_stats, row.images) == (feed, "running", 40)
+    assert table["accuracy"].nunique() > 2
+
+
+def test_band_accuracy_passes_statistics_on(normed, images, labels):
+    table = band_accuracy(normed, images, labels, [2], bn_stats="batch")
+    lfc = split(images, 2)[0]
+    assert table["accuracy"][0] == pytest.approx(accuracy(normed, lfc, labels, bn_stats="batch"))
+    assert set(table["bn_stats"]) == {"batch"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"radii": [-1]}, ValueError, "radius of at least 0"),
+        ({"radii": ["4"]}, TypeError, "expected radius, a number"),
+        ({"feed": "min"}, ValueError, "expected feed"),
+        ({"bn_stats": "none"}, ValueError, "expected bn_stats"),
+    ],
+)
+def test_band_accuracy_refuses(channel_means, images, labels, options, error, message):
+    with pytest.raises(error, match=message):
+        band_accuracy(channel_means, images, labels, **options)
+
+
+# ---- what a run records
+
+
+def parts(train, test):
+    return [Part("train", *train), Part("test", *test)]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_conditions_name_everything_once(batch_norm):
+    listed = list(band_conditions(range(1, 23), batch_norm))
+    expected = set(itertools.product(range(1, 23), ("lfc", "hfc"), ["raw"], ["running"]))
+    expected |= set(itertools.product(PAPER_RADII, ("lfc", "hfc"), FEEDS, BN_STATS if batch_norm else ["running"]))
+    expected = {one for one in expected if one[1:3] != ("lfc", "mean")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == expected
+    assert len(listed) == (76 if batch_norm else 56)
+
+
+@pytest.mark.parametrize(("batch_norm", "count"), [(False, 2 + 56), (True, 4 + 76)])
+def test_curve_rows(normed, channel_means, images, labels, batch_norm, count):
+    network = normed if batch_norm else channel_means
+    rows = curve_rows(network, parts((images[:7], labels[:7]), (images, labels)), (images, labels), range(1, 23))
+    assert len(rows) == count
+    assert all(set(row) == set(CURVE_COLUMNS) for row in rows)
+    keys = [tuple(row[c] for c in CURVE_COLUMNS[:5]) for row in rows]
+    assert len(set(keys)) == count
+    assert {row["images"] for row in rows if row["split"] == "train"} == {7}
+    assert {row["images"] for row in rows if row["split"] == "test"} == {12}
+    assert {row["radius"] for row in rows if row["band"] == "x"} == {-1}
+    assert [row["split"] for row in rows if row["band"] == "x"] == ["train"] * (1 + batch_norm) + ["test"] * (
+        1 + batch_norm
+    )
+    assert all(row["split"] == "test" for row in rows if row["band"] != "x")
+
+
+def test_curve_rows_measure_what_they_say(network):
+    images = torch.rand(40, 3, 8, 8)
+    labels = network(images).argmax(dim=1)
+    whole = parts((images[:9], (labels[:9] + 1) % 4), (images, labels))
+    rows = curve_rows(network, whole, (images, labels), [2, 4], exact=True)
+    measured = {tuple(row[c] for c in CURVE_COLUMNS[:4]): row["accuracy"] for row in rows}
+    assert measured["train", "x", -1, "raw"] == 0
+    assert measured["test", "x", -1, "raw"] == 1
+    for feed in FEEDS:
+        hfc = accuracy(network, feed_images(split(images, 4)[1], feed, add_mean=True), labels, amp=True)
+        assert measured["test", "hfc", 4, feed] == hfc
+    assert measured["test", "lfc", 2, "raw"] == accuracy(network, split(images, 2)[0], labels, amp=True)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_only_exact_rows_keep_whole_images_in_full_precision(monkeypatch, channel_means, images, labels, exact):
+    used = []
+    monkeypatch.setattr("hfclib.devices.autocast", lambda device: used.append(device) or nullcontext())
+    whole = parts((images, labels), (images, labels))
+    curve_rows(channel_means, whole, (images, labels), [4])
+    whole_and_bands = len(used)
+    used.clear()
+    curve_rows(channel_means, whole, (images, labels), [4], exact=exact)
+    assert len(used) == whole_and_bands - (2 if exact else 0)

@@ -1,0 +1,355 @@
+"""hfclib.frequency: the split against NumPy and a hand-made DFT, its properties, its gradients and its refusals."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from hfclib import HighPass, LowPass, split
+from hfclib.frequency import _BLOCK, mask
+
+SIZES = [(32, 32), (28, 28), (33, 33), (7, 5), (224, 160)]
+
+
+def low_by_numpy(images, radius, inclusive=False):
+    """The LFC by NumPy's float64 FFT: shift zero to the centre, mask by distance, shift back, transform back."""
+    height, width = images.shape[-2:]
+    down, across = np.ogrid[:height, :width]
+    distance = np.sqrt((down - height // 2) ** 2 + (across - width // 2) ** 2)
+    low = distance <= radius if inclusive else distance < radius
+    spectrum = np.fft.fftshift(np.fft.fft2(images.double().numpy()), axes=(-2, -1))
+    return np.fft.ifft2(np.fft.ifftshift(spectrum * low, axes=(-2, -1))).real
+
+
+def largest(difference):
+    return float(abs(difference).max())
+
+
+@pytest.mark.parametrize("inclusive", [False, True])
+@pytest.mark.parametrize("radius", [0, 1, 4, 7.5, 12, 16, 23])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_split_agrees_with_numpy(height, width, radius, inclusive):
+    images = torch.rand(2, 3, height, width)
+    lfc, hfc = split(images, radius, inclusive=inclusive)
+    expected = low_by_numpy(images, radius, inclusive)
+    assert largest(lfc.numpy() - expected) < 1e-5
+    assert largest(hfc.numpy() - (images.numpy() - expected)) < 1e-5
+
+
+@pytest.mark.parametrize("count", [_BLOCK, _BLOCK + 1, 3 * _BLOCK + 5])
+def test_large_batches_agree_with_numpy(count):
+    images = torch.rand(count, 3, 12, 9)
+    lfc, hfc = split(images, 3)
+    assert largest(lfc.numpy() - low_by_numpy(images, 3)) < 1e-5
+    assert largest(lfc + hfc - images) < 1e-6
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 5), (5, 6), (4, 4)])
+@pytest.mark.parametrize("inclusive", [False, True])
+def test_split_agrees_with_dft_matrices(height, width, inclusive):
+    def matrix(n):
+        frequencies = np.array([k if k <= n // 2 else k - n for k in range(n)])
+        return frequencies, np.exp(-2j * np.pi * np.outer(frequencies, np.arange(n)) / n)
+
+    (rows, down), (columns, across) = matrix(height), matrix(width)
+    image = torch.rand(1, 1, height, width)
+    spectrum = down @ image[0, 0].double().numpy() @ across.T
+    for row, v in enumerate(rows):
+        for column, u in enumerate(columns):
+            distance = math.hypot(u, v)
+            if not (distance <= 2 if inclusive else distance < 2):
+                spectrum[row, column] = 0
+    expected = (down.conj().T @ spectrum @ across.conj() / (height * width)).real
+    assert largest(split(image, 2, inclusive=inclusive)[0][0, 0].numpy() - expected) < 1e-6
+
+
+# Bins kept of 1,024 at 32x32, as counted in the paper's definition.
+@pytest.mark.parametrize(
+    ("radius", "strict", "inclusive"),
+    [(4, 45, 49), (8, 193, 197), (12, 437, 441), (16, 793, 795), (0, 0, 1), (23, 1024, 1024)],
+)
+def test_bins_kept(radius, strict, inclusive):
+    assert mask(32, 32, radius).sum() == strict
+    assert mask(32, 32, radius, inclusive=True).sum() == inclusive
+    # The trace of a projection is its rank: the split itself keeps that many bins, not just the drawn mask.
+    impulse = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+    impulse[0, 0, 0, 0] = 1
+    assert split(impulse, radius)[0][0, 0, 0, 0].item() * 1024 == pytest.approx(strict, abs=1e-9)
+    assert split(impulse, radius, inclusive=True)[0][0, 0, 0, 0].item() * 1024 == pytest.approx(inclusive, abs=1e-9)
+
+
+@pytest.mark.parametrize("squared", [2, 5, 8, 13, 20])
+def test_a_radius_at_a_bins_distance_leaves_it_out_unless_inclusive(squared):
+    radius, inclusive = math.sqrt(squared), mask(32, 32, math.sqrt(squared), inclusive=True)
+    assert mask(32, 32, radius).sum() < inclusive.sum()
+    images = torch.rand(1, 1, 32, 32)
+    for included in (False, True):
+        assert (
+            largest(split(images, radius, inclusive=included)[0].numpy() - low_by_numpy(images, radius, included))
+            < 1e-5
+        )
+
+
+def test_tiny_and_huge_radii(images):
+    torch.testing.assert_close(split(images, 1e-200)[0], images.mean(dim=(2, 3), keepdim=True).expand_as(images))
+    torch.testing.assert_close(split(images, 1e200)[0], images)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (7, 5), (6, 9)])
+def test_mask_is_centred(height, width):
+    low = mask(height, width, 1)
+    assert low.sum() == 1
+    assert low[height // 2, width // 2]
+
+
+def test_mask_is_what_split_keeps():
+    images = torch.rand(1, 1, 10, 7, dtype=torch.float64)
+    before, after = (torch.fft.fftshift(torch.fft.fft2(x), dim=(-2, -1))[0, 0] for x in (images, split(images, 3)[0]))
+    kept = mask(10, 7, 3)
+    torch.testing.assert_close(after[kept], before[kept])
+    assert largest(after[~kept]) < 1e-12
+
+
+def test_components_leave_the_range_and_are_not_clipped():
+    images = (torch.rand(20, 3, 32, 32) > 0.5).float()
+    lfc, hfc = split(images, 12)
+    assert lfc.min() < -0.01
+    assert lfc.max() > 1.01
+    assert hfc.min() < -0.1
+
+
+sizes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 12), st.integers(1, 12))
+seeds = st.integers(0, 2**31)
+radii = st.just(0.0) | st.floats(0.01, 14) | st.integers(0, 14)
+
+
+def noise(size, seed):
+    return torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def energy(images):
+    return images.square().sum().item()
+
+
+@given(sizes, seeds, radii, st.booleans())
+def test_components_add_up_and_split_the_energy(size, seed, radius, inclusive):
+    images = noise(size, seed)
+    lfc, hfc = split(images, radius, inclusive=inclusive)
+    torch.testing.assert_close(lfc + hfc, images)
+    assert energy(lfc) + energy(hfc) == pytest.approx(energy(images))
+
+
+@given(sizes, seeds, radii, st.booleans())
+def test_low_pass_is_a_projection(size, seed, radius, inclusive):
+    low, high = LowPass(radius, inclusive=inclusive), HighPass(radius, inclusive=inclusive)
+    images = noise(size, seed)
+    torch.testing.assert_close(low(low(images)), low(images))
+    torch.testing.assert_close(high(high(images)), high(images))
+    assert largest(low(high(images))) < 1e-12
+
+
+@given(sizes, seeds, radii, st.floats(-5, 5), st.floats(-5, 5))
+def test_split_is_linear(size, seed, radius, a, b):
+    one, two = noise(size, seed), noise(size, seed + 1)
+    for whole, first, second in zip(
+        split(a * one + b * two, radius), split(one, radius), split(two, radius), strict=True
+    ):
+        torch.testing.assert_close(whole, a * first + b * second, rtol=1e-7, atol=1e-10)
+
+
+@given(sizes, st.floats(-10, 10), radii)
+def test_a_constant_is_low_at_any_radius_but_zero(size, value, radius):
+    images = torch.full(size, value, dtype=torch.float64)
+    lfc, hfc = split(images, radius)
+    kept, empty = (lfc, hfc) if radius > 0 else (hfc, lfc)
+    torch.testing.assert_close(kept, images)
+    assert largest(empty) < 1e-12
+
+
+@given(seeds, st.floats(0.01, 1))
+def test_extreme_radii(seed, at_most_one):
+    images = noise((2, 3, 32, 32), seed)
+    assert not split(images, 0)[0].any()
+    torch.testing.assert_close(split(images, 23)[0], images)
+    mean = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    torch.testing.assert_close(split(images, at_most_one)[0], mean)
+
+
+@given(sizes, seeds, radii, radii)
+def test_energy_grows_with_the_radius(size, seed, one, other):
+    images = noise(size, seed)
+    small, large = (energy(split(images, radius)[0]) for radius in sorted((one, other)))
+    inclusive = energy(split(images, min(one, other), inclusive=True)[0])
+    assert small <= large + 1e-9
+    assert small <= inclusive + 1e-9
+
+
+@given(sizes, seeds, radii, st.integers(-9, 9), st.integers(-9, 9))
+def test_shifts_pass_through(size, seed, radius, down, across):
+    images = noise(size, seed)
+    moved = torch.roll(images, (down, across), dims=(2, 3))
+    for first, second in zip(split(moved, radius), split(images, radius), strict=True):
+        torch.testing.assert_close(first, torch.roll(second, (down, across), dims=(2, 3)))
+
+
+@given(sizes, seeds, radii)
+def test_channels_and_images_are_on_their_own(size, seed, radius):
+    images = noise(size, seed)
+    lfc = split(images, radius)[0]
+    for n in range(size[0]):
+        for c in range(size[1]):
+            torch.testing.assert_close(split(images[n : n + 1, c : c + 1], radius)[0][0, 0], lfc[n, c])
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_gradients_are_right(part):
+    images = torch.rand(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: split(x, 1.5)[part], (images,))
+
+
+@pytest.mark.parametrize("count", [2, 2 * _BLOCK + 3])
+def test_gradient_is_the_filtered_weight(count):
+    images, weights = torch.rand(count, 3, 8, 8, requires_grad=True), torch.rand(count, 3, 8, 8)
+    for part, filtered in zip(split(images, 3), split(weights, 3), strict=True):
+        gradient = torch.autograd.grad((part * weights).sum(), images, retain_graph=True)[0]
+        torch.testing.assert_close(gradient, filtered)
+
+
+def test_blocks_equal_the_differentiable_way():
+    images = torch.rand(2 * _BLOCK + 3, 3, 8, 8)
+    for blocks, whole in zip(split(images, 3), split(images.clone().requires_grad_(), 3), strict=True):
+        torch.testing.assert_close(blocks, whole.detach(), rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize("shape", [(2 * _BLOCK + 1, 1, 8, 8), (_BLOCK + 1, 1, 7, 5), (3 * _BLOCK, 3, 5, 6)])
+def test_last_plane_without_a_partner(shape):
+    images = torch.rand(shape)
+    for blocks, whole in zip(split(images, 2), split(images.double(), 2), strict=True):
+        torch.testing.assert_close(blocks.double(), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("odd_one", [float("nan"), float("inf"), 1e20])
+def test_an_odd_image_does_not_spoil_the_others(odd_one):
+    images = torch.rand(2 * _BLOCK, 3, 8, 8)
+    spoilt = images.clone()
+    spoilt[5] = odd_one
+    others = torch.arange(len(images)) != 5
+    for one, other in zip(split(images, 3), split(spoilt, 3), strict=True):
+        torch.testing.assert_close(one[others], other[others], rtol=0, atol=1e-6)
+
+
+def test_gradients_after_a_first_use_in_inference_mode():
+    radius = 2.375  # used by no other test: what a first use keeps in memory must serve the later ones
+    images = torch.rand(2, 3, 9, 9)
+    with torch.inference_mode():
+        expected = split(images, radius)[0].clone()
+    lfc = split(images.requires_grad_(), radius)[0]
+    lfc.sum().backward()
+    torch.testing.assert_close(lfc.detach(), expected)
+    assert images.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_computed_in_float32(dtype):
+    images = torch.rand(_BLOCK + 2, 3, 16, 16).to(dtype)
+    for half, single in zip(split(images, 4), split(images.float(), 4), strict=True):
+        assert half.dtype == dtype
+        assert torch.equal(half, single.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_type_is_kept(dtype):
+    assert [part.dtype for part in split(torch.rand(1, 3, 8, 8, dtype=dtype), 4)] == [dtype, dtype]
+
+
+def test_double_precision_is_used():
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    assert largest(split(images, 8)[0].numpy() - low_by_numpy(images, 8)) < 1e-14
+
+
+@pytest.mark.parametrize("count", [3, _BLOCK + 3])
+def test_memory_layout_does_not_matter(count):
+    images = torch.rand(count, 3, 9, 12)
+    expected = split(images, 3)[0]
+    layouts = {
+        "channels_last": images.contiguous(memory_format=torch.channels_last),
+        "transposed": images.transpose(2, 3).contiguous().transpose(2, 3),
+        "strided": torch.rand(count, 3, 9, 24)[..., ::2].copy_(images),
+        "expanded": images[:1].expand(count, -1, -1, -1),
+    }
+    for name, laid_out in layouts.items():
+        before = laid_out.clone()
+        lfc, hfc = split(laid_out, 3)
+        wanted = expected[:1].expand_as(expected) if name == "expanded" else expected
+        torch.testing.assert_close(lfc, wanted, rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(lfc + hfc, laid_out, rtol=0, atol=1e-6, msg=name)
+        assert torch.equal(laid_out, before), f"{name}: the images were changed"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+def test_any_number_of_channels(channels):
+    images = torch.rand(2, channels, 8, 8)
+    assert largest(split(images, 2)[0].numpy() - low_by_numpy(images, 2)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("radius", "error", "message"),
+    [
+        (-1, ValueError, "at least 0"),
+        (-0.001, ValueError, "at least 0"),
+        (math.nan, ValueError, "finite"),
+        (math.inf, ValueError, "finite"),
+        ("4", TypeError, "number of DFT bins, got '4' of type str"),
+        (True, TypeError, "got True of type bool"),
+        (4 + 0j, TypeError, "of type complex"),
+        (None, TypeError, "of type NoneType"),
+        ([4], TypeError, "of type list"),
+    ],
+)
+@pytest.mark.parametrize(
+    "use", [lambda r: split(torch.rand(1, 3, 8, 8), r), LowPass, HighPass, lambda r: mask(8, 8, r)]
+)
+def test_bad_radius(use, radius, error, message):
+    with pytest.raises(error, match=message):
+        use(radius)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "divide integers by 255"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int64), TypeError, "float images"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.complex64), TypeError, "float images"),
+        (torch.rand(3, 8, 8), ValueError, r"\(N, C, H, W\), got \(3, 8, 8\)"),
+        (torch.rand(1, 1, 3, 8, 8), ValueError, r"\(N, C, H, W\), got \(1, 1, 3, 8, 8\)"),
+        (torch.rand(1, 3, 0, 8), ValueError, r"got \(1, 3, 0, 8\)"),
+        (np.zeros((1, 3, 8, 8), np.float32), TypeError, "got ndarray"),
+        ([[[[0.5]]]], TypeError, "got list"),
+    ],
+)
+def test_bad_images(images, error, message):
+    for use in (lambda x: split(x, 4), LowPass(4), HighPass(4)):
+        with pytest.raises(error, match=message):
+            use(images)
+
+
+def test_modules(images):
+    for inclusive in (False, True):
+        lfc, hfc = split(images, 3, inclusive=inclusive)
+        assert torch.equal(LowPass(3, inclusive=inclusive)(images), lfc)
+        assert torch.equal(HighPass(3, inclusive=inclusive)(images), hfc)
+
+
+def test_modules_have_no_weights_and_work_in_a_network(images):
+    network = nn.Sequential(LowPass(3), nn.Flatten(), nn.Linear(192, 2)).eval()
+    torch.testing.assert_close(network(images), network[1:](split(images, 3)[0]))
+    assert list(network.state_dict()) == ["2.weight", "2.bias"]
+
+
+def test_modules_say_what_they_do():
+    assert repr(LowPass(4)) == "LowPass(radius=4, inclusive=False)"
+    assert repr(HighPass(7.5, inclusive=True)) == "HighPass(radius=7.5, inclusive=True)"

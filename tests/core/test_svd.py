@@ -1,0 +1,118 @@
+"""hfclib.svd: the cut by singular values against NumPy's decomposition and a search through every rank."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hfclib import split
+from hfclib.frequency import mean_ranks, svd_split
+
+
+def truncated(image, rank):
+    """Keep the largest `rank` singular values of each channel of a (C, H, W) array."""
+    kept = np.empty_like(image)
+    for channel, matrix in enumerate(image):
+        u, s, vh = np.linalg.svd(matrix, full_matrices=False)
+        kept[channel] = sum((s[i] * np.outer(u[:, i], vh[i]) for i in range(rank)), np.zeros_like(matrix))
+    return kept
+
+
+def nearest_rank(image, radius, inclusive=False):
+    """The rank whose energy comes nearest to the LFC's, by trying all."""
+    energy = split(torch.from_numpy(image)[None], radius, inclusive=inclusive)[0].square().sum().item()
+    ranks = range(min(image.shape[1:]) + 1)
+    return min(ranks, key=lambda rank: abs(np.square(truncated(image, rank)).sum() - energy))
+
+
+@pytest.fixture
+def pictures():
+    """Images with energy at every frequency, of which a cut takes a part."""
+    return torch.rand(9, 3, 8, 8, dtype=torch.float64) ** torch.linspace(1, 6, 9).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("radius", [0.5, 1, 2, 3, 3.7, 5, 6])
+def test_the_rank_is_the_nearest_in_energy_and_the_low_part_numpys_truncation(pictures, radius):
+    low, high, rank = svd_split(pictures, radius)
+    expected = [nearest_rank(image, radius) for image in pictures.numpy()]
+    assert rank.tolist() == expected
+    assert rank.dtype == torch.int64
+    for image, kept, number in zip(pictures.numpy(), low.numpy(), expected, strict=True):
+        np.testing.assert_allclose(kept, truncated(image, number), atol=1e-12)
+    torch.testing.assert_close(low + high, pictures, rtol=0, atol=1e-12)
+
+
+def test_images_get_ranks_of_their_own(pictures):
+    assert len(set(svd_split(pictures, 3)[2].tolist())) > 1
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.floats(0, 8), st.integers(0, 999))
+def test_low_and_high_add_up_to_the_images(count, channels, height, width, radius, seed):
+    images = torch.randn(count, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    low, high, rank = svd_split(images, radius)
+    assert low.shape == high.shape == images.shape
+    torch.testing.assert_close(low + high, images)
+    assert ((rank >= 0) & (rank <= min(height, width))).all()
+
+
+def test_radius_zero_keeps_nothing(images):
+    low, high, rank = svd_split(images, 0)
+    assert rank.tolist() == [0] * len(images)
+    assert torch.equal(low, torch.zeros_like(images))
+    assert torch.equal(high, images)
+
+
+def test_a_radius_beyond_the_plane_keeps_everything(pictures):
+    low, _, rank = svd_split(pictures, 10)
+    assert rank.tolist() == [8] * len(pictures)
+    torch.testing.assert_close(low, pictures)
+
+
+def test_a_black_image_has_rank_zero():
+    low, high, rank = svd_split(torch.zeros(1, 3, 8, 8), 4)
+    assert rank.tolist() == [0]
+    assert not low.any()
+    assert not high.any()
+
+
+def test_a_larger_radius_never_keeps_less(pictures):
+    ranks = torch.stack([svd_split(pictures, radius)[2] for radius in range(8)])
+    assert (ranks.diff(dim=0) >= 0).all()
+
+
+def test_bins_at_exactly_the_radius_count_if_asked(pictures):
+    ranks = {inclusive: svd_split(pictures, 5, inclusive=inclusive)[2].tolist() for inclusive in (False, True)}
+    assert ranks[True] == [nearest_rank(image, 5, inclusive=True) for image in pictures.numpy()]
+    assert ranks[True] != ranks[False]
+
+
+def test_one_decomposition_serves_several_radii(pictures, monkeypatch):
+    expected = {radius: svd_split(pictures, radius) for radius in (2, 4)}
+    factors = torch.linalg.svd(pictures, full_matrices=False)
+    monkeypatch.setattr(torch.linalg, "svd", lambda *args, **options: pytest.fail("decomposed again"))
+    for radius, parts in expected.items():
+        assert all(map(torch.equal, svd_split(pictures, radius, factors=factors), parts))
+
+
+def test_mean_ranks_by_hand(pictures):
+    found = mean_ranks(pictures, (2, 4))
+    for radius in (2, 4):
+        expected = np.mean([nearest_rank(image, radius) for image in pictures.numpy()])
+        assert found[radius] == pytest.approx(expected, abs=0.05)
+    assert found[2] < found[4]
+
+
+@pytest.mark.parametrize(
+    ("images", "radius", "error", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 4, TypeError, "float images"),
+        (torch.rand(3, 8, 8), 4, ValueError, r"\(N, C, H, W\)"),
+        (torch.rand(1, 3, 8, 8), -1, ValueError, "at least 0"),
+        (torch.rand(1, 3, 8, 8), float("nan"), ValueError, "finite radius"),
+        (torch.rand(1, 3, 8, 8), "4", TypeError, "a number of DFT bins"),
+    ],
+)
+def test_refusals(images, radius, error, message):
+    with pytest.raises(error, match=message):
+        svd_split(images, radius)

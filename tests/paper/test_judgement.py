@@ -1,0 +1,372 @@
+"""hfclib.judgement: the interval by formula and by its coverage, who is compared with whom, and each verdict."""
+
+import itertools
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from hfclib.paper.defense.judgement import KEY, claimed_gains, gains, verdicts_on_gains
+from hfclib.paper.defense.trials import TRIAL_COLUMNS, strong_trials, trials_table
+from hfclib.paper.intervals import paired
+from hfclib.runs.store import Run
+from hfclib.training.recipe import Recipe
+
+COUNT = 40  # images
+ADDED = ["strongest", "plain_strongest", "left", "left_low", "left_high"]
+PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+def first(count):
+    """The first `count` of the images right, and no other."""
+    return tuple(number < count for number in range(COUNT))
+
+
+def table(*rows):
+    """A table from (variant, seed, defense, strength, attack, eps, number of first images right)."""
+    columns = ["variant", "seed", "defense", "strength", "attack", "eps", "right"]
+    return pd.DataFrame([(*row[:-1], first(row[-1])) for row in rows], columns=columns)
+
+
+def compared(found):
+    """Who is compared with whom and how: rows without the numbers, and the two accuracies in images."""
+    return {
+        (row.variant, row.seed, row.defense, row.strength, row.eps, row.claim): (
+            row.against_variant,
+            round(row.claimed * COUNT),
+            round(row.plain * COUNT),
+        )
+        for row in found.itertuples()
+    }
+
+
+# ---- the interval
+
+
+def outcome(up, down, both, neither):
+    """So many images right in the first only, in the second only, in both and in neither."""
+    return [True] * (up + both) + [False] * (down + neither), (
+        [False] * up + [True] * both + [True] * down + [False] * neither
+    )
+
+
+@given(up=st.integers(0, 200), down=st.integers(0, 200), both=st.integers(0, 200), neither=st.integers(1, 200))
+def test_the_interval_by_formula(up, down, both, neither):
+    """An image more on either side, two more in all, then Wald's."""
+    count = up + down + both + neither
+    p_up, p_down = (up + 1) / (count + 2), (down + 1) / (count + 2)
+    half = NormalDist().inv_cdf(0.975) * math.sqrt((p_up + p_down - (p_up - p_down) ** 2) / (count + 2))
+    mean, low, high = paired(*outcome(up, down, both, neither))
+    assert mean == pytest.approx((up - down) / count)
+    assert low == pytest.approx(max(p_up - p_down - half, -1))
+    assert high == pytest.approx(min(p_up - p_down + half, 1))
+
+
+@pytest.mark.parametrize("count", [15, 30])
+@pytest.mark.parametrize(
+    ("up", "down", "most"),
+    [(0.2, 0.1, 0.985), (0.5, 0.1, 0.97), (0.02, 0.3, 0.97), (0.05, 0.05, 1), (0.01, 0.0, 1), (0.9, 0.1, 0.99)],
+)
+def test_the_interval_covers_the_truth_as_often_as_it_says(count, up, down, most):
+    """By going through all outcomes of `count` images with their probabilities; above .95 where pairs seldom differ."""
+    covered = 0.0
+    for ups in range(count + 1):
+        for downs in range(count + 1 - ups):
+            rest = count - ups - downs
+            ways = math.comb(count, ups) * math.comb(count - ups, downs)
+            probability = ways * up**ups * down**downs * (1 - up - down + 1e-15) ** rest
+            if probability > 1e-12:
+                _, low, high = paired(*outcome(ups, downs, rest, 0))
+                covered += probability * (low <= up - down <= high)
+    assert 0.945 < covered <= most
+
+
+@given(PAIRS)
+def test_symmetric_within_bounds_and_around_the_mean(pairs):
+    one, other = (list(side) for side in zip(*pairs, strict=True))
+    mean, low, high = paired(one, other)
+    assert paired(other, one) == pytest.approx((-mean, -high, -low))
+    assert -1 <= low <= mean <= high <= 1
+    assert low < high
+    assert paired(one, one)[0] == 0
+    assert paired(one, one)[1] == pytest.approx(-paired(one, one)[2])
+
+
+@given(PAIRS, st.randoms())
+def test_the_order_of_the_images_is_no_matter_but_their_pairs_are(pairs, random):
+    mixed = random.sample(pairs, len(pairs))
+    assert paired(*zip(*mixed, strict=True)) == paired(*zip(*pairs, strict=True))
+
+
+def test_pairs_that_agree_make_the_interval_narrow():
+    one, other = [True] * 20 + [False] * 20, [True] * 18 + [False] * 22
+    mean, low, high = paired(one, other)
+    shuffled = paired(one, other[::-1])
+    assert mean == pytest.approx(shuffled[0]) == pytest.approx(0.05)
+    assert high - low < 0.6 * (shuffled[2] - shuffled[1])
+
+
+def test_bounds_are_clipped():
+    mean, low, high = paired([True] * 5, [False] * 5)
+    assert (mean, high) == (1, 1)
+    assert 0 < low < 1
+    assert paired([False], [True])[1] == -1
+
+
+@pytest.mark.parametrize(("one", "other"), [([True], [True, False]), ([], []), (True, False), ([[True]], [[True]])])
+def test_bad_pairs(one, other):
+    with pytest.raises(ValueError, match="expected as many images in the one as in the other, got"):
+        paired(one, other)
+
+
+# ---- what is claimed
+
+
+def test_a_defense_is_compared_with_the_same_network_and_training_with_vanilla_of_the_same_seed():
+    found = gains(
+        table(
+            ("vanilla", 0, "none", 0.0, "clean", 0.0, 40),
+            ("vanilla", 0, "none", 0.0, "pgd", 0.1, 1),
+            ("vanilla", 0, "none", 0.0, "fgsm", 0.1, 2),
+            ("vanilla", 0, "none", 0.0, "pgd", 0.2, 3),
+            ("vanilla", 0, "rule", 0.5, "clean", 0.0, 39),
+            ("vanilla", 0, "rule", 0.5, "pgd", 0.1, 4),
+            ("vanilla", 0, "rule", 0.5, "fgsm", 0.1, 5),
+            ("vanilla", 0, "rule", 0.5, "pgd", 0.2, 6),
+            ("vanilla", 0, "rule", 1.0, "pgd", 0.1, 7),
+            ("vanilla", 1, "none", 0.0, "pgd", 0.1, 8),
+            ("vanilla", 1, "rule", 0.5, "pgd", 0.1, 9),
+            ("adversarial", 0, "none", 0.0, "clean", 0.0, 38),
+            ("adversarial", 0, "none", 0.0, "pgd", 0.1, 10),
+            ("adversarial", 0, "none", 0.0, "fgsm", 0.1, 11),
+            ("adversarial", 0, "none", 0.0, "pgd", 0.2, 12),
+            ("adversarial", 0, "rule", 0.5, "pgd", 0.1, 13),
+            ("adversarial", 1, "none", 0.0, "pgd", 0.1, 14),
+        )
+    )
+    assert compared(found) == {
+        ("vanilla", 0, "rule", 0.5, 0.1, "pgd"): ("vanilla", 4, 1),
+        ("vanilla", 0, "rule", 0.5, 0.1, "fgsm"): ("vanilla", 5, 2),
+        ("vanilla", 0, "rule", 0.5, 0.2, "pgd"): ("vanilla", 6, 3),
+        ("vanilla", 0, "rule", 1.0, 0.1, "pgd"): ("vanilla", 7, 1),
+        ("vanilla", 1, "rule", 0.5, 0.1, "pgd"): ("vanilla", 9, 8),
+        ("adversarial", 0, "none", 0.0, 0.1, "pgd"): ("vanilla", 10, 1),
+        ("adversarial", 0, "none", 0.0, 0.1, "fgsm"): ("vanilla", 11, 2),
+        ("adversarial", 0, "none", 0.0, 0.2, "pgd"): ("vanilla", 12, 3),
+        ("adversarial", 0, "rule", 0.5, 0.1, "pgd"): ("adversarial", 13, 10),
+        ("adversarial", 1, "none", 0.0, 0.1, "pgd"): ("vanilla", 14, 8),
+    }
+    assert list(found.columns) == [*KEY, "claim", "against_variant", "claimed", "plain", "gain", "low", "high"]
+    for row in found.itertuples():
+        own, other = round(row.claimed * COUNT), round(row.plain * COUNT)
+        assert (row.gain, row.low, row.high) == pytest.approx(paired(first(own), first(other)))
+
+
+def test_an_unaware_attacker_is_compared_with_pgd_on_the_undefended_network():
+    found = gains(
+        table(
+            ("vanilla", 0, "none", 0.0, "pgd", 0.1, 1),
+            ("vanilla", 0, "none", 0.0, "fgsm", 0.1, 2),
+            ("vanilla", 0, "input", 8.0, "pgd", 0.1, 3),
+            ("vanilla", 0, "input", 8.0, "unaware", 0.1, 30),
+        )
+    )
+    assert compared(found) == {
+        ("vanilla", 0, "input", 8.0, 0.1, "pgd"): ("vanilla", 3, 1),
+        ("vanilla", 0, "input", 8.0, 0.1, "unaware"): ("vanilla", 30, 1),
+    }
+
+
+def test_training_without_its_vanilla_network_is_left_out_and_its_defenses_are_not():
+    rows = [
+        ("adversarial", 3, "none", 0.0, "pgd", 0.1, 10),
+        ("adversarial", 3, "rule", 0.5, "pgd", 0.1, 20),
+        ("vanilla", 4, "none", 0.0, "pgd", 0.1, 5),
+        ("vanilla", 3, "none", 0.0, "pgd", 0.2, 5),
+    ]
+    expected = {("adversarial", 3, "rule", 0.5, 0.1, "pgd"): ("adversarial", 20, 10)}
+    assert compared(gains(table(*rows))) == expected
+    assert len(gains(table(*rows[:1]))) == len(gains(table(*rows[2:]))) == 0
+
+
+def test_gains_of_nothing_are_an_empty_table():
+    found = gains(table(("vanilla", 0, "none", 0.0, "pgd", 0.1, 1)))
+    assert len(found) == 0
+    assert list(found.columns) == [*KEY, "claim", "against_variant", "claimed", "plain", "gain", "low", "high"]
+    assert list(claimed_gains(found).columns) == KEY
+    assert len(claimed_gains(found)) == 0
+    verdicts = verdicts_on_gains(found, pd.DataFrame(columns=[*TRIAL_COLUMNS, "images", "accuracy", "right"]))
+    assert list(verdicts.columns) == [*found.columns, *ADDED, "verdict"]
+    assert len(verdicts) == 0
+
+
+# ---- what has to be judged, and the verdicts
+
+CLAIMS = table(
+    *itertools.chain(
+        *[
+            [
+                ("vanilla", seed, "none", 0.0, "fgsm", 0.1, 10),
+                ("vanilla", seed, "none", 0.0, "pgd", 0.1, 8),
+                ("vanilla", seed, "none", 0.0, "pgd", 0.2, 0),
+            ]
+            for seed in (0, 1)
+        ]
+    ),
+    ("vanilla", 0, "rule", 0.5, "fgsm", 0.1, 25),
+    ("vanilla", 0, "rule", 0.5, "pgd", 0.1, 24),  # a gain by both
+    ("vanilla", 0, "rule", 0.5, "pgd", 0.2, 1),  # one image more is no gain
+    ("vanilla", 0, "scale", 0.5, "fgsm", 0.1, 10),
+    ("vanilla", 0, "scale", 0.5, "pgd", 0.1, 30),  # by PGD alone
+    ("vanilla", 0, "kernels", 8.0, "pgd", 0.1, 2),  # a loss
+    ("adversarial", 1, "none", 0.0, "fgsm", 0.1, 10),
+    ("adversarial", 1, "none", 0.0, "pgd", 0.2, 20),
+    ("adversarial", 1, "rule", 0.5, "pgd", 0.2, 20),  # nothing beyond its own network
+)
+
+
+def test_every_claimed_gain_and_what_it_is_compared_with_has_to_be_judged_once():
+    wanted = claimed_gains(gains(CLAIMS))
+    assert list(wanted.columns) == KEY
+    rows = list(wanted.itertuples(index=False, name=None))
+    assert len(rows) == len(set(rows))
+    assert set(rows) == {
+        ("vanilla", 0, "rule", 0.5, 0.1),
+        ("vanilla", 0, "scale", 0.5, 0.1),
+        ("vanilla", 0, "none", 0.0, 0.1),
+        ("adversarial", 1, "none", 0.0, 0.2),
+        ("vanilla", 1, "none", 0.0, 0.2),
+    }
+
+
+def judged(counts):
+    """A table of the judgement in which the attacks before the last leave all images right, and the last so many."""
+    return pd.concat(
+        [
+            table(
+                *[(*key[:4], attack, key[4], COUNT) for attack in ("restarts", "margin", "transfer")],
+                (*key[:4], "square", key[4], count),
+            )
+            for key, count in counts.items()
+        ]
+    )
+
+
+def test_each_verdict():
+    claimed = gains(CLAIMS)
+    last = {
+        ("vanilla", 0, "rule", 0.5, 0.1): 20,
+        ("vanilla", 0, "scale", 0.5, 0.1): 5,
+        ("vanilla", 0, "none", 0.0, 0.1): 4,
+        ("adversarial", 1, "none", 0.0, 0.2): 18,
+        ("vanilla", 1, "none", 0.0, 0.2): 0,
+    }
+    found = verdicts_on_gains(claimed, judged(last))
+    pd.testing.assert_frame_equal(found[list(claimed.columns)], claimed)
+    assert list(found.columns) == [*claimed.columns, *ADDED, "verdict"]
+    verdicts = {(*row[:5], row[5]): row[-1] for row in found.itertuples(index=False, name=None)}
+    assert verdicts == {
+        ("vanilla", 0, "rule", 0.5, 0.1, "fgsm"): "robust",
+        ("vanilla", 0, "rule", 0.5, 0.1, "pgd"): "robust",
+        ("vanilla", 0, "rule", 0.5, 0.2, "pgd"): "no gain",
+        ("vanilla", 0, "scale", 0.5, 0.1, "fgsm"): "no gain",
+        ("vanilla", 0, "scale", 0.5, 0.1, "pgd"): "masked",
+        ("vanilla", 0, "kernels", 8.0, 0.1, "pgd"): "no gain",
+        ("adversarial", 1, "none", 0.0, 0.1, "fgsm"): "no gain",
+        ("adversarial", 1, "none", 0.0, 0.2, "pgd"): "robust",
+        ("adversarial", 1, "rule", 0.5, 0.2, "pgd"): "no gain",
+    }
+    for row in found.itertuples():
+        numbers = [getattr(row, name) for name in ADDED]
+        if row.verdict == "no gain":
+            assert np.isnan(numbers).all()
+            continue
+        own = last[row.variant, row.seed, row.defense, row.strength, row.eps]
+        other = last[row.against_variant, row.seed, "none", 0.0, row.eps]
+        assert numbers == pytest.approx([own / COUNT, other / COUNT, *paired(first(own), first(other))])
+
+
+@pytest.mark.parametrize(
+    ("left", "verdict"), [(0, "masked"), (3, "masked"), (4, "masked"), (8, "masked"), (13, "robust"), (40, "robust")]
+)
+def test_robust_is_what_keeps_an_interval_wholly_above_0(left, verdict):
+    claimed = gains(CLAIMS.query("seed == 0 and eps == .1 and attack == 'pgd' and defense in ('none', 'scale')"))
+    (row,) = verdicts_on_gains(
+        claimed, judged({("vanilla", 0, "scale", 0.5, 0.1): left, ("vanilla", 0, "none", 0.0, 0.1): 4})
+    ).itertuples()
+    assert row.verdict == verdict
+    assert (row.left_low > 0) == (verdict == "robust")
+
+
+def test_images_are_compared_in_pairs():
+    """The same accuracies: on top of those that the other network has right, and mostly on images of its own."""
+    places = [("vanilla", 0, "none", 0.0), ("vanilla", 0, "rule", 0.5)]
+    rows = [
+        (*places[0], "pgd", 0.1, first(20)),
+        (*places[1], "pgd", 0.1, first(27)),
+        (*places[1], "fgsm", 0.1, first(27)[::-1]),
+        (*places[0], "fgsm", 0.1, first(20)),
+    ]
+    found = gains(pd.DataFrame(rows, columns=list(CLAIMS.columns)))
+    assert found["gain"].tolist() == pytest.approx([7 / 40] * 2)
+    assert dict(zip(found["claim"], found["low"] > 0, strict=True)) == {"pgd": True, "fgsm": False}
+
+
+# ---- from attacks to verdicts
+
+
+def linear(signs, lead):
+    """A linear network on (N, 3, 4, 4) whose first class leads by about `lead`; a step of eps costs 480 eps of it."""
+    network = nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten())
+    network[0].weight.data = 5 * torch.stack([signs, -signs]).view(2, 3, 4, 4)
+    network[0].bias.data = torch.tensor([lead - 5 * signs.sum(), 0.0])
+    return network.eval()
+
+
+def test_scaled_logits_are_masked_and_a_larger_lead_is_robust(monkeypatch, tmp_path):
+    """At eps .1 no network whose lead is below 48 withstands anything, and one whose lead is 80 withstands everything.
+    Times 9, a lead of 35 has no gradient left in float32."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randn(48, generator=generator).sign()
+    pictures = torch.randint(122, 134, (12, 3, 4, 4), generator=generator, dtype=torch.uint8)
+    networks = {"vanilla": linear(signs, 35), "adversarial": linear(signs, 80)}
+    monkeypatch.setattr(
+        "hfclib.paper.defense.trials.embedded", lambda split: (pictures, torch.zeros(12, dtype=torch.int64))
+    )
+    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr("hfclib.paper.defense.trials.best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(Run, "model", lambda self: networks[self.recipe.name])
+    stored = {}
+    for variant, network in networks.items():
+        recipe = Recipe(variant, norm="batch" if variant == "vanilla" else "none")
+        path = tmp_path / recipe.run_name(0)
+        path.mkdir()
+        save_file(network.state_dict(), path / "weights.safetensors")
+        stored[variant] = [Run(recipe, 0, None, None, {}, path)]
+    claimed = gains(trials_table(stored, [1.0], [0.1], 2, images=12, progress=False))
+    found = verdicts_on_gains(claimed, strong_trials(stored, claimed_gains(claimed), 2, images=12, progress=False))
+    by_key = found.set_index(["variant", "defense", "claim"])
+    for claim in ("fgsm", "pgd"):
+        masked, robust = by_key.loc[("vanilla", "scale", claim)], by_key.loc[("adversarial", "none", claim)]
+        assert masked[["claimed", "plain", "strongest", "plain_strongest", "verdict"]].tolist() == [
+            1,
+            0,
+            0,
+            0,
+            "masked",
+        ]
+        assert robust[["claimed", "plain", "strongest", "plain_strongest", "verdict"]].tolist() == [
+            1,
+            0,
+            1,
+            0,
+            "robust",
+        ]
+        assert by_key.loc[("adversarial", "scale", claim), "verdict"] == "no gain"

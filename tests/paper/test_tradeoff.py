@@ -1,0 +1,304 @@
+"""hfclib.tradeoff: the corollary itself by brute force, and its numbers by a closed form.
+
+The closed form. An image x = 1/2 + a cos(2 pi w / 16) + b cos(8 pi w / 16) has one low frequency, 1, and one high one,
+4, of known amplitudes, in every row and channel. A radius up to 1 takes both away, one in (1, 4] only the high one, a
+larger one nothing. A linear network whose weights are the same two cosines has the score alpha a + beta b + c, without
+the terms of what was taken away.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from hfclib import logits, split
+from hfclib.paper.tradeoff import (
+    METRICS,
+    binding_radius,
+    changed_radius,
+    changed_share,
+    distance_table,
+    distances,
+    ruled_out,
+    ruled_out_curves,
+    ruled_out_table,
+)
+from hfclib.runs.predictions import Predictions
+
+SIZE, COUNT = 16, 500
+RADII = (1, 2, 4, 5)
+ALPHA, BETA, SHIFT = 1.0, 0.8, 0.03
+EPS = {"l2": (0.5, 1.0, 2.0, 3.0, 4.5, 6.0), "linf": (0.03, 0.1, 0.2, 0.3, 0.4)}
+
+
+class Waves(NamedTuple):
+    a: np.ndarray
+    b: np.ndarray
+    images: Tensor
+    model: nn.Module
+
+
+@pytest.fixture(scope="module")
+def waves():
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-0.25, 0.25, (2, COUNT))
+    low, high = (np.cos(2 * math.pi * frequency * np.arange(SIZE) / SIZE) for frequency in (1, 4))
+    rows = 0.5 + a[:, None] * low + b[:, None] * high
+    images = torch.tensor(rows, dtype=torch.float32)[:, None, None].expand(COUNT, 3, SIZE, SIZE).contiguous()
+    pixels = 3 * SIZE * SIZE
+    weight = np.broadcast_to((ALPHA * low + BETA * high) * 2 / pixels, (3, SIZE, SIZE))
+    layer = nn.Linear(pixels, 2)
+    with torch.no_grad():  # the answer is 1 where the score is above zero, else 0
+        layer.weight.copy_(torch.stack([torch.zeros(pixels), torch.tensor(weight.reshape(-1).copy())]))
+        layer.bias.copy_(torch.tensor([0.0, SHIFT]))
+    return Waves(a, b, images, nn.Sequential(nn.Flatten(), layer))
+
+
+def taken(a, b, radius):
+    """The amplitudes that a radius takes away."""
+    return (a if radius <= 1 else 0 * a), (b if radius <= 4 else 0 * b)
+
+
+def distances_in_closed_form(a, b):
+    by_metric = {metric: [] for metric in METRICS}
+    for radius in RADII:
+        low, high = taken(a, b, radius)
+        by_metric["l2"].append(np.sqrt((low**2 + high**2) / 2 * 3 * SIZE * SIZE))
+        # Where the low wave is at +1 or -1 (w = 0 and 8) the high one is at +1: one of the two has the larger sum.
+        by_metric["linf"].append(np.abs(low) + np.abs(high))
+    return {metric: np.stack(rows) for metric, rows in by_metric.items()}
+
+
+def changed_in_closed_form(a, b):
+    score = ALPHA * a + BETA * b + SHIFT
+    left = [score - ALPHA * low - BETA * high for low, high in (taken(a, b, radius) for radius in RADII)]
+    return np.stack([(score > 0) != (one > 0) for one in left])
+
+
+def ruled_out_in_closed_form(a, b, metric, eps):
+    far, other = distances_in_closed_form(a, b)[metric], changed_in_closed_form(a, b)
+    return [
+        np.mean(
+            [any(f <= one and c for f, c in zip(*column, strict=True)) for column in zip(far.T, other.T, strict=True)]
+        )
+        for one in eps
+    ]
+
+
+def asked(model, images):
+    def answer(seen):
+        return logits(model, seen).argmax(dim=1).to(torch.uint8)
+
+    found = {("lfc", radius, "raw", "running"): answer(split(images, radius)[0]) for radius in RADII}
+    return Predictions({("x", 0, "raw", "running"): answer(images), **found}, batch_norm=False)
+
+
+def test_distances_have_the_closed_form(waves):
+    found, expected = distances(waves.images, RADII), distances_in_closed_form(waves.a, waves.b)
+    assert set(found) == set(METRICS)
+    for metric in METRICS:
+        assert found[metric].shape == (len(RADII), COUNT)
+        np.testing.assert_allclose(found[metric].numpy(), expected[metric], rtol=1e-4, atol=1e-5)
+
+
+def test_changed_answers_have_the_closed_form(waves):
+    found = changed_radius(asked(waves.model, waves.images), RADII)
+    expected = changed_in_closed_form(waves.a, waves.b)
+    assert found.dtype == torch.bool
+    assert found.numpy().tolist() == expected.tolist()
+    assert expected.sum(axis=1).tolist()[0] > expected.sum(axis=1).tolist()[1] > 0 == expected[-1].sum()
+    assert (expected[1] == expected[2]).all()  # bins at exactly the radius are high
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_share_ruled_out_has_the_closed_form(waves, metric):
+    distance, where = distances(waves.images, RADII)[metric], changed_radius(asked(waves.model, waves.images), RADII)
+    found = ruled_out(distance, where, EPS[metric])
+    expected = ruled_out_in_closed_form(waves.a, waves.b, metric, EPS[metric])
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(set(expected)) > 4
+    assert max(expected) < 1
+
+
+def test_the_share_of_changed_answers_is_the_integral(waves):
+    """The closed form itself, by counting on a grid: its share at r = 2 is an area of the square of amplitudes."""
+    a, b = (grid.ravel() for grid in np.meshgrid(*[np.linspace(-0.25, 0.25, 801)] * 2))
+    area = ((ALPHA * a + BETA * b + SHIFT > 0) != (ALPHA * a + SHIFT > 0)).mean()
+    found = changed_radius(asked(waves.model, waves.images), RADII)[1].float().mean().item()
+    assert found == pytest.approx(area, abs=3 * math.sqrt(area * (1 - area) / COUNT))
+
+
+def test_of_images_that_are_wrong_anyway_none_is_looked_at(waves):
+    answers = asked(waves.model, waves.images)
+    everywhere, right = changed_radius(answers, RADII), torch.arange(COUNT) % 3 > 0
+    labels = torch.where(right, answers.on("x"), 1 - answers.on("x"))
+    assert torch.equal(changed_radius(answers, RADII, labels), everywhere & right)
+    assert everywhere[:, ~right].any()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_at_a_ruled_out_image_the_lfc_is_within_eps_and_gets_another_answer(waves, metric):
+    """Corollary 1 by brute force: an attacker who may only try the LFCs."""
+    distance, where = distances(waves.images, RADII)[metric], changed_radius(asked(waves.model, waves.images), RADII)
+    norm = {
+        "l2": lambda difference: difference.square().sum().sqrt(),
+        "linf": lambda difference: difference.abs().max(),
+    }
+    answers = logits(waves.model, waves.images).argmax(dim=1)
+    for eps in EPS[metric]:
+        fooled = []
+        for image, answer in zip(waves.images[:120], answers, strict=False):
+            tried = [split(image[None], radius)[0] for radius in RADII]
+            near = [one for one in tried if norm[metric](image - one[0]) <= eps]
+            fooled.append(any(logits(waves.model, one).argmax() != answer for one in near))
+        found = [ruled_out(distance[:, [n]], where[:, [n]], [eps]).item() for n in range(120)]
+        assert found == [float(one) for one in fooled]
+    assert 0 < sum(fooled) < len(fooled)
+
+
+# ---- each function
+
+
+@given(st.integers(1, 4), st.integers(1, 8), st.integers(0, 10**6), st.lists(st.floats(0, 2), min_size=1, max_size=5))
+def test_ruled_out_equals_a_loop(radii, count, seed, eps):
+    generator = torch.Generator().manual_seed(seed)
+    distance = torch.rand(radii, count, generator=generator, dtype=torch.float64) * 2
+    where = torch.rand(radii, count, generator=generator) < 0.4
+    expected = []
+    for one in eps:
+        hits = 0
+        for image in range(count):
+            for radius in range(radii):
+                if where[radius, image] and distance[radius, image] <= one:
+                    hits += 1
+                    break
+        expected.append(hits / count)
+    assert ruled_out(distance, where, eps).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_distance_of_exactly_eps_counts():
+    distance = torch.tensor([[8 / 255, 9 / 255]])
+    assert ruled_out(distance, torch.ones(1, 2, dtype=torch.bool), [8 / 255]).tolist() == [0.5]
+    assert ruled_out(torch.zeros(1, 2), torch.tensor([[True, False]]), [0]).tolist() == [0.5]
+
+
+@pytest.mark.parametrize("eps", [[-0.1], [0.1, -1e-9], [float("nan")]])
+def test_a_size_below_zero_is_refused(eps):
+    with pytest.raises(ValueError, match="expected every eps to be at least 0"):
+        ruled_out(torch.rand(2, 3), torch.ones(2, 3, dtype=torch.bool), eps)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((2, 3), (3, 2)), ((2, 3), (2, 4)), ((3,), (3,)), ((1, 2, 3), (1, 2, 3))]
+)
+def test_shapes_that_do_not_match_are_refused(first, second):
+    with pytest.raises(ValueError, match=r"expected \(R, N\) twice"):
+        ruled_out(torch.rand(first), torch.ones(second, dtype=torch.bool), [0.1])
+
+
+def test_distances_are_to_the_unclipped_lfc(images):
+    found = distances(images, (0, 2, 3.5))
+    for row, radius in enumerate((0, 2, 3.5)):
+        for number, image in enumerate(images):
+            difference = (image - split(images, radius)[0][number]).double().numpy()
+            assert found["l2"][row, number].item() == pytest.approx(np.linalg.norm(difference), abs=1e-5)
+            assert found["linf"][row, number].item() == pytest.approx(np.abs(difference).max(), abs=1e-6)
+    assert found["l2"][0].tolist() == pytest.approx(images.flatten(1).norm(dim=1).tolist())
+
+
+def test_distances_refuse_what_split_refuses(images):
+    with pytest.raises(ValueError, match="at least 0"):
+        distances(images, (4, -1))
+    with pytest.raises(TypeError, match="float images"):
+        distances(images.mul(255).to(torch.uint8), (4,))
+
+
+def test_changed_needs_every_radius(waves):
+    with pytest.raises(KeyError):
+        changed_radius(asked(waves.model, waves.images[:3]), (2, 3))
+
+
+def test_quantiles_by_hand():
+    found = {"l2": torch.arange(101.0).repeat(2, 1) * torch.tensor([[1.0], [2.0]]), "linf": torch.full((2, 101), 0.5)}
+    rows = distance_table(found, (4, 8))
+    assert list(rows.columns) == ["metric", "radius", "min", "q05", "q25", "q50", "q75", "q95"]
+    expected = [
+        ["l2", 4, 0, 5, 25, 50, 75, 95],
+        ["l2", 8, 0, 10, 50, 100, 150, 190],
+        ["linf", 4, *[0.5] * 6],
+        ["linf", 8, *[0.5] * 6],
+    ]
+    pd.testing.assert_frame_equal(rows, pd.DataFrame(expected, columns=rows.columns), check_dtype=False)
+    assert distance_table({"l2": torch.tensor([[3.0, 1.0, 2.0]])}, (4,))["min"].item() == 1
+
+
+def test_curves_are_ruled_out_on_a_grid(waves):
+    distance, where = distances(waves.images, RADII[:3]), changed_radius(asked(waves.model, waves.images), RADII[:3])
+    none = torch.zeros_like(where)
+    rows = ruled_out_curves(distance, {"vanilla": where, "batchnorm": none}, points=9)
+    assert list(rows["metric"].unique()) == list(METRICS)
+    for metric in METRICS:
+        own = rows[rows["metric"] == metric].pivot(index="eps", columns="variant", values="share")
+        sizes = own.index.to_numpy()
+        assert len(sizes) == 9
+        assert sizes[0] == pytest.approx(max(distance[metric].min().item(), 1e-4))
+        assert sizes[-1] == pytest.approx(distance[metric].max().item())
+        steps = np.diff(np.log(sizes))
+        np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+        assert own["vanilla"].tolist() == ruled_out(distance[metric], where, sizes.tolist()).tolist()
+        assert not own["batchnorm"].any()
+        assert own["vanilla"].is_monotonic_increasing
+        assert own["vanilla"].iloc[-1] > 0.2
+    assert len(ruled_out_curves(distance, {"vanilla": where}).query("metric == 'l2'")) == 80
+
+
+def test_the_share_of_changed_answers():
+    where = torch.tensor([[True, True, False, True], [False, True, False, False]])
+    shares = changed_share({"vanilla": where, "batchnorm": ~where}, (4, 8))
+    assert shares.index.tolist() == [4, 8]
+    assert shares.to_dict("list") == {"vanilla": [0.75, 0.25], "batchnorm": [0.25, 0.75]}
+
+
+def test_curves_start_above_zero_where_an_image_is_its_own_lfc(waves):
+    distance = distances(waves.images, RADII)
+    assert distance["l2"].min() < 1e-4
+    rows = ruled_out_curves(distance, {"vanilla": torch.zeros(4, COUNT, dtype=torch.bool)}, points=3)
+    assert rows.loc[rows["metric"] == "l2", "eps"].min() == pytest.approx(1e-4)
+
+
+# ---- tables: three radii, four images, worked out by hand
+
+FAR = torch.tensor([[5, 9, 9, 9], [3, 4, 6, 9], [1, 2, 5, 9.0]]) / 255
+OTHER = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 1, 0, 1]]).bool()
+NEVER = torch.zeros(3, 4, dtype=torch.bool)
+
+
+def test_the_table_of_shares():
+    found = ruled_out_table(
+        FAR, {"vanilla": OTHER, "batchnorm": NEVER}, [0.5 / 255, 2 / 255, 3 / 255, 6 / 255, 9 / 255]
+    )
+    assert list(found.index) == ["0.5/255", "2/255", "3/255", "6/255", "9/255"]
+    assert found["Vanilla, width 16"].tolist() == [".000", ".250", ".500", ".750", "1.000"]
+    assert found["BatchNorm, width 16"].tolist() == [".000"] * 5
+
+
+def test_where_the_corollary_bites():
+    found = binding_radius(
+        FAR, {"vanilla": OTHER, "batchnorm": NEVER}, (4, 8, 12), [0.5 / 255, 2 / 255, 5 / 255, 9 / 255]
+    )
+    assert list(found.index) == ["0.5/255", "2/255", "5/255", "9/255"]
+    assert found["first radius with an image so near"].tolist() == ["none", "12", "4", "4"]
+    assert found["share so near at r = 12"].tolist() == [".000", ".500", ".750", "1.000"]
+    assert found["radius that rules out most: Vanilla, width 16"].tolist() == [
+        "none",
+        "12 (1 image)",
+        "4 (1 image)",
+        "4 (4 images)",
+    ]
+    assert set(found["radius that rules out most: BatchNorm, width 16"]) == {"none"}

@@ -1,0 +1,593 @@
+"""hfclib.trials: what withstands what, attack by attack; what is stored, and what is refused."""
+
+import itertools
+import re
+import warnings
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hfclib._files import data_folder
+from hfclib.attacks.gradient import fgsm, pgd
+from hfclib.attacks.random_search import square
+from hfclib.attacks.robustness import robust_correct
+from hfclib.data.cifar import embedded
+from hfclib.frequency import split
+from hfclib.paper.defense.setup import (
+    CLEAN,
+    NONE,
+    Attack,
+    Defense,
+    all_defenses,
+    attacks_before,
+    long_attacks,
+    table_attacks,
+)
+from hfclib.paper.defense.trials import (
+    TRIAL_COLUMNS,
+    _compute,
+    _most_seconds,
+    _trial_name,
+    _with_those_before,
+    strong_trials,
+    trials_of,
+    trials_table,
+)
+from hfclib.runs.store import Run, RunError, load
+from hfclib.training.recipe import Recipe
+
+RECIPE = Recipe("tiny")
+EPS, STEPS, IMAGES = 0.01, 2, 24
+RULE, FILTERED = Defense("normalised", 0.1), Defense("input", 3.0)
+FGSM, PGD, SQUARE = Attack("fgsm", EPS, 1), Attack("pgd", EPS, STEPS), Attack("square", EPS, STEPS)
+SOME = [(NONE, CLEAN), (NONE, FGSM), (RULE, CLEAN), (RULE, PGD)]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Bytes, small, so that an attack takes milliseconds."""
+    return torch.randint(0, 256, (IMAGES, 3, 8, 8), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+
+
+def network(weights):
+    """What a stored run holds here, in place of what its recipe says: one that is attacked in milliseconds."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(256, 10))
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(pictures):
+    """Random weights whose answers differ, and that bend enough for no attack to do all that a longer one does."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"0.weight": (4, 3, 3, 3), "0.bias": (4,), "3.weight": (10, 256), "3.bias": (10,)}
+    drawn = {name: 0.3 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    drawn["0.weight"] *= 10
+    drawn["3.bias"] -= network(drawn)(pictures / 255).mean(dim=0).detach()
+    return drawn
+
+
+def stored_run(folder, weights, seed=0, recipe=RECIPE):
+    """A run that was never trained: as good as any other for attacks."""
+    path = folder / recipe.run_name(seed)
+    path.mkdir(parents=True)
+    save_file(weights, path / "weights.safetensors")
+    return Run(recipe, seed, None, None, {}, path)
+
+
+@pytest.fixture
+def run(tmp_path, weights):
+    return stored_run(tmp_path / "store", weights)
+
+
+@pytest.fixture(scope="module")
+def labels(weights, pictures):
+    """The network's own answers, but for every sixth."""
+    found = network(weights)(pictures / 255).argmax(dim=1)
+    found[::6] = (found[::6] + 1) % 10
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch, pictures, labels, tmp_path):
+    """A small network and images, published files of its own, and float32 also where bfloat16 is amp."""
+    monkeypatch.setattr(Run, "model", lambda self: network(load_file(self.path / "weights.safetensors")))
+    monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: {"test": (pictures, labels)}[split])
+    monkeypatch.setattr("hfclib.paper.defense.trials.best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The trials that were computed, call by call."""
+    calls, compute = [], _compute
+
+    def recording(run, wanted, *args, **options):
+        calls.append(list(wanted))
+        return compute(run, wanted, *args, **options)
+
+    monkeypatch.setattr("hfclib.paper.defense.trials._compute", recording)
+    return calls
+
+
+@pytest.fixture
+def mine(own_home, run):
+    return own_home / "attacks" / f"{run.path.name}.safetensors"
+
+
+def found(run, wanted, images=IMAGES):
+    return trials_of(run, wanted, images=images, progress=False)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[trial], other[trial]) for trial in one)
+
+
+# ---- which images withstand what
+
+
+def by_hand(model, plain, images, labels, claimed):
+    """Who is right after each attack, by method: every call and its numbers written out."""
+
+    def seeded():
+        return torch.Generator().manual_seed(0)
+
+    def single(model, images, labels, **options):
+        return pgd(model, images, labels, eps=0.01, alpha=0.0125, steps=2, generator=seeded(), **options)
+
+    def several(model, images, labels, **options):
+        return pgd(model, images, labels, eps=0.01, alpha=0.0125, steps=4, restarts=5, generator=seeded(), **options)
+
+    attacks = {
+        "fgsm": partial(fgsm, eps=0.01),
+        "pgd": single,
+        "unaware": lambda model, images, labels: single(plain, images, labels),
+        "restarts": several,
+        "margin": partial(several, loss="margin"),
+        "transfer": lambda model, images, labels: several(plain, images, labels, loss="margin"),
+        "square": partial(square, eps=0.01, queries=100, generator=seeded()),
+    }
+    before = {"restarts": ["clean", *claimed], "margin": ["restarts"], "transfer": ["margin"], "square": ["transfer"]}
+    right = {"clean": model(images).argmax(dim=1) == labels}
+    for method, attack in attacks.items():
+        stands = torch.stack([right[earlier] for earlier in before.get(method, ["clean"])]).all(dim=0)
+        right[method] = stands.clone()
+        right[method][stands] = robust_correct(model, images[stands], labels[stands], attack)
+    return right
+
+
+class Filtered(nn.Module):
+    """A network on the LFC of its images at r = 3."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(split(images, 3)[0])
+
+
+@pytest.mark.parametrize("defense", [NONE, FILTERED])
+def test_trials_are_those_worked_out_by_hand(run, pictures, labels, defense):
+    attacks = [*table_attacks(defense, [EPS], STEPS), *long_attacks(EPS, STEPS)]
+    right = found(run, [(defense, attack) for attack in attacks])
+    model, claimed = run.model(), ["fgsm", "pgd"]
+    if defense == FILTERED:
+        model, claimed = Filtered(model), [*claimed, "unaware"]
+    expected = by_hand(model, run.model(), pictures / 255, labels, claimed)
+    assert list(right) == [(defense, attack) for attack in attacks]
+    for (_, attack), stands in right.items():
+        assert stands.dtype == torch.bool
+        assert stands.tolist() == expected[attack.method].tolist(), attack.method
+    if defense == NONE:
+        assert expected["clean"].sum() == 20
+        assert torch.equal(expected["transfer"], expected["margin"])  # which is not run again
+        assert expected["pgd"].sum() > expected["restarts"].sum() > expected["margin"].sum() > 0
+    else:
+        assert expected["clean"].sum() > expected["unaware"].sum() > expected["pgd"].sum() > 0
+
+
+def test_what_withstands_a_later_attack_withstood_those_before(run):
+    right = found(
+        run,
+        [
+            (defense, one)
+            for defense in (RULE, FILTERED)
+            for one in (*table_attacks(defense, [EPS], 1), *long_attacks(EPS, 1))
+        ],
+    )
+    for defense, attack in right:
+        for earlier in attacks_before(defense, attack):
+            assert not (right[defense, attack] & ~right[defense, earlier]).any()
+    for defense in (RULE, FILTERED):
+        last = right[defense, Attack("square", EPS, 1)]
+        assert all(not (last & ~right[defense, one]).any() for one in table_attacks(defense, [EPS], 1))
+        assert 0 < last.sum() < right[defense, CLEAN].sum()
+
+
+@pytest.mark.parametrize("defense", [NONE, RULE, FILTERED])
+def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monkeypatch, defense):
+    """Attacks that fool one image each, which is told by its label, and are shown no image that is fooled already."""
+    fools = {"clean": 0, "fgsm": 1, "pgd": 2, "unaware": 3, "restarts": 4, "margin": 5, "transfer": 6, "square": 7}
+    shown = {}
+
+    def fooling(network, images, labels, attacks, **options):
+        assert options == {"amp": True}
+        method = attacks or "clean"
+        shown[method] = set(labels.tolist())
+        return labels != fools[method]
+
+    monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: (pictures, torch.arange(IMAGES)))
+    monkeypatch.setattr("hfclib.paper.defense.trials.attack_function", lambda attack, undefended: attack.method)
+    monkeypatch.setattr("hfclib.paper.defense.trials.robust_correct", fooling)
+    fooled = {"clean": {0}, "fgsm": {0, 1}, "pgd": {0, 2}, "unaware": {0, 3}, "restarts": {0, 1, 2, 4}}
+    if defense == FILTERED:
+        fooled["restarts"].add(3)
+    fooled["margin"] = fooled["restarts"] | {5}
+    fooled["transfer"] = fooled["margin"] | ({6} if defense != NONE else set())  # it is the margin's, and not run
+    fooled["square"] = fooled["transfer"] | {7}
+    right = found(run, [(defense, attack) for attack in (*table_attacks(defense, [EPS], 1), *long_attacks(EPS, 1))])
+    for (_, attack), stands in right.items():
+        assert set((~stands).nonzero().flatten().tolist()) == fooled[attack.method], attack.method
+    methods = {attack.method for _, attack in right} - ({"transfer"} if defense == NONE else set())
+    assert shown == {method: set(range(IMAGES)) - (fooled[method] - {fools[method]}) for method in methods}
+
+
+def test_what_nothing_withstands_is_no_error(run):
+    strong = [(NONE, attack) for attack in long_attacks(0.5, 1)]
+    assert [int(stands.sum()) for stands in found(run, strong).values()] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("defense", [NONE, RULE, FILTERED])
+def test_trials_that_others_build_on_come_first_and_once(defense):
+    chain = [(defense, one) for one in (*table_attacks(defense, [EPS], STEPS), *long_attacks(EPS, STEPS))]
+    for wanted in ([chain[-1]], chain, chain[::-1], [chain[-2], chain[1], chain[-1], chain[-1]]):
+        ordered = _with_those_before(wanted)
+        assert len(ordered) == len(set(ordered))
+        assert set(ordered) == set(chain)
+        for place, (one, attack) in enumerate(ordered):
+            assert {(one, earlier) for earlier in attacks_before(one, attack)} <= set(ordered[:place])
+    assert _with_those_before(chain) == chain
+    assert _with_those_before([]) == []
+    assert _with_those_before([chain[2], (RULE._replace(strength=9), CLEAN)]) == [
+        (defense, CLEAN),
+        chain[2],
+        (RULE._replace(strength=9), CLEAN),
+    ]
+
+
+def test_every_eps_and_number_of_steps_has_a_chain_of_its_own():
+    wanted = list(itertools.product([NONE], long_attacks(0.1, 3) + long_attacks(0.2, 3) + long_attacks(0.1, 4)))
+    ordered = _with_those_before(wanted)
+    assert len(ordered) == len(set(ordered)) == 1 + 2 + 3 + 12  # clean, FGSM at two eps, PGD in three ways, and wanted
+    assert len({_trial_name(trial, 7) for trial in ordered}) == len(ordered)
+
+
+# ---- stored
+
+
+def test_a_second_call_reads_the_record_and_computes_nothing(run, mine, computed, monkeypatch):
+    first = found(run, SOME)
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]
+    monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: pytest.fail("images were read"))
+    monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
+    again = found(run, SOME)
+    assert same(again, first)
+    assert {stands.dtype for stands in again.values()} == {torch.bool}
+    assert list(found(run, SOME[::-1])) == SOME[::-1]
+    assert computed == [SOME]
+
+
+def test_one_byte_an_image(run, mine):
+    found(run, SOME)
+    stored = load_file(mine)
+    assert set(stored) == {
+        "none 0 clean 0 0 24",
+        "none 0 fgsm 0.01 1 24",
+        "normalised 0.1 clean 0 0 24",
+        "normalised 0.1 pgd 0.01 2 24",
+    }
+    assert {(tensor.dtype, tuple(tensor.shape)) for tensor in stored.values()} == {(torch.uint8, (IMAGES,))}
+
+
+def test_only_missing_trials_are_computed_and_nothing_is_lost(run, mine, computed):
+    first = found(run, SOME[:2])
+    assert list(found(run, SOME[1:])) == SOME[1:]
+    longer = (RULE, Attack("restarts", EPS, STEPS))
+    assert list(found(run, [longer])) == [longer]
+    assert computed == [SOME[:2], SOME[2:], [(RULE, FGSM), longer]]  # PGD and clean, on which it builds, were there
+    stored = load_file(mine)
+    assert set(stored) == {_trial_name(trial, IMAGES) for trial in [*SOME, (RULE, FGSM), longer]}
+    assert same(found(run, SOME[:2]), first)
+
+
+def test_the_order_of_what_is_asked_does_not_matter(run, mine):
+    wanted = [*SOME, (NONE, SQUARE._replace(steps=1)), (FILTERED, PGD)]
+    forth = found(run, wanted)
+    mine.unlink()
+    back = found(run, wanted[::-1])
+    assert list(back) == wanted[::-1]
+    assert all(torch.equal(back[trial], forth[trial]) for trial in wanted)
+
+
+def test_another_number_of_images_is_another_entry(run, mine, computed):
+    few, all_of_them = found(run, SOME, images=10), found(run, SOME)
+    assert computed == [SOME, SOME]
+    assert {len(stands) for stands in few.values()} == {10}
+    assert {len(stands) for stands in all_of_them.values()} == {IMAGES}
+    assert torch.equal(few[NONE, CLEAN], all_of_them[NONE, CLEAN][:10])  # the first ones
+    assert len(load_file(mine)) == 2 * len(SOME)
+    assert same(found(run, SOME, images=10), few)
+    assert len(computed) == 2
+
+
+def test_published_trials_come_first(run, mine, computed, tmp_path):
+    first = found(run, SOME)
+    published = tmp_path / "data" / "attacks" / mine.name
+    published.parent.mkdir(parents=True)
+    mine.rename(published)
+    before = published.read_bytes()
+    assert same(found(run, SOME), first)
+    assert not mine.exists()
+    found(run, [(NONE, PGD)])
+    assert computed == [SOME, [(NONE, PGD)]]
+    assert published.read_bytes() == before
+    assert _trial_name((NONE, PGD), IMAGES) in load_file(mine)
+
+
+@pytest.mark.parametrize("every", [0, 3600])
+def test_an_interrupted_run_keeps_what_was_done(run, mine, computed, monkeypatch, every):
+    monkeypatch.setattr("hfclib.paper.defense.trials._KEEP_EVERY", every)
+    expected, calls = found(run, SOME), []
+    mine.unlink()
+
+    def stopping(*args, **options):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return robust_correct(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hfclib.paper.defense.trials.robust_correct", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            found(run, SOME)
+    done = set(load_file(mine))
+    assert 2 <= len(done) < len(SOME)
+    assert same(found(run, SOME), expected)
+    assert not {_trial_name(trial, IMAGES) for trial in computed[-1]} & done
+
+
+def test_an_interrupted_write_leaves_no_file(run, mine, write_stopped):
+    with write_stopped():
+        found(run, SOME[:1])
+    assert not mine.exists()
+
+
+def test_trials_of_another_version_of_the_attacks_are_made_again(run, mine, computed, monkeypatch):
+    found(run, SOME[:1])
+    monkeypatch.setattr("hfclib.paper.defense.trials.ATTACKS_VERSION", 2)
+    found(run, SOME[:1])
+    assert computed == [SOME[:1]] * 2
+    assert len(load_file(mine)) == 2
+
+
+@pytest.mark.parametrize("images", [0, -1, 10_001])
+def test_so_many_test_images_there_are_not(run, computed, images):
+    with pytest.raises(ValueError, match="expected images, from 1 to 10000"):
+        found(run, SOME, images=images)
+    assert computed == []
+
+
+@pytest.mark.parametrize("at", [0, 40, 0.5, -1])
+def test_a_damaged_record_is_refused_by_name_and_kept(run, mine, at):
+    found(run, SOME[:2])
+    content = bytearray(mine.read_bytes())
+    content[at if isinstance(at, int) else int(at * len(content))] ^= 1
+    mine.write_bytes(content)
+    for wanted in (SOME[:2], SOME):
+        with pytest.raises(RunError, match=rf"(?s){re.escape(str(mine))}.*delete it"):
+            found(run, wanted)
+    assert mine.read_bytes() == content
+
+
+def test_trials_of_other_weights_are_made_again(run, mine):
+    found(run, SOME[:1])
+    before = mine.read_bytes()
+    weights = load_file(run.path / "weights.safetensors")
+    weights["3.bias"][0] += 1
+    save_file(weights, run.path / "weights.safetensors")
+    found(run, SOME[:1])
+    assert mine.read_bytes() != before
+
+
+@pytest.mark.parametrize("progress", [False, True])
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ((NONE, Attack("cw", EPS, 1)), ValueError, "method of an attack, one of fgsm"),
+        ((Defense("blur", 1.0), CLEAN), ValueError, "method of a defense, one of none"),
+        ((Defense("rule", -1.0), CLEAN), ValueError, "finite rho"),
+        ((Defense("input", -1.0), FGSM), ValueError, "finite radius"),
+    ],
+)
+def test_bad_trials_are_refused_before_anything_is_computed(run, mine, monkeypatch, bad, error, message, progress):
+    monkeypatch.setattr(
+        "hfclib.paper.defense.trials.robust_correct", lambda *args, **options: pytest.fail("something was computed")
+    )
+    with pytest.raises(error, match=message):
+        trials_of(run, [*SOME, bad], images=IMAGES, progress=progress)
+    assert not mine.exists()
+
+
+# ---- what is said
+
+
+def test_how_long_it_takes_is_said_only_before_something_is_computed(run, capsys):
+    trials_of(run, SOME, images=IMAGES)
+    pattern = rf"4 attacks on {re.escape(run.path.name)} to run on cpu, .*: at most \d+\.\d minutes\n"
+    assert re.fullmatch(pattern, capsys.readouterr().out)
+    trials_of(run, SOME, images=IMAGES)
+    assert capsys.readouterr().out == ""
+    trials_of(run, [(RULE, FGSM)], images=IMAGES, progress=False)
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_the_most_it_takes_counts_passes(monkeypatch, run, pictures):
+    """A pass of 8 images takes 4 seconds of this clock, so one of all 24 takes 12."""
+    ticks = itertools.count(step=4)
+    monkeypatch.setattr("hfclib.paper.defense.trials.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    counts = {
+        "clean": 1,
+        "fgsm": 3 + 1,
+        "pgd": 3 * 7 + 1,
+        "unaware": 3 * 7 + 1,
+        "restarts": 3 * 5 * 2 * 7 + 1,
+        "margin": 3 * 5 * 2 * 7 + 1,
+        "transfer": 3 * 5 * 2 * 7 + 1,
+        "square": 50 * 7 + 1,
+    }
+    for method, count in counts.items():
+        attack = CLEAN if method == "clean" else Attack(method, EPS, 1 if method == "fgsm" else 7)
+        assert _most_seconds(run.model(), pictures[:8] / 255, [(RULE, attack)], 24) == pytest.approx(12 * count)
+    wanted = [(NONE, FGSM), (RULE, FGSM), (RULE, CLEAN)]
+    assert _most_seconds(run.model(), pictures[:8] / 255, wanted, 24) == pytest.approx(12 * 9)
+
+
+def test_a_flat_gradient_is_no_warning_here(tmp_path, weights, labels, pictures):
+    """It is what some defenses do, and why the later attacks are there."""
+    sharp = {name: tensor * 10_000 if name.startswith("3.") else tensor for name, tensor in weights.items()}
+    run = stored_run(tmp_path / "sharp", sharp)
+    with pytest.warns(UserWarning, match="the gradient is exactly zero"):
+        pgd(run.model(), pictures / 255, run.model()(pictures / 255).argmax(dim=1), eps=EPS, alpha=EPS, steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found(run, [(NONE, PGD), (NONE, SQUARE)])[NONE, PGD].sum() > 0
+
+
+def test_other_warnings_come_through(run, monkeypatch):
+    model = run.model()
+    monkeypatch.setattr(Run, "model", lambda self: nn.Sequential(model, nn.Softmax(dim=1)).eval())
+    with pytest.warns(UserWarning, match="seems to return probabilities"):
+        found(run, [(NONE, FGSM)])
+
+
+# ---- tables
+
+
+@pytest.fixture
+def two(tmp_path, weights):
+    """Runs of two recipes; all answers of the second's seed 0 are one class on from the others'."""
+    other = weights | {name: weights[name].roll(1, dims=0).contiguous() for name in ("3.weight", "3.bias")}
+    ones = [
+        stored_run(tmp_path / "store", one, seed, replace(RECIPE, norm="batch"))
+        for seed, one in ((0, other), (1, weights))
+    ]
+    return {"vanilla": [stored_run(tmp_path / "store", weights)], "batchnorm": ones}
+
+
+def test_the_table_has_a_row_a_trial(two):
+    eps = [EPS, 2 * EPS]
+    rows = trials_table(two, [0.1], eps, 1, images=8, progress=False)
+    assert list(rows.columns) == [
+        "variant",
+        "seed",
+        "defense",
+        "strength",
+        "attack",
+        "eps",
+        "steps",
+        "images",
+        "accuracy",
+        "right",
+    ]
+    trials_of_one = [(defense, attack) for defense in all_defenses([0.1]) for attack in table_attacks(defense, eps, 1)]
+    expected = [
+        (variant, run.seed, *defense, *attack)
+        for variant, ones in two.items()
+        for run in ones
+        for defense, attack in trials_of_one
+    ]
+    assert list(rows[TRIAL_COLUMNS].itertuples(index=False, name=None)) == expected
+    assert set(rows["images"]) == {8}
+    for row in rows.itertuples():
+        assert len(row.right) == 8
+        assert {type(one) for one in row.right} == {bool}
+        assert row.accuracy == pytest.approx(sum(row.right) / 8)
+    for variant, ones in two.items():
+        for run in ones:
+            stored = found(run, trials_of_one, images=8)
+            own = rows[(rows["variant"] == variant) & (rows["seed"] == run.seed)]
+            assert own["right"].tolist() == [tuple(stands.tolist()) for stands in stored.values()]
+    clean = rows[(rows["attack"] == "clean") & (rows["defense"] == "none")].set_index(["variant", "seed"])["accuracy"]
+    assert clean["vanilla", 0] == clean["batchnorm", 1] == pytest.approx(6 / 8)
+    assert clean["batchnorm", 0] < 0.5
+
+
+def test_the_judgement_has_four_rows_for_each_that_is_wanted(two, computed):
+    wanted = pd.DataFrame(
+        [
+            ("vanilla", 0, "none", 0.0, EPS),
+            ("batchnorm", 1, "normalised", 0.1, EPS),
+            ("batchnorm", 1, "normalised", 0.1, 2 * EPS),
+            ("batchnorm", 1, "none", 0.0, EPS),
+        ],
+        columns=["variant", "seed", "defense", "strength", "eps"],
+    )
+    rows = strong_trials(two, wanted, 1, images=8, progress=False)
+    assert list(rows.columns) == [*TRIAL_COLUMNS, "images", "accuracy", "right"]
+    expected = [
+        (*row[:4], method, row[4], 1)
+        for row in wanted.itertuples(index=False, name=None)
+        for method in ("restarts", "margin", "transfer", "square")
+    ]
+    assert list(rows[TRIAL_COLUMNS].itertuples(index=False, name=None)) == expected
+    assert len(computed) == 2  # the other run is not asked
+    for row in rows.itertuples():
+        (run,) = (one for one in two[row.variant] if one.seed == row.seed)
+        trial = Defense(row.defense, row.strength), Attack(row.attack, row.eps, row.steps)
+        assert row.right == tuple(found(run, [trial], images=8)[trial].tolist())
+        assert row.accuracy == pytest.approx(sum(row.right) / 8)
+        assert row.images == 8
+
+
+def test_nothing_to_judge_is_no_error(two, computed):
+    empty = pd.DataFrame(columns=["variant", "seed", "defense", "strength", "eps"])
+    rows = strong_trials(two, empty, 1, images=8)
+    assert len(rows) == 0
+    assert list(rows.columns) == [*TRIAL_COLUMNS, "images", "accuracy", "right"]
+    assert computed == []
+
+
+# ---- published trials
+
+PUBLISHED = sorted((data_folder() / "attacks").glob("*.safetensors"))
+MODEL = Run.model  # which the tests above replace
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_trials_are_those_of_the_weights(path, monkeypatch, tmp_path, all_threads):
+    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
+    monkeypatch.setattr(Run, "model", MODEL)
+    monkeypatch.setattr("hfclib.paper.defense.trials.embedded", embedded)
+    monkeypatch.setattr("hfclib.runs.predictions.data_folder", data_folder)
+    run = load(data_folder() / "runs" / path.stem)
+    wanted = [
+        (NONE, CLEAN),
+        (NONE, Attack("fgsm", 0.03, 1)),
+        (Defense("rule", 1.0), Attack("pgd", 0.03, 20)),
+        (Defense("input", 8.0), Attack("unaware", 0.03, 20)),
+    ]
+    stored = trials_of(run, wanted, images=500, compute=False)
+    assert set(stored) == set(wanted)
+    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path)
+    made = trials_of(run, wanted, images=500, progress=False)
+    for trial in wanted:
+        assert (made[trial] != stored[trial]).sum() <= 10, trial  # another machine rounds otherwise

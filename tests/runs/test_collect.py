@@ -1,0 +1,168 @@
+import dataclasses
+
+import pytest
+import torch
+
+import hfclib.runs.collect
+from hfclib.paper.fig2 import fig2_recipes
+from hfclib.paper.presets import fig4_recipes
+from hfclib.runs.collect import estimate_seconds, load_or_train, obtain, stored_runs
+from hfclib.runs.store import RunError
+from hfclib.training.recipe import Recipe
+
+RECIPES = {
+    variant: dataclasses.replace(recipe, epochs=1, train_images=128, eval_images=100, final_images=100)
+    for variant, recipe in fig4_recipes("smoke").items()
+    if variant in ("vanilla", "mixup")
+}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Records what would be trained, in order, and stores nothing."""
+    done = []
+
+    def train(recipe, *, seed, store, progress):
+        done.append((recipe.name, seed))
+        return f"run {recipe.name} {seed}"
+
+    monkeypatch.setattr("hfclib.runs.collect.train_run", train)
+    return done
+
+
+def test_the_first_seed_of_everything_comes_before_the_second_of_anything(trained):
+    found = list(load_or_train(RECIPES, [5, 3], progress=False))
+    assert trained == [("smoke-vanilla", 5), ("smoke-mixup", 5), ("smoke-vanilla", 3), ("smoke-mixup", 3)]
+    assert [new for _, _, new in found] == [True] * 4
+
+
+def test_what_is_stored_is_not_trained_again_unless_asked(trained, monkeypatch, capsys):
+    monkeypatch.setattr("hfclib.runs.collect.find", lambda recipe, seed, store=None: "stored")
+    assert obtain(RECIPES, [0]) == {"vanilla": ["stored"], "mixup": ["stored"]}
+    assert trained == []
+    assert capsys.readouterr().out == ""
+    obtain(RECIPES, [0], retrain=True)
+    assert trained == [("smoke-vanilla", 0), ("smoke-mixup", 0)]
+
+
+FIG2 = {variant: dataclasses.replace(recipe, train_images=128) for variant, recipe in fig2_recipes("smoke").items()}
+
+OPTIONAL = ("fullwidth",)
+
+
+@pytest.fixture
+def shelf(monkeypatch, trained):
+    """The (recipe name, seed) that count as stored; nothing is trained."""
+    there = set()
+
+    def find(recipe, seed, store=None):
+        return f"stored {recipe.name} {seed}" if (recipe.name, seed) in there else None
+
+    monkeypatch.setattr("hfclib.runs.collect.find", find)
+    return there
+
+
+def test_a_panel_that_takes_hours_is_left_out_where_it_is_not_stored(shelf, trained, capsys):
+    shelf |= {("smoke-vanilla", 0), ("smoke-batchnorm", 0)}
+    assert obtain(FIG2, [0], optional=OPTIONAL) == {
+        "vanilla": ["stored smoke-vanilla 0"],
+        "batchnorm": ["stored smoke-batchnorm 0"],
+    }
+    assert trained == []
+    assert capsys.readouterr().out == ""
+
+
+def test_and_is_there_with_the_seeds_that_are_stored(shelf, trained):
+    shelf |= {(recipe.name, seed) for recipe in FIG2.values() for seed in (0, 1)}
+    assert {variant: len(ones) for variant, ones in obtain(FIG2, [0, 1], optional=OPTIONAL).items()} == dict.fromkeys(
+        FIG2, 2
+    )
+    shelf.remove(("smoke-fullwidth", 0))
+    found = obtain(FIG2, [0, 1], optional=OPTIONAL)
+    assert list(found) == ["vanilla", "batchnorm", "fullwidth"]
+    assert found["fullwidth"] == ["stored smoke-fullwidth 1"]
+    assert len(found["vanilla"]) == len(found["batchnorm"]) == 2
+    assert list(obtain(FIG2, [0], optional=OPTIONAL)) == ["vanilla", "batchnorm"]
+    assert trained == []
+
+
+def test_panels_keep_their_order_whichever_are_optional(shelf, trained):
+    recipes = {variant: FIG2[variant] for variant in ("fullwidth", "vanilla")}
+    shelf.add(("smoke-fullwidth", 0))
+    assert obtain(recipes, [0]) == {"fullwidth": ["stored smoke-fullwidth 0"], "vanilla": ["run smoke-vanilla 0"]}
+    assert trained == [("smoke-vanilla", 0)]
+
+
+def test_other_panels_are_trained_where_they_are_not_stored(shelf, trained):
+    shelf.add(("smoke-vanilla", 0))
+    found = obtain(FIG2, [0], optional=OPTIONAL)
+    assert trained == [("smoke-batchnorm", 0)]
+    assert found == {"vanilla": ["stored smoke-vanilla 0"], "batchnorm": ["run smoke-batchnorm 0"]}
+
+
+def test_retraining_trains_that_panel_too(shelf, trained):
+    assert list(obtain(FIG2, [0], retrain=True, optional=OPTIONAL)) == list(FIG2)
+    assert trained == [(recipe.name, 0) for recipe in FIG2.values()]
+
+
+def test_retraining_replaces_a_damaged_run(trained, monkeypatch):
+    def find(recipe, seed, store=None):
+        raise RunError("damaged")
+
+    monkeypatch.setattr("hfclib.runs.collect.find", find)
+    with pytest.raises(RunError):
+        obtain(FIG2, [0], optional=OPTIONAL)
+    obtain(FIG2, [0], retrain=True, optional=OPTIONAL)
+    assert len(trained) == 3
+
+
+def test_what_is_stored_is_had_without_any_training(shelf, trained):
+    shelf |= {("smoke-vanilla", 0), ("smoke-vanilla", 1), ("smoke-batchnorm", 0)}
+    assert stored_runs(FIG2, [0, 1], OPTIONAL) == {"vanilla": ["stored smoke-vanilla 0", "stored smoke-vanilla 1"]}
+    assert stored_runs(FIG2, [0], OPTIONAL).all() == ["stored smoke-vanilla 0", "stored smoke-batchnorm 0"]
+    assert stored_runs(FIG2, [7], OPTIONAL) == {}
+    shelf.add(("smoke-fullwidth", 1))  # one that a figure can do without, and so can show with any of its seeds
+    assert stored_runs(FIG2, [0, 1], OPTIONAL)["fullwidth"] == ["stored smoke-fullwidth 1"]
+    assert list(stored_runs(FIG2, [0], OPTIONAL)) == ["vanilla", "batchnorm"]
+    assert trained == []
+
+
+def test_the_time_is_announced_before_the_first_training(monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: said.append(capsys.readouterr().out))
+    list(load_or_train(RECIPES, [0]))
+    assert said[0].startswith("2 runs to train on ")
+    assert "minutes" in said[0]
+
+
+def test_the_estimate_grows_with_the_work():
+    device = torch.device("cpu")
+    short = estimate_seconds(RECIPES["vanilla"], device)
+    long = estimate_seconds(dataclasses.replace(RECIPES["vanilla"], epochs=100), device)
+    assert 0 < 10 * short < long
+
+
+def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr(hfclib.runs.collect.time, "perf_counter", lambda: float(next(ticks)))  # all steps in one second
+
+    def seconds(**changes):
+        recipe = Recipe("a", width=2, epochs=4, batch_size=10, train_images=100, eval_images=10, final_images=20)
+        return estimate_seconds(dataclasses.replace(recipe, **changes), torch.device("cpu"))
+
+    an_image, conditions = 1 / 4 / 10, 56  # four steps of ten images
+    assert seconds() == pytest.approx(an_image * (400 + conditions * (40 + 20) / 3))
+    assert seconds(early_sizes=(16, 16)) == pytest.approx(an_image * (250 + conditions * (40 + 20) / 3))
+    assert seconds(norm="batch") == pytest.approx(an_image * (400 + 76 * (40 + 20) / 3))
+    attack = {"adversarial": "single_step", "adv_eps": 0.03, "adv_alpha": 0.03, "adv_steps": 1}
+    assert seconds(**attack) == pytest.approx(an_image * (400 + conditions * (40 + 20) / 6))
+
+
+def test_real_runs_end_up_with_their_panels():
+    found = obtain(RECIPES, [0, 1])
+    assert {variant: [run.seed for run in ones] for variant, ones in found.items()} == {
+        "vanilla": [0, 1],
+        "mixup": [0, 1],
+    }
+    assert len(found.all()) == 4
+    assert found["mixup"][1].recipe == RECIPES["mixup"]

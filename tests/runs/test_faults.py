@@ -1,0 +1,241 @@
+"""What people's machines do: kills at any moment, a full disk, and two processes that train the same run."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from hfclib.paper.presets import fig4_recipes
+from hfclib.runs import train as job
+from hfclib.runs.store import load
+from hfclib.runs.train import train_run
+from hfclib.training import loop
+from hfclib.training.checkpoint import epochs_done
+from hfclib.training.recipe import Recipe
+
+FILES = ["curves.csv", "final.csv", "run.json", "weights.safetensors"]
+# All that draws random numbers at once; three epochs of four steps.
+TINY = Recipe(
+    "tiny",
+    width=2,
+    norm="batch",
+    dropout=0.5,
+    mixup_alpha=0.5,
+    epochs=3,
+    batch_size=32,
+    learning_rate=1e-3,
+    schedule="one_cycle",
+    augment=True,
+    train_images=100,
+    eval_images=20,
+    final_images=30,
+)
+
+# Trains a recipe again and again, each time in a child process that is ended by SIGKILL as it was told, and that starts
+# with everything imported and decoded: what is killed is the training, not Python on its way to it.
+TRAINING = """
+import functools, json, os, signal, sys, time
+from pathlib import Path
+from hfclib import _files, data
+from hfclib.runs import store, train_run
+from hfclib.runs import train as job
+from hfclib.training import Recipe, checkpoint, loop
+
+recipe, moments = Recipe(**json.loads(sys.argv[1])), json.loads(sys.argv[2])
+embedded = functools.cache(data.embedded)
+embedded("train"), embedded("test")
+for module in (loop, job):
+    module.embedded, module.RADII = embedded, (4,)  # most of a small training's time goes into measuring bands
+
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def half(name, count):
+    # Die when the count-th write of this process is half done.
+    fsync, left = os.fsync, [count]
+    def ending(descriptor):
+        left[0] -= 1
+        if left[0] == 0:
+            os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
+            die()
+        fsync(descriptor)
+    os.fsync = ending
+
+def before(module, name, count):
+    function, left = getattr(module, name), [count]
+    def ending(*args, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            die()
+        return function(*args, **options)
+    setattr(module, name, ending)
+
+def child(store, moment):
+    kind, value = moment
+    if kind == "half a write":
+        half("fsync", value)
+    elif kind == "before a replace":
+        before(os, "replace", value)
+    elif kind == "step":
+        before(loop, "training_step", value)
+    train_run(recipe, seed=0, store=Path(store), progress=False)
+
+for store, moment in moments:
+    process = os.fork()
+    if process == 0:
+        child(store, moment)
+        os._exit(0)
+    ended = (0, 0, None)
+    while not ended[0]:
+        ended = os.wait4(process, os.WNOHANG)
+        # Seconds on a core: they say how far a training is, however busy the machine.
+        ran = 0 if ended[0] else int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
+        if moment[0] == "after" and ran >= moment[1]:
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.002)
+    print(json.dumps([os.waitstatus_to_exitcode(ended[1]), ended[2].ru_utime + ended[2].ru_stime]), flush=True)
+"""
+
+
+def run(recipe, moments):
+    """Train in children, one after the other, each in its store and with its moment of death: [status, seconds]."""
+    words = [json.dumps(recipe.to_dict()), json.dumps([(str(store), moment) for store, moment in moments])]
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING, *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def same(store, other, recipe):
+    """Equal weights and curves, byte for byte, in two stores, and nothing else there."""
+    paths = [folder / recipe.run_name(0) for folder in (store, other)]
+    assert sorted(file.name for file in paths[0].iterdir()) == FILES
+    assert {path.name for path in store.iterdir()} == {paths[0].name}
+    return all((paths[0] / name).read_bytes() == (paths[1] / name).read_bytes() for name in FILES if name != "run.json")
+
+
+def killed_and_resumed(tmp_path, recipe, moments):
+    """Train undisturbed, then once for each moment, dying then and resuming; how many really died."""
+    _, (code, seconds) = run(recipe, [(tmp_path / "warm", ["never", 0]), (tmp_path / "whole", ["never", 0])])
+    assert code == 0
+    plan = []
+    for number, moment in enumerate(moments):
+        at = [moment[0], moment[1] * seconds] if moment[0] == "after" else moment
+        plan += [(tmp_path / str(number), at), (tmp_path / str(number), ["never", 0])]
+    codes = [code for code, _ in run(recipe, plan)]
+    assert set(codes[1::2]) == {0}  # resuming always works
+    assert set(codes[::2]) <= {0, -signal.SIGKILL}
+    for number, moment in enumerate(moments):
+        assert same(tmp_path / str(number), tmp_path / "whole", recipe), moment
+    return codes[::2].count(-signal.SIGKILL)
+
+
+def test_killed_in_a_step_and_while_writing_a_checkpoint(tmp_path):
+    moments = [["step", 6], ["half a write", 2], ["before a replace", 1]]
+    assert killed_and_resumed(tmp_path, TINY, moments) == 3
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_of_a_smoke_training(tmp_path):
+    dice = random.Random(5)
+    moments = [["after", dice.uniform(0.02, 0.95)] for _ in range(12)]
+    moments += [["half a write", count] for count in (1, 2, 3, 6)] + [
+        ["before a replace", count] for count in (1, 2, 4, 7)
+    ]
+    # A moment measured in seconds may come after the end, when the machine happens to be faster then.
+    assert killed_and_resumed(tmp_path, fig4_recipes("smoke")["dropout"], moments) >= 15
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from hfclib.runs import train as job
+from hfclib.training import Recipe, loop
+
+for module in (loop, job):
+    module.RADII = (4,)
+save, done = job.save_checkpoint, []
+
+def limited(*args):
+    if done:  # the first checkpoint found room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    save(*args)
+    done.append(True)
+
+job.save_checkpoint = limited
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    job.train_run(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
+except OSError as error:
+    sys.exit(f"Error: {error}")
+"""
+
+
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path, monkeypatch, decoded_once):
+    for module in (loop, job):
+        monkeypatch.setattr(module, "RADII", (4,))
+    store = tmp_path / "full"
+    words = [sys.executable, "-c", LIMITED, repr(TINY.to_dict()), str(store)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    checkpoint = store / f"{TINY.run_name(0)}.partial" / "checkpoint.safetensors"
+    assert done.returncode == 1
+    assert re.search(rf"File too large: {re.escape(str(checkpoint))} could not be written.*Make room", done.stderr)
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    assert epochs_done(checkpoint) == 1
+    train_run(TINY, seed=0, store=store, progress=False)  # there is room again
+    train_run(TINY, seed=0, store=tmp_path / "whole", progress=False)
+    assert same(store, tmp_path / "whole", TINY)
+
+
+TWICE = """
+import sys
+from pathlib import Path
+from hfclib.runs import train as job
+from hfclib.training import Recipe, loop
+
+for module in (loop, job):
+    module.RADII = (4,)
+fit = job.fit
+
+def slow(*args, **options):
+    print("training", flush=True)
+    sys.stdin.readline()
+    return fit(*args, **options)
+
+job.fit = slow
+run = job.train_run(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False,
+                 tell=lambda line: print(line, flush=True))
+print("ended with", run.path.name, flush=True)
+"""
+
+
+def test_of_two_processes_with_the_same_run_one_trains_and_the_other_waits(tmp_path):
+    words = [sys.executable, "-c", TWICE, repr(TINY.to_dict()), str(tmp_path / "store")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as one, subprocess.Popen(words, **pipes) as other:
+        lines = {one: one.stdout.readline(), other: other.stdout.readline()}
+        first, second = sorted(lines, key=lambda process: lines[process] != "training\n")
+        assert lines[first] == "training\n"
+        assert re.match(
+            rf"tiny.* is being trained by another process \(process {first.pid} on .*waiting", lines[second]
+        )
+        time.sleep(0.2)
+        assert second.poll() is None
+        said = first.communicate("go on\n")[0]
+        assert said.splitlines()[-1] == f"ended with {TINY.run_name(0)}"
+        assert second.communicate()[0] == f"ended with {TINY.run_name(0)}\n"  # without having trained
+    assert os.listdir(tmp_path / "store") == [TINY.run_name(0)]
+    path = tmp_path / "store" / TINY.run_name(0)
+    assert load(path).recipe == TINY
+    assert load_file(path / "weights.safetensors")

@@ -1,0 +1,397 @@
+"""hfclib.predictions: what is asked, what is stored, and what is refused."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hfclib import logits, split
+from hfclib._files import data_folder
+from hfclib.data.cifar import to_float
+from hfclib.evaluation import BN_STATS, PAPER_RADII
+from hfclib.frequency import svd_split
+from hfclib.runs.predictions import (
+    Predictions,
+    _compute,
+    _parsed,
+    prediction_conditions,
+    predictions_of,
+    read_record,
+    store_predictions,
+    weights_of,
+)
+from hfclib.runs.store import Run, RunError, load, stored_weights
+from hfclib.training.recipe import RADII, Recipe
+from hfclib.transforms import FEEDS, feed_images
+
+TINY = Recipe("tiny", width=2, norm="batch", final_images=120)
+SOME = [
+    ("x", 0, "raw", "running"),
+    ("hfc", 4, "raw", "running"),
+    ("lfc", 4, "max", "batch"),
+    ("hfc", 8, "mean", "running"),
+    ("svd_low", 4, "raw", "running"),
+    ("svd_high", 4, "raw", "running"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch, cifar, tmp_path):
+    """Images from memory, a folder of published files of its own, and float32 also where bfloat16 is amp."""
+    monkeypatch.setattr("hfclib.runs.predictions.embedded", cifar.__getitem__)
+    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
+
+
+def stored_run(folder, recipe=TINY, weights=None):
+    """A run that was never trained: as good as any other for asking."""
+    path = folder / recipe.run_name(0)
+    path.mkdir(parents=True)
+    save_file(weights or stored_weights(recipe.build()), path / "weights.safetensors")
+    return Run(recipe, 0, None, None, {}, path)
+
+
+@pytest.fixture(scope="module")
+def weights(cifar):
+    """Random weights, and BatchNorm with the averages of images and bands, so that the answers differ."""
+    images = to_float(cifar["test"][0][:16])
+    seen = torch.cat([images, *split(images, 8), *split(images, 4)])
+    torch.manual_seed(0)
+    model = TINY.build().train()
+    with torch.no_grad():
+        for _ in range(60):
+            model(seen)
+        model.fc.weight -= model.fc.weight.mean(dim=0)
+    return stored_weights(model)
+
+
+@pytest.fixture
+def run(tmp_path, weights):
+    return stored_run(tmp_path / "store", weights=weights)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The conditions that were computed, call by call."""
+    calls, compute = [], _compute
+
+    def recording(run, wanted, *, progress):
+        calls.append(list(wanted))
+        return compute(run, wanted, progress=progress)
+
+    monkeypatch.setattr("hfclib.runs.predictions._compute", recording)
+    return calls
+
+
+@pytest.fixture
+def mine(own_home, run):
+    return own_home / "predictions" / f"{run.path.name}.safetensors"
+
+
+def same(one, other):
+    return one.answers.keys() == other.answers.keys() and all(
+        map(torch.equal, one.answers.values(), other.answers.values())
+    )
+
+
+# ---- what is asked
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("other_radii", [RADII, PAPER_RADII])
+def test_conditions_name_everything_once(batch_norm, other_radii):
+    listed = prediction_conditions(batch_norm, other_radii=other_radii)
+    statistics = BN_STATS if batch_norm else ("running",)
+    expected = {("x", 0, "raw", bn_stats) for bn_stats in statistics}
+    expected |= set(itertools.product(("lfc", "hfc"), RADII, ["raw"], ["running"]))
+    expected |= set(itertools.product(("lfc", "hfc"), other_radii, FEEDS, statistics))
+    expected |= set(itertools.product(("svd_low", "svd_high"), PAPER_RADII, ["raw"], ["running"]))
+    expected = {one for one in expected if (one[0], one[2]) != ("lfc", "mean")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == expected
+    assert [one[0] for one in listed[: len(statistics)]] == ["x"] * len(statistics)
+    assert [one[1] for one in listed if one[0] in ("lfc", "hfc")] == sorted(
+        one[1] for one in listed if one[0] in ("lfc", "hfc")
+    )
+
+
+def test_radii_of_raw_bands_and_of_the_others_are_apart():
+    assert set(prediction_conditions(True, radii=(3,), other_radii=(5,))) == {
+        *(("x", 0, "raw", bn_stats) for bn_stats in BN_STATS),
+        ("lfc", 3, "raw", "running"),
+        ("hfc", 3, "raw", "running"),
+        ("lfc", 5, "raw", "batch"),
+        ("hfc", 5, "raw", "batch"),
+        *(("hfc", 5, "mean", bn_stats) for bn_stats in BN_STATS),
+        *((band, 5, "max", bn_stats) for bn_stats in BN_STATS for band in ("lfc", "hfc")),
+    }
+
+
+@pytest.mark.parametrize(("width", "other_radii"), [(16, RADII), (17, PAPER_RADII)])
+def test_a_wide_network_is_asked_less(monkeypatch, tmp_path, width, other_radii):
+    run = stored_run(tmp_path / "wide", replace(TINY, width=width))
+    monkeypatch.setattr(
+        "hfclib.runs.predictions._compute",
+        lambda run, wanted, *, progress: {condition: torch.zeros(1, dtype=torch.uint8) for condition in wanted},
+    )
+    assert list(predictions_of(run).answers) == prediction_conditions(True, other_radii=other_radii)
+
+
+def test_a_network_without_batchnorm_answers_alike_with_either_statistics():
+    whole, band = torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3, 4], dtype=torch.uint8)
+    answers = Predictions({("x", 0, "raw", "running"): whole, ("lfc", 4, "raw", "running"): band}, batch_norm=False)
+    for bn_stats in BN_STATS:
+        assert answers.on("x", bn_stats=bn_stats).tolist() == [1, 2]
+        for feed in ("raw", "mean"):  # an LFC with the mean colour is the raw LFC
+            assert answers.has("lfc", 4, feed, bn_stats)
+            assert answers.on("lfc", 4, feed, bn_stats).tolist() == [3, 4]
+    assert answers.on("x").dtype == torch.int64
+    for missing in (("lfc", 4, "max"), ("lfc", 5), ("hfc", 4), ("hfc", 4, "mean")):
+        assert not answers.has(*missing)
+        with pytest.raises(KeyError):
+            answers.on(*missing)
+
+
+def test_a_network_with_batchnorm_does_not():
+    answers = Predictions({("x", 0, "raw", "running"): torch.zeros(1, dtype=torch.uint8)}, batch_norm=True)
+    assert answers.has("x")
+    assert not answers.has("x", bn_stats="batch")
+
+
+# ---- computed and stored
+
+
+def test_answers_are_those_of_the_network(run, cifar):
+    images, model = to_float(cifar["test"][0][:120]), run.model()
+    answers = predictions_of(run, SOME, progress=False)
+    assert list(answers.answers) == SOME
+    assert answers.batch_norm
+    for band, radius, feed, bn_stats in SOME:
+        low, high = images, images
+        if band != "x":
+            low, high = (svd_split if band.startswith("svd") else split)(images, radius)[:2]
+        fed = feed_images(low if band in ("lfc", "svd_low") else high, feed, add_mean=band == "hfc")
+        expected = logits(model, fed, bn_stats=bn_stats).argmax(dim=1)
+        assert torch.equal(answers.on(band, radius, feed, bn_stats), expected)
+        assert answers.answers[band, radius, feed, bn_stats].dtype == torch.uint8
+        assert len(set(expected.tolist())) > 2
+
+
+def test_every_cut_is_made_once_and_for_its_own_radius(run, monkeypatch, cifar):
+    wanted = [one for one in prediction_conditions(True, radii=(4, 8), other_radii=(8,)) if one[3] == "running"]
+    cuts = []
+    monkeypatch.setattr(
+        "hfclib.runs.predictions.split", lambda images, radius: cuts.append(radius) or split(images, radius)
+    )
+    answers = predictions_of(run, wanted, progress=False)
+    assert cuts == [4, 8]
+    images, model = to_float(cifar["test"][0][:120]), run.model()
+    for radius in (4, 8):
+        lfc, hfc = split(images, radius)
+        assert torch.equal(answers.on("lfc", radius), logits(model, lfc).argmax(dim=1))
+        assert torch.equal(answers.on("hfc", radius), logits(model, hfc).argmax(dim=1))
+        low = svd_split(images, radius)[0]
+        assert torch.equal(answers.on("svd_low", radius), logits(model, low).argmax(dim=1))
+    assert not torch.equal(answers.on("hfc", 4), answers.on("hfc", 8))
+    assert not torch.equal(answers.on("svd_low", 4), answers.on("svd_low", 8))
+
+
+def test_the_order_of_what_is_asked_does_not_matter(run, mine):
+    forth = predictions_of(run, SOME, progress=False)
+    mine.unlink()
+    back = predictions_of(run, SOME[::-1], progress=False)
+    assert list(back.answers) == SOME[::-1]
+    assert all(torch.equal(back.answers[one], forth.answers[one]) for one in SOME)
+
+
+def test_a_second_call_reads_the_file_and_computes_nothing(run, mine, computed, monkeypatch):
+    first = predictions_of(run, SOME, progress=False)
+    assert mine.exists()
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]
+    monkeypatch.setattr("hfclib.runs.predictions.embedded", lambda split: pytest.fail("images were read"))
+    monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
+    assert same(predictions_of(run, SOME, progress=False), first)
+    assert computed == [SOME]
+
+
+def test_only_what_is_missing_is_computed_and_nothing_is_lost(run, mine, computed):
+    first = predictions_of(run, SOME[:2], progress=False)
+    assert list(predictions_of(run, SOME[1:4], progress=False).answers) == SOME[1:4]
+    predictions_of(run, SOME[:1], progress=False)
+    whole = predictions_of(run, SOME, progress=False)
+    assert computed == [SOME[:2], SOME[2:4], SOME[4:]]
+    assert {name: whole.answers[name].tolist() for name in SOME[:2]} == {
+        name: first.answers[name].tolist() for name in SOME[:2]
+    }
+    assert set(load_file(mine)) == {" ".join(map(str, condition)) for condition in SOME}
+
+
+def test_one_byte_an_answer(run, mine):
+    predictions_of(run, SOME, progress=False)
+    assert {tensor.dtype for tensor in load_file(mine).values()} == {torch.uint8}
+    assert {tensor.shape for tensor in load_file(mine).values()} == {(120,)}
+
+
+def test_published_answers_come_first(run, mine, computed, tmp_path):
+    predictions_of(run, SOME, progress=False)
+    published = tmp_path / "data" / "predictions" / mine.name
+    published.parent.mkdir(parents=True)
+    mine.rename(published)
+    answers = predictions_of(run, SOME, progress=False)
+    assert not mine.exists()
+    assert computed == [SOME]
+    other = {condition: (tensor + 1) % 10 for condition, tensor in answers.answers.items()}
+    extra = {("lfc", 9, "raw", "running"): other[SOME[0]].clone()}
+    store_predictions(run.path.name, other | extra, weights_of(run.path))
+    assert same(predictions_of(run, SOME, progress=False), answers)  # your own do not stand in for published ones,
+    own = predictions_of(run, [("lfc", 9, "raw", "running")], progress=False)  # but beside them
+    assert torch.equal(own.on("lfc", 9), other[SOME[0]].long())
+    assert computed == [SOME]
+
+
+def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
+    predictions_of(run, SOME[:3], progress=False)
+    published = tmp_path / "data" / "predictions" / mine.name
+    published.parent.mkdir(parents=True)
+    mine.rename(published)
+    before = published.read_bytes()
+    predictions_of(run, SOME, progress=False)
+    assert published.read_bytes() == before
+    assert computed == [SOME[:3], SOME[3:]]
+    assert set(SOME[3:]) <= set(_parsed(read_record(mine, weights_of(run.path))))
+
+
+def test_an_interrupted_write_leaves_no_file(run, mine, write_stopped):
+    with write_stopped():
+        predictions_of(run, SOME[:1], progress=False)
+    assert not mine.exists()
+    predictions_of(run, SOME[:1], progress=False)
+    assert mine.exists()
+
+
+# ---- damage
+
+
+def flip(place):
+    """One bit of the byte at `place`, a share of the file."""
+
+    def damage(content):
+        at = min(int(place * len(content)), len(content) - 1)
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *[flip(place) for place in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)],
+        lambda content: content[:-1],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:40],
+        lambda content: b"",
+        lambda content: b"no answers at all",
+        lambda content: content + b"\0",
+        lambda content: content.replace(b'"seal"', b'"sael"'),
+        lambda content: content.replace(b"hfc 4 raw running", b"hfc 5 raw running"),
+        lambda content: content.replace(b"hfc 4 raw running", b"hfc-4 raw running"),
+    ],
+)
+@pytest.mark.parametrize("published", [False, True])
+def test_a_damaged_file_is_refused_by_name_and_kept(run, mine, tmp_path, damage, published):
+    predictions_of(run, SOME, progress=False)
+    path = mine
+    if published:
+        path = tmp_path / "data" / "predictions" / mine.name
+        path.parent.mkdir(parents=True)
+        mine.rename(path)
+    content = damage(path.read_bytes())
+    assert content != path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=rf"(?s){re.escape(str(path))}.*delete it"):
+        predictions_of(run, SOME, progress=False)
+    assert path.read_bytes() == content
+
+
+def test_a_run_trained_again_is_asked_again(run, mine, computed, tmp_path):
+    first = predictions_of(run, SOME, progress=False)
+    published = tmp_path / "data" / "predictions" / mine.name
+    published.parent.mkdir(parents=True)
+    mine.rename(published)
+    weights = load_file(run.path / "weights.safetensors")
+    weights["fc.bias"][3] += 100  # now the answer is 3, whatever is seen
+    again = stored_run(tmp_path / "home" / "runs", weights=weights)
+    answers = predictions_of(again, SOME, progress=False)
+    assert all((answers.on(*condition) == 3).all() for condition in SOME)
+    assert computed == [SOME, SOME]
+    assert same(predictions_of(again, SOME, progress=False), answers)  # from the file in your home,
+    assert same(predictions_of(run, SOME, progress=False), first)  # beside which the published one stands as before
+    assert computed == [SOME, SOME]
+
+
+def test_conditions_that_are_the_same_are_asked_once(run, computed):
+    also = [("lfc", 4, "mean", "running"), ("svd_low", 4, "mean", "running"), ("svd_high", 4, "mean", "running")]
+    answers = predictions_of(run, [("lfc", 4, "raw", "running")], also=also, progress=False)
+    expected = [("lfc", 4, "raw", "running"), ("svd_low", 4, "raw", "running"), ("svd_high", 4, "mean", "running")]
+    assert computed == [expected]
+    assert list(answers.answers) == expected
+    assert answers.has(*also[0])
+    assert answers.on(*also[1]).tolist() == answers.on("svd_low", 4).tolist()
+
+
+def test_the_svds_high_part_is_fed_the_mean_colour_too(run, cifar):
+    images = to_float(cifar["test"][0][: TINY.final_images])
+    high = feed_images(svd_split(images, 4)[1], "mean", add_mean=True)
+    expected = logits(run.model(), high).argmax(dim=1)
+    assert torch.equal(
+        predictions_of(run, [("svd_high", 4, "mean", "running")], progress=False).on("svd_high", 4, "mean"), expected
+    )
+
+
+def test_an_unknown_band_is_refused_before_any_work(run, computed):
+    with pytest.raises(ValueError, match="expected band, one of x, lfc, hfc, svd_low, svd_high, got 'svd'"):
+        predictions_of(run, [SOME[0], ("svd", 4, "raw", "running")], progress=False)
+    assert computed == []
+
+
+def test_damaged_weights_stop_before_anything_is_stored(run, mine):
+    (run.path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(RunError, match=r"weights\.safetensors"):
+        predictions_of(run, SOME[:1], progress=False)
+    assert not mine.exists()
+
+
+# ---- published answers
+
+PUBLISHED = sorted((data_folder() / "predictions").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_answers_are_whole_and_agree_with_the_published_accuracy(path, cifar):
+    run = load(data_folder() / "runs" / path.stem)
+    batch_norm = run.recipe.norm == "batch"
+    answers = _parsed(read_record(path, weights_of(run.path)))
+    assert set(answers) == set(
+        prediction_conditions(batch_norm, other_radii=RADII if run.recipe.width <= 16 else PAPER_RADII)
+    )
+    assert {(tensor.dtype, tuple(tensor.shape)) for tensor in answers.values()} == {(torch.uint8, (10_000,))}
+    assert max(tensor.max() for tensor in answers.values()) < 10
+    labels, stored = cifar["test"][1], Predictions(answers, batch_norm)
+    for row in run.final[run.final["split"] == "test"].itertuples():
+        condition = (row.band, max(row.radius, 0), row.feed, row.bn_stats)
+        found = (stored.on(*condition) == labels).float().mean().item()
+        assert abs(found - row.accuracy) <= 0.004, condition  # bfloat16 in the one or the other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_answers_are_those_of_the_weights(path, monkeypatch, all_threads):
+    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
+    run = load(data_folder() / "runs" / path.stem)
+    stored = _parsed(read_record(path, weights_of(run.path)))
+    made = _compute(run, [("x", 0, "raw", "running"), ("hfc", 12, "raw", "running")], progress=False)
+    for condition, found in made.items():
+        assert (found != stored[condition]).sum() <= 40, condition  # another machine rounds otherwise

@@ -1,0 +1,261 @@
+"""hfclib.cluster: what comes home from another machine, and a real sweep on a local Ray cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hfclib._files import data_folder
+from hfclib.paper.fig2 import fig2_recipes
+from hfclib.paper.presets import fig4_recipes
+from hfclib.runs.ray import _forget, install_run, ray_engine, train_remotely
+from hfclib.runs.store import RunError, load
+from hfclib.runs.sweep import Job
+
+JOB = Job(fig4_recipes("laptop")["vanilla"], 0)
+NAME = JOB.recipe.run_name(JOB.seed)
+
+
+@pytest.fixture
+def contents():
+    """The files of a published run, as they travel."""
+    folder = data_folder() / "runs" / NAME
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_that_comes_home_is_stored_whole(contents, tmp_path):
+    run = install_run(contents, JOB, tmp_path / "store")
+    assert run.path == tmp_path / "store" / NAME
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == contents
+    assert [path.name for path in (tmp_path / "store").iterdir()] == [NAME]
+
+
+def without(contents):
+    del contents["final.csv"]
+
+
+def flipped(contents):
+    contents["curves.csv"] = contents["curves.csv"].replace(b"0.", b"1.", 1)
+
+
+def escaping(contents):
+    contents["../escaped"] = b"x"
+
+
+def another(contents):
+    folder = data_folder() / "runs" / fig4_recipes("laptop")["mixup"].run_name(0)
+    contents.update({path.name: path.read_bytes() for path in folder.iterdir()})
+
+
+@pytest.mark.parametrize("damage", [without, flipped, escaping, another])
+def test_what_is_not_the_whole_run_does_not_come_home(contents, tmp_path, damage):
+    damage(contents)
+    with pytest.raises(RunError):
+        install_run(contents, JOB, tmp_path / "store")
+    assert list((tmp_path / "store").glob("*")) == []
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_failure_far_away_is_told_in_words(monkeypatch, own_home):
+    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder: "the loss is nan")
+    assert train_remotely(JOB, 1) == "the loss is nan"
+
+
+def test_a_run_trained_before_its_worker_died_is_not_trained_again(monkeypatch, own_home, contents):
+    install_run(contents, JOB, own_home / "away")
+    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder: pytest.fail("trained again"))
+    assert train_remotely(JOB, 1) == contents
+    assert train_remotely(JOB, 1) == contents  # still there, should it not have come home,
+    _forget(JOB)
+    assert list((own_home / "away").iterdir()) == []  # and gone once it has
+    _forget(JOB)
+
+
+def test_without_ray_the_engine_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'hfclib\[ray\]'"):
+        ray_engine()
+
+
+class FakeRay:
+    """As much of Ray as the engine uses, without its processes: a task is its name, and `results` has what it gives."""
+
+    exceptions = SimpleNamespace(RayError=type("RayError", (Exception,), {}))
+
+    def __init__(self, results, gpus=0):
+        self.results, self.resources = results, {"CPU": 8.0} | ({"GPU": gpus} if gpus else {})
+        self.at_once, self.ended, self.started, self.interrupted = 0, [], None, False
+        self.forgotten = []
+
+    def is_initialized(self):
+        return self.started is not None
+
+    def init(self, **options):
+        if isinstance(self.results, Exception):
+            raise self.results
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
+        self.started = options
+
+    def cluster_resources(self):
+        return self.resources
+
+    def remote(self, **options):
+        if "max_retries" in options:
+            self.asked = options
+        return lambda function: SimpleNamespace(
+            options=lambda **how: SimpleNamespace(remote=lambda job, *given: how.get("name") or (function, how, job))
+        )
+
+    def wait(self, tasks, num_returns, timeout=None):
+        self.at_once = max(self.at_once, len(tasks))
+        if timeout == 0:
+            return tasks[:1], tasks[1:]
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return tasks[-1:], tasks[:-1]
+
+    def get(self, task, timeout=None):
+        if isinstance(task, tuple):
+            function, how, job = task
+            self.forgotten.append((function, how["scheduling_strategy"], job))
+            raise self.exceptions.RayError("that machine is gone")
+        if isinstance(self.results[task], Exception):
+            raise self.results[task]
+        return "the node", self.results[task]
+
+    def cancel(self, task, force):
+        self.ended.append((task, force))
+
+    def shutdown(self):
+        self.ended.append("shutdown")
+
+
+JOBS = [Job(fig4_recipes("laptop")["vanilla"], seed) for seed in range(3)]
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """A fake Ray whose tasks give published runs."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    folders = [data_folder() / "runs" / job.recipe.run_name(job.seed) for job in JOBS]
+    fake = FakeRay({folder.name: {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders})
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft))
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
+    yield fake
+    signal.signal(signal.SIGTERM, before)
+
+
+def silent(line):
+    pass
+
+
+@pytest.mark.parametrize("gpus", [0, 4])
+def test_a_gpu_is_asked_for_if_there_is_any_and_a_lost_task_is_tried_again(ray, tmp_path, gpus):
+    ray.resources |= {"GPU": gpus} if gpus else {}
+    outcomes = dict(ray_engine("head:1")(JOBS, tmp_path, None, silent))
+    assert [outcomes[job].seed for job in JOBS] == [0, 1, 2]
+    assert ray.asked == {"num_gpus": 1 if gpus else 0, "max_retries": 2}
+    assert ray.started["address"] == "head:1"
+    assert "num_cpus" not in ray.started  # the cluster's own affair
+    assert ray.at_once == 3
+    assert ray.ended == ["shutdown"]
+    # Each copy is deleted where it was made; that this fails is nobody's loss.
+    assert sorted(job.seed for _, _, job in ray.forgotten) == [0, 1, 2]
+    assert {(function, there) for function, there, _ in ray.forgotten} == {(_forget, ("the node", False))}
+
+
+def test_a_run_that_can_not_be_stored_at_home_is_kept_where_it_was_trained(ray, tmp_path, monkeypatch):
+    def full(contents, job, store):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("hfclib.runs.ray.install_run", full)
+    outcomes = dict(ray_engine()(JOBS, tmp_path, 3, silent))
+    assert set(outcomes.values()) == {
+        "No space left on device; the run is kept on the machine that trained it, and the same command brings it home"
+    }
+    assert ray.forgotten == []
+
+
+def test_alone_ray_gets_as_many_slots_as_there_are_workers(ray, tmp_path):
+    list(ray_engine()(JOBS, tmp_path, 2, silent))
+    assert ray.started["num_cpus"] == 2
+    assert ray.at_once == 2
+
+
+def test_a_task_that_fails_costs_its_own_run_only(ray, tmp_path):
+    names = [job.recipe.run_name(job.seed) for job in JOBS]
+    ray.results[names[0]] = ray.exceptions.RayError("the node is gone")
+    ray.results[names[1]] = "the loss is nan"
+    outcomes = dict(ray_engine()(JOBS, tmp_path, 3, silent))
+    assert outcomes[JOBS[0]] == "the node is gone"
+    assert outcomes[JOBS[1]] == "the loss is nan"
+    assert outcomes[JOBS[2]].seed == 2
+
+
+def test_ctrl_c_brings_home_what_has_ended_and_cancels_the_rest(ray, tmp_path):
+    ray.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        list(ray_engine()(JOBS, tmp_path, 3, silent))
+    names = [job.recipe.run_name(job.seed) for job in JOBS]
+    assert [path.name for path in tmp_path.iterdir()] == names[:1]
+    assert ray.ended == [(names[1], True), (names[2], True), "shutdown"]
+
+
+def test_sigterm_stays_a_ctrl_c(ray, tmp_path):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `hfc sweep` does
+    list(ray_engine()(JOBS, tmp_path, 3, silent))
+    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+
+
+def test_a_cluster_that_is_not_there_is_told(ray, tmp_path):
+    ray.results = RuntimeError("nobody answers")
+    with pytest.raises(ConnectionError, match="Ray could not be reached: nobody answers"):
+        list(ray_engine("head:1")(JOBS, tmp_path, 1, silent))
+
+
+def workers_at_work(home: Path) -> list[int]:
+    """Ids of the Ray workers that train a smoke run right now, in the cluster that was started with this home."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            at_work = (process / "cmdline").read_bytes().startswith(b"ray::smoke-")
+            if at_work and f"HFCLIB_HOME={home}\0".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:  # ended meanwhile, or not ours
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_ray_sweep_of_six_runs_survives_the_death_of_a_worker(tmp_path, own_home):
+    pytest.importorskip("ray")
+    store, log = tmp_path / "store", tmp_path / "log"
+    words = ["sweep", "fig2", "--preset", "smoke", "--seeds", "0-1", "--engine", "ray", "--workers", "2"]
+    with open(log, "w") as output:
+        sweep = subprocess.Popen(
+            [sys.executable, "-m", "hfclib.cli", *words, "--store", str(store)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        killed = None
+        while sweep.poll() is None and killed is None:
+            if "epoch 1 of 2" in log.read_text() and (at_work := workers_at_work(own_home)):
+                killed = at_work[0]
+                os.kill(killed, signal.SIGKILL)
+            time.sleep(0.05)
+        assert sweep.wait() == 0, log.read_text()
+    assert killed is not None, log.read_text()
+    assert "6 of 6 done" in log.read_text()
+    wanted = {recipe.run_name(seed) for recipe in fig2_recipes("smoke").values() for seed in (0, 1)}
+    assert {path.name for path in store.iterdir()} == wanted
+    for path in store.iterdir():
+        load(path).model()
+    assert list((own_home / "away").glob("*-0*")) == []  # nothing is left behind where it was trained

@@ -1,0 +1,712 @@
+"""hfclib.runs and hfclib.checkpoints: stored runs, kills and resumes, refusals of damaged files, published runs."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from safetensors.torch import load_file, save_file
+
+import hfclib
+from hfclib import accuracy
+from hfclib._files import data_folder
+from hfclib.data.cifar import to_float
+from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII, logits
+from hfclib.paper.presets import PUBLISHED_SEEDS
+from hfclib.paper.registry import CHAPTERS
+from hfclib.runs import train as job
+from hfclib.runs.predictions import predictions_of
+from hfclib.runs.store import RunError, find, load, stored_weights
+from hfclib.runs.train import ANSWERS, _after_epoch, _final_rows, code_commit, train_run
+from hfclib.training import loop
+from hfclib.training.checkpoint import CheckpointError, restore_checkpoint, save_checkpoint
+from hfclib.training.loop import Progress, TrainingError, make_optimizer
+from hfclib.training.recipe import RADII, Recipe
+
+FILES = ["curves.csv", "final.csv", "run.json", "weights.safetensors"]
+# All that draws random numbers at once; three epochs of four steps.
+TINY = Recipe(
+    "tiny",
+    width=2,
+    norm="batch",
+    dropout=0.5,
+    mixup_alpha=0.5,
+    epochs=3,
+    batch_size=32,
+    learning_rate=1e-3,
+    schedule="one_cycle",
+    augment=True,
+    train_images=100,
+    eval_images=20,
+    final_images=30,
+)
+
+
+@pytest.fixture(autouse=True)
+def _decoded_once(decoded_once):
+    pass
+
+
+def undisturbed(store, cifar, radii):
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (loop, job):
+            patch.setattr(module, "embedded", cifar.__getitem__)
+            patch.setattr(module, "RADII", radii)
+        return train_run(TINY, seed=0, store=store, progress=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cifar):
+    """A run of TINY with seed 0, never disturbed; to be read only."""
+    return undisturbed(tmp_path_factory.mktemp("store"), cifar, RADII)
+
+
+@pytest.fixture(scope="module")
+def trained_briefly(tmp_path_factory, cifar):
+    """The same, measured at one radius only."""
+    return undisturbed(tmp_path_factory.mktemp("store"), cifar, (4,))
+
+
+@pytest.fixture
+def one_radius(monkeypatch):
+    """Measure at one radius only: most of such a small training's time goes there."""
+    for module in (loop, job):
+        monkeypatch.setattr(module, "RADII", (4,))
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """The same run in a folder of its own, to be damaged."""
+    return shutil.copytree(trained.path, tmp_path / "copied" / trained.path.name)
+
+
+def train(store, recipe=TINY, seed=0):
+    return train_run(recipe, seed=seed, store=store, progress=False)
+
+
+def same(run, other):
+    """Equal weights and curves, byte for byte."""
+    return all(
+        (run.path / name).read_bytes() == (other.path / name).read_bytes() for name in FILES if name != "run.json"
+    )
+
+
+# ---- what is stored
+
+
+def test_a_run_is_a_folder_of_four_files(trained):
+    assert trained.path.name == TINY.run_name(0)
+    assert sorted(path.name for path in trained.path.iterdir()) == FILES
+    assert [path.name for path in trained.path.parent.iterdir()] == [trained.path.name]
+
+
+def test_a_run_loads_as_it_was_stored(trained):
+    run = load(trained.path)
+    assert (run.recipe, run.seed, run.path) == (TINY, 0, trained.path)
+    assert run.provenance == trained.provenance
+    pd.testing.assert_frame_equal(run.curves, trained.curves)
+    pd.testing.assert_frame_equal(run.final, trained.final)
+
+
+def test_what_the_network_answered_at_the_end_is_kept(cifar, monkeypatch, one_radius, tmp_path, own_home):
+    monkeypatch.setattr("hfclib.runs.predictions.embedded", cifar.__getitem__)
+    run = train(tmp_path)
+    rows = run.final.query("split == 'test' and band != 'x'")
+    wanted = [(row.band, row.radius, row.feed, row.bn_stats) for row in rows.itertuples()]
+    assert len(wanted) == 10
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hfclib.runs.predictions._compute", None)  # nothing is asked again
+        kept = predictions_of(run, wanted, progress=False)
+    labels = cifar["test"][1][: TINY.final_images]
+    for condition, row in zip(wanted, rows.itertuples(), strict=True):
+        assert (kept.on(*condition) == labels).float().mean().item() == pytest.approx(row.accuracy, abs=1e-5)
+    shutil.rmtree(own_home)
+    again = predictions_of(run, wanted, progress=False)
+    assert all(torch.equal(again.on(*condition), kept.on(*condition)) for condition in wanted)
+
+
+def test_provenance(trained):
+    known = trained.provenance
+    assert set(known) == {"finished", "commits", "train_seconds", "eval_seconds", "device", "precision", "versions"}
+    assert datetime.fromisoformat(known["finished"]).utcoffset().total_seconds() == 0
+    assert known["commits"] == [code_commit()]
+    assert known["versions"]["hfclib"] == hfclib.__version__
+    assert known["versions"]["torch"] == torch.__version__
+    assert known["device"]
+    assert known["precision"] in ("bfloat16 autocast", "float32")
+    assert known["train_seconds"] >= 0
+    assert known["eval_seconds"] >= 0
+
+
+def test_commit_names_the_code():
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|none", code_commit())
+
+
+def test_commit_outside_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr(hfclib, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert code_commit() == "none"
+    monkeypatch.setenv("PATH", str(tmp_path))  # and without git
+    assert code_commit() == "none"
+
+
+def test_parameters_are_stored_in_half_precision_and_averages_as_they_are(trained):
+    weights, model = load_file(trained.path / "weights.safetensors"), TINY.build()
+    parameters = {name for name, _ in model.named_parameters()}
+    buffers = {name for name, _ in model.named_buffers() if "running" in name}
+    assert {tensor.dtype for name, tensor in weights.items() if name in parameters} == {torch.float16}
+    assert {tensor.dtype for name, tensor in weights.items() if name in buffers} == {torch.float32}
+    assert weights.keys() == model.state_dict().keys()
+    assert buffers
+
+
+def test_the_loaded_network_is_ready_to_use(trained):
+    model = trained.model()
+    assert not any(module.training for module in model.modules())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    for name, tensor in load_file(trained.path / "weights.safetensors").items():
+        assert torch.equal(model.state_dict()[name].float(), tensor.float())
+
+
+def test_curves_hold_every_epoch_and_condition(trained):
+    assert list(trained.curves.columns) == ["epoch", *CURVE_COLUMNS]
+    assert list(trained.final.columns) == CURVE_COLUMNS
+    assert trained.curves.groupby("epoch").size().to_dict() == {1: 80, 2: 80, 3: 80}
+    assert len(trained.final) == 80
+    for table in (trained.curves, trained.final):
+        assert table["accuracy"].between(0, 1).all()
+        assert set(table.loc[table["band"] != "x", "radius"]) == set(RADII)
+        assert set(table.loc[(table["band"] != "x") & (table["feed"] == "max"), "radius"]) == set(PAPER_RADII)
+    assert set(trained.curves["images"]) == {20}
+    assert trained.final.groupby("split")["images"].unique().map(list).to_dict() == {"train": [100], "test": [30]}
+
+
+def test_final_accuracies_are_those_of_the_stored_weights(trained, cifar):
+    model = trained.model()
+    for split, count in (("train", 100), ("test", 30)):
+        images, labels = (part[:count] for part in cifar[split])
+        for bn_stats in ("running", "batch"):
+            rows = trained.final.query(f"split == '{split}' and band == 'x' and bn_stats == '{bn_stats}'")
+            measured = accuracy(model, to_float(images), labels, bn_stats=bn_stats)
+            assert rows["accuracy"].item() == pytest.approx(measured, abs=1e-6)
+    assert trained.test_accuracy() == pytest.approx(accuracy(model, *_part(cifar["test"], 30)), abs=1e-6)
+
+
+def _part(images_and_labels, count):
+    images, labels = images_and_labels
+    return to_float(images[:count]), labels[:count]
+
+
+def test_final_training_accuracy_of_a_large_set_is_on_the_embedded_images(monkeypatch, cifar, tmp_path, own_home):
+    full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.zeros(6_000, dtype=torch.int64)
+    monkeypatch.setattr("hfclib.runs.train.training_set", lambda recipe, *, progress: full)
+    monkeypatch.setattr("hfclib.runs.train.RADII", ())
+    used = []
+    monkeypatch.setattr(
+        "hfclib.runs.train.curve_rows",
+        lambda model, parts, test, radii, exact: used.append((parts, test, exact)) or [],
+    )
+    recipe = replace(TINY, train_images=6_000)
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    _final_rows(recipe, None, tmp_path, progress=False)
+    (on_train, on_test), (test_images, _), exact = used[0]
+    assert torch.equal(on_train.labels, cifar["train"][1])
+    assert torch.equal(on_train.images, to_float(cifar["train"][0]))
+    assert torch.equal(on_test.images, test_images)
+    assert len(test_images) == 30
+    assert exact
+
+
+def test_shuffled_labels_of_a_large_set_stay_with_their_images(monkeypatch, tmp_path, own_home):
+    full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
+    monkeypatch.setattr("hfclib.runs.train.training_set", lambda recipe, *, progress: full)
+    monkeypatch.setattr("hfclib.runs.train.RADII", ())
+    monkeypatch.setattr(
+        "hfclib.runs.train.curve_rows",
+        lambda model, parts, test, radii, exact: used.append(parts[0].labels) or [],
+    )
+    monkeypatch.setattr(
+        "hfclib.runs.train.training_band_rows", lambda model, images, labels: used.append(labels) or []
+    )
+    used = []
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    recipe = replace(TINY, train_images=6_000, labels="shuffled", train_bands=True)
+    _final_rows(recipe, None, tmp_path, progress=False)
+    assert len(used) == 2
+    assert all(torch.equal(labels, torch.arange(5_000)) for labels in used)
+
+
+def test_a_run_that_measures_bands_of_training_images_is_stored_whole(one_radius, tmp_path):
+    run = train(tmp_path, replace(TINY, epochs=1, train_bands=True, labels="shuffled"))
+    for table in (run.curves, run.final):
+        rows = table.query("split == 'train' and band != 'x'")
+        assert len(rows) == 16
+        assert set(rows["images"]) == {20 if table is run.curves else 100}
+    assert 0 <= run.test_accuracy() <= 1
+
+
+def test_training_again_gives_the_same_run_and_another_seed_another(trained_briefly, one_radius, tmp_path):
+    assert same(train(tmp_path), trained_briefly)
+    assert not same(train(tmp_path, seed=1), trained_briefly)
+
+
+# ---- finding
+
+
+def test_a_run_that_was_never_trained_is_not_found(own_home, tmp_path):
+    assert find(TINY, 0) is None
+    assert find(TINY, 0, tmp_path) is None
+
+
+def test_found_in_a_store_of_its_own(copied):
+    assert find(TINY, 0, copied.parent).path == copied
+    assert find(TINY, 1, copied.parent) is None
+    assert find(replace(TINY, epochs=4), 0, copied.parent) is None
+    assert find(TINY, 0) is None  # not looked for elsewhere
+
+
+def test_published_runs_come_before_your_own(monkeypatch, own_home, copied, tmp_path):
+    monkeypatch.setattr("hfclib.runs.store.data_folder", lambda: tmp_path / "data")
+    mine = shutil.copytree(copied, own_home / "runs" / copied.name)
+    assert find(TINY, 0).path == mine
+    published = shutil.copytree(copied, tmp_path / "data" / "runs" / copied.name)
+    assert find(TINY, 0).path == published
+
+
+def test_your_own_runs_go_to_your_home(one_radius, own_home):
+    run = train(None, replace(TINY, epochs=1))
+    assert run.path == own_home / "runs" / run.recipe.run_name(0)
+    assert find(run.recipe, 0).path == run.path
+
+
+# ---- training again, seeds
+
+
+def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, copied, monkeypatch):
+    marker = copied / "note.txt"
+    marker.write_text("of the old run")
+    fit = loop.fit
+
+    def watched(*args, **options):
+        result = fit(*args, **options)
+        assert marker.exists()
+        return result
+
+    monkeypatch.setattr("hfclib.runs.train.fit", watched)
+    run = train(copied.parent)
+    assert run.path == copied
+    assert sorted(path.name for path in copied.iterdir()) == FILES
+    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+
+
+def test_weights_too_large_to_store_are_told_and_not_stored(one_radius, tmp_path):
+    # One step: the loss before it is sound, and nobody looks at the loss after it.
+    recipe = replace(TINY, learning_rate=1e20, epochs=1, train_images=32, schedule="constant")
+    with pytest.raises(TrainingError, match="too large to store: try a smaller learning_rate"):
+        train(tmp_path, recipe)
+    assert not (tmp_path / recipe.run_name(0)).exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 0.0, 1.5, True, "0", None, np.nan])
+def test_bad_seed(tmp_path, seed):
+    with pytest.raises(ValueError, match="expected seed, a whole number of at least 0"):
+        train(tmp_path / "store", seed=seed)
+    assert not (tmp_path / "store").exists()
+
+
+# ---- kills and resumes
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hfclib.runs import train_run
+from hfclib.training import Recipe, loop
+
+step, stop = loop.training_step, int(sys.argv[3])
+
+def counted(*args, **options):
+    global stop
+    stop -= 1
+    if stop == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*args, **options)
+
+loop.training_step = counted
+train_run(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
+"""
+
+
+def in_another_process(store, stop):
+    """Train TINY in a process that SIGKILL ends at step `stop`; its exit status."""
+    return subprocess.run([sys.executable, "-c", KILLED, repr(TINY.to_dict()), str(store), str(stop)]).returncode
+
+
+def test_killed_in_the_middle_of_an_epoch_and_run_again(trained, tmp_path):
+    store = tmp_path / "store"
+    assert in_another_process(store, stop=6) == -signal.SIGKILL  # in the second epoch of four steps
+    partial = store / f"{TINY.run_name(0)}.partial"
+    assert sorted(path.name for path in store.iterdir()) == [f"{TINY.run_name(0)}.lock", partial.name]
+    assert [path.name for path in partial.iterdir()] == ["checkpoint.safetensors"]
+    assert find(TINY, 0, store) is None
+    assert in_another_process(store, stop=9) == 0  # eight steps are left
+    assert same(find(TINY, 0, store), trained)
+    assert [path.name for path in store.iterdir()] == [TINY.run_name(0)]
+
+
+def interrupted(monkeypatch, module, name, call):
+    """Make the `call`-th use of a function stop the program."""
+    function, left = getattr(module, name), [call]
+
+    def stopping(*args, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return function(*args, **options)
+
+    monkeypatch.setattr(module, name, stopping)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        (loop, "training_step", 1),
+        (loop, "training_step", 9),
+        (loop, "curve_rows", 1),
+        (loop, "curve_rows", 3),
+        (job, "save_checkpoint", 2),
+        (safetensors.torch, "save", 2),
+        (os, "replace", 2),
+        (safetensors.torch, "save", 4),
+        (job, "write", 1),
+        (job, "_final_rows", 1),
+        (job, "save_predictions", 1),
+        (job, "store_predictions", 1),
+        (os, "replace", 5),
+        (job, "write", 4),
+        (job, "put_in_place", 1),
+        (os, "replace", 9),
+        (Path, "unlink", 1),
+        (Path, "unlink", 2),
+    ],
+)
+def test_stopped_anywhere_and_run_again(trained_briefly, one_radius, tmp_path, module, name, call):
+    store = tmp_path / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, module, name, call)
+        with pytest.raises(KeyboardInterrupt):
+            train(store)
+    found = find(TINY, 0, store)  # whole or not there
+    assert found is None or same(found, trained_briefly)
+    again = train(store)
+    assert same(again, trained_briefly)
+    assert [path.name for path in store.iterdir()] == [TINY.run_name(0)]
+
+
+def test_the_time_left_counts_small_images_and_the_final_measurement():
+    recipe = replace(TINY, mixup_alpha=0, epochs=4, early_sizes=(16, 16), eval_images=10, final_images=50)
+    state = Progress(epoch=2, train_seconds=60, eval_seconds=20)
+    # Two epochs of a quarter of the pixels took a minute: two whole ones take four. Ten seconds go by after each epoch,
+    # and at the end five times that.
+    said = _after_epoch(recipe, 0, state)
+    assert said == f"tiny, seed 0: epoch 2 of 4, about {(240 + 20 + 50) / 60:.1f} minutes left"
+    state = Progress(epoch=4, train_seconds=300, eval_seconds=40)
+    assert _after_epoch(recipe, 0, state).endswith(f"about {50 / 60:.1f} minutes left")
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_home, monkeypatch, spoilt):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, job, "curve_rows", 1 + 13)  # whole images, then radius by radius
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    kept = tmp_path / f"{TINY.run_name(0)}.partial" / ANSWERS
+    if spoilt:
+        kept.write_bytes(kept.read_bytes()[:-1])
+    asked, ask = [], logits
+    monkeypatch.setattr(
+        "hfclib.evaluation.logits", lambda model, images, **options: asked.append(1) or ask(model, images, **options)
+    )
+    again = train(tmp_path)
+    assert same(again, trained)
+    whole, bands = 4, 76  # two sets of images, two kinds of statistics
+    at_twelve_radii = 12 * 2 + 3 * 8  # three of them the paper's, with eight more conditions
+    assert len(asked) == whole + bands - (0 if spoilt else at_twelve_radii)
+
+
+def test_a_resumed_run_names_the_code_of_every_sitting(one_radius, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfclib.runs.train.code_commit", lambda: "first")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, loop, "training_step", 6)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    monkeypatch.setattr("hfclib.runs.train.code_commit", lambda: "second")
+    assert train(tmp_path).provenance["commits"] == ["first", "second"]
+
+
+# ---- checkpoints
+
+
+def parts(recipe=TINY):
+    model = recipe.build()
+    return model, *make_optimizer(model, recipe, 20)
+
+
+def stepped(model, optimizer, scheduler, steps=3):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.rand(4, 3, 8, 8)).square().sum().backward()
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_checkpoint_holds_all_that_goes_on(tmp_path, optimizer):
+    path, state = tmp_path / "checkpoint.safetensors", Progress(2, [{"epoch": 1, "accuracy": 0.5}], 1.5, 0.25, ["abc"])
+    recipe = replace(TINY, optimizer=optimizer)
+    first, second = parts(recipe), parts(recipe)
+    stepped(*first)
+    save_checkpoint(path, *first, state)
+    assert restore_checkpoint(path, *second) == state
+    model, optimizer, scheduler = second
+    assert optimizer.param_groups[0]["lr"] == first[1].param_groups[0]["lr"]
+    assert scheduler.get_last_lr() == first[2].get_last_lr()
+    for objects in (first, second):
+        torch.manual_seed(5)
+        objects[0].train()
+        stepped(*objects)
+    for (name, one), other in zip(first[0].state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_no_checkpoint_is_a_fresh_start(tmp_path):
+    assert restore_checkpoint(tmp_path / "checkpoint.safetensors", *parts()) == Progress()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of TINY in the place where its training looks for one."""
+    path = tmp_path / f"{TINY.run_name(0)}.partial" / "checkpoint.safetensors"
+    path.parent.mkdir()
+    objects = parts()
+    stepped(*objects)
+    save_checkpoint(path, *objects, Progress(epoch=1))
+    return path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"not a checkpoint",
+        lambda content: content[:40],
+        lambda content: content[:-1],
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace(b'"progress"', b'"progless"'),
+        lambda content: content.replace(b'\\"epoch\\"', b'\\"epohc\\"'),
+        lambda content: content.replace(b"optimizer/fc.weight/exp_avg_sq", b"optimizer/fc.weight/exp_avg_xx"),
+        lambda content: content.replace(b"model/fc.weight", b"model/cf.weight"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name_and_kept(tmp_path, checkpoint, damage):
+    content = damage(checkpoint.read_bytes())
+    assert content != checkpoint.read_bytes()
+    checkpoint.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"(?s){re.escape(str(checkpoint))} is damaged.*delete it"):
+        train(tmp_path)
+    assert checkpoint.read_bytes() == content
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    path, other = tmp_path / "checkpoint.safetensors", parts(replace(TINY, width=3))
+    stepped(*other)
+    save_checkpoint(path, *other, Progress(epoch=1))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is damaged"):
+        restore_checkpoint(path, *parts())
+
+
+def test_interrupted_while_saving_a_checkpoint_the_old_one_stays(checkpoint, monkeypatch):
+    before, objects = checkpoint.read_bytes(), parts()
+    stepped(*objects, steps=1)
+    for name in ("replace", "fsync"):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupted(patch, os, name, 1)
+            with pytest.raises(KeyboardInterrupt):
+                save_checkpoint(checkpoint, *objects, Progress(epoch=2))
+        assert checkpoint.read_bytes() == before
+    assert restore_checkpoint(checkpoint, *parts()).epoch == 1
+
+
+# ---- damaged runs
+
+
+def flip(content):
+    """One bit in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("file", ["curves.csv", "final.csv", "weights.safetensors"])
+@pytest.mark.parametrize(
+    "damage", [flip, lambda content: content[:-1], lambda content: content + b"\n", lambda content: b""]
+)
+def test_a_damaged_file_is_refused_by_name_and_kept(copied, file, damage):
+    content = damage((copied / file).read_bytes())
+    (copied / file).write_bytes(content)
+    for use in (lambda: load(copied), lambda: find(TINY, 0, copied.parent)):
+        with pytest.raises(RunError, match=rf"{re.escape(str(copied / file))} is damaged.*train the run again"):
+            use()
+    assert (copied / file).read_bytes() == content
+    assert sorted(path.name for path in copied.iterdir()) == FILES
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(copied, file):
+    (copied / file).unlink()
+    with pytest.raises(RunError, match=rf"{re.escape(file)}.*train the run again"):
+        load(copied)
+    assert sorted(path.name for path in copied.iterdir()) == [name for name in FILES if name != file]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-10],
+        lambda content: b"",
+        lambda content: b"\xff\xfe",
+        lambda content: b"[]",
+        lambda content: b"{}",
+    ],
+)
+def test_a_damaged_run_json_is_named(copied, damage):
+    content = damage((copied / "run.json").read_bytes())
+    (copied / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.json"):
+        load(copied)
+    assert (copied / "run.json").read_bytes() == content
+
+
+def edit(folder, change):
+    content = json.loads((folder / "run.json").read_text())
+    change(content)
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 30), ("learning_rate", 0.5), ("norm", "none"), ("final_images", 10_000)]
+)
+def test_an_edited_recipe_is_refused(copied, field, value):
+    edit(copied, lambda content: content["recipe"].update({field: value}))
+    with pytest.raises(RunError, match=r"run\.json holds an edited recipe"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(format=99),
+        lambda content: content["recipe"].update(epochs=-1),
+        lambda content: content["recipe"].update(optimizer="sgd"),
+        lambda content: content.update(sha256=[]),
+        lambda content: content["sha256"].pop("weights.safetensors"),
+        lambda content: content.update(seed=7),
+        *[
+            lambda content, key=key: content.pop(key)
+            for key in ("format", "recipe", "hash", "seed", "provenance", "sha256")
+        ],
+    ],
+)
+def test_other_edits_of_run_json_are_refused(copied, change):
+    edit(copied, change)
+    with pytest.raises(RunError, match=re.escape(str(copied))):
+        load(copied)
+
+
+def test_weights_of_another_network_are_refused(copied):
+    run = load(copied)
+    save_file({"fc.weight": torch.zeros(2, 2)}, copied / "weights.safetensors")
+    with pytest.raises(RunError, match=r"weights\.safetensors does not hold the weights of tiny"):
+        run.model()
+
+
+def test_weights_that_are_no_numbers_are_refused(copied):
+    run, weights = load(copied), load_file(copied / "weights.safetensors")
+    weights["fc.weight"][0, 0] = torch.inf
+    save_file(weights, copied / "weights.safetensors")
+    with pytest.raises(RunError, match=r"weights\.safetensors holds weights that are not finite"):
+        run.model()
+
+
+def test_weights_that_vanish_after_loading(copied):
+    run = load(copied)
+    (copied / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match=r"weights\.safetensors"):
+        run.model()
+
+
+def test_every_network_can_be_stored_and_loaded_again():
+    for options in ({"width": 2}, {"width": 2, "norm": "batch"}, {"arch": "resnet32"}):
+        model = Recipe("a", **options).build().to(memory_format=torch.channels_last)
+        weights = stored_weights(model)
+        assert all(tensor.is_contiguous() for tensor in weights.values())
+        assert {name for name, tensor in weights.items() if tensor.dtype == torch.float16} == {
+            name for name, _ in model.named_parameters()
+        }
+
+
+# ---- published runs
+
+
+PUBLISHED = sorted(
+    path for path in (data_folder() / "runs").glob("*") if path.suffix != ".partial"
+)  # those two are trainings under way, which git leaves out
+
+
+KNOWN = {
+    recipe.run_name(seed): recipe
+    for chapter in CHAPTERS.values()
+    for recipe in chapter.recipes("laptop").values()
+    for seed in PUBLISHED_SEEDS
+}
+
+
+def test_only_runs_of_known_recipes_are_published():
+    assert {path.name for path in PUBLISHED} <= set(KNOWN)
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
+def test_published_runs_are_whole(path):
+    assert sorted(file.name for file in path.iterdir()) == FILES
+    run = load(path)
+    assert run.recipe == KNOWN[path.name]
+    assert run.path.name == run.recipe.run_name(run.seed)
+    assert sorted(run.curves["epoch"].unique()) == list(range(1, run.recipe.epochs + 1))
+    assert set(run.curves["images"]) == {run.recipe.eval_images}
+    plain = run.final[~run.final["feed"].str.startswith("pgd")]
+    assert set(plain.query("split == 'test'")["images"]) == {10_000}
+    assert (len(plain) < len(run.final)) == (run.recipe.adversarial != "none")
+    assert set(plain.query("split == 'train'")["images"]) == {5_000}
+    assert not any(commit.endswith("-dirty") or commit == "none" for commit in run.provenance["commits"])
+    run.model()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path != PUBLISHED[0] else []) for path in PUBLISHED],
+)
+def test_published_accuracy_is_that_of_the_weights(path, cifar, all_threads):
+    run = load(path)
+    images, labels = cifar["test"]
+    measured = accuracy(run.model(), to_float(images), labels)
+    assert abs(measured - run.test_accuracy()) <= 5 / 10_000

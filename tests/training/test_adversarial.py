@@ -1,0 +1,267 @@
+"""hfclib.adversarial: the images of a step by hand, what is recorded, and when a training counts as collapsed."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hfclib.attacks.gradient import pgd
+from hfclib.data.cifar import to_float
+from hfclib.evaluation import CURVE_COLUMNS
+from hfclib.kernels import roughness, smoothness_penalty
+from hfclib.runs import train as job
+from hfclib.runs.store import find
+from hfclib.runs.train import train_run
+from hfclib.training import adversarial, loop
+from hfclib.training.adversarial import adversarial_images, collapsed, epoch_rows, final_rows, robust_row
+from hfclib.training.loop import TrainingError, fit, make_optimizer, training_step
+from hfclib.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+ATTACK = {"adversarial": "single_step", "adv_eps": 8 / 255, "adv_alpha": 10 / 255, "adv_steps": 1}
+TINY = Recipe(
+    "tiny",
+    width=2,
+    epochs=2,
+    batch_size=32,
+    learning_rate=1e-3,
+    train_images=70,
+    eval_images=20,
+    final_images=30,
+    **ATTACK,
+)
+
+
+@pytest.fixture(autouse=True)
+def _decoded_once(decoded_once):
+    pass
+
+
+@pytest.fixture
+def no_bands(monkeypatch):
+    for module in (loop, job):
+        monkeypatch.setattr(module, "RADII", ())
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Full precision, so that a step can be worked out by hand."""
+    for module in (adversarial, loop):
+        monkeypatch.setattr(module, "autocast", lambda device: nullcontext())
+
+
+@pytest.fixture
+def linear():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10, bias=False))
+    network[1].weight.data = torch.randn(10, 192, generator=torch.Generator().manual_seed(0))
+    return network
+
+
+# ---- the images of a step
+
+
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_images_of_a_step_by_hand(exact, linear, images, random_start, steps):
+    recipe = Recipe(
+        "a", adversarial="pgd", adv_eps=0.05, adv_alpha=0.03, adv_steps=steps, adv_random_start=random_start
+    )
+    labels = torch.arange(12) % 10
+    made = adversarial_images(linear, images, labels, recipe, torch.Generator().manual_seed(1))
+    expected = images
+    if random_start:
+        drawn = torch.rand(12, 8, 8, 3, generator=torch.Generator().manual_seed(1)).permute(0, 3, 1, 2)
+        expected = (images + 0.05 * (2 * drawn - 1)).clamp(0, 1)
+    for _ in range(steps):
+        # The gradient of a linear network's cross-entropy: the weights' mean under the answers, less the label's.
+        surprise = linear(expected).detach().softmax(dim=1) - F.one_hot(labels, 10)
+        gradient = (surprise @ linear[1].weight.detach()).view(12, 3, 8, 8)
+        expected = (images + (expected + 0.03 * gradient.sign() - images).clamp(-0.05, 0.05)).clamp(0, 1)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-6)
+    assert not made.requires_grad
+    assert (made - images).abs().max() <= 0.05 + 1e-6
+    assert all(parameter.grad is None for parameter in linear.parameters())
+
+
+def test_other_recipes_are_fed_the_images_and_draw_nothing(linear, images):
+    generator = torch.Generator().manual_seed(1)
+    assert adversarial_images(linear, images, torch.arange(12) % 10, Recipe("a"), generator) is images
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(1).get_state())
+
+
+def test_the_attacked_network_is_the_one_in_training_mode(images):
+    """BatchNorm normalises by the batch and takes the attack's pass into its running averages."""
+    norm = nn.BatchNorm2d(3)
+    network = nn.Sequential(norm, nn.Flatten(), nn.Linear(192, 10)).train()
+    adversarial_images(network, images, torch.arange(12) % 10, TINY, torch.Generator())
+    assert norm.num_batches_tracked == 1
+    assert network.training
+
+
+def test_a_step_trains_on_the_attacked_images(exact, monkeypatch, linear, images):
+    attacked, fed = torch.rand(12, 3, 8, 8), []
+    monkeypatch.setattr("hfclib.training.loop.adversarial_images", lambda *args: attacked)
+    linear.register_forward_hook(lambda module, inputs, output: fed.append(inputs[0]))
+    labels = torch.arange(12) % 10
+    optimizer, _ = make_optimizer(linear, TINY, 3)
+    expected = F.cross_entropy(linear(attacked), labels).item()
+    loss, _ = training_step(linear, images, labels, TINY, optimizer, rng=None, generator=torch.Generator())
+    assert fed[-1] is attacked
+    assert loss.item() == pytest.approx(expected)
+
+
+# ---- in the training loop
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "batch"}, {"adversarial": "pgd", "adv_steps": 2}])
+def test_it_repeats_itself_and_learns_something_else(no_bands, changes):
+    recipe = replace(TINY, augment=True, dropout=0.2, **changes)
+    (one, state), (again, same), (other, _) = (
+        fit(each, seed=0, device=CPU, progress=False)
+        for each in (recipe, recipe, replace(recipe, adv_eps=recipe.adv_eps / 2))
+    )
+    weights = [torch.cat([tensor.flatten() for tensor in model.parameters()]) for model in (one, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert state.rows == same.rows
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_each_epoch_records_the_accuracy_under_pgd(no_bands, cifar):
+    model, state = fit(TINY, seed=0, device=CPU, progress=False)
+    rows = [row for row in state.rows if row["feed"] == "pgd10"]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(set(row) == {"epoch", *CURVE_COLUMNS} for row in rows)
+    assert {(row["split"], row["band"], row["radius"], row["bn_stats"], row["images"]) for row in rows} == {
+        ("test", "x", -1, "running", 20)
+    }
+    images, labels = to_float(cifar["test"][0][:20]), cifar["test"][1][:20]
+    expected = epoch_rows(model, images, labels, TINY)
+    assert rows[-1]["accuracy"] == expected[0]["accuracy"]
+    assert (
+        epoch_rows(model, images, labels, replace(TINY, adversarial="none", adv_eps=0, adv_alpha=0, adv_steps=0)) == []
+    )
+
+
+def test_robustness_is_measured_as_its_row_says(monkeypatch, linear, images):
+    labels, seen = linear(images).argmax(dim=1), []
+
+    def recording(*args, **options):
+        seen.append((len(args[1]), options["eps"], options["alpha"], options["steps"], options["amp"]))
+        return pgd(*args, **options)
+
+    monkeypatch.setattr("hfclib.training.adversarial.pgd", recording)
+    row = robust_row(linear, images, labels, eps=0.004, alpha=0.002, steps=3, amp=False)
+    assert row == robust_row(linear, images, labels, eps=0.004, alpha=0.002, steps=3, amp=False)
+    exact = pgd(linear, images, labels, eps=0.004, alpha=0.002, steps=3, generator=torch.Generator().manual_seed(0))
+    assert row["accuracy"] == pytest.approx((linear(exact).argmax(dim=1) == labels).float().mean().item())
+    assert 0 < row["accuracy"] < 1
+    assert (row["feed"], row["images"]) == ("pgd3", 12)
+    seen.clear()
+    epoch_rows(linear, images, labels, TINY)
+    final_rows(linear, images, labels, replace(TINY, adv_eps=0.001))
+    assert seen == [(12, 8 / 255, 2 / 255, 10, True), (12, 8 / 255, 2 / 255, 20, False)]
+
+
+def test_a_run_ends_with_its_robust_accuracy_and_its_accuracy_is_not_that(no_bands, tmp_path, cifar, monkeypatch):
+    monkeypatch.setattr("hfclib.training.adversarial.FINAL_IMAGES", 25)
+    run = train_run(TINY, seed=0, store=tmp_path, progress=False)
+    images, labels = to_float(cifar["test"][0][:30]), cifar["test"][1][:30]
+    (row,) = run.final.query("feed == 'pgd20'").to_dict("records")
+    assert row["images"] == 25
+    assert row["accuracy"] == pytest.approx(final_rows(run.model(), images, labels, TINY)[0]["accuracy"], abs=1e-5)
+    whole = run.final.query("split == 'test' and band == 'x' and feed == 'raw'")["accuracy"].item()
+    assert run.test_accuracy() == whole
+    assert find(TINY, 0, tmp_path).recipe == TINY
+
+
+def test_other_runs_record_no_attack(no_bands, tmp_path):
+    plain = replace(TINY, adversarial="none", adv_eps=0, adv_alpha=0, adv_steps=0)
+    run = train_run(plain, seed=0, store=tmp_path, progress=False)
+    assert set(run.curves["feed"]) == set(run.final["feed"]) == {"raw"}
+
+
+# ---- catastrophic overfitting
+
+
+def curve(*accuracies):
+    return [
+        row
+        for accuracy in accuracies
+        for row in ({"feed": "raw", "accuracy": 0.9}, {"feed": "pgd10", "accuracy": accuracy})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "own", "expected"),
+    [
+        ([], 0.9, False),
+        ([0.1, 0.2, 0.3], 0.4, False),
+        ([0.1, 0.3, 0.11], 0.9, False),  # a dip, not a third
+        ([0.1, 0.3, 0.09], 0.9, True),
+        ([0.3, 0.0, 0.29], 0.9, False),  # it has recovered
+        ([0.1, 0.3, 0.05], 0.25, False),  # it lost its own attack too: another fault
+        ([0.19, 0.0], 0.9, False),  # nothing much was learnt that could be lost
+        ([0.2, 0.0], 0.9, True),
+        ([0.0], 0.9, False),
+    ],
+)
+def test_collapse_is_a_loss_to_pgd_alone(accuracies, own, expected):
+    assert collapsed(curve(*accuracies), own) == expected
+
+
+def test_a_collapse_stops_the_training_before_its_checkpoint(no_bands, monkeypatch):
+    values, stored = iter([0.5, 0.1]), []
+    monkeypatch.setattr("hfclib.training.loop.epoch_rows", lambda *args: curve(next(values))[1:])
+    monkeypatch.setattr("hfclib.training.loop._train_epoch", lambda *args, **options: 0.8)
+    said = r"tiny, seed 3, withstands only its own attack from epoch 2 on: accuracy 0.800 under it, 0.100 under PGD"
+    with pytest.raises(TrainingError, match=said):
+        fit(TINY, seed=3, device=CPU, progress=False, checkpoint=lambda *args: stored.append(args[3].epoch))
+    assert stored == [1]
+
+
+def test_the_accuracy_under_its_own_attack_is_that_of_the_epochs_batches(no_bands, monkeypatch):
+    heard, right = [], []
+    monkeypatch.setattr("hfclib.training.loop.collapsed", lambda rows, own: heard.append(own))
+
+    def step(model, images, labels, *args, **options):
+        loss, logits = training_step(model, images, labels, *args, **options)
+        right.append((logits.argmax(dim=1) == labels).sum().item())
+        return loss, logits
+
+    monkeypatch.setattr("hfclib.training.loop.training_step", step)
+    fit(TINY, seed=0, device=CPU, progress=False)
+    assert heard == [pytest.approx(sum(right[:3]) / 70), pytest.approx(sum(right[3:]) / 70)]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_loss_that_is_no_number_still_stops_the_training(no_bands, steps):
+    recipe = replace(TINY, adversarial="pgd", adv_steps=steps, learning_rate=1e20)
+    with pytest.raises(TrainingError, match=r"loss of tiny, seed 0, is (nan|inf) in epoch 1"):
+        fit(recipe, seed=0, device=CPU, progress=False)
+
+
+# ---- the penalty
+
+
+def test_the_penalty_is_in_the_loss(exact, images):
+    recipe = Recipe("a", width=2, smoothness_penalty=3)
+    losses = []
+    for each in (recipe, replace(recipe, smoothness_penalty=0)):
+        torch.manual_seed(0)
+        model, labels = each.build(), torch.arange(12) % 10
+        optimizer, _ = make_optimizer(model, each, 3)
+        penalty = smoothness_penalty(model.conv1.weight).item()
+        losses.append(training_step(model, images, labels, each, optimizer, rng=None, generator=torch.Generator())[0])
+    assert (losses[0] - losses[1]).item() == pytest.approx(3 * penalty, rel=1e-4)
+
+
+def test_a_penalised_training_has_smoother_kernels(no_bands):
+    plain = Recipe("a", width=2, epochs=8, batch_size=16, learning_rate=1e-2, train_images=64, eval_images=20)
+    rough, smooth = (
+        roughness(fit(replace(plain, smoothness_penalty=weight), seed=0, device=CPU, progress=False)[0].conv1.weight)
+        for weight in (0, 100)
+    )
+    assert smooth.mean() < 0.8 * rough.mean()

@@ -1,0 +1,517 @@
+"""hfclib.training: it learns, mixes as the formula says, repeats itself, and stops at a loss that is no number."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hfclib import accuracy, split
+from hfclib.data.cifar import DataError, to_float
+from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
+from hfclib.training.checkpoint import _moments, restore_checkpoint, save_checkpoint
+from hfclib.training.loop import (
+    SHUFFLE_SEED,
+    Progress,
+    TrainingError,
+    as_trained,
+    fit,
+    initial_model,
+    loss_on,
+    make_optimizer,
+    training_set,
+    training_step,
+)
+from hfclib.training.recipe import OPTIMIZERS, Recipe
+
+CPU = torch.device("cpu")
+TINY = Recipe("tiny", width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
+# Everything that draws random numbers at once.
+RANDOM = replace(TINY, name="random", norm="batch", dropout=0.5, mixup_alpha=0.5, augment=True, schedule="one_cycle")
+SMALLER = replace(RANDOM, name="smaller", epochs=3, early_sizes=(16, 24), label_smoothing=0.1)
+ATTACKED = replace(
+    RANDOM,
+    name="attacked",
+    mixup_alpha=0,
+    adversarial="pgd",
+    adv_eps=0.03,
+    adv_alpha=0.02,
+    adv_steps=2,
+    smoothness_penalty=1,
+)
+
+
+@pytest.fixture(autouse=True)
+def _decoded_once(decoded_once):
+    pass
+
+
+@pytest.fixture
+def no_bands(monkeypatch):
+    """Measure whole images only."""
+    monkeypatch.setattr("hfclib.training.loop.RADII", ())
+
+
+def train(recipe, seed=0, **options):
+    return fit(recipe, seed=seed, device=CPU, progress=False, **options)
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 8},
+        {"width": 8, "norm": "batch"},
+        {"width": 8, "schedule": "one_cycle", "learning_rate": 2e-3},
+        {"arch": "resnet32", "norm": "batch", "rescale": "max", "epochs": 60},
+    ],
+)
+def test_eight_images_are_learnt(no_bands, changes):
+    options = {"epochs": 80, "batch_size": 8, "learning_rate": 1e-3, "train_images": 8, "eval_images": 8}
+    _, state = train(Recipe("overfit", **options | changes))
+    accuracies = [row["accuracy"] for row in state.rows if (row["split"], row["bn_stats"]) == ("train", "running")]
+    assert accuracies[0] < 1
+    assert accuracies[-1] == 1
+
+
+@pytest.mark.parametrize("recipe", [RANDOM, replace(TINY, stem_kernel=5)])
+def test_initial_is_where_a_training_starts(no_bands, recipe):
+    start = []
+
+    def restore(model, *others):
+        start.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return Progress()
+
+    state = torch.get_rng_state()
+    for seed in (3, 4):
+        expected = initial_model(recipe, seed).state_dict()
+        model, _ = train(recipe, seed, restore=restore)
+        assert all(torch.equal(start[-1][name], tensor) for name, tensor in expected.items())
+        assert not torch.equal(model.conv1.weight, start[-1]["conv1.weight"])
+    assert not torch.equal(start[0]["conv1.weight"], start[1]["conv1.weight"])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- mix-up
+
+
+class Recorder(nn.Module):
+    """A linear network that keeps what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(192, 10)
+
+    def forward(self, images):
+        self.given = images
+        return self.linear(images.flatten(1))
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_mixup_by_hand(images, alpha):
+    model, labels = Recorder(), torch.arange(12) % 10
+    loss, logits = loss_on(
+        model,
+        images,
+        labels,
+        Recipe("a", mixup_alpha=alpha),
+        np.random.default_rng(3),
+        torch.Generator().manual_seed(4),
+    )
+    share = np.random.default_rng(3).beta(alpha, alpha)
+    partner = torch.randperm(12, generator=torch.Generator().manual_seed(4)).tolist()
+    mixed = torch.stack([share * images[i] + (1 - share) * images[partner[i]] for i in range(12)])
+    torch.testing.assert_close(model.given, mixed)
+    expected = 0.0
+    for i, row in enumerate(logits.detach().double()):
+        surprise = row.logsumexp(0) - row
+        expected += (share * surprise[labels[i]] + (1 - share) * surprise[labels[partner[i]]]).item() / 12
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_mixup_images_are_fed_as_they_are(images):
+    model, labels = Recorder(), torch.arange(12) % 10
+    rng = np.random.default_rng(3)
+    loss, _ = loss_on(model, images, labels, Recipe("a"), rng, torch.Generator())
+    assert model.given is images
+    torch.testing.assert_close(loss, F.cross_entropy(model.linear(images.flatten(1)), labels))
+    assert rng.random() == np.random.default_rng(3).random()  # nothing was drawn
+
+
+def test_labels_are_smoothed_by_hand(images):
+    model, labels = Recorder(), torch.arange(12) % 10
+    recipe = Recipe("a", label_smoothing=0.1)
+    loss, logits = loss_on(model, images, labels, recipe, np.random.default_rng(3), torch.Generator())
+    target = torch.full((12, 10), 0.01).scatter_(1, labels[:, None], 0.91)
+    torch.testing.assert_close(loss, -(target * logits.log_softmax(1)).sum(1).mean())
+    mixed = replace(recipe, mixup_alpha=0.5)
+    losses = [
+        loss_on(
+            model,
+            images,
+            labels,
+            replace(mixed, label_smoothing=share),
+            np.random.default_rng(3),
+            torch.Generator().manual_seed(4),
+        )[0]
+        for share in (0.0, 0.1)
+    ]
+    even = -model.linear(model.given.flatten(1)).log_softmax(1).mean()
+    torch.testing.assert_close(losses[1], 0.9 * losses[0] + 0.1 * even)
+
+
+# ---- steps, schedule, training set
+
+
+def test_a_step_is_a_step_of_adam(monkeypatch, images):
+    monkeypatch.setattr("hfclib.training.loop.autocast", lambda device: nullcontext())
+    recipe, labels = Recipe("a", learning_rate=0.01), torch.arange(12) % 10
+    model = Recorder()
+    before = model.linear.weight.detach().clone()
+    optimizer, _ = make_optimizer(model, recipe, 3)
+    loss, logits = training_step(
+        model, images, labels, recipe, optimizer, rng=np.random.default_rng(0), generator=torch.Generator()
+    )
+    assert not loss.requires_grad
+    assert not logits.requires_grad
+    # Adam's first step moves every weight by the learning rate against the sign of its gradient.
+    gradient = model.linear.weight.grad
+    clear = gradient.abs() > 1e-4
+    assert clear.float().mean() > 0.5
+    torch.testing.assert_close(
+        (model.linear.weight.detach() - before)[clear], -0.01 * gradient.sign()[clear], rtol=1e-3, atol=1e-6
+    )
+
+
+def rates(recipe, steps):
+    optimizer, scheduler = make_optimizer(nn.Linear(2, 2), recipe, steps)
+    for _ in range(steps):
+        yield optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
+
+
+def test_constant_rate():
+    assert set(rates(Recipe("a", learning_rate=0.02), 30)) == {0.02}
+
+
+def test_one_cycle_rises_for_a_fifth_and_then_falls_to_nearly_nothing():
+    values = list(rates(Recipe("a", learning_rate=0.02, schedule="one_cycle"), 50))
+    peak = int(np.argmax(values))
+    assert values[peak] == pytest.approx(0.02)
+    assert peak == 9
+    assert values[: peak + 1] == sorted(values[: peak + 1])
+    assert values[peak:] == sorted(values[peak:], reverse=True)
+    assert values[0] < 0.02 / 20
+    assert values[-1] < 0.02 / 1000
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 9, 10, 11])
+def test_so_short_a_one_cycle_is_no_error(steps):
+    assert all(0 < rate <= 0.02 for rate in rates(Recipe("a", learning_rate=0.02, schedule="one_cycle"), steps))
+
+
+def test_training_set_is_the_first_so_many(cifar, monkeypatch):
+    monkeypatch.setattr(
+        "hfclib.training.loop.cifar10", lambda *args, **options: pytest.fail("the full set was asked for")
+    )
+    images, labels = training_set(replace(TINY, train_images=70))
+    assert torch.equal(images, cifar["train"][0][:70])
+    assert torch.equal(labels, cifar["train"][1][:70])
+    assert len(training_set(replace(TINY, train_images=5_000))[1]) == 5_000
+
+
+def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_change(cifar):
+    shuffled = replace(TINY, train_images=5_000, labels="shuffled")
+    images, labels = training_set(shuffled)
+    assert torch.equal(images, cifar["train"][0])
+    assert labels.bincount().tolist() == [500] * 10
+    assert 0.08 < (labels == cifar["train"][1]).float().mean() < 0.12
+    order = np.random.default_rng(SHUFFLE_SEED).permutation(5_000)
+    assert torch.equal(labels, cifar["train"][1][order])
+    assert torch.equal(training_set(shuffled)[1], labels)
+
+
+def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
+    full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
+    monkeypatch.setattr("hfclib.training.loop.cifar10", lambda split, *, progress: {"train": full}[split])
+    images, labels = training_set(replace(TINY, train_images=5_001))
+    assert images.shape == (5_001, 3, 32, 32)
+    assert labels[-1] == 5_000
+
+
+def test_no_source_stops_a_training_before_it_starts(monkeypatch):
+    def nothing(split, *, progress):
+        raise DataError("no source has CIFAR-10 train")
+
+    monkeypatch.setattr("hfclib.training.loop.cifar10", nothing)
+    with pytest.raises(DataError, match="no source"):
+        train(replace(TINY, train_images=50_000))
+
+
+# ---- repeating itself
+
+
+def test_same_seed_same_training_and_another_seed_another(no_bands):
+    (one, state), (again, same), (other, _) = (train(RANDOM, seed) for seed in (0, 0, 1))
+    assert equal(one, again)
+    assert state.rows == same.rows
+    assert not equal(one, other)
+
+
+def test_a_training_neither_reads_nor_changes_the_global_random_state(no_bands):
+    torch.manual_seed(1)
+    one, _ = train(RANDOM)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    other, _ = train(RANDOM)
+    assert equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_epochs_differ(no_bands, monkeypatch):
+    seen = []
+    step = training_step
+
+    def recording(model, images, labels, *args, **options):
+        seen.extend(labels.tolist())
+        return step(model, images, labels, *args, **options)
+
+    monkeypatch.setattr("hfclib.training.loop.training_step", recording)
+    train(TINY)
+    first, second = seen[:70], seen[70:]
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch):
+    sizes, step = [], training_step
+
+    def recording(model, images, *args, **options):
+        sizes.append(tuple(images.shape[2:]))
+        return step(model, images, *args, **options)
+
+    monkeypatch.setattr("hfclib.training.loop.training_step", recording)
+    _, state = train(replace(TINY, epochs=3, early_sizes=(8, 20)))
+    assert sizes == [(8, 8)] * 3 + [(20, 20)] * 3 + [(32, 32)] * 3
+    assert {row["images"] for row in state.rows} == {TINY.eval_images}
+
+
+@pytest.mark.parametrize(
+    ("base", "stop"),
+    [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1), (replace(TINY, labels="shuffled"), 1)],
+)
+def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
+    recipe, kept = replace(base, epochs=3), {}
+    expected, state = train(recipe)
+
+    def checkpoint(model, optimizer, scheduler, progress):
+        if progress.epoch == stop:
+            kept.update(
+                model={name: t.clone() for name, t in model.state_dict().items()},
+                optimizer={k: dict(v) for k, v in optimizer.state_dict().items() if k == "state"},
+                scheduler=scheduler.state_dict(),
+                rows=list(progress.rows),
+            )
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, checkpoint=checkpoint)
+
+    def restore(model, optimizer, scheduler):
+        model.load_state_dict(kept["model"])
+        for index, parameter in enumerate(model.parameters()):
+            optimizer.state[parameter] = kept["optimizer"]["state"][index]
+        scheduler.load_state_dict(kept["scheduler"])
+        optimizer.param_groups[0]["lr"] = scheduler.get_last_lr()[0]
+        return Progress(epoch=stop, rows=kept["rows"])
+
+    resumed, again = train(recipe, restore=restore)
+    assert equal(resumed, expected)
+    assert again.rows == state.rows
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp_path, optimizer):
+    recipe = replace(TINY, optimizer=optimizer, epochs=3, schedule="one_cycle", norm="batch", learning_rate=0.01)
+    path, starts = tmp_path / "run" / "checkpoint.safetensors", []
+    path.parent.mkdir()
+    expected, state = train(recipe)
+
+    def stop(*objects):
+        save_checkpoint(path, *objects)
+        raise KeyboardInterrupt
+
+    def restore(model, optimizer, scheduler):
+        progress = restore_checkpoint(path, model, optimizer, scheduler)
+        starts.append(progress.epoch)
+        return progress
+
+    for _ in range(2):  # the second goes on from what was itself restored
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, restore=restore, checkpoint=stop)
+    resumed, again = train(recipe, restore=restore)
+    assert starts == [0, 1, 2]
+    assert equal(resumed, expected)
+    assert again.rows == state.rows
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_checkpoint_holds_all_that_an_optimizer_keeps(no_bands, optimizer):
+    def check(model, optimizer, scheduler, state):
+        for parameter in model.parameters():
+            assert set(optimizer.state[parameter]) == set(_moments(optimizer))
+
+    train(replace(TINY, optimizer=optimizer, epochs=1), checkpoint=check)
+
+
+# ---- what is recorded
+
+
+@pytest.mark.parametrize(("norm", "count"), [("none", 58), ("batch", 80)])
+def test_curves_have_a_row_for_every_measurement_of_every_epoch(norm, count):
+    seen = []
+    _, state = train(replace(TINY, norm=norm), checkpoint=lambda *args: seen.append((args[3].epoch, len(args[3].rows))))
+    assert seen == [(1, count), (2, 2 * count)]
+    assert all(set(row) == {"epoch", *CURVE_COLUMNS} for row in state.rows)
+    assert [row["epoch"] for row in state.rows] == [1] * count + [2] * count
+    assert {row["images"] for row in state.rows} == {20}
+    assert state.train_seconds > 0
+    assert state.eval_seconds > 0
+
+
+def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar):
+    measured = []
+    monkeypatch.setattr(
+        "hfclib.training.loop.curve_rows", lambda model, parts, test, radii: measured.append((parts, test)) or []
+    )
+    train(replace(TINY, rescale="max", epochs=1))
+    (on_train, on_test), (test_images, test_labels) = measured[0]
+    originals = to_float(cifar["train"][0][:20])
+    torch.testing.assert_close(on_train.images, originals / originals.amax(dim=(1, 2, 3), keepdim=True))
+    assert torch.equal(on_train.labels, cifar["train"][1][:20])
+    assert (on_train.split, on_train.band, on_test.split, on_test.band) == ("train", "x", "test", "x")
+    assert torch.equal(on_test.images, test_images)
+    assert torch.equal(on_test.labels, test_labels)
+    assert torch.equal(test_images, to_float(cifar["test"][0][:20]))
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained_on(norm, no_bands, cifar):
+    model, state = train(replace(TINY, norm=norm, labels="shuffled", train_bands=True))
+    images, labels = cifar["train"][0][:20], training_set(replace(TINY, labels="shuffled"))[1][:20]
+    rows = [row for row in state.rows if row["epoch"] == 2 and row["split"] == "train" and row["band"] != "x"]
+    found = {(row["band"], row["radius"], row["bn_stats"]): row["accuracy"] for row in rows}
+    statistics = ("running", "batch") if norm == "batch" else ("running",)
+    assert len(found) == len(rows) == 2 * 4 * len(statistics)
+    for radius in PAPER_RADII:
+        for band, part in zip(("lfc", "hfc"), split(to_float(images), radius), strict=True):
+            for bn_stats in statistics:
+                expected = accuracy(model, part, labels, bn_stats=bn_stats, amp=True)
+                assert found[band, radius, bn_stats] == pytest.approx(expected)
+    assert {(row["feed"], row["images"]) for row in rows} == {("raw", 20)}
+    assert [row["epoch"] for row in state.rows if row["split"] == "train" and row["band"] == "x"] == [
+        epoch for epoch in (1, 2) for _ in statistics
+    ]
+    whole = next(row for row in state.rows if row["epoch"] == 2 and row["split"] == "train")
+    assert whole["accuracy"] == pytest.approx(accuracy(model, to_float(images), labels, amp=True))
+
+
+# ---- training on a band
+
+
+@pytest.mark.parametrize("band", ["lfc", "hfc"])
+@pytest.mark.parametrize("rescale", ["none", "range"])
+def test_a_band_is_what_split_gives_rescaled(cifar, band, rescale):
+    recipe = replace(TINY, train_band=band, train_radius=4, rescale=rescale)
+    images = cifar["train"][0][:20]
+    for image, result in zip(images, as_trained(images, recipe), strict=True):
+        expected = split(to_float(image[None]), 4)[band == "hfc"][0]
+        if rescale == "range":
+            expected = (expected - expected.min()) / (expected.max() - expected.min())
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+
+
+def test_a_network_trained_on_a_band_is_fed_the_band(monkeypatch, no_bands, cifar):
+    fed = []
+
+    def step(model, images, labels, *args, **options):
+        fed.append((images, labels))
+        return training_step(model, images, labels, *args, **options)
+
+    monkeypatch.setattr("hfclib.training.loop.training_step", step)
+    recipe = replace(TINY, train_band="hfc", train_radius=8, rescale="range", augment=False, epochs=1)
+    train(recipe)
+    images, labels = (torch.cat(tensors) for tensors in zip(*fed, strict=True))
+    expected = as_trained(cifar["train"][0][: recipe.train_images], recipe)
+    nearest = torch.cdist(images.flatten(1), expected.flatten(1)).min(dim=1)
+    assert nearest.values.max() < 0.05  # the band is kept in float16
+    assert sorted(nearest.indices.tolist()) == list(range(recipe.train_images))
+    assert torch.equal(labels, cifar["train"][1][nearest.indices])
+
+
+def test_a_network_trained_on_a_band_is_measured_on_it_too(cifar):
+    recipe = replace(TINY, train_band="lfc", train_radius=4, rescale="range", epochs=1)
+    model, state = train(recipe)
+    rows = {(row["split"], row["band"], row["radius"], row["feed"]): row for row in state.rows}
+    for name in ("train", "test"):
+        images, labels = (tensor[:20] for tensor in cifar[name])
+        measured = accuracy(model, as_trained(images, recipe), labels, amp=True)
+        assert rows[name, "lfc", 4, "range"]["accuracy"] == pytest.approx(measured)
+    images, labels = (tensor[:20] for tensor in cifar["test"])
+    assert rows["test", "x", -1, "raw"]["accuracy"] == pytest.approx(
+        accuracy(model, to_float(images), labels, amp=True)
+    )
+    assert ("train", "x", -1, "raw") not in rows
+
+
+def test_sgd_has_momentum_and_weight_decay():
+    recipe = replace(TINY, optimizer="sgd", learning_rate=0.1, weight_decay=0.01)
+    model = nn.Linear(3, 2, bias=False)
+    start = model.weight.detach().clone()
+    optimizer, _ = make_optimizer(model, recipe, 10)
+    model.weight.grad = torch.ones(2, 3)
+    optimizer.step()
+    gradient = 1 + 0.01 * start
+    torch.testing.assert_close(model.weight.detach(), start - 0.1 * (gradient + 0.9 * gradient))
+
+
+def test_a_step_of_each_other_optimizer_by_hand():
+    first = {
+        "sgd_plain": lambda gradient: gradient,
+        "adagrad": lambda gradient: gradient.sign(),
+        "adadelta": lambda gradient: gradient * (1e-6 / (0.1 * gradient**2 + 1e-6)) ** 0.5,
+        "rmsprop": lambda gradient: gradient / (0.1 * gradient.abs()),
+    }
+    for name, step in first.items():
+        model = nn.Linear(3, 2, bias=False)
+        start, gradient = model.weight.detach().clone(), torch.tensor([[1.0, -2.0, 0.5], [-1.0, 3.0, 1.5]])
+        optimizer, _ = make_optimizer(model, replace(TINY, optimizer=name, learning_rate=0.01), 10)
+        model.weight.grad = gradient.clone()
+        optimizer.step()
+        torch.testing.assert_close(model.weight.detach(), start - 0.01 * step(gradient), rtol=1e-4, atol=1e-6)
+
+
+# ---- a loss that is no number
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_loss_that_is_no_number_stops_the_training(no_bands, epochs):
+    with pytest.raises(TrainingError, match=r"loss of tiny, seed 5, is (nan|inf) in epoch 1.*smaller learning_rate"):
+        train(replace(TINY, learning_rate=1e20, epochs=epochs), seed=5)
+
+
+def test_progress_bar_names_loss_and_accuracy(no_bands, capsys):
+    fit(TINY, seed=3, device=CPU)
+    said = capsys.readouterr().err
+    assert "tiny, seed 3" in said
+    assert "acc=" in said
+    assert "loss=" in said
+    train(TINY)
+    assert capsys.readouterr().err == ""
