@@ -5,6 +5,7 @@ The rule. A claim has a statistic and an interval that holds it with 95 %:
 - "exceeds": reproduced if the whole interval is above 0, contradicted if it is all at or below 0.
 - "does not differ": reproduced if the whole interval is within MARGIN of 0, contradicted if it is all outside.
 - "at most": reproduced if the whole interval is at or below the bound, contradicted if it is all above.
+- "at least": reproduced if the whole interval is at or above the bound, contradicted if it is all below.
 - "about": reproduced if the whole interval is within a factor of 2 of the number, contradicted if it is all outside.
 - Otherwise: inconclusive.
 
@@ -34,7 +35,7 @@ MARGIN = 0.05
 # "About" a number that a blog post rounds and whose network is unknown: between half and twice it.
 FACTOR = 2
 Verdict = Literal["reproduced", "contradicted", "inconclusive"]
-Relation = Literal["exceeds", "does not differ", "at most", "about"]
+Relation = Literal["exceeds", "does not differ", "at most", "at least", "about"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Claim:
         relation: which rule applies.
         statistic: from the figure's table to an Estimate; raises MissingRunError where its runs are missing.
         paper: the same statistic as published; None where it was not.
-        bound: what "at most" and "about" compare with.
+        bound: what "at most", "at least" and "about" compare with.
     """
 
     id: str
@@ -76,11 +77,13 @@ def verdict(relation: str, low: float, high: float, bound: float = 0.0) -> Verdi
         holds, fails = low >= -MARGIN and high <= MARGIN, low > MARGIN or high < -MARGIN
     elif relation == "at most":
         holds, fails = high <= bound, low > bound
+    elif relation == "at least":
+        holds, fails = low >= bound, high < bound
     elif relation == "about":
         smallest, largest = bound / FACTOR, bound * FACTOR
         holds, fails = smallest <= low and high <= largest, low > largest or high < smallest
     else:
-        raise ValueError(f"expected relation, exceeds, does not differ, at most or about, got {relation!r}")
+        raise ValueError(f"expected relation, exceeds, does not differ, at most, at least or about, got {relation!r}")
     return "reproduced" if holds else "contradicted" if fails else "inconclusive"
 
 

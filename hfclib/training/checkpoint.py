@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
+from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LRScheduler
 
 from hfclib._files import NO_SEAL, all_finite, parse_tensors, read_bytes, seal, seal_holds, write
@@ -17,6 +17,7 @@ from hfclib.training.loop import Progress
 # What each optimizer keeps of a parameter, with the settings that recipes use.
 _MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {
     Adam: ("step", "exp_avg", "exp_avg_sq"),
+    AdamW: ("step", "exp_avg", "exp_avg_sq"),
     SGD: ("momentum_buffer",),
     Adagrad: ("step", "sum"),
     Adadelta: ("step", "square_avg", "acc_delta"),

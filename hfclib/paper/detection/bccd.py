@@ -1,4 +1,4 @@
-"""BCCD, 364 pictures of blood cells with boxes of three classes: read from `data/bccd`, verified, and made smaller."""
+"""BCCD, 364 pictures of blood cells with boxes of three classes: read from `data/bccd`, verified and resized."""
 
 import io
 import json
@@ -10,53 +10,46 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hfclib.data import DataError, data_folder
-from hfclib.files import sha256
+from hfclib._files import data_folder, sha256
+from hfclib.data import DataError
 
-FILE_SIZE = (640, 480)  # width and height of every picture, in pixels
-SHA256 = {
+BCCD_SIZE = (640, 480)  # width and height of every picture, in pixels
+BCCD_CLASSES = ("platelet", "red cell", "white cell")  # labels 1, 2, 3; torchvision keeps 0 for the background
+BCCD_IMAGES = {"trainval": 292, "test": 72}
+_SHA256 = {
     "images.zip": "1807ac837e40eb0503e58366be3a57605afe6f5c89554fa9c0818517c73e7c23",
     "annotations.json": "5efb1bf22a89abf9222294feb83d6a3ebc096409d9af9da736c0e43cf3a4a6b3",
 }
-CLASSES = ("platelet", "red cell", "white cell")  # labels 1, 2, 3; torchvision keeps 0 for the background
-IMAGES = {"trainval": 292, "test": 72}
 
 
 def _verified(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} can't be read ({error}): restore data/bccd from the repository") from error
-    if sha256(content) != SHA256[path.name]:
-        raise DataError(f"{path} is damaged (its SHA-256 is not the published one): restore it from the repository")
+    content = path.read_bytes() if path.exists() else b""
+    if sha256(content) != _SHA256[path.name]:
+        raise DataError(f"{path} is missing or damaged (it has another SHA-256): restore it from the repository")
     return content
 
 
-def load(
+def load_bccd(
     split: str, *, size: tuple[int, int] = (240, 180), count: int | None = None, folder: Path | None = None
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Pictures and boxes of BCCD, resized.
 
     Args:
         split: "trainval" (292 pictures) or "test" (72).
-        size: width and height in pixels, at most 640 and 480. Pictures are resized with an antialiased bilinear filter.
+        size: width and height in pixels. Pictures are resized with an antialiased bilinear filter.
         count: take the first ones only.
         folder: where the files are; None is `data/bccd`.
     Returns:
         (images, targets): uint8 (N, 3, height, width), and for each image "boxes", float32 (objects, 4), left, top,
-        right and bottom in pixels of the resized image, and "labels", int64 (objects,), 1 to 3 for `CLASSES`.
+        right and bottom in pixels of the resized image, and "labels", int64 (objects,), 1 to 3 for `BCCD_CLASSES`.
     Raises:
-        DataError: a file is missing or damaged; the message names it and says what to do.
-        ValueError: another split, or a size out of range.
+        DataError, ValueError: a file is missing or damaged, and named; another split.
     """
-    if split not in IMAGES:
+    if split not in BCCD_IMAGES:
         raise ValueError(f"expected split, trainval or test, got {split!r}")
-    if not all(1 <= side <= most for side, most in zip(size, FILE_SIZE, strict=True)):
-        raise ValueError(f"expected size, (width, height) from (1, 1) to {FILE_SIZE}, got {size}")
-    folder = folder or data_folder() / "bccd"
-    archive, annotations = (_verified(folder / name) for name in SHA256)
+    archive, annotations = (_verified((folder or data_folder() / "bccd") / name) for name in _SHA256)
     entries = [entry for entry in json.loads(annotations)["images"] if entry["split"] == split][:count]
-    scale = torch.tensor([size[0] / FILE_SIZE[0], size[1] / FILE_SIZE[1]] * 2)
+    scale = torch.tensor([size[0] / BCCD_SIZE[0], size[1] / BCCD_SIZE[1]] * 2)
     images, targets = [], []
     with zipfile.ZipFile(io.BytesIO(archive)) as pictures:
         for entry in entries:
@@ -66,13 +59,3 @@ def load(
             boxes = torch.tensor(entry["boxes"], dtype=torch.float32) * scale
             targets.append({"boxes": boxes, "labels": torch.tensor(entry["labels"]) + 1})
     return torch.stack(images), targets
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]."""
-    return images.float() / 255
-
-
-def mean_colour(images: Tensor) -> Tensor:
-    """The mean of each channel over all pixels of images (N, 3, H, W) uint8, as (3,) in [0, 1]."""
-    return (images.double().mean(dim=(0, 2, 3)) / 255).float()

@@ -1,55 +1,44 @@
 """Stored detectors: train one, or go on with its training; load one and refuse what is damaged.
 
-A run is a folder `<preset>-<seed>-<hash>` of four files: `run.json` (settings, seed, provenance, SHA-256 of the other
-files and of itself), `results.csv` (one row per condition), `losses.csv` (one row per epoch) and `weights.safetensors`
-(parameters in float16). Published runs are in `data/detection`, your own in `<home>/detection`.
+A run is a folder `<preset>-<seed>-<hash>` of four files: `run.json` (recipe, seed, provenance and SHA-256 of the other
+files), `results.csv` (one row per condition), `losses.csv` (one row per epoch) and `weights.safetensors` (parameters in
+float16). Published runs are in `data/detection`, your own in `<home>/detection`.
 """
 
 import io
 import json
-import os
-import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import torch
-from safetensors.torch import load as parsed
-from safetensors.torch import save as serialized
+import safetensors.torch
 from torch import Tensor, nn
 
-from hfclib.data import data_folder, home
-from hfclib.devices import best_device, device_name
-from hfclib.files import locked, sha256, write
-from hfclib.paper.detection import bccd, detector, measure
-from hfclib.paper.detection.detector import PRESETS, Settings
-from hfclib.provenance import commit
+from hfclib._files import home, locked, sha256, write
+from hfclib.devices import best_device
+from hfclib.paper.detection.bccd import load_bccd
+from hfclib.paper.detection.detector import DetectionRecipe, build_detector, fit_detector
+from hfclib.paper.detection.measure import detector_inputs, measure_detector, stored_csv
+from hfclib.runs.store import RunError, put_in_place, stored_weights
+from hfclib.runs.train import code_commit, training_provenance
 
-FORMAT = 1
-FILES = ("results.csv", "losses.csv", "weights.safetensors")
-_ADVICE = "restore the published one, or delete its folder and train it again"
-
-
-class RunError(RuntimeError):
-    """A stored detector that is missing or damaged."""
+_TABLES, _WEIGHTS = ("results.csv", "losses.csv"), "weights.safetensors"
+_ADVICE = "restore the published run, or delete its folder and train it again"
 
 
 @dataclass(frozen=True)
-class Run:
+class DetectionRun:
     """A stored detector.
 
     Attributes:
-        settings, seed: how it was trained.
-        results: `measure.COLUMNS`, on the test images, from the weights as stored.
-        losses: "epoch", "classification", "bbox_regression": means over the epoch.
-        provenance: versions, device, commits, seconds.
-        path: its folder.
+        recipe, seed: how it was trained.
+        results: from `scores_table`, on the test images, from the weights as stored.
+        losses: one row per epoch, means of the two losses.
+        provenance, path: versions, device, commits, seconds; its folder.
     """
 
-    settings: Settings
+    recipe: DetectionRecipe
     seed: int
     results: pd.DataFrame
     losses: pd.DataFrame
@@ -58,198 +47,80 @@ class Run:
 
     def model(self) -> nn.Module:
         """The detector, in float32 on the CPU, in evaluation mode."""
-        model = detector.build(self.settings)
-        _fill(model, (self.path / "weights.safetensors").read_bytes())
+        model = build_detector(self.recipe)
+        model.load_state_dict(safetensors.torch.load_file(self.path / _WEIGHTS))
         return model.eval()
 
 
-def _fill(model: nn.Module, weights: bytes) -> None:
-    tensors = parsed(weights)
-    model.load_state_dict({name: one.float() if one.is_floating_point() else one for name, one in tensors.items()})
+def evaluation_data(recipe: DetectionRecipe) -> tuple[Tensor, list[dict[str, Tensor]], Tensor]:
+    """The images and targets on which a detector is measured, and the mean colour of its training images, (3,)."""
+    images, _ = load_bccd("trainval", size=recipe.size, count=recipe.train_images)
+    colour = (images.double().mean(dim=(0, 2, 3)) / 255).float()
+    return *load_bccd("test", size=recipe.size, count=recipe.test_images), colour
 
 
-def _sealed(content: dict) -> bytes:
-    return (json.dumps(content | {"seal": sha256(json.dumps(content).encode())}, indent=2) + "\n").encode()
-
-
-def measured_images(settings: Settings) -> tuple[Tensor, list[dict[str, Tensor]], Tensor]:
-    """The images and targets on which a detector is measured, and the mean colour of its training images."""
-    images, _ = bccd.load("trainval", size=settings.size, count=settings.train_images)
-    return *bccd.load("test", size=settings.size, count=settings.test_images), bccd.mean_colour(images)
-
-
-def train(
-    preset: str = "laptop",
-    *,
-    seed: int = 0,
-    store: Path | None = None,
-    device: torch.device | None = None,
-    settings: Settings | None = None,
-    progress: bool = True,
-) -> Run:
-    """Train a detector, measure it, and store both; a stored one is loaded, one that was cut off goes on.
+def train_detection(recipe: DetectionRecipe, *, seed: int = 0, store: Path | None = None) -> DetectionRun:
+    """Train a detector, or go on with its training; measure it, and store both.
 
     Args:
-        preset: a name in `detector.PRESETS`.
-        seed: 0 or more.
+        recipe, seed: what to train; 0 or more.
         store: folder of runs; None is `<home>/detection`.
-        device: None finds the best.
-        settings: other settings than the preset's.
-        progress: show bars.
     Returns:
         The stored run. Killed at any moment and called again, the training goes on after the last finished epoch, and
         on a CPU ends in the same weights bit for bit. If another process trains the run, its result, after a wait.
     Raises:
-        ValueError: a bad preset or seed.
-        DataError, TrainingError, RunError, OSError: data, checkpoint or stored run are damaged, or the disk is full.
+        DataError, TrainingError, CheckpointError, OSError: as `load_bccd`, `fit_detector` and `write`.
     """
-    if settings is None and preset not in PRESETS:
-        raise ValueError(f"expected preset, one of {', '.join(PRESETS)}, got {preset!r}")
-    if type(seed) is not int or seed < 0:
-        raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
-    settings, device = settings or PRESETS[preset], device or best_device()
-    final = (store or home() / "detection") / settings.run_name(seed)
-    with locked(final.with_name(final.name + ".lock"), wait=True, say=print):
-        return load(final) if final.is_dir() else _train(settings, seed, device, final, progress)
+    final = (store or home() / "detection") / recipe.run_name(seed)
+    with locked(final.with_name(final.name + ".lock"), say=print) as waited:
+        if not (waited and final.is_dir()):
+            _train(recipe, seed, final)
+        return load_detection(final)
 
 
-def _train(settings: Settings, seed: int, device: torch.device, final: Path, progress: bool) -> Run:
-    partial = final.with_name(final.name + ".partial")
+def _train(recipe: DetectionRecipe, seed: int, final: Path) -> None:
+    partial, device = final.with_name(final.name + ".partial"), best_device()
     partial.mkdir(parents=True, exist_ok=True)
-    images, targets = bccd.load("trainval", size=settings.size, count=settings.train_images)
-    model, state = detector.fit(
-        settings,
-        images,
-        targets,
-        seed=seed,
-        device=device,
-        checkpoint=partial / "checkpoint",
-        commit=commit(),
-        progress=progress,
-    )
-    parameters = dict(model.named_parameters())
-    weights = serialized(
-        {
-            name: (one.half() if name in parameters else one).cpu().contiguous()
-            for name, one in model.state_dict().items()
-        }
-    )
-    _fill(model, weights)  # what is measured is what is stored
-    asked = measure.conditions(settings.radii)
-    results = measure.measure(model.cpu().eval(), *measured_images(settings), asked, progress=progress)
-    contents = dict(zip(FILES, (_csv(results), _csv(pd.DataFrame(state.rows)), weights), strict=True))
-    provenance = {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commits": state.commits,
-        "train_seconds": round(state.seconds),
-        "device": device_name(device),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "torchvision", "pycocotools")},
-    }
-    description = {"format": FORMAT, "settings": asdict(settings), "seed": seed, "provenance": provenance}
-    contents["run.json"] = _sealed(description | {"sha256": {name: sha256(contents[name]) for name in FILES}})
+    images, targets = load_bccd("trainval", size=recipe.size, count=recipe.train_images)
+    options = {"seed": seed, "device": device, "checkpoint": partial / "checkpoint.safetensors"}
+    model, state = fit_detector(recipe, images, targets, **options, commit=code_commit())
+    weights = stored_weights(model)
+    model.load_state_dict(weights)  # what is measured is what is stored
+    results = measure_detector(model.cpu().eval(), *evaluation_data(recipe), detector_inputs(recipe.radii))
+    tables = (stored_csv(table) for table in (results, pd.DataFrame(state.rows)))
+    contents = dict(zip(_TABLES, tables, strict=True)) | {_WEIGHTS: safetensors.torch.save(weights)}
+    provenance = training_provenance(state, device) | {"precision": "float32"}
+    provenance["versions"] |= {name: version(name) for name in ("torchvision", "pycocotools")}
+    description = {"format": 1, "settings": asdict(recipe), "seed": seed, "provenance": provenance}
+    description["sha256"] = {name: sha256(content) for name, content in contents.items()}
+    contents["run.json"] = (json.dumps(description, indent=2) + "\n").encode()
     for name, content in contents.items():
         write(partial / name, content)
-    os.replace(partial, final)
-    (final / "checkpoint").unlink()  # last: a process killed before this point repeats its final steps only
-    return load(final)
+    put_in_place(partial, final)
+    # Last: a process that is killed before this point repeats its final steps only.
+    (final / options["checkpoint"].name).unlink(missing_ok=True)
 
 
-def _csv(table: pd.DataFrame) -> bytes:
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
-
-
-def load(path: Path) -> Run:
+def load_detection(path: Path) -> DetectionRun:
     """Load and verify a stored detector: every file of it.
 
     Raises:
-        RunError: a file is missing, damaged or of another format; the message names it and says what to do.
+        RunError: a file is missing, damaged or of another run; the message names it and says what to do.
     """
+    file, contents = path / "run.json", {}
     try:
-        content = json.loads((path / "run.json").read_bytes())
-        seal = content.pop("seal")
-        if seal != sha256(json.dumps(content).encode()):
-            raise ValueError("it was changed after it was written")
-        if content["format"] != FORMAT:
-            raise ValueError(f"expected format {FORMAT}, got {content['format']}")
-        settings, seed = Settings(**content["settings"]), content["seed"]
-        if settings.run_name(seed) != path.name:
-            raise ValueError(f"it belongs to {settings.run_name(seed)}")
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RunError(f"{path / 'run.json'} is missing or damaged ({error}): {_ADVICE}") from error
-    tables = []
-    for name in FILES:
-        try:
-            raw = (path / name).read_bytes()
-        except OSError as error:
-            raise RunError(f"{path / name} can't be read ({error}): {_ADVICE}") from error
-        if sha256(raw) != content["sha256"][name]:
-            raise RunError(f"{path / name} is damaged (its SHA-256 is not the one in run.json): {_ADVICE}")
-        if name.endswith(".csv"):
-            tables.append(pd.read_csv(io.BytesIO(raw)))
-    return Run(settings, seed, *tables, content["provenance"], path)
-
-
-def stored(preset: str, seed: int) -> Path | None:
-    """The folder of a stored run, published or your own; None if there is none."""
-    name = PRESETS[preset].run_name(seed)
-    folders = [folder / "detection" / name for folder in (data_folder(), home())]
-    return next((folder for folder in folders if folder.is_dir()), None)
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of the notebook, checked: a radius that is stored, a preset, seeds, whether to train again."""
-
-    radius: float
-    preset: str
-    seeds: tuple[int, ...]
-    retrain: bool
-
-
-def check(*, radius: float, preset: str, seeds: int | list[int], retrain: bool) -> Parameters:
-    """Check the parameters of the notebook before any work.
-
-    Raises:
-        ValueError: says which parameter is wrong and what is allowed.
-    """
-
-    def refuse(name: str, value: object, expected: str) -> ValueError:
-        return ValueError(f"parameter {name} = {value!r}: expected {expected}")
-
-    if preset not in PRESETS:
-        raise refuse("preset", preset, "laptop or smoke; paper is `python -m hfclib.paper.detection coco FOLDER`")
-    radii = PRESETS[preset].radii
-    if isinstance(radius, bool) or radius not in radii:
-        raise refuse("radius", radius, f"one of {', '.join(map(str, radii))} (DFT bins)")
-    listed = seeds if isinstance(seeds, list) else [seeds]
-    if not listed or not all(type(seed) is int and seed >= 0 for seed in listed) or len(set(listed)) < len(listed):
-        raise refuse("seeds", seeds, "a whole number of at least 0, or a list of different ones")
-    if not isinstance(retrain, bool):
-        raise refuse("retrain", retrain, "True or False")
-    absent = [PRESETS[preset].run_name(seed) for seed in listed if stored(preset, seed) is None]
-    if absent and not retrain:
-        expected = f"seeds whose runs are stored, or retrain; not stored at preset {preset}: {', '.join(absent)}"
-        raise refuse("seeds", seeds, expected)
-    return Parameters(radius, preset, tuple(listed), retrain)
-
-
-def obtain(preset: str, seeds: Sequence[int], *, retrain: bool = False) -> list[Run]:
-    """The runs of a preset, one per seed.
-
-    Args:
-        preset: a name in `detector.PRESETS`.
-        seeds: whose runs are stored, unless `retrain`.
-        retrain: train the published ones again, too; what this machine has trained before is loaded.
-    """
-    if not retrain:
-        return [load(stored(preset, seed)) for seed in seeds]
-    settings = PRESETS[preset]
-    minutes = len(seeds) * settings.epochs * settings.train_images * 0.02 / 60  # on one core of a laptop
-    print(f"{len(seeds)} run(s) to train on {device_name(best_device())}: about {minutes:.1f} minutes", flush=True)
-    return [train(preset, seed=seed, progress=False) for seed in seeds]
-
-
-def gather(runs: Sequence[Run]) -> pd.DataFrame:
-    """The results of several runs as one table, with a column "seed"."""
-    return pd.concat([run.results.assign(seed=run.seed) for run in runs], ignore_index=True)
+        content = json.loads(file.read_bytes())
+        settings = {name: tuple(one) if isinstance(one, list) else one for name, one in content["settings"].items()}
+        recipe, seed = DetectionRecipe(**settings), content["seed"]
+        if recipe.run_name(seed) != path.name:
+            raise ValueError(f"it belongs to {recipe.run_name(seed)}")
+        provenance = {"eval_seconds": 0} | content["provenance"]
+        for name in (*_TABLES, _WEIGHTS):
+            file = path / name
+            contents[name] = file.read_bytes()
+            if sha256(contents[name]) != content["sha256"][name]:
+                raise ValueError("its SHA-256 is not the one in run.json")
+        results, losses = (pd.read_csv(io.BytesIO(contents[name])) for name in _TABLES)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{file} is missing or damaged ({error}): {_ADVICE}") from error
+    return DetectionRun(recipe, seed, results, losses, provenance, path)
