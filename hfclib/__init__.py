@@ -1,8 +1,8 @@
-"""hfclib: how much of an image's high-frequency component does a convolutional network read?"""
+"""hfclib: how much of the high-frequency component of images does a convolutional network use?"""
 
 import importlib
 
-# Imported when first used: `import hfclib` alone takes a fraction of a second.
+# The public names and their modules, which are imported at first use: `import hfclib` alone does not import PyTorch.
 _HOME = {
     "HighPass": "frequency",
     "LowPass": "frequency",

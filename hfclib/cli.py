@@ -1,177 +1,244 @@
-"""The `hfc` command."""
+"""The `hfc` command. PyTorch and the notebook packages are imported only once a command's words are checked."""
 
+import contextlib
+import logging
+import os
+import re
 import signal
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfclib.data.cifar import DataError, fetch
-from hfclib.paper.presets import PRESETS
-from hfclib.paper.registry import CHAPTERS, RECIPES, chapter_recipes
-from hfclib.runs.collect import load_or_train
-from hfclib.runs.inventory import store_entries
-from hfclib.runs.ray import ray_engine
-from hfclib.runs.store import RunError
-from hfclib.runs.sweep import local_engine, parse_seeds
-from hfclib.runs.sweep import sweep as run_sweep
-from hfclib.training.checkpoint import CheckpointError
-from hfclib.training.loop import TrainingError
-from hfclib.training.recipe import Recipe
+from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES, PRESETS, check_choice
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(RECIPES))]
-Preset = Annotated[str, typer.Option(help=", ".join(PRESETS))]
-Variant = Annotated[list[str] | None, typer.Option(help="only these recipes of the figure")]
-Store = Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")]
-Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
+if TYPE_CHECKING:
+    from hfclib.training.recipe import Recipe
+
+_KNOWN = (*CHAPTER_PLACES, *EXPERIMENT_PLACES)
+_Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(_KNOWN))]
+_PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS))]
+_Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the figure")]
+_Store = Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")]
+_Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
+_Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process (default: OMP_NUM_THREADS)")]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
-def data() -> None:
-    """Fetch and verify the full CIFAR-10, and say where each part came from."""
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hfc {version('hfclib')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    asked: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print it")] = False,
+) -> None:
+    """Train networks, look after stored runs, and run the notebooks of the book with other parameters."""
+
+
+@contextlib.contextmanager
+def _reporting(when_stopped: str) -> Iterator[None]:
+    """Show hfclib's log on stderr and end an expected error in one line; SIGTERM is handled as KeyboardInterrupt."""
+    logger, handler = logging.getLogger("hfclib"), logging.StreamHandler()
+    level, before = logger.level, signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(when_stopped, err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        ours = type(error).__module__.startswith("hfclib.")
+        if not ours and not isinstance(error, ValueError | OSError | ModuleNotFoundError):
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _recipes(figure: str, preset: str, variants: Sequence[str]) -> dict[str, "Recipe"]:
+    from hfclib.paper.registry import chapter_recipes
+
+    known = chapter_recipes(figure, preset)
+    for variant in variants:
+        check_choice("variant", variant, known)
+    return {name: recipe for name, recipe in known.items() if not variants or name in variants}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds as a person writes them: "3", "0-9", "0,2,5" or "0-2,7"; each once, in that order.
+
+    Raises:
+        ValueError: anything else, or more than 1,000 of them.
+    """
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        bounds = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part, re.ASCII)
+        first, last = (int(bounds[1]), int(bounds[2] or bounds[1])) if bounds else (1, 0)
+        if not first <= last < first + 1000:
+            raise ValueError(f"expected seeds such as 3, 0-9 or 0,2,5, got {text!r}")
+        found |= dict.fromkeys(range(first, last + 1))
+    if len(found) > 1000:
+        raise ValueError(f"expected at most 1,000 seeds, got {len(found):,}")
+    return list(found)
+
+
+@app.command("data")
+def _data() -> None:
+    """Fetch and verify the full CIFAR-10, and say where each part came from."""
+    with _reporting("stopped; what is verified is kept"):
+        from hfclib.data.cifar import fetch
+
         for part, origin in fetch().items():
             typer.echo(f"{part}: {origin}")
-    except DataError as error:
-        raise typer.Exit(_fail(error)) from error
 
 
-def _recipes(figure: str, preset: str, variants: list[str] | None) -> dict[str, Recipe]:
-    wanted = chapter_recipes(figure, preset)
-    if unknown := set(variants or ()) - set(wanted):
-        raise ValueError(f"expected variant, one of {', '.join(wanted)}, got {', '.join(sorted(unknown))}")
-    return {name: recipe for name, recipe in wanted.items() if not variants or name in variants}
-
-
-@app.command()
-def train(
-    figure: Figure,
-    preset: Preset = "laptop",
+@app.command("train")
+def _train(
+    figure: _Figure,
+    preset: _PresetName = "laptop",
     seed: Annotated[list[int] | None, typer.Option(help="give it several times for several seeds")] = None,
-    variant: Variant = None,
-    store: Store = None,
-    retrain: Retrain = False,
+    variant: _Variants = None,
+    store: _Store = None,
+    retrain: _Retrain = False,
+    threads: _Threads = None,
 ) -> None:
     """Train what is missing of a figure's runs; a training that was cut off goes on where it stopped."""
-    try:
-        chosen = _recipes(figure, preset, variant)
+    with _reporting("stopped; the same command goes on from the last checkpoint"):
+        check_choice("chapter", figure, _KNOWN)
+        check_choice("preset", preset, PRESETS)
         if not all(one >= 0 for one in seed or ()):
             raise ValueError(f"expected seed, a whole number of at least 0, got {seed}")
-        for _, run, new in load_or_train(chosen, seed or [0], retrain=retrain, store=store):
+        import torch
+
+        from hfclib.runs.collect import load_or_train
+
+        if threads:
+            torch.set_num_threads(threads)
+        for _, run, new in load_or_train(
+            _recipes(figure, preset, variant or ()), seed or [0], retrain=retrain, store=store
+        ):
             state = "trained" if new else "stored"
-            line = f"{run.recipe.name}, seed {run.seed}: {state}, test accuracy {run.test_accuracy():.3f}, {run.path}"
-            typer.echo(line)
-    except (ValueError, OSError, DataError, TrainingError, CheckpointError, RunError) as error:
-        raise typer.Exit(_fail(error)) from error
+            accuracy = f"test accuracy {run.test_accuracy():.3f}"
+            typer.echo(f"{run.recipe.name}, seed {run.seed}: {state}, {accuracy}, {run.path}")
 
 
-@app.command()
-def sweep(
-    figure: Figure,
-    preset: Preset = "laptop",
+@app.command("sweep")
+def _sweep(
+    figure: _Figure,
+    preset: _PresetName = "laptop",
     seeds: Annotated[str, typer.Option(help="such as 3, 0-9 or 0,2,5")] = "0",
     engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster)")] = "local",
     address: Annotated[str | None, typer.Option(help="of the Ray cluster (default: one on this machine)")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: one a GPU, or a core)")] = None,
-    variant: Variant = None,
-    store: Store = None,
-    retrain: Retrain = False,
+    variant: _Variants = None,
+    store: _Store = None,
+    retrain: _Retrain = False,
+    threads: _Threads = None,
 ) -> None:
     """Train what is missing of a figure's runs in parallel. Each is stored when it ends; Ctrl-C keeps what is done."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's farewell is a Ctrl-C
-    try:
-        chosen, wanted = _recipes(figure, preset, variant), parse_seeds(seeds)
-        if engine not in ("local", "ray") or (address and engine != "ray"):
-            raise ValueError(f"expected engine local, or ray with or without an address, got {engine} and {address}")
-        how = ray_engine(address) if engine == "ray" else local_engine
-        report = run_sweep(chosen, wanted, engine=how, store=store, workers=workers, retrain=retrain, say=_say)
-    except (ValueError, OSError) as error:
-        raise typer.Exit(_fail(error)) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    for job, problem in report.failures.items():
-        typer.echo(f"Error: {job}: {problem}", err=True)
-    if report.stopped:
-        _say("stopped; what has ended is stored, and the same command goes on with the rest")
-        raise typer.Exit(130)
-    raise typer.Exit(1 if report.failures else 0)
+    stopped = "stopped; what has ended is stored, and the same command goes on with the rest"
+    with _reporting(stopped):
+        check_choice("chapter", figure, _KNOWN)
+        check_choice("preset", preset, PRESETS)
+        wanted = parse_seeds(seeds)
+        check_choice("engine", engine, ("local", "ray"))
+        if engine == "local" and address:
+            raise ValueError(f"expected --address with --engine ray, got {address} with the local engine")
+        if engine == "ray" and threads:
+            raise ValueError("expected --threads with the local engine: Ray gives each run the cores of its task")
+        from hfclib.runs.ray import ray_engine
+        from hfclib.runs.sweep import local_engine, sweep
+
+        local = partial(local_engine, threads=threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or None)
+        report = sweep(
+            _recipes(figure, preset, variant or ()),
+            wanted,
+            engine=ray_engine(address) if engine == "ray" else local,
+            store=store,
+            workers=workers,
+            retrain=retrain,
+        )
+        for job, problem in report.failures.items():
+            typer.echo(f"Error: {job}: {problem}", err=True)
+        if report.stopped:
+            raise KeyboardInterrupt
+        raise typer.Exit(1 if report.failures else 0)
 
 
-runs = typer.Typer(invoke_without_command=True, help="List the stored runs, and those under way; or verify them all.")
-app.add_typer(runs, name="runs")
-
-
-@runs.callback()
-def listing(context: typer.Context, store: Store = None) -> None:
-    """List the stored runs, and those under way: recipe, seed, state, accuracy, time, size."""
-    context.obj = _folders(store)
-    if context.invoked_subcommand is None:
-        line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
-        typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
-        for one in store_entries(context.obj):
-            accuracy = "" if one.accuracy is None else f"{one.accuracy:.3f}"
-            minutes = "" if one.seconds is None else f"{one.seconds / 60:.1f}"
-            seed = "" if one.seed is None else one.seed
-            typer.echo(line.format(one.name, seed, one.state, accuracy, minutes, f"{one.size / 1e6:.2f}"))
+_runs = typer.Typer(invoke_without_command=True, help="List the stored runs, and those under way; or verify them all.")
+app.add_typer(_runs, name="runs")
 
 
 def _folders(store: Path | None) -> list[Path] | None:
     if store and not store.is_dir():
-        raise typer.Exit(_fail(ValueError(f"expected --store, a folder of runs, got {store}")))
+        raise ValueError(f"expected --store, a folder of runs, got {store}")
     return [store] if store else None
 
 
-@runs.command()
-def verify(context: typer.Context, store: Store = None) -> None:
+@_runs.callback()
+def _list_runs(context: typer.Context, store: _Store = None) -> None:
+    """List the stored runs, and those under way: recipe, seed, state, accuracy, time, size."""
+    with _reporting("stopped"):
+        context.obj = _folders(store)
+        if context.invoked_subcommand is None:
+            from hfclib.runs.store import store_entries
+
+            line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
+            typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
+            for one in store_entries(context.obj):
+                accuracy = "" if one.accuracy is None else f"{one.accuracy:.3f}"
+                minutes = "" if one.seconds is None else f"{one.seconds / 60:.1f}"
+                seed = "" if one.seed is None else one.seed
+                typer.echo(line.format(one.name, seed, one.state, accuracy, minutes, f"{one.size / 1e6:.2f}"))
+
+
+@_runs.command("verify")
+def _verify(context: typer.Context, store: _Store = None) -> None:
     """Check every file of every run; say what is damaged and what to do."""
-    found = list(store_entries(_folders(store) or context.obj))
-    for one in found:
-        typer.echo(f"{one.path}: {one.problem or f'{one.state}, sound'}")
-    damaged = sum(one.problem is not None for one in found)
-    typer.echo(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
-    raise typer.Exit(1 if damaged else 0)
+    with _reporting("stopped"):
+        folders = _folders(store) or context.obj
+        from hfclib.runs.store import store_entries
+
+        found = list(store_entries(folders))
+        for one in found:
+            typer.echo(f"{one.path}: {one.problem or f'{one.state}, sound'}")
+        damaged = sum(one.problem is not None for one in found)
+        typer.echo(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
+        raise typer.Exit(1 if damaged else 0)
 
 
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.
-@app.command(context_settings={"ignore_unknown_options": True})
-def run(
-    figure: Annotated[str, typer.Argument(help="which notebook: " + ", ".join(CHAPTERS))],
+@app.command("run", context_settings={"ignore_unknown_options": True})
+def _run(
+    figure: Annotated[str, typer.Argument(help="which notebook: " + ", ".join(CHAPTER_PLACES))],
     parameters: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-p NAME VALUE]...", help="as papermill takes them: -p radius 8, or -p radius [4,8]"),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="the executed notebook (default: FIGURE-out.ipynb, here)")] = None,
+    yaml: Annotated[list[str] | None, typer.Option("--yaml", "-y", help="parameters as YAML: 'radius: [4, 7]'")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="default: FIGURE-NAME=VALUE.ipynb")] = None,
+    threads: _Threads = None,
 ) -> None:
     """Run a figure's notebook with other parameters (through papermill) and say where the result is."""
-    import papermill  # here and not above, so that the other commands need none of the notebook packages
-    import yaml
+    with _reporting("stopped; nothing was written"):
+        check_choice("chapter", figure, CHAPTER_PLACES)
+        from hfclib.paper.execute import execute, read_parameters
 
-    try:
-        notebook = Path(__file__).parents[1] / "notebooks" / f"{figure}.ipynb"
-        if figure not in CHAPTERS or not notebook.exists():
-            raise ValueError(f"expected notebook, one of {', '.join(CHAPTERS)}, in a checkout: no {notebook}")
-        words = parameters or []
-        if len(words) % 3 or any(word not in ("-p", "--parameter") for word in words[::3]):
-            raise ValueError(f"expected -p NAME VALUE, once a parameter, got {' '.join(words)}")
-        known = papermill.inspect_notebook(str(notebook))
-        values = {name: yaml.safe_load(value) for name, value in zip(words[1::3], words[2::3], strict=True)}
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"unknown parameter {unknown[0]}; allowed: {', '.join(known)}")
-        target = output or Path(f"{figure}-out.ipynb")
-        papermill.execute_notebook(str(notebook), str(target), values, cwd=str(notebook.parent), progress_bar=False)
-        typer.echo(f"wrote {target}")
-    except (ValueError, OSError, yaml.YAMLError, papermill.PapermillExecutionError) as error:
-        raise typer.Exit(_fail(error)) from error
-
-
-def _fail(error: Exception) -> int:
-    typer.echo(f"Error: {error}", err=True)
-    return 1
-
-
-def _say(line: str) -> None:
-    typer.echo(line)
+        values = read_parameters(parameters or (), yaml or ())
+        if threads:
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # the notebook's process starts with it
+        typer.echo(f"wrote {execute(figure, values, output)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Finding the device and the arithmetic that suits it."""
+"""The device to compute on, and its arithmetic: bfloat16 where the hardware has it, or float32 in full precision."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -17,8 +18,8 @@ def gains_from_bf16(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic is in the hardware of `device`, so that autocast makes it faster."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Not mkldnn's `_is_mkldnn_bf16_supported`, which is true of any AVX-512 processor: without these instructions
-    # bfloat16 is emulated, and slower than float32. Both names are private; where PyTorch lacks them float32 is safe.
+    # Not mkldnn's `_is_mkldnn_bf16_supported`, which is true for any AVX-512 processor: without these instructions
+    # bfloat16 is emulated, and slower than float32. Both names are private; without them float32 is used.
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
@@ -28,23 +29,34 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
 
 
-def arithmetic(device: torch.device, *, amp: bool) -> AbstractContextManager:
-    """A context for a model's answers: `autocast` with `amp`, else float32 in full.
+@contextmanager
+def full_float32(backends: object = torch.backends) -> Iterator[None]:
+    """A context in which NVIDIA GPUs do not round the input of float32 convolutions and products to 10 bits (TF32).
 
-    PyTorch lets recent NVIDIA GPUs round the input of convolutions to 10 bits (TF32) unless told otherwise.
+    Args:
+        backends: PyTorch's settings: `fp32_precision` from version 2.9 on, `allow_tf32` before.
     """
+    cudnn, products = backends.cudnn, backends.cuda.matmul
+    if hasattr(products, "fp32_precision"):
+        name, rounded, full, owners = "fp32_precision", "tf32", "ieee", (cudnn.conv, products)
+    else:
+        name, rounded, full, owners = "allow_tf32", True, False, (cudnn, products)
+    # Only what rounds is changed: PyTorch refuses to read old settings that contradict the new ones.
+    changed = [owner for owner in owners if getattr(owner, name) == rounded]
+    try:
+        for owner in changed:
+            setattr(owner, name, full)
+        yield
+    finally:
+        for owner in changed:
+            setattr(owner, name, rounded)
+
+
+def arithmetic(device: torch.device, *, amp: bool) -> AbstractContextManager:
+    """A context for the forward pass of a model: `autocast` with `amp`, else float32 in full precision."""
     if amp:
         return autocast(device)
-    if device.type != "cuda":
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        benchmark_limit=cudnn.benchmark_limit,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
+    return full_float32() if device.type == "cuda" else nullcontext()
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -56,7 +68,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What to call `device` in a run's provenance, such as "cpu, 2 thread(s)"."""
+    """The name of `device` in the provenance of a run, such as "cpu, 2 thread(s)"."""
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     return f"cpu, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else device.type

@@ -1,11 +1,11 @@
 """Accuracy of a network on images and on their frequency bands.
 
-What a network is fed and how BatchNorm behaves at test time both change what is measured, so both have names:
+Two choices change what is measured:
 
-- feed: "raw" as `split` returns it, "max" divided by the image's own maximum (the authors' standard runs), "mean" HFC
-  plus the data set's mean colour (only the band changes, not the brightness).
-- bn_stats: "running" averages kept in training (standard), "batch" statistics of each test batch of 100 (the authors'
-  code).
+- feed: "raw" is the band as `split` returns it; "max" divides it by the image's own maximum (the authors' standard
+  runs); "mean" adds the mean colour of the data set to an HFC, so that only the band changes and not the brightness.
+- bn_stats: BatchNorm normalises by its "running" averages (standard), or by the statistics of each test "batch" of 100
+  images (the authors' code).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,11 +27,12 @@ BN_STATS: tuple[BnStats, ...] = ("running", "batch")
 PAPER_RADII = (4, 8, 12, 16)
 BATCH_SIZE = 100  # the authors' test batch; with bn_stats="batch" it is part of the definition
 CURVE_COLUMNS = ["split", "band", "radius", "feed", "bn_stats", "images", "accuracy"]
+_CONDITION = ("radius", "band", "feed", "bn_stats")
 
 
 @contextmanager
 def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None]:
-    """Evaluation mode, and BatchNorm with the chosen statistics; both are as before afterwards.
+    """A context with the model in evaluation mode and BatchNorm with the chosen statistics; both are restored.
 
     Raises:
         ValueError: another bn_stats.
@@ -76,12 +77,12 @@ def logits(
         model: any module from (N, C, H, W) to (N, classes).
         images: (N, C, H, W) float, [0, 1] or a band.
         bn_stats: "running" or "batch"; with "batch" the batch size matters.
-        batch_size: images a batch, 1 or more.
+        batch_size: images per batch, 1 or more.
         amp: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
     Returns:
-        (N, classes) float32 on the images' device.
+        (N, classes) float32 on the device of the images.
     Raises:
-        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, or another bn_stats or batch_size.
+        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, or a bad bn_stats or batch_size.
     """
     check_images(images)
     if len(images) == 0 or batch_size < 1:
@@ -101,27 +102,31 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, **options) -> flo
     Raises:
         ValueError: labels and images differ in number.
     """
-    return _share_right(logits(model, images, **options).argmax(dim=1), labels)
+    return _share_correct(logits(model, images, **options).argmax(dim=1), labels)
 
 
-def _share_right(answers: Tensor, labels: Tensor) -> float:
-    if len(labels) != len(answers):
-        raise ValueError(f"expected one label an image, got {len(labels)} labels for {len(answers)} images")
-    return (answers == labels.to(answers.device)).float().mean().item()
+def _check_labels(labels: Tensor, images: Tensor) -> None:
+    if len(labels) != len(images):
+        raise ValueError(f"expected one label per image, got {len(labels)} labels for {len(images)} images")
+
+
+def _share_correct(predictions: Tensor, labels: Tensor) -> float:
+    _check_labels(labels, predictions)
+    return (predictions == labels.to(predictions.device)).float().mean().item()
 
 
 def band_conditions(
     radii: Iterable[float], batch_norm: bool, other_radii: Iterable[float] | None = None
 ) -> Iterator[tuple[float, Band, Feed, BnStats]]:
-    """Under what a network is asked about the bands: (radius, band, feed, bn_stats), radius by radius.
+    """The conditions under which the bands are measured: (radius, band, feed, bn_stats), radius by radius.
 
     Args:
         radii: at which the bands are fed raw, with running statistics.
-        batch_norm: whether the network has BatchNorm; without it there is one kind of statistics.
-        other_radii: at which the other feeds and the batch's statistics are used; None is those of the paper's four
-            that are among `radii`, which is what a run records.
-    Returns:
-        An LFC with the mean colour is the raw LFC and not listed twice.
+        batch_norm: whether the network has BatchNorm; without it both kinds of statistics are the same.
+        other_radii: at which the other feeds and the batch statistics are used; None takes those of PAPER_RADII that
+            are among `radii`, which is what a run records.
+    Yields:
+        Each condition once: "mean" does not change an LFC, so that it is listed as "raw" only.
     """
     radii = list(radii)
     others = [radius for radius in PAPER_RADII if radius in radii] if other_radii is None else list(other_radii)
@@ -144,7 +149,7 @@ def band_accuracy(
     bn_stats: BnStats = "running",
     amp: bool = False,
 ) -> pd.DataFrame:
-    """Accuracy on the LFC and HFC of images at each radius: how much of each band the model reads.
+    """Accuracy on the LFC and HFC of images at each radius.
 
     Args:
         model: any module from (N, 3, H, W) to (N, classes).
@@ -153,7 +158,7 @@ def band_accuracy(
         radii: DFT bins, each 0 or more.
         feed, bn_stats, amp: see the module's text and `logits`.
     Returns:
-        A row a radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (their number), accuracy [0, 1].
+        One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
     Raises:
         TypeError, ValueError: as `split`, `feed_images` and `logits`.
     Source: paper, section 4.2 and Fig. 5.
@@ -164,27 +169,22 @@ def band_accuracy(
 
 def _measure(model, images, labels, wanted, *, amp: bool, kept: dict | None = None) -> Iterator[dict]:
     radius_split, bands = None, {}
-    for radius, band, feed, bn_stats in wanted:
+    for condition in wanted:
+        radius, band, feed, bn_stats = condition
         if radius != radius_split:
             radius_split, bands = radius, dict(zip(("lfc", "hfc"), split(images, radius), strict=True))
-        fed = feed_images(bands[band], feed, add_mean=band == "hfc")
-        answers = kept.get((band, radius, feed, bn_stats)) if kept else None
-        if answers is None:
-            answers = logits(model, fed, bn_stats=bn_stats, amp=amp).argmax(dim=1)
+        predictions = (kept or {}).get((band, radius, feed, bn_stats))
+        if predictions is None:
+            fed = feed_images(bands[band], feed, add_mean=band == "hfc")
+            predictions = logits(model, fed, bn_stats=bn_stats, amp=amp).argmax(dim=1)
         if kept is not None:
-            kept[band, radius, feed, bn_stats] = answers.to("cpu", torch.uint8)
-        yield {
-            "radius": radius,
-            "band": band,
-            "feed": feed,
-            "bn_stats": bn_stats,
-            "images": len(images),
-            "accuracy": _share_right(answers, labels),
-        }
+            kept[band, radius, feed, bn_stats] = predictions.to("cpu", torch.uint8)
+        measured = {"images": len(images), "accuracy": _share_correct(predictions, labels)}
+        yield dict(zip(_CONDITION, condition, strict=True)) | measured
 
 
 def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict]:
-    """Rows of the accuracy on the bands of training images, raw, at the paper's radii: what was learnt from each band.
+    """Rows of the accuracy on the bands of training images, raw, at PAPER_RADII: what was learnt from each band.
 
     Args:
         model: any module from (N, 3, H, W) to (N, classes).
@@ -195,20 +195,17 @@ def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list
     Source: paper, Fig. 3.
     """
     statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
-    wanted = [
-        (radius, band, "raw", bn_stats) for radius in PAPER_RADII for bn_stats in statistics for band in ("lfc", "hfc")
-    ]
+    pairs = [(bn_stats, band) for bn_stats in statistics for band in ("lfc", "hfc")]
+    wanted = [(radius, band, "raw", bn_stats) for radius in PAPER_RADII for bn_stats, band in pairs]
     return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, amp=True)]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images on which a run measures the accuracy, and the columns that name them.
+    """Images (N, 3, H, W) float and labels (N,) on which a run measures the accuracy, and the columns that name them.
 
     Attributes:
         split: "train" or "test".
-        images: (N, 3, H, W) float, as they are fed.
-        labels: (N,) int64.
         band, radius, feed: "x", -1 and "raw" for whole images.
     """
 
@@ -229,34 +226,24 @@ def curve_rows(
     exact: bool = False,
     kept: dict | None = None,
 ) -> list[dict]:
-    """The rows a run records after an epoch: the parts, then every band of `conditions`.
+    """The rows that a run records after an epoch: the parts, then every band of `band_conditions`.
 
     Args:
         parts: training and test images.
         test: (images float in [0, 1], labels), whose bands are measured.
         radii: DFT bins.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
-        kept: the answers to bands that were asked before, by (band, radius, feed, bn_stats), (N,) uint8 class numbers;
-            those asked now are added.
+        kept: predictions for bands that are known already, by (band, radius, feed, bn_stats), (N,) uint8 class numbers;
+            the others are added.
     Returns:
         Rows with the columns CURVE_COLUMNS.
     """
-    batch_norm = uses_batch_statistics(model)
-    rows = []
+    batch_norm, rows = uses_batch_statistics(model), []
     for part in parts:
         for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
             measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, amp=not exact)
-            rows.append(
-                {
-                    "split": part.split,
-                    "band": part.band,
-                    "radius": part.radius,
-                    "feed": part.feed,
-                    "bn_stats": bn_stats,
-                    "images": len(part.labels),
-                    "accuracy": measured,
-                }
-            )
+            values = part.split, part.band, part.radius, part.feed, bn_stats, len(part.labels), measured
+            rows.append(dict(zip(CURVE_COLUMNS, values, strict=True)))
     wanted = band_conditions(radii, batch_norm)
     return rows + [{"split": "test", **row} for row in _measure(model, *test, wanted, amp=True, kept=kept)]
 
@@ -279,7 +266,7 @@ def misaligned(
     amp: bool = False,
     right: Tensor | None = None,
 ) -> Tensor:
-    """Which images the model gets right as they are, right by their high part alone, and wrong by their low part.
+    """Which images the model classifies correctly as they are and by their high part alone, but not by their low part.
 
     Args:
         model: any module from (N, 3, H, W) to (N, classes).
@@ -287,32 +274,31 @@ def misaligned(
         labels: (N,) int64.
         radius: DFT bins, 0 or more.
         cut: "fourier" for LFC and HFC, "svd" for the parts of `svd_split`.
-        feed: what the model is fed of the two parts: "raw", "max" or "mean"; the image itself is fed as it is.
+        feed: "raw", "max" or "mean", of the two parts; the image itself is fed as it is.
         bn_stats, batch_size, amp: as in `logits`.
         inclusive: as in `split`.
-        right: (N,) bool, where the model is right on the images themselves, if that is known already.
+        right: (N,) bool, where the model is correct on the images themselves, if that is known already.
     Returns:
-        (N,) bool, on the images' device.
+        (N,) bool, on the device of the images.
     Raises:
         TypeError, ValueError: as `split`, `feed_images` and `logits`; another cut; labels and images differ in number;
             `right` is no (N,) bool.
     Source: paper, Fig. 2.
     """
     check_images(images)
+    _check_labels(labels, images)
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
-    if len(labels) != len(images):
-        raise ValueError(f"expected one label an image, got {len(labels)} labels for {len(images)} images")
     if right is not None and (right.dtype != torch.bool or right.shape != (len(images),)):
         raise ValueError(f"expected right, ({len(images)},) bool, got {tuple(right.shape)} {right.dtype}")
     parts = split(images, radius, inclusive=inclusive) if cut == "fourier" else svd_split(images, radius)[:2]
     low, high = (feed_images(part, feed, add_mean=part is parts[1]) for part in parts)
-    left = torch.ones(len(images), dtype=torch.bool, device=images.device) if right is None else right.clone()
+    found = torch.ones(len(images), dtype=torch.bool, device=images.device) if right is None else right.clone()
     steps = [(images, True), (high, True), (low, False)]
     for fed, wanted in steps if right is None else steps[1:]:
-        # Statistics of the batch hang on which images are in it: then every image is looked at, every time.
-        looked_at = torch.ones_like(left) if bn_stats == "batch" and uses_batch_statistics(model) else left.clone()
-        if looked_at.any():
-            answers = logits(model, fed[looked_at], bn_stats=bn_stats, batch_size=batch_size, amp=amp).argmax(dim=1)
-            left[looked_at] &= (answers == labels.to(answers.device)[looked_at]) == wanted
-    return left
+        # Only candidates are looked at, except with batch statistics, which depend on all images of the batch.
+        chosen = torch.ones_like(found) if bn_stats == "batch" and uses_batch_statistics(model) else found.clone()
+        if chosen.any():
+            predictions = logits(model, fed[chosen], bn_stats=bn_stats, batch_size=batch_size, amp=amp).argmax(dim=1)
+            found[chosen] &= (predictions == labels.to(images.device)[chosen]) == wanted
+    return found

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# On a CPU, large batches are transformed in blocks of this many images: those of CIFAR-10 then stay in its cache.
-_BLOCK = 128
+_BLOCK = 128  # images transformed at once on a CPU: so many of CIFAR-10 fit into its cache
 
 
 def check_radius(radius: float) -> float:
@@ -28,15 +27,15 @@ def check_radius(radius: float) -> float:
 
 
 def _is_low(rows: np.ndarray, columns: np.ndarray, radius: float, inclusive: bool) -> Tensor:
-    # NumPy's root is correctly rounded, so that a radius of sqrt(2) is at the bins' distance and not a hair beside it.
+    # NumPy's root is correctly rounded, so that a radius of math.sqrt(2) equals the distance of bins (1, 1).
     distance = np.sqrt(rows[:, None] ** 2.0 + columns[None, :] ** 2.0)
     return torch.from_numpy(distance <= radius if inclusive else distance < radius)
 
 
 @lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a mask first made in inference mode must serve training afterwards
+@torch.inference_mode(False)  # the cached tensor is used in training too
 def _low_bins(height: int, width: int, radius: float, inclusive: bool, dtype: torch.dtype) -> Tensor:
-    """0 or 1 for each (real, imaginary) pair of `fft2`, on the CPU; the first width // 2 + 1 columns are `rfft2`'s."""
+    """0 or 1 for the real and imaginary part of each bin of `fft2`; the first width // 2 + 1 columns are `rfft2`'s."""
     rows, columns = (np.fft.fftfreq(size, 1 / size).round() for size in (height, width))
     return _is_low(rows, columns, radius, inclusive).to(dtype)[..., None].repeat(1, 1, 2)
 
@@ -76,16 +75,15 @@ def check_images(images: Tensor) -> None:
 
 def _low(images: Tensor, low_bins: Tensor) -> Tensor:
     spectrum = torch.fft.rfft2(images)
-    half = low_bins[:, : spectrum.shape[-1]]  # the other half of a real image's spectrum follows by symmetry
-    torch.view_as_real(spectrum).mul_(half)  # a real product on (real, imaginary) pairs: half of a complex one
+    torch.view_as_real(spectrum).mul_(low_bins[:, : spectrum.shape[-1]])  # half the work of a complex product
     return torch.fft.irfft2(spectrum, s=images.shape[-2:])
 
 
 def _low_into(low: Tensor, images: Tensor, low_bins: Tensor) -> None:
-    """Write the LFC of an even number of planes (n, H, W) into `low`, two planes a transform.
+    """Write the LFC of an even number of planes (n, H, W) into `low`.
 
-    The filter is real and symmetric, so it sends real images to real images: as the real and the imaginary part of one
-    complex image, two planes pass through it side by side. On a CPU this takes half the time of `rfft2` and `irfft2`.
+    The filter maps real planes to real planes, so that two planes, as the real and imaginary part of a complex one,
+    need a single transform. On a CPU this takes half the time of `rfft2` and `irfft2`.
     """
     half = len(images) // 2
     spectrum = torch.fft.fft2(torch.complex(images[:half], images[half:]))
@@ -95,15 +93,15 @@ def _low_into(low: Tensor, images: Tensor, low_bins: Tensor) -> None:
 
 
 def _may_be_paired(planes: Tensor) -> bool:
-    # Rounding errors, and NaN, pass from a plane to its partner. Among pixels near [0, 1], also standardised ones, they
-    # stay near 1e-7; a plane of another scale would spoil a faint partner, so then each goes alone.
+    # Rounding errors, and NaN, pass from a plane to its partner. For pixels near [0, 1], also standardised ones, they
+    # are about 1e-7; planes of larger values could spoil a faint partner and are transformed one by one.
     flat = planes.flatten()
     return len(planes) > 1 and torch.dot(flat, flat).item() <= 2 * flat.numel()
 
 
 def _room_for(images: Tensor) -> Tensor:
-    # Beside the transforms, most time goes into memory that the system hands out page by page, zeroing it first. NumPy
-    # asks for huge pages where PyTorch does not, and touching them all at once lets every thread do its share.
+    # Page faults take as long as the transforms. NumPy asks for huge pages where PyTorch does not, and zeroing one
+    # number per page first spreads the faults over all threads.
     room = torch.from_numpy(np.empty(images.shape, images.numpy().dtype))
     room.view(-1)[::512].zero_()
     return room
@@ -111,7 +109,7 @@ def _room_for(images: Tensor) -> Tensor:
 
 def _split_in_blocks(images: Tensor, low_bins: Tensor) -> tuple[Tensor, Tensor]:
     lfc, hfc = _room_for(images), _room_for(images)
-    torch.empty(30 * 2**20, dtype=torch.uint8)  # once a piece so large is freed, glibc keeps the blocks' small ones
+    torch.empty(30 * 2**20, dtype=torch.uint8)  # freeing so much makes glibc keep the memory of smaller blocks
     planes, low, high = (tensor.flatten(0, 1) for tensor in (images.contiguous(), lfc, hfc))
     size = _BLOCK * images.shape[1]
     for block, low_block, high_block in zip(planes.split(size), low.split(size), high.split(size), strict=True):
@@ -139,8 +137,7 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
         ValueError: radius is negative, NaN or infinite, or images are not 4-D.
     Source: paper, section 3; strict "<" by default as the authors' published images show.
 
-    Differentiable. Bins are addressed by their signed frequency, so frequency zero is the centre at odd sizes too;
-    at even sizes the centre is the authors' N/2.
+    Differentiable. The centre is frequency zero at odd sizes too; at even sizes it is the authors' N/2.
     """
     check_images(images)
     radius = check_radius(radius)
@@ -168,7 +165,7 @@ class _Band(nn.Module):
 class LowPass(_Band):
     """Keep the low-frequency component of images (N, C, H, W) at `radius` DFT bins; see `split`.
 
-    A module without weights: put it in front of a network, or in a `torchvision.transforms.v2` pipeline of batches.
+    A module without weights, for use in front of a network or in a `torchvision.transforms.v2` pipeline of batches.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -187,14 +184,14 @@ def svd_split(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Split images by a truncated singular value decomposition that keeps about as much energy as the LFC at a radius.
 
-    Each channel is a matrix. Of each image the same number of largest singular values, its rank, is kept in every
-    channel: that number, 0 to min(H, W), with which the sum of squared pixels comes nearest to that of its LFC.
+    Each channel is a matrix, of which the largest singular values are kept: in all channels of an image the same
+    number, its rank, chosen so that the sum of squared pixels is nearest to that of its LFC.
 
     Args:
         images: (N, C, H, W) float, any range.
         radius: DFT bins, 0 or more.
         inclusive: <= in place of < in the LFC.
-        factors: `torch.linalg.svd(images, full_matrices=False)`, where one decomposition serves several radii.
+        factors: `torch.linalg.svd(images, full_matrices=False)`, if known already.
     Returns:
         (low, high, rank): low + high equals images up to rounding; rank is (N,) int64.
     Raises:

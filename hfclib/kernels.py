@@ -1,10 +1,8 @@
-"""Smoothing a network's convolution kernels, and measuring how smooth they are and which frequencies they let through.
+"""Smoothing the convolution kernels of a network, and measuring their smoothness and frequency response.
 
 A kernel is one plane (k, k) of a convolution's weight (out, in, k, k). Frequencies are in DFT bins of a picture of
-32 x 32 pixels, into which the kernel is padded with zeros: in the first layer, those of the images' radii.
-
-To filter the input of a network in place of its kernels, put `LowPass` in front:
-`nn.Sequential(LowPass(8), model)`.
+32 x 32 pixels, to which the kernel is padded with zeros: in the first layer, the same bins as the radii of images.
+To filter the input of a network instead, put `LowPass` in front: `nn.Sequential(LowPass(8), model)`.
 """
 
 import copy
@@ -19,7 +17,7 @@ from torch.nn import functional as F
 
 from hfclib.frequency import check_radius, mask, split
 
-SIZE = 32  # pixels of the picture in which a kernel's frequencies are counted
+SIZE = 32  # pixels of the picture to which kernels are padded
 Layers = Literal["first", "all"]
 
 
@@ -46,14 +44,14 @@ def _changed(model: nn.Module, layers: Layers, change: Callable[[Tensor], Tensor
 
 
 def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, layers: Layers = "first") -> nn.Module:
-    """Add to every weight rho times the sum of its eight neighbours in the kernel; the border's are duplicated.
+    """Add to every weight rho times the sum of its eight neighbours in the kernel, whose border is duplicated.
 
     Args:
-        model: any module with convolutions; left as it is.
+        model: any module with convolutions; not changed.
         rho: finite, 0 or more; 0 changes nothing.
-        normalise: divide by 1 + 8 rho, the rule's gain on a constant kernel. As printed, the rule makes a smooth kernel
-            that much larger, and with it the logits of a network without BatchNorm.
-        layers: "first" (paper) or "all"; kernels of 1 x 1 have no neighbours and stay as they are.
+        normalise: divide by 1 + 8 rho, the gain of the rule on a constant kernel. Without it, the rule makes smooth
+            kernels larger, and with them the logits of a network without BatchNorm.
+        layers: "first" (paper) or "all"; kernels of 1 x 1 stay as they are.
     Returns:
         A changed copy of the model.
     Raises:
@@ -68,29 +66,24 @@ def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, lay
     def change(weight: Tensor) -> Tensor:
         height, width = weight.shape[-2:]
         padded = F.pad(weight, (1, 1, 1, 1), mode="replicate")
-        around = sum(
-            padded[..., down : down + height, across : across + width]
-            for down in range(3)
-            for across in range(3)
-            if (down, across) != (1, 1)
-        )
+        shifts = [(down, across) for down in range(3) for across in range(3) if (down, across) != (1, 1)]
+        around = sum(padded[..., down : down + height, across : across + width] for down, across in shifts)
         return (weight + rho * around) / (1 + 8 * rho if normalise else 1)
 
     return _changed(model, layers, change)
 
 
 def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first") -> nn.Module:
-    """Take the high-frequency component out of every kernel.
+    """Remove the high-frequency component from every kernel.
 
-    Each kernel is padded with zeros to 32 x 32, split at the radius like an image, and its LFC is cropped back to the
-    kernel's own place. So small a window can't hold a sharp cut: the crop loses what the filter spread beyond it, and
-    brings back some high frequencies. Where the kernel lies in the picture makes no difference.
+    Each kernel is padded with zeros to 32 x 32 and split at the radius like an image; its LFC is cropped back to the
+    kernel. The crop brings back some high frequencies, because so small a window cannot hold a sharp cut.
 
     Args:
-        model: any module with convolutions; left as it is.
-        radius: DFT bins, 0 or more; 0 leaves nothing of the kernels, 23 or more changes nothing.
-        layers: "first" or "all"; kernels of 1 x 1 stay as they are. Later feature maps are smaller: the radius is still
-            counted in a picture of 32 x 32, as a share of the layer's own sampling rate.
+        model: any module with convolutions; not changed.
+        radius: DFT bins, 0 or more; 0 sets the kernels to zero, 23 or more changes nothing.
+        layers: "first" or "all"; kernels of 1 x 1 stay as they are. Later feature maps are smaller than 32 x 32, but
+            the radius still counts bins of 32 x 32.
     Returns:
         A changed copy of the model.
     Raises:
@@ -106,19 +99,19 @@ def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first")
     return _changed(model, layers, change)
 
 
-def _padded(weight: Tensor) -> Tensor:
-    height, width = _check_weight(weight).shape[-2:]
-    return F.pad(weight.detach(), (0, SIZE - width, 0, SIZE - height))
-
-
 def _check_weight(weight: Tensor) -> Tensor:
     if weight.ndim != 4 or 0 in weight.shape or max(weight.shape[-2:]) > SIZE:
         raise ValueError(f"expected weights (out, in, k, k) with k from 1 to {SIZE}, got {tuple(weight.shape)}")
     return weight
 
 
+def _padded(weight: Tensor) -> Tensor:
+    height, width = _check_weight(weight).shape[-2:]
+    return F.pad(weight.detach(), (0, SIZE - width, 0, SIZE - height))
+
+
 def _differences(weight: Tensor) -> Tensor:
-    """Differences of the weights that are neighbours in a row or a column of their kernel, (out, in, pairs)."""
+    """Differences of adjacent weights in the rows and columns of each kernel, (out, in, pairs)."""
     if max(_check_weight(weight).shape[-2:]) == 1:
         raise ValueError("expected kernels larger than 1 x 1, whose weights have neighbours")
     return torch.cat([weight.diff(dim=-1).flatten(2), weight.diff(dim=-2).flatten(2)], dim=2)
@@ -139,9 +132,8 @@ def smoothness_penalty(weight: Tensor) -> Tensor:
 def roughness(weight: Tensor) -> Tensor:
     """Mean absolute difference of adjacent weights of each kernel, relative to the kernel's root mean square.
 
-    The root mean square is the kernel's norm by the root of its number of weights, so that kernels of 3 x 3 and 5 x 5
-    compare: independent weights come to 1.16 and 1.14 (normal) or 1.17 and 1.16 (uniform) on average, a constant kernel
-    to 0.
+    So kernels of 3 x 3 and 5 x 5 can be compared: the mean over kernels of independent weights is 1.16 and 1.14
+    (normal) or 1.17 and 1.16 (uniform); that of constant kernels is 0.
 
     Args:
         weight: (out, in, k, k), k at least 2.
@@ -163,15 +155,15 @@ def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
         weight: (out, in, k, k), k from 1 to 32.
         radius: DFT bins, 0 or more, as in `mask`.
     Returns:
-        (out, in), in [0, 1]; 0 for a kernel of zeros. A single weight, whose energy is the same at all frequencies, has
-        the share of the bins that are high: .57 at r = 12.
+        (out, in), in [0, 1]; 0 for a kernel of zeros. A single weight, with equal energy at all frequencies, has the
+        share of the bins that are high: .57 at r = 12.
     Raises:
         TypeError, ValueError: a bad radius or another shape.
     """
     height, width = _check_weight(weight).shape[-2:]
     high = ~torch.fft.ifftshift(mask(SIZE, SIZE, radius))
-    # The energy in a set of bins is a quadratic form of the weights. Its matrix takes the spectra of single weights
-    # only, where those of all kernels would take gigabytes.
+    # The energy in a set of bins is a quadratic form of the weights, computed from the spectra of single weights: the
+    # spectra of all kernels of a wide layer would take gigabytes.
     single = torch.eye(height * width, dtype=torch.float64).view(1, -1, height, width)
     spectra = torch.fft.fft2(_padded(single))[0][:, high]
     form = (spectra @ spectra.mH).real / SIZE**2
@@ -182,7 +174,7 @@ def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
 
 
 def frequency_response(weight: Tensor) -> Tensor:
-    """How strongly kernels let each frequency through: the magnitude of their spectra, averaged over all kernels.
+    """The magnitude of the kernels' spectra, averaged over all kernels.
 
     Args:
         weight: (out, in, k, k), k from 1 to 32.

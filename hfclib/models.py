@@ -1,6 +1,6 @@
-"""The networks: ResNet-18 for 32x32 images and the authors' ResNet-32.
+"""The networks: ResNet-18 for 32x32 images, the authors' ResNet-32, LeNet, AlexNet and VGG-11.
 
-Both take images in [0, 1] and return logits. Pixel normalisation, if any, is the first module of the network
+All take images in [0, 1] and return logits. Pixel normalisation, if any, is the first module of the network
 (`Normalize`), so that attack sizes and radii always refer to pixels in [0, 1].
 """
 
@@ -14,15 +14,23 @@ from torch.nn import functional as F
 NormLayer = Literal["none", "batch", "group"]
 DropoutAt = Literal["features", "map"]
 NORMS: tuple[NormLayer, ...] = ("none", "batch", "group")
-GROUPS = 8  # of channels in a GroupNorm layer, or the largest divisor of it that divides the channels too
+GROUPS = 8  # of channels in a GroupNorm layer, or the largest divisor of 8 that divides the number of channels too
+
+
+def _check(norm: str = "none", **counts: int) -> None:
+    if norm not in NORMS:
+        raise ValueError(f"expected norm, one of {', '.join(NORMS)}, got {norm!r}")
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"expected {name}, a whole number of at least 1, got {count!r}")
 
 
 class Normalize(nn.Module):
     """Subtract `mean` and divide by `std`, channel by channel; the identity at its defaults, as in the paper.
 
     Args:
-        mean: one number a channel, in units of [0, 1] pixels.
-        std: one positive number a channel, same units.
+        mean: one number per channel, in units of [0, 1] pixels.
+        std: one positive number per channel, same units.
     Shapes: (N, C, H, W) in and out.
     """
 
@@ -39,7 +47,7 @@ class Normalize(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm in float32, whatever the maps are: on CPUs PyTorch's bfloat16 kernel takes several times as long."""
+    """GroupNorm in float32 for maps of any type: on CPUs PyTorch's bfloat16 kernel takes several times as long."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """Normalised maps (N, C, H, W), in the type of the maps given."""
@@ -47,8 +55,8 @@ class GroupNorm(nn.GroupNorm):
 
 
 def norm_layer(norm: NormLayer, channels: int) -> nn.Module:
-    """The layer that normalises feature maps of so many channels; the identity with "none"."""
-    if norm == "group":  # 8 groups at every width of the presets from 8 on; single channels at width 4
+    """The layer that normalises feature maps of `channels` channels; the identity with "none"."""
+    if norm == "group":
         return GroupNorm(math.gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
@@ -105,7 +113,6 @@ class ResNet(nn.Module):
         block: type[nn.Module],
         widths: tuple[int, ...],
         depth: int,
-        *,
         norm: NormLayer,
         dropout: float,
         dropout_at: DropoutAt,
@@ -114,20 +121,14 @@ class ResNet(nn.Module):
         stem_kernel: int,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"expected norm, one of {', '.join(NORMS)}, got {norm!r}")
-        if dropout_at not in ("features", "map"):
-            raise ValueError(f"expected dropout_at 'features' or 'map', got {dropout_at!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"expected dropout in [0, 1), got {dropout!r}")
-        if num_classes < 1:
-            raise ValueError(f"expected num_classes, a whole number of at least 1, got {num_classes!r}")
-        if isinstance(stem_kernel, bool) or not isinstance(stem_kernel, int) or stem_kernel < 1 or stem_kernel % 2 == 0:
-            raise ValueError(f"expected stem_kernel, an odd whole number of at least 1, got {stem_kernel!r}")
+        _check(norm, stem_kernel=stem_kernel, num_classes=num_classes)
+        if stem_kernel % 2 == 0:
+            raise ValueError(f"expected stem_kernel, an odd number, got {stem_kernel}")
+        if dropout_at not in ("features", "map") or not 0 <= dropout < 1:
+            raise ValueError(f"expected dropout in [0, 1) at features or map, got {dropout!r} at {dropout_at!r}")
         preact = block is PreactBlock
         self.normalize = normalize or Normalize()
-        biased = not preact and norm == "none"
-        self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, 1, stem_kernel // 2, bias=biased)
+        self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, 1, stem_kernel // 2, bias=not preact and norm == "none")
         self.norm1 = nn.Identity() if preact else norm_layer(norm, widths[0])
         self.activation1 = nn.Identity() if preact else nn.ReLU()
         blocks, channels = [], widths[0]
@@ -187,20 +188,9 @@ def resnet18(
         ValueError: an argument outside its range.
     Source: paper, section 4.2.
     """
-    if not (isinstance(width, int) and width >= 1):
-        raise ValueError(f"expected width, a whole number of at least 1, got {width!r}")
-    widths = tuple(width * 2**stage for stage in range(4))
-    return ResNet(
-        BasicBlock,
-        widths,
-        2,
-        norm=norm,
-        dropout=dropout,
-        dropout_at=dropout_at,
-        num_classes=num_classes,
-        normalize=normalize,
-        stem_kernel=stem_kernel,
-    )
+    _check(norm, width=width)
+    widths = width, 2 * width, 4 * width, 8 * width
+    return ResNet(BasicBlock, widths, 2, norm, dropout, dropout_at, num_classes, normalize, stem_kernel)
 
 
 def resnet32(
@@ -212,28 +202,12 @@ def resnet32(
     normalize: Normalize | None = None,
     stem_kernel: int = 3,
 ) -> ResNet:
-    """The authors' network: pre-activation ResNet-32, widths 16, 32, 64, five blocks a stage, 0.46 M parameters.
+    """The authors' network: pre-activation ResNet-32, widths 16, 32, 64, five blocks per stage, 0.46 M parameters.
 
-    Arguments and errors as in `resnet18`. No convolution has a bias; without BatchNorm the only one is the last
-    layer's.
+    Arguments and errors as in `resnet18`. No convolution has a bias.
     Source: the authors' code (the paper's text says ResNet-18).
     """
-    return ResNet(
-        PreactBlock,
-        (16, 32, 64),
-        5,
-        norm=norm,
-        dropout=dropout,
-        dropout_at=dropout_at,
-        num_classes=num_classes,
-        normalize=normalize,
-        stem_kernel=stem_kernel,
-    )
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(math.prod(p.shape) for p in model.parameters() if p.requires_grad)
+    return ResNet(PreactBlock, (16, 32, 64), 5, norm, dropout, dropout_at, num_classes, normalize, stem_kernel)
 
 
 class Plain(nn.Module):
@@ -251,11 +225,6 @@ class Plain(nn.Module):
         return self.classifier(self.features(self.normalize(images)).flatten(1))
 
 
-def _check_classes(num_classes: int) -> None:
-    if num_classes < 1:
-        raise ValueError(f"expected num_classes, a whole number of at least 1, got {num_classes!r}")
-
-
 def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:
     return [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU()]
 
@@ -270,7 +239,7 @@ def lenet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Plain
         ValueError: an argument outside its range.
     Source: LeCun et al. 1998, whose network has tanh and averages; the paper, section 5.1, names LeNet only.
     """
-    _check_classes(num_classes)
+    _check(num_classes=num_classes)
     features = [*_conv(3, 6, 5), nn.MaxPool2d(2), *_conv(6, 16, 5), nn.MaxPool2d(2)]
     linear = [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes)]
     return Plain(features, linear, normalize)
@@ -283,17 +252,9 @@ def alexnet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Pla
     Source: Krizhevsky et al. 2012, with the paddings and the single linear layer that are usual for CIFAR-10, and so
     without their dropout; the paper, section 5.1, names AlexNet only.
     """
-    _check_classes(num_classes)
-    features = [
-        *_conv(3, 64, 11, 4, 5),
-        nn.MaxPool2d(2),
-        *_conv(64, 192, 5, 1, 2),
-        nn.MaxPool2d(2),
-        *_conv(192, 384, 3, 1, 1),
-        *_conv(384, 256, 3, 1, 1),
-        *_conv(256, 256, 3, 1, 1),
-        nn.MaxPool2d(2),
-    ]
+    _check(num_classes=num_classes)
+    features = [*_conv(3, 64, 11, 4, 5), nn.MaxPool2d(2), *_conv(64, 192, 5, 1, 2), nn.MaxPool2d(2)]
+    features += [*_conv(192, 384, 3, 1, 1), *_conv(384, 256, 3, 1, 1), *_conv(256, 256, 3, 1, 1), nn.MaxPool2d(2)]
     return Plain(features, [nn.Linear(256, num_classes)], normalize)
 
 
@@ -312,11 +273,7 @@ def vgg11(
     Source: Simonyan and Zisserman 2015, configuration A, with the single linear layer that is usual for CIFAR-10; the
     paper, section 5.1, names VGG only.
     """
-    if not (isinstance(width, int) and width >= 1):
-        raise ValueError(f"expected width, a whole number of at least 1, got {width!r}")
-    if norm not in NORMS:
-        raise ValueError(f"expected norm, one of {', '.join(NORMS)}, got {norm!r}")
-    _check_classes(num_classes)
+    _check(norm, width=width, num_classes=num_classes)
     features, channels = [], 3
     for stage in ((1,), (2,), (4, 4), (8, 8), (8, 8)):
         for factor in stage:

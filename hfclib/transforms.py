@@ -1,4 +1,4 @@
-"""What a network is fed: bands as they are, or on another scale, or with another brightness."""
+"""What a network is fed of a band: the band itself, or on another scale, or with another brightness."""
 
 from typing import Literal
 
@@ -9,21 +9,20 @@ from hfclib.data.cifar import MEAN
 
 Feed = Literal["raw", "max", "mean"]
 FEEDS: tuple[Feed, ...] = ("raw", "max", "mean")
-_FAINT = 1e-4  # an image or a contrast below this is rounding noise: dividing by it would feed the noise
+_FAINT = 1e-4  # a maximum or contrast below this is rounding noise, which a division would magnify
 
 
 def rescaled(images: Tensor, how: str) -> Tensor:
-    """Images, each on its own scale.
+    """Rescale each image by its own values.
 
     Args:
         images: (N, C, H, W) float, whole images or a band.
-        how: "none"; "max" divides an image by its own maximum; "range" maps its own minimum and maximum, over all
-            channels, to 0 and 1.
+        how: "none"; "max" divides an image by its maximum; "range" maps its minimum and maximum, over all channels, to
+            0 and 1.
     Returns:
-        (N, C, H, W). An image whose maximum ("max") or contrast ("range") is below 1e-4 is not divided: it holds
-        nothing but rounding noise.
+        (N, C, H, W). An image whose maximum ("max") or contrast ("range") is below 1e-4 is not divided.
     Raises:
-        ValueError: another way.
+        ValueError: another `how`.
     Source: "max" from the authors' code; "range" is our reading of the paper's "standard pixel scale".
     """
     if how == "none":
@@ -40,8 +39,8 @@ def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
 
     Args:
         band: (N, 3, H, W) float, an LFC or HFC as `split` returns it, or whole images.
-        feed: "raw", "max" or "mean"; see the text of `evaluation`.
-        add_mean: the band lacks the mean colour (an HFC), so "mean" adds it; otherwise "mean" changes nothing.
+        feed: "raw", "max" or "mean"; see `hfclib.evaluation`.
+        add_mean: the band is an HFC, to which "mean" adds the mean colour; otherwise "mean" changes nothing.
     Returns:
         (N, 3, H, W), unclipped.
     Raises:

@@ -1,4 +1,4 @@
-"""What an attack refuses, and what it warns of: bad images, labels and settings, and models that deceive attacks."""
+"""The checks of the attacks: bad images, labels and settings are refused, misleading models warned of."""
 
 import warnings
 from numbers import Real
@@ -11,7 +11,7 @@ from hfclib.frequency import check_images
 
 
 def check_batch(images: Tensor, labels: Tensor) -> Tensor:
-    """Refuse images or labels that can't be attacked, and return the labels as int64 on the images' device.
+    """Refuse images or labels that cannot be attacked, and return the labels as int64 on the images' device.
 
     Raises:
         TypeError: images are not float32 or float64, or labels are not whole numbers.
@@ -27,24 +27,24 @@ def check_batch(images: Tensor, labels: Tensor) -> Tensor:
     if kind not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         raise TypeError(f"expected labels, a tensor of whole numbers, got {kind}")
     if labels.shape != images.shape[:1]:
-        raise ValueError(f"expected one label an image, got labels {tuple(labels.shape)} for {len(images)} images")
+        raise ValueError(f"expected one label per image, got labels {tuple(labels.shape)} for {len(images)} images")
     if len(labels) and labels.min() < 0:
         raise ValueError(f"expected labels of at least 0, got {labels.min().item()}")
     return labels.to(images.device, torch.int64)
 
 
 def per_image(name: str, value: float | Tensor, images: Tensor) -> Tensor:
-    """A setting such as eps, one number or one an image, as (N, 1, 1, 1).
+    """A setting such as eps, one number or one per image, as (N, 1, 1, 1).
 
     Raises:
         TypeError: not a number or a tensor.
         ValueError: negative, not finite, or a tensor of another shape than () or (N,).
     """
     if isinstance(value, bool) or not isinstance(value, Real | Tensor):
-        raise TypeError(f"expected {name}, a number or a tensor of one number an image, got {value!r}")
+        raise TypeError(f"expected {name}, a number or a tensor of one number per image, got {value!r}")
     values = torch.as_tensor(value, dtype=images.dtype, device=images.device)
     if values.shape not in ((), images.shape[:1]):
-        raise ValueError(f"expected {name}, one number or one an image, got shape {tuple(values.shape)}")
+        raise ValueError(f"expected {name}, one number or one per image, got shape {tuple(values.shape)}")
     if not (values.isfinite() & (values >= 0)).all():
         raise ValueError(f"expected {name}, finite and at least 0, got {value}")
     return values.expand(len(images)).view(-1, 1, 1, 1)
@@ -56,11 +56,21 @@ def check_count(name: str, value: int, least: int) -> None:
         raise ValueError(f"expected {name}, a whole number of at least {least}, got {value!r}")
 
 
+def check_pgd(*, steps: int, norm: str, random_start: bool, restarts: int, loss: str) -> None:
+    """Refuse settings that `pgd` does not have, with a ValueError that names what is allowed."""
+    check_count("steps", steps, 0)
+    check_count("restarts", restarts, 1)
+    if norm not in ("linf", "l2") or loss not in ("cross_entropy", "margin"):
+        raise ValueError(f"expected norm, linf or l2, and loss, cross_entropy or margin, got {norm!r} and {loss!r}")
+    if restarts > 1 and not random_start:
+        raise ValueError(f"expected restarts = 1 without random_start (all would be the same), got {restarts}")
+
+
 def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
     """The model's logits (N, classes), in float32 or wider, in whatever mode the model is.
 
     Raises:
-        ValueError: the model returns anything but a row of two or more finite logits an image, or too few for a label.
+        ValueError: the model returns anything but two or more finite logits per image, or too few for a label.
     """
     with arithmetic(images.device, amp=amp):
         logits = model(images.contiguous(memory_format=torch.channels_last))
@@ -73,21 +83,32 @@ def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = Fal
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-@torch.no_grad()
-def surely_fooled(model: nn.Module, images: Tensor, labels: Tensor, suspects: Tensor) -> Tensor:
-    """Which of the `suspects` (N,) bool of bfloat16 arithmetic fool the model in full precision too, (N,) bool.
+def gradient_of(loss: Tensor, points: Tensor) -> Tensor:
+    """The gradient of a scalar loss with respect to points (N, C, H, W).
 
-    An attack that stops at the first sign of success often stops just beyond the boundary, where bfloat16 can't tell.
+    Raises:
+        ValueError: the loss does not depend on the points by differentiable operations.
     """
-    fooled = suspects.clone()
-    if suspects.any():
-        answers = labels[suspects]
-        fooled[suspects] = forward(model, images[suspects].detach(), answers).argmax(dim=1) != answers
+    if not loss.requires_grad:
+        raise ValueError("expected a model with a gradient from logits to images, got none; `square` needs none")
+    return torch.autograd.grad(loss, points)[0]
+
+
+@torch.no_grad()
+def surely_fooled(model: nn.Module, images: Tensor, labels: Tensor, suspects: Tensor, *, amp: bool) -> Tensor:
+    """Which of the `suspects` (N,) bool fool the model in full precision too, (N,) bool; all of them without `amp`.
+
+    An attack that stops at the first success often stops just beyond the boundary, where bfloat16 is too coarse.
+    """
+    if not amp or not suspects.any():
+        return suspects
+    fooled, some = suspects.clone(), labels[suspects]
+    fooled[suspects] = forward(model, images[suspects], some).argmax(dim=1) != some
     return fooled
 
 
 def warn_if_probabilities(logits: Tensor) -> None:
-    """Warn if every row of logits could be a distribution: through a softmax taken twice, gradients all but vanish."""
+    """Warn if every row of logits could be a distribution: after a second softmax, gradients are nearly zero."""
     if logits.min() >= 0 and logits.max() <= 1 and ((logits.sum(dim=1) - 1).abs() < 1e-3).all():
         warnings.warn(
             "the model seems to return probabilities (rows in [0, 1] that sum to 1), where attacks expect "
@@ -96,12 +117,13 @@ def warn_if_probabilities(logits: Tensor) -> None:
         )
 
 
-def warn_if_flat(gradient: Tensor, right: Tensor) -> None:
-    """Warn if an image that the model gets right, `right` (N,), has a gradient (N, C, H, W) of nothing but zeros."""
-    flat = int(((gradient.flatten(1) == 0).all(dim=1) & right).sum())
+def warn_of_masking(logits: Tensor, gradient: Tensor, wrong: Tensor) -> None:
+    """Warn of probabilities, and of images not yet `wrong` (N,) whose gradient (N, C, H, W) is zero everywhere."""
+    warn_if_probabilities(logits.detach())
+    flat = int(((gradient.flatten(1) == 0).all(dim=1) & ~wrong).sum())
     if flat:
         warnings.warn(
-            f"the gradient is exactly zero everywhere for {flat} of {len(right)} images, so that PGD stands "
-            "still: their robustness may be a masked gradient; try loss='margin' or `square`",
+            f"the gradient is exactly zero everywhere for {flat} of {len(wrong)} images, so that PGD does not move: "
+            "their robustness may be a masked gradient; try loss='margin' or `square`",
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""The Square attack: random search that sees logits only, so that no masked gradient can stop it."""
+"""The Square attack: random search that uses logits only, so that no masked gradient can stop it."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from hfclib.attacks.checks import check_batch, check_count, forward, per_image, 
 from hfclib.attacks.gradient import Draws, margin
 from hfclib.evaluation import evaluating
 
-# After which share of the queries the squares shrink to half their area: every time a halving of the published table.
+# The shares of the queries after which the squares halve their area, from the published table.
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 _BLOCK = 256  # queries whose random numbers are drawn at once
 
@@ -17,7 +17,7 @@ def square_side(query: int, queries: int, height: int, width: int, area: float) 
 
     Args:
         query: its number, from 0.
-        queries: how many there are.
+        queries: number of queries.
         height, width: of the image.
         area: share of the image that the first squares cover, in (0, 1].
     """
@@ -38,28 +38,26 @@ def square(
     generator: torch.Generator | None = None,
     amp: bool = False,
 ) -> Tensor:
-    """Random search in the corners of the Linf ball: a square at a time, kept if the margin shrinks.
+    """Random search in the corners of the Linf ball: one square at a time, kept if the margin shrinks.
 
     The search starts from vertical stripes, one pixel wide, of +eps or -eps in each channel. Each query draws a square
-    at a random place and +eps or -eps for each of its channels; squares get smaller as queries go by. An image that is
-    fooled is left alone from then on.
+    at a random place and +eps or -eps for each of its channels; squares get smaller from query to query. An image that
+    is fooled is not changed any more.
 
     Args:
-        model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the images' device.
+        model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the device of the images.
         images: (N, C, H, W) float32 (or float64) in [0, 1].
         labels: (N,) whole numbers from 0 to classes - 1.
-        eps: radius of the Linf ball, in units of pixels in [0, 1], 0 or more; one number, or (N,), one an image.
+        eps: radius of the Linf ball, in units of pixels in [0, 1], 0 or more; one number, or (N,), one per image.
         queries: how often each image may be shown to the model, 1 or more; the start is the first. With `amp`, an
             image that seems fooled is shown once more in full precision, which is not counted.
         area: share of the image that the first squares cover, in (0, 1].
-        generator: of everything random; None takes PyTorch's own. Each image draws from a stream of its own, so that
-            its result does not depend on the batch it is in.
+        generator: of all random numbers; None takes PyTorch's own. Those of an image do not depend on its batch.
         amp: bfloat16 arithmetic where the device has it; full precision decides when an image is fooled.
     Returns:
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6).
     Raises:
-        TypeError, ValueError: an argument outside what is said above, or a model whose logits are not finite or too
-            few for the labels.
+        TypeError, ValueError: a bad argument, or a model whose logits are not finite or too few for the labels.
     Warns:
         UserWarning: the model seems to return probabilities.
     Source: Andriushchenko et al., ECCV 2020, with the margin as loss; first area and schedule of AutoAttack.
@@ -78,7 +76,7 @@ def square(
         logits = forward(model, best, labels, amp=amp)
         warn_if_probabilities(logits)
         loss = -margin(logits, labels)  # how far the label is ahead: below 0 the image is fooled
-        fooled = _fooled(model, best, labels, loss, amp)
+        fooled = surely_fooled(model, best, labels, loss < 0, amp=amp)
         for query in range(1, queries):
             active = active[~fooled[active]]
             if len(active) == 0:
@@ -97,16 +95,12 @@ def square(
             changed = active[better]
             best[changed], loss[changed] = tried[better], found[better]
             if len(changed):
-                fooled[changed] = _fooled(model, best[changed], labels[changed], loss[changed], amp)
+                fooled[changed] = surely_fooled(model, best[changed], labels[changed], loss[changed] < 0, amp=amp)
     return best
 
 
-def _fooled(model, images, labels, loss, amp) -> Tensor:
-    return surely_fooled(model, images, labels, loss < 0) if amp else loss < 0
-
-
 def _inside(place: Tensor, side: int, height: int, width: int) -> Tensor:
-    """Which pixels (N, 1, H, W) lie in a square whose free room is shared as `place` (N, 2) in [0, 1) says."""
+    """Pixels (N, 1, H, W) of squares whose top left corner is at `place` (N, 2) in [0, 1) of its possible range."""
     top, left = ((place[:, axis] * (size - side + 1)).long()[:, None] for axis, size in enumerate((height, width)))
     rows, columns = (torch.arange(size, device=place.device)[None] for size in (height, width))
     down, across = (rows >= top) & (rows < top + side), (columns >= left) & (columns < left + side)

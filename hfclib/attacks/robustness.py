@@ -1,12 +1,12 @@
-"""Scoring attacks: which images a model still gets right, which share, and the smallest perturbation that fools it.
+"""Scoring attacks: which images stay correctly classified, which share, and the smallest eps that fools each image.
 
 An attack here is any function (model, images, labels) -> images, such as `functools.partial(pgd, eps=8 / 255,
-alpha=2 / 255, steps=20)`; one that attacks another model and ignores the first argument measures transfer.
+alpha=2 / 255, steps=20)`. One that attacks another model and ignores the first argument measures transfer.
 """
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,27 +16,6 @@ from hfclib.evaluation import evaluating
 
 ATTACK_BATCH_SIZE = 512
 AttackFunction = Callable[..., Tensor]
-
-
-def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad(), evaluating(model):
-        return forward(model, images, labels).argmax(dim=1) == labels
-
-
-def _taken(attack: AttackFunction, **options) -> dict:
-    """Those of the options that the attack has."""
-    known = inspect.signature(attack).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    return {name: value for name, value in options.items() if takes_all or name in known}
-
-
-def _attacked(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:
-    adv_images = attack(model, images, labels, **options)
-    if adv_images.shape != images.shape:
-        raise ValueError(f"expected images {tuple(images.shape)} from the attack, got {tuple(adv_images.shape)}")
-    if not (adv_images.min() >= 0 and adv_images.max() <= 1):
-        raise ValueError("expected images in [0, 1] from the attack, got values outside")
-    return adv_images
 
 
 def robust_correct(
@@ -49,45 +28,41 @@ def robust_correct(
     stop_early: bool = True,
     amp: bool = False,
 ) -> Tensor:
-    """Which images a model gets right, before and after every attack.
+    """Which images a model classifies correctly before and after every attack.
 
     Args:
-        model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the images' device.
+        model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the device of the images.
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) whole numbers from 0 to classes - 1.
-        attacks: one attack or several, tried one after the other on the images that are still right.
-        batch_size: images attacked at once, 1 or more; no result depends on it, but for rounding.
-        stop_early: handed to attacks that have such an option: images already fooled are attacked no further.
-        amp: handed to attacks that have such an option: bfloat16 gradients. Scores are always in full precision.
+        attacks: one attack or several, tried one after the other on the images that are still correct.
+        batch_size: images attacked at once, 1 or more; the result does not depend on it, but for rounding.
+        stop_early: passed to attacks that have such an option: images already fooled are attacked no further.
+        amp: passed to attacks that have such an option: bfloat16 gradients. Scores are always in full precision.
     Returns:
-        (N,) bool on the images' device.
+        (N,) bool on the device of the images.
     Raises:
         TypeError, ValueError: as `pgd`, or an attack that returns images of another shape or outside [0, 1].
     """
     labels = check_batch(images, labels)
     check_count("batch_size", batch_size, 1)
-    right = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    attacks = (attacks,) if callable(attacks) else tuple(attacks)
-    for block in torch.arange(len(images), device=images.device).split(batch_size):
-        if len(block):  # of no images there is one empty block
-            right[block] = _correct(model, images[block], labels[block])
-    for attack in attacks:
-        # Batches of the right ones, so that an image's place in the attack's random draws hangs on no batch size.
-        options = _taken(attack, stop_early=stop_early, amp=amp)
-        for block in right.nonzero().squeeze(1).split(batch_size):
-            if len(block):
-                adv_images = _attacked(attack, model, images[block], labels[block], **options)
-                right[block] = _correct(model, adv_images, labels[block])
-    return right
+    correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    for block in _blocks(correct, batch_size):
+        correct[block] = _correct(model, images[block], labels[block])
+    for attack in (attacks,) if callable(attacks) else attacks:
+        options = _accepted(attack, stop_early=stop_early, amp=amp)
+        for block in _blocks(correct, batch_size):
+            adv_images = _attacked(attack, model, images[block], labels[block], **options)
+            correct[block] = _correct(model, adv_images, labels[block])
+    return correct
 
 
 def robust_accuracy(
     model: nn.Module, images: Tensor, labels: Tensor, attacks: AttackFunction | Sequence[AttackFunction], **options
 ) -> float:
-    """Share of images in [0, 1] that the model gets right before and after every attack; arguments as `still_right`.
+    """Share of images in [0, 1] that are correct before and after every attack; arguments as in `robust_correct`.
 
     Raises:
-        ValueError: no images, or as `still_right`.
+        ValueError: no images, or as `robust_correct`.
     """
     if len(images) == 0:
         raise ValueError("expected at least one image, got none")
@@ -105,21 +80,21 @@ def smallest_eps(
     batch_size: int = ATTACK_BATCH_SIZE,
     amp: bool = False,
 ) -> Tensor:
-    """The smallest eps at which an attack fools the model, image by image, by bisection.
+    """The smallest eps at which an attack fools the model, for each image, by bisection.
 
-    The search takes for granted that an attack which fools the model at some eps does so at every larger one.
+    The search assumes that an attack which fools the model at some eps does so at every larger one.
 
     Args:
-        model, images, labels, batch_size, amp: as `still_right`.
-        attack: takes eps as a keyword, a tensor of one number an image: `lambda model, images, labels, eps: pgd(model,
-            images, labels, eps=eps, alpha=eps / 4, steps=10)`.
+        model, images, labels, batch_size, amp: as in `robust_correct`.
+        attack: takes eps as a keyword, a tensor of one number per image: `lambda model, images, labels, eps:
+            pgd(model, images, labels, eps=eps, alpha=eps / 4, steps=10)`.
         highest: the largest eps tried, finite and above 0, in units of pixels in [0, 1].
         rounds: bisections, 0 or more; the result is exact to highest / 2**rounds.
     Returns:
-        (N,) float32 on the images' device: 0 where the model is wrong to begin with, infinity where even `highest`
-        does not fool it; else the smallest eps at which the attack was seen to succeed.
+        (N,) float32 on the device of the images: 0 where the model is wrong without an attack, infinity where it is
+        correct even at `highest`; else the smallest eps at which the attack was seen to succeed.
     Raises:
-        TypeError, ValueError: as `still_right`, or highest or rounds out of range.
+        TypeError, ValueError: as `robust_correct`, or highest or rounds out of range.
     Source: the paper's Table 2 rests on attacks of this kind, the defaults of the library that its code calls.
     """
     labels = check_batch(images, labels)
@@ -127,17 +102,40 @@ def smallest_eps(
     check_count("rounds", rounds, 0)
     if not per_image("highest", highest, images[:1]).all():
         raise ValueError(f"expected highest above 0, got {highest}")
-    options = _taken(attack, stop_early=True, amp=amp)
+    options = _accepted(attack, stop_early=True, amp=amp)
     low, high = torch.zeros(len(images), device=images.device), torch.zeros(len(images), device=images.device)
-    right = robust_correct(model, images, labels, (), batch_size=batch_size)
-    high[right] = math.inf
+    correct = robust_correct(model, images, labels, (), batch_size=batch_size)
+    high[correct] = math.inf
     for number in range(rounds + 1):
         tried = (low + high) / 2 if number else torch.full_like(low, highest)
-        going = right & tried.isfinite()  # what withstood `highest` is tried no more
-        for block in going.nonzero().squeeze(1).split(batch_size):
-            if len(block):
-                eps, some, answers = tried[block], images[block], labels[block]
-                adv_images = _attacked(attack, model, some, answers, eps=eps, **options)
-                stands = _correct(model, adv_images, answers)
-                low[block[stands]], high[block[~stands]] = eps[stands], eps[~stands]
+        for block in _blocks(correct & tried.isfinite(), batch_size):  # not where `highest` did not succeed
+            eps, some, classes = tried[block], images[block], labels[block]
+            robust = _correct(model, _attacked(attack, model, some, classes, eps=eps, **options), classes)
+            low[block[robust]], high[block[~robust]] = eps[robust], eps[~robust]
     return high
+
+
+def _blocks(chosen: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """The indices of the `chosen` (N,) bool, in batches; random draws of an image do not depend on the batch size."""
+    return (block for block in chosen.nonzero().squeeze(1).split(batch_size) if len(block))
+
+
+def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad(), evaluating(model):
+        return forward(model, images, labels).argmax(dim=1) == labels
+
+
+def _accepted(attack: AttackFunction, **options) -> dict:
+    """Those of the options that the attack has."""
+    known = inspect.signature(attack).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    return {name: value for name, value in options.items() if takes_all or name in known}
+
+
+def _attacked(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:
+    adv_images = attack(model, images, labels, **options)
+    if adv_images.shape != images.shape:
+        raise ValueError(f"expected images {tuple(images.shape)} from the attack, got {tuple(adv_images.shape)}")
+    if not (adv_images.min() >= 0 and adv_images.max() <= 1):
+        raise ValueError("expected images in [0, 1] from the attack, got values outside")
+    return adv_images

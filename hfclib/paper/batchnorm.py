@@ -1,10 +1,57 @@
-"""The recipes of the experiments on BatchNorm: its networks, the paper's Fig. 6, and ablations."""
+"""The chapter on BatchNorm: why does it look as if it read the HFC? Its recipes, measurements, claims and figures.
 
+`python -m hfclib.paper.batchnorm` measures the stored networks and writes one table per network to `data/batchnorm`,
+with a description of where it comes from. Networks whose table is there already are skipped.
+"""
+
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
+from itertools import product
+from typing import Literal
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+from hfclib._files import data_folder, sha256, write
+from hfclib.data.cifar import embedded, to_float
+from hfclib.devices import best_device, device_name
+from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, logits
+from hfclib.frequency import split
+from hfclib.moments import matched
+from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig1 import fig1_recipes
-from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
+from hfclib.paper.fig2 import fig2_recipes
+from hfclib.paper.intervals import Estimate, MissingRunError, interval
+from hfclib.paper.parameters import SeveralSeeds, choice, several
+from hfclib.paper.presets import TITLES, Preset, adversarial_recipes, base_recipe, fig4_recipes
+from hfclib.paper.published import fig4_difference
+from hfclib.paper.show import listed
+from hfclib.paper.style import STYLE
+from hfclib.paper.tables import decimals, with_interval
+from hfclib.paper.verdicts import Claim
+from hfclib.runs.collect import Runs, stored_runs
+from hfclib.runs.predictions import weights_of
+from hfclib.runs.store import Run, RunError
+from hfclib.runs.train import code_commit
 from hfclib.training.recipe import Recipe
+from hfclib.transforms import FEEDS, feed_images
+
+PAIR = ("vanilla", "batchnorm")  # measured in every way; the others under the authors' feed only
+COUNTS = {"feeds": 10_000, "where": 2_000, "batch size": 2_000, "mixed": 2_000, "scaled": 1_000}  # images of each part
+NAMES = TITLES | {"adversarial_batchnorm": "Adversarial, BatchNorm", "fullwidth": "BatchNorm, width 64"}
+NAMES |= {"groupnorm": "GroupNorm"}
 
 
 def batchnorm_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -26,15 +73,13 @@ def fig6_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 
     Source: paper, section 5.2 and Fig. 6; bands are rescaled as in `fig1`.
     """
-    base, plain = (
-        base_recipe(preset),
-        {name: one for name, one in fig1_recipes(preset).items() if one.train_band == "lfc"},
-    )
+    base = base_recipe(preset)
+    plain = {name: one for name, one in fig1_recipes(preset).items() if one.train_band == "lfc"}
     normed = {
-        variant: replace(recipe, name=f"{base.name}-batchnorm_{variant}", norm="batch")
+        f"batchnorm_{variant}": replace(recipe, name=f"{base.name}-batchnorm_{variant}", norm="batch")
         for variant, recipe in plain.items()
     }
-    return plain | {f"batchnorm_{variant}": recipe for variant, recipe in normed.items()}
+    return plain | normed
 
 
 def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -44,8 +89,322 @@ def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     Where the preset has no augmentation anyway, there is none to take back and no recipe.
     """
     variants = fig4_recipes(preset)
-    augmented = {variant: variants[variant] for variant in ("vanilla", "batchnorm") if variants[variant].augment}
+    augmented = {variant: variants[variant] for variant in PAIR if variants[variant].augment}
     return {
         f"{variant}_noaug": replace(recipe, name=f"{recipe.name}_noaug", augment=False)
         for variant, recipe in augmented.items()
     }
+
+
+def chapter_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """The networks above without the ablation, adversarial training with and without BatchNorm, and fullwidth."""
+    return batchnorm_recipes(preset) | adversarial_recipes(preset) | fig2_recipes(preset) | fig6_recipes(preset)
+
+
+# ---- measuring
+
+
+def conditions(run: Run, variant: str) -> Iterator[dict]:
+    """What is measured of a network beyond what its run records: one dictionary of columns per condition.
+
+    "feeds" are the bands with matched moments, for networks without BatchNorm. Of the PAIR also "where" the moments are
+    matched, the "batch size", batches "mixed" half and half with clean images, and the HFC "scaled" by 1, 2, 4, 8: by
+    itself, with the mean colour added (feed "mean"), or added to the LFC (band "sum"). Nothing more is measured of
+    networks that were trained on a band.
+    """
+    helped = "batch" if run.recipe.norm == "batch" else "matched"
+    usual = {"part": "feeds", "band": "hfc", "radius": -1, "feed": "max", "scale": 1, "statistics": helped}
+    usual |= {"where": "all", "batch_size": BATCH_SIZE}
+    if run.recipe.train_band != "x":
+        return
+    if helped == "matched":
+        yield usual | {"band": "x", "feed": "raw"}
+        for radius, feed in product(PAPER_RADII, FEEDS if variant in PAIR else ("max",)):
+            yield usual | {"radius": radius, "feed": feed}
+            if feed != "mean":
+                yield usual | {"radius": radius, "feed": feed, "band": "lfc"}
+    for radius in PAPER_RADII if variant in PAIR else ():
+        at = usual | {"radius": radius}
+        for where in ("input", "first") if helped == "matched" else ():
+            yield at | {"part": "where", "where": where}
+        for size in (10, 1000):
+            yield at | {"part": "batch size", "batch_size": size}
+        yield at | {"part": "mixed"}
+        for scale, statistics in product((1, 2, 4, 8), ("running", helped)):
+            for band, feed in (("hfc", "raw"), ("hfc", "mean"), ("sum", "raw")):
+                scaled = {"part": "scaled", "band": band, "feed": feed, "scale": scale, "statistics": statistics}
+                yield at | scaled
+
+
+def measure(run: Run, variant: str, counts: Mapping[str, int] = COUNTS) -> pd.DataFrame:
+    """The rows of `conditions` with two more columns: images (their number) and accuracy [0, 1].
+
+    Args:
+        run: of a network of the chapter.
+        variant: which one.
+        counts: test images of each part, at most; the first of the test set, and no more than the run's final_images.
+    """
+    model = run.model().to(best_device())
+    images, labels = (tensor[: run.recipe.final_images] for tensor in embedded("test"))
+    images, reference = to_float(images), to_float(embedded("train")[0])
+    network = cache(lambda where: matched(model, reference, where=where))
+    bands = cache(lambda radius: split(images, radius))
+    rows = []
+    for row in conditions(run, variant):
+        count = min(counts[row["part"]], len(images))
+        parts = images, *(bands(row["radius"]) if row["radius"] >= 0 else ())
+        fed = _fed(row, *(part[:count] for part in parts))
+        asked = network(row["where"]) if row["statistics"] == "matched" else model
+        bn_stats = "batch" if row["statistics"] == "batch" else "running"
+        found = logits(asked, fed, bn_stats=bn_stats, batch_size=row["batch_size"], amp=True).argmax(dim=1)
+        correct = found[1::2] if row["part"] == "mixed" else found
+        rows.append(row | {"images": count, "accuracy": (correct == labels[:count]).double().mean().item()})
+    return pd.DataFrame(rows)
+
+
+def _fed(row: Mapping, images: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    if row["band"] == "x":
+        return images
+    if row["band"] == "sum":
+        return low + row["scale"] * high
+    band = low if row["band"] == "lfc" else row["scale"] * high
+    fed = feed_images(band, row["feed"], add_mean=row["band"] == "hfc")
+    if row["part"] == "mixed":  # every other image is a clean one, and not the one whose HFC stands next to it
+        fed = torch.stack([images.roll(len(images) // 2, 0), fed], dim=1).flatten(0, 1)
+    return fed
+
+
+def stored(run: Run) -> pd.DataFrame | None:
+    """The published rows that were measured of a run's own weights; None where there are none.
+
+    Raises:
+        RunError: the table is damaged.
+    """
+    path = data_folder() / "batchnorm" / f"{run.path.name}.json"
+    if not path.exists() or (origin := json.loads(path.read_text()))["weights"] != weights_of(run.path):
+        return None
+    content = path.with_suffix(".csv").read_bytes()
+    if sha256(content) != origin["sha256"]:
+        raise RunError(f"{path.with_suffix('.csv')} is damaged: delete it and {path.name}, and measure again")
+    return pd.read_csv(io.BytesIO(content))
+
+
+def publish() -> None:
+    """Measure every stored network of the chapter that has no table in `data/batchnorm` yet, and write it there."""
+    recipes, folder = chapter_recipes(), data_folder() / "batchnorm"
+    folder.mkdir(exist_ok=True)
+    for variant, ones in stored_runs(recipes, CLAIM_SEEDS, optional=recipes).items():
+        for run in ones:
+            if any(conditions(run, variant)) and stored(run) is None:
+                start, path = time.monotonic(), folder / f"{run.path.name}.csv"
+                content = measure(run, variant).round({"accuracy": 6}).to_csv(index=False).encode()
+                origin = {"weights": weights_of(run.path), "sha256": sha256(content), "commit": code_commit()}
+                origin |= {"device": device_name(best_device()), "torch": torch.__version__}
+                origin["seconds"] = round(time.monotonic() - start)
+                write(path, content)
+                write(path.with_suffix(".json"), (json.dumps(origin, indent=2) + "\n").encode())
+                print(run.path.name, flush=True)
+
+
+def table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
+    """The chapter's table: accuracies on test images, from the runs themselves and from what was measured beside them.
+
+    Args:
+        runs: by variant.
+        compute: measure what is not stored; it takes minutes a network and is not kept (`publish` keeps it).
+    Returns:
+        One row per measurement: variant, seed, the columns of `conditions`, images, accuracy. Statistics are "running"
+        where nothing depends on the test batch, "batch" for BatchNorm with the test batch's, or "matched".
+    """
+    parts = []
+    for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
+        own = run.final[run.final["split"] == "test"].rename(columns={"bn_stats": "statistics"}).drop(columns="split")
+        beside = stored(run)
+        if beside is None and compute:
+            beside = measure(run, variant)
+        own = own.assign(part="feeds", scale=1, where="all", batch_size=BATCH_SIZE)
+        parts += [rows.assign(variant=variant, seed=run.seed) for rows in (own, beside) if rows is not None]
+    return pd.concat(parts, ignore_index=True)
+
+
+# ---- claims
+
+Term = tuple[str, str, str, int, str]  # variant, statistics, band, radius, feed
+
+
+def _difference(found: pd.DataFrame, terms: Mapping[Term, int]) -> Estimate:
+    """A signed sum of accuracies, over the seeds that all of its terms have."""
+    rows = found[found["part"] == "feeds"].set_index(["variant", "statistics", "band", "radius", "feed", "seed"])
+    accuracy = rows["accuracy"].unstack()  # one row per term, one column per seed
+    values = sum(sign * accuracy.reindex([term]).iloc[0] for term, sign in terms.items()).dropna()
+    if values.empty:
+        raise MissingRunError("no seed has all the runs of the claim")
+    return Estimate(*interval(values), seeds=len(values))
+
+
+def _claims() -> Iterator[Claim]:
+    ours, max_feed = "not in the paper: our control", "max feed"
+    wide = "{} makes the network more accurate on the HFC at r = {} than vanilla training does"
+    rows = []  # id, text, version, section, terms, paper
+    for radius in (4, 8, 12):
+        at = "hfc", radius, "max"
+        plain, same = ("vanilla", "running", *at), ("vanilla", "matched", *at)
+        terms, paper = {("batchnorm", "batch", *at): 1, same: -1}, fig4_difference("batchnorm", f"H{radius}")
+        version = "max feed; both standardised by the test batch"
+        rows.append((f"left-H{radius}", wide.format("BatchNorm", radius), version, "section 5.2, Fig. 5", terms, paper))
+        text = f"Matched moments make vanilla more accurate on the HFC at r = {radius}"
+        rows.append((f"help-H{radius}", text, max_feed, ours, {same: 1, plain: -1}, None))
+    terms = {(variant, "running", "hfc", 4, "max"): sign for variant, sign in (("groupnorm", 1), ("vanilla", -1))}
+    rows.append(("groupnorm-H4", wide.format("GroupNorm", 4), max_feed, ours, terms, None))
+    for name, tested in (("x", "whole images"), ("xl", "the LFC")):
+        terms = {
+            (variant, "running", *(("x", -1, "raw") if name == "x" else ("lfc", radius, "range"))): sign
+            for radius, way in ((16, 1), (4, -1))
+            for variant, sign in ((f"batchnorm_lfc{radius}", way), (f"lfc{radius}", -way))
+        }
+        text = f"Trained on the LFC, BatchNorm gains more accuracy on {tested} at r = 16 than at r = 4"
+        rows.append((f"lfc-{name}", text, "running statistics", "section 5.3, Fig. 6", terms, None))
+    for name, text, version, section, terms, paper in rows:
+        yield Claim(
+            id=f"batchnorm-{name}",
+            figure="batchnorm",
+            section=section,
+            text=text,
+            version=version,
+            relation="exceeds",
+            statistic=partial(_difference, terms=terms),
+            paper=None if paper is None else decimals(paper, 2),
+        )
+
+
+# ---- what the notebook shows
+
+LINES = {  # label, colour, line style, marker
+    ("vanilla", "running"): ("vanilla", "C0", ":", "o"),
+    ("vanilla", "matched"): ("vanilla, moments matched to the test batch", "C0", "-", "o"),
+    ("batchnorm", "running"): ("BatchNorm, running statistics", "C3", ":", "s"),
+    ("batchnorm", "batch"): ("BatchNorm, statistics of the test batch", "C3", "-", "s"),
+}
+
+
+def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -> pd.DataFrame:
+    """Rows of the PAIR for `accuracy_figure`: vanilla and BatchNorm at these radii.
+
+    Args:
+        found: from `table`.
+        radii: some of 4, 8, 12, 16.
+        parts: ["feeds"] with the feed on the axis; ["scaled"] with the factor on the axis and three panels per radius;
+            or several, of the max feed, with the use of the test batch on the axis.
+    """
+    rows = found.query("part in @parts and radius in @radii and variant in @PAIR and band != 'lfc'")
+    panel = "r = " + rows["radius"].astype(str)
+    if list(parts) == ["scaled"]:
+        panel += ": " + np.select(
+            [rows["band"] == "sum", rows["feed"] == "mean"], ["LFC + k HFC", "k HFC + mean"], "k HFC"
+        )
+        x, order = rows["scale"].map("k = {}".format), [f"k = {scale}" for scale in (1, 2, 4, 8)]
+    elif list(parts) == ["feeds"]:
+        x, order = rows["feed"], ["max", "raw", "mean"]
+    else:
+        rows = rows[(rows["feed"] == "max") & (rows["statistics"] != "running")]
+        names = {"where input": "pixels only", "where first": "first stage", "feeds all": "all layers"}
+        names |= {"batch size all": "batch of ", "mixed all": "half clean"}
+        x = (rows["part"] + " " + rows["where"]).map(names)
+        x = x.where(x != "batch of ", x + rows["batch_size"].astype(str))
+        order = ["pixels only", "first stage", "all layers", "batch of 10", "batch of 1000", "half clean"]
+    line = [LINES[key][0] for key in zip(rows["variant"], rows["statistics"], strict=True)]
+    return rows.assign(panel=panel, x=pd.Categorical(x, order), line=line)
+
+
+def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] = tuple(LINES)) -> Figure:
+    """Means over seeds with 95 % intervals (Student's t), one panel per value of "panel".
+
+    Args:
+        rows: from `pair_rows`.
+        across: panels beside one another.
+        lines: which of LINES.
+    """
+    labels, colours, styles, markers = map(list, zip(*(LINES[key] for key in lines), strict=True))
+    if many := len(rows["x"].cat.categories) > 4:  # conditions of several kinds, with no order
+        styles = ["none"] * len(lines)
+    with mpl.rc_context(STYLE):
+        grid = sns.catplot(
+            rows[rows["line"].isin(labels)],
+            x="x",
+            y="accuracy",
+            hue="line",
+            hue_order=labels,
+            col="panel",
+            col_wrap=across,
+            kind="point",
+            errorbar=lambda values: np.nan_to_num(interval(values)[1:], posinf=np.nan, neginf=np.nan),
+            dodge=0.3,
+            palette=colours,
+            linestyles=styles,
+            markers=markers,
+            markersize=5,
+            linewidth=1.6,
+            legend=False,
+            height=2.7,
+            aspect=8.4 / across / 2.7,
+        )
+        grid.set(ylim=(0, 1)).set_titles("{col_name}").set_axis_labels("", "Accuracy")
+        for ax in grid.axes.flat:
+            ax.axhline(0.1, color="0.3", lw=1, ls="--")
+            ax.grid(alpha=0.3, lw=0.5)
+            ax.tick_params(axis="x", rotation=40 if many else 0)
+        handles = [
+            Line2D([], [], c=c, ls=ls, marker=m, label=label)
+            for label, c, ls, m in zip(labels, colours, styles, markers, strict=True)
+        ]
+        grid.figure.set_layout_engine("constrained")
+        grid.figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+        plt.close(grid.figure)  # the notebook shows it by itself
+    return grid.figure
+
+
+def answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
+    """What is left of BatchNorm's lead over vanilla, authors' feed and statistics, once both get the same help."""
+    lines = []
+    for radius in radii:
+        at = "hfc", radius, "max"
+        terms = ({("batchnorm", "batch", *at): 1, ("vanilla", helped, *at): -1} for helped in ("running", "matched"))
+        lead, left = (
+            with_interval(one.mean, one.low, one.high) for one in (_difference(found, term) for term in terms)
+        )
+        lines.append(f"- r = {radius}: {lead} as the authors measure; {left} when vanilla gets the same help.")
+    return listed("BatchNorm's HFC accuracy minus vanilla's, mean over seeds [95 % interval]:", lines)
+
+
+def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+    """Accuracy of every network without and with the help of the test batch, max feed: means over seeds, as text."""
+    rows = found.query("part == 'feeds' and variant in @NAMES and (feed == 'max' and radius in @radii or band == 'x')")
+    rows = rows[~rows["feed"].str.startswith("pgd")]
+    measure = rows["band"].str[0].str.upper() + rows["radius"].astype(str)
+    rows = rows.assign(measure=measure.where(rows["band"] != "x", "test"), network=rows["variant"].map(NAMES))
+    wide = rows.pivot_table(index=["network", "statistics"], columns="measure", values="accuracy", sort=False)
+    seeds = rows.groupby(["network", "statistics"])["seed"].nunique().rename("seeds")
+    columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
+    order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1] != "running"))
+    return wide[columns].map(partial(decimals, places=2)).join(seeds).loc[order]
+
+
+class BatchNormParameters(SeveralSeeds):
+    """The parameters of `notebooks/batchnorm.ipynb`."""
+
+    radius: several(choice(Literal[4, 8, 12, 16], ("4", "8", "12", "16")), 4) = PAPER_RADII
+
+
+CLAIM_SEEDS = tuple(range(10))  # as many of them as are stored
+BATCHNORM = Chapter(
+    name="batchnorm",
+    recipes=chapter_recipes,
+    parameters=BatchNormParameters,
+    optional=tuple(chapter_recipes()),
+    claims=tuple(_claims()),
+    evidence=table,
+    seeds=CLAIM_SEEDS,
+)
+
+if __name__ == "__main__":
+    publish()

@@ -1,4 +1,9 @@
-"""What a chapter of the book is made of, and how its notebook checks its parameters and gets its runs."""
+"""A chapter of the book: its networks, its notebook's parameters and its claims.
+
+To add one, write `hfclib/paper/NAME.py`, which reads from top to bottom: recipes, measurements, tables, drawings,
+claims, and last the `Chapter`. Enter it in `names.CHAPTER_PLACES`, and write `notebooks/NAME.ipynb`, whose first two
+library calls are `check(globals())` and `obtain(settings)`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,14 +24,14 @@ class Chapter:
     """A chapter: its networks, its parameters and its claims.
 
     Attributes:
-        name: of its notebook, and what `hfc train` and `hfc run` call it.
+        name: of its notebook; `hfc train` and `hfc run` take it.
         recipes: from a preset to the recipes of its networks, by variant.
         parameters: of its notebook.
-        optional: variants that are shown with the seeds that are stored, and left out where none is, saying so; they
-            are trained only with `retrain`.
+        optional: variants that are shown with the seeds that are stored, and left out where none is. They are trained
+            only with `retrain`.
         claims: of the paper, as far as this chapter tests them.
-        evidence: from the published runs to the table on which the claims are judged; nothing is trained.
-        seeds: with which its networks are published.
+        evidence: from the published runs to the table on which the claims are judged; trains nothing.
+        seeds: the seeds of the published runs on which the claims are judged.
     """
 
     name: str
@@ -38,7 +43,7 @@ class Chapter:
     seeds: tuple[int, ...] = PUBLISHED_SEEDS
 
     def check(self, namespace: Mapping[str, object]) -> Parameters:
-        """Check the notebook's parameters; its first library call.
+        """Check the notebook's parameters, before any work.
 
         Args:
             namespace: the notebook's `globals()`, or a dictionary of parameters.
@@ -55,7 +60,7 @@ class Chapter:
         return settings
 
     def obtain(self, settings: Parameters) -> Runs:
-        """The chapter's runs for checked parameters: loaded, or trained if they are missing or `retrain` says so."""
+        """The chapter's runs: loaded; trained where `retrain` says so."""
         recipes = self.recipes(settings.preset)
         return obtain(recipes, settings.all_seeds, retrain=settings.retrain, optional=self.optional)
 
@@ -69,7 +74,7 @@ class Chapter:
         return folders()
 
     def _not_stored(self, preset: Preset, seeds: tuple[int, ...]) -> list[str]:
-        """Runs that the chapter can't do without, and every run of a seed that no variant has."""
+        """The missing runs of networks that are not optional, and all runs of a seed that no network has."""
         jobs = [
             (variant, seed, recipe.run_name(seed)) for variant, recipe in self.recipes(preset).items() for seed in seeds
         ]

@@ -1,7 +1,10 @@
 """Checking a notebook's parameters before any work.
 
-papermill only warns about a misspelt parameter, and then runs on without it. So a notebook's first library call hands
-over all its names, and what is not a parameter, or not a value of the allowed kind, stops it at once.
+papermill only warns of a misspelt parameter, and runs on without it. So a notebook's first library call hands over
+`globals()`, and a plain value that is no parameter, or not of the allowed kind, stops it at once.
+
+A chapter's parameters are a subclass of `OneSeed` or `SeveralSeeds`, one field per parameter, with a type made by
+`whole`, `number`, `several` or `choice`; the type says what is allowed, also in the error message.
 """
 
 import difflib
@@ -32,7 +35,7 @@ def _different(values: tuple) -> tuple:
 
 
 def whole(low: int, high: int, meaning: str) -> object:
-    """The type of a whole number from `low` to `high`; `meaning` says what it is."""
+    """The type of a whole number from `low` to `high`."""
     return Annotated[int, Field(ge=low, le=high, description=f"{meaning}, from {low} to {high}")]
 
 
@@ -43,12 +46,12 @@ def number(low: float, high: float, meaning: str) -> object:
 
 
 def several(one: object, limit: int, above: float | None = None) -> object:
-    """The type of one value, or a list of up to `limit` different ones, of a type from `whole` or `number`.
+    """The type of one value, or a list of up to `limit` different ones.
 
     Args:
-        one: the type of each value.
+        one: the type of each value, from `whole` or `number`.
         limit: how many at most.
-        above: a bound that itself is not allowed, in place of the lowest value of `one`.
+        above: a lower bound that is not allowed itself, in place of that of `one`.
     """
     text = one.__metadata__[0].description
     if above is not None:
@@ -64,7 +67,7 @@ def several(one: object, limit: int, above: float | None = None) -> object:
 
 
 def choice(kind: object, allowed: tuple[str, ...]) -> object:
-    """The type of one of several words; `kind` is their Literal."""
+    """The type of one of several words, whose Literal is `kind`."""
     return Annotated[kind, Field(description=f"one of {', '.join(allowed)}")]
 
 
@@ -78,7 +81,7 @@ Switch = Annotated[bool, Field(description="True or False")]
 
 
 class Parameters(BaseModel):
-    """The parameters that every notebook has. A field's description says what is allowed."""
+    """The parameters that every notebook has; a field's description says what is allowed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -114,27 +117,24 @@ def given_parameters(
     """The parameters among a notebook's `globals()`.
 
     Args:
-        namespace: names and values; of names that are not known only plain values (numbers, text, lists...) count,
-            and no name with a leading underscore.
+        namespace: names and values. Names with a leading underscore, and unknown names whose value is not plain (a
+            number, text, a list...), do not count.
         known: the parameters there are.
-        mine: names that the notebook itself has set since; they are let alone unless they look like a parameter's.
+        mine: names that the notebook has set since; they do not count unless they look like a parameter's.
     Returns:
         The known ones that are set.
     Raises:
-        ValueError: a plain value under any other name, with the nearest known name.
+        ValueError: any other name, with the nearest known one.
     """
-    found = {}
     for name, value in namespace.items():
-        if name.startswith("_") or name in _SHELL or (name not in known and type(value) not in _PLAIN):
+        if name in known or name.startswith("_") or name in _SHELL or type(value) not in _PLAIN:
             continue
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            if name in mine and not difflib.get_close_matches(name, known, cutoff=0.75):
-                continue
-            hint = f", did you mean {near[0]}?" if near else ""
-            raise ValueError(f"unknown parameter {name} = {value!r}{hint}; allowed: {', '.join(known)}")
-        found[name] = value
-    return found
+        if name in mine and not difflib.get_close_matches(name, known, cutoff=0.75):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown parameter {name} = {value!r}{hint}; allowed: {', '.join(known)}")
+    return {name: namespace[name] for name in known if name in namespace}
 
 
 Kind = TypeVar("Kind", bound=Parameters)
@@ -152,14 +152,14 @@ def check_parameters(parameters: type[Kind], namespace: Mapping[str, object]) ->
     """Check the parameters of a notebook.
 
     Args:
-        parameters: the notebook's.
+        parameters: their class.
         namespace: the notebook's `globals()`, or a dictionary of parameters.
     Returns:
         The checked parameters, defaults filled in; one number where a list is allowed becomes a tuple.
     Raises:
-        ValueError: an unknown name, or a value that isn't allowed; says what is allowed.
+        ValueError: an unknown name, or a value that is not allowed; says what is allowed.
     """
-    # In a session the cell may run again, after others have set names of their own.
+    # The cell may run again in a session, after other cells have set names.
     first = namespace.get(_CHECKED)
     mine = frozenset() if first is None else frozenset(namespace) - first
     found = given_parameters(namespace, tuple(parameters.model_fields), mine)

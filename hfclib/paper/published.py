@@ -1,4 +1,4 @@
-"""Values the paper published, each with its source; what is not here was not published."""
+"""The values that the paper published, in [0, 1], each with where we read it; others are not available to us."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ class Published(NamedTuple):
     source: str
 
 
-# Read by us off the authors' published figure, to about .03: end of training of each variant.
+# End of training of each network of Fig. 4.
 FIGURE = "read off the paper's Fig. 5, to about .03"
 _COLUMNS = ("train", "test", "L4", "L8", "L12", "L16", "H4", "H8", "H12", "H16")
 _FIG4 = {
@@ -23,67 +23,58 @@ _FIG4 = {
 
 
 def fig4_value(variant: str, measure: str) -> Published | None:
-    """The published end-of-training accuracy of a variant of Fig. 4 (the paper's Fig. 5).
+    """The accuracy of a network of Fig. 4 (the paper's Fig. 5) at the end of training; None where there is none.
 
     Args:
         variant: "vanilla", "dropout", "mixup", "batchnorm" or "adversarial".
         measure: "train", "test", or a band and radius such as "L4" or "H12".
-    Returns:
-        The value and its source, or None where none was published.
     """
     values = dict(zip(_COLUMNS, _FIG4.get(variant, ()), strict=False))
     return Published(values[measure], FIGURE) if measure in values else None
 
 
 def fig4_difference(variant: str, measure: str) -> float | None:
-    """A variant's published accuracy minus vanilla's, at a measure as in `fig4`; None where the paper lacks either."""
+    """A network's `fig4_value` minus vanilla's; None where the paper lacks either."""
     ours, vanilla = fig4_value(variant, measure), fig4_value("vanilla", measure)
     return ours.value - vanilla.value if ours and vanilla else None
 
 
-# Quoted by a third party's notes on the PDF: Table 1, networks trained on the LFC.
 TABLE1 = "Table 1 of the paper, quoted by a third party"
 _TABLE1 = {"train": (0.967, 0.979, 0.979, 0.984), "test": (0.617, 0.715, 0.752, 0.771)}
-# Of the networks trained on the HFC only ranges over the radii are known: train .97 to .99, test .09 to .20.
+# Of the networks trained on the HFC we know only ranges over the radii.
 TABLE1_HFC = {"train": ".97 to .99 (all radii)", "test": ".09 to .20 (all radii)"}
 TABLE1_HFC_AT_MOST = 0.20
 MISALIGNED = 0.06  # "~600" of 10,000 test images at r = 12, the blog version
 
 
 def table1_value(variant: str, measure: str) -> Published | None:
-    """The published accuracy of a network of Table 1.
+    """The accuracy of a network of Table 1; None where there is none, as for all networks trained on the HFC.
 
     Args:
-        variant: "lfc4" to "lfc16" (what it was trained on); of the "hfc" networks no single value was published to us.
+        variant: "lfc4" to "lfc16", what it was trained on.
         measure: "train", or "test" for original test images.
-    Returns:
-        The value and its source, or None where none was published.
     """
     values = {f"lfc{radius}": value for radius, value in zip((4, 8, 12, 16), _TABLE1.get(measure, ()), strict=False)}
     return Published(values[variant], TABLE1) if variant in values else None
 
 
-# Quoted by a third party's notes on the PDF, all at eps .03: (variant, defense, strength, attack) of Table 2.
 TABLE2 = "Table 2 of the paper, quoted by a third party"
-_TABLE2_EPS = 0.03
-_TABLE2 = {
-    ("vanilla", "none", 0, "fgsm"): 0.107,
-    ("vanilla", "none", 0, "pgd"): 0.003,
-    ("vanilla", "rule", 1, "fgsm"): 0.171,
-    ("adversarial", "none", 0, "fgsm"): 0.435,
-    ("adversarial", "none", 0, "pgd"): 0.403,
+_TABLE2 = {  # (variant, defense, strength, attack, eps)
+    ("vanilla", "none", 0, "fgsm", 0.03): 0.107,
+    ("vanilla", "none", 0, "pgd", 0.03): 0.003,
+    ("vanilla", "rule", 1, "fgsm", 0.03): 0.171,
+    ("adversarial", "none", 0, "fgsm", 0.03): 0.435,
+    ("adversarial", "none", 0, "pgd", 0.03): 0.403,
 }
 
 
 def table2_value(variant: str, defense: str, strength: float, attack: str, eps: float) -> Published | None:
-    """The published accuracy of a cell of Table 2.
+    """The accuracy in a cell of Table 2; None where there is none.
 
     Args:
-        variant: a network of `defense_recipes`, such as "vanilla" (the paper's natural one) or "adversarial".
+        variant: a network of `defense_recipes`; the paper's natural one is "vanilla".
         defense, strength: as in `Defense`; the paper's smoothing is "rule".
         attack, eps: as in `Attack`.
-    Returns:
-        The value and its source, or None where none was published.
     """
-    value = _TABLE2.get((variant, defense, strength, attack)) if eps == _TABLE2_EPS else None
+    value = _TABLE2.get((variant, defense, strength, attack, eps))
     return None if value is None else Published(value, TABLE2)

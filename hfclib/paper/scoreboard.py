@@ -1,4 +1,4 @@
-"""The paper's claims that were tested, and the scoreboard of what came of them; the rule is in `verdicts`."""
+"""The scoreboard: every claim that the chapters test, with what came of it. `verdicts` has the rule."""
 
 from collections.abc import Mapping
 
@@ -10,19 +10,18 @@ from hfclib.paper.tables import with_interval
 from hfclib.paper.verdicts import Claim, verdict
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
+COLUMNS = ["claim", "version", "section", "paper", "ours", "interval", "verdict", "figure"]
 
 
 def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None) -> pd.DataFrame:
-    """All claims about the given figures, or those of one version, as a reader's table.
+    """All claims about the given chapters, or those of one version, as a table to read.
 
     Args:
-        evidence: by figure: the final accuracies from `gather` for "fig1" and "fig4", the counts with a column
-            seed from `counts_over_seeds` for "fig2", the kernels from `kernel_measures` for "fig3",
-            the trials from `trials_table` and `strong_trials`, one below the other, for "defense".
+        evidence: by chapter, the table on which its claims are judged (`Chapter.evidence`).
         version: only claims tested under this condition.
     Returns:
-        Index the claim's id; columns claim, version, section, paper, ours ("mean [low, high]"), interval (over what),
-        verdict, figure. A claim whose runs are missing is there, with the verdict "run missing".
+        Index the claim's id; COLUMNS, of which ours is "mean [low, high]" and interval says what it is over. A claim
+        whose runs are missing has the verdict "run missing".
     """
     rows = {}
     for claim in CLAIMS:
@@ -30,23 +29,14 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None)
             continue
         try:
             found = claim.statistic(evidence[claim.figure])
-            ours = with_interval(found.mean, found.low, found.high)
-            judged = verdict(claim.relation, found.low, found.high, claim.bound)
-            over = found.what
         except MissingRunError:
-            ours, judged, over = "not measured", "run missing", "none"
-        rows[claim.id] = (
-            claim.text,
-            claim.version,
-            claim.section,
-            claim.paper or "not published",
-            ours,
-            over,
-            judged,
-            claim.figure,
-        )
-    columns = ["claim", "version", "section", "paper", "ours", "interval", "verdict", "figure"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("id")
+            result = "not measured", "none", "run missing"
+        else:
+            judged = verdict(claim.relation, found.low, found.high, claim.bound)
+            result = with_interval(found.mean, found.low, found.high), found.what, judged
+        paper = claim.paper or "not available to us"
+        rows[claim.id] = (claim.text, claim.version, claim.section, paper, *result, claim.figure)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("id")
 
 
 # The claims that the README shows; the book's scoreboard has all.
@@ -74,10 +64,10 @@ HEADLINES = (
 
 
 def published_evidence() -> dict[str, pd.DataFrame]:
-    """The tables that `scoreboard` takes, by chapter, from stored runs at "laptop"; nothing is trained.
+    """By chapter, the tables that `scoreboard` takes, from stored runs at "laptop"; nothing is trained.
 
     Returns:
-        One table per chapter that tests claims; a chapter without a stored run is left out.
+        A chapter without claims or without a stored run is left out.
     """
     found = {name: chapter.published() for name, chapter in CHAPTERS.items()}
     return {name: table for name, table in found.items() if table is not None and len(table)}

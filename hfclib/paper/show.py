@@ -1,4 +1,4 @@
-"""What a notebook shows under a figure: the picture itself, where it comes from, and what it says in words."""
+"""What ends a notebook's cell: a figure, a table, the line on where it comes from, the networks that are missing."""
 
 import base64
 import io
@@ -15,18 +15,18 @@ _PNG_DPI = 144
 
 
 def show_figure(figure: Figure) -> Image:
-    """A figure as a PNG to end a cell with; shown at half its pixels, so that it is sharp on dense screens."""
+    """A figure as a PNG, shown at half its pixels: 72 an inch, sharp on dense screens."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_PNG_DPI, facecolor="white")
     return Image(buffer.getvalue(), width=round(figure.get_figwidth() * _PNG_DPI / 2))
 
 
 def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None) -> HTML:
-    """A table to end a cell with: whole cells, however long.
+    """A table with whole cells, however long.
 
     Args:
         frame: its text is escaped, and its index becomes the first columns.
-        links: cell text to address; a cell with just this text becomes a link.
+        links: from cell text to address; a cell that is just this text becomes a link.
     """
     with pd.option_context("display.max_colwidth", None):
         html = frame.reset_index().to_html(index=False, border=0, justify="left")
@@ -35,24 +35,17 @@ def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None) -> H
     return HTML(html)
 
 
-def _data_link(content: bytes, kind: str, name: str, text: str) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<a download="{name}" href="data:{kind};base64,{data}">{text}</a>'
-
-
 def show_provenance(
     name: str, runs: Sequence[Run] | None, figure: Figure, table: pd.DataFrame | None = None, page: str | None = None
 ) -> HTML:
-    """One line on where a figure comes from, with the notebook, its table as CSV and the picture as SVG to take away.
+    """One line on where a figure comes from, with its notebook, its table as CSV and itself as SVG to download.
 
     Args:
-        name: of the figure, such as "fig4-controlled"; what is before the first hyphen is its notebook.
+        name: of the figure, such as "fig4-controlled"; its notebook is what stands before the first hyphen.
         runs: behind the figure, empty where they are not stored; None where it shows images only.
         figure: offered as SVG.
-        table: the rows drawn, offered as CSV; without it there is no such link.
-        page: where in the book the figure is explained, such as "book/your-images.md", if not in that notebook.
-    Returns:
-        HTML that needs no other file, except for the link to the notebook or page in the built book.
+        table: the rows drawn, offered as CSV; None offers none.
+        page: where in the book the figure is explained, such as "book/your-images.md", if not in its notebook.
     """
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
@@ -60,10 +53,14 @@ def show_provenance(
     links = [f'<a href="../_sources/{page}">{"notebook" if page.endswith(".ipynb") else "page"}</a>']
     if table is not None:
         content = table.to_csv(index=any(table.index.names)).encode()
-        links.append(_data_link(content, "text/csv", f"{name}.csv", "table (CSV)"))
-    links.append(_data_link(svg.getvalue(), "image/svg+xml", f"{name}.svg", "figure (SVG)"))
+        links.append(_download(f"{name}.csv", "text/csv", content, "table (CSV)"))
+    links.append(_download(f"{name}.svg", "image/svg+xml", svg.getvalue(), "figure (SVG)"))
     text = "Drawn from the embedded test set; no run is behind it." if runs is None else _behind(runs)
     return HTML(f'<p class="hfc-provenance">{text} {" · ".join(links)}</p>')
+
+
+def _download(file: str, kind: str, content: bytes, text: str) -> str:
+    return f'<a download="{file}" href="data:{kind};base64,{base64.b64encode(content).decode()}">{text}</a>'
 
 
 def _behind(runs: Sequence[Run]) -> str:
@@ -71,25 +68,27 @@ def _behind(runs: Sequence[Run]) -> str:
     if not runs:
         return "Its runs are not stored."
     seeds = sorted({run.seed for run in runs})
-    which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     commits = ", ".join(sorted({commit[:7] for run in runs for commit in run.provenance["commits"]}))
     measuring = sum(run.provenance["eval_seconds"] for run in runs)
     minutes = (sum(run.provenance["train_seconds"] for run in runs) + measuring) / 60
     done = "trained, and measured after each epoch," if measuring else "trained"
     devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
     preset = ", ".join(sorted({run.recipe.name.split("-")[0] for run in runs}))
-    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-    return f"{count}, preset {preset}, {which}; commit {commits}; {done} in {minutes:.0f} minutes on {devices}."
+    return (
+        f"{len(runs)} run{'s' * (len(runs) > 1)}, preset {preset}, "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; commit {commits}; "
+        f"{done} in {minutes:.0f} minutes on {devices}."
+    )
 
 
 def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdown | None:
-    """Which networks of a figure are not shown because their runs are not stored, and which with fewer seeds.
+    """Which networks are not shown, because their runs are not stored, and which are shown with fewer seeds.
 
     Args:
-        wanted: the figure's recipes, by variant.
+        wanted: the chapter's recipes, by variant.
         found: what is shown, by variant; a list of runs counts by its seeds.
     Returns:
-        None where all are there.
+        None where nothing is missing.
     """
     names = [recipe.name for variant, recipe in wanted.items() if variant not in found]
     text = f"Not shown, since not trained and published yet: {', '.join(names)}." if names else ""
@@ -105,5 +104,5 @@ def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> M
 
 
 def listed(head: str, lines: Sequence[str]) -> Markdown:
-    """A sentence, and below it a list, where there is anything to list."""
+    """A sentence with a list below it, where there is anything to list."""
     return Markdown("\n".join([head, "", *lines] if lines else [head]))

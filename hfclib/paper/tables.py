@@ -1,4 +1,4 @@
-"""From runs to tidy tables: what the figures draw, and what is written beside them."""
+"""From runs to tidy tables of accuracies, and numbers as text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -10,12 +10,12 @@ from hfclib.evaluation import PAPER_RADII, BnStats
 from hfclib.runs.store import Run
 from hfclib.transforms import Feed
 
-Version = Literal["as published", "controlled"]
+Version = Literal["measured as the authors did", "controlled"]
 # The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
 TableFeed = Feed | Literal["authors"]
-# What a version feeds and how its BatchNorm normalises: the authors' code, and the same for every variant.
+# What is fed and how BatchNorm normalises: as in the authors' code, and the same for every network.
 CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
-    "as published": ("authors", "batch"),
+    "measured as the authors did": ("authors", "batch"),
     "controlled": ("mean", "running"),
 }
 
@@ -27,9 +27,9 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
         runs: the runs of each variant.
         which: "curves" (after each epoch) or "final" (after training).
     Returns:
-        The rows of all runs with two more columns, variant and seed. Conditions that a run records once because they
-        cannot differ are spelled out: an LFC with the mean colour is the raw LFC, and a network without BatchNorm
-        has the same accuracy with either kind of statistics.
+        The rows of all runs with more columns: variant, seed, and the recipe's train_band, train_radius and rescale.
+        Conditions that a run records once because they cannot differ are spelled out: an LFC with the mean colour is
+        the raw LFC, and a network without BatchNorm has the same accuracy with either kind of statistics.
     Raises:
         ValueError: another table, or no run at all.
     """
@@ -40,7 +40,8 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
     parts = []
     for variant, ones in runs.items():
         for run in ones:
-            rows = getattr(run, which).assign(variant=variant, seed=run.seed)
+            recipe = {name: getattr(run.recipe, name) for name in ("train_band", "train_radius", "rescale")}
+            rows = getattr(run, which).assign(variant=variant, seed=run.seed, **recipe)
             lows = (rows["split"] == "test") & (rows["band"] == "lfc") & (rows["feed"] == "raw")
             lows = rows[lows & rows["radius"].isin(PAPER_RADII)]
             rows = pd.concat([rows, lows.assign(feed="mean")])
@@ -52,15 +53,17 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
 
 
 def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
-    """The rows of a table from `gather` under one condition, at these radii, with a column `measure`.
+    """The rows of a table from `gather` under one condition, with a column `measure`.
 
-    Runs record every radius raw with running statistics, and the other conditions at r = 4, 8, 12, 16 only: at any
-    other radius the raw, running rows are returned, and their own feed and bn_stats columns say so. Whole images are
-    fed raw under every condition; their rows under attack are not among those returned, nor are bands of training
-    images. Feed "authors" is "max", but "raw" for adversarial training, as in the authors' code.
-
+    Args:
+        table: from `gather`.
+        radii: runs record all radii raw with running statistics, and other conditions at r = 4, 8, 12, 16 only. At
+            other radii the raw, running rows are returned, and their columns feed and bn_stats say so.
+        feed, bn_stats: of the bands; whole images are always fed raw. "authors" is "max", but "raw" for adversarial
+            training.
     Returns:
-        Rows whose measure is "train", "test", or a band and radius such as "L4" or "H12".
+        Rows whose measure is "train", "test", or a band and radius such as "L4" or "H12"; none of images under attack,
+        none of bands of training images.
     """
     fed = np.where(table["variant"] == "adversarial", "raw", "max") if feed == "authors" else feed
     exact = (table["feed"] == fed) & (table["bn_stats"] == bn_stats) & table["radius"].isin(PAPER_RADII)
@@ -73,25 +76,25 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
 
 
 def decimals(value: float, places: int = 3) -> str:
-    """A number between -1 and 1 without the zero before the point, as tables of accuracies have it."""
+    """A number between -1 and 1 as text, without the zero before the point."""
     return f"{value:z.{places}f}".replace("0.", ".", 1)
 
 
 def with_interval(mean: float, low: float, high: float) -> str:
-    """ "mean [low, high]" on one line; the mean alone where the interval is infinite, as with a single seed."""
+    """The text "mean [low, high]", which does not break; the mean alone where the interval is infinite."""
     if not np.isfinite(low):
         return decimals(mean)
     return f"{decimals(mean)} [{decimals(low)}, {decimals(high)}]".replace(" ", "\u00a0")
 
 
 def by_seed(final: pd.DataFrame, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
-    """Accuracies at one measure ("L4", "H12", "test"...), in [0, 1]: a row a seed, a column a variant."""
+    """Accuracies at one measure ("L4", "H12", "test"...), in [0, 1]: one row per seed, one column per variant."""
     radii = [int(measure[1:])] if measure[1:].isdigit() else []
     rows = select(final, radii, feed, bn_stats)
     return rows[rows["measure"] == measure].pivot_table(index="seed", columns="variant", values="accuracy")
 
 
 def difference(final: pd.DataFrame, variant: str, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.Series:
-    """Accuracy of a variant minus vanilla's at one measure, seed by seed, in [-1, 1]; arguments as in `by_seed`."""
+    """Accuracy of a variant minus vanilla's, seed by seed, in [-1, 1]; arguments as in `by_seed`."""
     wide = by_seed(final, measure, feed, bn_stats)
     return wide.reindex(columns=[variant, "vanilla"]).diff(-1, axis="columns")[variant].dropna()

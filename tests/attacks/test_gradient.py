@@ -1,5 +1,6 @@
-"""hfclib.attacks and hfclib.guards: ball and box, parity with other libraries, optima by formula, and refusals."""
+"""hfclib.attacks.gradient: ball and box, parity with other libraries, optima by formula, and refusals."""
 
+import itertools
 import math
 import warnings
 from contextlib import nullcontext
@@ -68,16 +69,16 @@ def distance(adv_images, images, norm):
 
 
 @pytest.mark.parametrize("library", ["foolbox_pgd", "torchattacks_pgd"])
-@pytest.mark.parametrize("steps", [1, 10])
-def test_adversarial_images_are_those_of_foolbox_and_torchattacks(other_libraries, published, cifar, library, steps):
-    images, labels = to_float(cifar["test"][0][:12]), cifar["test"][1][:12]
-    settings = {"eps": 8 / 255, "alpha": 2 / 255, "steps": steps}
-    ours = pgd(published, images, labels, random_start=False, **settings)
-    theirs = getattr(other_libraries, library)(published, images, labels, **settings)
-    same = (ours - theirs).abs() <= 1e-5
-    assert same.float().mean() >= 0.99
-    assert distance(ours, images, "linf").min() > 7.9 / 255 * min(1, steps / 4)  # and they did attack
-    torch.testing.assert_close(fgsm(published, images, labels, eps=2 / 255) if steps == 1 else ours, ours)
+def test_adversarial_images_are_those_of_foolbox_and_torchattacks(other_libraries, published, cifar, library):
+    for steps in [1, 10]:
+        images, labels = to_float(cifar["test"][0][:12]), cifar["test"][1][:12]
+        settings = {"eps": 8 / 255, "alpha": 2 / 255, "steps": steps}
+        ours = pgd(published, images, labels, random_start=False, **settings)
+        theirs = getattr(other_libraries, library)(published, images, labels, **settings)
+        same = (ours - theirs).abs() <= 1e-5
+        assert same.float().mean() >= 0.99
+        assert distance(ours, images, "linf").min() > 7.9 / 255 * min(1, steps / 4)  # and they did attack
+        torch.testing.assert_close(fgsm(published, images, labels, eps=2 / 255) if steps == 1 else ours, ours)
 
 
 # ---- ball, box, independence
@@ -184,21 +185,21 @@ def test_without_a_generator_pytorchs_own_is_drawn_from(small, answers):
     assert not torch.equal(made[0], pgd(Bends(), small, answers, eps=0.2, alpha=0.01, steps=1))
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_starts_fill_the_ball_evenly(norm):
-    images = torch.full((2_000, 3, 2, 2), 0.5)
-    eps = torch.full((2_000, 1, 1, 1), 0.3)
-    draws = Draws(2_000, torch.Generator().manual_seed(0))
-    start = algorithm.start(images, eps, norm, draws, torch.arange(2_000))
-    delta = (start - images).flatten(1)
-    if norm == "linf":
-        assert delta.std().item() == pytest.approx(0.3 / math.sqrt(3), rel=0.02)
-        assert delta.abs().max() == pytest.approx(0.3, rel=0.01)
-    else:  # in 12 dimensions, (length / eps)**12 of a point drawn evenly is even in [0, 1]
-        shares = (delta.norm(dim=1) / 0.3) ** 12
-        assert shares.mean().item() == pytest.approx(0.5, abs=0.03)
-        assert shares.std().item() == pytest.approx(1 / math.sqrt(12), rel=0.05)
-    assert delta.mean().abs() < 0.01
+def test_starts_fill_the_ball_evenly():
+    for norm in NORMS:
+        images = torch.full((2_000, 3, 2, 2), 0.5)
+        eps = torch.full((2_000, 1, 1, 1), 0.3)
+        draws = Draws(2_000, torch.Generator().manual_seed(0))
+        start = algorithm.start(images, eps, norm, draws, torch.arange(2_000))
+        delta = (start - images).flatten(1)
+        if norm == "linf":
+            assert delta.std().item() == pytest.approx(0.3 / math.sqrt(3), rel=0.02)
+            assert delta.abs().max() == pytest.approx(0.3, rel=0.01)
+        else:  # in 12 dimensions, (length / eps)**12 of a point drawn evenly is even in [0, 1]
+            shares = (delta.norm(dim=1) / 0.3) ** 12
+            assert shares.mean().item() == pytest.approx(0.5, abs=0.03)
+            assert shares.std().item() == pytest.approx(1 / math.sqrt(12), rel=0.05)
+        assert delta.mean().abs() < 0.01
 
 
 def test_eps_and_alpha_may_differ_between_images(small, answers):
@@ -231,20 +232,30 @@ def test_no_images_are_no_error():
 # ---- optima by formula
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-@pytest.mark.parametrize("steps", [1, 7])
-def test_the_optimum_of_a_linear_network(loss, steps):
+def test_the_optimum_of_a_linear_network():
     """Of two classes, the worst in the Linf ball is eps against the sign of the weights' difference, in the L2 ball eps
     along it, both while no pixel meets the box."""
-    weight = torch.randn(2, 48)
-    images, labels = 0.4 + 0.2 * torch.rand(6, 3, 4, 4), torch.tensor([0, 1, 0, 1, 0, 1])
-    towards = (weight[1] - weight[0]).view(3, 4, 4) * torch.tensor([1.0, -1.0]).repeat(3)[:, None, None, None]
-    for norm in NORMS:
-        unit = towards.sign() if norm == "linf" else towards / towards.flatten(1).norm(dim=1)[:, None, None, None]
-        adv_images = pgd(
-            linear(weight), images, labels, eps=0.1, alpha=0.1, steps=steps, norm=norm, loss=loss, random_start=False
-        )
-        torch.testing.assert_close(adv_images, images + 0.1 * unit, rtol=0, atol=1e-6)
+    for loss in ["cross_entropy", "margin"]:
+        for steps in [1, 7]:
+            weight = torch.randn(2, 48)
+            images, labels = 0.4 + 0.2 * torch.rand(6, 3, 4, 4), torch.tensor([0, 1, 0, 1, 0, 1])
+            towards = (weight[1] - weight[0]).view(3, 4, 4) * torch.tensor([1.0, -1.0]).repeat(3)[:, None, None, None]
+            for norm in NORMS:
+                unit = (
+                    towards.sign() if norm == "linf" else towards / towards.flatten(1).norm(dim=1)[:, None, None, None]
+                )
+                adv_images = pgd(
+                    linear(weight),
+                    images,
+                    labels,
+                    eps=0.1,
+                    alpha=0.1,
+                    steps=steps,
+                    norm=norm,
+                    loss=loss,
+                    random_start=False,
+                )
+                torch.testing.assert_close(adv_images, images + 0.1 * unit, rtol=0, atol=1e-6)
 
 
 def test_fgsm_is_one_step_of_the_sign(small, answers):
@@ -310,35 +321,26 @@ def test_restarts_keep_the_best_of_each_image(small, answers):
     assert len({losses[:, index].argmax().item() for index in range(10)}) > 1  # no single start was the best of all
 
 
-@pytest.mark.parametrize("amp", [False, True])
-@pytest.mark.parametrize("restarts", [1, 3])
-def test_stopping_early_fools_no_fewer_and_stops_at_the_first_success(small, amp, restarts):
-    network = Bends()
-    labels = network(small).argmax(dim=1)
+def test_stopping_early_fools_no_fewer_and_stops_at_the_first_success(small):
+    network, labels = Bends(), Bends()(small).argmax(dim=1)
     labels[:2] = (labels[:2] + 1) % 4  # wrong to begin with
-    settings = {"eps": 0.1, "alpha": 0.02, "steps": 6, "restarts": restarts, "random_start": restarts > 1}
-    plain, stopped = (
-        pgd(network, small, labels, stop_early=stop, amp=amp, generator=torch.Generator().manual_seed(2), **settings)
-        for stop in (False, True)
-    )
-    wrong = [network(one).argmax(dim=1) != labels for one in (plain, stopped)]
-    assert not (wrong[0] & ~wrong[1]).any()
-    assert 2 < wrong[1].sum() < 10
-    if restarts == 1:
-        assert torch.equal(stopped[:2], small[:2])
-        for index in range(2, 10):  # each is the first of the images along its way that fools the network
-            way = [
-                pgd(
-                    network,
-                    small[index : index + 1],
-                    labels[index : index + 1],
-                    amp=amp,
-                    **settings | {"steps": steps},
-                )
-                for steps in range(7)
-            ]
-            first = next((one for one in way if network(one).argmax() != labels[index]), way[-1])
-            torch.testing.assert_close(stopped[index : index + 1], first, rtol=0, atol=1e-6)
+    for amp, restarts in itertools.product((False, True), (1, 3)):
+        settings = {"eps": 0.1, "alpha": 0.02, "steps": 6, "random_start": restarts > 1, "amp": amp}
+        both = []
+        for stop in (False, True):
+            generator = torch.Generator().manual_seed(2)
+            options = settings | {"stop_early": stop, "restarts": restarts, "generator": generator}
+            both.append(pgd(network, small, labels, **options))
+        wrong = [network(one).argmax(dim=1) != labels for one in both]
+        assert not (wrong[0] & ~wrong[1]).any()
+        assert 2 < wrong[1].sum() < 10
+        if restarts == 1:
+            assert torch.equal(both[1][:2], small[:2])
+            for one in range(2, 10):  # each is the first of the images along its way that fools the network
+                image, label, stopped = (values[one : one + 1] for values in (small, labels, both[1]))
+                way = [pgd(network, image, label, **settings | {"steps": steps}) for steps in range(7)]
+                first = next((point for point in way if network(point).argmax() != label), way[-1])
+                torch.testing.assert_close(stopped, first, rtol=0, atol=1e-6)
 
 
 def test_fewer_images_are_shown_to_the_network_when_stopping_early(small):
@@ -425,17 +427,16 @@ def test_callers_need_no_gradient_mode(small, answers, context):
 GOOD = {"eps": 0.1, "alpha": 0.1, "steps": 1}
 
 
-@pytest.mark.parametrize(
-    ("images", "labels", "options", "error", "message"),
-    [
+def test_bad_arguments():
+    for images, labels, options, error, message in [
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0, 1], {}, TypeError, "float images"),
         (torch.rand(2, 3, 4, 4).half(), [0, 1], {}, TypeError, "expected float32 images, got torch.float16"),
         (torch.rand(3, 4, 4), [0, 1, 2], {}, ValueError, r"\(N, C, H, W\)"),
         (torch.full((2, 3, 4, 4), 1.2), [0, 1], {}, ValueError, r"images in \[0, 1\], got values from 1.2 to 1.2"),
         (torch.full((2, 3, 4, 4), -0.1), [0, 1], {}, ValueError, r"images in \[0, 1\], got values from -0.1"),
         (torch.full((2, 3, 4, 4), math.nan), [0, 1], {}, ValueError, r"images in \[0, 1\], got values from nan"),
-        (None, [0, 1, 2], {}, ValueError, r"one label an image, got labels \(3,\) for 2 images"),
-        (None, [[0], [1]], {}, ValueError, "one label an image"),
+        (None, [0, 1, 2], {}, ValueError, r"one label per image, got labels \(3,\) for 2 images"),
+        (None, [[0], [1]], {}, ValueError, "one label per image"),
         (None, [0, -1], {}, ValueError, "labels of at least 0, got -1"),
         (None, [0, 4], {}, ValueError, "labels below 4, the number of logits, got 4"),
         (None, [0.0, 1.0], {}, TypeError, "labels, a tensor of whole numbers, got torch.float32"),
@@ -445,7 +446,13 @@ GOOD = {"eps": 0.1, "alpha": 0.1, "steps": 1}
         (None, None, {"eps": math.inf}, ValueError, "expected eps, finite"),
         (None, None, {"eps": "8/255"}, TypeError, "expected eps, a number"),
         (None, None, {"eps": True}, TypeError, "expected eps, a number"),
-        (None, None, {"eps": torch.rand(3)}, ValueError, r"expected eps, one number or one an image, got shape \(3,\)"),
+        (
+            None,
+            None,
+            {"eps": torch.rand(3)},
+            ValueError,
+            r"expected eps, one number or one per image, got shape \(3,\)",
+        ),
         (None, None, {"alpha": -1.0}, ValueError, "expected alpha, finite and at least 0"),
         (None, None, {"alpha": torch.tensor([0.1, math.nan])}, ValueError, "expected alpha, finite"),
         (None, None, {"alpha": None}, TypeError, "expected alpha, a number"),
@@ -454,13 +461,11 @@ GOOD = {"eps": 0.1, "alpha": 0.1, "steps": 1}
         (None, None, {"restarts": 2, "random_start": False}, ValueError, "restarts = 1 without random_start"),
         (None, None, {"norm": "l1"}, ValueError, "norm, linf or l2.*got 'l1'"),
         (None, None, {"loss": "hinge"}, ValueError, "loss, cross_entropy or margin.*'hinge'"),
-    ],
-)
-def test_bad_arguments(images, labels, options, error, message):
-    images = torch.rand(2, 3, 4, 4) if images is None else images
-    labels = torch.tensor([0, 1] if labels is None else labels)
-    with pytest.raises(error, match=message):
-        pgd(Bends(), images, labels, **GOOD | options)
+    ]:
+        images = torch.rand(2, 3, 4, 4) if images is None else images
+        labels = torch.tensor([0, 1] if labels is None else labels)
+        with pytest.raises(error, match=message):
+            pgd(Bends(), images, labels, **GOOD | options)
 
 
 def test_labels_must_be_a_tensor(small):
@@ -477,20 +482,17 @@ class Returns(nn.Module):
         return self.function(images)
 
 
-@pytest.mark.parametrize(
-    ("function", "message"),
-    [
+def test_bad_models(small):
+    for function, message in [
         (lambda x: x.mean(dim=(2, 3)) * math.nan, "finite logits"),
         (lambda x: x.mean(dim=(2, 3)) + math.inf, "finite logits"),
         (lambda x: x, r"logits \(10, classes\) from the model, got \(10, 3, 4, 4\)"),
         (lambda x: x.mean(dim=(2, 3))[:5], r"logits \(10, classes\)"),
         (lambda x: x.flatten(1)[:, :1], r"logits \(10, classes\) from the model, got \(10, 1\)"),
         (lambda x: x.mean(dim=(2, 3)).detach(), "a gradient from logits to images, got none"),
-    ],
-)
-def test_bad_models(small, function, message):
-    with pytest.raises(ValueError, match=message):
-        fgsm(Returns(function), small, torch.zeros(10, dtype=torch.int64), eps=0.1)
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fgsm(Returns(function), small, torch.zeros(10, dtype=torch.int64), eps=0.1)
 
 
 def test_probabilities_are_warned_of(small, answers):

@@ -1,4 +1,4 @@
-"""hfclib.robustness: scores by hand, verdicts that hang on no batch size, and smallest perturbations by formula."""
+"""hfclib.attacks.robustness: scores by hand and in any batches, and smallest perturbations by formula."""
 
 import math
 from functools import partial
@@ -32,7 +32,7 @@ def needed(network, images):
     return (logits[:, 0] - logits[:, 1]).abs() / (weight[0] - weight[1]).abs().sum()
 
 
-def test_who_is_still_right_is_known_by_formula(network, pictures):
+def test_robust_images_are_known_by_formula(network, pictures):
     labels = network(pictures).argmax(dim=1)
     labels[:5] = 1 - labels[:5]  # wrong to begin with
     eps = needed(network, pictures).median().item()
@@ -43,21 +43,21 @@ def test_who_is_still_right_is_known_by_formula(network, pictures):
         assert robust_accuracy(network, pictures, labels, attack) == pytest.approx(expected.float().mean().item())
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 30, 512])
 @pytest.mark.parametrize("attack", [partial(pgd, eps=0.02, alpha=0.001, steps=1), partial(square, eps=0.02, queries=9)])
-def test_verdicts_hang_on_no_batch_size(network, pictures, batch_size, attack):
+def test_scores_do_not_depend_on_the_batch_size(network, pictures, attack):
     labels = network(pictures).argmax(dim=1)
     labels[::4] = 1 - labels[::4]
 
-    def verdict(size):
+    def correct(size):
         generator = torch.Generator().manual_seed(0)
         return robust_correct(network, pictures, labels, partial(attack, generator=generator), batch_size=size)
 
-    assert torch.equal(verdict(batch_size), verdict(30))
-    assert 0 < verdict(30).sum() < 22
+    assert 0 < correct(30).sum() < 22
+    for size in (1, 7, 512):
+        assert torch.equal(correct(size), correct(30))
 
 
-def test_several_attacks_leave_what_withstands_them_all(network, pictures):
+def test_of_several_attacks_all_must_fail(network, pictures):
     labels = network(pictures).argmax(dim=1)
     seen = []
 
@@ -87,21 +87,20 @@ def test_no_attack_at_all_is_clean_accuracy(network, pictures):
     assert robust_accuracy(network, pictures, labels, ()) == pytest.approx(24 / 30)
 
 
-@pytest.mark.parametrize(
-    "attacks",
-    [(), partial(fgsm, eps=0.1), [partial(pgd, eps=0.1, alpha=0.1, steps=1), partial(square, eps=0.1, queries=2)]],
-)
-def test_of_no_images_none_is_right(network, attacks):
-    none = torch.rand(0, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
-    right = robust_correct(network, *none, attacks)
-    assert right.shape == (0,)
-    assert right.dtype == torch.bool
+def test_no_images_are_no_error(network):
+    for attacks in [
+        (),
+        partial(fgsm, eps=0.1),
+        [partial(pgd, eps=0.1, alpha=0.1, steps=1), partial(square, eps=0.1, queries=2)],
+    ]:
+        none = torch.rand(0, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
+        right = robust_correct(network, *none, attacks)
+        assert right.shape == (0,)
+        assert right.dtype == torch.bool
 
 
-@pytest.mark.parametrize("stop_early", [True, False])
-@pytest.mark.parametrize("amp", [True, False])
-def test_options_reach_attacks_that_have_them_and_no_others(network, pictures, stop_early, amp):
-    given = []
+def test_options_reach_attacks_that_have_them_and_no_others(network, pictures):
+    labels, given = network(pictures).argmax(dim=1), []
 
     def with_both(model, images, labels, *, stop_early, amp):
         given.append((stop_early, amp))
@@ -114,12 +113,10 @@ def test_options_reach_attacks_that_have_them_and_no_others(network, pictures, s
     def with_any(model, images, labels, **others):
         return with_both(model, images, labels, **others)
 
-    labels = network(pictures).argmax(dim=1)
-    options = {"stop_early": stop_early, "amp": amp}
-    assert robust_accuracy(network, pictures, labels, [with_both, with_none, with_any], **options) == 1
-    assert given == [(stop_early, amp), (), (stop_early, amp)]
-    robust_accuracy(network, pictures, labels, with_both)
-    assert given[-1] == (True, False)
+    attacks = [with_both, with_none, with_any]
+    assert robust_accuracy(network, pictures, labels, attacks) == 1
+    assert robust_accuracy(network, pictures, labels, attacks, stop_early=False, amp=True) == 1
+    assert given == [(True, False), (), (True, False), (False, True), (), (False, True)]
 
 
 def test_transfer_is_scored_on_the_network_given(network, pictures):
@@ -152,8 +149,7 @@ def test_the_smallest_eps_of_a_linear_network(network, pictures):
     assert set(coarse.unique().tolist()) == {0.0, tried, math.inf}
 
 
-@pytest.mark.parametrize("batch_size", [4, 11])
-def test_the_smallest_eps_hangs_on_no_batch_size_even_where_the_attack_draws(network, pictures, batch_size):
+def test_the_smallest_eps_of_an_attack_with_random_starts_does_not_depend_on_the_batch_size(network, pictures):
     labels = network(pictures).argmax(dim=1)
 
     def found(size):
@@ -164,12 +160,11 @@ def test_the_smallest_eps_hangs_on_no_batch_size_even_where_the_attack_draws(net
 
         return smallest_eps(network, pictures, labels, attack, rounds=5, batch_size=size)
 
-    torch.testing.assert_close(found(batch_size), found(30))
+    torch.testing.assert_close(found(4), found(30))
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
+def test_bad_arguments(network, pictures):
+    for options, error, message in [
         ({"batch_size": 0}, ValueError, "batch_size, a whole number of at least 1"),
         ({"attacks": lambda model, x, y: x[:1]}, ValueError, r"images \(30, 3, 4, 4\) from the attack, got \(1, 3"),
         ({"attacks": lambda model, x, y: x + 1}, ValueError, r"images in \[0, 1\] from the attack"),
@@ -177,24 +172,19 @@ def test_the_smallest_eps_hangs_on_no_batch_size_even_where_the_attack_draws(net
         ({"images": torch.rand(30, 3, 4, 4) + 1}, ValueError, r"images in \[0, 1\]"),
         ({"images": torch.rand(0, 3, 4, 4), "labels": torch.zeros(0).long()}, ValueError, "at least one image"),
         ({"labels": torch.full((30,), 2)}, ValueError, "labels below 2"),
-    ],
-)
-def test_bad_arguments(network, pictures, options, error, message):
-    good = {"images": pictures, "labels": network(pictures).argmax(dim=1), "attacks": ()}
-    with pytest.raises(error, match=message):
-        robust_accuracy(network, **good | options)
+    ]:
+        good = {"images": pictures, "labels": network(pictures).argmax(dim=1), "attacks": ()}
+        with pytest.raises(error, match=message):
+            robust_accuracy(network, **good | options)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_bad_searches(network, pictures):
+    for options, message in [
         ({"highest": 0}, "highest above 0"),
         ({"highest": math.nan}, "highest, finite"),
         ({"rounds": -1}, "rounds, a whole"),
         ({"batch_size": 0}, "batch_size, a whole"),
-    ],
-)
-def test_bad_searches(network, pictures, options, message):
-    labels = network(pictures).argmax(dim=1)
-    with pytest.raises(ValueError, match=message):
-        smallest_eps(network, pictures, labels, lambda model, x, y, eps: fgsm(model, x, y, eps=eps), **options)
+    ]:
+        labels = network(pictures).argmax(dim=1)
+        with pytest.raises(ValueError, match=message):
+            smallest_eps(network, pictures, labels, lambda model, x, y, eps: fgsm(model, x, y, eps=eps), **options)

@@ -1,16 +1,27 @@
 """The `hfc` command, through typer's runner."""
 
+import os
+import logging
 import re
+import resource
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
 
+import papermill
 import pytest
+import torch
 from typer.testing import CliRunner
 
-import hfclib.cli
+import hfclib
 from hfclib._files import data_folder, locked
-from hfclib.cli import app
+from hfclib.cli import app, parse_seeds
 from hfclib.data.cifar import DataError, _Unavailable
+from hfclib.paper.execute import output_name
+from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES, PRESETS, Preset
 from hfclib.paper.presets import fig4_recipes
 from hfclib.paper.registry import CHAPTERS, RECIPES
 from hfclib.runs import train as job
@@ -19,6 +30,8 @@ from hfclib.runs.sweep import Job, SweepReport, local_engine
 from hfclib.training import loop
 from hfclib.training.checkpoint import CheckpointError, save_checkpoint
 from hfclib.training.loop import Progress, TrainingError, make_optimizer
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -34,29 +47,59 @@ def no_training(monkeypatch):
     monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: pytest.fail("something was trained"))
 
 
-@pytest.mark.parametrize("command", ["data", "train", "sweep", "run"])
-def test_help(hfc, command):
+def test_help_and_version(hfc):
     overview = hfc("--help")
     assert overview.exit_code == 0
-    assert command in overview.output
-    detail = hfc(command, "--help")
-    assert detail.exit_code == 0
-    assert getattr(hfclib.cli, command).__doc__.split(".")[0] in " ".join(detail.output.split())
-
-
-def test_help_names_the_choices(hfc):
+    for command in ("data", "train", "sweep", "runs", "run"):
+        assert command in overview.output
+        assert hfc(command, "--help").exit_code == 0
     said = " ".join(hfc("train", "--help").output.split())
-    for word in ("fig4", "smoke", "laptop", "paper", "authors", "--seed", "--variant", "--store", "--retrain"):
-        assert word in said
-
-
-def test_no_command_shows_the_help(hfc):
+    words = [*RECIPES, *PRESETS, "--seed", "--variant", "--store", "--retrain", "--threads"]
+    assert [word for word in words if word not in said] == []
     assert "train" in hfc().output
+    assert hfc("--version").output == f"hfc {hfclib.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["fly"], ["train"], ["train", "fig4", "--amp"], ["train", "fig4", "--seed", "one"]])
-def test_unknown_words_are_usage_errors(hfc, no_training, words):
-    assert hfc(*words).exit_code == 2
+def test_unknown_words_are_usage_errors(hfc, no_training):
+    for words in (["fly"], ["train"], ["train", "fig4", "--amp"], ["train", "fig4", "--seed", "one"]):
+        assert hfc(*words).exit_code == 2, words
+    assert hfc("sweep", "fig4", "--workers", "0").exit_code == 2
+
+
+def test_names_are_those_of_the_registry():
+    assert {name: chapter.name for name, chapter in CHAPTERS.items()} == {name: name for name in CHAPTER_PLACES}
+    assert list(RECIPES) == [*CHAPTER_PLACES, *EXPERIMENT_PLACES]
+    assert get_args(Preset) == PRESETS
+
+
+SLOW_IMPORTS = ("torch", "pandas", "matplotlib", "scipy", "numpy", "papermill")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--help"], 0),
+        (["train", "fig5"], 1),
+        (["train", "fig4", "--preset", "huge"], 1),
+        (["sweep", "fig4", "--seeds", "0-x"], 1),
+        (["run", "fig5"], 1),
+    ],
+)
+def test_help_and_refusals_take_no_heavy_import(words, status):
+    code = f"""
+import sys
+from hfclib.cli import app
+try:
+    app({words})
+finally:
+    print([name for name in {SLOW_IMPORTS} if name in sys.modules])
+"""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == status, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5  # seconds; .2 on an idle core
 
 
 # After so short a training the adversarial variant's network is still flat for some images.
@@ -100,59 +143,95 @@ def asked(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
+def test_what_is_trained(hfc, asked, tmp_path):
+    for options, expected in [
         ([], [(f"smoke-{variant}", 0) for variant in fig4_recipes("smoke")]),
         (["--variant", "mixup"], [("smoke-mixup", 0)]),
         (["--variant", "mixup", "--variant", "vanilla"], [("smoke-vanilla", 0), ("smoke-mixup", 0)]),
         (["--variant", "mixup", "--seed", "3", "--seed", "1"], [("smoke-mixup", 3), ("smoke-mixup", 1)]),
         (["--variant", "mixup", "--seed", "2", "--seed", "2"], [("smoke-mixup", 2)]),
-    ],
-)
-def test_what_is_trained(hfc, asked, tmp_path, options, expected):
-    result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path / "store", *options)
-    assert result.exit_code == 0, result.output
-    assert asked == expected
-    assert re.search(rf"{len(expected)} runs? to train on .*about {len(expected)}.0 minutes", result.output)
+    ]:
+        asked.clear()
+        result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path / "store", *options)
+        assert result.exit_code == 0, result.output
+        assert asked == expected
+        assert re.search(rf"{len(expected)} runs? to train on .*about {len(expected)}.0 minutes", result.output)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["fig5"], f"Error: expected chapter, one of {', '.join(RECIPES)}, got 'fig5'"),
+def test_bad_choices_train_nothing_and_say_what_was_meant(hfc, no_training, tmp_path):
+    variants = ", ".join(fig4_recipes("smoke"))
+    for command, *words, message in [
+        ("train", "fig44", f"expected chapter, one of {', '.join(RECIPES)}, got 'fig44'; did you mean fig4?"),
+        ("train", "fig4", "--preset", "huge", f"expected preset, one of {', '.join(PRESETS)}, got 'huge'"),
+        ("train", "fig4", "--preset", "papers", "did you mean paper?"),
         (
-            ["fig4", "--preset", "huge"],
-            "Error: expected preset, one of smoke, laptop, narrow, paper, authors, got 'huge'",
+            "train",
+            "fig4",
+            "--variant",
+            "batchnrom",
+            f"expected variant, one of {variants}, got 'batchnrom'; did you mean",
         ),
-        (
-            ["fig4", "--variant", "batchnrom"],
-            f"Error: expected variant, one of {', '.join(fig4_recipes('smoke'))}, got batchnrom",
-        ),
-        (["fig4", "--variant", "mixup", "--variant", "x"], "got x"),
-        (["fig4", "--seed", "-1"], "Error: expected seed, a whole number of at least 0, got [-1]"),
-        (["fig4", "--seed", "0", "--seed", "-2"], "Error: expected seed, a whole number of at least 0"),
-    ],
-)
-def test_bad_choices_train_nothing(hfc, no_training, tmp_path, words, message):
-    result = hfc("train", *words, "--store", tmp_path / "store")
-    assert result.exit_code == 1
-    assert message in result.output
-    assert "Traceback" not in result.output
+        ("train", "fig4", "--variant", "mixup", "--variant", "x", "got 'x'"),
+        ("train", "fig4", "--seed", "-1", "expected seed, a whole number of at least 0, got [-1]"),
+        ("train", "fig4", "--seed", "0", "--seed", "-2", "expected seed, a whole number of at least 0"),
+        ("sweep", "fig44", "did you mean fig4?"),
+        ("sweep", "fig4", "--preset", "papers", "did you mean paper?"),
+        ("sweep", "fig4", "--variant", "vanila", "did you mean vanilla?"),
+        ("sweep", "fig4", "--seeds", "0-x", "expected seeds such as 3, 0-9 or 0,2,5, got '0-x'"),
+        ("sweep", "fig4", "--engine", "slurm", "expected engine, one of local, ray, got 'slurm'"),
+        ("sweep", "fig4", "--address", "auto", "expected --address with --engine ray"),
+        ("sweep", "fig4", "--engine", "ray", "--threads", "2", "expected --threads with the local engine"),
+    ]:
+        result = hfc(command, *words, "--store", tmp_path / "store")
+        assert result.exit_code == 1, words
+        assert message in result.output
+        assert result.output.startswith("Error: ")
     assert not (tmp_path / "store").exists()
 
 
+@pytest.fixture
+def train_ends_with(monkeypatch):
+    """Give `hfc train` a training that ends with this call."""
+    monkeypatch.setattr("hfclib.runs.collect.estimate_seconds", lambda *args: 60)
+
+    def install(ending):
+        monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: ending())
+
+    return install
+
+
 @pytest.mark.parametrize("error", [DataError, TrainingError, CheckpointError, RunError])
-def test_a_failure_is_told_in_one_line(hfc, monkeypatch, tmp_path, error):
-    def failing(*args, **options):
+def test_a_failure_is_told_in_one_line(hfc, train_ends_with, tmp_path, error):
+    def failing():
         raise error("what went wrong")
 
-    monkeypatch.setattr("hfclib.runs.collect.train_run", failing)
-    monkeypatch.setattr("hfclib.runs.collect.estimate_seconds", lambda *args: 60)
+    train_ends_with(failing)
     result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path)
     assert result.exit_code == 1
     assert "Error: what went wrong" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_says_that_it_goes_on(hfc, train_ends_with, tmp_path, number):
+    train_ends_with(lambda: signal.raise_signal(number))
+    before = signal.getsignal(signal.SIGTERM)
+    result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path)
+    assert result.exit_code == 130
+    assert "the same command goes on from the last checkpoint" in result.output
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_threads_of_a_training(hfc, asked, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        words = ["train", "fig4", "--preset", "smoke", "--variant", "mixup", "--store", tmp_path]
+        assert hfc(*words).exit_code == 0
+        assert torch.get_num_threads() == before
+        assert hfc(*words, "--threads", 2).exit_code == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_damaged_stored_run_stops_before_any_training(hfc, no_training, tmp_path):
@@ -209,10 +288,10 @@ def swept(monkeypatch):
 
     def sweep(recipes, seeds, **options):
         asked.update(options, recipes=[recipe.name for recipe in recipes.values()], seeds=seeds)
-        options["say"]("a line")
+        logging.getLogger("hfclib.runs.sweep").info("a line")
         return asked["report"]
 
-    monkeypatch.setattr("hfclib.cli.run_sweep", sweep)
+    monkeypatch.setattr("hfclib.runs.sweep.sweep", sweep)
     return asked
 
 
@@ -220,53 +299,56 @@ def test_sweep_hands_its_options_on(hfc, swept, tmp_path):
     words = ["--seeds", "0-2", "--workers", "3", "--store", tmp_path, "--variant", "mixup", "--retrain"]
     result = hfc("sweep", "fig4", "--preset", "smoke", *words)
     assert result.exit_code == 0, result.output
-    assert result.output == "a line\n"
     assert (swept["recipes"], swept["seeds"]) == (["smoke-mixup"], [0, 1, 2])
     assert (swept["workers"], swept["store"], swept["retrain"]) == (3, tmp_path, True)
-    assert swept["engine"] is local_engine
+    assert swept["engine"].func is local_engine
+
+
+def test_threads_of_a_sweep(hfc, swept, monkeypatch):
+    for value, words, expected in [("3", [], 3), ("3", ["--threads", 2], 2), ("", [], None)]:
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert hfc("sweep", "fig4", *words).exit_code == 0
+        assert swept["engine"].keywords == {"threads": expected}
 
 
 def test_sweep_on_ray_gets_the_address(hfc, swept, monkeypatch):
-    monkeypatch.setattr("hfclib.cli.ray_engine", lambda address: f"ray at {address}")
+    monkeypatch.setattr("hfclib.runs.ray.ray_engine", lambda address: f"ray at {address}")
     assert hfc("sweep", "fig1", "--engine", "ray", "--address", "auto").exit_code == 0
     assert swept["engine"] == "ray at auto"
     assert hfc("sweep", "fig1", "--engine", "ray").exit_code == 0
     assert swept["engine"] == "ray at None"
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["fig5"], f"Error: expected chapter, one of {', '.join(RECIPES)}"),
-        (["fig4", "--preset", "huge"], "Error: expected preset, one of"),
-        (["fig4", "--seeds", "0-x"], "Error: expected seeds such as 3, 0-9 or 0,2,5, got '0-x'"),
-        (["fig4", "--engine", "slurm"], "Error: expected engine local, or ray"),
-        (["fig4", "--address", "auto"], "Error: expected engine local, or ray"),
-        (["fig4", "--variant", "x"], "Error: expected variant, one of"),
-    ],
-)
-def test_bad_choices_sweep_nothing(hfc, monkeypatch, words, message):
-    monkeypatch.setattr("hfclib.cli.run_sweep", lambda *args, **options: pytest.fail("swept"))
-    result = hfc("sweep", *words)
-    assert result.exit_code == 1
-    assert message in result.output
-    assert hfc("sweep", "fig4", "--workers", "0").exit_code == 2
-
-
 def test_a_sweep_with_failures_ends_with_them_and_status_1(hfc, swept):
     swept["report"].failures[Job(fig4_recipes("smoke")["mixup"], 4)] = "the loss is nan"
     result = hfc("sweep", "fig4", "--preset", "smoke")
     assert result.exit_code == 1
-    assert result.output == "a line\nError: smoke-mixup, seed 4: the loss is nan\n"
+    assert result.output == "Error: smoke-mixup, seed 4: the loss is nan\n"
 
 
 def test_a_stopped_sweep_says_what_is_kept(hfc, swept):
     swept["report"].stopped = True
-    before = signal.getsignal(signal.SIGTERM)
     result = hfc("sweep", "fig4", "--preset", "smoke")
     assert result.exit_code == 130
     assert "what has ended is stored" in result.output
-    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_seeds_as_people_write_them():
+    for text, expected in [
+        ("3", [3]),
+        ("0-3", [0, 1, 2, 3]),
+        ("0,2,5", [0, 2, 5]),
+        ("4-5, 0,4", [4, 5, 0]),
+        ("7-7", [7]),
+        (" 1 - 2 ", [1, 2]),
+        ("0-999", list(range(1000))),
+    ]:
+        assert parse_seeds(text) == expected
+    for text in ["", "-1", "3-1", "a", "1.5", "0;1", "1,,2", "0-", "1-2-3", "nan", "0-1000", "1e3", "9" * 30, "٣"]:
+        with pytest.raises(ValueError, match="seeds such as"):
+            parse_seeds(text)
+    with pytest.raises(ValueError, match="at most 1,000 seeds"):
+        parse_seeds("0-500,600-1200")
 
 
 # ---- hfc runs
@@ -312,12 +394,12 @@ def test_runs_lists_the_published_ones_and_your_own(hfc, own_home, store):
     assert "smoke-dropout" in said
 
 
-@pytest.mark.parametrize("words", [["runs", "verify", "--store"], ["runs", "--store"]])
-def test_verify_names_the_damaged_file_and_fails(hfc, store, words):
-    result = hfc(*words, store, *(["verify"] if words == ["runs", "--store"] else []))
-    assert result.exit_code == 1
-    assert "final.csv can't be read" in result.output
-    assert "3 runs, 1 damaged" in result.output
+def test_verify_names_the_damaged_file_and_fails(hfc, store):
+    for words in (["runs", "verify", "--store", store], ["runs", "--store", store, "verify"]):
+        result = hfc(*words)
+        assert result.exit_code == 1
+        assert "final.csv can't be read" in result.output
+        assert "3 runs, 1 damaged" in result.output
     checkpoint = next(store.glob("*.partial")) / "checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     result = hfc("runs", "verify", "--store", store)
@@ -325,14 +407,14 @@ def test_verify_names_the_damaged_file_and_fails(hfc, store, words):
     assert "3 runs, 2 damaged" in result.output
 
 
-@pytest.mark.parametrize("words", [["runs"], ["runs", "verify"]])
-def test_a_folder_that_is_not_there_is_no_store_without_damage(hfc, tmp_path, words):
-    result = hfc(*words, "--store", tmp_path / "typo")
-    assert result.exit_code == 1
-    assert "expected --store, a folder of runs, got" in result.output
+def test_a_folder_that_is_not_there_is_no_store_without_damage(hfc, tmp_path):
+    for words in (["runs"], ["runs", "verify"]):
+        result = hfc(*words, "--store", tmp_path / "typo")
+        assert result.exit_code == 1
+        assert "expected --store, a folder of runs, got" in result.output
 
 
-def test_verify_is_content_with_sound_runs(hfc, store):
+def test_verify_accepts_sound_runs(hfc, store):
     shutil.rmtree(store / fig4_recipes("laptop")["mixup"].run_name(0))
     result = hfc("runs", "verify", "--store", store)
     assert result.exit_code == 0
@@ -342,27 +424,93 @@ def test_verify_is_content_with_sound_runs(hfc, store):
 # ---- hfc run
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["fig5"], f"expected notebook, one of {', '.join(CHAPTERS)}, in a checkout"),
-        (["fig4", "-p", "radius"], "expected -p NAME VALUE"),
-        (["fig4", "radius", "8"], "expected -p NAME VALUE"),
-        (["fig4", "-p", "raduis", "8"], "unknown parameter raduis"),
-    ],
-)
-def test_run_refuses_before_it_starts(hfc, monkeypatch, tmp_path, words, message):
+def test_run_refuses_before_it_starts(hfc, monkeypatch, tmp_path):
     monkeypatch.setattr("papermill.execute_notebook", lambda *args, **options: pytest.fail("the notebook ran"))
-    result = hfc("run", *words, "--output", tmp_path / "out.ipynb")
-    assert result.exit_code == 1
-    assert message in result.output
-    assert not (tmp_path / "out.ipynb").exists()
+    for *words, message in [
+        ("fig44", f"expected chapter, one of {', '.join(CHAPTERS)}, got 'fig44'; did you mean fig4?"),
+        ("fig4", "-p", "radius", "expected -p NAME VALUE"),
+        ("fig4", "radius", "8", "expected -p NAME VALUE"),
+        ("fig4", "-p", "radius", "[4", "expected values in YAML"),
+        ("fig4", "-y", "radius", "expected -y 'NAME: VALUE', got 'radius'"),
+        ("fig4", "-p", "raduis", "8", "unknown parameter raduis = 8, did you mean radius?"),
+        ("fig4", "-y", "raduis: [4, 8]", "unknown parameter raduis = [4, 8], did you mean radius?"),
+        ("fig4", "-p", "radius", "99", "parameter radius = 99: expected"),
+        ("fig4", "-p", "seeds", "4321", "expected seeds whose runs are stored"),
+    ]:
+        result = hfc("run", *words, "--output", tmp_path / "out.ipynb")
+        assert result.exit_code == 1, words
+        assert f"Error: {message}" in result.output or message in result.output
+    result = hfc("run", "fig4", "--output", ROOT / "notebooks" / "fig4.ipynb")
+    assert "expected an output other than the notebook itself" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_run_hands_values_to_the_notebook(hfc, monkeypatch, tmp_path):
+@pytest.fixture
+def notebook_run(monkeypatch, tmp_path):
+    """A folder to run notebooks in, and papermill as a function that writes half a notebook and ends with this call."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     given = []
-    monkeypatch.setattr("papermill.execute_notebook", lambda *args, **options: given.append(args))
-    result = hfc("run", "fig4", "-p", "radius", "[4, 8]", "-p", "preset", "smoke", "--output", tmp_path / "out.ipynb")
+
+    def install(ending):
+        def execute_notebook(notebook, output, values, **options):
+            output.write_text("half a notebook")
+            given.append(values)
+            ending()
+            output.write_text("a whole notebook")
+
+        monkeypatch.setattr("papermill.execute_notebook", execute_notebook)
+        return given
+
+    return install
+
+
+def files(folder):
+    return {path.name: path.read_text() for path in folder.glob("*.ipynb")}
+
+
+def test_run_hands_values_on_and_puts_them_into_the_name(hfc, notebook_run, tmp_path):
+    given = notebook_run(lambda: None)
+    result = hfc("run", "fig4", "-p", "radius", "8", "--threads", "2")
     assert result.exit_code == 0, result.output
-    assert given[0][2] == {"radius": [4, 8], "preset": "smoke"}
-    assert given[0][1] == str(tmp_path / "out.ipynb")
+    assert re.search(r"^fig4: \d+ cells, about \d+ s at the defaults; what is not stored", result.output)
+    assert result.output.endswith("wrote fig4-radius=8.ipynb\n")
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert hfc("run", "fig4", "-y", "radius: [4, 7]", "-p", "feed", "max").exit_code == 0
+    assert hfc("run", "fig4", "-o", "mine.ipynb").exit_code == 0
+    assert given == [{"radius": 8}, {"radius": [4, 7], "feed": "max"}, {}]
+    assert set(files(tmp_path)) == {"fig4-radius=8.ipynb", "fig4-feed=max-radius=4,7.ipynb", "mine.ipynb"}
+    assert set(files(tmp_path).values()) == {"a whole notebook"}
+
+
+def test_names_of_executed_notebooks():
+    assert output_name("fig4", {}) == "fig4-defaults.ipynb"
+    assert output_name("fig4", {"b": 2, "a": True}) == "fig4-a=true-b=2.ipynb"
+    names = {output_name("fig2", {"indices": list(range(start, start + 40)), "x": "../ '"}) for start in (0, 0, 1)}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"fig2-[\w.,=+-]{50}-[0-9a-f]{8}\.ipynb", name) for name in names)
+
+
+def test_a_failed_notebook_replaces_no_good_one(hfc, notebook_run, tmp_path):
+    def failing():
+        raise papermill.PapermillExecutionError(3, 2, "1 / 0", "ZeroDivisionError", "division by zero", [])
+
+    (tmp_path / "fig4-radius=8.ipynb").write_text("a good notebook")
+    notebook_run(failing)
+    result = hfc("run", "fig4", "-p", "radius", "8")
+    assert result.exit_code == 1
+    said = "Error: ZeroDivisionError: division by zero; the notebook up to there is fig4-radius=8.failed.ipynb"
+    assert said in result.output
+    assert files(tmp_path) == {
+        "fig4-radius=8.ipynb": "a good notebook",
+        "fig4-radius=8.failed.ipynb": "half a notebook",
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_notebook_leaves_nothing(hfc, notebook_run, tmp_path, number):
+    notebook_run(lambda: signal.raise_signal(number))
+    result = hfc("run", "fig4", "-p", "radius", "8")
+    assert result.exit_code == 130
+    assert "stopped; nothing was written" in result.output
+    assert files(tmp_path) == {}

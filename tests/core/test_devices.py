@@ -1,62 +1,78 @@
-"""hfclib.devices: which device is taken, when bfloat16 is used, and what a device is called."""
+"""hfclib.devices: which device is taken, when bfloat16 is used, and that float32 is not rounded."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from hfclib.devices import arithmetic, autocast, best_device, device_name, device_of, gains_from_bf16
+from hfclib.devices import arithmetic, best_device, device_name, device_of, full_float32, gains_from_bf16
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    ("cuda", "mps", "expected"),
-    [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
-)
-def test_best_device(monkeypatch, cuda, mps, expected):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
-    assert best_device() == torch.device(expected)
+def test_best_device(monkeypatch):
+    for cuda, mps, expected in [
+        (True, False, "cuda"),
+        (True, True, "cuda"),
+        (False, True, "mps"),
+        (False, False, "cpu"),
+    ]:
+        monkeypatch.setattr("torch.cuda.is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr("torch.backends.mps.is_available", lambda mps=mps: mps)
+        assert best_device() == torch.device(expected)
 
 
-@pytest.mark.parametrize(("gains", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_autocast_follows_the_hardware(monkeypatch, gains, dtype):
+@pytest.mark.parametrize("gains", [True, False])
+def test_bfloat16_is_used_with_amp_where_the_device_gains_from_it(monkeypatch, gains):
     monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: gains)
     convolution, images = nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
-    with autocast(CPU):
-        assert convolution(images).dtype == dtype
-    assert convolution(images).dtype == torch.float32
+    with arithmetic(CPU, amp=True):
+        assert convolution(images).dtype == (torch.bfloat16 if gains else torch.float32)
+    with arithmetic(CPU, amp=False):
+        assert convolution(images).dtype == torch.float32
 
 
-def test_answers_are_in_full_float32_unless_fast(monkeypatch):
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)
-    convolution, images = nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
-    for amp, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        with arithmetic(CPU, amp=amp):
-            assert convolution(images).dtype == dtype
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
-    assert before[0]
-    with arithmetic(torch.device("cuda"), amp=False):  # settings only: it asks for no such device
-        assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == (False, before[1])
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before
-
-
-@pytest.mark.parametrize(
-    ("instructions", "gains"),
-    [({}, False), ({"_is_avx512_bf16_supported"}, True), ({"_is_amx_tile_supported"}, True)],
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="settings of PyTorch 2.9 and later"
 )
-def test_bfloat16_needs_its_instructions(monkeypatch, instructions, gains):
+def test_float32_is_not_rounded_on_gpus():
+    """Settings only: they exist without a GPU, and without a warning (which is an error in the tests)."""
+    owners = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [owner.fp32_precision for owner in owners]
+    assert before[0] == "tf32"
+    try:
+        for products in ("none", "ieee", "tf32"):
+            owners[1].fp32_precision = products
+            with arithmetic(torch.device("cuda"), amp=False):
+                assert [owner.fp32_precision for owner in owners] == ["ieee", {"tf32": "ieee"}.get(products, products)]
+            with pytest.raises(ArithmeticError), arithmetic(torch.device("cuda"), amp=False):
+                raise ArithmeticError
+            assert [owner.fp32_precision for owner in owners] == ["tf32", products]
+    finally:
+        owners[1].fp32_precision = before[1]
+    assert torch.backends.cudnn.allow_tf32  # the old settings can still be read
+
+
+@pytest.mark.parametrize(("convolutions", "products"), [(True, False), (False, True), (True, True), (False, False)])
+def test_float32_is_not_rounded_on_gpus_by_an_older_pytorch(convolutions, products):
+    cudnn, matmul = SimpleNamespace(allow_tf32=convolutions), SimpleNamespace(allow_tf32=products)
+    with full_float32(SimpleNamespace(cudnn=cudnn, cuda=SimpleNamespace(matmul=matmul))):
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+    assert (cudnn.allow_tf32, matmul.allow_tf32) == (convolutions, products)
+
+
+def test_bfloat16_needs_its_instructions(monkeypatch):
     """An AVX-512 processor without them emulates bfloat16, at less than the speed of float32."""
     monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True)
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(f"torch.cpu.{name}", lambda name=name: name in instructions)
-    assert gains_from_bf16(CPU) is gains
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    for instructions in ((), names[:1], names[1:]):
+        for name in names:
+            monkeypatch.setattr(f"torch.cpu.{name}", lambda has=name in instructions: has)
+        assert gains_from_bf16(CPU) is bool(instructions)
+    for name in names:
         monkeypatch.delattr(f"torch.cpu.{name}")
     assert gains_from_bf16(CPU) is False
-
-
-def test_mps_is_left_in_float32():
     assert gains_from_bf16(torch.device("mps")) is False
 
 

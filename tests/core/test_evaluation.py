@@ -64,24 +64,25 @@ def test_running_statistics_by_hand(normed):
     torch.testing.assert_close(logits(normed, images), expected)
 
 
-@pytest.mark.parametrize("bn_stats", BN_STATS)
 @pytest.mark.parametrize("fails", [False, True])
-def test_modes_and_averages_are_as_before(normed, images, bn_stats, fails):
-    class Failing(nn.Module):
-        def forward(self, x):
-            assert not self.training
-            raise ArithmeticError("on purpose")
+def test_modes_and_averages_are_as_before(normed, images, fails):
+    for bn_stats in BN_STATS:
 
-    network = nn.Sequential(normed, nn.Dropout(0.5), Failing() if fails else nn.Identity()).train()
-    network[1].eval()  # a part that its owner froze
-    modes = [module.training for module in network.modules()]
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(ArithmeticError) if fails else nullcontext():
-        logits(network, images, bn_stats=bn_stats)
-    assert [module.training for module in network.modules()] == modes
-    assert network.state_dict().keys() == state.keys()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
-    assert isinstance(normed[0].running_mean, torch.Tensor)
+        class Failing(nn.Module):
+            def forward(self, x):
+                assert not self.training
+                raise ArithmeticError("on purpose")
+
+        network = nn.Sequential(normed, nn.Dropout(0.5), Failing() if fails else nn.Identity()).train()
+        network[1].eval()  # a part that its owner froze
+        modes = [module.training for module in network.modules()]
+        state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        with pytest.raises(ArithmeticError) if fails else nullcontext():
+            logits(network, images, bn_stats=bn_stats)
+        assert [module.training for module in network.modules()] == modes
+        assert network.state_dict().keys() == state.keys()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+        assert isinstance(normed[0].running_mean, torch.Tensor)
 
 
 def test_evaluating_turns_dropout_off_and_on_again():
@@ -106,9 +107,9 @@ def test_who_uses_batch_statistics(normed, network):
 # ---- logits and accuracy
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
-def test_logits_do_not_depend_on_the_batch_size(normed, images, batch_size):
-    torch.testing.assert_close(logits(normed, images, batch_size=batch_size), normed.eval()(images).detach())
+def test_logits_do_not_depend_on_the_batch_size(normed, images):
+    for batch_size in [1, 5, 12, 100]:
+        torch.testing.assert_close(logits(normed, images, batch_size=batch_size), normed.eval()(images).detach())
 
 
 def test_with_batch_statistics_they_do(normed, images):
@@ -121,18 +122,15 @@ def test_logits_of_double_images_are_float32(channel_means, images):
     assert logits(channel_means, images.double()).dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("images", "options", "error", "message"),
-    [
+def test_bad_images(channel_means):
+    for images, options, error, message in [
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {}, TypeError, "float images"),
         (torch.rand(3, 8, 8), {}, ValueError, r"\(N, C, H, W\)"),
         (torch.rand(0, 3, 8, 8), {}, ValueError, "at least one image"),
         (torch.rand(2, 3, 8, 8), {"batch_size": 0}, ValueError, "batch_size >= 1"),
-    ],
-)
-def test_bad_images(channel_means, images, options, error, message):
-    with pytest.raises(error, match=message):
-        logits(channel_means, images, **options)
+    ]:
+        with pytest.raises(error, match=message):
+            logits(channel_means, images, **options)
 
 
 def test_accuracy_by_hand(channel_means, images, labels):
@@ -143,10 +141,10 @@ def test_accuracy_by_hand(channel_means, images, labels):
     assert accuracy(channel_means, images, some, batch_size=5) == pytest.approx(9 / 12)
 
 
-@pytest.mark.parametrize("count", [0, 1, 11, 13])
-def test_a_label_an_image(channel_means, images, count):
-    with pytest.raises(ValueError, match=f"got {count} labels for 12 images"):
-        accuracy(channel_means, images, torch.zeros(count, dtype=torch.int64))
+def test_a_label_an_image(channel_means, images):
+    for count in [0, 1, 11, 13]:
+        with pytest.raises(ValueError, match=f"got {count} labels for 12 images"):
+            accuracy(channel_means, images, torch.zeros(count, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("feed", FEEDS)
@@ -180,18 +178,15 @@ def test_band_accuracy_passes_statistics_on(normed, images, labels):
     assert set(table["bn_stats"]) == {"batch"}
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
+def test_band_accuracy_refuses(channel_means, images, labels):
+    for options, error, message in [
         ({"radii": [-1]}, ValueError, "radius of at least 0"),
         ({"radii": ["4"]}, TypeError, "expected radius, a number"),
         ({"feed": "min"}, ValueError, "expected feed"),
         ({"bn_stats": "none"}, ValueError, "expected bn_stats"),
-    ],
-)
-def test_band_accuracy_refuses(channel_means, images, labels, options, error, message):
-    with pytest.raises(error, match=message):
-        band_accuracy(channel_means, images, labels, **options)
+    ]:
+        with pytest.raises(error, match=message):
+            band_accuracy(channel_means, images, labels, **options)
 
 
 # ---- what a run records
@@ -201,15 +196,15 @@ def parts(train, test):
     return [Part("train", *train), Part("test", *test)]
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_conditions_name_everything_once(batch_norm):
-    listed = list(band_conditions(range(1, 23), batch_norm))
-    expected = set(itertools.product(range(1, 23), ("lfc", "hfc"), ["raw"], ["running"]))
-    expected |= set(itertools.product(PAPER_RADII, ("lfc", "hfc"), FEEDS, BN_STATS if batch_norm else ["running"]))
-    expected = {one for one in expected if one[1:3] != ("lfc", "mean")}
-    assert len(listed) == len(set(listed))
-    assert set(listed) == expected
-    assert len(listed) == (76 if batch_norm else 56)
+def test_conditions_name_everything_once():
+    for batch_norm in [False, True]:
+        listed = list(band_conditions(range(1, 23), batch_norm))
+        expected = set(itertools.product(range(1, 23), ("lfc", "hfc"), ["raw"], ["running"]))
+        expected |= set(itertools.product(PAPER_RADII, ("lfc", "hfc"), FEEDS, BN_STATS if batch_norm else ["running"]))
+        expected = {one for one in expected if one[1:3] != ("lfc", "mean")}
+        assert len(listed) == len(set(listed))
+        assert set(listed) == expected
+        assert len(listed) == (76 if batch_norm else 56)
 
 
 @pytest.mark.parametrize(("batch_norm", "count"), [(False, 2 + 56), (True, 4 + 76)])
@@ -243,13 +238,12 @@ def test_curve_rows_measure_what_they_say(network):
     assert measured["test", "lfc", 2, "raw"] == accuracy(network, split(images, 2)[0], labels, amp=True)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_only_exact_rows_keep_whole_images_in_full_precision(monkeypatch, channel_means, images, labels, exact):
+def test_only_exact_rows_keep_whole_images_in_full_precision(monkeypatch, channel_means, images, labels):
     used = []
     monkeypatch.setattr("hfclib.devices.autocast", lambda device: used.append(device) or nullcontext())
-    whole = parts((images, labels), (images, labels))
-    curve_rows(channel_means, whole, (images, labels), [4])
-    whole_and_bands = len(used)
-    used.clear()
-    curve_rows(channel_means, whole, (images, labels), [4], exact=exact)
-    assert len(used) == whole_and_bands - (2 if exact else 0)
+    counts = []
+    for exact in (False, True):
+        curve_rows(channel_means, parts((images, labels), (images, labels)), (images, labels), [4], exact=exact)
+        counts.append(len(used))
+        used.clear()
+    assert counts[0] == counts[1] + 2

@@ -29,69 +29,74 @@ def largest(difference):
     return float(abs(difference).max())
 
 
-@pytest.mark.parametrize("inclusive", [False, True])
-@pytest.mark.parametrize("radius", [0, 1, 4, 7.5, 12, 16, 23])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_split_agrees_with_numpy(height, width, radius, inclusive):
-    images = torch.rand(2, 3, height, width)
-    lfc, hfc = split(images, radius, inclusive=inclusive)
-    expected = low_by_numpy(images, radius, inclusive)
-    assert largest(lfc.numpy() - expected) < 1e-5
-    assert largest(hfc.numpy() - (images.numpy() - expected)) < 1e-5
+def test_split_agrees_with_numpy(height, width):
+    for inclusive in [False, True]:
+        for radius in [0, 1, 4, 7.5, 12, 16, 23]:
+            images = torch.rand(2, 3, height, width)
+            lfc, hfc = split(images, radius, inclusive=inclusive)
+            expected = low_by_numpy(images, radius, inclusive)
+            assert largest(lfc.numpy() - expected) < 1e-5
+            assert largest(hfc.numpy() - (images.numpy() - expected)) < 1e-5
 
 
-@pytest.mark.parametrize("count", [_BLOCK, _BLOCK + 1, 3 * _BLOCK + 5])
-def test_large_batches_agree_with_numpy(count):
-    images = torch.rand(count, 3, 12, 9)
-    lfc, hfc = split(images, 3)
-    assert largest(lfc.numpy() - low_by_numpy(images, 3)) < 1e-5
-    assert largest(lfc + hfc - images) < 1e-6
+def test_large_batches_agree_with_numpy():
+    for count in [_BLOCK, _BLOCK + 1, 3 * _BLOCK + 5]:
+        images = torch.rand(count, 3, 12, 9)
+        lfc, hfc = split(images, 3)
+        assert largest(lfc.numpy() - low_by_numpy(images, 3)) < 1e-5
+        assert largest(lfc + hfc - images) < 1e-6
 
 
-@pytest.mark.parametrize(("height", "width"), [(6, 5), (5, 6), (4, 4)])
-@pytest.mark.parametrize("inclusive", [False, True])
-def test_split_agrees_with_dft_matrices(height, width, inclusive):
-    def matrix(n):
-        frequencies = np.array([k if k <= n // 2 else k - n for k in range(n)])
-        return frequencies, np.exp(-2j * np.pi * np.outer(frequencies, np.arange(n)) / n)
+def test_split_agrees_with_dft_matrices():
+    for height, width in [(6, 5), (5, 6), (4, 4)]:
+        for inclusive in [False, True]:
 
-    (rows, down), (columns, across) = matrix(height), matrix(width)
-    image = torch.rand(1, 1, height, width)
-    spectrum = down @ image[0, 0].double().numpy() @ across.T
-    for row, v in enumerate(rows):
-        for column, u in enumerate(columns):
-            distance = math.hypot(u, v)
-            if not (distance <= 2 if inclusive else distance < 2):
-                spectrum[row, column] = 0
-    expected = (down.conj().T @ spectrum @ across.conj() / (height * width)).real
-    assert largest(split(image, 2, inclusive=inclusive)[0][0, 0].numpy() - expected) < 1e-6
+            def matrix(n):
+                frequencies = np.array([k if k <= n // 2 else k - n for k in range(n)])
+                return frequencies, np.exp(-2j * np.pi * np.outer(frequencies, np.arange(n)) / n)
+
+            (rows, down), (columns, across) = matrix(height), matrix(width)
+            image = torch.rand(1, 1, height, width)
+            spectrum = down @ image[0, 0].double().numpy() @ across.T
+            for row, v in enumerate(rows):
+                for column, u in enumerate(columns):
+                    distance = math.hypot(u, v)
+                    if not (distance <= 2 if inclusive else distance < 2):
+                        spectrum[row, column] = 0
+            expected = (down.conj().T @ spectrum @ across.conj() / (height * width)).real
+            assert largest(split(image, 2, inclusive=inclusive)[0][0, 0].numpy() - expected) < 1e-6
 
 
 # Bins kept of 1,024 at 32x32, as counted in the paper's definition.
-@pytest.mark.parametrize(
-    ("radius", "strict", "inclusive"),
-    [(4, 45, 49), (8, 193, 197), (12, 437, 441), (16, 793, 795), (0, 0, 1), (23, 1024, 1024)],
-)
-def test_bins_kept(radius, strict, inclusive):
-    assert mask(32, 32, radius).sum() == strict
-    assert mask(32, 32, radius, inclusive=True).sum() == inclusive
-    # The trace of a projection is its rank: the split itself keeps that many bins, not just the drawn mask.
-    impulse = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
-    impulse[0, 0, 0, 0] = 1
-    assert split(impulse, radius)[0][0, 0, 0, 0].item() * 1024 == pytest.approx(strict, abs=1e-9)
-    assert split(impulse, radius, inclusive=True)[0][0, 0, 0, 0].item() * 1024 == pytest.approx(inclusive, abs=1e-9)
+def test_bins_kept():
+    for radius, strict, inclusive in [
+        (4, 45, 49),
+        (8, 193, 197),
+        (12, 437, 441),
+        (16, 793, 795),
+        (0, 0, 1),
+        (23, 1024, 1024),
+    ]:
+        assert mask(32, 32, radius).sum() == strict
+        assert mask(32, 32, radius, inclusive=True).sum() == inclusive
+        # The trace of a projection is its rank: the split itself keeps that many bins, not just the drawn mask.
+        impulse = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+        impulse[0, 0, 0, 0] = 1
+        assert split(impulse, radius)[0][0, 0, 0, 0].item() * 1024 == pytest.approx(strict, abs=1e-9)
+        assert split(impulse, radius, inclusive=True)[0][0, 0, 0, 0].item() * 1024 == pytest.approx(inclusive, abs=1e-9)
 
 
-@pytest.mark.parametrize("squared", [2, 5, 8, 13, 20])
-def test_a_radius_at_a_bins_distance_leaves_it_out_unless_inclusive(squared):
-    radius, inclusive = math.sqrt(squared), mask(32, 32, math.sqrt(squared), inclusive=True)
-    assert mask(32, 32, radius).sum() < inclusive.sum()
-    images = torch.rand(1, 1, 32, 32)
-    for included in (False, True):
-        assert (
-            largest(split(images, radius, inclusive=included)[0].numpy() - low_by_numpy(images, radius, included))
-            < 1e-5
-        )
+def test_a_radius_at_a_bins_distance_leaves_it_out_unless_inclusive():
+    for squared in [2, 5, 8, 13, 20]:
+        radius, inclusive = math.sqrt(squared), mask(32, 32, math.sqrt(squared), inclusive=True)
+        assert mask(32, 32, radius).sum() < inclusive.sum()
+        images = torch.rand(1, 1, 32, 32)
+        for included in (False, True):
+            assert (
+                largest(split(images, radius, inclusive=included)[0].numpy() - low_by_numpy(images, radius, included))
+                < 1e-5
+            )
 
 
 def test_tiny_and_huge_radii(images):
@@ -99,11 +104,11 @@ def test_tiny_and_huge_radii(images):
     torch.testing.assert_close(split(images, 1e200)[0], images)
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (7, 5), (6, 9)])
-def test_mask_is_centred(height, width):
-    low = mask(height, width, 1)
-    assert low.sum() == 1
-    assert low[height // 2, width // 2]
+def test_mask_is_centred():
+    for height, width in [(32, 32), (7, 5), (6, 9)]:
+        low = mask(height, width, 1)
+        assert low.sum() == 1
+        assert low[height // 2, width // 2]
 
 
 def test_mask_is_what_split_keeps():
@@ -205,18 +210,17 @@ def test_channels_and_images_are_on_their_own(size, seed, radius):
             torch.testing.assert_close(split(images[n : n + 1, c : c + 1], radius)[0][0, 0], lfc[n, c])
 
 
-@pytest.mark.parametrize("part", [0, 1])
-def test_gradients_are_right(part):
+def test_gradients_are_right():
     images = torch.rand(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: split(x, 1.5)[part], (images,))
+    assert torch.autograd.gradcheck(lambda x: split(x, 1.5), (images,))
 
 
-@pytest.mark.parametrize("count", [2, 2 * _BLOCK + 3])
-def test_gradient_is_the_filtered_weight(count):
-    images, weights = torch.rand(count, 3, 8, 8, requires_grad=True), torch.rand(count, 3, 8, 8)
-    for part, filtered in zip(split(images, 3), split(weights, 3), strict=True):
-        gradient = torch.autograd.grad((part * weights).sum(), images, retain_graph=True)[0]
-        torch.testing.assert_close(gradient, filtered)
+def test_gradient_is_the_filtered_weight():
+    for count in [2, 2 * _BLOCK + 3]:
+        images, weights = torch.rand(count, 3, 8, 8, requires_grad=True), torch.rand(count, 3, 8, 8)
+        for part, filtered in zip(split(images, 3), split(weights, 3), strict=True):
+            gradient = torch.autograd.grad((part * weights).sum(), images, retain_graph=True)[0]
+            torch.testing.assert_close(gradient, filtered)
 
 
 def test_blocks_equal_the_differentiable_way():
@@ -225,21 +229,21 @@ def test_blocks_equal_the_differentiable_way():
         torch.testing.assert_close(blocks, whole.detach(), rtol=0, atol=5e-7)
 
 
-@pytest.mark.parametrize("shape", [(2 * _BLOCK + 1, 1, 8, 8), (_BLOCK + 1, 1, 7, 5), (3 * _BLOCK, 3, 5, 6)])
-def test_last_plane_without_a_partner(shape):
-    images = torch.rand(shape)
-    for blocks, whole in zip(split(images, 2), split(images.double(), 2), strict=True):
-        torch.testing.assert_close(blocks.double(), whole, rtol=0, atol=1e-6)
+def test_last_plane_without_a_partner():
+    for shape in [(2 * _BLOCK + 1, 1, 8, 8), (_BLOCK + 1, 1, 7, 5), (3 * _BLOCK, 3, 5, 6)]:
+        images = torch.rand(shape)
+        for blocks, whole in zip(split(images, 2), split(images.double(), 2), strict=True):
+            torch.testing.assert_close(blocks.double(), whole, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("odd_one", [float("nan"), float("inf"), 1e20])
-def test_an_odd_image_does_not_spoil_the_others(odd_one):
-    images = torch.rand(2 * _BLOCK, 3, 8, 8)
-    spoilt = images.clone()
-    spoilt[5] = odd_one
-    others = torch.arange(len(images)) != 5
-    for one, other in zip(split(images, 3), split(spoilt, 3), strict=True):
-        torch.testing.assert_close(one[others], other[others], rtol=0, atol=1e-6)
+def test_an_odd_image_does_not_spoil_the_others():
+    for odd_one in [float("nan"), float("inf"), 1e20]:
+        images = torch.rand(2 * _BLOCK, 3, 8, 8)
+        spoilt = images.clone()
+        spoilt[5] = odd_one
+        others = torch.arange(len(images)) != 5
+        for one, other in zip(split(images, 3), split(spoilt, 3), strict=True):
+            torch.testing.assert_close(one[others], other[others], rtol=0, atol=1e-6)
 
 
 def test_gradients_after_a_first_use_in_inference_mode():
@@ -253,17 +257,17 @@ def test_gradients_after_a_first_use_in_inference_mode():
     assert images.grad is not None
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_computed_in_float32(dtype):
-    images = torch.rand(_BLOCK + 2, 3, 16, 16).to(dtype)
-    for half, single in zip(split(images, 4), split(images.float(), 4), strict=True):
-        assert half.dtype == dtype
-        assert torch.equal(half, single.to(dtype))
+def test_half_types_are_computed_in_float32():
+    for dtype in [torch.float16, torch.bfloat16]:
+        images = torch.rand(_BLOCK + 2, 3, 16, 16).to(dtype)
+        for half, single in zip(split(images, 4), split(images.float(), 4), strict=True):
+            assert half.dtype == dtype
+            assert torch.equal(half, single.to(dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_type_is_kept(dtype):
-    assert [part.dtype for part in split(torch.rand(1, 3, 8, 8, dtype=dtype), 4)] == [dtype, dtype]
+def test_type_is_kept():
+    for dtype in [torch.float32, torch.float64]:
+        assert [part.dtype for part in split(torch.rand(1, 3, 8, 8, dtype=dtype), 4)] == [dtype, dtype]
 
 
 def test_double_precision_is_used():
@@ -271,34 +275,33 @@ def test_double_precision_is_used():
     assert largest(split(images, 8)[0].numpy() - low_by_numpy(images, 8)) < 1e-14
 
 
-@pytest.mark.parametrize("count", [3, _BLOCK + 3])
-def test_memory_layout_does_not_matter(count):
-    images = torch.rand(count, 3, 9, 12)
-    expected = split(images, 3)[0]
-    layouts = {
-        "channels_last": images.contiguous(memory_format=torch.channels_last),
-        "transposed": images.transpose(2, 3).contiguous().transpose(2, 3),
-        "strided": torch.rand(count, 3, 9, 24)[..., ::2].copy_(images),
-        "expanded": images[:1].expand(count, -1, -1, -1),
-    }
-    for name, laid_out in layouts.items():
-        before = laid_out.clone()
-        lfc, hfc = split(laid_out, 3)
-        wanted = expected[:1].expand_as(expected) if name == "expanded" else expected
-        torch.testing.assert_close(lfc, wanted, rtol=0, atol=1e-6, msg=name)
-        torch.testing.assert_close(lfc + hfc, laid_out, rtol=0, atol=1e-6, msg=name)
-        assert torch.equal(laid_out, before), f"{name}: the images were changed"
+def test_memory_layout_does_not_matter():
+    for count in [3, _BLOCK + 3]:
+        images = torch.rand(count, 3, 9, 12)
+        expected = split(images, 3)[0]
+        layouts = {
+            "channels_last": images.contiguous(memory_format=torch.channels_last),
+            "transposed": images.transpose(2, 3).contiguous().transpose(2, 3),
+            "strided": torch.rand(count, 3, 9, 24)[..., ::2].copy_(images),
+            "expanded": images[:1].expand(count, -1, -1, -1),
+        }
+        for name, laid_out in layouts.items():
+            before = laid_out.clone()
+            lfc, hfc = split(laid_out, 3)
+            wanted = expected[:1].expand_as(expected) if name == "expanded" else expected
+            torch.testing.assert_close(lfc, wanted, rtol=0, atol=1e-6, msg=name)
+            torch.testing.assert_close(lfc + hfc, laid_out, rtol=0, atol=1e-6, msg=name)
+            assert torch.equal(laid_out, before), f"{name}: the images were changed"
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 7])
-def test_any_number_of_channels(channels):
-    images = torch.rand(2, channels, 8, 8)
-    assert largest(split(images, 2)[0].numpy() - low_by_numpy(images, 2)) < 1e-5
+def test_any_number_of_channels():
+    for channels in [1, 2, 3, 7]:
+        images = torch.rand(2, channels, 8, 8)
+        assert largest(split(images, 2)[0].numpy() - low_by_numpy(images, 2)) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("radius", "error", "message"),
-    [
+def test_bad_radius():
+    for radius, error, message in [
         (-1, ValueError, "at least 0"),
         (-0.001, ValueError, "at least 0"),
         (math.nan, ValueError, "finite"),
@@ -308,19 +311,14 @@ def test_any_number_of_channels(channels):
         (4 + 0j, TypeError, "of type complex"),
         (None, TypeError, "of type NoneType"),
         ([4], TypeError, "of type list"),
-    ],
-)
-@pytest.mark.parametrize(
-    "use", [lambda r: split(torch.rand(1, 3, 8, 8), r), LowPass, HighPass, lambda r: mask(8, 8, r)]
-)
-def test_bad_radius(use, radius, error, message):
-    with pytest.raises(error, match=message):
-        use(radius)
+    ]:
+        for use in [lambda r: split(torch.rand(1, 3, 8, 8), r), LowPass, HighPass, lambda r: mask(8, 8, r)]:
+            with pytest.raises(error, match=message):
+                use(radius)
 
 
-@pytest.mark.parametrize(
-    ("images", "error", "message"),
-    [
+def test_bad_images():
+    for images, error, message in [
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "divide integers by 255"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), TypeError, "float images"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.complex64), TypeError, "float images"),
@@ -329,12 +327,10 @@ def test_bad_radius(use, radius, error, message):
         (torch.rand(1, 3, 0, 8), ValueError, r"got \(1, 3, 0, 8\)"),
         (np.zeros((1, 3, 8, 8), np.float32), TypeError, "got ndarray"),
         ([[[[0.5]]]], TypeError, "got list"),
-    ],
-)
-def test_bad_images(images, error, message):
-    for use in (lambda x: split(x, 4), LowPass(4), HighPass(4)):
-        with pytest.raises(error, match=message):
-            use(images)
+    ]:
+        for use in (lambda x: split(x, 4), LowPass(4), HighPass(4)):
+            with pytest.raises(error, match=message):
+                use(images)
 
 
 def test_modules(images):

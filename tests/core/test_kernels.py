@@ -57,18 +57,18 @@ def test_equation_3_by_hand():
     assert by_hand[0].tolist() == [11, 14.5, 18]
 
 
-@pytest.mark.parametrize("rho", [0.3, 1])
-@pytest.mark.parametrize("size", [2, 3, 5])
-def test_equation_3_equals_a_loop(rho, size):
-    values = torch.randn(size, size, generator=torch.Generator().manual_seed(size)).tolist()
-    smoothed = smooth_kernels(one_kernel(values), rho)[0].weight[0, 0]
-    for i, j in itertools.product(range(size), repeat=2):
-        around = [
-            values[min(max(i + a, 0), size - 1)][min(max(j + b, 0), size - 1)]
-            for a, b in itertools.product((-1, 0, 1), repeat=2)
-            if a or b
-        ]
-        assert smoothed[i, j].item() == pytest.approx(values[i][j] + rho * sum(around), rel=1e-5, abs=1e-5)
+def test_equation_3_equals_a_loop():
+    for rho in [0.3, 1]:
+        for size in [2, 3, 5]:
+            values = torch.randn(size, size, generator=torch.Generator().manual_seed(size)).tolist()
+            smoothed = smooth_kernels(one_kernel(values), rho)[0].weight[0, 0]
+            for i, j in itertools.product(range(size), repeat=2):
+                around = [
+                    values[min(max(i + a, 0), size - 1)][min(max(j + b, 0), size - 1)]
+                    for a, b in itertools.product((-1, 0, 1), repeat=2)
+                    if a or b
+                ]
+                assert smoothed[i, j].item() == pytest.approx(values[i][j] + rho * sum(around), rel=1e-5, abs=1e-5)
 
 
 def test_gain_is_1_plus_8_rho_unless_normalised():
@@ -109,20 +109,17 @@ def test_nothing_happens_at_rho_0(network):
     assert all(torch.equal(a, b) for a, b in zip(smoothed.parameters(), network.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("rho", "options", "error", "message"),
-    [
+def test_bad_rules(network):
+    for rho, options, error, message in [
         (-0.1, {}, ValueError, "finite rho of at least 0, got -0.1"),
         (math.nan, {}, ValueError, "finite rho"),
         (math.inf, {}, ValueError, "finite rho"),
         ("1", {}, TypeError, "expected rho, a number"),
         (True, {}, TypeError, "expected rho, a number"),
         (1, {"layers": "last"}, ValueError, "layers, first or all, got 'last'"),
-    ],
-)
-def test_bad_rules(network, rho, options, error, message):
-    with pytest.raises(error, match=message):
-        smooth_kernels(network, rho, **options)
+    ]:
+        with pytest.raises(error, match=message):
+            smooth_kernels(network, rho, **options)
 
 
 def test_a_model_without_kernels():
@@ -139,20 +136,20 @@ def test_convolutions_come_in_order(network):
 # ---- filtered kernels
 
 
-@pytest.mark.parametrize("radius", [3, 8, 12.5, 20])
-@pytest.mark.parametrize("place", [(0, 0), (14, 14), (30, 5)])
-def test_filtered_kernels_equal_numpys_wherever_they_lie(weight, radius, place):
-    model = nn.Conv2d(3, 5, 3)
-    model.weight.data = weight.clone()
-    filtered = filter_kernels(model, radius).weight.detach().double().numpy()
-    down, across = np.ogrid[-16:16, -16:16]
-    keep = np.fft.ifftshift(np.hypot(down, across) < radius)
-    picture = np.zeros((5, 3, 32, 32))
-    picture[..., :3, :3] = weight.numpy()
-    picture = np.roll(picture, place, axis=(2, 3))
-    low = np.fft.ifft2(np.fft.fft2(picture) * keep).real
-    expected = np.roll(low, (-place[0], -place[1]), axis=(2, 3))[..., :3, :3]
-    np.testing.assert_allclose(filtered, expected, atol=1e-6)
+def test_filtered_kernels_equal_numpys_wherever_they_lie(weight):
+    for radius in [3, 8, 12.5, 20]:
+        for place in [(0, 0), (14, 14), (30, 5)]:
+            model = nn.Conv2d(3, 5, 3)
+            model.weight.data = weight.clone()
+            filtered = filter_kernels(model, radius).weight.detach().double().numpy()
+            down, across = np.ogrid[-16:16, -16:16]
+            keep = np.fft.ifftshift(np.hypot(down, across) < radius)
+            picture = np.zeros((5, 3, 32, 32))
+            picture[..., :3, :3] = weight.numpy()
+            picture = np.roll(picture, place, axis=(2, 3))
+            low = np.fft.ifft2(np.fft.fft2(picture) * keep).real
+            expected = np.roll(low, (-place[0], -place[1]), axis=(2, 3))[..., :3, :3]
+            np.testing.assert_allclose(filtered, expected, atol=1e-6)
 
 
 def test_filtering_extremes(network):
@@ -195,19 +192,19 @@ def test_penalty_has_a_gradient_and_measures_have_none(weight):
     assert not frequency_response(weight).requires_grad
 
 
-@pytest.mark.parametrize("size", [3, 5])
-def test_roughness_compares_sizes_and_hangs_on_no_scale(size):
-    normal = torch.randn(4_000, 1, size, size)
-    uniform = torch.rand(4_000, 1, size, size) - 0.5
-    by_norm = roughness(normal)
-    assert roughness(normal * 7).sub(by_norm).abs().max() < 1e-5
-    # Small kernels sit above 2 / sqrt(pi) and 2 / sqrt(3): their own root mean square is in the denominator.
-    assert by_norm.mean().item() == pytest.approx({3: 1.160, 5: 1.140}[size], abs=0.01)
-    assert roughness(uniform).mean().item() == pytest.approx({3: 1.169, 5: 1.159}[size], abs=0.01)
-    assert roughness(torch.full((2, 3, size, size), 0.3)).max() == 0
-    checkers = (torch.arange(size)[:, None] + torch.arange(size)) % 2 * 2.0 - 1
-    assert roughness(checkers[None, None]).item() == pytest.approx(2)
-    assert roughness(torch.zeros(1, 1, size, size)).item() == 0
+def test_roughness_compares_sizes_and_hangs_on_no_scale():
+    for size in [3, 5]:
+        normal = torch.randn(4_000, 1, size, size)
+        uniform = torch.rand(4_000, 1, size, size) - 0.5
+        by_norm = roughness(normal)
+        assert roughness(normal * 7).sub(by_norm).abs().max() < 1e-5
+        # Small kernels sit above 2 / sqrt(pi) and 2 / sqrt(3): their own root mean square is in the denominator.
+        assert by_norm.mean().item() == pytest.approx({3: 1.160, 5: 1.140}[size], abs=0.01)
+        assert roughness(uniform).mean().item() == pytest.approx({3: 1.169, 5: 1.159}[size], abs=0.01)
+        assert roughness(torch.full((2, 3, size, size), 0.3)).max() == 0
+        checkers = (torch.arange(size)[:, None] + torch.arange(size)) % 2 * 2.0 - 1
+        assert roughness(checkers[None, None]).item() == pytest.approx(2)
+        assert roughness(torch.zeros(1, 1, size, size)).item() == 0
 
 
 def spectrum(kernel):
@@ -259,13 +256,11 @@ def test_shares_of_known_kernels():
     assert frequency_response(rough)[0, 0].item() == pytest.approx(9)
 
 
-@pytest.mark.parametrize(
-    "measure", [smoothness_penalty, roughness, frequency_response, lambda weight: high_frequency_share(weight, 8)]
-)
-def test_bad_weights(measure):
-    for shape in ((3, 3), (1, 3, 3), (1, 1, 33, 33), (0, 3, 3, 3)):
-        with pytest.raises(ValueError, match=r"expected weights \(out, in, k, k\)"):
-            measure(torch.zeros(shape))
+def test_bad_weights():
+    for measure in [smoothness_penalty, roughness, frequency_response, lambda weight: high_frequency_share(weight, 8)]:
+        for shape in ((3, 3), (1, 3, 3), (1, 1, 33, 33), (0, 3, 3, 3)):
+            with pytest.raises(ValueError, match=r"expected weights \(out, in, k, k\)"):
+                measure(torch.zeros(shape))
 
 
 def test_single_weights_have_no_neighbours():

@@ -21,14 +21,14 @@ def test_max_divides_each_image_by_its_own_maximum():
     torch.testing.assert_close(fed.amax(dim=(1, 2, 3)), torch.ones(20))
 
 
-@pytest.mark.parametrize("highest", [0.0, 0.99e-4, -0.5])
-def test_max_leaves_a_faint_image_as_it_is(highest):
-    images = torch.rand(2, 3, 8, 8)
-    images[1] = (torch.rand(3, 8, 8) - 1) * 1e-5 + highest
-    images[1, 0, 0, 0] = highest
-    fed = feed_images(images, "max")
-    assert torch.equal(fed[1], images[1])
-    torch.testing.assert_close(fed[0], images[0] / images[0].max())
+def test_max_leaves_a_faint_image_as_it_is():
+    for highest in [0.0, 0.99e-4, -0.5]:
+        images = torch.rand(2, 3, 8, 8)
+        images[1] = (torch.rand(3, 8, 8) - 1) * 1e-5 + highest
+        images[1, 0, 0, 0] = highest
+        fed = feed_images(images, "max")
+        assert torch.equal(fed[1], images[1])
+        torch.testing.assert_close(fed[0], images[0] / images[0].max())
 
 
 def test_max_still_divides_an_image_a_little_above_faint():
@@ -48,10 +48,10 @@ def test_mean_leaves_only_the_band_to_differ(images):
     torch.testing.assert_close(brightness, torch.tensor(MEAN).expand_as(brightness))
 
 
-@pytest.mark.parametrize("feed", ["Max", "", None])
-def test_unknown_feed(images, feed):
-    with pytest.raises(ValueError, match="expected feed, one of raw, max, mean"):
-        feed_images(images, feed)
+def test_unknown_feed(images):
+    for feed in ["Max", "", None]:
+        with pytest.raises(ValueError, match="expected feed, one of raw, max, mean"):
+            feed_images(images, feed)
 
 
 def test_range_maps_each_image_to_the_pixel_range():
@@ -73,7 +73,7 @@ def test_none_changes_nothing(images):
     assert rescaled(images, "none") is images
 
 
-@pytest.mark.parametrize("how", ["Range", "", None, "mean"])
-def test_unknown_way_to_rescale(images, how):
-    with pytest.raises(ValueError, match="expected how, one of none, max, range"):
-        rescaled(images, how)
+def test_unknown_way_to_rescale(images):
+    for how in ["Range", "", None, "mean"]:
+        with pytest.raises(ValueError, match="expected how, one of none, max, range"):
+            rescaled(images, how)

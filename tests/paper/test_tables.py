@@ -79,7 +79,7 @@ def test_an_lfc_with_the_mean_colour_is_the_raw_lfc(runs):
 def test_the_authors_feed_is_raw_for_adversarial_training_and_divided_by_the_maximum_else(tmp_path):
     ones = {variant: [run(variant, 0, tmp_path)] for variant in ("vanilla", "adversarial")}
     final = gather(ones, "final")
-    rows = select(final, [8], *CONDITIONS["as published"]).query("band != 'x'")
+    rows = select(final, [8], *CONDITIONS["measured as the authors did"]).query("band != 'x'")
     assert {variant: set(some["feed"]) for variant, some in rows.groupby("variant")} == {
         "vanilla": {"max"},
         "adversarial": {"raw"},
@@ -195,7 +195,7 @@ def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
 def test_the_short_figure_shows_both_versions_with_the_means_of_the_runs(runs):
     final = gather(runs, "final")
     left, right = hfc_by_condition(final).axes
-    assert (left.get_title(), right.get_title()) == ("As published", "Controlled")
+    assert (left.get_title(), right.get_title()) == ("Measured as the authors did", "Controlled")
     rows = select(final, (4, 8, 12, 16), "mean", "running").query("variant == 'vanilla' and band == 'hfc'")
     shown = right.containers[0].lines[0].get_ydata()
     assert list(shown) == pytest.approx(list(rows.groupby("radius")["accuracy"].mean()))

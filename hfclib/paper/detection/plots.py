@@ -16,7 +16,6 @@ from hfclib.paper.detection.measure import WHOLE_IMAGE, DetectorInput, coco_trut
 from hfclib.paper.style import STYLE, show_image
 from hfclib.paper.tables import decimals
 
-_STYLE = STYLE | {"font.size": 12, "axes.titlesize": 12}
 _LOOKS = {  # name, colour and marker of what a detector is fed
     ("x", "raw"): ("image", "black", "D"),
     ("lfc", "raw"): ("LFC", "#0072B2", "o"),
@@ -48,7 +47,7 @@ def map_figure(results: pd.DataFrame, radius: float) -> Figure:
 
     `results` come from `gather_detections`, here and below.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 4.4), layout="constrained")
         ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=[3.2, 1])
         for (band, feed), (name, colour, marker) in _LOOKS.items():
@@ -59,13 +58,11 @@ def map_figure(results: pd.DataFrame, radius: float) -> Figure:
                 _over_seeds(ours, rows, "mAP", name, colour, marker)
         _radius_axis(ours, results, radius)
         ours.set(ylabel="mAP", title="Ours: BCCD")
-        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=11)
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
         for place, band in enumerate(("x", "lfc", "hfc")):
             (_, colour, marker), value = _LOOKS[band, "raw"], PAPER_DETECTION[f"mAP {band}"]
             paper.plot(place, value, marker, color=colour, mfc="white", markersize=9)
-            paper.annotate(
-                decimals(value), (place, value), (0, 9), textcoords="offset points", ha="center", fontsize=11
-            )
+            paper.annotate(decimals(value), (place, value), (0, 9), textcoords="offset points", ha="center")
         paper.set(xticks=[0, 1, 2], xticklabels=["image", "LFC", "HFC"], xlim=(-0.6, 2.6), title="Paper: COCO, r = 128")
         paper.spines[["top", "right"]].set_visible(False)
         ours.set_ylim(bottom=0)
@@ -77,7 +74,7 @@ def better_figure(results: pd.DataFrame, radius: float) -> Figure:
 
     The paper's share stands at the radius that keeps the same share of the bins.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 4.2), layout="constrained")
         ax = figure.subplots()
         lfc, mirror = results[results["band"] == "lfc"], results[results["band"] == "mirror"]["better"]
@@ -90,7 +87,7 @@ def better_figure(results: pd.DataFrame, radius: float) -> Figure:
         label = f"paper: better on the LFC, {decimals(value)} (COCO, r = 128)"
         ax.plot(MATCHED_RADIUS, value, "o", color=colour, mfc="white", markersize=9, label=label)
         ax.set(ylabel="share of images", ylim=(0, 1.03))
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -116,13 +113,12 @@ def boxes_figure(model: nn.Module, image: Tensor, target: dict, colour: Tensor, 
     for title, fed in asked.items():
         sure = [box for box in detect(model, picture, fed, colour) if box["score"] > _SHOWN_SCORE]
         drawn[title] = fed.of(picture, colour), sure
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.5 * (1 + len(radii)), 5), layout="constrained")
         axes = figure.subplots(2, 1 + len(radii))
         places = [*axes[:, 0], *axes[0, 1:], *axes[1, 1:]]
         for ax, (title, (shown, boxes)) in zip(places, drawn.items(), strict=True):
-            show_image(ax, shown[0])
-            ax.set_title(title)
+            show_image(ax, shown[0], title)
             for box in boxes:
                 ax.add_patch(_outline(box["bbox"], box["category_id"]))
         handles = [_outline((0, 0, 1, 1), label) for label in range(1, len(BCCD_CLASSES) + 1)]

@@ -1,0 +1,119 @@
+"""Matched moments: the help that BatchNorm gets from a test batch, for a network without BatchNorm.
+
+With the statistics of the test batch, BatchNorm standardises each channel by that batch and then scales and shifts it
+to what the next layer was trained on. `matched` does the same to any network: at each place where BatchNorm would sit,
+each channel of the current batch gets the mean and the standard deviation that clean reference images have there.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hfclib.devices import device_of
+from hfclib.evaluation import BATCH_SIZE, evaluating
+from hfclib.frequency import check_images
+from hfclib.models import PreactBlock
+
+Where = Literal["all", "first", "input"]
+EPS = 1e-5  # added to each variance, as in PyTorch's BatchNorm
+
+
+def norm_places(model: nn.Module) -> list[nn.Module]:
+    """The modules whose output BatchNorm would normalise: every Conv2d, in order of definition.
+
+    In the authors' ResNet-32 they are the norm layers themselves, which stand before the convolutions.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, PreactBlock)]
+    if blocks:
+        return [*(norm for block in blocks for norm in (block.norm1, block.norm2)), model.norm2]
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+
+
+@contextmanager
+def _hooked(places: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
+    handles = [place.register_forward_hook(hook) for place in places]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Matched(nn.Module):
+    """A network that gives each batch the channel moments of reference images; made by `matched`.
+
+    Attributes:
+        model: the network itself, unchanged.
+        moments: by place, the mean (C,) and the standard deviation (C,) of the reference images there, float32.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.pixels = model, nn.Identity()
+        self.moments: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W); they depend on which images are in the batch.
+
+        Raises:
+            ValueError: a batch of fewer than 2 images.
+        """
+        if len(images) < 2:
+            raise ValueError(f"expected batches of at least 2 images to take moments of, got {len(images)}")
+        with _hooked(self.moments, self._standardise):
+            return self.model(self.pixels(images))
+
+    def _standardise(self, place: nn.Module, _: tuple, maps: Tensor) -> Tensor:
+        mean, std = (moment.to(maps.device) for moment in self.moments[place])
+        return F.batch_norm(maps.float(), None, None, std, mean, training=True, eps=EPS).to(maps.dtype)
+
+
+@torch.no_grad()
+def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Matched:
+    """A network with the help that BatchNorm gets from a test batch.
+
+    `hfclib.accuracy(matched(model, reference), images, labels)` is the counterpart of `bn_stats="batch"`. The batch
+    size matters, as it does there; 100 is the default of `accuracy`. Not for `misaligned`, which leaves images out of
+    its batches.
+
+    Args:
+        model: without BatchNorm, from (N, C, H, W) to (N, classes); it is neither changed nor copied.
+        reference: (N, C, H, W) float, clean training images; their moments are taken here, once, over all of them.
+        where: "all" places where BatchNorm would sit (`norm_places`); "first" those with maps as large as the
+            first one's, in `resnet18` the stem and the first stage; "input" the pixels and no other place.
+    Returns:
+        A module that replaces x by (x - mean of the batch) / sd of the batch * sd + mean of the reference, per channel
+        over (N, H, W); 1e-5 is added to each variance. Batches of one image are refused.
+    Raises:
+        TypeError, ValueError: reference is no non-empty float (N, C, H, W) tensor, another `where`, or the model has
+            BatchNorm or no convolution.
+    Source: ours.
+    """
+    check_images(reference)
+    if where not in get_args(Where):
+        raise ValueError(f"expected where, one of {', '.join(get_args(Where))}, got {where!r}")
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise ValueError('expected a network without BatchNorm; for one with it, bn_stats="batch" is this help')
+    found = Matched(model)
+    places = [found.pixels] if where == "input" else norm_places(model)
+    if len(reference) == 0 or not places:
+        raise ValueError(f"expected reference images and convolutions, got {len(reference)} and {len(places)}")
+    sums: dict[nn.Module, Tensor] = {}
+    sizes: dict[nn.Module, torch.Size] = {}
+
+    def add(place: nn.Module, _: tuple, maps: Tensor) -> None:
+        wide, sizes[place] = maps.double(), maps.shape[2:]
+        sums[place] = sums.get(place, 0) + torch.stack([wide, wide.square()]).mean(dim=(3, 4)).sum(dim=1)
+
+    with evaluating(model), _hooked(places, add):
+        for batch in reference.split(BATCH_SIZE):
+            model(found.pixels(batch.to(device_of(model))))
+    for place, total in sums.items():
+        if where != "first" or sizes[place] == next(iter(sizes.values())):
+            mean, square = total / len(reference)
+            found.moments[place] = mean.float(), ((square - mean.square()).clamp(min=0) + EPS).sqrt().float()
+    return found

@@ -1,0 +1,101 @@
+"""Executing a chapter's notebook with other parameters, through papermill."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import papermill
+import yaml
+
+from hfclib.paper.registry import CHAPTERS
+
+_LOG = logging.getLogger(__name__)
+
+
+def read_parameters(words: Sequence[str], documents: Sequence[str]) -> dict[str, object]:
+    """A notebook's parameters by name.
+
+    Args:
+        words: "-p", a name and its value as YAML, again and again.
+        documents: YAML mappings from names to values.
+    Raises:
+        ValueError: the words have another form, or are not YAML.
+    """
+    if len(words) % 3 or any(word not in ("-p", "--parameter") for word in words[::3]):
+        raise ValueError(f"expected -p NAME VALUE, once per parameter, got {' '.join(words)}")
+    try:
+        found = {name: yaml.safe_load(value) for name, value in zip(words[1::3], words[2::3], strict=True)}
+        for document in map(yaml.safe_load, documents):
+            if not isinstance(document, dict):
+                raise ValueError(f"expected -y 'NAME: VALUE', got {document!r}")
+            found |= document
+    except yaml.YAMLError as error:
+        raise ValueError(f"expected values in YAML, such as 8 or [4, 8]: {error}") from error
+    return found
+
+
+def output_name(chapter: str, values: Mapping[str, object]) -> str:
+    """The default name of an executed notebook, such as "fig4-feed=max-radius=4,8.ipynb".
+
+    Only letters, digits and ".,=+-_" of the parameters are kept; where that is over 60 characters, 50 and a hash are.
+    """
+    text = "-".join(f"{name}={json.dumps(value)}" for name, value in sorted(values.items()))
+    safe = re.sub(r"[^\w.,=+-]", "", text, flags=re.ASCII) or "defaults"
+    if len(safe) > 60:
+        safe = f"{safe[:50]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{chapter}-{safe}.ipynb"
+
+
+def stored_seconds(cells: Sequence[dict]) -> float:
+    """How long the code cells of a notebook took when their outputs were stored, in seconds."""
+    times = [cell["metadata"]["execution"] for cell in cells if "execution" in cell["metadata"]]
+    ends = [datetime.fromisoformat(one["shell.execute_reply"]) for one in times]
+    starts = [datetime.fromisoformat(one["iopub.execute_input"]) for one in times]
+    return sum((end - start).total_seconds() for start, end in zip(starts, ends, strict=True))
+
+
+def execute(chapter: str, values: Mapping[str, object], output: Path | None = None) -> Path:
+    """Execute a chapter's notebook. Its progress, and what it writes to stderr, go to stderr.
+
+    Args:
+        chapter: a key of `CHAPTERS`.
+        values: parameters by name.
+        output: of the executed notebook; None is `output_name` in the current folder. It is written, or replaced, only
+            when the whole notebook has run.
+    Returns:
+        The path of the executed notebook.
+    Raises:
+        ValueError: there is no notebook, or the output is the notebook itself; the chapter's check refuses a value; or
+            a cell failed: the notebook up to there is kept as *.failed.ipynb.
+    """
+    notebook = Path(__file__).parents[2] / "notebooks" / f"{chapter}.ipynb"
+    target = output or Path(output_name(chapter, values))
+    if not notebook.exists():
+        raise ValueError(f"expected a checkout, which has the notebooks: no {notebook}")
+    if target.resolve() == notebook:
+        raise ValueError(f"expected an output other than the notebook itself, got {target}")
+    CHAPTERS[chapter].check(dict(values))
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    also = "; what is not stored for other parameters is computed first" if values else ""
+    _LOG.info("%s: %d cells, about %.0f s at the defaults%s", chapter, len(cells), stored_seconds(cells), also)
+    working = target.with_name(f"{target.stem}.running-{os.getpid()}.ipynb")
+    try:
+        # The kernel would warn that it uses TCP, which it does on this machine only.
+        quiet = {"stderr_file": sys.stderr, "extra_arguments": ["--log-level=CRITICAL"]}
+        papermill.execute_notebook(notebook, working, dict(values), cwd=notebook.parent, **quiet)
+        working.replace(target)
+    except Exception as error:
+        if not working.exists():
+            raise
+        failed = working.replace(target.with_name(f"{target.stem}.failed.ipynb"))
+        what = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{what}; the notebook up to there is {failed}") from error
+    finally:
+        working.unlink(missing_ok=True)
+    return target

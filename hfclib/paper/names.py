@@ -1,0 +1,38 @@
+"""Names of presets and chapters, as plain data: the command line reads them without importing PyTorch."""
+
+import difflib
+from collections.abc import Collection
+from typing import Literal
+
+Preset = Literal["smoke", "laptop", "narrow", "paper", "authors"]
+PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "narrow", "paper", "authors")
+
+# Where each `Chapter` is defined, in the order of the book; a notebook of the same name belongs to each.
+CHAPTER_PLACES = {
+    "fig1": "hfclib.paper.fig1:FIG1",
+    "fig2": "hfclib.paper.fig2:FIG2",
+    "tradeoff": "hfclib.paper.tradeoff:TRADEOFF",
+    "fig3": "hfclib.paper.fig3:FIG3",
+    "fig4": "hfclib.paper.fig4:FIG4",
+    "defense": "hfclib.paper.defense.claims:DEFENSE",
+}
+# Recipes of experiments that have no chapter yet.
+EXPERIMENT_PLACES = {
+    "labels": "hfclib.paper.labels:labels_recipes",
+    "batchnorm": "hfclib.paper.batchnorm:batchnorm_recipes",
+    "fig6": "hfclib.paper.batchnorm:fig6_recipes",
+    "ablation": "hfclib.paper.batchnorm:ablation_recipes",
+    "training": "hfclib.paper.choices:choices_recipes",
+}
+
+
+def check_choice(kind: str, name: str, allowed: Collection[str]) -> None:
+    """Refuse a name that is not allowed.
+
+    Raises:
+        ValueError: says what `kind` of name was expected, what is allowed, and the nearest allowed name.
+    """
+    if name not in allowed:
+        near = difflib.get_close_matches(name, allowed, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"expected {kind}, one of {', '.join(allowed)}, got {name!r}{hint}")

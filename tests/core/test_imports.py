@@ -1,0 +1,114 @@
+"""Facts of the tree: the direction of the imports, names defined once, the time of an import, and the wheel."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from collections import defaultdict
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import hfclib
+
+ROOT = Path(__file__).parents[2]
+FLOORS = [
+    {"frequency", "models", "data", "devices", "_files"},
+    {"transforms", "kernels"},
+    {"evaluation"},
+    {"attacks", "moments"},
+    {"training"},
+    {"runs"},
+    {"report", "paper"},
+    {"cli"},
+]
+FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+TREES = {module_name(path): ast.parse(path.read_text()) for path in sorted((ROOT / "hfclib").rglob("*.py"))}
+
+
+def imports(tree):
+    """The modules of hfclib that a module imports anywhere, also in a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "hfclib":
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in TREES else node.module for name in inside)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "hfclib")
+
+
+GRAPH = {name: set(imports(tree)) - {name} for name, tree in TREES.items()}
+
+
+def test_imports_go_one_way_without_a_circle():
+    list(TopologicalSorter(GRAPH).static_order())  # raises on a circle between modules
+    units = {unit.split(".")[1]: set() for unit in TREES if "." in unit}
+    for name, found in GRAPH.items():
+        assert name == "hfclib" or "hfclib" not in found, f"{name} imports a public name from hfclib itself"
+        units.get(name.partition(".")[2].partition(".")[0], set()).update(other.split(".")[1] for other in found)
+    back = {f"{unit} <- {other}" for unit, found in units.items() for other in found if FLOOR[other] > FLOOR[unit]}
+    assert not back
+    longest = {}
+    for unit in TopologicalSorter({unit: found - {unit} for unit, found in units.items()}).static_order():
+        longest[unit] = 1 + max((longest[other] for other in units[unit] - {unit}), default=0)
+    assert max(longest.values()) <= 9, longest
+
+
+def test_no_public_name_is_defined_in_two_modules():
+    modules = defaultdict(list)
+    for name, tree in TREES.items():
+        found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = {leaf.id for target in targets if target for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+            found |= {one for one in names if one.isupper()}
+        for one in found:
+            modules[one].append(name)
+    twice = {one: places for one, places in modules.items() if len(places) > 1 and not one.startswith("_")}
+    assert not twice
+
+
+def test_the_tree_is_small():
+    lines = {name: len((ROOT / path).read_text().splitlines()) for name, path in package_files().items()}
+    companion = ("hfclib.paper", "hfclib.report")
+    assert sum(count for name, count in lines.items() if not name.startswith(companion)) <= 3700
+    assert sum(lines.values()) <= 7200
+    sources = [path for folder in ("hfclib", "tests", "benchmarks", "book") for path in (ROOT / folder).rglob("*.py")]
+    assert sum(path.read_text().count("# fmt: " + "skip") for path in sources) <= 10
+
+
+def package_files():
+    return {module_name(path): path for path in (ROOT / "hfclib").rglob("*.py")}
+
+
+def test_importing_hfclib_is_fast_and_leaves_pytorch_out():
+    call = [sys.executable, "-X", "importtime", "-c", "import hfclib, sys; assert 'torch' not in sys.modules"]
+    said = subprocess.run(call, capture_output=True, text=True, check=True).stderr
+    ours = [
+        int(microseconds) for microseconds, name in re.findall(r"(\d+) \| +\d+ \| +(\S+)", said) if "hfclib" in name
+    ]
+    assert ours
+    assert sum(ours) < 200_000
+    call = [sys.executable, "-c", "import hfclib.data, sys; assert not {'torchvision', 'pooch'} & set(sys.modules)"]
+    subprocess.run(call, check=True)
+
+
+def test_every_public_name_is_where_it_is_looked_for():
+    assert all(callable(getattr(hfclib, name)) for name in hfclib.__all__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", hfclib.__version__)
+    assert set(hfclib.__all__) <= set(dir(hfclib))
+
+
+def test_the_wheel_is_small_and_holds_code_only(tmp_path):
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check", "--wheel-dir", tmp_path]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", ROOT, *options], check=True, capture_output=True)
+    (wheel,) = tmp_path.iterdir()
+    assert wheel.stat().st_size < 1e6
+    with zipfile.ZipFile(wheel) as archive:
+        code = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert code == {path.relative_to(ROOT).as_posix() for path in package_files().values()}

@@ -1,0 +1,118 @@
+"""Matched moments against a network that is worked out by hand, and against BatchNorm itself."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hfclib
+from hfclib.models import resnet18, resnet32, vgg11
+from hfclib.moments import EPS, matched, norm_places
+
+
+def by_hand():
+    """Two 1x1 convolutions of one channel, 2x + 1 and then -3x + 5, with a ReLU between; logits (mean, 2 - mean)."""
+
+    class TwoLayers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+            for layer, weight, bias in ((self.first, 2.0, 1.0), (self.second, -3.0, 5.0)):
+                nn.init.constant_(layer.weight, weight)
+                nn.init.constant_(layer.bias, bias)
+
+        def forward(self, images):
+            mean = self.second(torch.relu(self.first(images))).mean(dim=(1, 2, 3))
+            return torch.stack([mean, 2 - mean], dim=1)
+
+    return TwoLayers()
+
+
+def test_a_network_worked_out_by_hand():
+    # Pixels 0 and 2 have mean 1 and sd 1: after the first layer 1 and 5 (mean 3, sd 2), after the second 2 and -10
+    # (mean -4, sd 6). In the batch each image is constant, 10 and 14: 21 and 29 are replaced by 1 and 5, whose images
+    # 2 and -10 have the reference's moments already. At the pixels, 10 and 14 are replaced by 0 and 2: the same.
+    reference = torch.tensor([[0.0, 2.0], [2.0, 0.0]]).view(2, 1, 1, 2)
+    batch = torch.tensor([10.0, 14.0]).view(2, 1, 1, 1).expand(2, 1, 1, 2)
+    model = by_hand()
+    help_everywhere = matched(model, reference)
+    (first, second) = help_everywhere.moments.values()
+    assert [float(one) for one in (*first, *second)] == pytest.approx([3, 2, -4, 6], abs=1e-5)
+    for where in ("all", "first", "input"):
+        assert matched(model, reference, where=where)(batch)[:, 0].tolist() == pytest.approx([2, -10], abs=1e-4)
+    assert model(batch)[:, 0].tolist() == [5 - 3 * 21, 5 - 3 * 29]
+    labels = torch.tensor([0, 1])  # mean 2 beats 0; without help both images belong to class 1
+    assert hfclib.accuracy(help_everywhere, batch, labels) == 1
+    assert hfclib.accuracy(model, batch, labels) == 0.5
+
+
+def test_each_place_is_standardised_over_images_and_pixels():
+    torch.manual_seed(1)
+    model, reference, batch = resnet18(width=4), torch.rand(30, 3, 8, 8), 0.1 * torch.rand(7, 3, 8, 8) - 0.4
+    found, seen = matched(model, reference), {}
+    # What the help leaves is what the module after the convolution gets.
+    handles = [
+        norm.register_forward_pre_hook(lambda _, maps, conv=conv: seen.update({conv: maps[0]}))
+        for block in model.blocks
+        for conv, norm in ((block.conv1, block.norm1), (block.conv2, block.norm2))
+    ]
+    found.eval()(batch)
+    for handle in handles:
+        handle.remove()
+    assert len(seen) == 16
+    for place, maps in seen.items():
+        mean, std = found.moments[place]
+        maps = maps.detach().double().numpy()
+        assert np.allclose(maps.mean(axis=(0, 2, 3)), mean, atol=1e-4)
+        before_eps = np.sqrt(np.maximum(std.double().numpy() ** 2 - EPS, 0))
+        assert np.allclose(maps.std(axis=(0, 2, 3)), before_eps, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda norm: resnet18(4, norm), resnet32, lambda norm: vgg11(4, norm)], ids=["18", "32", "vgg"]
+)
+def test_a_place_for_each_batchnorm_layer(build):
+    normed = [module for module in build("batch").modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norm_places(build("none"))) == len(normed)
+    reference = torch.rand(6, 3, 32, 32)
+    assert len(matched(build("none"), reference).moments) == len(normed)
+
+
+def test_the_reference_batch_itself_is_left_as_it_is_and_so_is_the_network():
+    model, images = resnet18(width=4, dropout=0.5).train(), torch.rand(20, 3, 16, 16)
+    model.conv1.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = matched(model, images)
+    expected = hfclib.logits(model, images)
+    assert torch.allclose(hfclib.logits(found, images), expected, atol=1e-4)
+    assert torch.equal(hfclib.logits(model, images), expected)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert model.training
+    assert not model.conv1.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_first_is_the_stem_and_the_first_stage():
+    model = resnet18(width=4)
+    found = matched(model, torch.rand(4, 3, 32, 32), where="first")
+    assert list(found.moments) == [
+        model.conv1,
+        *(getattr(block, f"conv{i}") for block in model.blocks[:2] for i in (1, 2)),
+    ]
+
+
+def test_what_is_refused_and_hooks_are_gone_after_an_error():
+    images, model = torch.rand(4, 3, 8, 8), resnet18(width=4)
+    with pytest.raises(ValueError, match="one of all, first, input, got 'last'"):
+        matched(model, images, where="last")
+    with pytest.raises(ValueError, match="without BatchNorm"):
+        matched(resnet18(width=4, norm="batch"), images)
+    for network, reference in ((nn.Flatten(), images), (model, images[:0])):
+        with pytest.raises(ValueError, match="expected reference images and convolutions"):
+            matched(network, reference)
+    found = matched(model, images)
+    with pytest.raises(ValueError, match="at least 2 images"):
+        hfclib.accuracy(found, images[:1], torch.tensor([0]))
+    with pytest.raises(RuntimeError):
+        found(torch.rand(4, 5, 8, 8))
+    assert not any(module._forward_hooks for module in model.modules())
