@@ -2,26 +2,30 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
+COMMA := ,
 
-.PHONY: book test slow notebooks clean
+.PHONY: book test slow notebooks setup clean
 
 book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	$(BIN)/python book/check_html.py _build/html
 
-# The book's cache of executed notebooks knows their source only: what they compute with is watched here.
-_build/executed.stamp: $(shell find hfclib data -name '*.py' -o -name run.json -o -name '*.webp' -o -name '*.safetensors') pyproject.toml
+# The book's cache of executed notebooks knows their source only: what they compute with is watched here. With
+# OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has compared them.
+_build/executed.stamp: $(shell find hfclib data notebooks -type f -not -path '*/.*' -not -path '*/__pycache__/*') pyproject.toml | $(VENV)/book.stamp
 	rm -rf _build/.jupyter_cache
 	mkdir -p _build
+	test "$(OUTPUTS)" != stored || $(BIN)/python -c 'import sys; from jupyter_cache import get_cache; \
+	    cache = get_cache("_build/.jupyter_cache"); [cache.cache_notebook_file(path) for path in sys.argv[1:]]' notebooks/*.ipynb
 	touch $@
 
-# Two processes, each with whole modules and notebooks, whose tests and cells hang together.
+# Two processes, each with whole modules and notebooks, because the cells of a notebook need one another.
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder
 
-# Every published run, recomputed from its weights.
+# Every published run, recomputed from its weights, and kills in the middle of a training.
 slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests -m slow
 
@@ -29,13 +33,16 @@ slow: $(VENV)/test.stamp
 notebooks: $(VENV)/test.stamp
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
+# The packages of all targets, in one call of pip.
+setup: $(VENV)/book,test.stamp
+
 clean:
 	rm -rf _build $(VENV)
 
-$(VENV)/book.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: pyproject.toml Makefile
+$(VENV)/book.stamp $(VENV)/test.stamp $(VENV)/book,test.stamp: $(VENV)/%.stamp: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hfclib needs Python 3.11 or newer: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	# Why torchattacks comes alone: see pyproject.toml.
 	test $* = book || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "torchattacks>=3.5,<4"
-	touch $@
+	touch $(patsubst %,$(VENV)/%.stamp,$(subst $(COMMA), ,$*)) $@

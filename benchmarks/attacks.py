@@ -15,7 +15,7 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from benchmarks.measure import Ratio, interleaved, median_ratio, report
+from benchmarks.measure import PROMISES, Ratio, interleaved, median_ratio, report
 from hfclib.attacks.gradient import pgd
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
@@ -27,7 +27,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Foolbox imports a namespace that SciPy 2 will not have
     import foolbox
 
-AT_LEAST_FASTER, AT_LEAST_FASTER_WITH_STOP, AT_MOST_APART = 1.8, 4, 0.5
 Way = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -77,15 +76,15 @@ def compare(
     plain = deepcopy(model).to(memory_format=torch.contiguous_format)
     ours = deepcopy(model).to(memory_format=torch.channels_last)
     theirs = {"torchattacks": partial(torchattacks_pgd, **settings), "Foolbox": partial(foolbox_pgd, **settings)}
-    amp = partial(pgd, **settings, random_start=False, amp=True)
+    fast = partial(pgd, **settings, random_start=False, amp=True)
     adv_images: dict[str, Tensor] = {}
 
     def attacking(name: str, way: Way, network: nn.Module) -> None:
         adv_images[name] = in_batches(way, network, images, labels, batch_size)
 
     ways = {name: partial(attacking, name, way, plain) for name, way in theirs.items()}
-    ways["hfclib"] = partial(attacking, "hfclib", amp, ours)
-    ways["hfclib, stopping"] = partial(attacking, "hfclib, stopping", partial(amp, stop_early=True), ours)
+    ways["hfclib"] = partial(attacking, "hfclib", fast, ours)
+    ways["hfclib, stopping"] = partial(attacking, "hfclib, stopping", partial(fast, stop_early=True), ours)
     seconds = interleaved(ways, repeats)
     found = {name: accuracy(ours, made, labels) for name, made in adv_images.items()}  # all in float32
     for name, times in seconds.items():
@@ -94,19 +93,9 @@ def compare(
     best = min(theirs, key=lambda name: np.median(seconds[name]))
     apart = 100 * (max(found.values()) - min(found.values()))
     return [
-        Ratio(
-            f"PGD: times as amp as {best}",
-            median_ratio(seconds[best], seconds["hfclib"]),
-            AT_LEAST_FASTER,
-            at_least=True,
-        ),
-        Ratio(
-            "PGD: the same, stopping at fooled images",
-            median_ratio(seconds[best], seconds["hfclib, stopping"]),
-            AT_LEAST_FASTER_WITH_STOP,
-            at_least=True,
-        ),
-        Ratio("PGD: robust accuracies, points apart", apart, AT_MOST_APART, at_least=False, unit=""),
+        Ratio(PROMISES["pgd"], median_ratio(seconds[best], seconds["hfclib"]), images.device),
+        Ratio(PROMISES["pgd_stopping"], median_ratio(seconds[best], seconds["hfclib, stopping"]), images.device),
+        Ratio(PROMISES["pgd_accuracy"], apart, images.device),
     ]
 
 
@@ -114,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, measure and report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=500, help="test images of CIFAR-10 (default: 500)")
-    parser.add_argument("--batch-size", type=int, default=250, help="images a batch (default: 250)")
+    parser.add_argument("--batch-size", type=int, default=250, help="images per batch (default: 250)")
     parser.add_argument("--steps", type=int, default=10, help="steps of the attack (default: 10)")
     parser.add_argument("--eps", type=float, default=8, help="in 255ths; a step is a quarter (default: 8)")
     parser.add_argument("--repeats", type=int, default=3, help="timings of each way (default: 3)")

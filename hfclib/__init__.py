@@ -3,27 +3,17 @@
 import importlib
 
 # The public names and their modules, which are imported at first use: `import hfclib` alone does not import PyTorch.
-_HOME = {
-    "HighPass": "frequency",
-    "LowPass": "frequency",
-    "Recipe": "training",
-    "accuracy": "evaluation",
-    "band_accuracy": "evaluation",
-    "cifar10": "data",
-    "fgsm": "attacks",
-    "find": "runs",
-    "fit": "training",
-    "load": "runs",
-    "logits": "evaluation",
-    "misaligned": "evaluation",
-    "pgd": "attacks",
-    "resnet18": "models",
-    "resnet32": "models",
-    "robust_accuracy": "attacks",
-    "smooth_kernels": "kernels",
-    "split": "frequency",
-    "square": "attacks",
+_NAMES = {
+    "attacks": ["fgsm", "pgd", "robust_accuracy", "square"],
+    "data": ["cifar10"],
+    "evaluation": ["accuracy", "band_accuracy", "logits", "misaligned"],
+    "frequency": ["HighPass", "LowPass", "split"],
+    "kernels": ["smooth_kernels"],
+    "models": ["resnet18", "resnet32"],
+    "runs": ["find", "load"],
+    "training": ["Recipe", "fit"],
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = list(_HOME)
 
 

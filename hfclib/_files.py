@@ -1,17 +1,17 @@
-"""Files that are whole or not there: writing that survives a stop, seals, locks, and reading that trusts nothing."""
+"""Files that are whole or not there: atomic writing, checksums and locks."""
 
 import contextlib
 import hashlib
 import json
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import platformdirs
 from filelock import FileLock, Timeout
-from safetensors.torch import load as parsed
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 
@@ -21,19 +21,18 @@ def home() -> Path:
 
 
 def data_folder() -> Path:
-    """The folder of the embedded files: `_data` inside an installed package, else `data/` of the repository."""
-    package = Path(__file__).resolve().parent
-    return package / "_data" if (package / "_data").is_dir() else package.parent / "data"
+    """The folder `data` of the repository: embedded images and published runs. An installed package has none."""
+    return Path(__file__).resolve().parents[1] / "data"
 
 
-NO_SEAL = "0" * 64  # what stands where a seal goes
+_BLANK = "0" * 64  # in place of a checksum while it is computed
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write so that `path` is either what it was or whole, also when the machine stops.
+    """Write a file atomically: after a stop at any moment, `path` has either its old content or the new one.
 
     Raises:
-        OSError: the disk is full, or the folder can't be written to; `path` is what it was.
+        OSError: the disk is full, or the folder cannot be written to; `path` has its old content.
     """
     temporary = path.with_name(path.name + ".writing")
     try:
@@ -45,8 +44,8 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        told = f"{error.strerror}: {path} could not be written ({len(content):,} bytes); what stood there is untouched"
-        raise OSError(error.errno, f"{told}. Make room and run the same command again") from error
+        what = f"{error.strerror}: {path} could not be written ({len(content):,} bytes) and is what it was"
+        raise OSError(error.errno, f"{what}. Make room and run the same command again") from error
 
 
 def sha256(content: bytes) -> str:
@@ -54,49 +53,29 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def seal(content: bytes) -> bytes:
-    """Content that holds its own checksum, so that a change of any of its bytes is found.
-
-    Args:
-        content: with NO_SEAL in it, once, where the checksum goes.
-    """
-    if content.count(NO_SEAL.encode()) != 1:
-        raise ValueError("expected content with NO_SEAL in it, once")
-    return content.replace(NO_SEAL.encode(), sha256(content).encode())
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose metadata hold a checksum of the whole file ("seal"); whole or not, as `write`."""
+    blank = save(dict(tensors), {**metadata, "seal": _BLANK})
+    write(path, blank.replace(_BLANK.encode(), sha256(blank).encode(), 1))
 
 
-def seal_holds(content: bytes, found: object) -> bool:
-    """Whether content that `seal` made, and that says it has the seal `found`, is as it was made."""
-    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found) or content.count(found.encode()) != 1:
-        return False
-    return sha256(content.replace(found.encode(), NO_SEAL.encode())) == found
-
-
-def read_bytes(path: Path, most: int) -> bytes:
-    """The bytes of a file.
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata in a file that `save_tensors` wrote.
 
     Raises:
         OSError: it is missing or can't be read.
-        ValueError: it is larger than `most` bytes; nothing of it was read then.
+        ValueError: it is damaged.
     """
-    size = path.stat().st_size
-    if size > most:
-        raise ValueError(f"it has {size:,} bytes, expected at most {most:,}")
-    return path.read_bytes()
-
-
-def parse_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file by name, and its metadata.
-
-    The format holds numbers only and runs no code; its reader refuses a header that reaches past the end of the
-    content, or that says anything else than the content has.
-
-    Raises:
-        SafetensorError, ValueError: it is no such file.
-    """
-    found = parsed(content)  # checks the header, which is only then read again for what it leaves out
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return found, header.get("__metadata__") or {}
+    content = path.read_bytes()
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise ValueError(f"not a whole safetensors file: {error}") from error
+    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
+    found = metadata.get("seal", "")
+    if sha256(content.replace(found.encode(), _BLANK.encode(), 1)) != found:
+        raise ValueError("it was changed after it was written")
+    return tensors, metadata
 
 
 def all_finite(found: Mapping[str, Tensor]) -> bool:
@@ -106,13 +85,11 @@ def all_finite(found: Mapping[str, Tensor]) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, *, say: Callable[[str], None]) -> Iterator[bool]:
-    """Keep other processes out while the block runs, after waiting for one that is at it.
-
-    The system frees the lock of a process that dies.
+    """Hold a lock while the block runs; if another process holds it, wait. The system frees it if the process dies.
 
     Args:
-        path: the lock file; it is gone afterwards, except if the process dies, and then does no harm.
-        say: is told who that is.
+        path: the lock file, removed afterwards; one that a dead process left does no harm.
+        say: called with a line about the other process before waiting.
     Yields:
         Whether it was necessary to wait.
     """
@@ -122,7 +99,7 @@ def locked(path: Path, *, say: Callable[[str], None]) -> Iterator[bool]:
         lock.acquire(blocking=False)
     except Timeout:
         holder = ""
-        with contextlib.suppress(OSError):  # the holder may have gone in the meantime
+        with contextlib.suppress(OSError):  # the other process may have ended in the meantime
             holder = path.read_text()
         busy = f"{path.stem} is being trained by another process{f' ({holder})' if holder else ''}"
         say(f"{busy}: waiting until it ends")
@@ -130,9 +107,9 @@ def locked(path: Path, *, say: Callable[[str], None]) -> Iterator[bool]:
         lock.acquire()
     try:
         with contextlib.suppress(OSError):
-            path.write_text(f"process {os.getpid()} on {socket.gethostname()}")  # for a person who wonders
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield waited
     finally:
         with contextlib.suppress(OSError):
-            path.unlink()  # while it is held: whoever opened it before sees that it is gone, and opens a new one
+            path.unlink()  # before the release: a process that opened it sees that it is gone, and opens a new one
         lock.release()

@@ -31,13 +31,9 @@ def autocast(device: torch.device) -> AbstractContextManager:
 
 @contextmanager
 def full_float32(backends: object = torch.backends) -> Iterator[None]:
-    """A context in which NVIDIA GPUs do not round the input of float32 convolutions and products to 10 bits (TF32).
-
-    Args:
-        backends: PyTorch's settings: `fp32_precision` from version 2.9 on, `allow_tf32` before.
-    """
+    """A context in which NVIDIA GPUs do not round the input of float32 convolutions and products to 10 bits (TF32)."""
     cudnn, products = backends.cudnn, backends.cuda.matmul
-    if hasattr(products, "fp32_precision"):
+    if hasattr(products, "fp32_precision"):  # from PyTorch 2.9 on
         name, rounded, full, owners = "fp32_precision", "tf32", "ieee", (cudnn.conv, products)
     else:
         name, rounded, full, owners = "allow_tf32", True, False, (cudnn, products)

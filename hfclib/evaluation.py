@@ -32,27 +32,20 @@ _CONDITION = ("radius", "band", "feed", "bn_stats")
 
 @contextmanager
 def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None]:
-    """A context with the model in evaluation mode and BatchNorm with the chosen statistics; both are restored.
-
-    Raises:
-        ValueError: another bn_stats.
-    """
+    """A context with the model in evaluation mode and BatchNorm with the chosen statistics; both are restored."""
     if bn_stats not in BN_STATS:
         raise ValueError(f"expected bn_stats, one of {', '.join(BN_STATS)}, got {bn_stats!r}")
     modes = [(module, module.training) for module in model.modules()]
-    kept = []
+    norms = [module for module, _ in modes if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    averages = [(norm, norm.running_mean, norm.running_var) for norm in norms if bn_stats == "batch"]
     model.eval()
     try:
-        if bn_stats == "batch":
-            for module in model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    kept.append((module, module.running_mean, module.running_var))
-                    # Without running averages PyTorch normalises by the batch, also in evaluation mode.
-                    module.running_mean = module.running_var = None
+        for norm, _, _ in averages:  # without running averages PyTorch normalises by the batch in evaluation mode too
+            norm.running_mean = norm.running_var = None
         yield
     finally:
-        for module, mean, var in kept:
-            module.running_mean, module.running_var = mean, var
+        for norm, mean, var in averages:
+            norm.running_mean, norm.running_var = mean, var
         for module, mode in modes:
             module.training = mode
 
@@ -64,12 +57,7 @@ def uses_batch_statistics(model: nn.Module) -> bool:
 
 @torch.inference_mode()
 def logits(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    bn_stats: BnStats = "running",
-    batch_size: int = BATCH_SIZE,
-    amp: bool = False,
+    model: nn.Module, images: Tensor, *, bn_stats: BnStats = "running", batch_size: int = BATCH_SIZE, amp: bool = False
 ) -> Tensor:
     """Logits of images, in batches, on the model's device, with the model in evaluation mode.
 
@@ -89,19 +77,12 @@ def logits(
         raise ValueError(f"expected at least one image and batch_size >= 1, got {len(images)} and {batch_size}")
     device = device_of(model)
     with evaluating(model, bn_stats), arithmetic(device, amp=amp):
-        parts = [
-            model(batch.to(device, memory_format=torch.channels_last)).float().to(images.device)
-            for batch in images.split(batch_size)
-        ]
-    return torch.cat(parts)
+        batches = (batch.to(device, memory_format=torch.channels_last) for batch in images.split(batch_size))
+        return torch.cat([model(batch).float().to(images.device) for batch in batches])
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, **options) -> float:
-    """Share of images whose largest logit is at their label; options as in `logits`.
-
-    Raises:
-        ValueError: labels and images differ in number.
-    """
+    """Share of images in [0, 1] whose largest logit is at their label; options and errors as in `logits`."""
     return _share_correct(logits(model, images, **options).argmax(dim=1), labels)
 
 
@@ -123,8 +104,7 @@ def band_conditions(
     Args:
         radii: at which the bands are fed raw, with running statistics.
         batch_norm: whether the network has BatchNorm; without it both kinds of statistics are the same.
-        other_radii: at which the other feeds and the batch statistics are used; None takes those of PAPER_RADII that
-            are among `radii`, which is what a run records.
+        other_radii: at which the other feeds and the batch statistics are used; None takes PAPER_RADII among `radii`.
     Yields:
         Each condition once: "mean" does not change an LFC, so that it is listed as "raw" only.
     """
@@ -149,14 +129,12 @@ def band_accuracy(
     bn_stats: BnStats = "running",
     amp: bool = False,
 ) -> pd.DataFrame:
-    """Accuracy on the LFC and HFC of images at each radius.
+    """Accuracy on the LFC and HFC of images (N, 3, H, W) at each radius.
 
     Args:
-        model: any module from (N, 3, H, W) to (N, classes).
-        images: (N, 3, H, W) float in [0, 1].
-        labels: (N,) int64.
+        model, images, labels: any module from images in [0, 1] to (N, classes), and (N,) int64.
         radii: DFT bins, each 0 or more.
-        feed, bn_stats, amp: see the module's text and `logits`.
+        feed, bn_stats, amp: see `hfclib.evaluation` and `logits`.
     Returns:
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
     Raises:
@@ -187,11 +165,9 @@ def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list
     """Rows of the accuracy on the bands of training images, raw, at PAPER_RADII: what was learnt from each band.
 
     Args:
-        model: any module from (N, 3, H, W) to (N, classes).
-        images: (N, 3, H, W) float in [0, 1].
-        labels: (N,) int64, those that the network is trained on.
+        model, images, labels: as in `band_accuracy`; the labels are those of the training.
     Returns:
-        Rows with the columns CURVE_COLUMNS, split "train"; with BatchNorm, for both kinds of statistics.
+        Rows with the columns CURVE_COLUMNS, split "train", for both kinds of statistics of BatchNorm.
     Source: paper, Fig. 3.
     """
     statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
@@ -202,12 +178,7 @@ def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list
 
 @dataclass(frozen=True)
 class Part:
-    """Images (N, 3, H, W) float and labels (N,) on which a run measures the accuracy, and the columns that name them.
-
-    Attributes:
-        split: "train" or "test".
-        band, radius, feed: "x", -1 and "raw" for whole images.
-    """
+    """Images (N, 3, H, W) float on which a run measures the accuracy, and their columns; "x" is the whole image."""
 
     split: str
     images: Tensor
@@ -229,12 +200,10 @@ def curve_rows(
     """The rows that a run records after an epoch: the parts, then every band of `band_conditions`.
 
     Args:
-        parts: training and test images.
-        test: (images float in [0, 1], labels), whose bands are measured.
+        parts, test: whole images; and (images float in [0, 1], labels), whose bands are measured.
         radii: DFT bins.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
-        kept: predictions for bands that are known already, by (band, radius, feed, bn_stats), (N,) uint8 class numbers;
-            the others are added.
+        kept: known predictions by (band, radius, feed, bn_stats), (N,) uint8; the others are added.
     Returns:
         Rows with the columns CURVE_COLUMNS.
     """
@@ -269,9 +238,7 @@ def misaligned(
     """Which images the model classifies correctly as they are and by their high part alone, but not by their low part.
 
     Args:
-        model: any module from (N, 3, H, W) to (N, classes).
-        images: (N, 3, H, W) float in [0, 1].
-        labels: (N,) int64.
+        model, images, labels: as in `band_accuracy`.
         radius: DFT bins, 0 or more.
         cut: "fourier" for LFC and HFC, "svd" for the parts of `svd_split`.
         feed: "raw", "max" or "mean", of the two parts; the image itself is fed as it is.
@@ -281,8 +248,7 @@ def misaligned(
     Returns:
         (N,) bool, on the device of the images.
     Raises:
-        TypeError, ValueError: as `split`, `feed_images` and `logits`; another cut; labels and images differ in number;
-            `right` is no (N,) bool.
+        TypeError, ValueError: as `split`, `feed_images` and `logits`, or another argument is bad.
     Source: paper, Fig. 2.
     """
     check_images(images)

@@ -13,12 +13,7 @@ _BLOCK = 128  # images transformed at once on a CPU: so many of CIFAR-10 fit int
 
 
 def check_radius(radius: float) -> float:
-    """Return `radius` as a float, or say what was expected.
-
-    Raises:
-        TypeError: not a number.
-        ValueError: negative, NaN or infinite.
-    """
+    """`radius` as a float; raises TypeError if it is no number, ValueError if it is negative, NaN or infinite."""
     if isinstance(radius, bool) or not isinstance(radius, Real):
         raise TypeError(f"expected radius, a number of DFT bins, got {radius!r} of type {type(radius).__name__}")
     if not math.isfinite(radius) or radius < 0:
@@ -45,12 +40,9 @@ def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> 
 
     Args:
         height, width: size of the image, in pixels, each 1 or more.
-        radius: DFT bins, 0 or more. 0 keeps nothing.
-        inclusive: also keep bins at exactly that distance.
+        radius, inclusive: as in `split`; a radius of 0 keeps nothing.
     Returns:
         Boolean (height, width) with frequency zero at [height // 2, width // 2].
-    Raises:
-        TypeError, ValueError: a bad radius.
     Source: paper, section 3; strict "<" is what the authors' images show, the text says "<=".
     """
     radius = check_radius(radius)
@@ -59,12 +51,7 @@ def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> 
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what is not a float NCHW tensor.
-
-    Raises:
-        TypeError: not a tensor, or not of a floating type.
-        ValueError: not of rank 4, or an empty image.
-    """
+    """Raise TypeError if images are not a float tensor, ValueError if they are not (N, C, H, W) with pixels."""
     if not isinstance(images, Tensor):
         raise TypeError(f"expected images, a float tensor (N, C, H, W), got {type(images).__name__}")
     if not images.is_floating_point():
@@ -80,10 +67,9 @@ def _low(images: Tensor, low_bins: Tensor) -> Tensor:
 
 
 def _low_into(low: Tensor, images: Tensor, low_bins: Tensor) -> None:
-    """Write the LFC of an even number of planes (n, H, W) into `low`.
+    """Write the LFC of an even number of planes (n, H, W) into `low`, in half the time of `rfft2` and `irfft2`.
 
-    The filter maps real planes to real planes, so that two planes, as the real and imaginary part of a complex one,
-    need a single transform. On a CPU this takes half the time of `rfft2` and `irfft2`.
+    The filter maps real planes to real planes: two are transformed at once, as real and imaginary part of a third.
     """
     half = len(images) // 2
     spectrum = torch.fft.fft2(torch.complex(images[:half], images[half:]))
@@ -93,15 +79,13 @@ def _low_into(low: Tensor, images: Tensor, low_bins: Tensor) -> None:
 
 
 def _may_be_paired(planes: Tensor) -> bool:
-    # Rounding errors, and NaN, pass from a plane to its partner. For pixels near [0, 1], also standardised ones, they
-    # are about 1e-7; planes of larger values could spoil a faint partner and are transformed one by one.
+    # Rounding errors and NaN pass from a plane to its partner: planes of large values are transformed one by one.
     flat = planes.flatten()
     return len(planes) > 1 and torch.dot(flat, flat).item() <= 2 * flat.numel()
 
 
 def _room_for(images: Tensor) -> Tensor:
-    # Page faults take as long as the transforms. NumPy asks for huge pages where PyTorch does not, and zeroing one
-    # number per page first spreads the faults over all threads.
+    # Page faults take as long as the transforms. NumPy asks for huge pages, and all threads touch them here first.
     room = torch.from_numpy(np.empty(images.shape, images.numpy().dtype))
     room.view(-1)[::512].zero_()
     return room
@@ -196,7 +180,7 @@ def svd_split(
         (low, high, rank): low + high equals images up to rounding; rank is (N,) int64.
     Raises:
         TypeError, ValueError: as `split`.
-    Source: paper, section 8, which does not say how many singular values it kept; matching the energy is ours.
+    Source: paper, section 8, which does not say how many singular values it keeps; matching the energy is ours.
     """
     wanted = split(images, radius, inclusive=inclusive)[0].square().sum(dim=(1, 2, 3))
     single = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images  # PyTorch has no half SVD

@@ -22,11 +22,7 @@ Layers = Literal["first", "all"]
 
 
 def convolutions(model: nn.Module, layers: Layers = "first") -> list[nn.Conv2d]:
-    """The convolutions of a model whose kernels are larger than 1 x 1: the first, or all in the order of its modules.
-
-    Raises:
-        ValueError: other layers, or a model without such a convolution.
-    """
+    """The convolutions of a model with kernels larger than 1 x 1: the first, or all; raises ValueError without any."""
     if layers not in ("first", "all"):
         raise ValueError(f"expected layers, first or all, got {layers!r}")
     found = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1]
@@ -44,16 +40,15 @@ def _changed(model: nn.Module, layers: Layers, change: Callable[[Tensor], Tensor
 
 
 def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, layers: Layers = "first") -> nn.Module:
-    """Add to every weight rho times the sum of its eight neighbours in the kernel, whose border is duplicated.
+    """A copy of a model in which every weight has rho times the sum of its eight neighbours in the kernel added.
+
+    The border of the kernel is duplicated.
 
     Args:
         model: any module with convolutions; not changed.
         rho: finite, 0 or more; 0 changes nothing.
-        normalise: divide by 1 + 8 rho, the gain of the rule on a constant kernel. Without it, the rule makes smooth
-            kernels larger, and with them the logits of a network without BatchNorm.
+        normalise: divide by 1 + 8 rho, by which the rule enlarges a constant kernel.
         layers: "first" (paper) or "all"; kernels of 1 x 1 stay as they are.
-    Returns:
-        A changed copy of the model.
     Raises:
         TypeError, ValueError: a bad rho or other layers.
     Source: paper, section 6.2 and equation 3; the first layer only, and no normalisation, from the authors' code.
@@ -74,7 +69,7 @@ def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, lay
 
 
 def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first") -> nn.Module:
-    """Remove the high-frequency component from every kernel.
+    """A copy of a model in which the high-frequency component is removed from every kernel.
 
     Each kernel is padded with zeros to 32 x 32 and split at the radius like an image; its LFC is cropped back to the
     kernel. The crop brings back some high frequencies, because so small a window cannot hold a sharp cut.
@@ -84,8 +79,6 @@ def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first")
         radius: DFT bins, 0 or more; 0 sets the kernels to zero, 23 or more changes nothing.
         layers: "first" or "all"; kernels of 1 x 1 stay as they are. Later feature maps are smaller than 32 x 32, but
             the radius still counts bins of 32 x 32.
-    Returns:
-        A changed copy of the model.
     Raises:
         TypeError, ValueError: a bad radius, other layers, or a kernel larger than 32 x 32.
     Source: ours; the authors' blog post names the idea only.
@@ -121,9 +114,7 @@ def smoothness_penalty(weight: Tensor) -> Tensor:
     """Mean squared difference of horizontally and vertically adjacent weights, over all kernels: a scalar to minimise.
 
     Args:
-        weight: (out, in, k, k), k at least 2.
-    Raises:
-        ValueError: another shape.
+        weight: (out, in, k, k), k at least 2; raises ValueError for another shape.
     Source: ours, for the authors' blog post, which names the idea only. Differentiable.
     """
     return _differences(weight).square().mean()
@@ -136,11 +127,9 @@ def roughness(weight: Tensor) -> Tensor:
     (normal) or 1.17 and 1.16 (uniform); that of constant kernels is 0.
 
     Args:
-        weight: (out, in, k, k), k at least 2.
+        weight: (out, in, k, k), k at least 2; raises ValueError for another shape.
     Returns:
         (out, in), 0 or more; 0 for a kernel of zeros.
-    Raises:
-        ValueError: another shape.
     Source: ours; the paper shows kernels and measures nothing (Fig. 7).
     """
     weight = weight.detach()
@@ -152,13 +141,10 @@ def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
     """Share of each kernel's spectral energy at or above a radius.
 
     Args:
-        weight: (out, in, k, k), k from 1 to 32.
+        weight: (out, in, k, k), k from 1 to 32; raises ValueError for another shape.
         radius: DFT bins, 0 or more, as in `mask`.
     Returns:
-        (out, in), in [0, 1]; 0 for a kernel of zeros. A single weight, with equal energy at all frequencies, has the
-        share of the bins that are high: .57 at r = 12.
-    Raises:
-        TypeError, ValueError: a bad radius or another shape.
+        (out, in), in [0, 1]; 0 for a kernel of zeros. A single weight has the share of the high bins: .57 at r = 12.
     """
     height, width = _check_weight(weight).shape[-2:]
     high = ~torch.fft.ifftshift(mask(SIZE, SIZE, radius))
@@ -174,13 +160,9 @@ def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
 
 
 def frequency_response(weight: Tensor) -> Tensor:
-    """The magnitude of the kernels' spectra, averaged over all kernels.
+    """The magnitude of the spectra of kernels (out, in, k, k), k from 1 to 32, averaged over all kernels.
 
-    Args:
-        weight: (out, in, k, k), k from 1 to 32.
     Returns:
-        (32, 32), 0 or more, with frequency zero at [16, 16].
-    Raises:
-        ValueError: another shape.
+        (32, 32), 0 or more, with frequency zero at [16, 16]; raises ValueError for another shape.
     """
     return torch.fft.fftshift(torch.fft.fft2(_padded(weight)).abs().mean(dim=(0, 1)))

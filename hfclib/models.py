@@ -26,13 +26,7 @@ def _check(norm: str = "none", **counts: int) -> None:
 
 
 class Normalize(nn.Module):
-    """Subtract `mean` and divide by `std`, channel by channel; the identity at its defaults, as in the paper.
-
-    Args:
-        mean: one number per channel, in units of [0, 1] pixels.
-        std: one positive number per channel, same units.
-    Shapes: (N, C, H, W) in and out.
-    """
+    """Subtract `mean` from images and divide by `std`, one number per channel, in units of pixels in [0, 1]."""
 
     def __init__(self, mean: tuple[float, ...] = (0.0, 0.0, 0.0), std: tuple[float, ...] = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
@@ -232,11 +226,7 @@ def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding
 def lenet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Plain:
     """LeNet-5 with ReLU and maximum pooling: two 5x5 convolutions, three linear layers, 62,006 parameters.
 
-    Args:
-        num_classes: logits returned, 1 or more.
-        normalize: what to do to the pixels first; None leaves them in [0, 1].
-    Raises:
-        ValueError: an argument outside its range.
+    Arguments and errors as in `resnet18`.
     Source: LeCun et al. 1998, whose network has tanh and averages; the paper, section 5.1, names LeNet only.
     """
     _check(num_classes=num_classes)
@@ -248,7 +238,7 @@ def lenet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Plain
 def alexnet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Plain:
     """AlexNet for 32x32 images: five convolutions, the first 11x11 with stride 4, one linear layer, 2.47 M parameters.
 
-    Arguments and errors as in `lenet`.
+    Arguments and errors as in `resnet18`.
     Source: Krizhevsky et al. 2012, with the paddings and the single linear layer that are usual for CIFAR-10, and so
     without their dropout; the paper, section 5.1, names AlexNet only.
     """
@@ -265,11 +255,7 @@ def vgg11(
 
     Args:
         width: channels of the first convolution, 1 or more (64: 9.2 M parameters; 16: 0.58 M).
-        norm: "batch" for BatchNorm and "group" for GroupNorm after each convolution; "none" for convolutions with a
-            bias instead.
-        num_classes, normalize: as in `lenet`.
-    Raises:
-        ValueError: an argument outside its range.
+        norm, num_classes, normalize: as in `resnet18`; raises as it does.
     Source: Simonyan and Zisserman 2015, configuration A, with the single linear layer that is usual for CIFAR-10; the
     paper, section 5.1, names VGG only.
     """

@@ -21,8 +21,6 @@ def rescaled(images: Tensor, how: str) -> Tensor:
             0 and 1.
     Returns:
         (N, C, H, W). An image whose maximum ("max") or contrast ("range") is below 1e-4 is not divided.
-    Raises:
-        ValueError: another `how`.
     Source: "max" from the authors' code; "range" is our reading of the paper's "standard pixel scale".
     """
     if how == "none":
@@ -43,8 +41,6 @@ def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
         add_mean: the band is an HFC, to which "mean" adds the mean colour; otherwise "mean" changes nothing.
     Returns:
         (N, 3, H, W), unclipped.
-    Raises:
-        ValueError: another feed.
     Source: "max" from the authors' code; "mean" is ours.
     """
     if feed not in FEEDS:

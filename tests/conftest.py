@@ -12,7 +12,6 @@ from hfclib.data.cifar import embedded
 from hfclib.evaluation import PAPER_RADII
 from hfclib.runs import train as job
 from hfclib.runs.predictions import Predictions, prediction_conditions
-from hfclib.training import loop
 from hfclib.training.recipe import RADII
 
 # One thread, here and in every process that a test starts: on some CPUs oneDNN writes beyond its memory in the gradient
@@ -110,8 +109,7 @@ def cifar():
 @pytest.fixture
 def decoded_once(monkeypatch, cifar):
     """Trainings take the embedded images from memory: each of them would decode the files twice."""
-    for module in (loop, job):
-        monkeypatch.setattr(module, "embedded", cifar.__getitem__)
+    monkeypatch.setattr(job, "embedded", cifar.__getitem__)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hfclib.frequency import check_images
 
 
 def check_batch(images: Tensor, labels: Tensor) -> Tensor:
-    """Refuse images or labels that cannot be attacked, and return the labels as int64 on the images' device.
+    """The labels as int64 on the device of the images.
 
     Raises:
         TypeError: images are not float32 or float64, or labels are not whole numbers.
@@ -34,12 +34,7 @@ def check_batch(images: Tensor, labels: Tensor) -> Tensor:
 
 
 def per_image(name: str, value: float | Tensor, images: Tensor) -> Tensor:
-    """A setting such as eps, one number or one per image, as (N, 1, 1, 1).
-
-    Raises:
-        TypeError: not a number or a tensor.
-        ValueError: negative, not finite, or a tensor of another shape than () or (N,).
-    """
+    """A setting such as eps, one number or (N,), as (N, 1, 1, 1); refuses what is negative or not finite."""
     if isinstance(value, bool) or not isinstance(value, Real | Tensor):
         raise TypeError(f"expected {name}, a number or a tensor of one number per image, got {value!r}")
     values = torch.as_tensor(value, dtype=images.dtype, device=images.device)
@@ -67,15 +62,13 @@ def check_pgd(*, steps: int, norm: str, random_start: bool, restarts: int, loss:
 
 
 def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
-    """The model's logits (N, classes), in float32 or wider, in whatever mode the model is.
-
-    Raises:
-        ValueError: the model returns anything but two or more finite logits per image, or too few for a label.
-    """
+    """The model's logits (N, classes), float32 or float64; refuses any that are not finite, or too few for a label."""
     with arithmetic(images.device, amp=amp):
         logits = model(images.contiguous(memory_format=torch.channels_last))
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")
+    if torch.is_grad_enabled() and images.requires_grad and not logits.requires_grad:
+        raise ValueError("expected a model with a gradient from logits to images, got none; `square` needs none")
     if not logits.isfinite().all():
         raise ValueError("expected finite logits from the model, got NaN or infinity")
     if labels.max() >= logits.shape[1]:
@@ -83,23 +76,9 @@ def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = Fal
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def gradient_of(loss: Tensor, points: Tensor) -> Tensor:
-    """The gradient of a scalar loss with respect to points (N, C, H, W).
-
-    Raises:
-        ValueError: the loss does not depend on the points by differentiable operations.
-    """
-    if not loss.requires_grad:
-        raise ValueError("expected a model with a gradient from logits to images, got none; `square` needs none")
-    return torch.autograd.grad(loss, points)[0]
-
-
 @torch.no_grad()
 def surely_fooled(model: nn.Module, images: Tensor, labels: Tensor, suspects: Tensor, *, amp: bool) -> Tensor:
-    """Which of the `suspects` (N,) bool fool the model in full precision too, (N,) bool; all of them without `amp`.
-
-    An attack that stops at the first success often stops just beyond the boundary, where bfloat16 is too coarse.
-    """
+    """Which of the `suspects` (N,) bool of bfloat16 fool the model in full precision too; all of them without `amp`."""
     if not amp or not suspects.any():
         return suspects
     fooled, some = suspects.clone(), labels[suspects]
@@ -110,11 +89,8 @@ def surely_fooled(model: nn.Module, images: Tensor, labels: Tensor, suspects: Te
 def warn_if_probabilities(logits: Tensor) -> None:
     """Warn if every row of logits could be a distribution: after a second softmax, gradients are nearly zero."""
     if logits.min() >= 0 and logits.max() <= 1 and ((logits.sum(dim=1) - 1).abs() < 1e-3).all():
-        warnings.warn(
-            "the model seems to return probabilities (rows in [0, 1] that sum to 1), where attacks expect "
-            "logits: take the softmax off, or the robustness measured is too high",
-            stacklevel=3,
-        )
+        message = "the model seems to return probabilities (rows in [0, 1] that sum to 1), where attacks expect logits"
+        warnings.warn(f"{message}: take the softmax off, or the robustness measured is too high", stacklevel=3)
 
 
 def warn_of_masking(logits: Tensor, gradient: Tensor, wrong: Tensor) -> None:
@@ -122,8 +98,7 @@ def warn_of_masking(logits: Tensor, gradient: Tensor, wrong: Tensor) -> None:
     warn_if_probabilities(logits.detach())
     flat = int(((gradient.flatten(1) == 0).all(dim=1) & ~wrong).sum())
     if flat:
-        warnings.warn(
-            f"the gradient is exactly zero everywhere for {flat} of {len(wrong)} images, so that PGD does not move: "
-            "their robustness may be a masked gradient; try loss='margin' or `square`",
-            stacklevel=4,
+        message = (
+            f"the gradient is exactly zero everywhere for {flat} of {len(wrong)} images, so that PGD does not move"
         )
+        warnings.warn(f"{message}: it may be masked; try loss='margin' or `square`", stacklevel=4)

@@ -7,22 +7,14 @@ batch that it is in.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfclib.attacks.checks import (
-    check_batch,
-    check_pgd,
-    forward,
-    gradient_of,
-    per_image,
-    surely_fooled,
-    warn_of_masking,
-)
+from hfclib.attacks.checks import check_batch, check_pgd, forward, per_image, surely_fooled, warn_of_masking
 from hfclib.evaluation import evaluating
 
 AttackNorm = Literal["linf", "l2"]
@@ -49,8 +41,7 @@ def pgd(
 
     Args:
         model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the device of the images.
-        images: (N, C, H, W) float32 or float64 in [0, 1].
-        labels: (N,) whole numbers from 0 to classes - 1.
+        images, labels: (N, C, H, W) float32 or float64 in [0, 1]; (N,) whole numbers from 0 to classes - 1.
         eps: radius of the ball in units of pixels in [0, 1], 0 or more; one number, or (N,), one per image.
         alpha: length of a step in `norm`, same units, one number or (N,).
         steps: number of steps, 0 or more.
@@ -78,30 +69,30 @@ def pgd(
     # Gradients are needed also where the caller has them switched off; tensors of its inference mode must be copied.
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         images, labels, eps, alpha = (tensor.detach().clone() for tensor in (images, labels, eps, alpha))
-        best, which = images.clone(), torch.arange(len(images), device=images.device)
-        score = images.new_full((len(images),), -math.inf), torch.zeros_like(labels, dtype=torch.bool)
-        for _ in range(restarts if len(images) else 0):
-            batch, ball = (images[which], labels[which]), {"eps": eps[which], "norm": norm}
-            begin = start(batch[0], draws=draws, which=which, **ball) if draws else batch[0]
-            ascent = {"alpha": alpha[which], "steps": steps, "loss": loss, "stop_early": stop_early, "amp": amp}
-            adv_images = _ascend(model, *batch, begin, **ball, **ascent)
+        best, losses = images.clone(), images.new_full((len(images),), -math.inf)
+        fooled = torch.zeros_like(labels, dtype=torch.bool)
+        for _ in range(restarts):
+            which = (~fooled if stop_early else torch.ones_like(fooled)).nonzero().squeeze(1)
+            if len(which) == 0:
+                break
+            some, classes, ball = images[which], labels[which], eps[which]
+            adv_images = start(some, ball, norm, draws, which) if draws else some
+            adv_images = _ascend(
+                model, some, classes, adv_images, ball, alpha[which], steps, norm, loss, stop_early=stop_early, amp=amp
+            )
             if restarts == 1:
                 return adv_images
-            which = _keep_better(model, adv_images, batch[1], best, score, which, loss=loss)
-            if not stop_early:
-                which = torch.arange(len(images), device=images.device)
-            elif len(which) == 0:
-                break
+            _keep_better(model, adv_images, classes, which, best, losses, fooled, loss)
     return best
 
 
-def _ascend(model, images, labels, adv_images, *, eps, alpha, steps, norm, loss, stop_early, amp) -> Tensor:
+def _ascend(model, images, labels, adv_images, eps, alpha, steps, norm, loss, *, stop_early, amp) -> Tensor:
     """The steps of PGD from `adv_images`: gradient of the loss, step along it, back into the ball and into [0, 1]."""
     adv_images, active = adv_images.clone(), torch.arange(len(images), device=images.device)
     for step in range(steps):
         points = adv_images[active].requires_grad_()
         logits = forward(model, points, labels[active], amp=amp)
-        gradient = gradient_of(_LOSSES[loss](logits, labels[active]).sum(), points)
+        (gradient,) = torch.autograd.grad(_LOSSES[loss](logits, labels[active]).sum(), points)
         wrong = logits.argmax(dim=1) != labels[active]
         if step == 0:
             warn_of_masking(logits, gradient, wrong)
@@ -133,13 +124,7 @@ def direction(gradient: Tensor, norm: AttackNorm) -> Tensor:
 
 
 def projected(moved: Tensor, images: Tensor, eps: Tensor, norm: AttackNorm) -> Tensor:
-    """Points moved back into the ball of eps around images, then into [0, 1], which leaves them in the ball.
-
-    Args:
-        moved, images: (N, C, H, W).
-        eps: (N, 1, 1, 1).
-        norm: "linf" or "l2".
-    """
+    """Points moved back into the ball of eps (N, 1, 1, 1) around images, then into [0, 1], still in the ball."""
     if norm == "linf":
         return moved.maximum(images - eps).minimum(images + eps).clamp(0, 1)
     delta = moved - images
@@ -153,35 +138,24 @@ def _length(vectors: Tensor) -> Tensor:
 def start(images: Tensor, eps: Tensor, norm: AttackNorm, draws: "Draws", which: Tensor) -> Tensor:
     """A point drawn uniformly from the ball of eps around each image, then clipped to [0, 1]; `which` as in `Draws`."""
     if norm == "linf":
-        delta = 2 * draws.uniform(which, images.shape[1:]) - 1
+        delta = 2 * draws.numbers(which, images.shape[1:]) - 1
     else:
-        towards = direction(draws.normal(which, images.shape[1:]), norm)
-        delta = towards * draws.uniform(which, (1, 1, 1)) ** (1 / images[0].numel())
+        towards = direction(draws.numbers(which, images.shape[1:], torch.randn), norm)
+        delta = towards * draws.numbers(which, (1, 1, 1)) ** (1 / images[0].numel())
     return projected(images + eps * delta.to(images.dtype), images, eps, norm)
 
 
 class Draws:
-    """Random numbers for each image from a stream of its own.
-
-    Args:
-        count: number of images.
-        generator: gives each stream its seed, image after image; None takes PyTorch's own.
-    """
+    """Random numbers for each of `count` images from a stream of its own, with a seed from `generator`."""
 
     def __init__(self, count: int, generator: torch.Generator | None) -> None:
         device = generator.device if generator else "cpu"
         seeds = torch.randint(2**62, (count,), generator=generator, device=device).tolist()
         self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def uniform(self, which: Tensor, shape: Sequence[int]) -> Tensor:
-        """Numbers from [0, 1) for the images `which`, each of `shape`, in float32 on the device of `which`."""
-        drawn = [torch.rand(*shape, generator=self.streams[index]) for index in which.tolist()]
-        return torch.stack(drawn).to(which.device)
-
-    def normal(self, which: Tensor, shape: Sequence[int]) -> Tensor:
-        """The same from the standard normal distribution."""
-        drawn = [torch.randn(*shape, generator=self.streams[index]) for index in which.tolist()]
-        return torch.stack(drawn).to(which.device)
+    def numbers(self, which: Tensor, shape: Sequence[int], draw: Callable[..., Tensor] = torch.rand) -> Tensor:
+        """Numbers from [0, 1), or from `draw`, for the images `which`, each of `shape`, float32 on their device."""
+        return torch.stack([draw(*shape, generator=self.streams[index]) for index in which.tolist()]).to(which.device)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -197,13 +171,11 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 _LOSSES = {"cross_entropy": _cross_entropy, "margin": margin}
 
 
-def _keep_better(model, adv_images, labels, best, score, which, *, loss) -> Tensor:
-    """Put what beats the best of an image into `best` and `score`; returns the images that no restart has fooled."""
-    losses, fooled = score
+def _keep_better(model, adv_images, labels, which, best, losses, fooled, loss) -> None:
+    """Put into `best`, `losses` and `fooled` what beats the best result so far of the images `which`."""
     with torch.no_grad():
         logits = forward(model, adv_images, labels)
         found, wrong = _LOSSES[loss](logits, labels).to(losses.dtype), logits.argmax(dim=1) != labels
     better = (wrong & ~fooled[which]) | ((wrong == fooled[which]) & (found > losses[which]))
     place = which[better]
     best[place], losses[place], fooled[place] = adv_images[better], found[better], wrong[better]
-    return which[~fooled[which]]

@@ -13,14 +13,7 @@ _BLOCK = 256  # queries whose random numbers are drawn at once
 
 
 def square_side(query: int, queries: int, height: int, width: int, area: float) -> int:
-    """Side of the square that a query changes, in pixels.
-
-    Args:
-        query: its number, from 0.
-        queries: number of queries.
-        height, width: of the image.
-        area: share of the image that the first squares cover, in (0, 1].
-    """
+    """Side in pixels of the square that number `query`, from 0, changes; the first ones cover the share `area`."""
     halvings = sum(query > share * queries for share in _HALVINGS)
     side = round((area / 2**halvings * height * width) ** 0.5)
     return min(max(side, 1), height, width)
@@ -45,21 +38,14 @@ def square(
     is fooled is not changed any more.
 
     Args:
-        model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the device of the images.
-        images: (N, C, H, W) float32 (or float64) in [0, 1].
-        labels: (N,) whole numbers from 0 to classes - 1.
-        eps: radius of the Linf ball, in units of pixels in [0, 1], 0 or more; one number, or (N,), one per image.
+        model, images, labels, eps: as in `pgd`, with the Linf norm.
         queries: how often each image may be shown to the model, 1 or more; the start is the first. With `amp`, an
             image that seems fooled is shown once more in full precision, which is not counted.
         area: share of the image that the first squares cover, in (0, 1].
         generator: of all random numbers; None takes PyTorch's own. Those of an image do not depend on its batch.
         amp: bfloat16 arithmetic where the device has it; full precision decides when an image is fooled.
     Returns:
-        adv_images like images: in [0, 1], within eps of images up to rounding (1e-6).
-    Raises:
-        TypeError, ValueError: a bad argument, or a model whose logits are not finite or too few for the labels.
-    Warns:
-        UserWarning: the model seems to return probabilities.
+        adv_images like images: in [0, 1], within eps of images up to rounding (1e-6); raises and warns as `pgd`.
     Source: Andriushchenko et al., ECCV 2020, with the margin as loss; first area and schedule of AutoAttack.
     """
     labels, eps = check_batch(images, labels), per_image("eps", eps, images)
@@ -72,7 +58,7 @@ def square(
         return images.clone()
     low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
     with evaluating(model):
-        best = torch.where(draws.uniform(active, (channels, 1, width)) < 0.5, low, high)
+        best = torch.where(draws.numbers(active, (channels, 1, width)) < 0.5, low, high)
         logits = forward(model, best, labels, amp=amp)
         warn_if_probabilities(logits)
         loss = -margin(logits, labels)  # how far the label is ahead: below 0 the image is fooled
@@ -84,7 +70,7 @@ def square(
             place = (query - 1) % _BLOCK
             if place == 0:
                 drawn = images.new_empty(count, _BLOCK, 2 + channels, dtype=torch.float32)
-                drawn[active] = draws.uniform(active, drawn.shape[1:])
+                drawn[active] = draws.numbers(active, drawn.shape[1:])
             numbers = drawn[active, place]
             side = square_side(query, queries, height, width, area)
             inside = _inside(numbers[:, :2], side, height, width)

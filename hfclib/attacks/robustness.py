@@ -31,9 +31,7 @@ def robust_correct(
     """Which images a model classifies correctly before and after every attack.
 
     Args:
-        model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the device of the images.
-        images: (N, C, H, W) float32 in [0, 1].
-        labels: (N,) whole numbers from 0 to classes - 1.
+        model, images, labels: as in `pgd`.
         attacks: one attack or several, tried one after the other on the images that are still correct.
         batch_size: images attacked at once, 1 or more; the result does not depend on it, but for rounding.
         stop_early: passed to attacks that have such an option: images already fooled are attacked no further.
@@ -59,11 +57,7 @@ def robust_correct(
 def robust_accuracy(
     model: nn.Module, images: Tensor, labels: Tensor, attacks: AttackFunction | Sequence[AttackFunction], **options
 ) -> float:
-    """Share of images in [0, 1] that are correct before and after every attack; arguments as in `robust_correct`.
-
-    Raises:
-        ValueError: no images, or as `robust_correct`.
-    """
+    """Share of images in [0, 1] that are correct before and after every attack; as `robust_correct`, of 1 or more."""
     if len(images) == 0:
         raise ValueError("expected at least one image, got none")
     return robust_correct(model, images, labels, attacks, **options).float().mean().item()
@@ -82,7 +76,7 @@ def smallest_eps(
 ) -> Tensor:
     """The smallest eps at which an attack fools the model, for each image, by bisection.
 
-    The search assumes that an attack which fools the model at some eps does so at every larger one.
+    The search assumes that an attack that fools the model at some eps does so at every larger one.
 
     Args:
         model, images, labels, batch_size, amp: as in `robust_correct`.
@@ -129,7 +123,7 @@ def _accepted(attack: AttackFunction, **options) -> dict:
     """Those of the options that the attack has."""
     known = inspect.signature(attack).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    return {name: value for name, value in options.items() if takes_all or name in known}
+    return options if takes_all else {name: value for name, value in options.items() if name in known}
 
 
 def _attacked(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:

@@ -69,13 +69,11 @@ def cifar10(split: Split, *, progress: bool = True) -> tuple[Tensor, Tensor]:
     """One split of CIFAR-10 from the first source that has it; downloads are kept in `home() / "cifar10"`.
 
     Args:
-        split: "train" (50,000 images) or "test" (10,000).
-        progress: show a bar while downloading.
+        split, progress: "train" (50,000 images) or "test" (10,000); whether to show a bar while downloading.
     Returns:
         images, uint8 (N, 3, 32, 32) contiguous, 0 to 255; labels, int64 (N,), 0 to 9 as in `CLASSES`.
     Raises:
-        ValueError: an unknown split.
-        DataError: a file is damaged (it is not changed), or no source has the split.
+        ValueError: an unknown split. DataError: no source has it, or a file is damaged, which stays as it is.
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
     return _tensors(*_load(split, progress))
@@ -101,11 +99,7 @@ def embedded(split: Split) -> tuple[Tensor, Tensor]:
 
 
 def fetch(progress: bool = True) -> dict[str, str]:
-    """Make sure that both full splits are here and sound; raises as `cifar10`.
-
-    Returns:
-        The source of each of train images, train labels, test images, test labels (the keys), in words.
-    """
+    """Make sure that both full splits are here and sound, and say where their images and labels came from."""
     origins = {split: _load(split, progress)[2] for split in BATCHES}
     return {f"{split} {what}": origin for split, origin in origins.items() for what in ("images", "labels")}
 
@@ -216,10 +210,9 @@ def _get_official(folder: Path, progress: bool) -> None:
     import pooch  # takes a tenth of a second
 
     pooch.get_logger().setLevel("ERROR")
-    base, name = OFFICIAL_URL.rsplit("/", 1)
-    registry = {name: f"md5:{OFFICIAL_MD5}"}
-    source = pooch.create(folder, f"{base}/", registry=registry, retry_if_failed=RETRIES)
-    source.fetch(name, downloader=pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT))
+    registry, urls = {OFFICIAL: f"md5:{OFFICIAL_MD5}"}, {OFFICIAL: OFFICIAL_URL}
+    source = pooch.create(folder, base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES)
+    source.fetch(OFFICIAL, downloader=pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT))
 
 
 def _get_npm(folder: Path, progress: bool) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
+from pathlib import Path
 from typing import Literal
 
 import matplotlib as mpl
@@ -35,10 +36,10 @@ from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.intervals import Estimate, MissingRunError, interval
 from hfclib.paper.parameters import SeveralSeeds, choice, several
-from hfclib.paper.presets import TITLES, Preset, adversarial_recipes, base_recipe, fig4_recipes
+from hfclib.paper.presets import PUBLISHED_SEEDS, TITLES, Preset, adversarial_recipes, base_recipe, fig4_recipes
 from hfclib.paper.published import fig4_difference
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE
+from hfclib.paper.style import STYLE, network_looks
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
@@ -96,7 +97,7 @@ def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     }
 
 
-def chapter_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+def all_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """The networks above without the ablation, adversarial training with and without BatchNorm, and fullwidth."""
     return batchnorm_recipes(preset) | adversarial_recipes(preset) | fig2_recipes(preset) | fig6_recipes(preset)
 
@@ -142,7 +143,7 @@ def measure(run: Run, variant: str, counts: Mapping[str, int] = COUNTS) -> pd.Da
     Args:
         run: of a network of the chapter.
         variant: which one.
-        counts: test images of each part, at most; the first of the test set, and no more than the run's final_images.
+        counts: parts to measure, and on how many test images: the first, and no more than the run's final_images.
     """
     model = run.model().to(best_device())
     images, labels = (tensor[: run.recipe.final_images] for tensor in embedded("test"))
@@ -150,7 +151,7 @@ def measure(run: Run, variant: str, counts: Mapping[str, int] = COUNTS) -> pd.Da
     network = cache(lambda where: matched(model, reference, where=where))
     bands = cache(lambda radius: split(images, radius))
     rows = []
-    for row in conditions(run, variant):
+    for row in (row for row in conditions(run, variant) if row["part"] in counts):
         count = min(counts[row["part"]], len(images))
         parts = images, *(bands(row["radius"]) if row["radius"] >= 0 else ())
         fed = _fed(row, *(part[:count] for part in parts))
@@ -174,13 +175,13 @@ def _fed(row: Mapping, images: Tensor, low: Tensor | None = None, high: Tensor |
     return fed
 
 
-def stored(run: Run) -> pd.DataFrame | None:
-    """The published rows that were measured of a run's own weights; None where there are none.
+def stored(run: Run, folder: Path | None = None) -> pd.DataFrame | None:
+    """The rows in a folder, or the published ones, that were measured of a run's own weights; None where none are.
 
     Raises:
         RunError: the table is damaged.
     """
-    path = data_folder() / "batchnorm" / f"{run.path.name}.json"
+    path = (folder or data_folder() / "batchnorm") / f"{run.path.name}.json"
     if not path.exists() or (origin := json.loads(path.read_text()))["weights"] != weights_of(run.path):
         return None
     content = path.with_suffix(".csv").read_bytes()
@@ -191,9 +192,9 @@ def stored(run: Run) -> pd.DataFrame | None:
 
 def publish() -> None:
     """Measure every stored network of the chapter that has no table in `data/batchnorm` yet, and write it there."""
-    recipes, folder = chapter_recipes(), data_folder() / "batchnorm"
+    recipes, folder = all_recipes(), data_folder() / "batchnorm"
     folder.mkdir(exist_ok=True)
-    for variant, ones in stored_runs(recipes, CLAIM_SEEDS, optional=recipes).items():
+    for variant, ones in stored_runs(recipes, range(10), optional=recipes).items():
         for run in ones:
             if any(conditions(run, variant)) and stored(run) is None:
                 start, path = time.monotonic(), folder / f"{run.path.name}.csv"
@@ -232,11 +233,15 @@ def table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
 Term = tuple[str, str, str, int, str]  # variant, statistics, band, radius, feed
 
 
+def accuracies(found: pd.DataFrame, term: Term) -> pd.Series:
+    """The accuracies of one network and condition by seed, from a `table`; empty where there are none."""
+    rows = found[found["part"] == "feeds"].set_index(["variant", "statistics", "band", "radius", "feed"]).sort_index()
+    return rows.loc[[term]].set_index("seed")["accuracy"] if term in rows.index else pd.Series(dtype=float)
+
+
 def _difference(found: pd.DataFrame, terms: Mapping[Term, int]) -> Estimate:
     """A signed sum of accuracies, over the seeds that all of its terms have."""
-    rows = found[found["part"] == "feeds"].set_index(["variant", "statistics", "band", "radius", "feed", "seed"])
-    accuracy = rows["accuracy"].unstack()  # one row per term, one column per seed
-    values = sum(sign * accuracy.reindex([term]).iloc[0] for term, sign in terms.items()).dropna()
+    values = sum(sign * accuracies(found, term) for term, sign in terms.items()).dropna()
     if values.empty:
         raise MissingRunError("no seed has all the runs of the claim")
     return Estimate(*interval(values), seeds=len(values))
@@ -279,29 +284,25 @@ def _claims() -> Iterator[Claim]:
 
 # ---- what the notebook shows
 
-LINES = {  # label, colour, line style, marker
-    ("vanilla", "running"): ("vanilla", "C0", ":", "o"),
-    ("vanilla", "matched"): ("vanilla, moments matched to the test batch", "C0", "-", "o"),
-    ("batchnorm", "running"): ("BatchNorm, running statistics", "C3", ":", "s"),
-    ("batchnorm", "batch"): ("BatchNorm, statistics of the test batch", "C3", "-", "s"),
+LINES = {  # label and line style
+    ("vanilla", "running"): ("vanilla", ":"),
+    ("vanilla", "matched"): ("vanilla, moments matched to the test batch", "-"),
+    ("batchnorm", "running"): ("BatchNorm, running statistics", ":"),
+    ("batchnorm", "batch"): ("BatchNorm, statistics of the test batch", "-"),
 }
 
 
 def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -> pd.DataFrame:
-    """Rows of the PAIR for `accuracy_figure`: vanilla and BatchNorm at these radii.
+    """Rows of a `table` for `accuracy_figure`: vanilla's and BatchNorm's accuracies on the HFC at these radii.
 
-    Args:
-        found: from `table`.
-        radii: some of 4, 8, 12, 16.
-        parts: ["feeds"] with the feed on the axis; ["scaled"] with the factor on the axis and three panels per radius;
-            or several, of the max feed, with the use of the test batch on the axis.
+    The part "feeds" alone has the feed on the axis, "scaled" the factor and three panels per radius; several parts have
+    the use of the test batch, under the max feed.
     """
     rows = found.query("part in @parts and radius in @radii and variant in @PAIR and band != 'lfc'")
     panel = "r = " + rows["radius"].astype(str)
     if list(parts) == ["scaled"]:
-        panel += ": " + np.select(
-            [rows["band"] == "sum", rows["feed"] == "mean"], ["LFC + k HFC", "k HFC + mean"], "k HFC"
-        )
+        kinds = {"hfcraw": ": k HFC", "hfcmean": ": k HFC + mean", "sumraw": ": LFC + k HFC"}
+        panel += (rows["band"] + rows["feed"]).map(kinds)
         x, order = rows["scale"].map("k = {}".format), [f"k = {scale}" for scale in (1, 2, 4, 8)]
     elif list(parts) == ["feeds"]:
         x, order = rows["feed"], ["max", "raw", "mean"]
@@ -317,46 +318,34 @@ def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -
 
 
 def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] = tuple(LINES)) -> Figure:
-    """Means over seeds with 95 % intervals (Student's t), one panel per value of "panel".
-
-    Args:
-        rows: from `pair_rows`.
-        across: panels beside one another.
-        lines: which of LINES.
-    """
-    labels, colours, styles, markers = map(list, zip(*(LINES[key] for key in lines), strict=True))
+    """Means over seeds with 95 % intervals (Student's t) of rows from `pair_rows`, `across` panels per line."""
+    labels, styles = map(list, zip(*(LINES[key] for key in lines), strict=True))
+    colours, markers = map(list, zip(*(network_looks(PAIR)[variant] for variant, _ in lines), strict=True))
     if many := len(rows["x"].cat.categories) > 4:  # conditions of several kinds, with no order
         styles = ["none"] * len(lines)
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE | {"axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5}):
         grid = sns.catplot(
             rows[rows["line"].isin(labels)],
+            kind="point",
             x="x",
             y="accuracy",
             hue="line",
             hue_order=labels,
             col="panel",
             col_wrap=across,
-            kind="point",
-            errorbar=lambda values: np.nan_to_num(interval(values)[1:], posinf=np.nan, neginf=np.nan),
-            dodge=0.3,
             palette=colours,
             linestyles=styles,
             markers=markers,
-            markersize=5,
-            linewidth=1.6,
+            errorbar=lambda values: np.nan_to_num(interval(values)[1:], posinf=np.nan, neginf=np.nan),
+            dodge=0.3,
             legend=False,
             height=2.7,
             aspect=8.4 / across / 2.7,
         )
         grid.set(ylim=(0, 1)).set_titles("{col_name}").set_axis_labels("", "Accuracy")
-        for ax in grid.axes.flat:
-            ax.axhline(0.1, color="0.3", lw=1, ls="--")
-            ax.grid(alpha=0.3, lw=0.5)
-            ax.tick_params(axis="x", rotation=40 if many else 0)
-        handles = [
-            Line2D([], [], c=c, ls=ls, marker=m, label=label)
-            for label, c, ls, m in zip(labels, colours, styles, markers, strict=True)
-        ]
+        grid.refline(y=0.1, lw=1).tick_params(axis="x", rotation=40 if many else 0)
+        looks = zip(labels, colours, styles, markers, strict=True)
+        handles = [Line2D([], [], c=c, ls=ls, marker=m, label=label) for label, c, ls, m in looks]
         grid.figure.set_layout_engine("constrained")
         grid.figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
         plt.close(grid.figure)  # the notebook shows it by itself
@@ -369,9 +358,8 @@ def answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
     for radius in radii:
         at = "hfc", radius, "max"
         terms = ({("batchnorm", "batch", *at): 1, ("vanilla", helped, *at): -1} for helped in ("running", "matched"))
-        lead, left = (
-            with_interval(one.mean, one.low, one.high) for one in (_difference(found, term) for term in terms)
-        )
+        estimates = (_difference(found, term) for term in terms)
+        lead, left = (with_interval(one.mean, one.low, one.high) for one in estimates)
         lines.append(f"- r = {radius}: {lead} as the authors measure; {left} when vanilla gets the same help.")
     return listed("BatchNorm's HFC accuracy minus vanilla's, mean over seeds [95 % interval]:", lines)
 
@@ -389,21 +377,27 @@ def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     return wide[columns].map(partial(decimals, places=2)).join(seeds).loc[order]
 
 
+def published_seeds() -> tuple[int, ...]:
+    """The seeds on which the claims are judged: the default, or more where vanilla and BatchNorm are published."""
+    recipes, folder = fig4_recipes(), data_folder() / "runs"
+    there = [seed for seed in range(10) if all((folder / recipes[one].run_name(seed)).is_dir() for one in PAIR)]
+    return tuple(sorted({*PUBLISHED_SEEDS, *there}))
+
+
 class BatchNormParameters(SeveralSeeds):
     """The parameters of `notebooks/batchnorm.ipynb`."""
 
     radius: several(choice(Literal[4, 8, 12, 16], ("4", "8", "12", "16")), 4) = PAPER_RADII
 
 
-CLAIM_SEEDS = tuple(range(10))  # as many of them as are stored
 BATCHNORM = Chapter(
     name="batchnorm",
-    recipes=chapter_recipes,
+    recipes=all_recipes,
     parameters=BatchNormParameters,
-    optional=tuple(chapter_recipes()),
+    optional=tuple(variant for variant in all_recipes() if variant not in PAIR),
     claims=tuple(_claims()),
     evidence=table,
-    seeds=CLAIM_SEEDS,
+    seeds=published_seeds(),
 )
 
 if __name__ == "__main__":

@@ -128,8 +128,7 @@ def first_layers(runs: Mapping[str, Sequence[Run]], rho: float = 0.0, shown: int
         rho: smooth them with it, divided by 1 + 8 rho, which leaves a constant kernel as it is.
         shown: how many kernels at most.
     Returns:
-        By title, (K, 3, k, k), from the smoothest to the roughest before smoothing; of more than `shown` kernels, those
-        at equal steps of that order.
+        By title, (K, 3, k, k), sorted by the roughness before smoothing; some at equal steps if there are too many.
     """
     networks = {}
     for variant, ones in runs.items():
@@ -148,8 +147,8 @@ def mean_responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
     """Mean frequency response of the first layer's planes, each divided by its norm, over planes and runs.
 
     Returns:
-        By title, (32, 32) with frequency zero at [16, 16]: at initialisation, for each size of kernels those of the
-        first variant; and trained. The square of a plane's response is 1 on average over all bins.
+        By title, (32, 32) with frequency zero at [16, 16]: trained, and for each size of kernels the first variant's at
+        initialisation. The square of a plane's response is 1 on average over all bins.
     """
     found = {}
     for variant, ones in runs.items():
@@ -303,7 +302,7 @@ def layers_figure(table: pd.DataFrame) -> Figure:
                 own = table[(table["variant"] == variant) & (table["state"] == "trained")]
                 if len(own):
                     mean_line(ax, own, "layer", measure, look, FIG3_TITLES[variant])
-            ax.set(xlabel="Layer", ylabel=text.capitalize(), ylim=(0, None))
+            ax.set(xlabel="Layer", ylabel=text.capitalize())
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(alpha=0.3, lw=0.5)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

@@ -19,15 +19,15 @@ STYLE = {"font.size": 12, "axes.titlesize": 13, "svg.hashsalt": "hfclib", "svg.f
 VARIANT_COLOURS = {
     "vanilla": "#332288",
     "batchnorm": "#CC6677",
-    "fullwidth": "#44AA99",
+    "fullwidth": "#882255",
     "dropout": "#88CCEE",
-    "mixup": "#999933",
-    "adversarial": "#882255",
-    "adversarial_batchnorm": "#AA4499",
+    "mixup": "#AA4499",
+    "adversarial": "#117733",
+    "adversarial_batchnorm": "#999933",
     "penalised": "#DDCC77",
-    "groupnorm": "#117733",
+    "groupnorm": "#44AA99",
     "vanilla5": "#332288",
-    "adversarial5": "#882255",
+    "adversarial5": "#117733",
 }
 _MARKERS = dict(zip(VARIANT_COLOURS, "osD^v<>pXP*", strict=True))
 

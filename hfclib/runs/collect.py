@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from hfclib.devices import best_device, device_name
 from hfclib.evaluation import band_conditions
@@ -17,7 +18,7 @@ from hfclib.training.recipe import RADII, Recipe
 
 
 class Runs(dict[str, list[Run]]):
-    """The runs of a figure: for each variant, one a seed."""
+    """The runs of a figure: a list per variant, with one run per seed."""
 
     def all(self) -> list[Run]:
         """Every run, variant by variant."""
@@ -31,20 +32,14 @@ class Runs(dict[str, list[Run]]):
 def estimate_seconds(recipe: Recipe, device: torch.device, steps: int = 4) -> float:
     """About how long a run of `recipe` takes on `device`, in seconds.
 
-    A few steps with random images are timed. An image is then taken to cost a third of that where it is only asked
-    about, after each epoch and at the end, since a pass backward takes about as long as two forward.
+    A few steps with random images are timed. Evaluating an image is taken to cost a third of training on it, since a
+    backward pass takes about as long as two forward passes.
     """
     model = recipe.build().to(device, memory_format=torch.channels_last).train()
     count = min(recipe.batch_size, recipe.train_images)
-    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
-    batches = Batches(
-        images,
-        torch.zeros(count, dtype=torch.int64),
-        batch_size=count,
-        augment=recipe.augment,
-        rescale=recipe.rescale,
-        device=device,
-    )
+    images, labels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
+    options = {"augment": recipe.augment, "rescale": recipe.rescale, "device": device}
+    batches = Batches(images, labels, batch_size=count, **options)
     optimizer, _ = make_optimizer(model, recipe, steps + 1)
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     for step in range(steps + 1):
@@ -53,10 +48,10 @@ def estimate_seconds(recipe: Recipe, device: torch.device, steps: int = 4) -> fl
         for batch in batches.epoch(generator):
             training_step(model, *batch, recipe, optimizer, rng=rng, generator=generator)[0].item()
     seconds = (time.perf_counter() - start) / steps / count
-    asked = len(list(band_conditions(RADII, recipe.norm == "batch"))) * (
-        recipe.epochs * recipe.eval_images + recipe.final_images
-    )
-    return seconds * (recipe.whole_epochs(recipe.epochs) * recipe.train_images + asked / (3 * (1 + recipe.adv_steps)))
+    conditions = len(list(band_conditions(RADII, recipe.norm == "batch")))
+    evaluated = conditions * (recipe.epochs * recipe.eval_images + recipe.final_images)
+    trained = recipe.whole_epochs(recipe.epochs) * recipe.train_images
+    return seconds * (trained + evaluated / (3 * (1 + recipe.adv_steps)))
 
 
 def load_or_train(
@@ -88,7 +83,8 @@ def load_or_train(
         costs = {recipe: estimate_seconds(recipe, device) for recipe in set(missing)}
         minutes = sum(costs[recipe] for recipe in missing) / 60
         count = f"{len(missing)} run{'s' * (len(missing) > 1)}"
-        print(f"{count} to train on {device_name(device)}: about {minutes:.1f} minutes", flush=True)
+        # Not logged: a notebook has no handler, and must show this too.
+        tqdm.write(f"{count} to train on {device_name(device)}: about {minutes:.1f} minutes")
     for variant, recipe, seed in jobs:
         run = stored.get((variant, seed))
         yield variant, run or train_run(recipe, seed=seed, store=store, progress=progress), run is None

@@ -1,22 +1,23 @@
-"""The sweep engine for a Ray cluster: one task a run, and every run comes home as the bytes of its files.
+"""The sweep engine for a Ray cluster: one task per run, and every run comes home as the bytes of its files.
 
 The machines need hfclib, and share no file system. A machine keeps the checkpoints of a run under way in
 `<home>/away`, so that a task that is tried again there goes on, and the run itself until it is stored at home.
 """
 
+import logging
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-
-import torch
 
 from hfclib._files import home, write
 from hfclib.runs.store import FILES, Run, RunError, find, load, put_in_place
-from hfclib.runs.sweep import TRIES, Engine, Job, Outcome, Say, cores, train_job
+from hfclib.runs.sweep import TRIES, Engine, Job, Outcome, cores, train_job
+
+logger = logging.getLogger(__name__)
 
 
 def ray_engine(address: str | None = None) -> Engine:
@@ -38,25 +39,20 @@ def ray_engine(address: str | None = None) -> Engine:
     except ImportError as error:
         raise ValueError("the engine ray needs Ray: pip install 'hfclib[ray]'") from error
 
-    def engine(jobs: Sequence[Job], store: Path | None, workers: int | None, say: Say) -> Iterator[Outcome]:
-        alone = not (address or os.environ.get("RAY_ADDRESS") or ray.is_initialized())
-        count = min(workers or cores(), len(jobs)) if alone else workers or len(jobs)
+    def engine(jobs: Sequence[Job], store: Path | None, workers: int | None) -> Iterator[Outcome]:
+        alone = not (address or os.environ.get("RAY_ADDRESS"))
+        count = max(1, min(workers or (cores() if alone else len(jobs)), len(jobs)))
         options = {"num_cpus": count, "include_dashboard": False} if alone else {}
-        ours = not ray.is_initialized()
-        if ours:
-            try:
-                with _keep_sigterm():
-                    ray.init(address=address, logging_level="warning", **options)
-            except Exception as error:  # of many kinds
-                raise ConnectionError(f"Ray could not be {'started' if alone else 'reached'}: {error}") from error
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=address, logging_level="warning", **options)
+        except Exception as error:  # of many kinds
+            raise ConnectionError(f"Ray could not be {'started' if alone else 'reached'}: {error}") from error
+        with suppress(ValueError, TypeError):  # outside the main thread, or no handler of Python's
+            signal.signal(signal.SIGTERM, before)  # Ray's own would exit at once
         gpus = ray.cluster_resources().get("GPU", 0)
-
-        def placed(job: Job, threads: int) -> tuple[str, dict[str, bytes] | str]:
-            return ray.get_runtime_context().get_node_id(), train_remotely(job, threads)
-
-        task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(placed)
+        task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(_train_away)
         threads = max(1, cores() // count) if alone else 1
-        say(f"Ray: {ray.cluster_resources().get('CPU', 0):.0f} worker slots, {gpus:.0f} GPUs")
         waiting, running = list(jobs), {}
         try:
             while waiting or running:
@@ -65,50 +61,40 @@ def ray_engine(address: str | None = None) -> Engine:
                     name = job.recipe.run_name(job.seed)
                     running[task.options(name=name).remote(job, threads)] = job
                 (done,), _ = ray.wait(list(running), num_returns=1)
-                outcome = running[done], _fetch_result(ray, done, running[done], store)
-                del running[done]
-                yield outcome
+                job = running.pop(done)
+                yield job, _fetch_result(ray, done, job, store)
         except (KeyboardInterrupt, GeneratorExit):
-            ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
+            ready = ray.wait(list(running), num_returns=len(running), timeout=0)[0] if running else []
             for done in ready:  # ended in the meantime
-                _fetch_result(ray, done, running[done], store)
-                del running[done]
+                _fetch_result(ray, done, running.pop(done), store)
             raise
         finally:
-            for task_under_way in running:
-                ray.cancel(task_under_way, force=True)
-            if ours:
-                ray.shutdown()
+            for under_way in running:
+                ray.cancel(under_way, force=True)
+            ray.shutdown()
 
     return engine
 
 
-@contextmanager
-def _keep_sigterm() -> Iterator[None]:
-    """Keep Ray from replacing what a SIGTERM does here, if the program has its own way: Ray would just exit."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before):
-        with suppress(ValueError):  # outside the main thread, where Ray lets it alone as well
-            signal.signal(signal.SIGTERM, before)
+def _train_away(job: Job, threads: int) -> tuple[str, dict[str, bytes] | str]:
+    import ray
+
+    return ray.get_runtime_context().get_node_id(), train_remotely(job, threads)
 
 
 def train_remotely(job: Job, threads: int) -> dict[str, bytes] | str:
     """Train a job where this process runs; the contents of the run's files by name, or what went wrong."""
-    torch.set_num_threads(threads)
     folder = home() / "away"
     try:
-        stored = find(job.recipe, job.seed, folder)  # trained before its worker died
+        run = find(job.recipe, job.seed, folder)  # trained before its worker died
     except RunError:
-        stored = None
-    if stored is None and (problem := train_job(job, folder)):
-        return problem
-    path = folder / job.recipe.run_name(job.seed)
-    return {name: (path / name).read_bytes() for name in ("run.json", *FILES)}
+        run = None
+    run = run or train_job(job, folder, threads)
+    return run if isinstance(run, str) else {name: (run.path / name).read_bytes() for name in ("run.json", *FILES)}
 
 
 def _forget(job: Job) -> None:
-    """Delete the run that `train_away` left on this machine."""
+    """Delete the run that `train_remotely` left on this machine."""
     shutil.rmtree(home() / "away" / job.recipe.run_name(job.seed), ignore_errors=True)
 
 

@@ -1,34 +1,34 @@
 """Sweeps: what is missing of many recipes and seeds, trained in parallel; what is finished is kept, whatever happens.
 
-An engine is a function from jobs to the same jobs with a run each, or with what went wrong, as they end. `local` is
-the one for a single machine; `hfclib.cluster` has the one for Ray.
+An engine is a function from jobs to the same jobs, each with its run or with what went wrong, as they end:
+`local_engine` for processes on this machine, `hfclib.runs.ray.ray_engine` for a cluster.
 """
 
 import contextlib
 import itertools
+import logging
 import os
-import queue
-import re
 import signal
+import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from loky.process_executor import ProcessPoolExecutor, ShutdownExecutorError
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
 
-from hfclib._files import home
-from hfclib.runs.store import Run, RunError, find, load
+from hfclib.runs.store import Run, RunError, find
 from hfclib.runs.train import train_run
 from hfclib.training.recipe import Recipe
 
-TRIES = 3  # of a run whose worker process dies
-Say = Callable[[str], None]
+TRIES = 3  # deaths of worker processes without a run that ended in between, before a run is tried alone
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Job:
 
 
 Outcome = tuple[Job, Run | str]  # the stored run, or what went wrong, in words
-Engine = Callable[[Sequence[Job], Path | None, int | None, Say], Iterator[Outcome]]
+Engine = Callable[[Sequence[Job], Path | None, int | None], Iterator[Outcome]]
 
 
 @dataclass
@@ -61,24 +61,6 @@ class SweepReport:
     stopped: bool = False
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Seeds as a person writes them: "3", "0-9", "0,2,5" or "0-2,7"; each once, in that order.
-
-    Raises:
-        ValueError: anything else, or more than 1,000 of them.
-    """
-    found: dict[int, None] = {}
-    for part in text.split(","):
-        bounds = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part, re.ASCII)
-        first, last = (int(bounds[1]), int(bounds[2] or bounds[1])) if bounds else (1, 0)
-        if not first <= last < first + 1000:
-            raise ValueError(f"expected seeds such as 3, 0-9 or 0,2,5, got {text!r}")
-        found |= dict.fromkeys(range(first, last + 1))
-    if len(found) > 1000:
-        raise ValueError(f"expected at most 1,000 seeds, got {len(found):,}")
-    return list(found)
-
-
 def sweep(
     recipes: Mapping[str, Recipe],
     wanted: Sequence[int],
@@ -87,50 +69,49 @@ def sweep(
     store: Path | None = None,
     workers: int | None = None,
     retrain: bool = False,
-    say: Say = print,
 ) -> SweepReport:
     """Train what is missing of recipes and seeds: the first seed of every recipe before the second of any.
 
     Args:
         recipes: by variant.
-        wanted: seeds, whole numbers of at least 0.
-        engine: None is `local`.
-        store: folder to look in and to write to; None looks in `folders()` and writes to `<home>/runs`.
+        wanted: seeds, each 0 or more.
+        engine: None is `local_engine`.
+        store: folder of runs; None looks in `folders()` and writes to `<home>/runs`.
         workers: how many runs at a time; None lets the engine decide.
         retrain: train stored runs too.
-        say: is given a line for every run that ends, and one for the whole after it.
     Returns:
         What it came to. A recipe that fails, or a stored run that is damaged, does not stop the others; nor is
         anything lost that has ended when Ctrl-C stops the sweep.
     """
     report, missing = SweepReport(), []
+
+    def note(job: Job, outcome: Run | str) -> None:
+        if isinstance(outcome, str):
+            report.failures[job] = outcome
+            logger.info("%s: failed", job)
+        else:
+            report.runs.append(outcome)
+
     for seed, recipe in itertools.product(dict.fromkeys(wanted), recipes.values()):
         try:
             found = None if retrain else find(recipe, seed, store)
         except RunError as error:
-            report.failures[Job(recipe, seed)] = str(error)
-            say(f"{Job(recipe, seed)}: failed")
-            continue
-        if found:
-            report.runs.append(found)
-        else:
+            found = str(error)
+        if found is None:
             missing.append(Job(recipe, seed))
-    say(f"{len(report.runs)} stored, {len(missing)} to train")
-    if not missing:
-        return report
+        else:
+            note(Job(recipe, seed), found)
+    logger.info("%d stored, %d to train", len(report.runs), len(missing))
     start = time.monotonic()
     try:
-        with contextlib.closing((engine or local_engine)(missing, store, workers, say)) as outcomes:
+        with contextlib.closing((engine or local_engine)(missing, store, workers)) as outcomes:
             for ended, (job, outcome) in enumerate(outcomes, 1):
-                if isinstance(outcome, str):
-                    report.failures[job] = outcome
-                    say(f"{job}: failed")
-                else:
-                    report.runs.append(outcome)
-                    say(f"{job}: trained, test accuracy {outcome.test_accuracy():.3f}, {outcome.path}")
+                note(job, outcome)
+                if isinstance(outcome, Run):
+                    logger.info("%s: trained, test accuracy %.3f, %s", job, outcome.test_accuracy(), outcome.path)
                 left = (time.monotonic() - start) / ended * (len(missing) - ended) / 60
                 failed = f", {len(report.failures)} failed" if report.failures else ""
-                say(f"{ended} of {len(missing)} done{failed}, about {left:.1f} minutes left")
+                logger.info("%d of %d done%s, about %.1f minutes left", ended, len(missing), failed, left)
     except KeyboardInterrupt:
         report.stopped = True
     return report
@@ -141,87 +122,68 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def train_job(job: Job, store: Path | None, tell: Say = print) -> str | None:
-    """Train a job in this process; what went wrong, in words, or None."""
+def train_job(job: Job, store: Path | None, threads: int, device: torch.device | None = None) -> Run | str:
+    """Train a job in this process, a worker; its run, or what went wrong, in words."""
+    with contextlib.suppress(ValueError):  # outside the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the sweep ends its workers
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore too, which leaks when the sweep ends this process
     try:
-        train_run(job.recipe, seed=job.seed, store=store, progress=False, tell=tell)
+        return train_run(job.recipe, seed=job.seed, device=device, store=store, progress=False)
     except Exception as error:  # whatever it is, the other runs go on, and the report says it
         known = type(error).__module__.startswith("hfclib") or isinstance(error, OSError)
         return str(error) if known else traceback.format_exc()
-    return None
 
 
-def _flushed(line: str) -> None:
-    print(line, flush=True)
-
-
-def _in_worker(job: Job, store: Path | None) -> str | None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the sweep ends its workers itself
-    return train_job(job, store, _flushed)
-
-
-def local_engine(jobs: Sequence[Job], store: Path | None, workers: int | None, say: Say) -> Iterator[Outcome]:
+def local_engine(
+    jobs: Sequence[Job],
+    store: Path | None,
+    workers: int | None,
+    *,
+    threads: int | None = None,
+    train: Callable[..., Run | str] = train_job,
+) -> Iterator[Outcome]:
     """Train jobs in processes on this machine, each with its share of the cores, or a GPU of its own.
 
     Args:
         jobs: in the order in which they start.
-        store: folder of runs, None for your own; a killed worker's run goes on there from its checkpoint.
-        workers: how many at a time; None is one a GPU, or else one a core.
-        say: is told of a worker that died.
+        store: folder of runs, None for your own.
+        workers: how many at a time; None is one per GPU, or else one per core.
+        threads: of each worker; None shares the cores out.
+        train: what a worker does with a job; arguments as `train_job`.
     Yields:
-        Each job with its run or what went wrong, as they end.
+        Each job with its run or what went wrong, as they end. After the death of a worker all that has not ended goes
+        on from its checkpoint; a run whose worker dies again and again, in the end alone, is given up.
     """
     gpus = torch.cuda.device_count()
-    count = min(workers or gpus or (1 if torch.backends.mps.is_available() else cores()), len(jobs))
-    threads = max(1, cores() // count)
-    say(f"{count} worker{'s' * (count > 1)} of {threads} thread{'s' * (threads > 1)} each")
-    env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    # A pool for each worker: when a process dies, its pool is of no more use, and only its own run may suffer.
-    pools = {slot: _pool(env, slot, gpus) for slot in range(count)}
-    free, changing, stopping = queue.SimpleQueue(), threading.Lock(), threading.Event()
-    for slot in pools:
-        free.put(slot)
-
-    def attempt(job: Job) -> str | None:
-        slot = free.get()
+    count = workers or gpus or (1 if torch.backends.mps.is_available() else max(1, cores() // (threads or 1)))
+    count = max(1, min(count, len(jobs)))
+    threads = threads or max(1, cores() // count)
+    devices = {job: torch.device("cuda", number % gpus) if gpus else None for number, job in enumerate(jobs)}
+    waiting, deaths = list(jobs), 0
+    if waiting:
+        logger.info("%d worker(s) of %d thread(s) each", count, threads)
+    while waiting:
+        batch = waiting if deaths < TRIES else waiting[:1]
+        # With one worker joblib would train in this process; so few at a time is what `pre_dispatch` sees to.
+        parallel = Parallel(max(2, count), backend="loky", return_as="generator_unordered", pre_dispatch=count)
+        outcomes = parallel(delayed(_with_job)(train, job, store, threads, devices[job]) for job in list(batch))
         try:
-            for left in reversed(range(TRIES)):
-                try:
-                    return pools[slot].submit(_in_worker, job, store).result()
-                except (BrokenProcessPool, ShutdownExecutorError):
-                    with changing:
-                        if stopping.is_set():
-                            return "stopped"
-                        pools[slot] = _pool(env, slot, gpus)
-                    say(f"{job}: its worker process died; " + ("trying again" if left else "giving up"))
-            return f"its worker process died {TRIES} times: killed from outside, or out of memory"
+            for job, outcome in outcomes:
+                waiting.remove(job)
+                deaths = 0
+                yield job, outcome
+        except TerminatedWorkerError:
+            deaths += 1
+            logger.warning("a worker process died; what has not ended is tried again")
+            if len(batch) == 1 and deaths >= TRIES:
+                yield waiting.pop(0), f"its worker process died {deaths} times: killed from outside, or out of memory"
+                deaths = 0
         finally:
-            free.put(slot)
-
-    threads_of_driver = ThreadPoolExecutor(count)
-    futures = {threads_of_driver.submit(attempt, job): job for job in jobs}
-    try:
-        for future in as_completed(futures):
-            job, problem = futures[future], future.result()
-            yield job, problem or _stored(job, store)
-    finally:
-        with changing:
-            stopping.set()
-        threads_of_driver.shutdown(wait=False, cancel_futures=True)
-        for pool in pools.values():
-            pool.shutdown(kill_workers=True)
-        threads_of_driver.shutdown()
+            with warnings.catch_warnings(action="ignore"):  # joblib warns that tasks are cancelled, which is meant
+                outcomes.close()  # ends the workers, unless all is done
 
 
-def _pool(env: dict[str, str], slot: int, gpus: int) -> ProcessPoolExecutor:
-    if gpus > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-        env = {**env, "CUDA_VISIBLE_DEVICES": visible[slot % gpus]}
-    return ProcessPoolExecutor(1, env=env)  # its processes start with this environment, before torch is imported
-
-
-def _stored(job: Job, store: Path | None) -> Run | str:
-    try:
-        return load((store or home() / "runs") / job.recipe.run_name(job.seed))
-    except RunError as error:
-        return str(error)
+def _with_job(train: Callable[..., Run | str], job: Job, *how) -> Outcome:
+    return job, train(job, *how)

@@ -1,61 +1,74 @@
-"""The run store: load a stored run, or train it; resume, provenance, and one training of a run at a time.
+"""Training a run and storing it: resumed after a stop, with its provenance, by one process at a time.
 
-A run is a folder `<recipe>-<seed>-<hash>` of four files: `run.json` (recipe, seed, provenance and the checksums of the
-others), `curves.csv` (accuracy after each epoch), `final.csv` (accuracy after training) and `weights.safetensors`
-(parameters as float16). Runs are published with the package in `data/runs`; your own go to `<home>/runs`. A training
-under way lives in `<run>.partial`, whose checkpoint is replaced after every epoch, and holds `<run>.lock`. What the
-trained network answers to the bands is kept radius by radius, so that a stop loses little of that either.
+A training under way is in `<run>.partial`, whose checkpoint is replaced after every epoch, and holds `<run>.lock`. The
+predictions of the trained network on the bands are kept radius by radius, so that a stop there loses little too.
 """
 
+import logging
 import platform
 import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import hfclib
 from hfclib._files import all_finite, home, locked, sha256, write
-from hfclib.data.cifar import embedded, to_float
+from hfclib.data import cifar10, embedded, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows, training_band_rows
-from hfclib.runs.predictions import kept_predictions, save_predictions, store_predictions, weights_of
-from hfclib.runs.store import Run, _fill, description, load, put_in_place, stored_weights
+from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
+from hfclib.runs.store import Run, description, fill_model, load, put_in_place, stored_weights
 from hfclib.training.adversarial import final_rows
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
-from hfclib.training.loop import Progress, TrainingError, fit, measured_parts, training_set
+from hfclib.training.loop import Progress, TrainingError, fit, initial_model, measured_parts
 from hfclib.training.recipe import RADII, Recipe
 
+SHUFFLE_SEED = 0  # of the permutation of the labels, one for all seeds of a training
 TRAIN_IMAGES_AT_END = 5_000  # the embedded ones, so that anyone can recompute the final training accuracy
-ANSWERS = "answers.safetensors"  # of a trained network that is being measured
+MEASURED = "answers.safetensors"  # predictions of a trained network that is being measured
+logger = logging.getLogger(__name__)
 
 
-def _final_rows(recipe: Recipe, model: nn.Module, partial: Path, *, progress: bool) -> tuple[list[dict], dict]:
-    """The rows of `final.csv`, and the answers behind those of the bands, kept in `partial` radius by radius."""
-    images, labels = training_set(recipe, progress=progress)
-    if len(labels) > TRAIN_IMAGES_AT_END:
-        # Shuffled labels belong to places in the whole set, which the embedded images don't have.
-        part = slice(TRAIN_IMAGES_AT_END)
-        images, labels = embedded("train") if recipe.labels == "natural" else (images[part], labels[part])
-    test_images, test_labels = (tensor[: recipe.final_images] for tensor in embedded("test"))
-    parts = measured_parts(recipe, (images, labels), (test_images, test_labels))
-    test = to_float(test_images), test_labels
-    rows = curve_rows(model, parts, test, (), exact=True)
+def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tensor]:
+    """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough.
+
+    Shuffled labels are the natural ones of these images in the order of a NumPy generator's permutation, seeded with
+    SHUFFLE_SEED: every class keeps its number of images, and about a tenth of the images keep their label.
+    """
+    images, labels = embedded("train")
+    if recipe.train_images > len(labels):
+        images, labels = cifar10("train", progress=progress)
+    images, labels = images[: recipe.train_images], labels[: recipe.train_images]
+    if recipe.labels == "shuffled":
+        labels = labels[torch.from_numpy(np.random.default_rng(SHUFFLE_SEED).permutation(len(labels)))]
+    return images, labels
+
+
+def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *, progress: bool) -> list[dict]:
+    """The rows of `final.csv`; the predictions behind those of the bands are kept in `partial` radius by radius."""
+    if len(train[1]) > TRAIN_IMAGES_AT_END:
+        # Shuffled labels belong to positions in the whole set, which the embedded images don't have.
+        natural = recipe.labels == "natural"
+        train = embedded("train") if natural else tuple(tensor[:TRAIN_IMAGES_AT_END] for tensor in train)
+    test = tuple(tensor[: recipe.final_images] for tensor in test)
+    measured = to_float(test[0]), test[1]
+    rows = curve_rows(model, measured_parts(recipe, train, test), measured, (), exact=True)
     if recipe.train_bands:
-        rows += training_band_rows(model, to_float(images), labels)
-    path, weights = partial / ANSWERS, weights_of(partial)
-    kept = kept_predictions(path, weights)
+        rows += training_band_rows(model, to_float(train[0]), train[1])
+    path, weights = partial / MEASURED, weights_of(partial)
+    kept = by_condition(kept_record(path, weights))
     for radius in tqdm(RADII, desc=f"measuring {recipe.name}", unit=" radii", disable=not progress):
         before = len(kept)
-        rows += curve_rows(model, (), test, [radius], kept=kept)
+        rows += curve_rows(model, (), measured, [radius], kept=kept)
         if len(kept) > before:
-            save_predictions(path, kept, weights)
-    return rows + final_rows(model, *test, recipe), kept
+            add_to_record(path, by_name(kept), weights)
+    return rows + final_rows(model, *measured, recipe)
 
 
 def train_run(
@@ -65,7 +78,6 @@ def train_run(
     device: torch.device | None = None,
     store: Path | None = None,
     progress: bool = True,
-    tell: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a recipe, or go on with its training, and store the run.
 
@@ -74,8 +86,7 @@ def train_run(
         seed: 0 or more.
         device: None finds the best.
         store: folder of runs; None is `<home>/runs`.
-        progress: show a bar.
-        tell: is given a line after every epoch, and before waiting for another process that trains the same run.
+        progress: show a bar; without it a line is logged after every epoch.
     Returns:
         The stored run. Killed at any moment and called again, it goes on after the last finished epoch, or the last
         radius measured, and, on a CPU, ends in the same weights bit for bit. Where another process trains the run
@@ -84,20 +95,19 @@ def train_run(
         ValueError: a bad seed.
         CheckpointError: a damaged checkpoint.
         OSError: the disk is full; the last checkpoint is whole.
-        TrainingError, DataError: as `fit`.
+        TrainingError: as `fit`.
+        DataError: no source has the training images.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
     final = (store or home() / "runs") / recipe.run_name(seed)
-    say = tell or (lambda line: print(line, flush=True) if progress else None)
-    lock = locked(final.with_name(final.name + ".lock"), say=say)
-    with lock as waited:
+    with locked(final.with_name(final.name + ".lock"), say=logger.warning) as waited:
         if waited and final.is_dir():
             return load(final)
-        return _train_run(recipe, seed, device or best_device(), final, progress, tell)
+        return _train_run(recipe, seed, device or best_device(), final, progress)
 
 
-def _train_run(recipe, seed, device, final: Path, progress, tell) -> Run:
+def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, progress: bool) -> Run:
     partial = final.with_name(final.name + ".partial")
     checkpoint, code = partial / "checkpoint.safetensors", code_commit()
     partial.mkdir(parents=True, exist_ok=True)
@@ -109,16 +119,18 @@ def _train_run(recipe, seed, device, final: Path, progress, tell) -> Run:
 
     def keep(model, optimizer, scheduler, state: Progress) -> None:
         save_checkpoint(checkpoint, model, optimizer, scheduler, state)
-        if tell:
-            tell(_after_epoch(recipe, seed, state))
+        if not progress:
+            logger.info(_after_epoch(recipe, seed, state))
 
-    model, state = fit(recipe, seed=seed, device=device, restore=restore, progress=progress, checkpoint=keep)
+    train, test = training_set(recipe, progress=progress), embedded("test")
+    model = initial_model(recipe, seed).to(device)
+    state = fit(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, progress=progress)
     weights = stored_weights(model)
     if not all_finite(weights):  # a run that would be refused on load
         raise TrainingError(
             f"{recipe.name}, seed {seed}, ended in weights too large to store: try a smaller learning_rate"
         )
-    _fill(model, weights)
+    fill_model(model, weights)
     checksums: dict[str, str] = {}
 
     def put(name: str, content: bytes) -> None:
@@ -126,15 +138,16 @@ def _train_run(recipe, seed, device, final: Path, progress, tell) -> Run:
         write(partial / name, content)
 
     put("weights.safetensors", safetensors.torch.save(weights, {"run": final.name}))  # one entry: their order varies
-    measured, answers = _final_rows(recipe, model, partial, progress=progress)
+    measured = _final_rows(recipe, model, train, test, partial, progress=progress)
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows), "final.csv": (CURVE_COLUMNS, measured)}
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
         put(name, text.encode())
     put("run.json", description(recipe, seed, training_provenance(state, device), checksums))
-    store_predictions(final.name, answers, checksums["weights.safetensors"])
+    of_weights = checksums["weights.safetensors"]
+    store_record("predictions", final.name, kept_record(partial / MEASURED, of_weights), of_weights)
     put_in_place(partial, final)
-    for name in (ANSWERS, checkpoint.name):  # last: a training killed before this point repeats its final steps only
+    for name in (MEASURED, checkpoint.name):  # last: a training killed before this point repeats its final steps only
         (final / name).unlink(missing_ok=True)
     return load(final)
 
@@ -149,29 +162,18 @@ def _after_epoch(recipe: Recipe, seed: int, state: Progress) -> str:
 
 def code_commit() -> str:
     """The git commit of the code that runs, with "-dirty" if hfclib was edited; "none" outside a checkout."""
-    folder = Path(hfclib.__file__).parent
+    # The first command fails where the package is in another project's checkout, as in a virtual environment there.
+    commands = ("ls-files --error-unmatch __init__.py", "rev-parse HEAD", "status --porcelain -- .")
+    options = {"cwd": Path(hfclib.__file__).parent, "capture_output": True, "text": True, "check": True}
     try:
-        _, head, changes = (
-            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-            # The first fails where the package lies in somebody else's checkout, as in a virtual environment there.
-            for words in (
-                ["ls-files", "--error-unmatch", "__init__.py"],
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--", "."],
-            )
-        )
+        _, head, changes = (subprocess.run(["git", *one.split()], **options).stdout.strip() for one in commands)
     except (OSError, subprocess.CalledProcessError):
         return "none"
     return head + ("-dirty" if changes else "")
 
 
 def training_provenance(state: Progress, device: torch.device) -> dict:
-    """The provenance of a run that was trained just now, as plain values for JSON.
-
-    Args:
-        state: of the finished training.
-        device: where it trained.
-    """
+    """The provenance of a training that has ended, as plain values for JSON."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "commits": state.commits,

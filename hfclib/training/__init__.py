@@ -1,6 +1,6 @@
 """Training a network by a recipe, with checkpoints from which it resumes."""
 
-from hfclib.training.loop import Progress, TrainingError, fit, training_set
+from hfclib.training.loop import Progress, TrainingError, fit
 from hfclib.training.recipe import Recipe
 
-__all__ = ["Progress", "Recipe", "TrainingError", "fit", "training_set"]
+__all__ = ["Progress", "Recipe", "TrainingError", "fit"]

@@ -11,10 +11,8 @@ from hfclib.attacks.robustness import robust_accuracy
 from hfclib.devices import autocast, device_of
 from hfclib.training.recipe import Recipe
 
-EPOCH_STEPS = 10  # of the PGD that checks each epoch, at the recipe's own eps, a quarter of it a step
+EPOCH_STEPS = 10  # of the PGD after each epoch, at the recipe's own eps, in steps of a quarter of it
 FINAL_STEPS, FINAL_EPS, FINAL_ALPHA, FINAL_IMAGES = 20, 8 / 255, 2 / 255, 1_000  # of the PGD after training
-# Robust accuracy that was at least the first, and has since fallen below the second share of its best, has collapsed.
-_LEARNT, _COLLAPSED = 0.2, 1 / 3
 
 
 def adversarial_images(
@@ -24,11 +22,10 @@ def adversarial_images(
     recipe: Recipe,
     generator: torch.Generator,
 ) -> Tensor:
-    """The images of a training step, attacked as the recipe says: one more pass forward and back a step.
+    """The images of a training step, attacked as the recipe says; each attack step costs a forward and backward pass.
 
-    The network stays in training mode, as is usual (Wong et al.'s code): it is attacked as the very function that the
-    step then trains, BatchNorm normalising by the batch and dropout on. BatchNorm's running averages therefore take in
-    the attack's passes too: with one step, half of what they see are images at the start of the attack.
+    The network stays in training mode, as in Wong et al.'s code: BatchNorm normalises by the batch, and dropout is on.
+    BatchNorm's running averages therefore also include the attack's passes.
 
     Args:
         model: in training mode.
@@ -59,7 +56,7 @@ def adversarial_images(
 def robust_row(
     model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alpha: float, steps: int, amp: bool
 ) -> dict:
-    """The accuracy under PGD from one random start, as a row of `CURVE_COLUMNS` with feed "pgd10", say.
+    """The accuracy under PGD from one random start, as a row of `CURVE_COLUMNS` with feed "pgd10", for example.
 
     Args:
         model: in whatever mode; attacked and scored with BatchNorm's running averages.
@@ -69,41 +66,31 @@ def robust_row(
     device = device_of(model)
     attack = partial(pgd, eps=eps, alpha=alpha, steps=steps, generator=torch.Generator().manual_seed(0))
     measured = robust_accuracy(model, images.to(device), labels.to(device), attack, amp=amp)
-    return {
-        "split": "test",
-        "band": "x",
-        "radius": -1,
-        "feed": f"pgd{steps}",
-        "bn_stats": "running",
-        "images": len(labels),
-        "accuracy": measured,
-    }
+    condition = {"split": "test", "band": "x", "radius": -1, "feed": f"pgd{steps}", "bn_stats": "running"}
+    return {**condition, "images": len(labels), "accuracy": measured}
 
 
 def epoch_rows(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> list[dict]:
     """The row that adversarial training adds after each epoch, PGD-10 at the recipe's own eps; none for others."""
     if recipe.adversarial == "none":
         return []
-    eps = recipe.adv_eps
-    return [robust_row(model, images, labels, eps=eps, alpha=eps / 4, steps=EPOCH_STEPS, amp=True)]
+    attack = {"eps": recipe.adv_eps, "alpha": recipe.adv_eps / 4, "steps": EPOCH_STEPS}
+    return [robust_row(model, images, labels, amp=True, **attack)]
 
 
 def final_rows(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> list[dict]:
     """The row that it adds after training: PGD-20 at 8/255 in steps of 2/255, in float32, on up to 1,000 images."""
     if recipe.adversarial == "none":
         return []
-    part = slice(FINAL_IMAGES)
-    return [
-        robust_row(model, images[part], labels[part], eps=FINAL_EPS, alpha=FINAL_ALPHA, steps=FINAL_STEPS, amp=False)
-    ]
+    attack = {"eps": FINAL_EPS, "alpha": FINAL_ALPHA, "steps": FINAL_STEPS}
+    return [robust_row(model, images[:FINAL_IMAGES], labels[:FINAL_IMAGES], amp=False, **attack)]
 
 
 def collapsed(rows: list[dict], own: float) -> bool:
     """Whether training overfits to its own attack: catastrophic overfitting (Wong et al., ICLR 2020).
 
-    So it does when the accuracy under PGD has fallen below a third of its best, which was at least .2, while the
-    accuracy under the training's own attack is above that best: the network then withstands that attack only. A
-    training that loses both has another fault.
+    That is the case when the accuracy under PGD has fallen below a third of its best, which was at least .2, while the
+    accuracy under the training's own attack is above that best. Where both are lost, something else is wrong.
 
     Args:
         rows: the curves so far, the last epoch's included.
@@ -111,4 +98,4 @@ def collapsed(rows: list[dict], own: float) -> bool:
     """
     robust = [row["accuracy"] for row in rows if row["feed"] == f"pgd{EPOCH_STEPS}"]
     best = max(robust, default=0)
-    return best >= _LEARNT and robust[-1] < _COLLAPSED * best and own > best
+    return best >= 0.2 and robust[-1] < best / 3 and own > best

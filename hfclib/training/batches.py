@@ -15,9 +15,9 @@ class Batches:
     """Shuffled batches of a training set.
 
     Args:
-        images: (N, C, H, W), bytes from 0 to 255, or a band in float16, in which the crop's border is neutral: 0.
+        images: (N, C, H, W), uint8, or a band in float16. The crop's border is 0, neutral in both.
         labels: (N,) int64.
-        batch_size: images a batch; the last batch of an epoch may be smaller.
+        batch_size: images per batch; the last batch of an epoch may be smaller.
         augment: a random crop out of the zero-padded image and a horizontal flip, drawn for each image.
         rescale: "none", "max" or "range"; see `rescaled`.
         device: where the images stay and the batches are made.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from hfclib.data.cifar import cifar10, embedded, to_float
-from hfclib.devices import autocast
+from hfclib.data import to_float
+from hfclib.devices import autocast, device_of
 from hfclib.evaluation import Part, curve_rows, training_band_rows
 from hfclib.frequency import split
 from hfclib.kernels import convolutions, smoothness_penalty
@@ -21,7 +21,6 @@ from hfclib.training.batches import Batches
 from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import rescaled
 
-SHUFFLE_SEED = 0  # of the permutation of the labels, one for all seeds of a training
 # The class of each of `OPTIMIZERS` and its settings; fused where PyTorch has that on CPUs and GPUs alike.
 _OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "adam": (torch.optim.Adam, {"fused": True}),
@@ -34,7 +33,7 @@ _OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on: a loss that is no longer a number, or robustness that has collapsed."""
+    """A training that can't go on: a loss that is not finite, or robustness that has collapsed."""
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Progress:
         epoch: epochs done.
         rows: the curves so far: "epoch" and `CURVE_COLUMNS`.
         train_seconds, eval_seconds: time spent so far on the epochs, and on the measurements after each.
-        commits: the code that each sitting ran.
+        commits: the commits of the code that trained.
     """
 
     epoch: int = 0
@@ -53,21 +52,6 @@ class Progress:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     commits: list[str] = field(default_factory=list)
-
-
-def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tensor]:
-    """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough.
-
-    Shuffled labels are the natural ones of these images in the order of a NumPy generator's permutation, seeded with
-    SHUFFLE_SEED: every class keeps its number of images, and about a tenth of the images keep their label.
-    """
-    images, labels = embedded("train")
-    if recipe.train_images > len(labels):
-        images, labels = cifar10("train", progress=progress)
-    images, labels = images[: recipe.train_images], labels[: recipe.train_images]
-    if recipe.labels == "shuffled":
-        labels = labels[torch.from_numpy(np.random.default_rng(SHUFFLE_SEED).permutation(len(labels)))]
-    return images, labels
 
 
 def make_optimizer(
@@ -79,17 +63,13 @@ def make_optimizer(
     are not published; the rest is ours.
     """
     make, settings = _OPTIMIZERS[recipe.optimizer]
-    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, **settings}
-    optimizer = make(model.parameters(), **settings)
-    if recipe.schedule == "one_cycle":
-        # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
-        total = max(steps, 10)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=total, pct_start=0.2, cycle_momentum=False
-        )
-    else:
-        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return optimizer, scheduler
+    optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **settings)
+    if recipe.schedule == "constant":
+        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=max(steps, 10), pct_start=0.2, cycle_momentum=False
+    )
 
 
 def loss_on(
@@ -102,7 +82,7 @@ def loss_on(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a batch, attacked or mixed up as the recipe says, and its logits.
 
-    Labels are smoothed as the recipe says; an attack in training goes by the label itself.
+    Labels are smoothed as the recipe says; an attack in training uses the label itself.
     """
     cross_entropy = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
     if not recipe.mixup_alpha:
@@ -141,100 +121,100 @@ def training_step(
 
 def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, bar) -> float:
     """Train for an epoch and return the accuracy on its batches, as they were fed."""
-    # Everything random in an epoch hangs on (seed, epoch) alone, so that a resumed training needs no stored state.
+    # The RNG is seeded from (seed, epoch), so resuming needs no stored state.
     entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
     rng, generator = np.random.default_rng(entropy), torch.Generator().manual_seed(entropy)
     device = batches.images.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(entropy)
         model.train()
-        right = seen = 0
+        correct = seen = 0
         size = recipe.early_sizes[epoch] if epoch < len(recipe.early_sizes) else None
         for step, (images, labels) in enumerate(batches.epoch(generator, size)):
             loss, logits = training_step(model, images, labels, recipe, optimizer, rng=rng, generator=generator)
             scheduler.step()
             seen += len(logits)
-            right += (logits.argmax(dim=1) == labels).sum()
+            correct += (logits.argmax(dim=1) == labels).sum()
             bar.update(len(labels))
-            if step % 20 == 0 or step == len(batches) - 1:
+            if step % 20 == 0 or step == len(batches) - 1:  # reading the loss makes the CPU wait for a GPU
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         f"the loss of {recipe.name}, seed {seed}, is {loss.item()} in epoch {epoch + 1}: "
                         "try a smaller learning_rate"
                     )
-                bar.set_postfix(
-                    epoch=f"{epoch + 1}/{recipe.epochs}",
-                    loss=f"{loss.item():.3f}",
-                    acc=f"{right.item() / seen:.3f}",
-                    refresh=False,
-                )
-    return (right / seen).item()
+                shown = {"loss": f"{loss.item():.3f}", "acc": f"{correct.item() / seen:.3f}"}
+                bar.set_postfix(epoch=f"{epoch + 1}/{recipe.epochs}", **shown, refresh=False)
+    return (correct / seen).item()
 
 
 def initial_model(recipe: Recipe, seed: int) -> nn.Module:
-    """The network that a training of `recipe` with `seed` starts from, on the CPU."""
+    """The network that a run of `recipe` with `seed` starts from, on the CPU."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return recipe.build()
 
 
 def fit(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
     recipe: Recipe,
     *,
     seed: int,
-    device: torch.device,
     restore: Callable[[nn.Module, torch.optim.Optimizer, object], Progress] | None = None,
     checkpoint: Callable[[nn.Module, torch.optim.Optimizer, object, Progress], None] | None = None,
     progress: bool = True,
-) -> tuple[nn.Module, Progress]:
-    """Train a recipe from where `restore` left off, calling `checkpoint` after every epoch.
+) -> Progress:
+    """Train a model by a recipe, in place, and measure its accuracy on bands of the test images after every epoch.
+
+    Any model and any images will do; the recipe's fields about the network and the number of training images are not
+    used then:
+
+        model = MyNet().to("cuda")
+        recipe = hfclib.Recipe("mine", epochs=10, batch_size=128, learning_rate=1e-3, augment=True)
+        progress = hfclib.fit(model, (images, labels), (test_images, test_labels), recipe, seed=0)
+        curves = pandas.DataFrame(progress.rows)
+        hfc = curves[(curves.band == "hfc") & (curves.radius == 8)]
 
     Args:
-        recipe: what to train.
-        seed: of the weights, the order, crops, flips, dropout and mix-up; 0 or more.
-        device: where to train.
-        restore: fills model, optimizer and scheduler and returns the Progress; None starts afresh.
-        checkpoint: stores them.
+        model: from (N, 3, H, W) float32 to (N, classes), on the device where it is to be trained.
+        train, test: (images (N, 3, H, W) uint8, labels (N,) int64). The first `recipe.eval_images` of each are
+            measured after every epoch.
+        recipe: how to train.
+        seed: of the order, crops, flips, dropout, mix-up and attacks; 0 or more.
+        restore: fills model, optimizer and scheduler from a checkpoint and returns its Progress; None starts afresh.
+        checkpoint: stores them; called after every epoch.
         progress: show a bar with loss, accuracy and time left.
     Returns:
-        (the trained model on `device`, its Progress with a row of curves for every measurement).
+        The Progress at the end, with one row of curves per measurement.
     Raises:
         TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack (`collapsed`
             in `adversarial`).
-        DataError: no source has the training images.
     """
-    images, labels = training_set(recipe, progress=progress)
-    test_images, test_labels = embedded("test")
-    model = initial_model(recipe, seed).to(device, memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
+    images, labels = train
     source = images if recipe.train_band == "x" else _band_of(images, recipe).half()
-    batches = Batches(
-        source, labels, batch_size=recipe.batch_size, augment=recipe.augment, rescale=recipe.rescale, device=device
-    )
+    options = {"batch_size": recipe.batch_size, "augment": recipe.augment, "rescale": recipe.rescale}
+    batches = Batches(source, labels, device=device_of(model), **options)
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
     state = restore(model, optimizer, scheduler) if restore else Progress()
     part = slice(recipe.eval_images)
-    parts = measured_parts(recipe, (images[part], labels[part]), (test_images[part], test_labels[part]))
-    test = (to_float(test_images[part]), test_labels[part])
-    bar = tqdm(
-        total=recipe.epochs * len(labels),
-        initial=state.epoch * len(labels),
-        unit=" images",
-        desc=f"{recipe.name}, seed {seed}",
-        disable=not progress,
-    )
-    with bar:
+    seen, held_out = (images[part], labels[part]), (test[0][part], test[1][part])
+    parts, measured = measured_parts(recipe, seen, held_out), (to_float(held_out[0]), held_out[1])
+    done = {"total": recipe.epochs * len(labels), "initial": state.epoch * len(labels), "unit": " images"}
+    with tqdm(desc=f"{recipe.name}, seed {seed}", disable=not progress, **done) as bar:
         for epoch in range(state.epoch, recipe.epochs):
             start = time.perf_counter()
             own = _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
             between = time.perf_counter()
-            rows = curve_rows(model, parts, test, RADII)
+            rows = curve_rows(model, parts, measured, RADII)
             if recipe.train_bands:
-                rows += training_band_rows(model, to_float(images[part]), labels[part])
-            rows += epoch_rows(model, *test, recipe)
+                rows += training_band_rows(model, to_float(seen[0]), seen[1])
+            rows += epoch_rows(model, *measured, recipe)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
             if collapsed(state.rows, own):
                 raise TrainingError(
-                    f"{recipe.name}, seed {seed}, withstands only its own attack from epoch {epoch + 1} on: accuracy "
+                    f"{recipe.name}, seed {seed}, is robust to its own attack only from epoch {epoch + 1} on: accuracy "
                     f"{own:.3f} under it, {rows[-1]['accuracy']:.3f} under PGD; try a smaller adv_alpha, or pgd"
                 )
             state.epoch = epoch + 1
@@ -242,7 +222,7 @@ def fit(
             state.eval_seconds += time.perf_counter() - between
             if checkpoint:
                 checkpoint(model, optimizer, scheduler, state)
-    return model, state
+    return state
 
 
 def _band_of(images: Tensor, recipe: Recipe) -> Tensor:
@@ -253,14 +233,7 @@ def _band_of(images: Tensor, recipe: Recipe) -> Tensor:
 
 
 def as_trained(images: Tensor, recipe: Recipe) -> Tensor:
-    """Images as the recipe feeds them to the network in training, without augmentation.
-
-    Args:
-        images: (N, 3, H, W) uint8.
-        recipe: says which band, and how it is rescaled.
-    Returns:
-        (N, 3, H, W) float32.
-    """
+    """Images (N, 3, H, W) uint8 as the recipe feeds them in training, without augmentation: float32, same shape."""
     return rescaled(_band_of(images, recipe), recipe.rescale)
 
 
@@ -274,13 +247,7 @@ def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Ten
         Training images as the network is trained on them; whole test images; and, of a network that is trained on a
         band, the same band of the test images.
     """
-    test_part = Part("test", to_float(test[0]), test[1])
-    if recipe.train_band == "x":
-        return [Part("train", as_trained(train[0], recipe), train[1]), test_part]
     feed = "raw" if recipe.rescale == "none" else recipe.rescale
-    of_band = {"band": recipe.train_band, "radius": recipe.train_radius, "feed": feed}
-    return [
-        Part("train", as_trained(train[0], recipe), train[1], **of_band),
-        test_part,
-        Part("test", as_trained(test[0], recipe), test[1], **of_band),
-    ]
+    band = {"band": recipe.train_band, "radius": recipe.train_radius, "feed": feed} if recipe.train_band != "x" else {}
+    parts = [Part("train", as_trained(train[0], recipe), train[1], **band), Part("test", to_float(test[0]), test[1])]
+    return parts + ([Part("test", as_trained(test[0], recipe), test[1], **band)] if band else [])

@@ -2,24 +2,52 @@
 
 import hashlib
 import json
-import math
 import re
-from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from functools import wraps
+from typing import Annotated, Literal, get_args
 
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import nn
 
-from hfclib.models import NORMS, NormLayer, alexnet, lenet, resnet18, resnet32, vgg11
+from hfclib.models import DropoutAt, NormLayer, alexnet, lenet, resnet18, resnet32, vgg11
 
-# Part of every hash. Raise it when training code changes what a recipe produces.
-TRAINING_VERSION = 1
-ARCHITECTURES = ("resnet18", "resnet32", "lenet", "alexnet", "vgg11")
-OPTIMIZERS = ("adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop")
+TRAINING_VERSION = 1  # part of every hash: raise it when training code changes what a recipe produces
 RADII = tuple(range(1, 23))  # every radius at which a 32x32 image can be split in two
-SMALLER_SIZES = tuple(range(8, 32))  # three halvings leave at least one pixel
+
+Arch = Literal["resnet18", "resnet32", "lenet", "alexnet", "vgg11"]
+Optimizer = Literal["adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"]
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+# Three halvings of 8 pixels leave one. A list is accepted because JSON has no tuples.
+Sizes = Annotated[tuple[Annotated[int, Field(strict=True, ge=8, le=31)], ...], Field(strict=False)]
 
 
-@dataclass(frozen=True)
+def _one_line(init: Callable) -> Callable:
+    """Turn pydantic's report into this package's form, "expected FIELD, ..., got VALUE"."""
+
+    @wraps(init)
+    def checked(self, *args, **values) -> None:
+        try:
+            init(self, *args, **values)
+        except ValidationError as report:
+            error = report.errors()[0]
+            if error["type"] == "value_error":  # from `__post_init__`
+                raise ValueError(str(error["ctx"]["error"])) from None
+            place = error["loc"][0]  # a name, or the number of a positional argument
+            field = fields(self)[place].name if isinstance(place, int) else place
+            wanted = re.sub("^(Input|String) should (be )?", "", error["msg"])
+            got = "nothing" if error["type"] == "missing" else repr(error["input"])
+            raise ValueError(f"expected {field}, {wanted}, got {got}") from None
+
+    return checked
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Recipe:
     """How a network is built, trained and measured. Equal recipes and seeds give equal runs.
 
@@ -70,139 +98,67 @@ class Recipe:
         final_images: test images measured after the last epoch.
     """
 
-    name: str
-    arch: Literal["resnet18", "resnet32", "lenet", "alexnet", "vgg11"] = "resnet18"
-    width: int = 64
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    arch: Arch = "resnet18"
+    width: Count = 64
     norm: NormLayer = "none"
-    dropout: float = 0.0
-    dropout_at: Literal["features", "map"] = "features"
-    mixup_alpha: float = 0.0
-    epochs: int = 100
-    batch_size: int = 100
-    optimizer: Literal["adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"] = "adam"
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
+    dropout: Share = 0.0
+    dropout_at: DropoutAt = "features"
+    mixup_alpha: Number = 0.0
+    epochs: Count = 100
+    batch_size: Count = 100
+    optimizer: Optimizer = "adam"
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
+    weight_decay: Number = 0.0
     schedule: Literal["constant", "one_cycle"] = "constant"
     augment: bool = False
-    early_sizes: tuple[int, ...] = ()
-    label_smoothing: float = 0.0
+    early_sizes: Sizes = ()
+    label_smoothing: Share = 0.0
     rescale: Literal["none", "max", "range"] = "none"
     train_band: Literal["x", "lfc", "hfc"] = "x"
-    train_radius: int = 0
+    train_radius: Annotated[int, Field(ge=0, le=RADII[-1])] = 0
     adversarial: Literal["none", "single_step", "pgd"] = "none"
-    adv_eps: float = 0.0
-    adv_alpha: float = 0.0
-    adv_steps: int = 0
+    adv_eps: Number = 0.0
+    adv_alpha: Number = 0.0
+    adv_steps: Annotated[int, Field(ge=0)] = 0
     adv_random_start: bool = True
-    stem_kernel: Literal[3, 5] = 3
-    smoothness_penalty: float = 0.0
+    stem_kernel: Annotated[int, Field(ge=3, le=5)] = 3  # as a Literal it would accept 3.0
+    smoothness_penalty: Number = 0.0
     labels: Literal["natural", "shuffled"] = "natural"
     train_bands: bool = False
-    train_images: int = 50_000
-    eval_images: int = 500
-    final_images: int = 10_000
+    train_images: Count = 50_000
+    eval_images: Count = 500
+    final_images: Count = 10_000
 
     def __post_init__(self) -> None:
-        choices = {
-            "arch": ARCHITECTURES,
-            "norm": NORMS,
-            "dropout_at": ("features", "map"),
-            "schedule": ("constant", "one_cycle"),
-            "rescale": ("none", "max", "range"),
-            "optimizer": OPTIMIZERS,
-            "train_band": ("x", "lfc", "hfc"),
-            "labels": ("natural", "shuffled"),
-            "adversarial": ("none", "single_step", "pgd"),
-        }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"expected {field}, one of {', '.join(allowed)}, got {getattr(self, field)!r}")
-        for field in ("width", "epochs", "batch_size", "train_images", "eval_images", "final_images"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"expected {field}, a whole number of at least 1, got {value!r}")
-        radii = (0,) if self.train_band == "x" else RADII
-        if type(self.train_radius) is not int or self.train_radius not in radii:
-            expected = f"from {RADII[0]} to {RADII[-1]}" if len(radii) > 1 else '0 with train_band "x"'
-            raise ValueError(f"expected train_radius, a whole number, {expected}, got {self.train_radius!r}")
-        for field in ("augment", "adv_random_start", "train_bands"):
-            if not isinstance(getattr(self, field), bool):
-                raise ValueError(f"expected {field}, True or False, got {getattr(self, field)!r}")
-        if type(self.stem_kernel) is not int or self.stem_kernel not in (3, 5):
-            raise ValueError(f"expected stem_kernel, 3 or 5, got {self.stem_kernel!r}")
-        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise ValueError(f"expected name of letters, digits, '.', '_' and '-', got {self.name!r}")
-        for field in (
-            "dropout",
-            "mixup_alpha",
-            "learning_rate",
-            "weight_decay",
-            "label_smoothing",
-            "adv_eps",
-            "adv_alpha",
-            "smoothness_penalty",
-        ):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"expected {field}, a finite number of at least 0, got {value!r}")
-            object.__setattr__(self, field, float(value))  # 1 and 1.0 are equal, and so must be their hashes
-        for field in ("dropout", "label_smoothing"):
-            if getattr(self, field) >= 1:
-                raise ValueError(f"expected {field} in [0, 1), got {getattr(self, field)!r}")
-        if self.learning_rate == 0:
-            raise ValueError(f"expected a positive learning_rate, got {self.learning_rate!r}")
-        if self.train_bands and self.train_band != "x":
-            raise ValueError(f'expected train_band "x" with train_bands, got {self.train_band!r}')
-        self._check_sizes()
-        self._check_attack()
-        self._check_architecture()
+        whole, attacked = self.train_band == "x", self.adversarial != "none"
+        self._require("stem_kernel", self.stem_kernel != 4, "3 or 5")
+        self._require("train_radius", whole == (self.train_radius == 0), '0 with train_band "x", 1 to 22 with others')
+        self._require("train_band", whole or not self.train_bands, '"x" with train_bands')
+        if self.early_sizes:
+            self._require("early_sizes", len(self.early_sizes) < self.epochs, "fewer of them than epochs")
+            for field in ("train_band", "rescale", "adversarial"):
+                self._require_default(field, "early_sizes")
+        if attacked:
+            self._require("adv_eps", self.adv_eps > 0, "above 0 with adversarial training")
+            self._require("adv_alpha", self.adv_alpha > 0, "above 0 with adversarial training")
+            most = 1 if self.adversarial == "single_step" else self.adv_steps
+            self._require("adv_steps", 1 <= self.adv_steps <= most, '1 with "single_step", at least 1 with "pgd"')
+        attack = ("adv_eps", "adv_alpha", "adv_steps", "adv_random_start")
+        for field in ("mixup_alpha", "train_band") if attacked else attack:
+            self._require_default(field, f'adversarial "{self.adversarial}"')
+        if not self.arch.startswith("resnet"):
+            lacking = ("dropout", "dropout_at", "stem_kernel", "early_sizes")
+            for field in lacking if self.arch == "vgg11" else ("norm", *lacking):
+                self._require_default(field, f'arch "{self.arch}"')
 
-    def _check_sizes(self) -> None:
-        if not isinstance(self.early_sizes, tuple | list):
-            raise ValueError(f"expected early_sizes, a size for each of the first epochs, got {self.early_sizes!r}")
-        object.__setattr__(self, "early_sizes", tuple(self.early_sizes))  # a list when it comes from JSON
-        for size in self.early_sizes:
-            if type(size) is not int or size not in SMALLER_SIZES:
-                raise ValueError(f"expected early_sizes from {SMALLER_SIZES[0]} to {SMALLER_SIZES[-1]}, got {size!r}")
-        if not self.early_sizes:
-            return
-        if len(self.early_sizes) >= self.epochs:
-            raise ValueError(f"expected fewer early_sizes than epochs, got {len(self.early_sizes)} of {self.epochs}")
-        if (self.train_band, self.rescale, self.adversarial) != ("x", "none", "none"):
-            raise ValueError(
-                "expected whole images, not rescaled and not attacked, with early_sizes, got "
-                f"train_band={self.train_band!r}, rescale={self.rescale!r} and "
-                f"adversarial={self.adversarial!r}"
-            )
+    def _require(self, field: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ValueError(f"expected {field}, {wanted}, got {getattr(self, field)!r}")
 
-    def _check_architecture(self) -> None:
-        if self.arch.startswith("resnet"):
-            return
-        lacking = ("dropout", "dropout_at", "stem_kernel", "early_sizes")
-        for field in lacking if self.arch == "vgg11" else ("norm", *lacking):
-            value, default = getattr(self, field), type(self).__dataclass_fields__[field].default
-            if value != default:
-                raise ValueError(f'expected {field} = {default!r} with arch "{self.arch}", got {value!r}')
-
-    def _check_attack(self) -> None:
-        if self.adversarial == "none":
-            for field in ("adv_eps", "adv_alpha", "adv_steps", "adv_random_start"):
-                value, default = getattr(self, field), type(self).__dataclass_fields__[field].default
-                if value != default:
-                    raise ValueError(f'expected {field} = {default} with adversarial "none", got {value!r}')
-            return
-        for field in ("adv_eps", "adv_alpha"):
-            if not getattr(self, field):
-                raise ValueError(f"expected {field} above 0 with adversarial training, got 0")
-        steps, single = self.adv_steps, self.adversarial == "single_step"
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1 or (single and steps > 1):
-            expected = '1 with "single_step"' if single else "a whole number of at least 1"
-            raise ValueError(f"expected adv_steps, {expected}, got {steps!r}")
-        if self.mixup_alpha or self.train_band != "x":
-            raise ValueError(
-                "expected no mix-up and whole images with adversarial training, "
-                f"got mixup_alpha={self.mixup_alpha} and train_band={self.train_band!r}"
-            )
+    def _require_default(self, field: str, setting: str) -> None:
+        default = type(self).__dataclass_fields__[field].default
+        self._require(field, getattr(self, field) == default, f"{default!r} with {setting}")
 
     @property
     def hash(self) -> str:
@@ -229,14 +185,18 @@ class Recipe:
 
     def build(self) -> nn.Module:
         """A network with freshly drawn weights, on the CPU."""
-        if self.arch == "vgg11":
-            return vgg11(self.width, self.norm)
         if self.arch in ("lenet", "alexnet"):
             return lenet() if self.arch == "lenet" else alexnet()
+        if self.arch == "vgg11":
+            return vgg11(self.width, self.norm)
+        options = {"dropout_at": self.dropout_at, "stem_kernel": self.stem_kernel}
         if self.arch == "resnet32":
-            return resnet32(self.norm, self.dropout, dropout_at=self.dropout_at, stem_kernel=self.stem_kernel)
-        return resnet18(self.width, self.norm, self.dropout, dropout_at=self.dropout_at, stem_kernel=self.stem_kernel)
+            return resnet32(self.norm, self.dropout, **options)
+        return resnet18(self.width, self.norm, self.dropout, **options)
 
     def to_dict(self) -> dict:
         """The fields as plain values, for JSON."""
         return asdict(self)
+
+
+Recipe.__init__ = _one_line(Recipe.__init__)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import hfclib
+from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -99,9 +100,8 @@ def test_toc_and_files_agree():
     assert set(listed) == there
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: path.name)
-def test_every_figure_is_named_captioned_and_described(path):
-    assert undescribed(path) == []
+def test_every_figure_is_named_captioned_and_described():
+    assert [fault for path in [*NOTEBOOKS, *PAGES] for fault in undescribed(path)] == []
 
 
 def without_provenance(path: Path) -> list[str]:
@@ -116,56 +116,14 @@ def without_provenance(path: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: path.name)
-def test_under_every_figure_stands_where_it_comes_from(path):
-    assert without_provenance(path) == []
-
-
-@pytest.mark.parametrize("following", [[], ["print(1)"], ['show_provenance("other", [], figure)']])
-def test_a_figure_without_provenance_is_found(tmp_path, following):
-    metadata = {"tags": ["figure"], "mystnb": {"figure": {"name": "fig2-classes"}}}
-    cells = [
-        {"cell_type": "code", "source": [source], "metadata": known, "outputs": []}
-        for source, known in [("draw()", metadata), *((one, {}) for one in following)]
-    ]
-    notebook = tmp_path / "fig2.ipynb"
-    notebook.write_text(json.dumps({"cells": cells}))
-    assert without_provenance(notebook) == ["fig2-classes"]
+def test_provenance_follows_every_figure():
+    assert [name for path in [*NOTEBOOKS, *PAGES] for name in without_provenance(path)] == []
 
 
 def test_figure_names_are_unique():
     names = [name for path in [*NOTEBOOKS, *PAGES] for name, _, _ in figures(path)]
     assert names, "no figure was found at all"
     assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({}, []),
-        ({"figure": {"caption": "c"}}, ["no name"]),
-        ({"figure": {"name": "n"}}, ["no caption"]),
-        ({"image": {}}, ["no alternative text"]),
-        ({"image": {"alt": "figure"}}, ["no alternative text"]),
-        ({"figure": {"name": "n", "caption": "A line that goes up."}}, ["repeats the caption"]),
-    ],
-)
-@pytest.mark.parametrize("kind", ["output", "tag", "page"])
-def test_a_bad_figure_is_found(tmp_path, kind, change, said):
-    good = {"figure": {"name": "n", "caption": "A caption."}, "image": {"alt": "A line that goes up."}}
-    metadata = {"mystnb": good | change}
-    if kind == "page":
-        path = tmp_path / "page.md"
-        path.write_text(f"# T\n\n```{{code-cell}} ipython3\n---\n{yaml.dump(metadata)}---\nplt.show()\n```\n")
-    else:
-        path = tmp_path / "notebook.ipynb"
-        outputs = [{"output_type": "display_data", "data": {"image/png": "", "text/plain": ""}}]
-        cell = {"cell_type": "code", "metadata": metadata, "source": "draw()", "outputs": outputs}
-        if kind == "tag":
-            cell |= {"outputs": [], "metadata": metadata | {"tags": ["figure"]}}
-        path.write_text(json.dumps({"cells": [cell]}))
-    assert len(undescribed(path)) == len(said)
-    assert all(part in fault for part, fault in zip(said, undescribed(path), strict=True))
 
 
 def test_citations_and_links_lead_somewhere():
@@ -202,11 +160,13 @@ def exists(name: str) -> bool:
     return True
 
 
-def test_every_module_is_in_the_reference():
+def test_every_module_but_those_of_chapters_must_be_in_the_reference():
     documented = set(re.findall(r"automodule:: (hfclib[\w.]*)", (ROOT / "book" / "api.md").read_text()))
     paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "hfclib").rglob("*.py")]
-    modules = {".".join(path.parts) for path in paths if not path.name.startswith("_")}
-    assert documented == modules - {"hfclib.cli"}
+    modules = {".".join(path.parts) for path in paths if not path.name.startswith("_")} - {"hfclib.cli"}
+    chapters = {place.split(":")[0] for place in [*CHAPTER_PLACES.values(), *EXPERIMENT_PLACES.values()]}
+    assert documented <= modules
+    assert modules - documented <= chapters
 
 
 def test_citation_file_names_this_version():
@@ -234,9 +194,9 @@ def test_a_sound_book_has_no_faults(book):
     assert runpy.run_path(str(CHECK))["faults"](book) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "fault"),
-    [
+def test_a_fault_of_the_built_book_is_found(book):
+    faults = runpy.run_path(str(CHECK))["faults"]
+    for name, content, fault in [
         ("page.html", '<script src="https://example.org/x.js"></script>', "from outside"),
         ("page.html", '<script src="//example.org/x.js"></script>', "from outside"),
         ("page.html", '<link rel="stylesheet" href="https://example.org/x.css">', "from outside"),
@@ -255,16 +215,19 @@ def test_a_sound_book_has_no_faults(book):
         ("page.html", '<a href="other.html#nowhere">x</a>', "no #nowhere"),
         ("page.html", '<script src="missing.js"></script>', "leads nowhere"),
         ("page.html", '<meta http-equiv="Refresh" content="0; url=missing.html">', "leads nowhere"),
-    ],
-)
-def test_a_fault_of_the_built_book_is_found(book, name, content, fault):
-    (book / name).write_text(content)
-    found = runpy.run_path(str(CHECK))["faults"](book)
-    assert len(found) == 1
-    assert fault in found[0]
+    ]:
+        before = (book / name).read_text() if (book / name).exists() else None
+        (book / name).write_text(content)
+        found = faults(book)
+        assert len(found) == 1, content
+        assert fault in found[0]
+        if before is None:
+            (book / name).unlink()
+        else:
+            (book / name).write_text(before)
 
 
-def test_check_html_tells_by_its_exit_status(book):
+def test_the_exit_status_of_check_html(book):
     def status(folder):
         return subprocess.run([sys.executable, str(CHECK), str(folder)], capture_output=True).returncode
 

@@ -323,7 +323,7 @@ def test_a_sweep_with_failures_ends_with_them_and_status_1(hfc, swept):
     swept["report"].failures[Job(fig4_recipes("smoke")["mixup"], 4)] = "the loss is nan"
     result = hfc("sweep", "fig4", "--preset", "smoke")
     assert result.exit_code == 1
-    assert result.output == "Error: smoke-mixup, seed 4: the loss is nan\n"
+    assert result.output == "a line\nError: smoke-mixup, seed 4: the loss is nan\n"
 
 
 def test_a_stopped_sweep_says_what_is_kept(hfc, swept):

@@ -366,7 +366,7 @@ def test_by_chance_is_the_mean_over_shuffled_answers_to_the_high_part():
     row = misaligned_counts({"vanilla": stored}, labels, (4,)).query("feed == 'raw'").iloc[0]
     assert row["by_chance"] == pytest.approx(np.mean(shuffled))
     assert row["misaligned"] == 2
-    constant = Predictions(stored.answers | {("hfc", 4, "raw", "running"): torch.zeros(5)}, batch_norm=False)
+    constant = Predictions(stored.classes | {("hfc", 4, "raw", "running"): torch.zeros(5)}, batch_norm=False)
     row = misaligned_counts({"vanilla": constant}, labels, (4,)).query("feed == 'raw'").iloc[0]
     assert row["by_chance"] == row["misaligned"] == 1  # one answer to everything: all of it is chance
 

@@ -19,7 +19,6 @@ from hfclib.paper.parameters import given_parameters
 from hfclib.paper.registry import CHAPTERS
 from hfclib.runs import Runs, predictions
 from hfclib.runs import train as job
-from hfclib.training import loop
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NAN, INF = math.nan, math.inf
@@ -55,7 +54,7 @@ def no_data(monkeypatch):
     def refused(*args, **options):
         pytest.fail("data was loaded")
 
-    for module in (cifar, predictions, job, loop):
+    for module in (cifar, predictions, job):
         monkeypatch.setattr(module, "embedded", refused)
     for where in ("data.cifar._load", "runs.store.load", "runs.collect.find", "runs.collect.train_run"):
         monkeypatch.setattr(f"hfclib.{where}", refused)

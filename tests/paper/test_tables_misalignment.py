@@ -31,7 +31,7 @@ def table(answers, true_classes):
 
 def test_counts_of_both_cuts_and_every_seed(answers, true_classes):
     second = {
-        variant: Predictions({key: (tensor + 1) % 10 for key, tensor in one.answers.items()}, one.batch_norm)
+        variant: Predictions({key: (tensor + 1) % 10 for key, tensor in one.classes.items()}, one.batch_norm)
         for variant, one in answers.items()
     }
     found = counts_over_seeds({variant: {5: second[variant], 3: answers[variant]} for variant in answers}, true_classes)

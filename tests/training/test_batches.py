@@ -1,4 +1,4 @@
-"""hfclib.batches: every image once an epoch, and crops and flips as a slow reference makes them."""
+"""hfclib.training.batches: every image once an epoch, and crops and flips as a slow reference makes them."""
 
 import numpy as np
 import pytest
@@ -24,12 +24,16 @@ def epoch(batches, seed=0):
 
 
 @pytest.mark.parametrize("augment", [False, True])
-@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5, 5, 3]), (23, [23]), (100, [23]), (1, [1] * 23)])
+@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5, 5, 3]), (100, [23])])
 def test_every_image_once_an_epoch(pictures, numbers, augment, batch_size, sizes):
     batches = Batches(pictures, numbers, batch_size=batch_size, augment=augment)
     made = epoch(batches)
     assert [len(images) for images, _ in made] == sizes
     assert len(batches) == len(sizes)
+    for images, _ in made:
+        assert 0 <= images.min() <= images.max() <= 1
+        assert images.shape[1:] == (3, 10, 7)
+        assert images.is_contiguous(memory_format=torch.channels_last)
     assert sorted(torch.cat([labels for _, labels in made]).tolist()) == list(range(23))
 
 
@@ -68,11 +72,10 @@ def test_smaller_images_are_means_of_the_same_crops(numbers, augment):
         assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_augmentation_equals_one_image_at_a_time(pictures, numbers, seed):
-    made = epoch(Batches(pictures, numbers, batch_size=5, augment=True), seed)
+def test_augmentation_equals_one_image_at_a_time(pictures, numbers):
+    made = epoch(Batches(pictures, numbers, batch_size=5, augment=True), 1)
     images, labels = (torch.cat(parts) for parts in zip(*made, strict=True))
-    for image, label, (index, expected) in zip(images, labels, by_hand(pictures, seed), strict=True):
+    for image, label, (index, expected) in zip(images, labels, by_hand(pictures, 1), strict=True):
         assert label == index
         assert np.array_equal(image.numpy(), expected)
 
@@ -89,19 +92,6 @@ def test_augmentation_draws_every_crop_and_flips_half():
     assert 0.45 < (beside < middle)[:, 1].float().mean() < 0.55
 
 
-def test_images_are_in_range(pictures, numbers):
-    for images, _ in epoch(Batches(pictures, numbers, batch_size=5, augment=True)):
-        assert images.min() >= 0
-        assert images.max() <= 1
-
-
-@pytest.mark.parametrize("augment", [False, True])
-def test_batches_are_channels_last(pictures, numbers, augment):
-    for images, _ in epoch(Batches(pictures, numbers, batch_size=5, augment=augment)):
-        assert images.shape[1:] == (3, 10, 7)
-        assert images.is_contiguous(memory_format=torch.channels_last)
-
-
 @pytest.mark.parametrize("augment", [False, True])
 def test_rescaling_divides_each_image_by_its_own_maximum(pictures, numbers, augment):
     pictures[3] = 0  # a black image stays black
@@ -113,18 +103,14 @@ def test_rescaling_divides_each_image_by_its_own_maximum(pictures, numbers, augm
             torch.testing.assert_close(result, image if label == 3 else image / image.max())
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_the_same_generator_gives_the_same_epoch_and_another_another(pictures, numbers, augment):
-    batches = Batches(pictures, numbers, batch_size=23, augment=augment)
+def test_the_same_generator_gives_the_same_epoch_and_another_another(pictures, numbers):
+    batches = Batches(pictures, numbers, batch_size=23, augment=True)
     (images, labels), (again, same), (others, different) = (epoch(batches, seed)[0] for seed in (1, 1, 2))
     assert torch.equal(images, again)
     assert torch.equal(labels, same)
     assert not torch.equal(labels, different)
     assert not torch.equal(images, others)
-
-
-def test_a_generator_goes_on_to_another_epoch(pictures, numbers):
-    batches, generator = Batches(pictures, numbers, batch_size=23), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     (_, first), (_, second) = next(batches.epoch(generator)), next(batches.epoch(generator))
     assert not torch.equal(first, second)
 

@@ -1,4 +1,4 @@
-"""hfclib.training: it learns, mixes as the formula says, repeats itself, and stops at a loss that is no number."""
+"""hfclib.training.loop: it learns, mixes as the formula says, repeats itself, and stops at a loss that is no number."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import hfclib
 from hfclib import accuracy, split
-from hfclib.data.cifar import DataError, to_float
+from hfclib.data.cifar import to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
+from hfclib.runs.train import SHUFFLE_SEED, training_set
 from hfclib.training.checkpoint import _moments, restore_checkpoint, save_checkpoint
 from hfclib.training.loop import (
-    SHUFFLE_SEED,
     Progress,
     TrainingError,
     as_trained,
@@ -22,12 +23,10 @@ from hfclib.training.loop import (
     initial_model,
     loss_on,
     make_optimizer,
-    training_set,
     training_step,
 )
 from hfclib.training.recipe import OPTIMIZERS, Recipe
 
-CPU = torch.device("cpu")
 TINY = Recipe("tiny", width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
 # Everything that draws random numbers at once.
 RANDOM = replace(TINY, name="random", norm="batch", dropout=0.5, mixup_alpha=0.5, augment=True, schedule="one_cycle")
@@ -55,8 +54,16 @@ def no_bands(monkeypatch):
     monkeypatch.setattr("hfclib.training.loop.RADII", ())
 
 
-def train(recipe, seed=0, **options):
-    return fit(recipe, seed=seed, device=CPU, progress=False, **options)
+@pytest.fixture
+def train(cifar):
+    """Train a recipe from its initial network: (model, Progress)."""
+
+    def trained(recipe, seed=0, **options):
+        model = initial_model(recipe, seed)
+        options = {"progress": False, **options}
+        return model, fit(model, training_set(recipe), cifar["test"], recipe, seed=seed, **options)
+
+    return trained
 
 
 def equal(one, other):
@@ -66,13 +73,11 @@ def equal(one, other):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"width": 8},
-        {"width": 8, "norm": "batch"},
         {"width": 8, "schedule": "one_cycle", "learning_rate": 2e-3},
         {"arch": "resnet32", "norm": "batch", "rescale": "max", "epochs": 60},
     ],
 )
-def test_eight_images_are_learnt(no_bands, changes):
+def test_eight_images_are_learnt(no_bands, changes, train):
     options = {"epochs": 80, "batch_size": 8, "learning_rate": 1e-3, "train_images": 8, "eval_images": 8}
     _, state = train(Recipe("overfit", **options | changes))
     accuracies = [row["accuracy"] for row in state.rows if (row["split"], row["bn_stats"]) == ("train", "running")]
@@ -80,9 +85,8 @@ def test_eight_images_are_learnt(no_bands, changes):
     assert accuracies[-1] == 1
 
 
-@pytest.mark.parametrize("recipe", [RANDOM, replace(TINY, stem_kernel=5)])
-def test_initial_is_where_a_training_starts(no_bands, recipe):
-    start = []
+def test_initial_is_where_a_training_starts(no_bands, train):
+    recipe, start = RANDOM, []
 
     def restore(model, *others):
         start.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
@@ -113,8 +117,8 @@ class Recorder(nn.Module):
         return self.linear(images.flatten(1))
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0])
-def test_mixup_by_hand(images, alpha):
+def test_mixup_by_hand(images):
+    alpha = 0.5
     model, labels = Recorder(), torch.arange(12) % 10
     loss, logits = loss_on(
         model,
@@ -212,15 +216,13 @@ def test_one_cycle_rises_for_a_fifth_and_then_falls_to_nearly_nothing():
     assert values[-1] < 0.02 / 1000
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5, 9, 10, 11])
-def test_so_short_a_one_cycle_is_no_error(steps):
-    assert all(0 < rate <= 0.02 for rate in rates(Recipe("a", learning_rate=0.02, schedule="one_cycle"), steps))
+def test_so_short_a_one_cycle_is_no_error():
+    for steps in (1, 2, 5, 9, 10, 11):
+        assert all(0 < rate <= 0.02 for rate in rates(Recipe("a", learning_rate=0.02, schedule="one_cycle"), steps))
 
 
 def test_training_set_is_the_first_so_many(cifar, monkeypatch):
-    monkeypatch.setattr(
-        "hfclib.training.loop.cifar10", lambda *args, **options: pytest.fail("the full set was asked for")
-    )
+    monkeypatch.setattr("hfclib.runs.train.cifar10", lambda *args, **options: pytest.fail("the full set was asked for"))
     images, labels = training_set(replace(TINY, train_images=70))
     assert torch.equal(images, cifar["train"][0][:70])
     assert torch.equal(labels, cifar["train"][1][:70])
@@ -240,32 +242,23 @@ def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_cha
 
 def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
     full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
-    monkeypatch.setattr("hfclib.training.loop.cifar10", lambda split, *, progress: {"train": full}[split])
+    monkeypatch.setattr("hfclib.runs.train.cifar10", lambda split, *, progress: {"train": full}[split])
     images, labels = training_set(replace(TINY, train_images=5_001))
     assert images.shape == (5_001, 3, 32, 32)
     assert labels[-1] == 5_000
 
 
-def test_no_source_stops_a_training_before_it_starts(monkeypatch):
-    def nothing(split, *, progress):
-        raise DataError("no source has CIFAR-10 train")
-
-    monkeypatch.setattr("hfclib.training.loop.cifar10", nothing)
-    with pytest.raises(DataError, match="no source"):
-        train(replace(TINY, train_images=50_000))
-
-
 # ---- repeating itself
 
 
-def test_same_seed_same_training_and_another_seed_another(no_bands):
+def test_same_seed_same_training_and_another_seed_another(no_bands, train):
     (one, state), (again, same), (other, _) = (train(RANDOM, seed) for seed in (0, 0, 1))
     assert equal(one, again)
     assert state.rows == same.rows
     assert not equal(one, other)
 
 
-def test_a_training_neither_reads_nor_changes_the_global_random_state(no_bands):
+def test_a_training_neither_reads_nor_changes_the_global_random_state(no_bands, train):
     torch.manual_seed(1)
     one, _ = train(RANDOM)
     torch.manual_seed(2)
@@ -275,7 +268,7 @@ def test_a_training_neither_reads_nor_changes_the_global_random_state(no_bands):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_epochs_differ(no_bands, monkeypatch):
+def test_epochs_differ(no_bands, monkeypatch, train):
     seen = []
     step = training_step
 
@@ -290,7 +283,7 @@ def test_epochs_differ(no_bands, monkeypatch):
     assert first != second
 
 
-def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch):
+def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch, train):
     sizes, step = [], training_step
 
     def recording(model, images, *args, **options):
@@ -305,9 +298,9 @@ def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch):
 
 @pytest.mark.parametrize(
     ("base", "stop"),
-    [(SMALLER, 1), (RANDOM, 1), (RANDOM, 2), (ATTACKED, 1), (replace(TINY, labels="shuffled"), 1)],
+    [(SMALLER, 1), (RANDOM, 2), (ATTACKED, 1)],
 )
-def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
+def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop, train):
     recipe, kept = replace(base, epochs=3), {}
     expected, state = train(recipe)
 
@@ -338,7 +331,7 @@ def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp_path, optimizer):
+def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp_path, optimizer, train):
     recipe = replace(TINY, optimizer=optimizer, epochs=3, schedule="one_cycle", norm="batch", learning_rate=0.01)
     path, starts = tmp_path / "run" / "checkpoint.safetensors", []
     path.parent.mkdir()
@@ -346,6 +339,7 @@ def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp
 
     def stop(*objects):
         save_checkpoint(path, *objects)
+        assert all(set(objects[1].state[one]) == set(_moments(objects[1])) for one in objects[0].parameters())
         raise KeyboardInterrupt
 
     def restore(model, optimizer, scheduler):
@@ -362,20 +356,23 @@ def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp
     assert again.rows == state.rows
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_checkpoint_holds_all_that_an_optimizer_keeps(no_bands, optimizer):
-    def check(model, optimizer, scheduler, state):
-        for parameter in model.parameters():
-            assert set(optimizer.state[parameter]) == set(_moments(optimizer))
-
-    train(replace(TINY, optimizer=optimizer, epochs=1), checkpoint=check)
+def test_any_network_and_images_can_be_trained(no_bands):
+    """The class of each image is its brightest channel; the network is not one of ours, nor are the images' size."""
+    images = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8)
+    labels = images.float().mean(dim=(2, 3)).argmax(dim=1)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    recipe = Recipe("mine", epochs=3, batch_size=20, eval_images=10)
+    before = model[0].weight.detach().clone()
+    state = hfclib.fit(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
+    assert not torch.equal(model[0].weight, before)
+    assert (state.epoch, {row["images"] for row in state.rows}) == (3, {10})
 
 
 # ---- what is recorded
 
 
 @pytest.mark.parametrize(("norm", "count"), [("none", 58), ("batch", 80)])
-def test_curves_have_a_row_for_every_measurement_of_every_epoch(norm, count):
+def test_curves_have_a_row_for_every_measurement_of_every_epoch(norm, count, train):
     seen = []
     _, state = train(replace(TINY, norm=norm), checkpoint=lambda *args: seen.append((args[3].epoch, len(args[3].rows))))
     assert seen == [(1, count), (2, 2 * count)]
@@ -386,7 +383,7 @@ def test_curves_have_a_row_for_every_measurement_of_every_epoch(norm, count):
     assert state.eval_seconds > 0
 
 
-def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar):
+def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar, train):
     measured = []
     monkeypatch.setattr(
         "hfclib.training.loop.curve_rows", lambda model, parts, test, radii: measured.append((parts, test)) or []
@@ -403,7 +400,7 @@ def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained_on(norm, no_bands, cifar):
+def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained_on(norm, no_bands, cifar, train):
     model, state = train(replace(TINY, norm=norm, labels="shuffled", train_bands=True))
     images, labels = cifar["train"][0][:20], training_set(replace(TINY, labels="shuffled"))[1][:20]
     rows = [row for row in state.rows if row["epoch"] == 2 and row["split"] == "train" and row["band"] != "x"]
@@ -438,7 +435,7 @@ def test_a_band_is_what_split_gives_rescaled(cifar, band, rescale):
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
 
 
-def test_a_network_trained_on_a_band_is_fed_the_band(monkeypatch, no_bands, cifar):
+def test_a_network_trained_on_a_band_is_fed_the_band(monkeypatch, no_bands, cifar, train):
     fed = []
 
     def step(model, images, labels, *args, **options):
@@ -456,7 +453,7 @@ def test_a_network_trained_on_a_band_is_fed_the_band(monkeypatch, no_bands, cifa
     assert torch.equal(labels, cifar["train"][1][nearest.indices])
 
 
-def test_a_network_trained_on_a_band_is_measured_on_it_too(cifar):
+def test_a_network_trained_on_a_band_is_measured_on_it_too(cifar, train):
     recipe = replace(TINY, train_band="lfc", train_radius=4, rescale="range", epochs=1)
     model, state = train(recipe)
     rows = {(row["split"], row["band"], row["radius"], row["feed"]): row for row in state.rows}
@@ -501,14 +498,13 @@ def test_a_step_of_each_other_optimizer_by_hand():
 # ---- a loss that is no number
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_a_loss_that_is_no_number_stops_the_training(no_bands, epochs):
+def test_a_loss_that_is_no_number_stops_the_training(no_bands, train):
     with pytest.raises(TrainingError, match=r"loss of tiny, seed 5, is (nan|inf) in epoch 1.*smaller learning_rate"):
-        train(replace(TINY, learning_rate=1e20, epochs=epochs), seed=5)
+        train(replace(TINY, learning_rate=1e20), seed=5)
 
 
-def test_progress_bar_names_loss_and_accuracy(no_bands, capsys):
-    fit(TINY, seed=3, device=CPU)
+def test_progress_bar_names_loss_and_accuracy(no_bands, capsys, train):
+    train(TINY, seed=3, progress=True)
     said = capsys.readouterr().err
     assert "tiny, seed 3" in said
     assert "acc=" in said

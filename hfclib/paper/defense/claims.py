@@ -1,6 +1,7 @@
-"""The claims about defenses, judged on the trials of `trials`; those at a fixed strength were fixed before any number.
+"""The claims about defenses, tested on stored trials, and the Chapter.
 
-Several seeds are compared by Student's t; of a single one the same images are compared in pairs (`paired`).
+Their strengths and eps were fixed before any number. Several seeds are compared by Student's t; with a single seed the
+same images are compared in pairs (`paired`).
 """
 
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ import pandas as pd
 
 from hfclib.data.cifar import TEST_IMAGES
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.defense.judgement import STRONGEST, claimed_gains, gains
-from hfclib.paper.defense.setup import RHO, defense_recipes
-from hfclib.paper.defense.tables import number_text
+from hfclib.paper.defense.judgement import claimed_gains, gains
+from hfclib.paper.defense.setup import RHO, STRONGEST, defense_recipes
+from hfclib.paper.defense.tables import ATTACKS, number_text
 from hfclib.paper.defense.trials import strong_trials, trials_table
 from hfclib.paper.intervals import Estimate, MissingRunError, interval, paired
 from hfclib.paper.parameters import OneSeed, number, several, whole
@@ -27,7 +28,7 @@ SMALL, LARGE = 0.03, 0.09  # the smallest and the largest eps of the paper's Tab
 
 
 class Side(NamedTuple):
-    """One side of a comparison: a network of `defense_recipes`, and a defense as in `Defense`."""
+    """One side of a comparison: a network of `defense_recipes`, and the fields of its `Defense`."""
 
     variant: str
     defense: str = "none"
@@ -35,34 +36,32 @@ class Side(NamedTuple):
 
 
 _NATURAL, _ADVERSARIAL, _PENALISED = Side("vanilla"), Side("adversarial"), Side("penalised")
-_RULE, _FILTER = Side("vanilla", "rule", 1.0), Side("vanilla", "input", 8.0)
-# What has to withstand the strongest attack at SMALL whether or not a gain is claimed.
-_FIXED = (_RULE, Side("vanilla", "kernels", 8.0), _PENALISED, _FILTER)
+_RULE, _KERNELS, _FILTER = (Side("vanilla", *one) for one in (("rule", 1.0), ("kernels", 8.0), ("input", 8.0)))
 
 
-def needs_strong_attack(claimed: pd.DataFrame) -> pd.DataFrame:
-    """What the attacks of the judgement are run on: every claimed gain, and what claims here need besides.
+def needs_strong_attack(found: pd.DataFrame) -> pd.DataFrame:
+    """Where the strong attack is run: at every gain, and at the sides of claims that are tested with it.
 
     Args:
-        claimed: from `gains`.
+        found: from `gains`.
     Returns:
         Rows as from `claimed_gains`.
     """
-    places = pd.MultiIndex.from_frame(claimed[["variant", "defense", "strength", "eps"]])
-    fixed = places.isin([(*side, SMALL) for side in _FIXED])
-    return claimed_gains(claimed.assign(low=claimed["low"].where(~fixed, np.inf)))
+    places = pd.MultiIndex.from_frame(found[["variant", "defense", "strength", "eps"]])
+    fixed = places.isin([(*side, SMALL) for side in (_RULE, _KERNELS, _PENALISED, _FILTER)])
+    return claimed_gains(found.assign(low=found["low"].where(~fixed, np.inf)))
 
 
 def defense_contrast(table: pd.DataFrame, first: Side, second: Side, attack: str, eps: float) -> Estimate:
-    """The accuracy of one side less that of another.
+    """The accuracy of one side minus that of another.
 
     Args:
         table: trials, from `trials_table` and `strong_trials`.
         first, second: what is compared.
-        attack: as in `Attack`; where there is no defense, not to know of it ("unaware") is "pgd".
+        attack: as in `Attack`; for a side without a defense the non-adaptive attack is PGD.
         eps: 0 for clean images.
     Returns:
-        Over the seeds that both have; of a single one, over the images in pairs.
+        The difference over the seeds that both have; with a single seed, over the images in pairs.
     Raises:
         MissingRunError: they have no seed in common.
     """
@@ -77,122 +76,57 @@ def defense_contrast(table: pd.DataFrame, first: Side, second: Side, attack: str
 
 
 def _correct_by_seed(table: pd.DataFrame, side: Side, attack: str, eps: float) -> dict[int, tuple[bool, ...]]:
-    """By seed, which images are right."""
-    if (side.defense, attack) == ("none", "unaware"):
-        attack = "pgd"
-    own = (table["variant"] == side.variant) & (table["defense"] == side.defense) & (table["strength"] == side.strength)
-    rows = table[own & (table["attack"] == attack) & (table["eps"] == eps)]
-    return dict(zip(rows["seed"], rows["right"], strict=True))
+    attack = "pgd" if (side.defense, attack) == ("none", "unaware") else attack
+    wanted = {**side._asdict(), "attack": attack, "eps": eps}
+    rows = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    return dict(zip(rows["seed"], rows["correct"], strict=True))
 
 
-def _claim(name: str, text: str, first: Side, second: Side, attack: str, eps: float, **changes: object) -> Claim:
-    words = {"clean": "clean images", "unaware": "PGD, unaware", STRONGEST: "strongest attack"}
-    version = words.get(attack, attack.upper()) + (f", eps {number_text(eps)}" if eps else "")
+def _claim(
+    name: str, text: str, first: Side, second: Side, attack: str, eps: float, *, small: bool = False, blog: bool = False
+) -> Claim:
+    """A claim that the first side exceeds the second or, if `small`, that it exceeds it by at most MARGIN."""
+    words = {**ATTACKS, "clean": "clean images", STRONGEST: "strong attack"}
     cells = [table2_value(*side, attack, eps) for side in (first, second)]
-    paper = decimals(cells[0].value - cells[1].value) if all(cells) else None
-    usual = {"section": "section 6.2, Table 2", "relation": "exceeds"}
     return Claim(
         id=f"defense-{name}",
         figure="defense",
+        section="blog" if blog else "section 6.2, Table 2",
         text=text,
-        version=version,
-        paper=paper,
+        version=words[attack] + (f", eps {number_text(eps)}" if eps else ""),
+        relation="at most" if small else "exceeds",
+        bound=MARGIN if small else 0.0,
+        paper=decimals(cells[0].value - cells[1].value) if all(cells) else None,
         statistic=partial(defense_contrast, first=first, second=second, attack=attack, eps=eps),
-        **usual | changes,
     )
 
 
-def _table2() -> Iterator[Claim]:
+def _claims() -> Iterator[Claim]:
     smoothed = Side("adversarial", "rule", 1.0)
-    small = {"relation": "at most", "bound": MARGIN}
-    yield _claim(
-        "rule-clean",
-        "Smoothing its kernels by the rule at rho = 1 makes the natural network less accurate",
-        _NATURAL,
-        _RULE,
-        "clean",
-        0.0,
-    )
-    yield _claim(
-        "rule-fgsm",
-        "Smoothing its kernels by the rule at rho = 1 makes the natural network withstand more",
-        _RULE,
-        _NATURAL,
-        "fgsm",
-        SMALL,
-    )
+    text = "Smoothing its kernels by the rule at rho = 1 makes the natural network "
+    yield _claim("rule-clean", text + "less accurate", _NATURAL, _RULE, "clean", 0.0)
+    yield _claim("rule-fgsm", text + "more robust", _RULE, _NATURAL, "fgsm", SMALL)
+    trained = "An adversarially trained network is more robust than the natural one"
+    over = "At a large eps the natural network smoothed at rho = 1 is more robust than the adversarially trained one"
+    large = "At a large eps smoothing at rho = 1 makes the adversarially trained network more robust"
+    small = "At a small eps smoothing at rho = 1 does not help the adversarially trained network: by at most .05"
     for attack in ("fgsm", "pgd"):
-        yield _claim(
-            f"adversarial-{attack}",
-            "An adversarially trained network withstands more than the natural one",
-            _ADVERSARIAL,
-            _NATURAL,
-            attack,
-            SMALL,
-        )
-        yield _claim(
-            f"rule-over-adversarial-{attack}",
-            "At a large eps the natural network smoothed at rho = 1 withstands more than the adversarially trained one",
-            _RULE,
-            _ADVERSARIAL,
-            attack,
-            LARGE,
-        )
-        yield _claim(
-            f"adversarial-rule-{attack}-large",
-            "At a large eps smoothing at rho = 1 makes the adversarially trained network withstand more",
-            smoothed,
-            _ADVERSARIAL,
-            attack,
-            LARGE,
-        )
-        yield _claim(
-            f"adversarial-rule-{attack}-small",
-            "At a small eps smoothing at rho = 1 does not help the adversarially trained network: by at most .05",
-            smoothed,
-            _ADVERSARIAL,
-            attack,
-            SMALL,
-            **small,
-        )
-
-
-def _blog() -> Iterator[Claim]:
-    blog = {"section": "blog"}
-    marginal = blog | {"relation": "at most", "bound": MARGIN}
+        yield _claim(f"adversarial-{attack}", trained, _ADVERSARIAL, _NATURAL, attack, SMALL)
+        yield _claim(f"rule-over-adversarial-{attack}", over, _RULE, _ADVERSARIAL, attack, LARGE)
+        yield _claim(f"adversarial-rule-{attack}-large", large, smoothed, _ADVERSARIAL, attack, LARGE)
+        yield _claim(f"adversarial-rule-{attack}-small", small, smoothed, _ADVERSARIAL, attack, SMALL, small=True)
     ways = {
-        "rule": "Smoothing kernels by the rule at rho = 1",
-        "kernels": "Taking the HFC at r = 8 out of kernels",
-        "penalised": "A penalty on rough kernels in training",
+        "rule": ("Smoothing kernels by the rule at rho = 1", _RULE),
+        "kernels": ("Taking the HFC at r = 8 out of kernels", _KERNELS),
+        "penalised": ("A penalty on rough kernels in training", _PENALISED),
     }
-    for (name, way), side in zip(ways.items(), _FIXED, strict=False):
-        yield _claim(
-            f"{name}-marginal",
-            f"{way} improves robustness marginally: by at most .05",
-            side,
-            _NATURAL,
-            STRONGEST,
-            SMALL,
-            **marginal,
-        )
-    yield _claim(
-        "input-unaware",
-        "Taking the HFC at r = 8 out of the input defends against an attacker who doesn't know of it",
-        _FILTER,
-        _NATURAL,
-        "unaware",
-        SMALL,
-        **blog,
-    )
-    yield _claim(
-        "input-aware",
-        "Against an attacker who knows of it, taking the HFC at r = 8 out of the input adds at most .05",
-        _FILTER,
-        _NATURAL,
-        STRONGEST,
-        SMALL,
-        **marginal,
-    )
+    for name, (way, side) in ways.items():
+        text = f"{way} improves robustness marginally: by at most .05"
+        yield _claim(f"{name}-marginal", text, side, _NATURAL, STRONGEST, SMALL, small=True, blog=True)
+    text = "Taking the HFC at r = 8 out of the input defends against a non-adaptive attack"
+    yield _claim("input-unaware", text, _FILTER, _NATURAL, "unaware", SMALL, blog=True)
+    text = "Against an adaptive attack, taking the HFC at r = 8 out of the input adds at most .05"
+    yield _claim("input-aware", text, _FILTER, _NATURAL, STRONGEST, SMALL, small=True, blog=True)
 
 
 class DefenseParameters(OneSeed):
@@ -205,7 +139,7 @@ class DefenseParameters(OneSeed):
 
 
 def _evidence(runs: Runs) -> pd.DataFrame:
-    """The stored trials at the notebook's defaults; attacks take minutes, and none is run."""
+    """The stored trials at the notebook's defaults; no attack is run."""
     usual = DefenseParameters()
     options = {"images": usual.n_images, "compute": False}
     table = trials_table(runs, usual.rho, usual.eps, usual.steps, **options)
@@ -218,6 +152,6 @@ DEFENSE = Chapter(
     recipes=defense_recipes,
     parameters=DefenseParameters,
     optional=("penalised", "adversarial", "adversarial_batchnorm"),
-    claims=(*_table2(), *_blog()),
+    claims=tuple(_claims()),
     evidence=_evidence,
 )

@@ -1,113 +1,82 @@
-"""Whether a defense's gain is robustness or a masked gradient, by a rule written before the numbers.
+"""Whether a gain of a defense is robust or masked, by a rule that was written before the numbers.
 
-A defense that is applied to a trained network is compared with the same network without it, and a way of training with
-the vanilla network, on the same images and in pairs.
+A defense is compared with the same network without it, and a way of training with the vanilla network, on the same
+images in pairs.
 
-- A gain is claimed at an eps by an attack of the paper: FGSM, PGD, or, for the filtered input, PGD by an attacker
-  who does not know of the filter. "no gain": the 95 % interval of claimed accuracy less the other network's under that
-  attack is not wholly above 0.
-- Where it is, both are put to the attacks of `long_attacks`, one after the other. "robust": the interval of
-  what is right after the last, less the other network's, is wholly above 0, too. Otherwise "masked": the weaker attack
-  failed on images that can be fooled nonetheless, or so few are left that their gain does not show.
+- "no gain": under an attack of the paper (FGSM, PGD or, for a filtered input, non-adaptive PGD) the 95 % interval of
+  the difference in accuracy is not wholly above 0.
+- "robust": it is, and under the strong attack on both it is, too.
+- "masked": it is, and under the strong attack it is not: the weaker attack failed on images that can be fooled, or the
+  gain that remains is too small to show.
 
-The interval covers the draw of test images, not that of seeds: it speaks about these networks.
+The interval covers the draw of test images, not that of seeds.
 """
-
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from hfclib.paper.defense.setup import STRONGEST
 from hfclib.paper.intervals import paired
 
-GainVerdict = Literal["robust", "masked", "no gain"]
-NATURAL = "vanilla"
-STRONGEST = "square"  # the last of `long_attacks`: its accuracy is what withstands all
 _PLACE = ["variant", "seed", "defense", "strength"]
 KEY = [*_PLACE, "eps"]
+GAIN_COLUMNS = [*KEY, "attack", "baseline_variant", "accuracy", "baseline", "gain", "low", "high"]
+_STRONG_COLUMNS = ["strong", "baseline_strong", "strong_gain", "strong_low", "strong_high"]
 
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
-    """What each defense and each way of training claims.
+    """The gain of each defense and each way of training under each attack of the paper.
 
     Args:
         table: from `trials_table`.
     Returns:
-        A row a (KEY, claim): claim is the attack, "fgsm", "pgd" or "unaware"; against_variant and against_defense say
-        whom it is compared with; claimed and plain, the accuracies; gain, low and high, their difference. A way of
-        training whose vanilla network of the same seed is missing is left out.
+        One row per (KEY, attack), columns GAIN_COLUMNS: what it is compared with, both accuracies, and their difference
+        with its interval. A way of training whose vanilla network of the same seed is missing is left out.
     """
-    right = table.set_index([*_PLACE, "attack", "eps"])["right"]
+    correct = table.set_index([*_PLACE, "attack", "eps"])["correct"]
     rows = []
-    for place in right.index:
+    for place, own in correct.items():
         variant, seed, defense, strength, attack, eps = place
-        if attack == "clean" or (variant, defense) == (NATURAL, "none"):
+        against = "vanilla" if defense == "none" else variant
+        other = (against, seed, "none", 0.0, "pgd" if attack == "unaware" else attack, eps)
+        if attack == "clean" or place == other or other not in correct.index:
             continue
-        against = (NATURAL if defense == "none" else variant, seed, "none", 0.0)
-        other = (*against, "pgd" if attack == "unaware" else attack, eps)
-        if other not in right.index:
-            continue
-        gain, low, high = paired(right[place], right[other])
-        rows.append(
-            {
-                "variant": variant,
-                "seed": seed,
-                "defense": defense,
-                "strength": strength,
-                "eps": eps,
-                "claim": attack,
-                "against_variant": against[0],
-                "claimed": np.mean(right[place]),
-                "plain": np.mean(right[other]),
-                "gain": gain,
-                "low": low,
-                "high": high,
-            }
-        )
-    columns = [*KEY, "claim", "against_variant", "claimed", "plain", "gain", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+        accuracies = np.mean(own), np.mean(correct[other])
+        rows.append((variant, seed, defense, strength, eps, attack, against, *accuracies, *paired(own, correct[other])))
+    return pd.DataFrame(rows, columns=GAIN_COLUMNS)
 
 
-def claimed_gains(claimed: pd.DataFrame) -> pd.DataFrame:
-    """What has to withstand the attacks of the judgement: every claimed gain, and what it is compared with.
+def claimed_gains(found: pd.DataFrame) -> pd.DataFrame:
+    """Where the strong attack is needed: at every gain, and at what it is compared with.
 
     Args:
-        claimed: from `gains`.
+        found: from `gains`.
     Returns:
-        A row a KEY, each once.
+        One row per KEY.
     """
-    found = claimed[claimed["low"] > 0]
-    others = found.assign(variant=found["against_variant"], defense="none", strength=0.0)
-    return pd.concat([found[KEY], others[KEY]]).drop_duplicates(ignore_index=True)
+    own = found[found["low"] > 0]
+    others = own.assign(variant=own["baseline_variant"], defense="none", strength=0.0)
+    return pd.concat([own[KEY], others[KEY]]).drop_duplicates(ignore_index=True)
 
 
-def verdicts_on_gains(claimed: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+def verdicts_on_gains(found: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     """The verdicts.
 
     Args:
-        claimed: from `gains`.
-        judged: from `strong_trials`, of all of `to_judge(claimed)`.
+        found: from `gains`.
+        strong: from `strong_trials`, of all of `claimed_gains(found)`.
     Returns:
-        The rows of `claimed` with strongest and plain_strongest, the accuracies after the last attack, left, left_low
-        and left_high, their difference, all NaN where no gain is claimed, and verdict.
+        The rows of `found` with both accuracies under the strong attack (strong, baseline_strong), their difference and
+        its interval (strong_gain, strong_low, strong_high), all NaN without a gain; and verdict.
     """
-    right = judged[judged["attack"] == STRONGEST].set_index(KEY)["right"]
+    correct = strong[strong["attack"] == STRONGEST].set_index(KEY)["correct"]
     rows = []
-    for one in claimed.to_dict("records"):
-        found = dict.fromkeys(["strongest", "plain_strongest", "left", "left_low", "left_high"], np.nan)
-        verdict: GainVerdict = "no gain"
+    for one in found.to_dict("records"):
+        numbers, verdict = [np.nan] * len(_STRONG_COLUMNS), "no gain"
         if one["low"] > 0:
-            own = right[tuple(one[name] for name in KEY)]
-            other = right[one["against_variant"], one["seed"], "none", 0.0, one["eps"]]
-            left, low, high = paired(own, other)
-            found = {
-                "strongest": np.mean(own),
-                "plain_strongest": np.mean(other),
-                "left": left,
-                "left_low": low,
-                "left_high": high,
-            }
-            verdict = "robust" if low > 0 else "masked"
-        rows.append(one | found | {"verdict": verdict})
-    added = ["strongest", "plain_strongest", "left", "left_low", "left_high", "verdict"]
-    return pd.DataFrame(rows, columns=[*claimed.columns, *added])
+            own = correct[tuple(one[name] for name in KEY)]
+            other = correct[one["baseline_variant"], one["seed"], "none", 0.0, one["eps"]]
+            numbers = [np.mean(own), np.mean(other), *paired(own, other)]
+            verdict = "robust" if numbers[3] > 0 else "masked"
+        rows.append((*one.values(), *numbers, verdict))
+    return pd.DataFrame(rows, columns=[*found.columns, *_STRONG_COLUMNS, "verdict"])

@@ -1,141 +1,127 @@
 """Figures of the chapter on defenses: tables in, a matplotlib Figure out."""
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hfclib.paper.defense.setup import Defense
 from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title, number_text
-from hfclib.paper.style import STYLE, panel_grid
+from hfclib.paper.defense.trials import HIGHEST_EPS
+from hfclib.paper.style import STYLE, VARIANT_COLOURS, panel_grid
 
 _COLOURS = sns.color_palette("colorblind")
-# Colour and marker of what is left, by verdict; robust and masked differ in both.
+# Colour, marker and label of the accuracy under the strong attack, by verdict.
 DEFENSE_LOOKS = {
-    "robust": (_COLOURS[0], "s", "after the strongest: robust"),
-    "masked": (_COLOURS[3], "o", "after the strongest: masked"),
-    "no gain": ("0.55", "D", "after the strongest: no gain claimed"),
+    "robust": (_COLOURS[0], "s", "strong attack: robust"),
+    "masked": (_COLOURS[3], "o", "strong attack: masked"),
+    "no gain": ("0.55", "D", "strong attack: no gain"),
 }
 
 
-def _panels(found: pd.DataFrame) -> list[str]:
+def _panels(found: pd.DataFrame, size: tuple[float, float]) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one panel per variant of the table."""
     variants = [variant for variant in DEFENSE_TITLES if variant in set(found["variant"])]
     if not variants:
         raise ValueError("expected the trials of at least one network, got an empty table")
-    return variants
+    figure, axes, free = panel_grid(len(variants), 2, size)
+    for empty in free:
+        empty.remove()
+    for ax, variant in zip(axes, variants, strict=True):
+        ax.set_title(DEFENSE_TITLES[variant])
+        ax.grid(alpha=0.3, lw=0.5)
+    return figure, dict(zip(variants, axes, strict=True))
 
 
 def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
-    """What each defense claims and what is left of it, a variant a network and a row a defense.
+    """The accuracy with each defense under the paper's attacks and under the strong attack.
 
     Args:
         found: from `claimed_and_left`, at that eps.
         eps: for the axis.
     Returns:
-        A Figure; a grey bar stands where clean accuracy is, an open circle where it is under that of the paper's
-        attacks which leaves most, a filled marker where it is after the strongest attack, and a dashed line where that
-        is without a defense.
+        A Figure with one panel per network and one row per defense: a grey bar at the accuracy on clean images, an open
+        circle at that under the paper's weakest attack, a filled marker at that under the strong attack, and a dashed
+        line at that under the strong attack without a defense.
     Raises:
         ValueError: no rows.
     """
-    variants = _panels(found)
-    names = list(dict.fromkeys(defense_title(Defense(row.defense, row.strength)) for row in found.itertuples()))
-    places = {name: place for place, name in enumerate(names)}
+    names = [defense_title(row.defense, row.strength) for row in found.itertuples()]
+    found, names = found.assign(title=names), list(dict.fromkeys(names))
     with mpl.rc_context(STYLE):
-        figure, axes, free = panel_grid(len(variants), 2, (4.4, 1.1 + 0.2 * len(names)))
-        for empty in free:
-            empty.remove()
-        for ax, variant in zip(axes, variants, strict=True):
+        figure, axes = _panels(found, (4.6, 1.2 + 0.22 * len(names)))
+        for variant, ax in axes.items():
             own = found[found["variant"] == variant]
             for row in own.itertuples():
-                place = places[defense_title(Defense(row.defense, row.strength))]
+                place = names.index(row.title)
                 colour, marker, _ = DEFENSE_LOOKS[row.verdict]
-                ax.plot([row.claimed, row.left], [place, place], color=colour, lw=1.5, zorder=2)
+                ax.plot([row.highest, row.strong], [place, place], color=colour, lw=1.5, zorder=2)
                 ax.plot(row.clean, place, color="0.6", marker="|", ms=9, mew=1.5, ls="", zorder=1)
-                ax.plot(row.claimed, place, color="black", marker="o", ms=5.5, mfc="white", ls="", zorder=3)
-                ax.plot(row.left, place, color=colour, marker=marker, ms=4.5, ls="", zorder=4)
-            for undefended in own.loc[own["defense"] == "none", "left"].dropna():
+                ax.plot(row.highest, place, color="black", marker="o", ms=5.5, mfc="white", ls="", zorder=3)
+                ax.plot(row.strong, place, color=colour, marker=marker, ms=4.5, ls="", zorder=4)
+            for undefended in own.loc[own["defense"] == "none", "strong"].dropna():
                 ax.axvline(undefended, color="0.3", ls="--", lw=1, zorder=0)
-            ax.set(title=DEFENSE_TITLES[variant], xlim=(-0.03, 1), ylim=(len(names) - 0.4, -0.6))
-            ax.set_yticks(range(len(names)), names, fontsize=8.5)
-            ax.grid(axis="both", alpha=0.3, lw=0.5)
+            ax.set(xlim=(-0.03, 1), ylim=(len(names) - 0.4, -0.6))
+            ax.set_yticks(range(len(names)), names)
         figure.supxlabel(f"Accuracy (share of images), eps {number_text(eps)}")
-        figure.legend(
-            handles=_claimed_handles(set(found.loc[found["left"].notna(), "verdict"])),
-            frameon=False,
-            fontsize=9,
-            ncols=3 if len(variants) > 1 else 1,
-            loc="outside upper center",
-        )
+        handles = [
+            Line2D([], [], color="0.6", marker="|", ms=9, mew=1.5, ls="", label="clean images"),
+            Line2D([], [], color="black", marker="o", ms=5.5, mfc="white", ls="", label="paper's weakest attack"),
+            Line2D([], [], color="0.3", ls="--", lw=1, label="no defense, strong attack"),
+        ]
+        for verdict, (colour, marker, label) in DEFENSE_LOOKS.items():
+            if verdict in set(found.loc[found["strong"].notna(), "verdict"]):
+                handles.append(Line2D([], [], color=colour, marker=marker, ms=4.5, lw=1.5, label=label))
+        columns = 3 if len(axes) > 1 else 1
+        figure.legend(handles=handles, frameon=False, ncols=columns, loc="outside upper center")
     return figure
 
 
-def _claimed_handles(verdicts: set[str]) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color="0.6", marker="|", ms=9, mew=1.5, ls="", label="clean images"),
-        Line2D([], [], color="black", marker="o", ms=5.5, mfc="white", ls="", label="under the kindest attack"),
-        Line2D([], [], color="0.3", ls="--", lw=1, label="no defense, after the strongest"),
-    ]
-    return handles + [
-        Line2D([], [], color=colour, marker=marker, ms=4.5, lw=1.5, label=label)
-        for verdict, (colour, marker, label) in DEFENSE_LOOKS.items()
-        if verdict in verdicts
-    ]
-
-
 def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
-    """Accuracy of networks behind a low-pass filter, by its radius, a variant a network.
+    """The accuracy of networks behind a low-pass filter, against its radius.
 
     Args:
         found: from `filter_by_radius`.
         eps: which of its rows are drawn.
     Returns:
-        A Figure; lines on clean images, under PGD by an attacker who doesn't know of the filter and by one who does,
-        and after the strongest attack where that was run.
+        A Figure with one panel per network: lines on clean images, under non-adaptive and adaptive PGD, and under the
+        strong attack where it was run.
     Raises:
         ValueError: no rows at that eps.
     """
     rows = found[found["eps"] == eps]
-    variants = _panels(rows)
     strengths = sorted(set(rows["strength"]))
-    ticks = ["none" if one == float("inf") else number_text(one) for one in strengths]
+    # An open square of the strong attack stands around the adaptive attack's triangle.
     lines = {
-        "clean": ("clean images", "0.55", "|"),
-        "unaware": ("PGD, attacker unaware", _COLOURS[1], "o"),
-        "aware": ("PGD, attacker aware", _COLOURS[0], "^"),
-        "left": ("after the strongest attack", "black", "s"),
+        "clean": {"label": "clean images", "color": "0.55", "marker": "|"},
+        "non_adaptive": {"label": "PGD, non-adaptive", "color": _COLOURS[1], "marker": "o", "mfc": "white"},
+        "adaptive": {"label": "PGD, adaptive", "color": _COLOURS[0], "marker": "^"},
+        "strong": {"label": "strong attack", "color": "black", "marker": "s", "mfc": "none", "ms": 9},
     }
-    with mpl.rc_context(STYLE):
-        figure, axes, free = panel_grid(len(variants), 2, (4.2, 2.7))
-        for empty in free:
-            empty.remove()
-        for ax, variant in zip(axes, variants, strict=True):
+    with mpl.rc_context({**STYLE, "lines.markersize": 6, "lines.linewidth": 1.2}):
+        figure, axes = _panels(rows, (4.4, 2.9))
+        for variant, ax in axes.items():
             own = rows[rows["variant"] == variant].set_index("strength").reindex(strengths)
-            for column, (label, colour, marker) in lines.items():
-                face = {"unaware": "white", "left": "none"}.get(column, colour)
-                size = 9 if column == "left" else 6  # around a triangle, which it doesn't hide
-                ax.plot(
-                    range(len(strengths)),
-                    own[column],
-                    color=colour,
-                    marker=marker,
-                    ms=size,
-                    lw=1.2,
-                    label=label,
-                    mfc=face,
-                    clip_on=False,
-                )
-            ax.set(title=DEFENSE_TITLES[variant], ylim=(0, 1))
-            ax.set_xticks(range(len(strengths)), ticks)
-            ax.grid(alpha=0.3, lw=0.5)
+            for column, look in lines.items():
+                ax.plot(range(len(strengths)), own[column], clip_on=False, **look)
+            ax.set_ylim(0, 1)
+            ax.set_xticks(range(len(strengths)), ["none" if np.isinf(one) else number_text(one) for one in strengths])
         figure.supxlabel("Radius of the filter (DFT bins)")
         figure.supylabel(f"Accuracy, eps {number_text(eps)}")
-        figure.legend(
-            *ax.get_legend_handles_labels(),
-            ncols=4 if len(variants) > 1 else 2,
-            frameon=False,
-            loc="outside upper center",
-            fontsize=9,
-        )
+        columns = 4 if len(axes) > 1 else 2
+        figure.legend(*ax.get_legend_handles_labels(), frameon=False, ncols=columns, loc="outside upper center")
+    return figure
+
+
+def smallest_eps_figure(found: pd.DataFrame) -> Figure:
+    """The share of images that a perturbation of at most eps fools, one line per column of `smallest_eps_table`."""
+    with mpl.rc_context(STYLE):
+        figure, (ax,), _ = panel_grid(1, 1, (5.4, 3.2))
+        # Images that nothing fools are beyond the axis.
+        shown = found.rename(columns=DEFENSE_TITLES).clip(upper=2 * HIGHEST_EPS)
+        sns.ecdfplot(shown, palette=[VARIANT_COLOURS[variant] for variant in found], ax=ax)
+        ax.set(xlabel="eps (pixels in [0, 1])", ylabel="Share of images fooled", xlim=(0, HIGHEST_EPS), ylim=(0, 1))
+        ax.grid(alpha=0.3, lw=0.5)
     return figure

@@ -1,11 +1,12 @@
-"""Defenses of a trained network that change nothing but its kernels, input or logits, and the attacks they are put to.
+"""Defenses of a trained network, and the attacks with which they are evaluated.
 
-An attack is named by a method; `after` says which others an image must have withstood before it. "fgsm" and "pgd" are
-those of the paper's Table 2, run through the defense. "unaware" is PGD on the network without its defense, whose images
-the defense then gets: what an attacker does who doesn't know of it. The other four are the judgement, each put to those
-images that all before it left right: "restarts" (PGD through the defense, several random starts), "margin" (the same
-on the margin of the logits, which saturation can't flatten), "transfer" (the same on the network without its defense),
-and "square" (no gradient at all).
+A defense changes only the first layer's kernels, the input or the logits. Trials are stored under an attack's method:
+
+- "fgsm" and "pgd" are the attacks of the paper's Table 2. They are adaptive: their gradient goes through the defense.
+- "unaware" is the non-adaptive attack: PGD on the network without its defense, whose images the defense then gets.
+- "restarts", "margin", "transfer" and "square" together are the strong attack. Each is run on the images that all
+  attacks before it left correct: PGD through the defense from several random starts; the same on the margin of the
+  logits, whose gradient does not saturate; the same on the network without its defense; and a search without gradients.
 """
 
 import copy
@@ -25,12 +26,22 @@ from hfclib.kernels import filter_kernels, smooth_kernels
 from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes
 from hfclib.training.recipe import Recipe
 
+DefenseMethod = Literal["none", "rule", "normalised", "kernels", "input", "scale"]
+AttackMethod = Literal["clean", "fgsm", "pgd", "unaware", "restarts", "margin", "transfer", "square"]
+STRONG_CHAIN: tuple[AttackMethod, ...] = ("restarts", "margin", "transfer", "square")
+STRONGEST = STRONG_CHAIN[-1]  # images that are correct after it were correct after the whole chain
+RESTARTS = 5
+LONGER = 2  # the strong attack's PGD takes this many times the steps of the table's PGD
+QUERIES = 50  # queries of "square" per step of the table's PGD
 PENALTY = 10.0  # weight of the penalty on rough kernels
+RHO = (0.1, 0.5, 1.0)
+KERNEL_RADII = (4, 8, 12)
+INPUT_RADII = (4, 8, 12, 16)
 
 
 def defense_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """The networks that are attacked: vanilla, penalised (vanilla with a penalty on rough kernels in training), and
-    adversarial without and with BatchNorm.
+    """The attacked networks: vanilla, penalised (trained with a penalty on rough kernels), and adversarially trained
+    ones without and with BatchNorm.
 
     Source: paper, section 6.2 and Table 2; the penalty, whose weight is ours, from the authors' blog post.
     """
@@ -39,24 +50,14 @@ def defense_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     return {"vanilla": vanilla, "penalised": penalised, **adversarial_recipes(preset)}
 
 
-DefenseMethod = Literal["none", "rule", "normalised", "kernels", "input", "scale"]
-AttackMethod = Literal["clean", "fgsm", "pgd", "unaware", "restarts", "margin", "transfer", "square"]
-RESTARTS = 5
-LONGER = 2  # times as many steps as the table's PGD takes the judgement's, each as long
-QUERIES = 50  # times as many queries has "square"
-RHO = (0.1, 0.5, 1.0)
-KERNEL_RADII = (4, 8, 12)
-INPUT_RADII = (4, 8, 12, 16)
-
-
 class Defense(NamedTuple):
-    """What is done to a trained network, by a method and a strength.
+    """A change of a trained network.
 
-    The method is "none"; "rule", the paper's equation 3 as printed, or "normalised", divided by its gain
-    (`smooth_kernels`); "kernels", the HFC taken out of the first layer's kernels
-    (`filter_kernels`); "input", the HFC taken out of the input; "scale", the logits times the gain of
-    "rule", a control that changes no answer. The strength is rho of "rule", "normalised" and "scale", the radius of
-    "kernels" and "input"; 0 with "none".
+    Attributes:
+        method: "none"; "rule", the paper's equation 3 as printed; "normalised", the same divided by its gain;
+            "kernels", the first layer's kernels without their HFC; "input", images without their HFC; "scale", the
+            logits times the gain of "rule", a control that changes no prediction.
+        strength: rho of "rule", "normalised" and "scale"; the radius of "kernels" and "input"; 0 of "none".
     """
 
     method: DefenseMethod
@@ -64,10 +65,12 @@ class Defense(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """What a network is put to: a method (see the module's text; "clean" is none), a size and a number of steps.
+    """An attack.
 
-    eps is the radius of the Linf ball, in units of pixels in [0, 1], 0 with "clean"; steps are those of "pgd", 1 with
-    "fgsm" and 0 with "clean". The attacks of the judgement are longer by fixed factors.
+    Attributes:
+        method: as in the module's text; "clean" is no attack.
+        eps: radius of the Linf ball in units of pixels in [0, 1]; 0 of "clean".
+        steps: of the table's PGD, also for the longer attacks; 1 of "fgsm", 0 of "clean".
     """
 
     method: AttackMethod
@@ -91,10 +94,10 @@ class Scaled(nn.Module):
 
 
 def defended(model: nn.Module, defense: Defense) -> nn.Module:
-    """A network under a defense, in evaluation mode: a copy, so that the model given stays as it is.
+    """A copy of the network with a defense, in evaluation mode.
 
     Raises:
-        TypeError, ValueError: another method, or a strength that its smoothing or filter refuses.
+        TypeError, ValueError: an unknown method, or a strength that the method refuses.
     """
     method, strength = defense
     changes = {
@@ -111,58 +114,57 @@ def defended(model: nn.Module, defense: Defense) -> nn.Module:
 
 
 def all_defenses(rho: Sequence[float] = RHO) -> list[Defense]:
-    """The rows of the table: none, and each defense at its strengths."""
+    """The rows of the table: no defense, then each defense at its strengths."""
     by_rho = [Defense(method, one) for method in ("rule", "normalised", "scale") for one in rho]
     kernels = [Defense("kernels", float(radius)) for radius in KERNEL_RADII]
     return [NONE, *by_rho, *kernels, *(Defense("input", float(radius)) for radius in INPUT_RADII)]
 
 
 def table_attacks(defense: Defense, eps: Sequence[float], steps: int) -> list[Attack]:
-    """The columns of the table for a defense: clean, and at each eps the attacks under which a gain may appear."""
-    claimed = ("pgd", "unaware") if defense.method == "input" else ("pgd",)
+    """The columns of the table for a defense: clean images, and at each eps the attacks under which it may gain."""
+    methods = ("pgd", "unaware") if defense.method == "input" else ("pgd",)
     found = [CLEAN]
     for one in eps:
-        found += [Attack("fgsm", one, 1), *(Attack(method, one, steps) for method in claimed)]
+        found += [Attack("fgsm", one, 1), *(Attack(method, one, steps) for method in methods)]
     return found
 
 
 def long_attacks(eps: float, steps: int) -> list[Attack]:
-    """The attacks of the judgement at one eps; what withstands the last withstands all."""
-    return [Attack(method, eps, steps) for method in ("restarts", "margin", "transfer", "square")]
+    """The parts of the strong attack at one eps, in their order."""
+    return [Attack(method, eps, steps) for method in STRONG_CHAIN]
 
 
 def attacks_before(defense: Defense, attack: Attack) -> list[Attack]:
-    """Which attacks an image must have withstood before this one is put to it, so that a later one is never weaker."""
-    if attack.method == "clean":
-        return []
-    if attack.method == "restarts":
+    """The attacks after which an image must be correct for this one to be run on it."""
+    if attack.method not in STRONG_CHAIN:
+        return [] if attack == CLEAN else [CLEAN]
+    place = STRONG_CHAIN.index(attack.method)
+    if place == 0:
         return table_attacks(defense, [attack.eps], attack.steps)
-    order = [one.method for one in long_attacks(attack.eps, attack.steps)]
-    if attack.method not in order:
-        return [CLEAN]
-    return [attack._replace(method=order[order.index(attack.method) - 1])]
+    return [attack._replace(method=STRONG_CHAIN[place - 1])]
 
 
 def attack_function(attack: Attack, undefended: nn.Module) -> AttackFunction:
-    """The attack as `robust_correct` takes it, with random numbers of its own from seed 0.
+    """The attack as `robust_correct` takes it, with its own random numbers from seed 0.
 
     Args:
         attack: any but "clean".
-        undefended: the network without its defense, which "unaware" and "transfer" attack in its place.
+        undefended: the network without its defense, which "unaware" and "transfer" attack.
     Raises:
-        ValueError: another method.
+        ValueError: an unknown method.
     """
     method, eps, steps = attack
     generator = torch.Generator().manual_seed(0)
     single = partial(pgd, eps=eps, alpha=2.5 * eps / max(steps, 1), steps=steps, generator=generator)
     longer = partial(single, steps=LONGER * steps, restarts=RESTARTS)
+    margin = partial(longer, loss="margin")
     attacks = {
         "fgsm": partial(fgsm, eps=eps),
         "pgd": single,
-        "unaware": partial(_elsewhere, attack=single, undefended=undefended),
+        "unaware": partial(_transferred, attack=single, target=undefended),
         "restarts": longer,
-        "margin": partial(longer, loss="margin"),
-        "transfer": partial(_elsewhere, attack=partial(longer, loss="margin"), undefended=undefended),
+        "margin": margin,
+        "transfer": partial(_transferred, attack=margin, target=undefended),
         "square": partial(square, eps=eps, queries=max(QUERIES * steps, 1), generator=generator),
     }
     if method not in attacks:
@@ -170,14 +172,8 @@ def attack_function(attack: Attack, undefended: nn.Module) -> AttackFunction:
     return attacks[method]
 
 
-def _elsewhere(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    attack: AttackFunction,
-    undefended: nn.Module,
-    amp: bool = False,
+def _transferred(
+    model: nn.Module, images: Tensor, labels: Tensor, *, attack: AttackFunction, target: nn.Module, amp: bool = False
 ) -> Tensor:
-    """An attack on another network than the one asked; it never stops early, since it can't see that one's answers."""
-    return attack(undefended, images, labels, amp=amp)
+    """An attack on `target` in place of `model`. It takes no `stop_early`: it can't see when `model` is fooled."""
+    return attack(target, images, labels, amp=amp)

@@ -1,18 +1,16 @@
-"""Tables of the chapter on defenses: every cell, what was claimed and what is left of it, and the filtered input.
+"""Tables of the chapter on defenses.
 
-All take the trials of one seed a network: `table` is from `trials_table`, `judged` from `strong_trials`, and `verdicts`
-from `verdicts_on_gains`. Cells are text, with as many decimals as the number of images supports.
+All take the trials of one seed per network: `table` from `trials_table`, `strong` from `strong_trials`, and `verdicts`
+from `verdicts_on_gains`. Cells of readers' tables are text, with as many decimals as the number of images supports.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
-from hfclib.paper.defense.judgement import STRONGEST
-from hfclib.paper.defense.setup import Defense, long_attacks
+from hfclib.paper.defense.setup import STRONG_CHAIN, STRONGEST
 from hfclib.paper.published import table2_value
-from hfclib.paper.show import listed
 from hfclib.paper.tables import decimals
 
 DEFENSE_TITLES = {
@@ -21,7 +19,7 @@ DEFENSE_TITLES = {
     "adversarial": "Adversarial",
     "adversarial_batchnorm": "Adversarial, BatchNorm",
 }
-ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "unaware": "PGD, unaware"}
+ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "unaware": "PGD, non-adaptive"}
 _METHODS = {
     "none": "none",
     "rule": "rule, rho = {}",
@@ -35,36 +33,42 @@ _KINDS = {
     "normalised": "rule / (1 + 8 rho)",
     "scale": "logits multiplied (control)",
     "kernels": "kernels without HFC",
-    "input": "input without HFC, attacker aware",
+    "input": "input without HFC, adaptive attack",
+    "unaware": "input without HFC, non-adaptive attack",
+    **{variant: f"trained: {title}" for variant, title in DEFENSE_TITLES.items()},
 }
-_CHAIN = [attack.method for attack in long_attacks(0.0, 1)]
-_ENOUGH = 2500  # images, of which a share has a standard error of at most .01
+_ENOUGH = 2500  # images with which a share has a standard error of at most .01
 
 
 def number_text(value: float) -> str:
-    """A strength or an eps as it is written here: "1", "8", ".1", ".03"."""
+    """A strength or an eps as text: "1", "8", ".1", ".03"."""
     text = f"{value:g}"
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
-def defense_title(defense: Defense) -> str:
-    """A defense in words, such as "rule, rho = 1" or "input without HFC, r = 8"."""
-    strength = 1 + 8 * defense.strength if defense.method == "scale" else defense.strength
-    return _METHODS[defense.method].format(number_text(strength))
-
-
-def _names_of(row: object) -> tuple[str, str]:
-    return DEFENSE_TITLES[row.variant], defense_title(Defense(row.defense, row.strength))
+def defense_title(defense: str, strength: float) -> str:
+    """The fields of a `Defense` in words, such as "rule, rho = 1" or "input without HFC, r = 8"."""
+    return _METHODS[defense].format(number_text(1 + 8 * strength if defense == "scale" else strength))
 
 
 def share_text(accuracy: float, images: int) -> str:
     """An accuracy on a number of images: two decimals, three from 2,500 images on."""
+    if np.isnan(accuracy):
+        return "not run"
     exact = round(accuracy * images) / images  # in 64 bits, so that equal accuracies are rounded alike
     return decimals(exact, 3 if images >= _ENOUGH else 2)
 
 
+def _wide(cells: Iterable[tuple[tuple[str, str], str, str]], index: list[str]) -> pd.DataFrame:
+    """A table from (row, column, text), rows and columns in the order in which they first appear."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row, column, text in cells:
+        found.setdefault(row, {})[column] = text
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis(index)
+
+
 def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFrame:
-    """The cells of Table 2, the paper's beside ours where it was published.
+    """The cells of Table 2, with the paper's in brackets where they are known to us.
 
     Args:
         table: trials.
@@ -72,219 +76,93 @@ def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFram
     Returns:
         Index (network, defense); a column for clean images, and one for each of FGSM and PGD at each eps.
     """
-    shown = table["defense"].isin(["none", *methods]) & (table["attack"] != "unaware")
-    columns, found = {"clean": "clean"}, {}
-    attacked = table[table["attack"].isin(["fgsm", "pgd"])].drop_duplicates(["attack", "eps"])
-    for row in attacked.sort_values("attack", kind="stable").itertuples():
-        columns[row.attack, row.eps] = f"{ATTACKS[row.attack]}, eps {number_text(row.eps)}"
-    for row in table[shown].itertuples():
+    shown = table[table["defense"].isin(["none", *methods]) & table["attack"].isin(["clean", "fgsm", "pgd"])]
+    cells = []
+    for row in shown.sort_values("attack", kind="stable").itertuples():
         paper = table2_value(row.variant, row.defense, row.strength, row.attack, row.eps)
         text = share_text(row.accuracy, row.images) + (f" (paper {decimals(paper.value)})" if paper else "")
-        column = columns["clean" if row.attack == "clean" else (row.attack, row.eps)]
-        found.setdefault(_names_of(row), {})[column] = text
-    frame = pd.DataFrame.from_dict(found, orient="index")
-    return frame[list(columns.values())].rename_axis(["network", "defense"])
+        column = ATTACKS[row.attack] + (f", eps {number_text(row.eps)}" if row.eps else "")
+        cells.append(((DEFENSE_TITLES[row.variant], defense_title(row.defense, row.strength)), column, text))
+    return _wide(cells, ["network", "defense"])
 
 
-def attack_chain(judged: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """A row a claimed gain: what was claimed, and what is left after each attack of the judgement.
+def attack_chain(strong: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """One row per gain, with the accuracy after each part of the strong attack.
 
     Returns:
-        Index (network, defense, eps); the attack under which a gain is claimed, the accuracy with the defense and
-        without, what is left after each of the judgement's attacks with the defense and, after the last, without, and
-        the verdict. A way of training (defense "none") is compared with the vanilla network, which is "without".
+        Index (network, defense, eps); the attack under which there is a gain, the accuracy with and without the
+        defense, that after each part of the strong attack and, after the last, without the defense, and the verdict. A
+        way of training (defense "none") is compared with the vanilla network.
     """
-    key = ["variant", "defense", "strength", "eps", "attack"]
-    left = judged.set_index(key)["accuracy"]
+    left = strong.set_index(["variant", "defense", "strength", "eps", "attack"])[["accuracy", "images"]]
     rows = []
     for one in verdicts[verdicts["verdict"] != "no gain"].itertuples():
-        network, defense = _names_of(one)
-        images = int(judged["images"].iloc[0])
-        place = (one.variant, one.defense, one.strength, one.eps)
-        rows.append(
-            {
-                "network": network,
-                "defense": defense,
-                "eps": number_text(one.eps),
-                "under": ATTACKS[one.claim],
-                "claimed": share_text(one.claimed, images),
-                "without": share_text(one.plain, images),
-            }
-            | {f"after {method}": share_text(left[*place, method], images) for method in _CHAIN}
-            | {"without, after all": share_text(one.plain_strongest, images), "verdict": one.verdict}
-        )
-    columns = [
-        "network",
-        "defense",
-        "eps",
-        "under",
-        "claimed",
-        "without",
-        *(f"after {method}" for method in _CHAIN),
-        "without, after all",
-        "verdict",
-    ]
-    return pd.DataFrame(rows, columns=columns).set_index(["network", "defense", "eps"])
-
-
-def _kind(row: object) -> str:
-    if row.defense == "none":
-        return f"trained: {DEFENSE_TITLES[row.variant]}"
-    return "input without HFC, attacker unaware" if row.claim == "unaware" else _KINDS[row.defense]
+        after = [left.loc[(one.variant, one.defense, one.strength, one.eps, method)] for method in STRONG_CHAIN]
+        images = int(after[0]["images"])
+        shares = [one.accuracy, one.baseline, *(part["accuracy"] for part in after), one.baseline_strong]
+        names = DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength), number_text(one.eps)
+        rows.append((*names, ATTACKS[one.attack], *(share_text(share, images) for share in shares), one.verdict))
+    index, after = ["network", "defense", "eps"], [f"after {method}" for method in STRONG_CHAIN]
+    columns = [*index, "gain under", "with", "without", *after, f"without, {after[-1]}", "verdict"]
+    return pd.DataFrame(rows, columns=columns).set_index(index)
 
 
 def verdict_counts(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """How often each verdict was given: a row a kind of defense, over networks, strengths, attacks and eps."""
-    kinds = [_kind(row) for row in verdicts.itertuples()]
-    order = [
-        *_KINDS.values(),
-        "input without HFC, attacker unaware",
-        *(f"trained: {one}" for one in DEFENSE_TITLES.values()),
-    ]
-    found = pd.crosstab(pd.Series(kinds, name="defense", dtype=str), pd.Series(verdicts["verdict"].tolist(), dtype=str))
-    names = ["no gain", "masked", "robust"]
-    found = found.reindex(index=[kind for kind in order if kind in found.index], columns=names, fill_value=0)
-    return found.assign(compared=found.sum(axis=1))[["compared", *names]].rename_axis(columns=None)
+    """How often each verdict was given: one row per kind of defense, and their sum."""
+    kind = verdicts["defense"].mask(verdicts["attack"] == "unaware", "unaware")
+    kind = kind.mask(kind == "none", verdicts["variant"])
+    found = pd.crosstab(kind, verdicts["verdict"].astype(str))
+    order = [one for one in _KINDS if one in found.index]
+    found = found.reindex(index=order, columns=["no gain", "masked", "robust"], fill_value=0).rename(_KINDS)
+    found.loc["all"] = found.sum()
+    found.insert(0, "compared", found.sum(axis=1))
+    found.insert(2, "gain", found["masked"] + found["robust"])
+    return found.rename_axis(index="defense", columns=None)
 
 
-def claimed_and_left(table: pd.DataFrame, judged: pd.DataFrame, verdicts: pd.DataFrame, eps: float) -> pd.DataFrame:
-    """What each defense claims at one eps, and what is left of it.
+def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, verdicts: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """The accuracy with each defense at one eps, under the paper's attacks and under the strong attack.
 
     Returns:
-        A row a (variant, defense, strength): images; clean; claimed, the highest accuracy under one of the paper's
-        attacks; left, the accuracy after the strongest attack, NaN where that was not run; verdict, "robust", "masked"
-        or "no gain", which the vanilla network without a defense has as well.
+        One row per (variant, defense, strength): images; clean; highest, that under the paper's weakest attack; strong,
+        NaN where the strong attack was not run; verdict, which is "no gain" for the vanilla network, too.
     """
     place = ["variant", "defense", "strength"]
-    at = table[table["eps"] == eps].groupby(place)["accuracy"].max().rename("claimed")
-    left = judged[(judged["eps"] == eps) & (judged["attack"] == STRONGEST)].set_index(place)["accuracy"].rename("left")
-    said = verdicts[(verdicts["eps"] == eps) & (verdicts["verdict"] != "no gain")].drop_duplicates(place)
     clean = table[table["attack"] == "clean"].set_index(place)[["images", "accuracy"]]
-    found = clean.rename(columns={"accuracy": "clean"}).join(at).join(left).join(said.set_index(place)["verdict"])
-    return found.astype({"left": float}).fillna({"verdict": "no gain"}).reset_index()
+    highest = table[table["eps"] == eps].groupby(place)["accuracy"].max().rename("highest")
+    after = strong[(strong["eps"] == eps) & (strong["attack"] == STRONGEST)].set_index(place)["accuracy"]
+    gained = verdicts[(verdicts["eps"] == eps) & (verdicts["verdict"] != "no gain")].drop_duplicates(place)
+    found = clean.rename(columns={"accuracy": "clean"}).join(highest).join(after.rename("strong"))
+    found = found.join(gained.set_index(place)["verdict"])
+    return found.astype({"strong": float}).fillna({"verdict": "no gain"}).reset_index()
 
 
-def filter_by_radius(table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """The filtered input against both attackers.
+def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
+    """The filtered input under both kinds of attack.
 
     Returns:
-        A row a (variant, eps, strength): strength is the radius, infinite without a filter; images; clean; unaware and
-        aware, the accuracies under PGD by the attacker who doesn't know of the filter and the one who does, the same
-        without a filter; left, the accuracy after the strongest attack, NaN where that was not run.
+        One row per (variant, strength, eps): strength is the radius, infinite without a filter; non_adaptive and
+        adaptive, the accuracies under PGD, the same without a filter; strong, that under the strong attack, NaN where
+        it was not run; images; clean.
     """
-    every = pd.concat([table, judged])
+    every = pd.concat([table, strong])
     every = every[every["defense"].isin(["input", "none"])]
-    every = every.assign(strength=every["strength"].where(every["defense"] == "input", float("inf")))
-    wide = every.pivot(index=["variant", "strength", "images"], columns=["attack", "eps"], values="accuracy")
-    rows = []
-    for (variant, strength, images), row in wide.iterrows():
-        for eps in sorted(set(table.loc[table["attack"] == "pgd", "eps"])):
-            aware = row["pgd", eps]
-            rows.append(
-                {
-                    "variant": variant,
-                    "eps": eps,
-                    "strength": strength,
-                    "images": images,
-                    "clean": row["clean", 0.0],
-                    "unaware": row.get(("unaware", eps), aware) if strength < float("inf") else aware,
-                    "aware": aware,
-                    "left": row.get((STRONGEST, eps), float("nan")),
-                }
-            )
-    found = pd.DataFrame(rows)
-    order = found["variant"].map(list(DEFENSE_TITLES).index)
-    return found.assign(order=order).sort_values(["order", "strength", "eps"], ignore_index=True).drop(columns="order")
+    every = every.assign(strength=every["strength"].where(every["defense"] == "input", np.inf))
+    names = {"unaware": "non_adaptive", "pgd": "adaptive", STRONGEST: "strong"}
+    attacked = every[every["attack"].isin(names)]
+    wide = attacked.pivot(index=["variant", "strength", "eps"], columns="attack", values="accuracy")
+    clean = every[every["attack"] == "clean"].set_index(["variant", "strength"])[["images", "accuracy"]]
+    found = wide.reindex(columns=list(names)).rename(columns=names).join(clean.rename(columns={"accuracy": "clean"}))
+    found["non_adaptive"] = found["non_adaptive"].fillna(found["adaptive"])
+    return found.loc[[variant for variant in DEFENSE_TITLES if variant in found.index]].reset_index()
 
 
 def filter_table(found: pd.DataFrame) -> pd.DataFrame:
-    """A reader's table of `by_radius`: clean, and for each eps both attackers and what is left in the end.
-
-    Returns:
-        Index (network, radius); "not run" where the attacks of the judgement were not.
-    """
-    cells = {}
+    """A reader's table of `filter_by_radius`, with index (network, radius)."""
+    cells = []
     for row in found.itertuples():
-        radius = "not filtered" if row.strength == float("inf") else number_text(row.strength)
-        at = f", eps {number_text(row.eps)}"
-        left = "not run" if pd.isna(row.left) else share_text(row.left, row.images)
-        cells.setdefault((DEFENSE_TITLES[row.variant], radius), {"clean": share_text(row.clean, row.images)}).update(
-            {
-                f"unaware{at}": share_text(row.unaware, row.images),
-                f"aware{at}": share_text(row.aware, row.images),
-                f"left{at}": left,
-            }
-        )
-    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["network", "radius"])
-
-
-def scale_story(table: pd.DataFrame) -> Markdown:
-    """The paper's rule beside the same divided by its gain and the logits alone multiplied by it, in words.
-
-    Args:
-        table: from `trials_table`, of one seed; its smallest eps and largest rho are taken.
-    """
-    attacked = table[(table["attack"] == "pgd") & (table["eps"] == table.loc[table["attack"] == "pgd", "eps"].min())]
-    rho = attacked.loc[attacked["defense"] == "rule", "strength"].max()
-    lines = []
-    for variant in dict.fromkeys(attacked["variant"]):
-        own = attacked[
-            (attacked["variant"] == variant) & ((attacked["defense"] == "none") | (attacked["strength"] == rho))
-        ]
-        left = {row.defense: share_text(row.accuracy, row.images) for row in own.itertuples()}
-        lines.append(
-            f"- {DEFENSE_TITLES[variant]}: {left['none']} without a defense; {left['rule']} under the rule as printed, "
-            f"{left['normalised']} under the rule divided by its gain; {left['scale']} with no kernel changed and the "
-            f"logits multiplied by {number_text(1 + 8 * rho)}."
-        )
-    head = f"Accuracy under PGD at eps {number_text(attacked['eps'].iloc[0])}, rho = {number_text(rho)}:"
-    return listed(head, lines)
-
-
-def filter_story(found: pd.DataFrame, radius: float = 8.0) -> Markdown:
-    """What filtering the input is worth against an attacker who doesn't know of it and one who does, in words.
-
-    Args:
-        found: from `filter_by_radius`; its smallest eps is taken.
-        radius: of the filter.
-    """
-    rows = found[found["eps"] == found["eps"].min()].set_index(["variant", "strength"])
-    lines = []
-    for variant in dict.fromkeys(found["variant"]):
-        one, plain = rows.loc[(variant, radius)], rows.loc[(variant, float("inf"))]
-        images = int(one["images"])
-        unaware, aware, plain_aware = (share_text(x, images) for x in (one["unaware"], one["aware"], plain["aware"]))
-        left = f", {share_text(one['left'], images)} after the strongest attack" if pd.notna(one["left"]) else ""
-        lines.append(
-            f"- {DEFENSE_TITLES[variant]}: {plain_aware} without the filter; {unaware} against an attacker who doesn't "
-            f"know of it; against one who does {aware}{left}. On clean images "
-            f"{share_text(plain['clean'], images)} without and {share_text(one['clean'], images)} with it."
-        )
-    head = f"Accuracy under PGD at eps {number_text(found['eps'].min())}, r = {number_text(radius)}:"
-    return listed(head, lines)
-
-
-def verdict_story(verdicts: pd.DataFrame, images: int) -> Markdown:
-    """How many gains were claimed, what became of them, and which withstood, in words.
-
-    Args:
-        verdicts: from `verdicts_on_gains`, of one seed.
-        images: behind each accuracy.
-    """
-    count = verdicts["verdict"].value_counts()
-    masked, robust = (int(count.get(one, 0)) for one in ("masked", "robust"))
-    head = (
-        f"Comparisons: {len(verdicts)}. Without a gain: {len(verdicts) - masked - robust}. With a claimed gain: "
-        f"{masked + robust}, of which masked {masked}, robust {robust}."
-    )
-    stands = verdicts[verdicts["verdict"] == "robust"].drop_duplicates(["variant", "defense", "strength", "eps"])
-    lines = []
-    for row in stands.itertuples():
-        what = "as trained" if row.defense == "none" else defense_title(Defense(row.defense, row.strength))
-        against = DEFENSE_TITLES[row.against_variant] if row.defense == "none" else "without it"
-        lines.append(
-            f"- {DEFENSE_TITLES[row.variant]}, {what}, eps {number_text(row.eps)}: "
-            f"{share_text(row.strongest, images)} after the strongest attack "
-            f"({against}: {share_text(row.plain_strongest, images)})."
-        )
-    return listed(head, lines)
+        place = DEFENSE_TITLES[row.variant], "not filtered" if np.isinf(row.strength) else number_text(row.strength)
+        cells.append((place, "clean", share_text(row.clean, row.images)))
+        for name, share in (("non-adaptive", row.non_adaptive), ("adaptive", row.adaptive), ("strong", row.strong)):
+            cells.append((place, f"{name}, eps {number_text(row.eps)}", share_text(share, row.images)))
+    return _wide(cells, ["network", "radius"])

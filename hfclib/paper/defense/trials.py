@@ -1,6 +1,6 @@
-"""Trials: which test images a stored network gets right under a defense and an attack, computed once and kept.
+"""Trials: which test images a stored network classifies correctly with a defense and under an attack.
 
-A record (`records`, kind "attacks") holds, for each defense, attack and number of images, one byte an image.
+Each is computed once and stored in a record of kind "attacks" (`hfclib.runs.predictions`), one byte per image.
 """
 
 import time
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hfclib.attacks.robustness import robust_correct
+from hfclib.attacks.gradient import pgd
+from hfclib.attacks.robustness import robust_correct, smallest_eps
 from hfclib.data.cifar import TEST_IMAGES, embedded, to_float
 from hfclib.devices import best_device, device_name
 from hfclib.evaluation import BATCH_SIZE, logits
@@ -23,6 +24,7 @@ from hfclib.paper.defense.setup import (
     NONE,
     QUERIES,
     RESTARTS,
+    STRONG_CHAIN,
     Attack,
     Defense,
     all_defenses,
@@ -36,33 +38,34 @@ from hfclib.runs.predictions import load_record, store_record, weights_of
 from hfclib.runs.store import Run
 
 Trial = tuple[Defense, Attack]
-# Part of the name under which a trial is stored. Raise it when the code of an attack or a defense, or one of their
-# constants, changes what a trial comes to.
+# Part of the stored name of a trial. Raise it when a change of an attack or a defense changes results.
 ATTACKS_VERSION = 1
-_KEEP_EVERY = 60.0  # seconds between the times at which trials are stored while others are under way
 TRIAL_COLUMNS = ["variant", "seed", "defense", "strength", "attack", "eps", "steps"]
+HIGHEST_EPS = 0.125  # the largest that `smallest_eps_table` tries
+_KEEP_EVERY = 60.0  # seconds
 
 
 def trials_of(
     run: Run, wanted: Iterable[Trial], *, images: int, progress: bool = True, compute: bool = True
 ) -> dict[Trial, Tensor]:
-    """Which of the first test images a network gets right in each trial.
+    """Which of the first test images a network classifies correctly in each trial.
+
+    Missing trials are computed, with those that they build on (`attacks_before`): gradients in bfloat16 where the
+    device gains from it, predictions in float32. They are stored in `<home>/attacks` every minute and when a stop ends
+    them early.
 
     Args:
         run: a stored run.
         wanted: trials.
         images: how many test images, from 1 to all.
         progress: before anything is computed say how long it takes at most, and show a bar.
-        compute: with False nothing is computed, and trials that are not stored are left out.
+        compute: with False, missing trials are left out.
     Returns:
-        By trial, (images,) bool. Stored results where there are; the others are computed, with gradients in bfloat16
-        where the device has it and answers in float32, and kept in `<home>/attacks`, every minute and when a stop ends
-        them early. An attack of the judgement counts as withstood only by images that withstood those before it
-        (`attacks_before`), whose trials are computed too.
+        By trial, (images,) bool.
     Raises:
         RunError: a stored file is damaged.
-        TypeError, ValueError: as `defended` and `attack_function`, or another number of images, before
-            anything is computed.
+        TypeError, ValueError: as `defended` and `attack_function`, or another number of images, before anything is
+            computed.
     """
     if not 1 <= images <= TEST_IMAGES:
         raise ValueError(f"expected images, from 1 to {TEST_IMAGES}, got {images}")
@@ -74,61 +77,48 @@ def trials_of(
         stored = {trial: found[name] for trial, name in names.items() if name in found}
         made: dict[str, Tensor] = {}
         keep = partial(store_record, "attacks", run.path.name, made, weights_of(run.path))
-        at = time.monotonic()
+        kept_at = time.monotonic()
         try:
-            for trial, right in _compute(run, missing, stored, images=images, progress=progress):
-                found[names[trial]] = right
-                made[names[trial]] = right.to(torch.uint8)
-                if time.monotonic() - at > _KEEP_EVERY:
+            for trial, correct in _compute(run, missing, stored, images=images, progress=progress):
+                found[names[trial]] = correct
+                made[names[trial]] = correct.to(torch.uint8)
+                if time.monotonic() - kept_at > _KEEP_EVERY:
                     keep()
-                    at = time.monotonic()
-        finally:  # also what was done before a stop
+                    kept_at = time.monotonic()
+        finally:
             if made:
                 keep()
     return {trial: found[names[trial]] for trial in asked if names[trial] in found}
 
 
 def trials_table(
-    runs: Mapping[str, Sequence[Run]],
-    rho: Sequence[float],
-    eps: Sequence[float],
-    steps: int,
-    *,
-    images: int,
-    progress: bool = True,
-    compute: bool = True,
+    runs: Mapping[str, Sequence[Run]], rho: Sequence[float], eps: Sequence[float], steps: int, **options: object
 ) -> pd.DataFrame:
-    """The trials of the defense table of several networks.
+    """The trials of every defense under the attacks of the paper.
 
     Args:
-        runs: by variant, one a seed.
-        rho, eps, steps: as in `defenses`.
-        images, progress, compute: as in `of`.
+        runs: by variant, one per seed.
+        rho: as in `all_defenses`.
+        eps, steps: as in `table_attacks`.
+        options: images, progress and compute, as in `trials_of`.
     Returns:
-        A row a trial: COLUMNS, images, accuracy in [0, 1], and right, a tuple of one bool an image, by which two trials
-        on the same images can be compared in pairs.
+        One row per trial: TRIAL_COLUMNS, images, accuracy in [0, 1], and correct, a tuple of one bool per image.
     """
     wanted = [(one, attack) for one in all_defenses(rho) for attack in table_attacks(one, eps, steps)]
-    return _gathered(runs, lambda variant, run: wanted, images=images, progress=progress, compute=compute)
+    return _gathered(runs, lambda variant, run: wanted, **options)
 
 
 def strong_trials(
-    runs: Mapping[str, Sequence[Run]],
-    wanted: pd.DataFrame,
-    steps: int,
-    *,
-    images: int,
-    progress: bool = True,
-    compute: bool = True,
+    runs: Mapping[str, Sequence[Run]], wanted: pd.DataFrame, steps: int, **options: object
 ) -> pd.DataFrame:
-    """The trials of the judgement.
+    """The trials of the strong attack.
 
     Args:
-        runs: by variant, one a seed.
-        wanted: what is judged, a row a (variant, seed, defense, strength, eps).
-        steps, images, progress, compute: as in `table`.
+        runs: by variant, one per seed.
+        wanted: one row per (variant, seed, defense, strength, eps).
+        steps, options: as in `trials_table`.
     Returns:
-        Rows as from `table`, four for each row of `wanted`, less those that are not stored if nothing may be computed.
+        Rows as from `trials_table`, four for each row of `wanted`.
     """
 
     def of_run(variant: str, run: Run) -> list[Trial]:
@@ -139,21 +129,52 @@ def strong_trials(
             for attack in long_attacks(one.eps, steps)
         ]
 
-    return _gathered(runs, of_run, images=images, progress=progress, compute=compute)
+    return _gathered(runs, of_run, **options)
 
 
 def _gathered(
     runs: Mapping[str, Sequence[Run]], wanted: Callable[[str, Run], list[Trial]], **options: object
 ) -> pd.DataFrame:
-    """The trials of several networks as a table; `wanted` names those of a variant's run."""
     rows = [
-        dict(zip(TRIAL_COLUMNS, (variant, run.seed, *defense, *attack), strict=True))
-        | {"images": len(right), "accuracy": right.float().mean().item(), "right": tuple(right.tolist())}
+        (variant, run.seed, *defense, *attack, len(correct), correct.float().mean().item(), tuple(correct.tolist()))
         for variant, ones in runs.items()
         for run in ones
-        for (defense, attack), right in trials_of(run, wanted(variant, run), **options).items()
+        for (defense, attack), correct in trials_of(run, wanted(variant, run), **options).items()
     ]
-    return pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "images", "accuracy", "right"])
+    return pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"])
+
+
+def smallest_eps_table(runs: Mapping[str, Run], images: int) -> pd.DataFrame:
+    """The smallest eps at which PGD of five steps fools a network, image by image; stored like trials.
+
+    Args:
+        runs: by variant.
+        images: how many test images.
+    Returns:
+        One row per image, one column per variant: 0 where the network is wrong without an attack, infinite where
+        HIGHEST_EPS does not fool it; exact to .001.
+    Source: the authors' code, whose attacks look for the smallest eps that succeeds.
+    """
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: Tensor, **options: object) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return pgd(model, images, labels, eps=eps, alpha=eps / 2, steps=5, generator=generator, **options)
+
+    found, name = {}, f"smallest {HIGHEST_EPS} 5 {images}"
+    for variant, run in runs.items():
+        stored = load_record("attacks", run)
+        if name not in stored:
+            (pictures, labels), options = _first_images(images), {"highest": HIGHEST_EPS, "rounds": 7}
+            model = run.model().to(labels.device)
+            stored = {name: smallest_eps(model, pictures, labels, attack, **options).cpu()}
+            store_record("attacks", run.path.name, stored, weights_of(run.path))
+        found[variant] = stored[name]
+    return pd.DataFrame(found)
+
+
+def _first_images(count: int) -> tuple[Tensor, Tensor]:
+    pictures, labels = (tensor[:count] for tensor in embedded("test"))
+    return to_float(pictures).to(best_device()), labels.to(best_device())
 
 
 def _trial_name(trial: Trial, images: int) -> str:
@@ -163,7 +184,7 @@ def _trial_name(trial: Trial, images: int) -> str:
 
 
 def _with_those_before(trials: Iterable[Trial]) -> list[Trial]:
-    """The trials, each once and preceded by those that it builds on."""
+    """The trials, each once and after those that it builds on."""
     ordered: dict[Trial, None] = {}
     for defense, attack in trials:
         ordered |= dict.fromkeys(_with_those_before((defense, earlier) for earlier in attacks_before(defense, attack)))
@@ -174,52 +195,40 @@ def _with_those_before(trials: Iterable[Trial]) -> list[Trial]:
 def _compute(
     run: Run, wanted: list[Trial], found: dict[Trial, Tensor], *, images: int, progress: bool
 ) -> Iterator[tuple[Trial, Tensor]]:
-    device, found = best_device(), dict(found)
-    pictures, labels = (tensor[:images] for tensor in embedded("test"))
-    pictures, labels = to_float(pictures).to(device), labels.to(device)
-    undefended = run.model().to(device)
+    found, (pictures, labels) = dict(found), _first_images(images)
+    undefended = run.model().to(labels.device)
     for defense in dict.fromkeys(defense for defense, _ in wanted):
-        defended(undefended, defense)
+        defended(undefended, defense)  # a bad one is refused before anything is computed
     for attack in dict.fromkeys(attack for _, attack in wanted if attack != CLEAN):
         attack_function(attack, undefended)
     if progress:
-        most = _most_seconds(undefended, pictures[:BATCH_SIZE], wanted, images) / 60
-        print(
-            f"{len(wanted)} attacks on {run.path.name} to run on {device_name(device)}: at most {most:.1f} minutes",
-            flush=True,
-        )
+        minutes = _most_seconds(undefended, pictures[:BATCH_SIZE], wanted, images) / 60
+        task = f"{len(wanted)} attacks on {run.path.name} to run on {device_name(labels.device)}"
+        print(f"{task}: at most {minutes:.1f} minutes", flush=True)
     network, at = undefended, NONE
     for defense, attack in tqdm(wanted, desc=f"attacking {run.path.name}", disable=not progress, leave=False):
         if defense != at:
             network, at = defended(undefended, defense), defense
-        stands = torch.ones(len(labels), dtype=torch.bool, device=device)
+        correct = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
         for earlier in attacks_before(defense, attack):
-            stands &= found[defense, earlier].to(device)
-        if not (defense == NONE and attack.method == "transfer"):  # which would be "margin" once more
+            correct &= found[defense, earlier].to(labels.device)
+        if (defense, attack.method) != (NONE, "transfer"):  # there it repeats "margin"
             attacks = () if attack == CLEAN else attack_function(attack, undefended)
             with warnings.catch_warnings():
-                # A gradient of zeros is what some defenses do, and what the later attacks are for.
+                # Some defenses make the gradient zero: the later attacks are there for that.
                 warnings.filterwarnings("ignore", "the gradient is exactly zero")
-                stands[stands.clone()] = robust_correct(network, pictures[stands], labels[stands], attacks, amp=True)
-        found[defense, attack] = stands.cpu()
+                left = robust_correct(network, pictures[correct], labels[correct], attacks, amp=True)
+            correct[correct.clone()] = left
+        found[defense, attack] = correct.cpu()
         yield (defense, attack), found[defense, attack]
 
 
 def _most_seconds(model: nn.Module, images: Tensor, wanted: Iterable[Trial], count: int) -> float:
-    """How long attacks take if no image is fooled before their end, measured on one batch."""
+    """How long attacks on `count` images take if no image is fooled before their end, measured on one batch."""
     logits(model, images, amp=True)
     start = time.perf_counter()
     logits(model, images, amp=True)
     forward = (time.perf_counter() - start) / len(images) * count
-    longer = 3 * RESTARTS * LONGER  # a gradient costs about three passes forward
-    passes = {
-        "clean": 0,
-        "fgsm": 3,
-        "pgd": 3,
-        "unaware": 3,
-        "restarts": longer,
-        "margin": longer,
-        "transfer": longer,
-        "square": QUERIES,
-    }
+    passes = dict.fromkeys(STRONG_CHAIN, 3 * RESTARTS * LONGER)  # a gradient costs about three forward passes
+    passes |= {"clean": 0, "fgsm": 3, "pgd": 3, "unaware": 3, "square": QUERIES}
     return forward * sum(passes[attack.method] * attack.steps + 1 for _, attack in wanted)

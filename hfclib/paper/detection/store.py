@@ -20,11 +20,10 @@ from hfclib.devices import best_device
 from hfclib.paper.detection.bccd import load_bccd
 from hfclib.paper.detection.detector import DetectionRecipe, build_detector, fit_detector
 from hfclib.paper.detection.measure import detector_inputs, measure_detector, stored_csv
-from hfclib.runs.store import RunError, put_in_place, stored_weights
+from hfclib.runs.store import ADVICE, RunError, put_in_place, stored_weights
 from hfclib.runs.train import code_commit, training_provenance
 
 _TABLES, _WEIGHTS = ("results.csv", "losses.csv"), "weights.safetensors"
-_ADVICE = "restore the published run, or delete its folder and train it again"
 
 
 @dataclass(frozen=True)
@@ -122,5 +121,5 @@ def load_detection(path: Path) -> DetectionRun:
                 raise ValueError("its SHA-256 is not the one in run.json")
         results, losses = (pd.read_csv(io.BytesIO(contents[name])) for name in _TABLES)
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{file} is missing or damaged ({error}): {_ADVICE}") from error
+        raise RunError(f"{file} is missing or damaged ({error}): {ADVICE}") from error
     return DetectionRun(recipe, seed, results, losses, provenance, path)

@@ -1,4 +1,4 @@
-"""hfclib.trials: what withstands what, attack by attack; what is stored, and what is refused."""
+"""Which images stay correct, attack by attack; what is stored, and what is refused."""
 
 import itertools
 import re
@@ -19,6 +19,7 @@ from hfclib.attacks.random_search import square
 from hfclib.attacks.robustness import robust_correct
 from hfclib.data.cifar import embedded
 from hfclib.frequency import split
+from hfclib.paper.defense import trials
 from hfclib.paper.defense.setup import (
     CLEAN,
     NONE,
@@ -35,6 +36,7 @@ from hfclib.paper.defense.trials import (
     _most_seconds,
     _trial_name,
     _with_those_before,
+    smallest_eps_table,
     strong_trials,
     trials_of,
     trials_table,
@@ -56,7 +58,7 @@ def pictures():
 
 
 def network(weights):
-    """What a stored run holds here, in place of what its recipe says: one that is attacked in milliseconds."""
+    """The network of every stored run here; attacks on it take milliseconds."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(256, 10))
     network.load_state_dict(weights)
     return network.eval()
@@ -64,7 +66,7 @@ def network(weights):
 
 @pytest.fixture(scope="module")
 def weights(pictures):
-    """Random weights whose answers differ, and that bend enough for no attack to do all that a longer one does."""
+    """Random weights with several predicted classes, curved enough that longer attacks fool more images."""
     generator = torch.Generator().manual_seed(1)
     shapes = {"0.weight": (4, 3, 3, 3), "0.bias": (4,), "3.weight": (10, 256), "3.bias": (10,)}
     drawn = {name: 0.3 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -74,7 +76,7 @@ def weights(pictures):
 
 
 def stored_run(folder, weights, seed=0, recipe=RECIPE):
-    """A run that was never trained: as good as any other for attacks."""
+    """A run that was never trained."""
     path = folder / recipe.run_name(seed)
     path.mkdir(parents=True)
     save_file(weights, path / "weights.safetensors")
@@ -88,7 +90,7 @@ def run(tmp_path, weights):
 
 @pytest.fixture(scope="module")
 def labels(weights, pictures):
-    """The network's own answers, but for every sixth."""
+    """The network's own predictions, but for every sixth."""
     found = network(weights)(pictures / 255).argmax(dim=1)
     found[::6] = (found[::6] + 1) % 10
     return found
@@ -96,7 +98,7 @@ def labels(weights, pictures):
 
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch, pictures, labels, tmp_path):
-    """A small network and images, published files of its own, and float32 also where bfloat16 is amp."""
+    """A small network and small images, no published files, and float32 everywhere."""
     monkeypatch.setattr(Run, "model", lambda self: network(load_file(self.path / "weights.safetensors")))
     monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: {"test": (pictures, labels)}[split])
     monkeypatch.setattr("hfclib.paper.defense.trials.best_device", lambda: torch.device("cpu"))
@@ -130,11 +132,11 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[trial], other[trial]) for trial in one)
 
 
-# ---- which images withstand what
+# ---- which images stay correct
 
 
 def by_hand(model, plain, images, labels, claimed):
-    """Who is right after each attack, by method: every call and its numbers written out."""
+    """Which images are correct after each attack, by method: every call with its numbers written out."""
 
     def seeded():
         return torch.Generator().manual_seed(0)
@@ -157,9 +159,9 @@ def by_hand(model, plain, images, labels, claimed):
     before = {"restarts": ["clean", *claimed], "margin": ["restarts"], "transfer": ["margin"], "square": ["transfer"]}
     right = {"clean": model(images).argmax(dim=1) == labels}
     for method, attack in attacks.items():
-        stands = torch.stack([right[earlier] for earlier in before.get(method, ["clean"])]).all(dim=0)
-        right[method] = stands.clone()
-        right[method][stands] = robust_correct(model, images[stands], labels[stands], attack)
+        correct = torch.stack([right[earlier] for earlier in before.get(method, ["clean"])]).all(dim=0)
+        right[method] = correct.clone()
+        right[method][correct] = robust_correct(model, images[correct], labels[correct], attack)
     return right
 
 
@@ -177,15 +179,15 @@ class Filtered(nn.Module):
 @pytest.mark.parametrize("defense", [NONE, FILTERED])
 def test_trials_are_those_worked_out_by_hand(run, pictures, labels, defense):
     attacks = [*table_attacks(defense, [EPS], STEPS), *long_attacks(EPS, STEPS)]
-    right = found(run, [(defense, attack) for attack in attacks])
+    kept = found(run, [(defense, attack) for attack in attacks])
     model, claimed = run.model(), ["fgsm", "pgd"]
     if defense == FILTERED:
         model, claimed = Filtered(model), [*claimed, "unaware"]
     expected = by_hand(model, run.model(), pictures / 255, labels, claimed)
-    assert list(right) == [(defense, attack) for attack in attacks]
-    for (_, attack), stands in right.items():
-        assert stands.dtype == torch.bool
-        assert stands.tolist() == expected[attack.method].tolist(), attack.method
+    assert list(kept) == [(defense, attack) for attack in attacks]
+    for (_, attack), correct in kept.items():
+        assert correct.dtype == torch.bool
+        assert correct.tolist() == expected[attack.method].tolist(), attack.method
     if defense == NONE:
         assert expected["clean"].sum() == 20
         assert torch.equal(expected["transfer"], expected["margin"])  # which is not run again
@@ -194,8 +196,8 @@ def test_trials_are_those_worked_out_by_hand(run, pictures, labels, defense):
         assert expected["clean"].sum() > expected["unaware"].sum() > expected["pgd"].sum() > 0
 
 
-def test_what_withstands_a_later_attack_withstood_those_before(run):
-    right = found(
+def test_what_is_correct_after_an_attack_was_correct_after_those_before(run):
+    kept = found(
         run,
         [
             (defense, one)
@@ -203,13 +205,13 @@ def test_what_withstands_a_later_attack_withstood_those_before(run):
             for one in (*table_attacks(defense, [EPS], 1), *long_attacks(EPS, 1))
         ],
     )
-    for defense, attack in right:
+    for defense, attack in kept:
         for earlier in attacks_before(defense, attack):
-            assert not (right[defense, attack] & ~right[defense, earlier]).any()
+            assert not (kept[defense, attack] & ~kept[defense, earlier]).any()
     for defense in (RULE, FILTERED):
-        last = right[defense, Attack("square", EPS, 1)]
-        assert all(not (last & ~right[defense, one]).any() for one in table_attacks(defense, [EPS], 1))
-        assert 0 < last.sum() < right[defense, CLEAN].sum()
+        last = kept[defense, Attack("square", EPS, 1)]
+        assert all(not (last & ~kept[defense, one]).any() for one in table_attacks(defense, [EPS], 1))
+        assert 0 < last.sum() < kept[defense, CLEAN].sum()
 
 
 @pytest.mark.parametrize("defense", [NONE, RULE, FILTERED])
@@ -233,34 +235,28 @@ def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monk
     fooled["margin"] = fooled["restarts"] | {5}
     fooled["transfer"] = fooled["margin"] | ({6} if defense != NONE else set())  # it is the margin's, and not run
     fooled["square"] = fooled["transfer"] | {7}
-    right = found(run, [(defense, attack) for attack in (*table_attacks(defense, [EPS], 1), *long_attacks(EPS, 1))])
-    for (_, attack), stands in right.items():
-        assert set((~stands).nonzero().flatten().tolist()) == fooled[attack.method], attack.method
-    methods = {attack.method for _, attack in right} - ({"transfer"} if defense == NONE else set())
+    kept = found(run, [(defense, attack) for attack in (*table_attacks(defense, [EPS], 1), *long_attacks(EPS, 1))])
+    for (_, attack), correct in kept.items():
+        assert set((~correct).nonzero().flatten().tolist()) == fooled[attack.method], attack.method
+    methods = {attack.method for _, attack in kept} - ({"transfer"} if defense == NONE else set())
     assert shown == {method: set(range(IMAGES)) - (fooled[method] - {fools[method]}) for method in methods}
 
 
-def test_what_nothing_withstands_is_no_error(run):
+def test_a_network_with_no_image_left_is_no_error(run):
     strong = [(NONE, attack) for attack in long_attacks(0.5, 1)]
-    assert [int(stands.sum()) for stands in found(run, strong).values()] == [0, 0, 0, 0]
+    assert [int(correct.sum()) for correct in found(run, strong).values()] == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("defense", [NONE, RULE, FILTERED])
-def test_trials_that_others_build_on_come_first_and_once(defense):
-    chain = [(defense, one) for one in (*table_attacks(defense, [EPS], STEPS), *long_attacks(EPS, STEPS))]
-    for wanted in ([chain[-1]], chain, chain[::-1], [chain[-2], chain[1], chain[-1], chain[-1]]):
-        ordered = _with_those_before(wanted)
-        assert len(ordered) == len(set(ordered))
-        assert set(ordered) == set(chain)
-        for place, (one, attack) in enumerate(ordered):
-            assert {(one, earlier) for earlier in attacks_before(one, attack)} <= set(ordered[:place])
-    assert _with_those_before(chain) == chain
-    assert _with_those_before([]) == []
-    assert _with_those_before([chain[2], (RULE._replace(strength=9), CLEAN)]) == [
-        (defense, CLEAN),
-        chain[2],
-        (RULE._replace(strength=9), CLEAN),
-    ]
+def test_trials_that_others_build_on_come_first_and_once():
+    for defense in (NONE, RULE, FILTERED):
+        chain = [(defense, one) for one in (*table_attacks(defense, [EPS], STEPS), *long_attacks(EPS, STEPS))]
+        for wanted in ([chain[-1]], chain, chain[::-1], [chain[-2], chain[1], chain[-1], chain[-1]]):
+            ordered = _with_those_before(wanted)
+            assert len(ordered) == len(set(ordered))
+            assert set(ordered) == set(chain)
+            for place, (one, attack) in enumerate(ordered):
+                assert {(one, earlier) for earlier in attacks_before(one, attack)} <= set(ordered[:place])
+        assert _with_those_before(chain) == chain
 
 
 def test_every_eps_and_number_of_steps_has_a_chain_of_its_own():
@@ -280,12 +276,12 @@ def test_a_second_call_reads_the_record_and_computes_nothing(run, mine, computed
     monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
     again = found(run, SOME)
     assert same(again, first)
-    assert {stands.dtype for stands in again.values()} == {torch.bool}
+    assert {correct.dtype for correct in again.values()} == {torch.bool}
     assert list(found(run, SOME[::-1])) == SOME[::-1]
     assert computed == [SOME]
 
 
-def test_one_byte_an_image(run, mine):
+def test_one_byte_per_image_under_readable_names(run, mine):
     found(run, SOME)
     stored = load_file(mine)
     assert set(stored) == {
@@ -320,8 +316,8 @@ def test_the_order_of_what_is_asked_does_not_matter(run, mine):
 def test_another_number_of_images_is_another_entry(run, mine, computed):
     few, all_of_them = found(run, SOME, images=10), found(run, SOME)
     assert computed == [SOME, SOME]
-    assert {len(stands) for stands in few.values()} == {10}
-    assert {len(stands) for stands in all_of_them.values()} == {IMAGES}
+    assert {len(correct) for correct in few.values()} == {10}
+    assert {len(correct) for correct in all_of_them.values()} == {IMAGES}
     assert torch.equal(few[NONE, CLEAN], all_of_them[NONE, CLEAN][:10])  # the first ones
     assert len(load_file(mine)) == 2 * len(SOME)
     assert same(found(run, SOME, images=10), few)
@@ -378,23 +374,17 @@ def test_trials_of_another_version_of_the_attacks_are_made_again(run, mine, comp
     assert len(load_file(mine)) == 2
 
 
-@pytest.mark.parametrize("images", [0, -1, 10_001])
-def test_so_many_test_images_there_are_not(run, computed, images):
-    with pytest.raises(ValueError, match="expected images, from 1 to 10000"):
-        found(run, SOME, images=images)
-    assert computed == []
-
-
-@pytest.mark.parametrize("at", [0, 40, 0.5, -1])
-def test_a_damaged_record_is_refused_by_name_and_kept(run, mine, at):
+def test_a_damaged_record_is_refused_by_name_and_kept(run, mine):
     found(run, SOME[:2])
-    content = bytearray(mine.read_bytes())
-    content[at if isinstance(at, int) else int(at * len(content))] ^= 1
-    mine.write_bytes(content)
-    for wanted in (SOME[:2], SOME):
-        with pytest.raises(RunError, match=rf"(?s){re.escape(str(mine))}.*delete it"):
-            found(run, wanted)
-    assert mine.read_bytes() == content
+    whole = mine.read_bytes()
+    for at in (0, 40, len(whole) // 2, -1):
+        content = bytearray(whole)
+        content[at] ^= 1
+        mine.write_bytes(content)
+        for wanted in (SOME[:2], SOME):
+            with pytest.raises(RunError, match=rf"(?s){re.escape(str(mine))}.*delete it"):
+                found(run, wanted)
+        assert mine.read_bytes() == content
 
 
 def test_trials_of_other_weights_are_made_again(run, mine):
@@ -408,21 +398,22 @@ def test_trials_of_other_weights_are_made_again(run, mine):
 
 
 @pytest.mark.parametrize("progress", [False, True])
-@pytest.mark.parametrize(
-    ("bad", "error", "message"),
-    [
-        ((NONE, Attack("cw", EPS, 1)), ValueError, "method of an attack, one of fgsm"),
-        ((Defense("blur", 1.0), CLEAN), ValueError, "method of a defense, one of none"),
-        ((Defense("rule", -1.0), CLEAN), ValueError, "finite rho"),
-        ((Defense("input", -1.0), FGSM), ValueError, "finite radius"),
-    ],
-)
-def test_bad_trials_are_refused_before_anything_is_computed(run, mine, monkeypatch, bad, error, message, progress):
+def test_bad_trials_are_refused_before_anything_is_computed(run, mine, monkeypatch, progress):
     monkeypatch.setattr(
         "hfclib.paper.defense.trials.robust_correct", lambda *args, **options: pytest.fail("something was computed")
     )
-    with pytest.raises(error, match=message):
-        trials_of(run, [*SOME, bad], images=IMAGES, progress=progress)
+    for images in (0, -1, 10_001):
+        with pytest.raises(ValueError, match="expected images, from 1 to 10000"):
+            trials_of(run, SOME, images=images, progress=progress)
+    bad = [
+        ((NONE, Attack("cw", EPS, 1)), "method of an attack, one of fgsm"),
+        ((Defense("blur", 1.0), CLEAN), "method of a defense, one of none"),
+        ((Defense("rule", -1.0), CLEAN), "finite rho"),
+        ((Defense("input", -1.0), FGSM), "finite radius"),
+    ]
+    for trial, message in bad:
+        with pytest.raises(ValueError, match=message):
+            trials_of(run, [*SOME, trial], images=IMAGES, progress=progress)
     assert not mine.exists()
 
 
@@ -492,21 +483,10 @@ def two(tmp_path, weights):
     return {"vanilla": [stored_run(tmp_path / "store", weights)], "batchnorm": ones}
 
 
-def test_the_table_has_a_row_a_trial(two):
+def test_the_table_has_one_row_per_trial(two):
     eps = [EPS, 2 * EPS]
     rows = trials_table(two, [0.1], eps, 1, images=8, progress=False)
-    assert list(rows.columns) == [
-        "variant",
-        "seed",
-        "defense",
-        "strength",
-        "attack",
-        "eps",
-        "steps",
-        "images",
-        "accuracy",
-        "right",
-    ]
+    assert list(rows.columns) == [*TRIAL_COLUMNS, "images", "accuracy", "correct"]
     trials_of_one = [(defense, attack) for defense in all_defenses([0.1]) for attack in table_attacks(defense, eps, 1)]
     expected = [
         (variant, run.seed, *defense, *attack)
@@ -517,20 +497,20 @@ def test_the_table_has_a_row_a_trial(two):
     assert list(rows[TRIAL_COLUMNS].itertuples(index=False, name=None)) == expected
     assert set(rows["images"]) == {8}
     for row in rows.itertuples():
-        assert len(row.right) == 8
-        assert {type(one) for one in row.right} == {bool}
-        assert row.accuracy == pytest.approx(sum(row.right) / 8)
+        assert len(row.correct) == 8
+        assert {type(one) for one in row.correct} == {bool}
+        assert row.accuracy == pytest.approx(sum(row.correct) / 8)
     for variant, ones in two.items():
         for run in ones:
             stored = found(run, trials_of_one, images=8)
             own = rows[(rows["variant"] == variant) & (rows["seed"] == run.seed)]
-            assert own["right"].tolist() == [tuple(stands.tolist()) for stands in stored.values()]
+            assert own["correct"].tolist() == [tuple(correct.tolist()) for correct in stored.values()]
     clean = rows[(rows["attack"] == "clean") & (rows["defense"] == "none")].set_index(["variant", "seed"])["accuracy"]
     assert clean["vanilla", 0] == clean["batchnorm", 1] == pytest.approx(6 / 8)
     assert clean["batchnorm", 0] < 0.5
 
 
-def test_the_judgement_has_four_rows_for_each_that_is_wanted(two, computed):
+def test_strong_trials_have_four_rows_for_each_that_is_wanted(two, computed):
     wanted = pd.DataFrame(
         [
             ("vanilla", 0, "none", 0.0, EPS),
@@ -541,7 +521,7 @@ def test_the_judgement_has_four_rows_for_each_that_is_wanted(two, computed):
         columns=["variant", "seed", "defense", "strength", "eps"],
     )
     rows = strong_trials(two, wanted, 1, images=8, progress=False)
-    assert list(rows.columns) == [*TRIAL_COLUMNS, "images", "accuracy", "right"]
+    assert list(rows.columns) == [*TRIAL_COLUMNS, "images", "accuracy", "correct"]
     expected = [
         (*row[:4], method, row[4], 1)
         for row in wanted.itertuples(index=False, name=None)
@@ -552,17 +532,37 @@ def test_the_judgement_has_four_rows_for_each_that_is_wanted(two, computed):
     for row in rows.itertuples():
         (run,) = (one for one in two[row.variant] if one.seed == row.seed)
         trial = Defense(row.defense, row.strength), Attack(row.attack, row.eps, row.steps)
-        assert row.right == tuple(found(run, [trial], images=8)[trial].tolist())
-        assert row.accuracy == pytest.approx(sum(row.right) / 8)
+        assert row.correct == tuple(found(run, [trial], images=8)[trial].tolist())
+        assert row.accuracy == pytest.approx(sum(row.correct) / 8)
         assert row.images == 8
 
 
-def test_nothing_to_judge_is_no_error(two, computed):
+def test_no_strong_trials_wanted_is_no_error(two, computed):
     empty = pd.DataFrame(columns=["variant", "seed", "defense", "strength", "eps"])
     rows = strong_trials(two, empty, 1, images=8)
     assert len(rows) == 0
-    assert list(rows.columns) == [*TRIAL_COLUMNS, "images", "accuracy", "right"]
+    assert list(rows.columns) == [*TRIAL_COLUMNS, "images", "accuracy", "correct"]
     assert computed == []
+
+
+def test_the_smallest_eps_fools_and_a_smaller_one_does_not(run, pictures, monkeypatch):
+    table = smallest_eps_table({"vanilla": run}, IMAGES)
+    labels = trials.embedded("test")[1]
+    model, images, eps = run.model(), pictures / 255, torch.tensor(table["vanilla"].to_numpy())
+    correct = model(images).argmax(dim=1) == labels
+    assert torch.equal(eps == 0, ~correct)
+    fooled = correct & eps.isfinite()
+    assert fooled.sum() > 5
+
+    def left(factor):
+        tried = eps[fooled] * factor
+        attack = {"eps": tried, "alpha": tried / 2, "steps": 5, "generator": torch.Generator().manual_seed(0)}
+        adv_images = pgd(model, images[fooled], labels[fooled], **attack)
+        return (model(adv_images).argmax(dim=1) == labels[fooled]).float().mean()
+
+    assert left(2) < 0.1 < left(0.5)
+    monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
+    assert smallest_eps_table({"vanilla": run}, IMAGES).equals(table)
 
 
 # ---- published trials

@@ -1,0 +1,35 @@
+"""Runs of the chapters' networks without any training."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hfclib.evaluation import CURVE_COLUMNS, band_conditions
+from hfclib.paper.presets import fig4_recipes
+from hfclib.runs.store import Run
+from hfclib.training.recipe import RADII
+
+
+@pytest.fixture
+def random_run(tmp_path):
+    """Makes a run of Fig. 4 whose every accuracy is random: what tables do with it must not depend on the values."""
+
+    def make(variant: str, seed: int) -> Run:
+        recipe = fig4_recipes("smoke")[variant]
+        norm = recipe.norm == "batch"
+        rng = np.random.default_rng([seed, len(variant)])
+        whole = [("train", "x", -1, "raw"), ("test", "x", -1, "raw")]
+        keys = [(*one, stats) for one in whole for stats in (("running", "batch") if norm else ("running",))]
+        keys += [("test", band, radius, feed, stats) for radius, band, feed, stats in band_conditions(RADII, norm)]
+        final = pd.DataFrame([(*key, 200, rng.uniform()) for key in keys], columns=CURVE_COLUMNS)
+        curves = pd.concat([final.assign(epoch=epoch) for epoch in (1, 2)], ignore_index=True)
+        cost = {"train_seconds": 50, "eval_seconds": 10}
+        provenance = {"commits": ["abcdef012345"], "device": "cpu, 2 thread(s)", **cost}
+        return Run(recipe, seed, curves, final, provenance, tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def runs(random_run):
+    return {variant: [random_run(variant, seed) for seed in (0, 1)] for variant in ("vanilla", "batchnorm", "dropout")}

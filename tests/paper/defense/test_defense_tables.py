@@ -1,0 +1,239 @@
+"""Every cell in its place, and accuracies under the strong attack beside those under the paper's."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hfclib.paper.defense.judgement import claimed_gains, gains, verdicts_on_gains
+from hfclib.paper.defense.setup import NONE, Defense, all_defenses, long_attacks, table_attacks
+from hfclib.paper.defense.tables import (
+    attack_chain,
+    claimed_and_left,
+    defense_title,
+    filter_by_radius,
+    filter_table,
+    share_text,
+    table2_rows,
+    verdict_counts,
+)
+from hfclib.paper.defense.trials import TRIAL_COLUMNS
+from hfclib.paper.published import table2_value
+
+IMAGES = 100
+EPS = (0.03, 0.06)
+
+
+def rows(cells, images=IMAGES, seed=0):
+    """Trials from {(variant, defense, strength, attack, eps): how many of the first images are right}."""
+    found = []
+    for (variant, defense, strength, attack, eps), right in cells.items():
+        values = (variant, seed, defense, strength, attack, eps, 20)
+        which = tuple((np.arange(images) < right).tolist())
+        found.append((*values, images, right / images, which))
+    return pd.DataFrame(found, columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"])
+
+
+def every(variants=("vanilla", "adversarial"), eps=EPS, changes=None, long=()):
+    """A full table of trials, all 10 of 100 right but for the changes, and the judgement's of `long`."""
+    cells = {
+        (variant, *defense, *attack[:2]): 10
+        for variant in variants
+        for defense in all_defenses((0.5, 1.0))
+        for attack in table_attacks(defense, eps, 20)
+    }
+    cells |= changes or {}
+    strong = {
+        (*place, attack.method, one): value - 2 * step
+        for (*place, one), value in dict(long).items()
+        for step, attack in enumerate(long_attacks(one, 20))
+    }
+    return rows(cells), rows(strong)
+
+
+# ---- words
+
+
+def test_a_defense_and_an_accuracy_in_words():
+    words = {
+        NONE: "none",
+        Defense("rule", 1.0): "rule, rho = 1",
+        Defense("rule", 0.1): "rule, rho = .1",
+        Defense("rule", 10.5): "rule, rho = 10.5",
+        Defense("rule", 0.0): "rule, rho = 0",
+        Defense("normalised", 0.5): "rule / (1 + 8 rho), rho = .5",
+        Defense("scale", 1.0): "logits x 9 (control)",
+        Defense("scale", 0.1): "logits x 1.8 (control)",
+        Defense("kernels", 8.0): "kernels without HFC, r = 8",
+        Defense("input", 16.0): "input without HFC, r = 16",
+    }
+    assert {defense: defense_title(*defense) for defense in words} == words
+    assert len({defense_title(*one) for one in all_defenses((0.1, 0.5, 1.0))}) == 17
+    for images, text in ((40, ".12"), (2499, ".12"), (2500, ".123"), (10_000, ".123")):
+        assert share_text(0.1234, images) == text
+    for correct in range(201):  # in 32 and in 64 bits
+        assert share_text(float(np.float32(correct / 200)), 200) == share_text(correct / 200, 200)
+
+
+# ---- every cell
+
+
+def test_each_cell_is_in_its_place():
+    table, _ = every(
+        changes={
+            ("vanilla", "rule", 1.0, "fgsm", 0.06): 71,
+            ("vanilla", "rule", 1.0, "pgd", 0.06): 72,
+            ("adversarial", "rule", 1.0, "clean", 0.0): 73,
+            ("vanilla", "normalised", 1.0, "fgsm", 0.06): 74,
+        }
+    )
+    found = table2_rows(table, ("rule", "scale"))
+    assert list(found.columns) == ["clean", "FGSM, eps .03", "FGSM, eps .06", "PGD, eps .03", "PGD, eps .06"]
+    assert list(found.index.names) == ["network", "defense"]
+    names = ["none", "rule, rho = .5", "rule, rho = 1", "logits x 5 (control)", "logits x 9 (control)"]
+    assert list(found.index) == [(network, name) for network in ("Vanilla", "Adversarial") for name in names]
+    assert found.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".10 (paper .171)", ".71", ".10", ".72"]
+    assert found.loc[("Adversarial", "rule, rho = 1")].tolist() == [".73", ".10", ".10", ".10", ".10"]
+
+
+def test_the_papers_cells_stand_beside_ours_where_there_are_any():
+    found = table2_rows(every()[0], ("rule", "normalised", "scale", "kernels", "input"))
+    with_paper = {
+        (*place, column): cell for place, row in found.iterrows() for column, cell in row.items() if "paper" in cell
+    }
+    assert with_paper == {
+        ("Vanilla", "none", "FGSM, eps .03"): ".10 (paper .107)",
+        ("Vanilla", "none", "PGD, eps .03"): ".10 (paper .003)",
+        ("Vanilla", "rule, rho = 1", "FGSM, eps .03"): ".10 (paper .171)",
+        ("Adversarial", "none", "FGSM, eps .03"): ".10 (paper .435)",
+        ("Adversarial", "none", "PGD, eps .03"): ".10 (paper .403)",
+    }
+    assert table2_value("vanilla", "rule", 1.0, "fgsm", 0.03).value == 0.171
+
+
+# ---- what is left of a claimed gain
+
+LONG = {
+    ("vanilla", "none", 0.0, 0.03): 10,
+    ("vanilla", "none", 0.0, 0.06): 8,
+    ("vanilla", "rule", 1.0, 0.03): 30,
+    ("vanilla", "input", 8.0, 0.06): 10,
+    ("adversarial", "none", 0.0, 0.03): 60,
+}
+CHANGES = {("vanilla", "rule", 1.0, "fgsm", 0.03): 55, ("vanilla", "input", 8.0, "unaware", 0.06): 80} | {
+    ("adversarial", *defense, *attack[:2]): 75 if attack.method == "fgsm" else 70
+    for defense in all_defenses((0.5, 1.0))
+    for attack in table_attacks(defense, EPS[:1], 20)
+}
+
+
+@pytest.fixture
+def trials():
+    """Trials in which two defenses claim a gain, and adversarial training does: table, strong and verdicts."""
+    table, strong = every(changes=CHANGES, long=LONG)
+    claimed = gains(table)
+    assert {(one.variant, one.defense, one.strength, one.eps) for one in claimed_gains(claimed).itertuples()} == set(
+        LONG
+    )
+    return table, strong, verdicts_on_gains(claimed, strong)
+
+
+def test_the_chain_shows_which_attack_broke_it(trials):
+    _, strong, verdicts = trials
+    found = attack_chain(strong, verdicts)
+    after = ["after restarts", "after margin", "after transfer", "after square"]
+    assert list(found.columns) == ["gain under", "with", "without", *after, "without, after square", "verdict"]
+    shown = {(*place, row["gain under"]): row.drop("gain under").tolist() for place, row in found.iterrows()}
+    assert shown == {
+        ("Vanilla", "rule, rho = 1", ".03", "FGSM"): [".55", ".10", ".30", ".28", ".26", ".24", ".04", "robust"],
+        ("Vanilla", "input without HFC, r = 8", ".06", "PGD, non-adaptive"): [
+            ".80",
+            ".10",
+            ".10",
+            ".08",
+            ".06",
+            ".04",
+            ".02",
+            "masked",
+        ],
+        ("Adversarial", "none", ".03", "FGSM"): [".75", ".10", ".60", ".58", ".56", ".54", ".04", "robust"],
+        ("Adversarial", "none", ".03", "PGD"): [".70", ".10", ".60", ".58", ".56", ".54", ".04", "robust"],
+    }
+
+
+def test_where_nothing_is_claimed_the_chain_is_empty():
+    table, strong = every()
+    verdicts = verdicts_on_gains(gains(table), strong)
+    found = attack_chain(strong, verdicts)
+    assert found.empty
+    assert found.index.names == ["network", "defense", "eps"]
+    assert "verdict" in found.columns
+
+
+def test_counts_add_up_by_kind(trials):
+    _, _, verdicts = trials
+    found = verdict_counts(verdicts)
+    assert list(found.columns) == ["compared", "no gain", "gain", "masked", "robust"]
+    assert found.T.to_dict("list") == {
+        "rule as printed": [16, 15, 1, 0, 1],  # two networks, strengths, attacks and eps
+        "rule / (1 + 8 rho)": [16, 16, 0, 0, 0],
+        "logits multiplied (control)": [16, 16, 0, 0, 0],
+        "kernels without HFC": [24, 24, 0, 0, 0],
+        "input without HFC, adaptive attack": [32, 32, 0, 0, 0],
+        "input without HFC, non-adaptive attack": [16, 15, 1, 1, 0],
+        "trained: Adversarial": [4, 2, 2, 0, 2],
+        "all": [124, 120, 4, 1, 3],
+    }
+
+
+def test_what_is_claimed_is_the_most_favourable_of_the_papers_attacks(trials):
+    table, strong, verdicts = trials
+    found = claimed_and_left(table, strong, verdicts, 0.03).set_index(["variant", "defense", "strength"])
+    assert list(dict.fromkeys(found.index.get_level_values("variant"))) == ["vanilla", "adversarial"]
+    assert len(found) == 2 * len(all_defenses((0.5, 1.0)))
+    rule = found.loc[("vanilla", "rule", 1.0)]
+    assert rule[["images", "clean", "highest", "strong", "verdict"]].tolist() == [100, 0.1, 0.55, 0.24, "robust"]
+    undefended = found.loc[("vanilla", "none", 0.0)]
+    assert undefended[["clean", "highest", "strong", "verdict"]].tolist() == [0.1, 0.1, 0.04, "no gain"]
+    assert math.isnan(found.loc[("vanilla", "input", 8.0), "strong"])  # run at .06 only
+    assert found.loc[("vanilla", "input", 8.0), "verdict"] == "no gain"
+    other = claimed_and_left(table, strong, verdicts, 0.06).set_index(["variant", "defense", "strength"])
+    assert other.loc[("vanilla", "input", 8.0), ["highest", "strong", "verdict"]].tolist() == [0.8, 0.04, "masked"]
+
+
+# ---- the filtered input
+
+
+def test_the_filter_against_both_attackers():
+    changes = {
+        ("vanilla", "input", 8.0, "unaware", 0.03): 60,
+        ("vanilla", "input", 8.0, "pgd", 0.03): 5,
+        ("vanilla", "none", 0.0, "pgd", 0.03): 3,
+        ("vanilla", "input", 8.0, "clean", 0.0): 65,
+        ("vanilla", "none", 0.0, "clean", 0.0): 80,
+    }
+    table, strong = every(changes=changes, long={("vanilla", "input", 8.0, 0.03): 8, ("vanilla", "none", 0, 0.03): 7})
+    found = filter_by_radius(table, strong).set_index(["variant", "strength", "eps"])
+    radii = [4, 8, 12, 16, math.inf]
+    order = [(variant, radius, eps) for variant in ("vanilla", "adversarial") for radius in radii for eps in EPS]
+    assert list(found.index) == order
+    columns = ["images", "clean", "non_adaptive", "adaptive", "strong"]
+    assert found.loc[("vanilla", 8.0, 0.03), columns].tolist() == [100, 0.65, 0.6, 0.05, 0.02]
+    assert found.loc[("vanilla", math.inf, 0.03), columns].tolist() == [100, 0.8, 0.03, 0.03, 0.01]
+    assert found.loc[("vanilla", 8.0, 0.06), columns].tolist()[:-1] == [100, 0.65, 0.1, 0.1]
+    assert math.isnan(found.loc[("vanilla", 8.0, 0.06), "strong"])
+    text = filter_table(found.reset_index())
+    per_eps = [f"{attack}, eps {eps}" for eps in (".03", ".06") for attack in ("non-adaptive", "adaptive", "strong")]
+    assert list(text.columns) == ["clean", *per_eps]
+    assert list(text.index) == [
+        (network, radius) for network in ("Vanilla", "Adversarial") for radius in ("4", "8", "12", "16", "not filtered")
+    ]
+    assert text.loc[("Vanilla", "8")].tolist() == [".65", ".60", ".05", ".02", ".10", ".10", "not run"]
+    assert text.loc[("Vanilla", "not filtered")].tolist()[:4] == [".80", ".03", ".03", ".01"]
+
+
+def test_without_any_judgement_the_filters_table_still_stands():
+    table, strong = every()
+    text = filter_table(filter_by_radius(table, strong))
+    assert set(text["strong, eps .03"]) == {"not run"}
