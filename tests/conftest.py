@@ -96,7 +96,7 @@ def images():
 
 @pytest.fixture
 def labels(channel_means, images):
-    """The answers of `channel_means` to `images`."""
+    """The classes that `channel_means` predicts for `images`."""
     return channel_means(images).argmax(dim=1)
 
 

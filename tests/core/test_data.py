@@ -32,7 +32,7 @@ from hfclib.data.cifar import (
     to_float,
 )
 
-BATCH = 20  # images a batch in the archives that these tests make: 100 training images, 20 test images
+BATCH = 20  # images per batch in the archives that these tests make: 100 training images, 20 test images
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""hfclib.smoothing: equation 3 by hand, filtered kernels and spectra against NumPy, and measures of known kernels."""
+"""hfclib.kernels: equation 3 by hand, filtered kernels and spectra against NumPy, and measures of known kernels."""
 
 import copy
 import itertools
@@ -192,7 +192,7 @@ def test_penalty_has_a_gradient_and_measures_have_none(weight):
     assert not frequency_response(weight).requires_grad
 
 
-def test_roughness_compares_sizes_and_hangs_on_no_scale():
+def test_roughness_compares_sizes_and_ignores_the_scale():
     for size in [3, 5]:
         normal = torch.randn(4_000, 1, size, size)
         uniform = torch.rand(4_000, 1, size, size) - 0.5

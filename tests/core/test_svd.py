@@ -1,4 +1,4 @@
-"""hfclib.svd: the cut by singular values against NumPy's decomposition and a search through every rank."""
+"""hfclib.frequency.svd_split against the decomposition by NumPy and a search through every rank."""
 
 import numpy as np
 import pytest

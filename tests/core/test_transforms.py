@@ -1,4 +1,4 @@
-"""hfclib.feeds: what a network is fed of a band."""
+"""hfclib.transforms: what a network is fed of a band."""
 
 import pytest
 import torch

