@@ -49,7 +49,7 @@ def map_figure(results: pd.DataFrame, radius: float) -> Figure:
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 4.4), layout="constrained")
-        ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=[3.2, 1])
+        ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=[2.8, 1])
         for (band, feed), (name, colour, marker) in _LOOKS.items():
             rows = results[(results["band"] == band) & (results["feed"] == feed)]
             if band == "x":
