@@ -1,10 +1,10 @@
 """The trade-off between accuracy and robustness that the paper derives from the two components (section 3).
 
-Definitions. A network f is right at (x, y) if f(x) = y. It is right and robust there, for a metric d and a size eps, if
-f(x') = y for every array x' with d(x, x') <= eps, in [0, 1] or not. x_l is the LFC of x at some radius.
+A network f is right at (x, y) if f(x) = y. It is right and robust there, for a metric d and a size eps, if f(x') = y
+for every array x' with d(x, x') <= eps, in [0, 1] or not. x_l is the LFC of x at some radius.
 
-Corollary 1. If f(x) != f(x_l), then f is not right and robust at (x, y) for any eps >= d(x, x_l). For x_l is itself one
-of the x': were f right and robust, both f(x) and f(x_l) would equal y.
+Corollary 1: if f(x) != f(x_l), then f is not right and robust at (x, y) for any eps >= d(x, x_l), since x_l is one of
+the x'. The chapter measures d(x, x_l), how often f(x) != f(x_l), and at how many images the corollary applies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,22 +24,22 @@ from hfclib.paper.style import FIG2_TITLES, STYLE, network_looks
 from hfclib.paper.tables import decimals
 from hfclib.runs.predictions import Predictions
 
-METRICS = ("l2", "linf")
+_METRIC_TITLES = {"l2": "L2 distance (pixels in [0, 1])", "linf": "Linf distance (pixels in [0, 1])"}
 
 
 def distances(images: Tensor, radii: Sequence[float]) -> dict[str, Tensor]:
-    """How far each image is from its LFC.
+    """The distance of each image from its LFC.
 
     Args:
         images: (N, C, H, W) float in [0, 1].
         radii: DFT bins.
     Returns:
         By metric, "l2" and "linf": (len(radii), N), in units of pixels in [0, 1]. An LFC may leave [0, 1]; it is not
-        clipped, since the corollary speaks of x_l itself.
+        clipped, since the corollary is about x_l itself.
     Raises:
         TypeError, ValueError: as `split`.
     """
-    found: dict[str, list[Tensor]] = {metric: [] for metric in METRICS}
+    found = {"l2": [], "linf": []}
     for radius in radii:
         difference = split(images, radius)[1].flatten(1)
         found["l2"].append(difference.norm(dim=1))
@@ -47,18 +47,31 @@ def distances(images: Tensor, radii: Sequence[float]) -> dict[str, Tensor]:
     return {metric: torch.stack(rows) for metric, rows in found.items()}
 
 
+def changed_radius(predictions: Predictions, radii: Sequence[int], labels: Tensor | None = None) -> Tensor:
+    """At which radii the predictions for an image and its LFC differ, raw, running statistics (the paper's A2).
+
+    Args:
+        predictions: of a network for N images.
+        radii: DFT bins.
+        labels: (N,) int64; with them, only images that are classified correctly count.
+    Returns:
+        (len(radii), N) bool.
+    """
+    found = torch.stack([predictions.on("lfc", radius) for radius in radii]) != predictions.on("x")
+    return found if labels is None else found & (predictions.on("x") == labels)
+
+
 def ruled_out(distance: Tensor, changed: Tensor, eps: Sequence[float]) -> Tensor:
     """The share of images at which Corollary 1 rules out being right and robust.
 
     Args:
         distance: (R, N) between an image and its LFC at each of R radii, in one metric.
-        changed: (R, N) bool, f(x) != f(x_l); or that only where f(x) = y, since a network that is wrong at x is not
-            right and robust there in any case.
+        changed: (R, N) bool, from `changed_radius`.
         eps: sizes, 0 or more, in the units of `distance`.
     Returns:
-        (len(eps),) in [0, 1]: an image counts at eps if at any radius its answer changes and the distance is <= eps.
+        (len(eps),) in [0, 1]: an image counts if at any radius its prediction changes and the distance is <= eps.
     Raises:
-        ValueError: shapes differ, or an eps is negative or no number.
+        ValueError: shapes differ, or an eps is negative or not a number.
     """
     if distance.shape != changed.shape or distance.ndim != 2:
         raise ValueError(f"expected (R, N) twice, got {tuple(distance.shape)} and {tuple(changed.shape)}")
@@ -69,189 +82,124 @@ def ruled_out(distance: Tensor, changed: Tensor, eps: Sequence[float]) -> Tensor
 
 
 def distance_table(found: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
-    """Quantiles of `distances`: a row a (metric, radius), columns q05, q25, q50, q75 and q95, and the smallest, min."""
+    """Quantiles of `distances`: one row per (metric, radius), columns min, q05, q25, q50, q75 and q95."""
     rows = []
     for metric, values in found.items():
         for radius, ones in zip(radii, values.double().numpy(), strict=True):
-            quantiles = {f"q{100 * share:02.0f}": np.quantile(ones, share) for share in (0.05, 0.25, 0.5, 0.75, 0.95)}
+            quantiles = {f"q{share:02}": np.percentile(ones, share) for share in (5, 25, 50, 75, 95)}
             rows.append({"metric": metric, "radius": radius, "min": ones.min(), **quantiles})
     return pd.DataFrame(rows)
 
 
-def changed_radius(answers: Predictions, radii: Sequence[int], labels: Tensor | None = None) -> Tensor:
-    """Where the answer to an image and to its LFC differ, raw, running statistics: the paper's assumption A2.
-
-    Args:
-        answers: of a network to N images.
-        radii: DFT bins.
-        labels: (N,) int64; with them, only images that the network gets right are looked at.
-    Returns:
-        (len(radii), N) bool.
-    """
-    found = torch.stack([answers.on("lfc", radius) for radius in radii]) != answers.on("x")
-    return found if labels is None else found & (answers.on("x") == labels)
-
-
-def changed_share(by_panel: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
-    """The share of images with another answer to the LFC: a row a radius, a column a variant, in [0, 1].
-
-    Args:
-        by_panel: `changed` of each variant.
-        radii: its radii.
-    """
-    shares = {variant: one.float().mean(dim=1).tolist() for variant, one in by_panel.items()}
+def changed_share(changed: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
+    """The share of images that `changed_radius` finds: one row per radius, one column per variant."""
+    shares = {variant: one.float().mean(dim=1).tolist() for variant, one in changed.items()}
     return pd.DataFrame(shares, index=pd.Index(radii, name="radius"))
 
 
-def ruled_out_curves(distance: Mapping[str, Tensor], by_panel: Mapping[str, Tensor], points: int = 80) -> pd.DataFrame:
+def ruled_out_curves(distance: Mapping[str, Tensor], changed: Mapping[str, Tensor], points: int = 80) -> pd.DataFrame:
     """`ruled_out` on a logarithmic grid of sizes.
 
     Args:
         distance: from `distances`.
-        by_panel: `changed` of each variant.
-        points: sizes a metric, from the smallest distance, but at least 1e-4, to the largest: an image may be its own
-            LFC, and the grid is logarithmic.
+        changed: from `changed_radius`, by variant.
+        points: sizes per metric, from the smallest distance, but at least 1e-4, to the largest.
     Returns:
-        A row a (metric, variant, eps): share, in [0, 1].
+        One row per (metric, variant, eps): share, in [0, 1].
     """
     rows = []
     for metric, values in distance.items():
         sizes = np.geomspace(max(float(values.min()), 1e-4), float(values.max()), points).tolist()
-        for variant, one in by_panel.items():
+        for variant, one in changed.items():
             shares = ruled_out(values, one, sizes).tolist()
             rows.append(pd.DataFrame({"metric": metric, "variant": variant, "eps": sizes, "share": shares}))
     return pd.concat(rows, ignore_index=True)
 
 
-def _size_text(one: float) -> str:
-    return f"{255 * one:.4g}/255"
+def _size_text(eps: float) -> str:
+    return f"{255 * eps:.4g}/255"
 
 
-def ruled_out_table(distance: Tensor, by_panel: Mapping[str, Tensor], eps: Sequence[float]) -> pd.DataFrame:
-    """The share of images ruled out in one metric: a row a size, a column a network, three decimals.
-
-    Args:
-        distance: (R, N), in pixels of [0, 1].
-        by_panel: `changed` of each variant.
-        eps: sizes, in the units of `distance`.
-    """
-    columns = {
-        FIG2_TITLES[variant]: [decimals(share) for share in ruled_out(distance, one, eps).tolist()]
-        for variant, one in by_panel.items()
-    }
-    return pd.DataFrame(columns, index=pd.Index(map(_size_text, eps), name="eps"))
+def ruled_out_table(distance: Tensor, changed: Mapping[str, Tensor], eps: Sequence[float]) -> pd.DataFrame:
+    """`ruled_out` as text with three decimals: one row per size, one column per network; `changed` is by variant."""
+    shares = {FIG2_TITLES[variant]: ruled_out(distance, one, eps).tolist() for variant, one in changed.items()}
+    return pd.DataFrame(shares, index=pd.Index(map(_size_text, eps), name="eps")).map(decimals)
 
 
 def binding_radius(
-    distance: Tensor, by_panel: Mapping[str, Tensor], radii: Sequence[int], eps: Sequence[float]
+    distance: Tensor, changed: Mapping[str, Tensor], radii: Sequence[int], eps: Sequence[float]
 ) -> pd.DataFrame:
-    """At which radius the corollary bites, for each size.
+    """At which radius the corollary rules out most images, for each size.
 
     Args:
-        distance: (R, N), in pixels of [0, 1].
-        by_panel: `changed` of each variant.
+        distance, eps: as in `ruled_out`.
+        changed: from `changed_radius`, by variant.
         radii: the R radii, ascending.
-        eps: sizes, in the units of `distance`.
     Returns:
-        A row a size: the smallest radius at which any image is so near to its LFC, the share of images that are at the
-        largest radius, and for each network the radius with most ruled-out images ("none" where there are none).
+        One row per size: the smallest radius at which any image is so near to its LFC, the share of images that are at
+        the largest radius, and for each network the radius that rules out most images ("none" where there are none).
     """
     rows = []
     for one in eps:
         near = distance <= one
         reached = [radius for radius, any_near in zip(radii, near.any(dim=1).tolist(), strict=True) if any_near]
-        row = {
-            "eps": _size_text(one),
-            "first radius with an image so near": str(reached[0]) if reached else "none",
-            f"share so near at r = {radii[-1]}": decimals(near[-1].float().mean().item()),
-        }
-        for variant, where in by_panel.items():
-            hits = (near & where).sum(dim=1)
-            most = int(hits.max())
-            best = f"{radii[int(hits.argmax())]} ({most} image{'s' * (most > 1)})" if most else "none"
+        row = {"eps": _size_text(one), "first radius with an image so near": str(reached[0]) if reached else "none"}
+        row[f"share so near at r = {radii[-1]}"] = decimals(near[-1].float().mean().item())
+        for variant, where in changed.items():
+            most, place = (value.item() for value in (near & where).sum(dim=1).max(dim=0))
+            best = f"{radii[place]} ({most} image{'s' * (most > 1)})" if most else "none"
             row[f"radius that rules out most: {FIG2_TITLES[variant]}"] = best
         rows.append(row)
     return pd.DataFrame(rows).set_index("eps")
 
 
-_METRIC_TITLES = {"l2": "L2 distance (pixels in [0, 1])", "linf": "Linf distance (pixels in [0, 1])"}
-
-
 def distances_figure(table: pd.DataFrame, eps: Sequence[float]) -> Figure:
-    """How far images are from their LFC, against the radius: L2 on the left, Linf on the right.
-
-    Args:
-        table: from `distance_table`.
-        eps: sizes to mark in the variant of Linf, pixels in [0, 1].
-    Returns:
-        A Figure; the line is the median over images, the darker shade holds half of them and the lighter 90 %.
-    """
+    """The distances in a table from `distance_table` against the radius, by metric; eps are marked for Linf."""
+    shades = (("q05", "q95", 0.2, "90 % of images"), ("q25", "q75", 0.35, "half of them"))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
         for ax, (metric, label) in zip(figure.subplots(1, 2, sharex=True), _METRIC_TITLES.items(), strict=True):
-            rows = table[table["metric"] == metric]
-            ax.fill_between(
-                rows["radius"], rows["q05"], rows["q95"], color="C0", alpha=0.2, lw=0, label="90 % of images"
-            )
-            ax.fill_between(
-                rows["radius"], rows["q25"], rows["q75"], color="C0", alpha=0.35, lw=0, label="half of them"
-            )
-            ax.plot(rows["radius"], rows["q50"], color="C0", marker="o", ms=3.5, label="median")
+            rows = table[table["metric"] == metric].set_index("radius")
+            for low, high, alpha, share in shades:
+                ax.fill_between(rows.index, rows[low], rows[high], color="C0", alpha=alpha, lw=0, label=share)
+            ax.plot(rows.index, rows["q50"], color="C0", marker="o", ms=3.5, label="median")
             ax.set(ylabel=label, xlabel="Radius (DFT bins)", yscale="log")
             ax.grid(alpha=0.3, lw=0.5, which="both")
-            if metric == "linf":
-                for one in eps:
-                    ax.axhline(one, color="0.3", lw=0.9, ls="--")
-                    ax.annotate(f"{255 * one:g}/255", (1, one), xytext=(2, 2), textcoords="offset points", fontsize=8)
+            for one in eps if metric == "linf" else ():
+                ax.axhline(one, color="0.3", lw=0.9, ls="--")
+                ax.annotate(_size_text(one), (1, one), xytext=(2, 2), textcoords="offset points")
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
 def changed_figure(shares: pd.DataFrame) -> Figure:
-    """The share of test images whose answer changes when only the LFC is left (the paper's A2 samples).
-
-    Args:
-        shares: from `changed_share`.
-    """
+    """The shares in a table from `changed_share` against the radius."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.6, 3.3), layout="constrained")
+        figure = Figure(figsize=(8.4, 3.8), layout="constrained")
         ax = figure.subplots()
         for variant, (colour, marker) in network_looks(list(shares)).items():
             ax.plot(shares.index, shares[variant], color=colour, marker=marker, ms=4, label=FIG2_TITLES[variant])
-        ax.set(xlabel="Radius (DFT bins)", ylabel="Share of test images with $f(x) \\ne f(x_l)$", ylim=(0, 1))
+        ax.set(xlabel="Radius (DFT bins)", ylabel="Share with $f(x) \\ne f(x_l)$", ylim=(0, 1))
         ax.grid(alpha=0.3, lw=0.5)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
 def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float]) -> Figure:
-    """The share of test images that are right and, by Corollary 1, not robust, against eps.
-
-    Args:
-        curves: from `ruled_out_curves`.
-        eps: sizes to mark in the variant of Linf, pixels in [0, 1].
-    """
+    """The shares in a table from `ruled_out_curves` against eps, by metric; those given are marked for Linf."""
+    beside = {"xytext": (2, 0), "textcoords": "offset points", "rotation": 90, "va": "top"}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-        by_metric = curves.groupby("metric", sort=False)
-        for ax, (metric, rows) in zip(figure.subplots(1, 2, sharey=True), by_metric, strict=True):
+        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
+        for ax, (metric, label) in zip(figure.subplots(1, 2, sharey=True), _METRIC_TITLES.items(), strict=True):
+            rows = curves[curves["metric"] == metric]
             for variant, (colour, _) in network_looks(list(rows["variant"].unique())).items():
                 one = rows[rows["variant"] == variant]
                 ax.plot(one["eps"], one["share"], color=colour, lw=1.8, label=FIG2_TITLES[variant])
-            ax.set(xlabel="eps, " + _METRIC_TITLES[metric], xscale="log", ylim=(0, 1))
+            ax.set(xlabel=f"eps, {label}", xscale="log", ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
-            if metric == "linf":
-                for one in eps:
-                    ax.axvline(one, color="0.3", lw=0.9, ls="--")
-                    ax.annotate(
-                        f"{255 * one:g}/255",
-                        (one, 0.98),
-                        xytext=(2, 0),
-                        textcoords="offset points",
-                        rotation=90,
-                        va="top",
-                        fontsize=8,
-                    )
+            for one in eps if metric == "linf" else ():
+                ax.axvline(one, color="0.3", lw=0.9, ls="--")
+                ax.annotate(_size_text(one), (one, 0.98), **beside)
         figure.supylabel("Share of test images ruled out")
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

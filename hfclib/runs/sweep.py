@@ -102,6 +102,8 @@ def sweep(
         else:
             note(Job(recipe, seed), found)
     logger.info("%d stored, %d to train", len(report.runs), len(missing))
+    if not missing:
+        return report
     start = time.monotonic()
     try:
         with contextlib.closing((engine or local_engine)(missing, store, workers)) as outcomes:
@@ -158,12 +160,11 @@ def local_engine(
     """
     gpus = torch.cuda.device_count()
     count = workers or gpus or (1 if torch.backends.mps.is_available() else max(1, cores() // (threads or 1)))
-    count = max(1, min(count, len(jobs)))
+    count = min(count, len(jobs))
     threads = threads or max(1, cores() // count)
     devices = {job: torch.device("cuda", number % gpus) if gpus else None for number, job in enumerate(jobs)}
     waiting, deaths = list(jobs), 0
-    if waiting:
-        logger.info("%d worker(s) of %d thread(s) each", count, threads)
+    logger.info("%d worker(s) of %d thread(s) each", count, threads)
     while waiting:
         batch = waiting if deaths < TRIES else waiting[:1]
         # With one worker joblib would train in this process; so few at a time is what `pre_dispatch` sees to.

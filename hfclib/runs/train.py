@@ -160,11 +160,11 @@ def _after_epoch(recipe: Recipe, seed: int, state: Progress) -> str:
     return f"{recipe.name}, seed {seed}: epoch {state.epoch} of {recipe.epochs}, about {left / 60:.1f} minutes left"
 
 
-def code_commit() -> str:
+def code_commit(package: Path = Path(__file__).parents[1]) -> str:
     """The git commit of the code that runs, with "-dirty" if hfclib was edited; "none" outside a checkout."""
     # The first command fails where the package is in another project's checkout, as in a virtual environment there.
     commands = ("ls-files --error-unmatch __init__.py", "rev-parse HEAD", "status --porcelain -- .")
-    options = {"cwd": Path(hfclib.__file__).parent, "capture_output": True, "text": True, "check": True}
+    options = {"cwd": package, "capture_output": True, "text": True, "check": True}
     try:
         _, head, changes = (subprocess.run(["git", *one.split()], **options).stdout.strip() for one in commands)
     except (OSError, subprocess.CalledProcessError):

@@ -1,7 +1,7 @@
 """The `hfc` command, through typer's runner."""
 
-import os
 import logging
+import os
 import re
 import resource
 import shutil

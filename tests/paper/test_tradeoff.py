@@ -1,4 +1,4 @@
-"""hfclib.tradeoff: the corollary itself by brute force, and its numbers by a closed form.
+"""hfclib.paper.tradeoff: the corollary itself by brute force, its numbers by a closed form, and its figures.
 
 The closed form. An image x = 1/2 + a cos(2 pi w / 16) + b cos(8 pi w / 16) has one low frequency, 1, and one high one,
 4, of known amplitudes, in every row and channel. A radius up to 1 takes both away, one in (1, 4] only the high one, a
@@ -18,19 +18,25 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hfclib import logits, split
+from hfclib.paper.show import show_figure
+from hfclib.paper.style import FIG2_TITLES
 from hfclib.paper.tradeoff import (
-    METRICS,
     binding_radius,
+    changed_figure,
     changed_radius,
     changed_share,
     distance_table,
     distances,
+    distances_figure,
     ruled_out,
     ruled_out_curves,
+    ruled_out_figure,
     ruled_out_table,
 )
 from hfclib.runs.predictions import Predictions
+from hfclib.training.recipe import RADII as ALL_RADII
 
+METRICS = ("l2", "linf")
 SIZE, COUNT = 16, 500
 RADII = (1, 2, 4, 5)
 ALPHA, BETA, SHIFT = 1.0, 0.8, 0.03
@@ -54,7 +60,7 @@ def waves():
     pixels = 3 * SIZE * SIZE
     weight = np.broadcast_to((ALPHA * low + BETA * high) * 2 / pixels, (3, SIZE, SIZE))
     layer = nn.Linear(pixels, 2)
-    with torch.no_grad():  # the answer is 1 where the score is above zero, else 0
+    with torch.no_grad():  # the class is 1 where the score is above zero, else 0
         layer.weight.copy_(torch.stack([torch.zeros(pixels), torch.tensor(weight.reshape(-1).copy())]))
         layer.bias.copy_(torch.tensor([0.0, SHIFT]))
     return Waves(a, b, images, nn.Sequential(nn.Flatten(), layer))
@@ -91,12 +97,12 @@ def ruled_out_in_closed_form(a, b, metric, eps):
     ]
 
 
-def asked(model, images):
-    def answer(seen):
+def predicted(model, images):
+    def classes(seen):
         return logits(model, seen).argmax(dim=1).to(torch.uint8)
 
-    found = {("lfc", radius, "raw", "running"): answer(split(images, radius)[0]) for radius in RADII}
-    return Predictions({("x", 0, "raw", "running"): answer(images), **found}, batch_norm=False)
+    found = {("lfc", radius, "raw", "running"): classes(split(images, radius)[0]) for radius in RADII}
+    return Predictions({("x", 0, "raw", "running"): classes(images), **found}, batch_norm=False)
 
 
 def test_distances_have_the_closed_form(waves):
@@ -107,8 +113,8 @@ def test_distances_have_the_closed_form(waves):
         np.testing.assert_allclose(found[metric].numpy(), expected[metric], rtol=1e-4, atol=1e-5)
 
 
-def test_changed_answers_have_the_closed_form(waves):
-    found = changed_radius(asked(waves.model, waves.images), RADII)
+def test_changed_predictions_have_the_closed_form(waves):
+    found = changed_radius(predicted(waves.model, waves.images), RADII)
     expected = changed_in_closed_form(waves.a, waves.b)
     assert found.dtype == torch.bool
     assert found.numpy().tolist() == expected.tolist()
@@ -118,7 +124,10 @@ def test_changed_answers_have_the_closed_form(waves):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_share_ruled_out_has_the_closed_form(waves, metric):
-    distance, where = distances(waves.images, RADII)[metric], changed_radius(asked(waves.model, waves.images), RADII)
+    distance, where = (
+        distances(waves.images, RADII)[metric],
+        changed_radius(predicted(waves.model, waves.images), RADII),
+    )
     found = ruled_out(distance, where, EPS[metric])
     expected = ruled_out_in_closed_form(waves.a, waves.b, metric, EPS[metric])
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
@@ -126,37 +135,42 @@ def test_the_share_ruled_out_has_the_closed_form(waves, metric):
     assert max(expected) < 1
 
 
-def test_the_share_of_changed_answers_is_the_integral(waves):
+def test_the_share_of_changed_predictions_is_the_integral(waves):
     """The closed form itself, by counting on a grid: its share at r = 2 is an area of the square of amplitudes."""
     a, b = (grid.ravel() for grid in np.meshgrid(*[np.linspace(-0.25, 0.25, 801)] * 2))
     area = ((ALPHA * a + BETA * b + SHIFT > 0) != (ALPHA * a + SHIFT > 0)).mean()
-    found = changed_radius(asked(waves.model, waves.images), RADII)[1].float().mean().item()
+    found = changed_radius(predicted(waves.model, waves.images), RADII)[1].float().mean().item()
     assert found == pytest.approx(area, abs=3 * math.sqrt(area * (1 - area) / COUNT))
 
 
-def test_of_images_that_are_wrong_anyway_none_is_looked_at(waves):
-    answers = asked(waves.model, waves.images)
-    everywhere, right = changed_radius(answers, RADII), torch.arange(COUNT) % 3 > 0
-    labels = torch.where(right, answers.on("x"), 1 - answers.on("x"))
-    assert torch.equal(changed_radius(answers, RADII, labels), everywhere & right)
-    assert everywhere[:, ~right].any()
+def test_only_images_that_are_correct_count_if_asked(waves):
+    predictions = predicted(waves.model, waves.images)
+    everywhere, correct = changed_radius(predictions, RADII), torch.arange(COUNT) % 3 > 0
+    labels = torch.where(correct, predictions.on("x"), 1 - predictions.on("x"))
+    assert torch.equal(changed_radius(predictions, RADII, labels), everywhere & correct)
+    assert everywhere[:, ~correct].any()
+    with pytest.raises(KeyError):
+        changed_radius(predictions, (2, 3))
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_at_a_ruled_out_image_the_lfc_is_within_eps_and_gets_another_answer(waves, metric):
+def test_at_a_ruled_out_image_the_lfc_is_within_eps_and_gets_another_prediction(waves, metric):
     """Corollary 1 by brute force: an attacker who may only try the LFCs."""
-    distance, where = distances(waves.images, RADII)[metric], changed_radius(asked(waves.model, waves.images), RADII)
+    distance, where = (
+        distances(waves.images, RADII)[metric],
+        changed_radius(predicted(waves.model, waves.images), RADII),
+    )
     norm = {
         "l2": lambda difference: difference.square().sum().sqrt(),
         "linf": lambda difference: difference.abs().max(),
     }
-    answers = logits(waves.model, waves.images).argmax(dim=1)
+    predictions = logits(waves.model, waves.images).argmax(dim=1)
     for eps in EPS[metric]:
         fooled = []
-        for image, answer in zip(waves.images[:120], answers, strict=False):
+        for image, prediction in zip(waves.images[:120], predictions, strict=False):
             tried = [split(image[None], radius)[0] for radius in RADII]
             near = [one for one in tried if norm[metric](image - one[0]) <= eps]
-            fooled.append(any(logits(waves.model, one).argmax() != answer for one in near))
+            fooled.append(any(logits(waves.model, one).argmax() != prediction for one in near))
         found = [ruled_out(distance[:, [n]], where[:, [n]], [eps]).item() for n in range(120)]
         assert found == [float(one) for one in fooled]
     assert 0 < sum(fooled) < len(fooled)
@@ -188,18 +202,17 @@ def test_a_distance_of_exactly_eps_counts():
     assert ruled_out(torch.zeros(1, 2), torch.tensor([[True, False]]), [0]).tolist() == [0.5]
 
 
-@pytest.mark.parametrize("eps", [[-0.1], [0.1, -1e-9], [float("nan")]])
-def test_a_size_below_zero_is_refused(eps):
-    with pytest.raises(ValueError, match="expected every eps to be at least 0"):
-        ruled_out(torch.rand(2, 3), torch.ones(2, 3, dtype=torch.bool), eps)
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [((2, 3), (3, 2)), ((2, 3), (2, 4)), ((3,), (3,)), ((1, 2, 3), (1, 2, 3))]
-)
-def test_shapes_that_do_not_match_are_refused(first, second):
-    with pytest.raises(ValueError, match=r"expected \(R, N\) twice"):
-        ruled_out(torch.rand(first), torch.ones(second, dtype=torch.bool), [0.1])
+def test_refusals(images):
+    for eps in ([-0.1], [0.1, -1e-9], [float("nan")]):
+        with pytest.raises(ValueError, match="expected every eps to be at least 0"):
+            ruled_out(torch.rand(2, 3), torch.ones(2, 3, dtype=torch.bool), eps)
+    for first, second in (((2, 3), (3, 2)), ((2, 3), (2, 4)), ((3,), (3,)), ((1, 2, 3), (1, 2, 3))):
+        with pytest.raises(ValueError, match=r"expected \(R, N\) twice"):
+            ruled_out(torch.rand(first), torch.ones(second, dtype=torch.bool), [0.1])
+    with pytest.raises(ValueError, match="at least 0"):
+        distances(images, (4, -1))
+    with pytest.raises(TypeError, match="float images"):
+        distances(images.mul(255).to(torch.uint8), (4,))
 
 
 def test_distances_are_to_the_unclipped_lfc(images):
@@ -210,18 +223,6 @@ def test_distances_are_to_the_unclipped_lfc(images):
             assert found["l2"][row, number].item() == pytest.approx(np.linalg.norm(difference), abs=1e-5)
             assert found["linf"][row, number].item() == pytest.approx(np.abs(difference).max(), abs=1e-6)
     assert found["l2"][0].tolist() == pytest.approx(images.flatten(1).norm(dim=1).tolist())
-
-
-def test_distances_refuse_what_split_refuses(images):
-    with pytest.raises(ValueError, match="at least 0"):
-        distances(images, (4, -1))
-    with pytest.raises(TypeError, match="float images"):
-        distances(images.mul(255).to(torch.uint8), (4,))
-
-
-def test_changed_needs_every_radius(waves):
-    with pytest.raises(KeyError):
-        changed_radius(asked(waves.model, waves.images[:3]), (2, 3))
 
 
 def test_quantiles_by_hand():
@@ -239,7 +240,10 @@ def test_quantiles_by_hand():
 
 
 def test_curves_are_ruled_out_on_a_grid(waves):
-    distance, where = distances(waves.images, RADII[:3]), changed_radius(asked(waves.model, waves.images), RADII[:3])
+    distance, where = (
+        distances(waves.images, RADII[:3]),
+        changed_radius(predicted(waves.model, waves.images), RADII[:3]),
+    )
     none = torch.zeros_like(where)
     rows = ruled_out_curves(distance, {"vanilla": where, "batchnorm": none}, points=9)
     assert list(rows["metric"].unique()) == list(METRICS)
@@ -258,7 +262,7 @@ def test_curves_are_ruled_out_on_a_grid(waves):
     assert len(ruled_out_curves(distance, {"vanilla": where}).query("metric == 'l2'")) == 80
 
 
-def test_the_share_of_changed_answers():
+def test_the_share_of_changed_predictions():
     where = torch.tensor([[True, True, False, True], [False, True, False, False]])
     shares = changed_share({"vanilla": where, "batchnorm": ~where}, (4, 8))
     assert shares.index.tolist() == [4, 8]
@@ -288,7 +292,7 @@ def test_the_table_of_shares():
     assert found["BatchNorm, width 16"].tolist() == [".000"] * 5
 
 
-def test_where_the_corollary_bites():
+def test_the_radius_that_rules_out_most():
     found = binding_radius(
         FAR, {"vanilla": OTHER, "batchnorm": NEVER}, (4, 8, 12), [0.5 / 255, 2 / 255, 5 / 255, 9 / 255]
     )
@@ -302,3 +306,72 @@ def test_where_the_corollary_bites():
         "4 (4 images)",
     ]
     assert set(found["radius that rules out most: BatchNorm, width 16"]) == {"none"}
+
+
+# ---- figures
+
+MARKED = (2 / 255, 8 / 255)
+
+
+def drawn(figure):
+    """Draw for real: warnings of the layout come only then, and are errors."""
+    return show_figure(figure).data.startswith(b"\x89PNG")
+
+
+def labelled(ax):
+    """The lines of a panel by their legend texts."""
+    return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_distances_have_their_units_and_marked_sizes(images, count):
+    found = distances(images[:count], RADII)
+    figure = distances_figure(distance_table(found, RADII), MARKED)
+    left, right = figure.axes
+    assert left.get_ylabel() == "L2 distance (pixels in [0, 1])"
+    assert right.get_ylabel() == "Linf distance (pixels in [0, 1])"
+    for ax, metric in ((left, "l2"), (right, "linf")):
+        assert (ax.get_xlabel(), ax.get_yscale()) == ("Radius (DFT bins)", "log")
+        median = labelled(ax)["median"]
+        assert list(median.get_xdata()) == list(RADII)
+        assert list(median.get_ydata()) == pytest.approx(np.median(found[metric].double().numpy(), axis=1).tolist())
+        heights = [shade.get_paths()[0].vertices[:, 1] for shade in ax.collections]
+        ninety, half = [(height.min(), height.max()) for height in heights]
+        assert ninety[0] <= half[0] <= half[1] <= ninety[1]
+    marked = [line.get_ydata()[0] for line in right.get_lines() if line.get_linestyle() == "--"]
+    assert marked == list(MARKED)
+    assert [text.get_text() for text in right.texts] == ["2/255", "8/255"]
+    assert not left.texts
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["90 % of images", "half of them", "median"]
+    assert drawn(figure)
+
+
+@pytest.mark.parametrize("variants", [("vanilla",), ("vanilla", "batchnorm", "fullwidth")])
+def test_shares_of_changed_and_ruled_out_images(images, answers, variants):
+    changed = {variant: changed_radius(answers[variant], ALL_RADII) for variant in variants}
+    shares = changed_share(changed, ALL_RADII)
+    figure = changed_figure(shares)
+    (ax,) = figure.axes
+    assert (ax.get_xlabel(), ax.get_ylim()) == ("Radius (DFT bins)", (0, 1))
+    for variant in variants:
+        line = labelled(ax)[FIG2_TITLES[variant]]
+        assert list(line.get_xdata()) == list(ALL_RADII)
+        assert list(line.get_ydata()) == shares[variant].tolist()
+    assert drawn(figure)
+    curves = ruled_out_curves(distances(images, ALL_RADII), {one: mask[:, :12] for one, mask in changed.items()}, 7)
+    figure = ruled_out_figure(curves, MARKED)
+    left, right = figure.axes
+    assert left.get_xlabel() == "eps, L2 distance (pixels in [0, 1])"
+    assert right.get_xlabel() == "eps, Linf distance (pixels in [0, 1])"
+    assert figure.get_supylabel() == "Share of test images ruled out"
+    for ax, metric in ((left, "l2"), (right, "linf")):
+        assert ax.get_xscale() == "log"
+        for variant in variants:
+            line = labelled(ax)[FIG2_TITLES[variant]]
+            own = curves[(curves["metric"] == metric) & (curves["variant"] == variant)]
+            assert len(own) == 7
+            assert list(line.get_xdata()) == own["eps"].tolist()
+            assert list(line.get_ydata()) == own["share"].tolist()
+    assert [text.get_text() for text in right.texts] == ["2/255", "8/255"]
+    assert not left.texts
+    assert drawn(figure)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save_file
 
 import hfclib
-from hfclib._files import parse_tensors, sha256
+from hfclib._files import sha256
 from hfclib.runs import train as job
-from hfclib.runs.store import RunError, description, load, read_weights
+from hfclib.runs.store import RunError, description, load
 from hfclib.runs.train import train_run
 from hfclib.training import loop
 from hfclib.training.checkpoint import CheckpointError, epochs_done, restore_checkpoint, save_checkpoint
@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, cifar):
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "embedded", cifar.__getitem__)
         for module in (loop, job):
-            patch.setattr(module, "embedded", cifar.__getitem__)
             patch.setattr(module, "RADII", (4,))
         return train_run(TINY, seed=0, store=tmp_path_factory.mktemp("store"), progress=False)
 
@@ -57,11 +57,10 @@ def refused(folder, name):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", [flips, cuts])
-def test_no_flipped_bit_and_no_cut_goes_unnoticed(copied, name, damage):
+@pytest.mark.parametrize("name", FILES[1:])
+def test_no_flipped_bit_and_no_cut_goes_unnoticed(copied, name):
     sound = (copied / name).read_bytes()
-    for content in damage(sound):
+    for content in (*flips(sound), *cuts(sound), sound + b"\n"):
         (copied / name).write_bytes(content)
         refused(copied, name)
         assert (copied / name).read_bytes() == content  # left as it is
@@ -69,112 +68,97 @@ def test_no_flipped_bit_and_no_cut_goes_unnoticed(copied, name, damage):
     load(copied)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(copied, name):
-    (copied / name).unlink()
-    refused(copied, name)
+def test_a_missing_file_is_named(copied):
+    for name in FILES:
+        content = (copied / name).read_bytes()
+        (copied / name).unlink()
+        refused(copied, name)
+        (copied / name).write_bytes(content)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_larger_than_it_can_be_is_not_read(copied, name):
-    with open(copied / name, "r+b") as file:
-        file.truncate(2**40)  # sparse: takes no room
-    assert "bytes, expected at most" in refused(copied, name)
-
-
-def reseal(folder):
-    """Checksums and seal as if what is in the folder now had been stored so."""
+def renew_checksums(folder):
+    """Checksums as if what is in the folder now had been stored so."""
     known = json.loads((folder / "run.json").read_bytes())
     checksums = {name: sha256((folder / name).read_bytes()) for name in FILES[1:]}
     content = description(Recipe(**known["recipe"]), known["seed"], known["provenance"], checksums)
     (folder / "run.json").write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda weights: weights.update({"fc.weight": torch.zeros(10, 3)}), "fc.weight has shape"),
-        (lambda weights: weights.update({"fc.weight": torch.full_like(weights["fc.weight"], torch.nan)}), "not finite"),
+def test_weights_of_the_wrong_shape_or_that_are_no_numbers(copied):
+    sound = (copied / "weights.safetensors").read_bytes()
+    for change, said in (
+        (lambda weights: weights.update({"fc.weight": torch.zeros(10, 3)}), "size mismatch for fc.weight"),
+        (lambda weights: weights.update({"fc.weight": torch.full((10, 16), torch.nan)}), "not finite"),
         (lambda weights: weights["norm1.running_var"].fill_(torch.inf), "not finite"),
-        (lambda weights: weights.pop("fc.bias"), "fc.bias is missing"),
-        (lambda weights: weights.update({"more": torch.zeros(1)}), "more is not expected"),
-    ],
-)
-def test_weights_of_the_wrong_shape_or_that_are_no_numbers(copied, change, said):
-    weights = load_file(copied / "weights.safetensors")
-    change(weights)
-    save_file(weights, copied / "weights.safetensors")
-    reseal(copied)
-    assert said in refused(copied, "weights.safetensors")
+        (lambda weights: weights.pop("fc.bias"), "fc.bias"),
+        (lambda weights: weights.update({"more": torch.zeros(1)}), "more"),
+    ):
+        (copied / "weights.safetensors").write_bytes(sound)
+        run, weights = load_after_renewal(copied), load_file(copied / "weights.safetensors")
+        change(weights)
+        save_file(weights, copied / "weights.safetensors")
+        with pytest.raises(RunError, match=r"weights\.safetensors"):
+            run.model()
+        renew_checksums(copied)
+        assert said in refused(copied, "weights.safetensors")
+
+
+def load_after_renewal(folder):
+    renew_checksums(folder)
+    return load(folder)
 
 
 @pytest.mark.parametrize("name", ["curves.csv", "final.csv"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text.replace("accuracy", "accurcay", 1),
-        lambda text: text.splitlines()[0] + "\n",
-        lambda text: re.sub(r",[\d.]+\n", ",1.5\n", text, count=1),
-        lambda text: re.sub(r",[\d.]+\n", ",nan\n", text, count=1),
-        lambda text: re.sub(r",[\d.]+\n", ",high\n", text, count=1),
-        lambda text: "\n".join(text.splitlines()[:3]) + "\n",
-        lambda text: text.replace(",", ";"),
-        lambda text: "\0" * 100,
-    ],
-)
-def test_a_table_of_the_wrong_shape_or_with_what_is_no_accuracy(copied, name, change):
+def test_a_table_of_the_wrong_shape_or_with_what_is_no_accuracy(copied, name):
     text = (copied / name).read_text()
-    changed = change(text)
-    assert changed != text
-    if name == "final.csv" and changed.count("\n") == 3 and "test,x" in changed:
-        changed = "\n".join(line for line in changed.splitlines() if not line.startswith("test,x")) + "\n"
-    (copied / name).write_text(changed)
-    reseal(copied)
-    assert "not the table that it should be" in refused(copied, name)
+    lines = text.splitlines()
+    for changed in (
+        text.replace("accuracy", "accurcay", 1),
+        lines[0] + "\n",
+        re.sub(r",[\d.]+\n", ",1.5\n", text, count=1),
+        re.sub(r",[\d.]+\n", ",nan\n", text, count=1),
+        re.sub(r",[\d.]+\n", ",high\n", text, count=1),
+        "\n".join(line for line in lines if not line.startswith(("2,", "test,x"))) + "\n",
+        "\0" * 100,
+    ):
+        assert changed != text
+        (copied / name).write_text(changed)
+        renew_checksums(copied)
+        assert "not the table that it should be" in refused(copied, name)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("epochs", 30), ("width", 4), ("width", 10**12), ("norm", "none"), ("width", "2"), ("epochs", 1e400)],
-)
-def test_an_edited_recipe_is_refused(copied, field, value):
-    known = json.loads((copied / "run.json").read_bytes())
-    known["recipe"][field] = value
-    (copied / "run.json").write_text(json.dumps(known))
-    refused(copied, "run.json")
+def edited(folder, change):
+    known = json.loads((folder / "run.json").read_bytes())
+    change(known)
+    (folder / "run.json").write_text(json.dumps(known))
+    return refused(folder, "run.json")
 
 
-@pytest.mark.parametrize("key", ["train_seconds", "device", "commits"])
-def test_edited_provenance_is_refused(copied, key):
-    known = json.loads((copied / "run.json").read_bytes())
-    known["provenance"][key] = "better"
-    (copied / "run.json").write_text(json.dumps(known, indent=2) + "\n")
-    assert "changed after it was written" in refused(copied, "run.json")
+def test_an_edited_recipe_or_seed_is_refused(copied):
+    sound = (copied / "run.json").read_bytes()
+    values = {"epochs": 30, "width": 4, "norm": "none", "learning_rate": 0.5, "final_images": 10_000}
+    for field, value in values.items():
+        (copied / "run.json").write_bytes(sound)
+        assert "edited recipe or seed" in edited(
+            copied, lambda known, field=field, value=value: known["recipe"].update({field: value})
+        )
+    for value in ("2", 1e400, -1):
+        (copied / "run.json").write_bytes(sound)
+        edited(copied, lambda known, value=value: known["recipe"].update(width=value))
+    (copied / "run.json").write_bytes(sound)
+    edited(copied, lambda known: known.update(seed=7))
 
 
-def test_json_of_bottomless_depth_is_refused(copied):
-    (copied / "run.json").write_text("[" * 100_000)
-    refused(copied, "run.json")
-
-
-def test_a_network_that_no_machine_holds_is_refused(tmp_path):
-    recipe = replace(TINY, width=10**7)
-    folder = tmp_path / recipe.run_name(0)
-    folder.mkdir()
-    for name in FILES[1:]:
-        (folder / name).write_bytes(b"")
-    checksums = {name: sha256(b"") for name in FILES[1:]}
-    (folder / "run.json").write_bytes(description(recipe, 0, {}, checksums))
-    with pytest.raises(RunError):
-        read_weights(folder / "weights.safetensors", recipe)
-
-
-@pytest.mark.parametrize("form", [1, 2])
-def test_a_seal_can_not_be_left_out(copied, form):
-    known = json.loads((copied / "run.json").read_bytes()) | {"format": form}
-    del known["seal"]
-    (copied / "run.json").write_text(json.dumps(known))
-    refused(copied, "run.json")
+def test_what_is_no_run_json_is_refused(copied):
+    sound = (copied / "run.json").read_bytes()
+    for content in (b"", b"\xff\xfe", b"[]", b"{}", sound[:-10]):
+        (copied / "run.json").write_bytes(content)
+        refused(copied, "run.json")
+    for key in ("format", "recipe", "hash", "seed", "provenance", "sha256"):
+        (copied / "run.json").write_bytes(sound)
+        edited(copied, lambda known, key=key: known.pop(key))
+    (copied / "run.json").write_bytes(sound)
+    assert "format 99" in edited(copied, lambda known: known.update(format=99))
 
 
 # ---- checkpoints
@@ -203,12 +187,32 @@ def refused_checkpoint(path, objects):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("damage", [flips, cuts])
-def test_no_flipped_bit_and_no_cut_of_a_checkpoint_goes_unnoticed(checkpoint, damage):
-    objects = parts()
-    for content in damage(checkpoint.read_bytes()):
+def test_a_checkpoint_holds_all_that_goes_on(tmp_path):
+    path, state = tmp_path / "checkpoint.safetensors", Progress(2, [{"epoch": 1, "accuracy": 0.5}], 1.5, 0.25, ["abc"])
+    first, second = parts(), parts()
+    assert restore_checkpoint(path, *second) == Progress()  # there is none
+    for model, optimizer, scheduler in (first, first):
+        model(torch.rand(4, 3, 8, 8)).square().sum().backward()
+        optimizer.step()
+        scheduler.step()
+    save_checkpoint(path, *first, state)
+    assert restore_checkpoint(path, *second) == state
+    assert second[2].get_last_lr() == first[2].get_last_lr()
+    images = torch.rand(4, 3, 8, 8)
+    for model, optimizer, _ in (first, second):
+        optimizer.zero_grad()
+        model(images).square().sum().backward()
+        optimizer.step()
+    for (name, one), other in zip(first[0].state_dict().items(), second[0].state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_no_flipped_bit_and_no_cut_of_a_checkpoint_goes_unnoticed(checkpoint):
+    objects, sound = parts(), checkpoint.read_bytes()
+    for content in (*flips(sound), *cuts(sound)):
         checkpoint.write_bytes(content)
         refused_checkpoint(checkpoint, objects)
+        assert checkpoint.read_bytes() == content
         with pytest.raises(CheckpointError):
             epochs_done(checkpoint)
 
@@ -219,33 +223,19 @@ def test_a_checkpoint_of_another_run_is_refused(checkpoint, tmp_path):
     assert f"it belongs to {TINY.run_name(0)}" in refused_checkpoint(elsewhere, parts())
 
 
-def test_a_checkpoint_without_its_seal_is_refused(checkpoint):
-    tensors, metadata = parse_tensors(checkpoint.read_bytes())
-    del metadata["seal"]
-    checkpoint.write_bytes(save(tensors, metadata))
-    assert "older hfclib" in refused_checkpoint(checkpoint, parts())
-
-
 def test_a_checkpoint_of_the_wrong_shape_is_refused(checkpoint):
     save_checkpoint(checkpoint, *parts(replace(TINY, width=3)), Progress(epoch=1))
     refused_checkpoint(checkpoint, parts())
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-@pytest.mark.parametrize("of", ["weights", "moments"])
-def test_a_checkpoint_of_no_numbers_is_refused(checkpoint, of, number):
-    model, optimizer, scheduler = parts()
-    weight = model.conv1.weight
-    with torch.no_grad():
-        (weight if of == "weights" else optimizer.state[weight]["exp_avg"])[0, 0, 0, 0] = number
-    save_checkpoint(checkpoint, model, optimizer, scheduler, Progress(epoch=1))
-    assert "not finite" in refused_checkpoint(checkpoint, parts())
-
-
-def test_a_checkpoint_larger_than_it_can_be_is_not_read(checkpoint):
-    with open(checkpoint, "r+b") as file:
-        file.truncate(2**40)
-    assert "expected at most" in refused_checkpoint(checkpoint, parts())
+def test_a_checkpoint_of_no_numbers_is_refused(checkpoint):
+    for number, of in ((float("nan"), "weights"), (float("inf"), "moments")):
+        model, optimizer, scheduler = parts()
+        weight = model.conv1.weight
+        with torch.no_grad():
+            (weight if of == "weights" else optimizer.state[weight]["exp_avg"])[0, 0, 0, 0] = number
+        save_checkpoint(checkpoint, model, optimizer, scheduler, Progress(epoch=1))
+        assert "not finite" in refused_checkpoint(checkpoint, parts())
 
 
 # ---- no pickle
@@ -256,6 +246,6 @@ def test_nothing_is_ever_unpickled():
     assert Path(hfclib.__file__).resolve() in [path.resolve() for path in sources]
     for path in [*sources, *(ROOT / "notebooks").glob("*.ipynb")]:
         text = path.read_text()
-        for call in re.findall(r"torch\.load\([^)]*\)?", text):
+        for call in re.findall(r"(?<!safetensors\.)torch\.load\([^)]*\)?", text):
             assert "weights_only=True" in call, f"{path}: {call}"
-        assert not re.search(r"\b(import|from) (pickle|dill|joblib|cloudpickle)\b|allow_pickle=True", text), path
+        assert not re.search(r"\b(import|from) (pickle|dill|cloudpickle)\b|allow_pickle=True|joblib\.load", text), path

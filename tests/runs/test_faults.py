@@ -51,8 +51,9 @@ from hfclib.training import Recipe, checkpoint, loop
 recipe, moments = Recipe(**json.loads(sys.argv[1])), json.loads(sys.argv[2])
 embedded = functools.cache(data.embedded)
 embedded("train"), embedded("test")
+job.embedded = embedded
 for module in (loop, job):
-    module.embedded, module.RADII = embedded, (4,)  # most of a small training's time goes into measuring bands
+    module.RADII = (4,)  # most of a small training's time goes into measuring bands
 
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -199,7 +200,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path, monkeypatch
 
 
 TWICE = """
-import sys
+import logging, sys
 from pathlib import Path
 from hfclib.runs import train as job
 from hfclib.training import Recipe, loop
@@ -214,8 +215,8 @@ def slow(*args, **options):
     return fit(*args, **options)
 
 job.fit = slow
-run = job.train_run(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False,
-                 tell=lambda line: print(line, flush=True))
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+run = job.train_run(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
 print("ended with", run.path.name, flush=True)
 """
 

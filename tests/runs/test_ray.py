@@ -1,4 +1,4 @@
-"""hfclib.cluster: what comes home from another machine, and a real sweep on a local Ray cluster."""
+"""hfclib.runs.ray: what comes home from another machine, and a real sweep on a local Ray cluster."""
 
 import os
 import signal
@@ -52,23 +52,21 @@ def another(contents):
     contents.update({path.name: path.read_bytes() for path in folder.iterdir()})
 
 
-@pytest.mark.parametrize("damage", [without, flipped, escaping, another])
-def test_what_is_not_the_whole_run_does_not_come_home(contents, tmp_path, damage):
-    damage(contents)
-    with pytest.raises(RunError):
-        install_run(contents, JOB, tmp_path / "store")
-    assert list((tmp_path / "store").glob("*")) == []
-    assert not list(tmp_path.rglob("escaped"))
-
-
-def test_a_failure_far_away_is_told_in_words(monkeypatch, own_home):
-    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder: "the loss is nan")
-    assert train_remotely(JOB, 1) == "the loss is nan"
+def test_what_is_not_the_whole_run_does_not_come_home(contents, tmp_path):
+    for damage in (without, flipped, escaping, another):
+        damaged = dict(contents)
+        damage(damaged)
+        with pytest.raises(RunError):
+            install_run(damaged, JOB, tmp_path / "store")
+        assert list((tmp_path / "store").glob("*")) == []
+        assert not list(tmp_path.rglob("escaped"))
 
 
 def test_a_run_trained_before_its_worker_died_is_not_trained_again(monkeypatch, own_home, contents):
+    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder, threads: "the loss is nan")
+    assert train_remotely(JOB, 1) == "the loss is nan"
     install_run(contents, JOB, own_home / "away")
-    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder: pytest.fail("trained again"))
+    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda *args: pytest.fail("trained again"))
     assert train_remotely(JOB, 1) == contents
     assert train_remotely(JOB, 1) == contents  # still there, should it not have come home,
     _forget(JOB)
@@ -91,9 +89,6 @@ class FakeRay:
         self.results, self.resources = results, {"CPU": 8.0} | ({"GPU": gpus} if gpus else {})
         self.at_once, self.ended, self.started, self.interrupted = 0, [], None, False
         self.forgotten = []
-
-    def is_initialized(self):
-        return self.started is not None
 
     def init(self, **options):
         if isinstance(self.results, Exception):
@@ -152,14 +147,10 @@ def ray(monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-def silent(line):
-    pass
-
-
 @pytest.mark.parametrize("gpus", [0, 4])
 def test_a_gpu_is_asked_for_if_there_is_any_and_a_lost_task_is_tried_again(ray, tmp_path, gpus):
     ray.resources |= {"GPU": gpus} if gpus else {}
-    outcomes = dict(ray_engine("head:1")(JOBS, tmp_path, None, silent))
+    outcomes = dict(ray_engine("head:1")(JOBS, tmp_path, None))
     assert [outcomes[job].seed for job in JOBS] == [0, 1, 2]
     assert ray.asked == {"num_gpus": 1 if gpus else 0, "max_retries": 2}
     assert ray.started["address"] == "head:1"
@@ -176,7 +167,7 @@ def test_a_run_that_can_not_be_stored_at_home_is_kept_where_it_was_trained(ray, 
         raise OSError("No space left on device")
 
     monkeypatch.setattr("hfclib.runs.ray.install_run", full)
-    outcomes = dict(ray_engine()(JOBS, tmp_path, 3, silent))
+    outcomes = dict(ray_engine()(JOBS, tmp_path, 3))
     assert set(outcomes.values()) == {
         "No space left on device; the run is kept on the machine that trained it, and the same command brings it home"
     }
@@ -184,7 +175,7 @@ def test_a_run_that_can_not_be_stored_at_home_is_kept_where_it_was_trained(ray, 
 
 
 def test_alone_ray_gets_as_many_slots_as_there_are_workers(ray, tmp_path):
-    list(ray_engine()(JOBS, tmp_path, 2, silent))
+    list(ray_engine()(JOBS, tmp_path, 2))
     assert ray.started["num_cpus"] == 2
     assert ray.at_once == 2
 
@@ -193,7 +184,7 @@ def test_a_task_that_fails_costs_its_own_run_only(ray, tmp_path):
     names = [job.recipe.run_name(job.seed) for job in JOBS]
     ray.results[names[0]] = ray.exceptions.RayError("the node is gone")
     ray.results[names[1]] = "the loss is nan"
-    outcomes = dict(ray_engine()(JOBS, tmp_path, 3, silent))
+    outcomes = dict(ray_engine()(JOBS, tmp_path, 3))
     assert outcomes[JOBS[0]] == "the node is gone"
     assert outcomes[JOBS[1]] == "the loss is nan"
     assert outcomes[JOBS[2]].seed == 2
@@ -202,7 +193,7 @@ def test_a_task_that_fails_costs_its_own_run_only(ray, tmp_path):
 def test_ctrl_c_brings_home_what_has_ended_and_cancels_the_rest(ray, tmp_path):
     ray.interrupted = True
     with pytest.raises(KeyboardInterrupt):
-        list(ray_engine()(JOBS, tmp_path, 3, silent))
+        list(ray_engine()(JOBS, tmp_path, 3))
     names = [job.recipe.run_name(job.seed) for job in JOBS]
     assert [path.name for path in tmp_path.iterdir()] == names[:1]
     assert ray.ended == [(names[1], True), (names[2], True), "shutdown"]
@@ -210,14 +201,14 @@ def test_ctrl_c_brings_home_what_has_ended_and_cancels_the_rest(ray, tmp_path):
 
 def test_sigterm_stays_a_ctrl_c(ray, tmp_path):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `hfc sweep` does
-    list(ray_engine()(JOBS, tmp_path, 3, silent))
+    list(ray_engine()(JOBS, tmp_path, 3))
     assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 
 
 def test_a_cluster_that_is_not_there_is_told(ray, tmp_path):
     ray.results = RuntimeError("nobody answers")
     with pytest.raises(ConnectionError, match="Ray could not be reached: nobody answers"):
-        list(ray_engine("head:1")(JOBS, tmp_path, 1, silent))
+        list(ray_engine("head:1")(JOBS, tmp_path, 1))
 
 
 def workers_at_work(home: Path) -> list[int]:
