@@ -5,15 +5,5 @@ from hfclib.runs.predictions import Predictions, predictions_of
 from hfclib.runs.store import Run, RunError, find, load
 from hfclib.runs.train import train_run
 
-__all__ = [
-    "Predictions",
-    "Run",
-    "RunError",
-    "Runs",
-    "find",
-    "load",
-    "obtain",
-    "predictions_of",
-    "stored_runs",
-    "train_run",
-]
+__all__ = ["Predictions", "Run", "RunError", "Runs", "find", "load", "obtain"]
+__all__ += ["predictions_of", "stored_runs", "train_run"]

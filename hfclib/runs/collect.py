@@ -93,13 +93,9 @@ def load_or_train(
 def stored_runs(recipes: Mapping[str, Recipe], seeds: Sequence[int], optional: Collection[str] = ()) -> Runs:
     """The runs of a figure that are stored.
 
-    Args:
-        recipes: by variant.
-        seeds: whole numbers of at least 0.
-        optional: variants that may lack seeds.
     Returns:
-        An optional variant has the seeds that are stored, and is left out where none is. Any other has all seeds, or is
-        left out.
+        One of the `optional` variants has the seeds that are stored, and is left out where none is. Any other has all
+        seeds, or is left out.
     Raises:
         RunError: a stored run is damaged.
     """

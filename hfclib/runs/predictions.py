@@ -70,14 +70,7 @@ def add_to_record(path: Path, tensors: dict[str, Tensor], weights: str) -> None:
 
 
 def store_record(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> None:
-    """Add tensors to a record in `<home>`; processes take turns.
-
-    Args:
-        kind: "predictions" or "attacks".
-        name: of the run's folder.
-        tensors: by name, contiguous.
-        weights: as `weights_of`.
-    """
+    """Add tensors to the record of the run in the folder `name`, in `<home>`; processes take turns."""
     path = home() / kind / f"{name}.safetensors"
     with locked(path.with_suffix(".lock"), say=logger.debug):  # held for moments only
         add_to_record(path, tensors, weights)
@@ -215,8 +208,5 @@ def by_name(classes: dict[Condition, Tensor]) -> dict[str, Tensor]:
 
 def by_condition(tensors: dict[str, Tensor]) -> dict[Condition, Tensor]:
     """The inverse of `by_name`."""
-    names = {name: name.split(" ") for name in tensors}
-    return {
-        Condition(band, int(radius), feed, bn_stats): tensors[name]
-        for name, (band, radius, feed, bn_stats) in names.items()
-    }
+    parts = {name: name.split(" ") for name in tensors}
+    return {Condition(band, int(radius), *how): tensors[name] for name, (band, radius, *how) in parts.items()}

@@ -117,12 +117,8 @@ def _fetch_result(ray, done, job: Job, store: Path | None) -> Run | str:
 
 
 def install_run(contents: dict[str, bytes], job: Job, store: Path) -> Run:
-    """Store a run that came as the contents of its files.
+    """Store a run that came as the contents of run.json and `FILES`, and must be that of `job`.
 
-    Args:
-        contents: of run.json and `FILES`, and of no others.
-        job: whose run it must be.
-        store: folder of runs.
     Raises:
         RunError: it is not the whole and sound run of that job; nothing is stored then.
         OSError: the disk is full; nothing is stored then.

@@ -79,14 +79,8 @@ class Run:
 
 def description(recipe: Recipe, seed: int, provenance: dict, checksums: dict[str, str]) -> bytes:
     """The content of `run.json`; `checksums` are the SHA-256 of `FILES`, by name."""
-    content = {
-        "format": FORMAT_VERSION,
-        "recipe": recipe.to_dict(),
-        "hash": recipe.hash,
-        "seed": seed,
-        "provenance": provenance,
-        "sha256": checksums,
-    }
+    content = {"format": FORMAT_VERSION, "recipe": recipe.to_dict(), "hash": recipe.hash, "seed": seed}
+    content |= {"provenance": provenance, "sha256": checksums}
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
@@ -205,9 +199,7 @@ class StoreEntry:
     """A run in the store.
 
     Attributes:
-        path: its folder.
-        name: of the recipe; the folder's where that can't be known.
-        seed: None where it can't be known.
+        path, name, seed: its folder, and the recipe's name and the seed as far as the folder's name says them.
         state: "stored"; "training" (a process is at it) or "unfinished" (none is), with the epochs done; or "damaged".
         accuracy: on the test set, in [0, 1]; None unless stored.
         seconds: that training and the measurements after each epoch took; None unless stored.

@@ -50,10 +50,7 @@ Engine = Callable[[Sequence[Job], Path | None, int | None], Iterator[Outcome]]
 class SweepReport:
     """What a sweep came to.
 
-    Attributes:
-        runs: stored runs, those found first.
-        failures: what went wrong, by job.
-        stopped: whether it was interrupted.
+    Stored runs, those found first; what went wrong, by job; and whether the sweep was interrupted.
     """
 
     runs: list[Run] = field(default_factory=list)
@@ -76,9 +73,8 @@ def sweep(
         recipes: by variant.
         wanted: seeds, each 0 or more.
         engine: None is `local_engine`.
-        store: folder of runs; None looks in `folders()` and writes to `<home>/runs`.
+        store, retrain: as in `load_or_train`.
         workers: how many runs at a time; None lets the engine decide.
-        retrain: train stored runs too.
     Returns:
         What it came to. A recipe that fails, or a stored run that is damaged, does not stop the others; nor is
         anything lost that has ended when Ctrl-C stops the sweep.

@@ -92,9 +92,7 @@ def collapsed(rows: list[dict], own: float) -> bool:
     That is the case when the accuracy under PGD has fallen below a third of its best, which was at least .2, while the
     accuracy under the training's own attack is above that best. Where both are lost, something else is wrong.
 
-    Args:
-        rows: the curves so far, the last epoch's included.
-        own: accuracy on the last epoch's training images as its attack left them, in [0, 1].
+    `rows` are the curves so far; `own` is the accuracy on the last epoch's training images as its attack left them.
     """
     robust = [row["accuracy"] for row in rows if row["feed"] == f"pgd{EPOCH_STEPS}"]
     best = max(robust, default=0)

@@ -30,11 +30,7 @@ class CheckpointError(RuntimeError):
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler, state: Progress
 ) -> None:
-    """Replace the checkpoint at `path`; if that is interrupted, or the disk is full, the old one stays whole.
-
-    Raises:
-        OSError: as `write`.
-    """
+    """Replace the checkpoint at `path`; if that is interrupted, or the disk is full, the old one stays whole."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
@@ -59,9 +55,6 @@ def epochs_done(path: Path) -> int:
 def restore_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler) -> Progress:
     """Fill model, optimizer and scheduler from a checkpoint and return its Progress; a new one if there is none.
 
-    Args:
-        path: of the checkpoint.
-        model, optimizer, scheduler: of the same recipe.
     Raises:
         CheckpointError: the checkpoint is damaged or belongs to another network or run.
     """

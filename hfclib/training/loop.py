@@ -238,14 +238,10 @@ def as_trained(images: Tensor, recipe: Recipe) -> Tensor:
 
 
 def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> list[Part]:
-    """What a run's accuracy is measured on, beside the bands of the test images.
+    """What a run's accuracy is measured on, beside the bands of the test images; `train` and `test` as in `fit`.
 
-    Args:
-        recipe: how the network is trained.
-        train, test: (images uint8, labels).
-    Returns:
-        Training images as the network is trained on them; whole test images; and, of a network that is trained on a
-        band, the same band of the test images.
+    Training images as the network is trained on them; whole test images; and, of a network that is trained on a band,
+    the same band of the test images.
     """
     feed = "raw" if recipe.rescale == "none" else recipe.rescale
     band = {"band": recipe.train_band, "radius": recipe.train_radius, "feed": feed} if recipe.train_band != "x" else {}

@@ -54,15 +54,14 @@ class Recipe:
     Attributes:
         name: what people call it, such as "laptop-batchnorm"; not part of the hash.
         arch: "resnet18"; "resnet32", "lenet" and "alexnet", for which width is not used; or "vgg11". The last three are
-            in `models`; they have no dropout, no other first layer, and take no smaller images, and only "vgg11" has
-            a norm.
+            in `models`: no dropout, no other first layer, no smaller images, and a norm in "vgg11" only.
         width: channels of the first stage.
         norm: "none", "batch" (BatchNorm) or "group" (GroupNorm, `GROUPS`).
         dropout: drop probability in [0, 1).
         dropout_at: "features" (paper) or "map" (authors' code).
-        mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw a batch; 0 turns mix-up off.
+        mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw per batch; 0 turns mix-up off.
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images per step.
         optimizer: "adam" (paper), "sgd" with Nesterov momentum .9, or "sgd_plain" without momentum, "adagrad",
             "adadelta", "rmsprop" (paper, section 5.1), with PyTorch's own settings beyond the learning rate.
         learning_rate: of the optimizer; the peak when the schedule is "one_cycle".
@@ -88,11 +87,10 @@ class Recipe:
         stem_kernel: side of the first layer's kernels, 3 or 5.
         smoothness_penalty: weight in the loss of the mean squared difference of horizontally and vertically adjacent
             weights of the first layer (`smoothness_penalty`); 0 turns it off.
-        labels: "natural", or "shuffled": the labels of the training images are dealt out among them at random, the same
-            way for every seed (`SHUFFLE_SEED`), and the network is trained and measured on those; the labels
-            of test images stay natural (paper, Fig. 3).
-        train_bands: also measure the LFC and HFC of the training images, raw, at r = 4, 8, 12, 16, with the labels that
-            the network was trained on: after each epoch and at the end (paper, Fig. 3). Needs train_band "x".
+        labels: "natural", or "shuffled": the training labels are permuted, in the same way for every seed,
+            and the network is trained and measured on those; test images keep theirs (paper, Fig. 3).
+        train_bands: also measure the raw bands of the training images at r = 4, 8, 12, 16, with the labels that the
+            network is trained on (paper, Fig. 3). Needs train_band "x".
         train_images: how many training images; 50,000 is all, up to 5,000 come with the package.
         eval_images: test and training images measured after each epoch: the first so many of each set.
         final_images: test images measured after the last epoch.

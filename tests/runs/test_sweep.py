@@ -123,9 +123,7 @@ def environment(job, store, threads, device):
     return f"{threads} {beside} {os.getpid()}"
 
 
-@pytest.mark.parametrize(
-    ("workers", "threads", "at_once", "of_each"), [(1, None, 1, 6), (None, 3, 2, 3)]
-)
+@pytest.mark.parametrize(("workers", "threads", "at_once", "of_each"), [(1, None, 1, 6), (None, 3, 2, 3)])
 def test_workers_divide_the_cores(monkeypatch, tmp_path, said, workers, threads, at_once, of_each):
     monkeypatch.setattr("hfclib.runs.sweep.cores", lambda: 6)
     monkeypatch.setattr("hfclib.runs.sweep.torch.cuda.device_count", lambda: 0)

@@ -1,0 +1,482 @@
+"""hfclib.paper.fig2: counts and tables are what stored predictions say, and figures show them."""
+
+import itertools
+from itertools import pairwise
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from hfclib import logits, split
+from hfclib.data.cifar import CLASSES
+from hfclib.evaluation import BN_STATS, PAPER_RADII, misaligned
+from hfclib.frequency import svd_split
+from hfclib.paper.fig2 import (
+    classes_figure,
+    confidence_table,
+    confidences,
+    counts_at,
+    counts_by_cut,
+    counts_figure,
+    counts_over_seeds,
+    example_table,
+    examples_figure,
+    gallery_figure,
+    misaligned_by_class,
+    most_confident,
+    recount,
+    stored_misaligned,
+)
+from hfclib.paper.intervals import interval, over_images
+from hfclib.paper.scoreboard import scoreboard
+from hfclib.paper.show import show_figure
+from hfclib.paper.style import FIG2_TITLES
+from hfclib.paper.tables import with_interval
+from hfclib.runs.predictions import Predictions, prediction_conditions
+from hfclib.training.recipe import RADII
+from hfclib.transforms import FEEDS, feed_images, rescaled
+
+CONDITIONS = list(itertools.product(FEEDS, BN_STATS))
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch):
+    """No bfloat16, which would round differently in another batch."""
+    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "batchnorm"])
+def model(request):
+    """Ten classes from images of 8 x 8, with BatchNorm and averages unlike those of the images, or without."""
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean.uniform_(0.2, 0.8)
+    norm.running_var.uniform_(0.05, 0.3)
+    return nn.Sequential(*[norm] * request.param, nn.Flatten(), nn.Linear(192, 10))
+
+
+@pytest.fixture
+def counts(answers, true_classes):
+    return counts_over_seeds({variant: {3: one} for variant, one in answers.items()}, true_classes)
+
+
+def drawn(figure):
+    """Draw for real: warnings of the layout come only then, and are errors."""
+    return show_figure(figure).data.startswith(b"\x89PNG")
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def labelled(ax):
+    """The lines of a panel by their legend texts."""
+    return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
+
+
+def shown(ax):
+    """The picture in a panel, as (3, H, W)."""
+    (picture,) = ax.get_images()
+    return torch.from_numpy(np.asarray(picture.get_array())).permute(2, 0, 1)
+
+
+def written(share):
+    return f"{share:.2f}".replace("0.", ".", 1)
+
+
+# ---- measurements
+
+
+def test_what_stored_predictions_say_is_what_the_network_says(model):
+    images, batch_norm = torch.rand(60, 3, 8, 8), isinstance(model[0], nn.BatchNorm2d)
+    labels = torch.where(torch.rand(60) < 0.7, logits(model, images).argmax(1), torch.randint(0, 10, (60,)))
+    made = {}
+    for band, radius, feed, bn_stats in prediction_conditions(batch_norm, (1, 3, 4), (1, 3, 4)):
+        cut = svd_split if band.startswith("svd") else split
+        part = images if band == "x" else cut(images, radius)[band in ("hfc", "svd_high")]
+        fed = feed_images(part, feed, add_mean=band == "hfc")
+        made[band, radius, feed, bn_stats] = logits(model, fed, bn_stats=bn_stats).argmax(dim=1).to(torch.uint8)
+    stored = Predictions(made, batch_norm)
+    for feed, bn_stats in CONDITIONS:
+        total = 0
+        for radius in (1, 3, 4):
+            expected = misaligned(model, images, labels, radius, feed=feed, bn_stats=bn_stats)
+            assert torch.equal(stored_misaligned(stored, labels, radius, feed=feed, bn_stats=bn_stats), expected)
+            total += expected.sum()
+        assert total > 0, (feed, bn_stats)
+    by_svd = misaligned(model, images, labels, 4, cut="svd")
+    assert torch.equal(stored_misaligned(stored, labels, 4, cut="svd"), by_svd)
+    with pytest.raises(KeyError):
+        stored_misaligned(stored, labels, 7)
+
+
+def test_counts_are_the_sums_over_images_of_every_recorded_condition(answers, true_classes, counts):
+    keys = ["seed", "cut", "variant", "radius", "feed", "bn_stats"]
+    assert not counts.duplicated(keys).any()
+    # No statistics without BatchNorm; the wide network beside raw, running at the paper's four radii only.
+    sizes = counts.groupby(["cut", "variant"]).size().to_dict()
+    fourier = {"vanilla": 22 * 3, "batchnorm": 22 * 3 * 2, "fullwidth": 22 + 4 * 5}
+    assert sizes == {("fourier", variant): size for variant, size in fourier.items()} | {
+        ("svd", variant): len(PAPER_RADII) for variant in fourier
+    }
+    assert set(counts.query("cut == 'svd'")["radius"]) == set(PAPER_RADII)
+    for row in counts.itertuples():
+        one, options = answers[row.variant], {"cut": row.cut, "feed": row.feed, "bn_stats": row.bn_stats}
+        assert row.misaligned == stored_misaligned(one, true_classes, row.radius, **options).sum()
+        assert row.correct == (one.on("x", bn_stats=row.bn_stats) == true_classes).sum()
+        assert (row.images, row.seed) == (60, 3)
+    assert counts["misaligned"].sum() > 0
+
+
+def test_variants_may_have_several_and_different_seeds(answers, true_classes):
+    found = counts_over_seeds(
+        {"vanilla": {4: answers["vanilla"], 0: answers["batchnorm"]}, "batchnorm": {1: answers["batchnorm"]}},
+        true_classes,
+    )
+    assert found.groupby("variant")["seed"].unique().map(list).to_dict() == {"vanilla": [0, 4], "batchnorm": [1]}
+    alone = counts_over_seeds({"vanilla": {4: answers["vanilla"]}}, true_classes)
+    own = found.query("variant == 'vanilla' and seed == 4").reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, alone)
+
+
+def test_by_chance_is_the_mean_over_shuffled_predictions_for_the_high_part():
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    x, low, high = torch.tensor([0, 1, 2, 1, 1]), torch.tensor([1, 1, 0, 1, 0]), torch.tensor([0, 2, 2, 1, 0])
+
+    def count(high):
+        parts = {("x", 0): x, ("lfc", 4): low, ("hfc", 4): high}
+        stored = Predictions({(*key, "raw", "running"): part for key, part in parts.items()}, batch_norm=False)
+        return counts_over_seeds({"vanilla": {0: stored}}, labels).query("feed == 'raw'").iloc[0]
+
+    shuffled = [
+        sum(x[i] == labels[i] and low[i] != labels[i] and high[order[i]] == labels[i] for i in range(5))
+        for order in itertools.permutations(range(5))
+    ]
+    assert count(high)["by_chance"] == pytest.approx(np.mean(shuffled))
+    assert count(high)["misaligned"] == 2
+    constant = count(torch.zeros_like(high))
+    assert constant["by_chance"] == constant["misaligned"] == 1  # one class for everything: all of it is chance
+
+
+def test_recount_sets_counts_from_the_weights_beside_the_stored_ones(counts):
+    images, network = torch.rand(40, 3, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    labels = network(images).argmax(dim=1)
+    runs = {variant: SimpleNamespace(model=lambda: network) for variant in ("vanilla", "batchnorm")}
+    for feed, bn_stats in (("raw", "running"), ("max", "batch")):
+        found = recount(runs, images, labels, counts, feed, bn_stats)
+        assert list(found["radius"]) == list(RADII) * 2
+        now = [int(misaligned(network, images, labels, radius, feed=feed).sum()) for radius in RADII]
+        assert list(found["now"]) == now * 2
+        assert sum(now) > 0
+        for variant, stats in (("vanilla", "running"), ("batchnorm", bn_stats)):
+            own = counts.query(f"variant == '{variant}' and cut == 'fourier' and feed == '{feed}'")
+            stored = own.query(f"bn_stats == '{stats}'")["misaligned"]
+            assert list(found.loc[found["variant"] == variant, "stored"]) == list(stored)
+
+
+def test_confidences_are_those_of_the_whole_test_set(model):
+    images, indices = torch.rand(130, 3, 8, 8), [120, 3, 99, 3, 100]
+    lfc, hfc = split(images, 2.5)
+    for feed, bn_stats in CONDITIONS:
+        parts, values = confidences(model, images, indices, 2.5, feed=feed, bn_stats=bn_stats)
+        fed = {"image": images, "LFC": feed_images(lfc, feed), "HFC": feed_images(hfc, feed, add_mean=True)}
+        assert list(parts) == list(values) == list(fed)
+        for name, everything in fed.items():
+            torch.testing.assert_close(parts[name], everything[indices])
+            expected = logits(model, everything, bn_stats=bn_stats).softmax(dim=1)[indices]
+            torch.testing.assert_close(values[name], expected)
+
+
+def test_with_batch_statistics_only_the_blocks_that_are_needed_are_seen(channel_means):
+    seen, images = [], torch.rand(330, 3, 8, 8)
+    channel_means.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    confidences(channel_means, images, [250, 10, 210], 2.5, bn_stats="batch")
+    confidences(channel_means, images, [320], 2.5, bn_stats="batch")
+    confidences(channel_means, images, [250, 10, 210], 2.5)
+    assert seen == [100] * 6 + [30] * 3 + [3] * 3
+
+
+def test_the_most_confident_come_first(channel_means):
+    """Six images whose HFC has most of one colour, more of it from image to image; the first two are not misaligned."""
+    wave = (-1.0) ** torch.arange(8)
+    images = torch.full((6, 3, 8, 8), 0.5)
+    found, labels = torch.tensor([False, False, True, True, True, True]), torch.tensor([0, 1, 0, 1, 2, 0])
+    order = [5, 2, 4, 3]
+    for place, index in enumerate(order):
+        images[index, labels[index]] += 0.1 * (4 - place) * wave
+    # The mean over a channel of its HFC is 0: the network looks at the first column only.
+    network = nn.Sequential(nn.AvgPool2d((8, 1)), nn.Flatten(), nn.Linear(24, 3, bias=False))
+    network[2].weight.data = torch.eye(3).repeat_interleave(8, dim=1) * (torch.arange(24) % 8 == 0)
+    indices, values = most_confident(network, images, labels, found, 3, count=9)
+    assert indices == order
+    _, expected = confidences(network, images, order, 3)
+    for name, part in expected.items():
+        torch.testing.assert_close(values[name], part)
+    assert most_confident(network, images, labels, found, 3, count=2)[0] == [5, 2]
+    assert most_confident(network, images, labels, found, 3, count=2, without=[5, 1, 0])[0] == [2, 4]
+    assert most_confident(network, images, labels, found, 3, count=9, without=range(6)) == ([], {})
+
+
+# ---- tables
+
+
+def test_tables_of_one_seed_refuse_several(answers, true_classes):
+    two = counts_over_seeds({"vanilla": {0: answers["vanilla"], 4: answers["vanilla"]}}, true_classes)
+    for use in (
+        counts_by_cut,
+        lambda counts: counts_at(counts, 12),
+        counts_figure,
+        lambda counts: recount({}, None, None, counts, "raw", "running"),
+    ):
+        with pytest.raises(ValueError, match="expected counts of one seed, got those of 0, 4"):
+            use(two)
+
+
+def test_confidences_as_rows():
+    values = {part: torch.rand(2, len(CLASSES)) for part in ("image", "LFC", "HFC")}
+    rows = confidence_table([3, 1], values)
+    assert list(rows.columns) == ["image", "part", *CLASSES]
+    assert list(zip(rows["image"], rows["part"], strict=True)) == [(image, part) for image in (3, 1) for part in values]
+    torch.testing.assert_close(torch.tensor(rows[list(CLASSES)].to_numpy()[4]).float(), values["LFC"][1])
+    assert list(confidence_table([], {}).columns) == ["image", "part", *CLASSES]
+
+
+def test_by_class():
+    labels = torch.tensor([0, 0, 3, 3, 3, 9])
+    found = {"vanilla": torch.tensor([1, 0, 1, 1, 0, 0]).bool(), "batchnorm": torch.zeros(6, dtype=torch.bool)}
+    table = misaligned_by_class(found, labels)
+    assert list(table.index) == list(CLASSES)
+    assert table["vanilla"].tolist() == [1, 0, 0, 2, 0, 0, 0, 0, 0, 0]
+    assert table["batchnorm"].tolist() == [0] * 10
+
+
+def test_examples_say_right_or_wrong_and_when_that_is_misaligned(answers, true_classes):
+    words = {True: "right", False: "wrong"}
+    for feed, bn_stats in (("raw", "running"), ("max", "batch"), ("mean", "running")):
+        found = example_table(answers, range(60), true_classes, 12, feed, bn_stats)
+        assert list(found.columns) == list(FIG2_TITLES.values())
+        assert list(found.index) == [(index, CLASSES[index % 10]) for index in range(60)]
+        for variant, one in answers.items():
+            mask = stored_misaligned(one, true_classes, 12, feed=feed, bn_stats=bn_stats)
+            assert mask.any()
+            parts = [one.on("x", bn_stats=bn_stats), *(one.on(band, 12, feed, bn_stats) for band in ("hfc", "lfc"))]
+            for index, text in enumerate(found[FIG2_TITLES[variant]]):
+                said = ", ".join(words[int(part[index]) == index % 10] for part in parts)
+                assert text == said + ": misaligned" * bool(mask[index])
+    longer = torch.cat([true_classes, torch.tensor([7])])
+    found = example_table({"vanilla": answers["vanilla"]}, [59, 60], longer, 12, "raw", "running")
+    assert (found["Vanilla, width 16"] == "not measured").tolist() == [False, True]
+
+
+def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
+    for radius in (12, 8):
+        found = counts_at(counts, radius)
+        assert list(found.index) == list(itertools.product(("running", "batch"), ("raw", "mean", "max")))
+        assert list(found.columns) == [*FIG2_TITLES.values(), "paper"]
+        for (bn_stats, feed), row in found.iterrows():
+            for variant, title in FIG2_TITLES.items():  # without BatchNorm both rows have the one count
+                stats = bn_stats if variant != "vanilla" else "running"
+                own = counts.query(f"variant == '{variant}' and radius == {radius} and cut == 'fourier'")
+                (one,) = own.query(f"feed == '{feed}' and bn_stats == '{stats}'").itertuples()
+                assert row[title] == f"{one.misaligned} (by chance {one.by_chance:.0f})"
+        assert set(found["paper"]) == ({"~600"} if radius == 12 else {"not published"})
+    found = counts_at(counts, 7)["BatchNorm, width 64"]  # recorded raw, running only
+    expected = int(stored_misaligned(answers["fullwidth"], true_classes, 7).sum())
+    assert found["running", "raw"].startswith(f"{expected} (by chance ")
+    assert set(found.drop(("running", "raw"))) == {"not measured"}
+    alone = counts_at(counts.query("variant == 'vanilla'"), 12)
+    assert alone.loc["running"].equals(alone.loc["batch"])
+
+
+def test_counts_by_cut(answers, true_classes, counts):
+    found = counts_by_cut(counts)
+    assert list(found.index) == list(PAPER_RADII)
+    for variant, title in FIG2_TITLES.items():
+        for cut, name in (("fourier", "Fourier split"), ("svd", "truncated SVD")):
+            cells = found[f"{title}: {name}"]
+            one = answers[variant]
+            masks = [stored_misaligned(one, true_classes, radius, cut=cut) for radius in PAPER_RADII]
+            assert [text.split(" (by chance ")[0] for text in cells] == [str(int(mask.sum())) for mask in masks]
+            assert len(set(cells)) > 1
+    assert counts_by_cut(counts.query("variant == 'vanilla'")).shape == (4, 2)
+
+
+# ---- figures
+
+
+def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_classes, counts):
+    figure = counts_figure(counts.query("cut == 'fourier'"))
+    titles = [ax.get_title() for ax in figure.axes]
+    assert len(set(titles)) == len(figure.axes) == 6
+    assert all("running averages" in title for title in titles[:3])
+    assert all("statistics of the test batch" in title for title in titles[3:])
+    assert [ax.get_xlabel() for ax in figure.axes[3:]] == ["Radius (DFT bins)"] * 3
+    assert figure.get_supylabel() == "Misaligned images of 60"
+    assert legend(figure) == [*FIG2_TITLES.values(), "the paper's “~600” (r = 12)"]
+    looks = set()
+    for ax, (bn_stats, feed) in zip(figure.axes, itertools.product(BN_STATS, FEEDS), strict=True):
+        lines = labelled(ax)
+        for variant, title in FIG2_TITLES.items():
+            everywhere = variant != "fullwidth" or (feed, bn_stats) == ("raw", "running")
+            radii = list(RADII) if everywhere else [4, 8, 12, 16]
+            options = {"feed": feed, "bn_stats": bn_stats}
+            expected = [stored_misaligned(answers[variant], true_classes, r, **options).sum() for r in radii]
+            assert (list(lines[title].get_xdata()), list(lines[title].get_ydata())) == (radii, expected)
+            looks.add((title, lines[title].get_color(), lines[title].get_marker()))
+        assert set(lines["the paper's “~600” (r = 12)"].get_ydata()) == {0.06 * 60}
+    assert len(looks) == len({look[1:] for look in looks}) == 3  # a network looks the same in every panel
+    assert drawn(figure)
+
+
+def test_every_count_is_within_the_frame(counts):
+    # The largest count is in the last panel, which must not be cut off at the first one's.
+    counts = counts.query("cut == 'fourier' and variant == 'batchnorm'")
+    last = (counts["feed"] == "mean") & (counts["bn_stats"] == "batch")
+    figure = counts_figure(counts.assign(misaligned=[9_000 if one else 5 for one in last]))
+    assert drawn(figure)
+    for ax in figure.axes:
+        low, high = ax.get_ylim()
+        assert low == 0
+        assert high > 9_000
+    assert drawn(counts_figure(counts.assign(misaligned=0)))
+
+
+def test_bars_by_class(answers, true_classes):
+    for variants in (["vanilla"], ["vanilla", "batchnorm", "fullwidth"]):
+        found = {variant: stored_misaligned(answers[variant], true_classes, 12) for variant in variants}
+        table = misaligned_by_class(found, true_classes)
+        figure = classes_figure(table, 12)
+        (ax,) = figure.axes
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("True class", "Misaligned images at r = 12")
+        assert [text.get_text() for text in ax.get_xticklabels()] == list(CLASSES)
+        assert legend(figure) == [FIG2_TITLES[variant] for variant in variants]
+        places = []
+        for bars, variant in zip(ax.containers, variants, strict=True):
+            assert [bar.get_height() for bar in bars] == table[variant].tolist()
+            places += [(round(bar.get_x(), 6), round(bar.get_x() + bar.get_width(), 6)) for bar in bars]
+        places.sort()
+        assert all(end <= start for (_, end), (start, _) in pairwise(places))  # no bar hides another
+        assert table.to_numpy().sum() > 0
+        assert drawn(figure)
+    assert drawn(classes_figure(table * 0, 22))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_row_per_image_with_its_parts_and_confidences(images, count):
+    indices, labels = [11, 2, 5][:count], torch.tensor([4, 4, 9])
+    lfc, hfc = split(images[indices], 3)
+    parts = {"image": images[indices], "LFC": lfc, "HFC": hfc}
+    values = {name: torch.rand(count, 10).softmax(dim=1) for name in parts}
+    values["image"][0] = torch.eye(10)[4]
+    figure = examples_figure(labels, indices, parts, values, network="Vanilla")
+    assert "Vanilla" in figure.get_suptitle()
+    rows = np.array(figure.axes).reshape(count, 7)
+    titles = ["Image", "confidence", "LFC\nas fed", "confidence", "HFC\nas fed", "confidence", "HFC\nstretched"]
+    assert [ax.get_title() for ax in rows[0]] == titles
+    assert not any(ax.get_title() for ax in rows[1:].flat)
+    colours = {True: set(), False: set()}
+    for row, line in enumerate(rows):
+        assert line[0].get_ylabel() == f"{CLASSES[labels[row]]}\n(no. {indices[row]})"
+        assert torch.equal(shown(line[6]), rescaled(hfc[[row]], "range")[0])
+        for column, name in ((0, "image"), (2, "LFC"), (4, "HFC")):
+            assert torch.equal(shown(line[column]), parts[name][row].clamp(0, 1))
+            likeliest, ax = values[name][row].topk(3), line[column + 1]
+            assert [bar.get_width() for bar in ax.patches] == pytest.approx(likeliest.values.tolist())
+            assert (
+                ax.get_ylim()[1] < ax.patches[0].get_y() < ax.patches[2].get_y() < ax.get_ylim()[0]
+            )  # likeliest on top
+            for bar, text, value, number in zip(ax.patches, ax.texts, *(x.tolist() for x in likeliest), strict=True):
+                true = number == labels[row].item()
+                assert text.get_text() == f"{CLASSES[number]} {written(value)}"
+                assert text.get_fontweight() == ("bold" if true else "normal")
+                colours[true].add(bar.get_facecolor())
+    assert len(colours[True]) == len(colours[False]) == 1  # the true class has a colour of its own
+    assert colours[True] != colours[False]
+    assert drawn(figure)
+
+
+@pytest.mark.parametrize(("count", "across", "lines"), [(5, 4, 2), (3, 1, 3)])
+def test_a_gallery_shows_three_pictures_per_image_with_the_predictions(images, count, across, lines):
+    indices, labels = list(range(20, 20 + count)), torch.full((count,), 4)
+    lfc, hfc = split(images[:count], 3)
+    parts = {"image": images, "LFC": lfc.clamp(0, 1), "HFC": rescaled(hfc, "range")}
+    values = {name: torch.rand(count, 10).softmax(dim=1) for name in parts}
+    values["HFC"][0] = torch.eye(10)[4]
+    figure = gallery_figure(images[:count], labels, indices, 3, values, across=across)
+    assert len({ax.get_subplotspec().rowspan.start for ax in figure.axes}) == lines
+    used = [ax for ax in figure.axes if ax.get_images()]
+    assert len(used) == 3 * count
+    colours = {True: set(), False: set()}
+    for number in range(count):
+        trio = used[3 * number : 3 * number + 3]
+        assert trio[0].get_title() == f"no. {indices[number]}"
+        for ax, (name, pictures) in zip(trio, parts.items(), strict=True):
+            torch.testing.assert_close(shown(ax), pictures[number])
+            value, predicted = values[name][number].max(dim=0)
+            assert ax.get_xlabel() == f"{CLASSES[predicted]}\n{written(value.item())}"
+            colours[predicted.item() == 4].add(mpl.colors.to_rgba(ax.xaxis.label.get_color()))
+    assert len(colours[True]) == len(colours[False]) == 1
+    assert colours[True] != colours[False]
+    assert drawn(figure)
+
+
+def test_where_no_image_is_misaligned_the_gallery_says_so(images):
+    figure = gallery_figure(images[:0], torch.zeros(0, dtype=torch.int64), [], 22, {}, network="Vanilla")
+    assert figure.get_suptitle() == "Network: Vanilla\nNo image is misaligned at this radius."
+    assert not any(ax.get_images() for ax in figure.axes)
+    assert drawn(figure)
+
+
+# ---- claims
+
+
+def evidence(rows: dict[tuple, list[int]]) -> dict[str, pd.DataFrame]:
+    """Counts of misaligned images among 10,000, by (variant, cut, radius, feed, bn_stats) and seed."""
+    names = ("variant", "cut", "radius", "feed", "bn_stats", "images", "misaligned", "seed")
+    found = [(*key, 10_000, value, seed) for key, values in rows.items() for seed, value in enumerate(values)]
+    return {"fig2": pd.DataFrame(found, columns=names)}
+
+
+def test_counts_are_judged_at_radius_12_under_each_condition():
+    counts = {
+        ("vanilla", "fourier", 12, "raw", "running"): [600],
+        ("vanilla", "fourier", 12, "max", "running"): [30],
+        ("vanilla", "fourier", 12, "mean", "running"): [300],
+        ("vanilla", "svd", 12, "raw", "running"): [200],
+        ("vanilla", "fourier", 11, "raw", "running"): [9000],
+        ("batchnorm", "fourier", 12, "raw", "running"): [1500],
+        ("batchnorm", "fourier", 12, "raw", "batch"): [1],
+        ("batchnorm", "fourier", 12, "max", "batch"): [601],
+        ("batchnorm", "fourier", 12, "max", "running"): [2],
+        ("batchnorm", "fourier", 12, "mean", "running"): [900],
+        ("batchnorm", "fourier", 12, "mean", "batch"): [3],
+        ("batchnorm", "svd", 12, "raw", "running"): [1600],
+    }
+    board = scoreboard(evidence(counts))
+    assert board["verdict"].to_dict() == {
+        "fig2-count-vanilla-raw": "reproduced",
+        "fig2-count-vanilla-authors-code": "contradicted",
+        "fig2-count-vanilla-controlled": "inconclusive",
+        "fig2-svd-vanilla": "reproduced",
+        "fig2-count-batchnorm-raw": "contradicted",
+        "fig2-count-batchnorm-authors-code": "reproduced",
+        "fig2-count-batchnorm-controlled": "reproduced",
+        "fig2-svd-batchnorm": "inconclusive",
+        **dict.fromkeys([f"fig2-count-fullwidth-{v}" for v in ("raw", "authors-code", "controlled")], "run missing"),
+        "fig2-svd-fullwidth": "run missing",
+    }
+    assert board.loc["fig2-count-vanilla-raw", "ours"] == with_interval(*over_images([0.06], 10_000))
+    assert board.loc["fig2-count-batchnorm-authors-code", "ours"].startswith(".060")
+    assert board.loc["fig2-svd-vanilla", "ours"] == with_interval(*over_images([0.06, 0.02], 10_000))
+    assert set(board.loc[board.index.str.contains("count"), "paper"]) == {".06"}
+    assert board.loc["fig2-svd-vanilla", "paper"] == "not published"
+    assert board.loc["fig2-count-vanilla-raw", "interval"] == "images, 1 seed"
+
+
+def test_counts_of_several_seeds_are_judged_over_the_seeds():
+    board = scoreboard(evidence({("vanilla", "fourier", 12, "raw", "running"): [500, 600, 560]}))
+    assert board.loc["fig2-count-vanilla-raw", "ours"] == with_interval(*interval([0.05, 0.06, 0.056]))
+    assert board.loc["fig2-count-vanilla-raw", "interval"] == "3 seeds"
