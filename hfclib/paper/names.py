@@ -15,6 +15,7 @@ CHAPTER_PLACES = {
     "fig3": "hfclib.paper.fig3:FIG3",
     "fig4": "hfclib.paper.fig4:FIG4",
     "defense": "hfclib.paper.defense.claims:DEFENSE",
+    "detection": "hfclib.paper.detection.chapter:DETECTION",
 }
 # Recipes of experiments that have no chapter yet.
 EXPERIMENT_PLACES = {

@@ -30,7 +30,7 @@ from hfclib.paper.intervals import Estimate
 MARGIN = 0.05
 # "About" a number that a blog post rounds and whose network is unknown: between half and twice it.
 FACTOR = 2
-Verdict = Literal["reproduced", "contradicted", "inconclusive"]
+Verdict = Literal["reproduced", "contradicted", "not reproduced here", "inconclusive"]
 Relation = Literal["exceeds", "does not differ", "at most", "at least", "about"]
 
 
@@ -48,6 +48,8 @@ class Claim:
         statistic: from the chapter's table to an Estimate; raises MissingRunError where runs are missing.
         paper: the statistic as published; None where it is not available to us.
         bound: what "at most", "at least" and "about" compare with.
+        comparable: whether network and data are the paper's kind. A claim that fails where they are not is "not
+            reproduced here", since our departure may be the cause.
     """
 
     id: str
@@ -59,6 +61,12 @@ class Claim:
     statistic: Callable[[pd.DataFrame], Estimate]
     paper: str | None = None
     bound: float = 0.0
+    comparable: bool = True
+
+    def judge(self, found: Estimate) -> Verdict:
+        """The verdict on an estimate, by the module's rule."""
+        judged = verdict(self.relation, found.low, found.high, self.bound)
+        return "not reproduced here" if judged == "contradicted" and not self.comparable else judged
 
 
 def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> Verdict:
