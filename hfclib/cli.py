@@ -18,7 +18,7 @@ from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES, PRESETS, check
 if TYPE_CHECKING:
     from hfclib.training.recipe import Recipe
 
-_KNOWN = (*CHAPTER_PLACES, *EXPERIMENT_PLACES)
+_KNOWN = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name != "detection")  # trained by its notebook
 _Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(_KNOWN))]
 _PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS))]
 _Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the figure")]

@@ -7,6 +7,7 @@ library calls are `check(globals())` and `obtain(settings)`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -68,11 +69,15 @@ class Chapter:
         runs = stored_runs(self.recipes("laptop"), self.seeds, optional=self.optional)
         return self.evidence(runs) if self.evidence and runs else None
 
+    def folders(self) -> list[Path]:
+        """Where its runs are looked for: the published ones, then your own."""
+        return folders()
+
     def _not_stored(self, preset: Preset, seeds: tuple[int, ...]) -> list[str]:
         """The missing runs of networks that are not optional, and all runs of a seed that no network has."""
         jobs = [
             (variant, seed, recipe.run_name(seed)) for variant, recipe in self.recipes(preset).items() for seed in seeds
         ]
-        missing = [job for job in jobs if not any((folder / job[2]).is_dir() for folder in folders())]
+        missing = [job for job in jobs if not any((folder / job[2]).is_dir() for folder in self.folders())]
         known = {seed for _, seed, _ in set(jobs) - set(missing)}
         return [name for variant, seed, name in missing if variant not in self.optional or seed not in known]

@@ -16,6 +16,7 @@ CHAPTER_PLACES = {
     "fig4": "hfclib.paper.fig4:FIG4",
     "batchnorm": "hfclib.paper.batchnorm:BATCHNORM",
     "defense": "hfclib.paper.defense.claims:DEFENSE",
+    "detection": "hfclib.paper.detection.chapter:DETECTION",
 }
 # Recipes of experiments that have no chapter yet.
 EXPERIMENT_PLACES = {

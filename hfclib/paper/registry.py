@@ -14,7 +14,8 @@ CHAPTERS: dict[str, Chapter] = {name: resolve_name(place) for name, place in CHA
 
 # Those of the chapters, and of experiments whose runs are trained before their chapter is written.
 RECIPES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {
-    **{name: chapter.recipes for name, chapter in CHAPTERS.items()},
+    # Detectors have recipes of another kind, and are trained by their notebook.
+    **{name: chapter.recipes for name, chapter in CHAPTERS.items() if type(chapter) is Chapter},
     **{name: resolve_name(place) for name, place in EXPERIMENT_PLACES.items()},
 }
 

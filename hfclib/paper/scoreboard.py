@@ -7,7 +7,7 @@ import pandas as pd
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.tables import with_interval
-from hfclib.paper.verdicts import Claim, verdict
+from hfclib.paper.verdicts import Claim
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
 COLUMNS = ["claim", "version", "section", "paper", "ours", "interval", "verdict", "figure"]
@@ -32,8 +32,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None)
         except MissingRunError:
             result = "not measured", "none", "run missing"
         else:
-            judged = verdict(claim.relation, found.low, found.high, claim.bound)
-            result = with_interval(found.mean, found.low, found.high), found.what, judged
+            result = with_interval(found.mean, found.low, found.high), found.what, claim.judge(found)
         paper = claim.paper or "not available to us"
         rows[claim.id] = (claim.text, claim.version, claim.section, paper, *result, claim.figure)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("id")

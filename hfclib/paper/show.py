@@ -69,13 +69,15 @@ def _behind(runs: Sequence[Run]) -> str:
         return "Its runs are not stored."
     seeds = sorted({run.seed for run in runs})
     commits = ", ".join(sorted({commit[:7] for run in runs for commit in run.provenance["commits"]}))
-    minutes = sum(run.provenance["train_seconds"] + run.provenance["eval_seconds"] for run in runs) / 60
+    measuring = sum(run.provenance["eval_seconds"] for run in runs)
+    minutes = (sum(run.provenance["train_seconds"] for run in runs) + measuring) / 60
+    done = "trained, and measured after each epoch," if measuring else "trained"
     devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
     preset = ", ".join(sorted({run.recipe.name.split("-")[0] for run in runs}))
     return (
         f"{len(runs)} run{'s' * (len(runs) > 1)}, preset {preset}, "
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; commit {commits}; "
-        f"trained, and measured after each epoch, in {minutes:.0f} minutes on {devices}."
+        f"{done} in {minutes:.0f} minutes on {devices}."
     )
 
 

@@ -6,6 +6,7 @@ lying outside it is contradicted, and overlapping its edge it is inconclusive:
 - "exceeds": above 0.
 - "does not differ": within MARGIN of 0.
 - "at most": at or below the bound.
+- "at least": at or above the bound.
 - "about": between 1/FACTOR and FACTOR times the bound.
 
 The interval. Over several seeds it is Student's t. With a single seed, Fig. 4 gives no verdict, since its statistic
@@ -29,8 +30,8 @@ from hfclib.paper.intervals import Estimate
 MARGIN = 0.05
 # "About" a number that a blog post rounds and whose network is unknown: between half and twice it.
 FACTOR = 2
-Verdict = Literal["reproduced", "contradicted", "inconclusive"]
-Relation = Literal["exceeds", "does not differ", "at most", "about"]
+Verdict = Literal["reproduced", "contradicted", "not reproduced here", "inconclusive"]
+Relation = Literal["exceeds", "does not differ", "at most", "at least", "about"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Claim:
         relation: which rule applies.
         statistic: from the chapter's table to an Estimate; raises MissingRunError where runs are missing.
         paper: the statistic as published; None where it is not available to us.
-        bound: what "at most" and "about" compare with.
+        bound: what "at most", "at least" and "about" compare with.
+        comparable: whether network and data are the paper's kind. A claim that fails where they are not is "not
+            reproduced here", since our departure may be the cause.
     """
 
     id: str
@@ -58,6 +61,12 @@ class Claim:
     statistic: Callable[[pd.DataFrame], Estimate]
     paper: str | None = None
     bound: float = 0.0
+    comparable: bool = True
+
+    def judge(self, found: Estimate) -> Verdict:
+        """The verdict on an estimate, by the module's rule."""
+        judged = verdict(self.relation, found.low, found.high, self.bound)
+        return "not reproduced here" if judged == "contradicted" and not self.comparable else judged
 
 
 def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> Verdict:
@@ -70,6 +79,7 @@ def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> 
         "exceeds": (np.nextafter(0.0, 1.0), np.inf),  # 0 does not exceed 0
         "does not differ": (-MARGIN, MARGIN),
         "at most": (-np.inf, bound),
+        "at least": (bound, np.inf),
         "about": (bound / FACTOR, bound * FACTOR),
     }
     if relation not in regions:

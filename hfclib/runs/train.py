@@ -143,7 +143,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
         put(name, text.encode())
-    put("run.json", description(recipe, seed, _provenance(state, device), checksums))
+    put("run.json", description(recipe, seed, training_provenance(state, device), checksums))
     of_weights = checksums["weights.safetensors"]
     store_record("predictions", final.name, kept_record(partial / MEASURED, of_weights), of_weights)
     put_in_place(partial, final)
@@ -172,7 +172,8 @@ def code_commit(package: Path = Path(__file__).parents[1]) -> str:
     return head + ("-dirty" if changes else "")
 
 
-def _provenance(state: Progress, device: torch.device) -> dict:
+def training_provenance(state: Progress, device: torch.device) -> dict:
+    """The provenance of a training that has ended, as plain values for JSON."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "commits": state.commits,

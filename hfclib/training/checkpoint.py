@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
+from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LRScheduler
 
 from hfclib._files import all_finite, load_tensors, save_tensors
@@ -15,6 +15,7 @@ from hfclib.training.loop import Progress
 # What each optimizer keeps of a parameter, with the settings that recipes use.
 _MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {
     Adam: ("step", "exp_avg", "exp_avg_sq"),
+    AdamW: ("step", "exp_avg", "exp_avg_sq"),
     SGD: ("momentum_buffer",),
     Adagrad: ("step", "sum"),
     Adadelta: ("step", "square_avg", "acc_delta"),

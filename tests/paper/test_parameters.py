@@ -138,11 +138,11 @@ def test_a_run_that_is_not_stored_is_named(notebook, own_home):
     variant, recipe = next(iter(chapter.recipes("smoke").items()))
     several = "seeds" in chapter.parameters.model_fields
     namespace = {"preset": "smoke", **({"seeds": [3, 5]} if several else {"seed": 5})}
-    put(own_home / "runs", notebook, "smoke", (3, 5) if several else (5,), without=[(variant, 5)])
+    put(chapter.folders()[-1], notebook, "smoke", (3, 5) if several else (5,), without=[(variant, 5)])
     with pytest.raises(ValueError, match=rf"not stored at preset smoke: {re.escape(recipe.run_name(5))}$"):
         chapter.check(namespace)
     assert chapter.check(namespace | {"retrain": True}).retrain is True
-    (own_home / "runs" / recipe.run_name(5)).mkdir()
+    (chapter.folders()[-1] / recipe.run_name(5)).mkdir()
     assert chapter.check(namespace).all_seeds == ((3, 5) if several else (5,))
 
 

@@ -17,7 +17,7 @@ from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.labels import labels_recipes
 from hfclib.paper.presets import PRESETS, fig4_recipes
-from hfclib.paper.registry import CHAPTERS, RECIPES, chapter_recipes
+from hfclib.paper.registry import RECIPES, chapter_recipes
 from hfclib.training.recipe import Recipe
 
 PANELS = ["vanilla", "dropout", "mixup", "batchnorm", "adversarial"]
@@ -364,7 +364,7 @@ def test_misalignment_is_counted_on_the_networks_of_fig4():
 
 
 def test_narrow_differs_from_the_paper_in_the_width_alone():
-    for figure in CHAPTERS:
+    for figure in RECIPES:
         narrow, paper = chapter_recipes(figure, "narrow"), chapter_recipes(figure, "paper")
         assert {variant: replace(recipe, width=64, name="same") for variant, recipe in narrow.items()} == {
             variant: replace(recipe, name="same") for variant, recipe in paper.items()

@@ -1,0 +1,73 @@
+"""The chapter on detection as the book knows it: its parameters, its detectors and its claims."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+from pydantic import Field, ValidationInfo, field_validator
+
+from hfclib._files import data_folder, home
+from hfclib.devices import best_device, device_name
+from hfclib.paper.chapter import Chapter
+from hfclib.paper.detection.claims import DETECTION_CLAIMS, MATCHED_RADIUS
+from hfclib.paper.detection.detector import DETECTION_PRESETS, DetectionRecipe
+from hfclib.paper.detection.store import DetectionRun, load_detection, train_detection
+from hfclib.paper.parameters import SeveralSeeds, choice
+
+_RADII = {preset: recipe.radii for preset, recipe in DETECTION_PRESETS.items()}
+_ALLOWED = "one of {} DFT bins, at preset smoke {}".format(*(", ".join(map(str, radii)) for radii in _RADII.values()))
+
+
+class DetectionParameters(SeveralSeeds):
+    """The parameters of `notebooks/detection.ipynb`."""
+
+    preset: choice(Literal["laptop", "smoke"], tuple(_RADII)) = "laptop"
+    radius: Annotated[int, Field(description=_ALLOWED)] = MATCHED_RADIUS
+
+    @field_validator("radius")
+    @classmethod
+    def _measured(cls, radius: int, fields: ValidationInfo) -> int:
+        if radius not in _RADII[fields.data.get("preset", "laptop")]:
+            raise ValueError("the bands are not measured at this radius")
+        return radius
+
+
+def gather_detections(runs: Sequence[DetectionRun]) -> pd.DataFrame:
+    """The results of several runs as one table, with a column "seed"."""
+    return pd.concat([run.results.assign(seed=run.seed) for run in runs], ignore_index=True)
+
+
+class DetectionChapter(Chapter):
+    """A chapter whose networks are detectors, which have recipes and stored runs of their own."""
+
+    def folders(self) -> list[Path]:
+        """Where detectors are looked for: the published ones, then your own."""
+        return [data_folder() / "detection", home() / "detection"]
+
+    def find(self, recipe: DetectionRecipe, seed: int) -> DetectionRun | None:
+        """The stored detector of a recipe and seed; None if it was never trained."""
+        paths = [folder / recipe.run_name(seed) for folder in self.folders()]
+        return next((load_detection(path) for path in paths if path.is_dir()), None)
+
+    def obtain(self, settings: DetectionParameters) -> list[DetectionRun]:
+        """The detectors, one per seed: loaded, or trained if they are missing or `retrain` says so."""
+        recipe = DETECTION_PRESETS[settings.preset]
+        found = {seed: None if settings.retrain else self.find(recipe, seed) for seed in settings.all_seeds}
+        if missing := sum(run is None for run in found.values()):
+            minutes = missing * recipe.epochs * recipe.train_images * 0.02 / 60  # on one core of a laptop
+            print(f"{missing} run(s) to train on {device_name(best_device())}: about {minutes:.1f} minutes", flush=True)
+        return [run or train_detection(recipe, seed=seed) for seed, run in found.items()]
+
+    def published(self) -> pd.DataFrame | None:
+        """The results of the published detectors; None where there are none."""
+        runs = [run for seed in self.seeds if (run := self.find(DETECTION_PRESETS["laptop"], seed))]
+        return gather_detections(runs) if runs else None
+
+
+DETECTION = DetectionChapter(
+    name="detection",
+    recipes=lambda preset: {"detector": DETECTION_PRESETS[preset]},
+    parameters=DetectionParameters,
+    claims=DETECTION_CLAIMS,
+)
