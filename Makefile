@@ -19,11 +19,11 @@ _build/executed.stamp: $(shell find hfclib data notebooks -type f -not -path '*/
 	    cache = get_cache("_build/.jupyter_cache"); [cache.cache_notebook_file(path) for path in sys.argv[1:]]' notebooks/*.ipynb
 	touch $@
 
-# Two processes, each with whole modules and notebooks, because the cells of a notebook need one another.
+# Two processes of one thread, each with whole modules and notebooks, because the cells of a notebook need one another.
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder
 
 # Every published run, recomputed from its weights, and kills in the middle of a training.
 slow: $(VENV)/test.stamp

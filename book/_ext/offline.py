@@ -1,4 +1,4 @@
-"""Sphinx extension of this book: no page asks another machine for anything, and links follow one address.
+"""Sphinx extension of this book: no page asks another machine for anything, links follow one address, models are short.
 
 MathJax comes out of the package sphinx-mathjax-offline: of its 24 MB only the one file that renders TeX as SVG, fonts
 included, goes into the book. Repository, issue and launch buttons exist only where `_config.yml` names a repository.
@@ -31,8 +31,18 @@ def buttons_follow_address(app: Sphinx, config: Config) -> None:
         options["launch_buttons"] = {}
 
 
+def models_by_default(app, what, name, obj, options, signature, returns) -> tuple[str, str] | None:
+    """The signature of a pydantic model: fields and defaults, without the checks, which would fill a page."""
+    fields = getattr(obj, "__pydantic_fields__", None)
+    if what != "class" or not fields:
+        return None
+    shown = (name if field.is_required() else f"{name}={field.default!r}" for name, field in fields.items())
+    return f"({', '.join(shown)})", ""
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("config-inited", vendor_mathjax)
     app.connect("config-inited", buttons_follow_address, priority=100)  # before the theme reads its options
+    app.connect("autodoc-process-signature", models_by_default)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -177,12 +177,18 @@ def _from_cache(split: Split, progress: bool) -> _Loaded:
 
 def _from_embedded(name: str, progress: bool = False) -> _Loaded:
     path, labels_path = data_folder() / f"cifar10-{name}.webp", data_folder() / f"cifar10-{name}-labels.bin"
+    stamps = tuple(file.exists() and (file.stat().st_mtime_ns, file.stat().st_size) for file in (path, labels_path))
+    return *_decoded_copy(name, path, labels_path, stamps), f"embedded copy ({path})"
+
+
+@lru_cache(maxsize=2)  # decoded once per process, unless the files change: every run of a sweep asks for them
+def _decoded_copy(name: str, path: Path, labels_path: Path, stamps: tuple) -> tuple[np.ndarray, np.ndarray]:
     with _reading(labels_path):
         labels = _verified(f"{name} labels", np.frombuffer(labels_path.read_bytes(), np.uint8))
     with _reading(path):  # 100 images per row
         tiles = _picture(path.read_bytes(), "WEBP", 3200, 32 * len(labels) // 100).reshape(-1, 32, 100, 32, 3)
         images = _verified(f"{name} images", tiles.swapaxes(1, 2).reshape(-1, 32, 32, 3))
-    return images, labels, f"embedded copy ({path})"
+    return images, labels
 
 
 def _from_archive(name: str, split: Split, progress: bool) -> _Loaded:

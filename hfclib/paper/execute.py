@@ -72,7 +72,7 @@ def execute(chapter: str, values: Mapping[str, object], output: Path | None = No
         The path of the executed notebook.
     Raises:
         ValueError: there is no notebook, or the output is the notebook itself; the chapter's check refuses a value; or
-            a cell failed: the notebook up to there is kept as *.failed.ipynb.
+            a cell failed: the notebook up to there is kept as `*.failed.ipynb`.
     """
     notebook = Path(__file__).parents[2] / "notebooks" / f"{chapter}.ipynb"
     target = output or Path(output_name(chapter, values))

@@ -9,7 +9,7 @@ PUBLISHED_SEEDS = (0, 1, 2)  # with which every variant at "laptop" is published
 _FAST = {"learning_rate": 1e-3, "schedule": "one_cycle", "augment": True}
 _BASE: dict[Preset, Recipe] = {
     "smoke": Recipe(
-        "smoke", width=4, epochs=2, batch_size=64, train_images=512, eval_images=100, final_images=200, **_FAST
+        "smoke", width=4, epochs=2, batch_size=64, train_images=512, eval_images=20, final_images=100, **_FAST
     ),
     "laptop": Recipe("laptop", width=16, epochs=16, batch_size=128, **_FAST),
     "narrow": Recipe("narrow", width=16),  # the paper's set-up but for the width

@@ -79,7 +79,7 @@ def store_record(kind: str, name: str, tensors: dict[str, Tensor], weights: str)
 class Condition(NamedTuple):
     """What a network is fed, and how its BatchNorm normalises.
 
-    Attributes:
+    Args:
         band: "x" for whole images, "lfc", "hfc", "svd_low" or "svd_high".
         radius: of the cut; 0 with "x".
         feed, bn_stats: as in `evaluation`.

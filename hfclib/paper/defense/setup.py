@@ -53,7 +53,7 @@ def defense_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 class Defense(NamedTuple):
     """A change of a trained network.
 
-    Attributes:
+    Args:
         method: "none"; "rule", the paper's equation 3 as printed; "normalised", the same divided by its gain;
             "kernels", the first layer's kernels without their HFC; "input", images without their HFC; "scale", the
             logits times the gain of "rule", a control that changes no prediction.
@@ -67,7 +67,7 @@ class Defense(NamedTuple):
 class Attack(NamedTuple):
     """An attack.
 
-    Attributes:
+    Args:
         method: as in the module's text; "clean" is no attack.
         eps: radius of the Linf ball in units of pixels in [0, 1]; 0 of "clean".
         steps: of the table's PGD, also for the longer attacks; 1 of "fgsm", 0 of "clean".
