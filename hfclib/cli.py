@@ -58,7 +58,8 @@ def _reporting(when_stopped: str) -> Iterator[None]:
         ours = type(error).__module__.startswith("hfclib.")
         if not ours and not isinstance(error, ValueError | OSError | ModuleNotFoundError):
             raise
-        typer.echo(f"Error: {error}", err=True)
+        hint = ": pip install 'hfclib[notebooks]'" if isinstance(error, ModuleNotFoundError) else ""
+        typer.echo(f"Error: {error}{hint}", err=True)
         raise typer.Exit(1) from error
     finally:
         signal.signal(signal.SIGTERM, before)
