@@ -14,6 +14,7 @@ from hfclib.data.cifar import to_float
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.frequency import svd_split
 from hfclib.runs.predictions import (
+    Condition,
     Predictions,
     _compute,
     by_condition,
@@ -342,6 +343,6 @@ def test_published_answers_are_those_of_the_weights(path, monkeypatch, all_threa
     monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
     run = load(data_folder() / "runs" / path.stem)
     stored = by_condition(read_record(path, weights_of(run.path)))
-    made = _compute(run, [("x", 0, "raw", "running"), ("hfc", 12, "raw", "running")], progress=False)
+    made = _compute(run, [Condition("x"), Condition("hfc", 12)], progress=False)
     for condition, found in made.items():
         assert (found != stored[condition]).sum() <= 40, condition  # another machine rounds otherwise
