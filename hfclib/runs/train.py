@@ -24,7 +24,7 @@ from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows, training_band_rows
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
 from hfclib.runs.store import Run, description, fill_model, load, put_in_place, stored_weights
-from hfclib.training.adversarial import final_rows
+from hfclib.training.adversarial import robust_rows
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import Progress, TrainingError, fit, initial_model, measured_parts
 from hfclib.training.recipe import RADII, Recipe
@@ -68,7 +68,7 @@ def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *,
         rows += curve_rows(model, (), measured, [radius], kept=kept)
         if len(kept) > before:
             add_to_record(path, by_name(kept), weights)
-    return rows + final_rows(model, *measured, recipe)
+    return rows + robust_rows(model, *measured, recipe, after_training=True)
 
 
 def train_run(

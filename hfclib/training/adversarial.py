@@ -11,8 +11,9 @@ from hfclib.attacks.robustness import robust_accuracy
 from hfclib.devices import autocast, device_of
 from hfclib.training.recipe import Recipe
 
-EPOCH_STEPS = 10  # of the PGD after each epoch, at the recipe's own eps, in steps of a quarter of it
-FINAL_STEPS, FINAL_EPS, FINAL_ALPHA, FINAL_IMAGES = 20, 8 / 255, 2 / 255, 1_000  # of the PGD after training
+# The PGD after each epoch, at the recipe's own eps in steps of a quarter of it, and the one after training.
+EPOCH_STEPS = 10
+FINAL_ATTACK, FINAL_IMAGES = {"eps": 8 / 255, "alpha": 2 / 255, "steps": 20}, 1_000
 
 
 def adversarial_images(
@@ -28,10 +29,8 @@ def adversarial_images(
     BatchNorm's running averages therefore also include the attack's passes.
 
     Args:
-        model: in training mode.
-        images: (N, C, H, W) float32 in [0, 1], channels_last or not.
-        labels: (N,) int64.
-        recipe: says which attack (`adversarial` and what belongs to it); "none" leaves the images as they are.
+        images, labels: (N, C, H, W) float32 in [0, 1], and (N,) int64.
+        recipe: says which attack; adversarial "none" leaves the images as they are.
         generator: of the random start, on the CPU.
     Returns:
         (N, C, H, W), in [0, 1] and within adv_eps of images, without a gradient.
@@ -53,37 +52,30 @@ def adversarial_images(
     return adv_images
 
 
-def robust_row(
-    model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alpha: float, steps: int, amp: bool
-) -> dict:
-    """The accuracy under PGD from one random start, as a row of `CURVE_COLUMNS` with feed "pgd10", for example.
+def robust_rows(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, *, after_training: bool = False
+) -> list[dict]:
+    """What adversarial training adds to the curves or the final table: accuracy under PGD from one random start.
 
     Args:
         model: in whatever mode; attacked and scored with BatchNorm's running averages.
-        images, labels: (N, 3, H, W) float32 in [0, 1], whole test images, and (N,) int64.
-        eps, alpha, steps, amp: as `pgd`. The random start is the same at every call.
+        images, labels: whole test images (N, 3, H, W) float32 in [0, 1], and (N,) int64.
+        recipe: how it was trained; adversarial "none" gives no row.
+        after_training: PGD-20 at 8/255 in steps of 2/255, in float32, on up to 1,000 images. Otherwise PGD-10 at the
+            recipe's own eps, with bfloat16 where the device gains from it.
+    Returns:
+        A row of `CURVE_COLUMNS`, with feed "pgd20" or "pgd10". The random start is the same at every call.
     """
+    if recipe.adversarial == "none":
+        return []
+    settings = {"eps": recipe.adv_eps, "alpha": recipe.adv_eps / 4, "steps": EPOCH_STEPS}
+    if after_training:
+        settings, images, labels = FINAL_ATTACK, images[:FINAL_IMAGES], labels[:FINAL_IMAGES]
     device = device_of(model)
-    attack = partial(pgd, eps=eps, alpha=alpha, steps=steps, generator=torch.Generator().manual_seed(0))
-    measured = robust_accuracy(model, images.to(device), labels.to(device), attack, amp=amp)
-    condition = {"split": "test", "band": "x", "radius": -1, "feed": f"pgd{steps}", "bn_stats": "running"}
-    return {**condition, "images": len(labels), "accuracy": measured}
-
-
-def epoch_rows(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> list[dict]:
-    """The row that adversarial training adds after each epoch, PGD-10 at the recipe's own eps; none for others."""
-    if recipe.adversarial == "none":
-        return []
-    attack = {"eps": recipe.adv_eps, "alpha": recipe.adv_eps / 4, "steps": EPOCH_STEPS}
-    return [robust_row(model, images, labels, amp=True, **attack)]
-
-
-def final_rows(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> list[dict]:
-    """The row that it adds after training: PGD-20 at 8/255 in steps of 2/255, in float32, on up to 1,000 images."""
-    if recipe.adversarial == "none":
-        return []
-    attack = {"eps": FINAL_EPS, "alpha": FINAL_ALPHA, "steps": FINAL_STEPS}
-    return [robust_row(model, images[:FINAL_IMAGES], labels[:FINAL_IMAGES], amp=False, **attack)]
+    attack = partial(pgd, generator=torch.Generator().manual_seed(0), **settings)
+    measured = robust_accuracy(model, images.to(device), labels.to(device), attack, amp=not after_training)
+    condition = {"split": "test", "band": "x", "radius": -1, "feed": f"pgd{settings['steps']}", "bn_stats": "running"}
+    return [{**condition, "images": len(labels), "accuracy": measured}]
 
 
 def collapsed(rows: list[dict], own: float) -> bool:
@@ -92,7 +84,7 @@ def collapsed(rows: list[dict], own: float) -> bool:
     That is the case when the accuracy under PGD has fallen below a third of its best, which was at least .2, while the
     accuracy under the training's own attack is above that best. Where both are lost, something else is wrong.
 
-    `rows` are the curves so far; `own` is the accuracy on the last epoch's training images as its attack left them.
+    `rows` are the curves so far; `own` is the accuracy on the last epoch's attacked training images.
     """
     robust = [row["accuracy"] for row in rows if row["feed"] == f"pgd{EPOCH_STEPS}"]
     best = max(robust, default=0)

@@ -5,22 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from hfclib._files import all_finite, load_tensors, save_tensors
+from hfclib._files import load_tensors, save_tensors
 from hfclib.training.loop import Progress
-
-# What each optimizer keeps of a parameter, with the settings that recipes use.
-_MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {
-    Adam: ("step", "exp_avg", "exp_avg_sq"),
-    AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    SGD: ("momentum_buffer",),
-    Adagrad: ("step", "sum"),
-    Adadelta: ("step", "square_avg", "acc_delta"),
-    RMSprop: ("step", "square_avg"),
-}
 
 
 class CheckpointError(RuntimeError):
@@ -64,17 +54,14 @@ def restore_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, sched
         tensors, metadata = load_tensors(path)
         if metadata["run"] != path.parent.name:
             raise ValueError(f"it belongs to {metadata['run']}")
-        if not all_finite(tensors):
-            raise ValueError("it holds numbers that are not finite")
-        model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
-        for name, parameter in model.named_parameters():
-            for key in _moments(optimizer):
-                value = tensors[f"optimizer/{name}/{key}"]
-                if value.ndim or optimizer.defaults.get("fused"):  # the others count their steps on the CPU
-                    value = value.to(parameter.device)
-                # A fused optimizer needs parameter and moments in the same memory format.
-                like = torch.empty_like(parameter, requires_grad=False) if value.ndim else torch.empty_like(value)
-                optimizer.state[parameter][key] = like.copy_(value)
+        model.load_state_dict(_named(tensors, "model/"))
+        groups, state = optimizer.state_dict()["param_groups"], {}
+        for number, (name, parameter) in enumerate(model.named_parameters()):
+            state[number] = _named(tensors, f"optimizer/{name}/")
+            for key, value in state[number].items():
+                if value.ndim:  # a fused optimizer needs parameter and moments in the same memory format
+                    state[number][key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
         scheduler.load_state_dict(json.loads(metadata["schedule"]))
         for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
@@ -83,9 +70,8 @@ def restore_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, sched
         raise _damaged(path, error) from error
 
 
-def _moments(optimizer: Optimizer) -> tuple[str, ...]:
-    plain = isinstance(optimizer, SGD) and not optimizer.defaults["momentum"]
-    return () if plain else _MOMENTS[type(optimizer)]
+def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

@@ -16,7 +16,7 @@ from hfclib.devices import autocast, device_of
 from hfclib.evaluation import Part, curve_rows, training_band_rows
 from hfclib.frequency import split
 from hfclib.kernels import convolutions, smoothness_penalty
-from hfclib.training.adversarial import adversarial_images, collapsed, epoch_rows
+from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.batches import Batches
 from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import rescaled
@@ -38,20 +38,13 @@ class TrainingError(RuntimeError):
 
 @dataclass
 class Progress:
-    """All that a training needs to go on after an epoch, beside the weights: what a checkpoint holds.
+    """What a checkpoint holds beside the weights and the optimizer: all that a training needs to go on."""
 
-    Attributes:
-        epoch: epochs done.
-        rows: the curves so far: "epoch" and `CURVE_COLUMNS`.
-        train_seconds, eval_seconds: time spent so far on the epochs, and on the measurements after each.
-        commits: the commits of the code that trained.
-    """
-
-    epoch: int = 0
-    rows: list[dict] = field(default_factory=list)
+    epoch: int = 0  # epochs done
+    rows: list[dict] = field(default_factory=list)  # the curves so far: "epoch" and `CURVE_COLUMNS`
     train_seconds: float = 0.0
-    eval_seconds: float = 0.0
-    commits: list[str] = field(default_factory=list)
+    eval_seconds: float = 0.0  # of the measurements after each epoch
+    commits: list[str] = field(default_factory=list)  # of the code that trained
 
 
 def make_optimizer(
@@ -82,7 +75,7 @@ def loss_on(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a batch, attacked or mixed up as the recipe says, and its logits.
 
-    Labels are smoothed as the recipe says; an attack in training uses the label itself.
+    Labels are smoothed as the recipe says; the attack uses the labels themselves.
     """
     cross_entropy = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
     if not recipe.mixup_alpha:
@@ -149,7 +142,7 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
 
 def initial_model(recipe: Recipe, seed: int) -> nn.Module:
     """The network that a run of `recipe` with `seed` starts from, on the CPU."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return recipe.build()
 
@@ -167,8 +160,7 @@ def fit(
 ) -> Progress:
     """Train a model by a recipe, in place, and measure its accuracy on bands of the test images after every epoch.
 
-    Any model and any images will do; the recipe's fields about the network and the number of training images are not
-    used then:
+    Any model and images will do; the recipe's fields about the network and the number of training images are not used:
 
         model = MyNet().to("cuda")
         recipe = hfclib.Recipe("mine", epochs=10, batch_size=128, learning_rate=1e-3, augment=True)
@@ -180,7 +172,6 @@ def fit(
         model: from (N, 3, H, W) float32 to (N, classes), on the device where it is to be trained.
         train, test: (images (N, 3, H, W) uint8, labels (N,) int64). The first `recipe.eval_images` of each are
             measured after every epoch.
-        recipe: how to train.
         seed: of the order, crops, flips, dropout, mix-up and attacks; 0 or more.
         restore: fills model, optimizer and scheduler from a checkpoint and returns its Progress; None starts afresh.
         checkpoint: stores them; called after every epoch.
@@ -188,8 +179,7 @@ def fit(
     Returns:
         The Progress at the end, with one row of curves per measurement.
     Raises:
-        TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack (`collapsed`
-            in `adversarial`).
+        TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack.
     """
     model.to(memory_format=torch.channels_last)
     images, labels = train
@@ -210,7 +200,7 @@ def fit(
             rows = curve_rows(model, parts, measured, RADII)
             if recipe.train_bands:
                 rows += training_band_rows(model, to_float(seen[0]), seen[1])
-            rows += epoch_rows(model, *measured, recipe)
+            rows += robust_rows(model, *measured, recipe)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
             if collapsed(state.rows, own):
                 raise TrainingError(
@@ -240,8 +230,8 @@ def as_trained(images: Tensor, recipe: Recipe) -> Tensor:
 def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> list[Part]:
     """What a run's accuracy is measured on, beside the bands of the test images; `train` and `test` as in `fit`.
 
-    Training images as the network is trained on them; whole test images; and, of a network that is trained on a band,
-    the same band of the test images.
+    Training images as they are trained on; whole test images; and, if the network is trained on a band, that band of
+    the test images.
     """
     feed = "raw" if recipe.rescale == "none" else recipe.rescale
     band = {"band": recipe.train_band, "radius": recipe.train_radius, "feed": feed} if recipe.train_band != "x" else {}

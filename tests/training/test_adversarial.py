@@ -15,7 +15,7 @@ from hfclib.kernels import roughness, smoothness_penalty
 from hfclib.runs import train as job
 from hfclib.runs.train import train_run, training_set
 from hfclib.training import adversarial, loop
-from hfclib.training.adversarial import adversarial_images, collapsed, epoch_rows, final_rows, robust_row
+from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.loop import TrainingError, fit, initial_model, make_optimizer, training_step
 from hfclib.training.recipe import Recipe
 
@@ -128,11 +128,8 @@ def test_each_epoch_records_the_accuracy_under_pgd(no_bands, cifar):
         ("test", "x", -1, "running", 20)
     }
     images, labels = to_float(cifar["test"][0][:20]), cifar["test"][1][:20]
-    expected = epoch_rows(model, images, labels, TINY)
-    assert rows[-1]["accuracy"] == expected[0]["accuracy"]
-    assert (
-        epoch_rows(model, images, labels, replace(TINY, adversarial="none", adv_eps=0, adv_alpha=0, adv_steps=0)) == []
-    )
+    assert rows[-1]["accuracy"] == robust_rows(model, images, labels, TINY)[0]["accuracy"]
+    assert robust_rows(model, images, labels, Recipe("a")) == []
 
 
 def test_robustness_is_measured_as_its_row_says(monkeypatch, linear, images):
@@ -143,16 +140,15 @@ def test_robustness_is_measured_as_its_row_says(monkeypatch, linear, images):
         return pgd(*args, **options)
 
     monkeypatch.setattr("hfclib.training.adversarial.pgd", recording)
-    row = robust_row(linear, images, labels, eps=0.004, alpha=0.002, steps=3, amp=False)
-    assert row == robust_row(linear, images, labels, eps=0.004, alpha=0.002, steps=3, amp=False)
-    exact = pgd(linear, images, labels, eps=0.004, alpha=0.002, steps=3, generator=torch.Generator().manual_seed(0))
+    recipe = replace(TINY, adv_eps=0.004)
+    (row,) = robust_rows(linear, images, labels, recipe)
+    assert [row] == robust_rows(linear, images, labels, recipe)
+    exact = pgd(linear, images, labels, eps=0.004, alpha=0.001, steps=10, generator=torch.Generator().manual_seed(0))
     assert row["accuracy"] == pytest.approx((linear(exact).argmax(dim=1) == labels).float().mean().item())
     assert 0 < row["accuracy"] < 1
-    assert (row["feed"], row["images"]) == ("pgd3", 12)
-    seen.clear()
-    epoch_rows(linear, images, labels, TINY)
-    final_rows(linear, images, labels, replace(TINY, adv_eps=0.001))
-    assert seen == [(12, 8 / 255, 2 / 255, 10, True), (12, 8 / 255, 2 / 255, 20, False)]
+    assert (row["feed"], row["images"]) == ("pgd10", 12)
+    robust_rows(linear, images, labels, recipe, after_training=True)
+    assert seen[1:] == [(12, 0.004, 0.001, 10, True), (12, 8 / 255, 2 / 255, 20, False)]
 
 
 def test_a_run_ends_with_its_robust_accuracy_and_its_accuracy_is_not_that(no_bands, tmp_path, cifar, monkeypatch):
@@ -161,7 +157,8 @@ def test_a_run_ends_with_its_robust_accuracy_and_its_accuracy_is_not_that(no_ban
     images, labels = to_float(cifar["test"][0][:30]), cifar["test"][1][:30]
     (row,) = run.final.query("feed == 'pgd20'").to_dict("records")
     assert row["images"] == 25
-    assert row["accuracy"] == pytest.approx(final_rows(run.model(), images, labels, TINY)[0]["accuracy"], abs=1e-5)
+    (expected,) = robust_rows(run.model(), images, labels, TINY, after_training=True)
+    assert row["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-5)
     whole = run.final.query("split == 'test' and band == 'x' and feed == 'raw'")["accuracy"].item()
     assert run.test_accuracy() == whole
 
@@ -193,7 +190,7 @@ def test_collapse_is_a_loss_to_pgd_alone():
 
 def test_a_collapse_stops_the_training_before_its_checkpoint(no_bands, monkeypatch, cifar):
     values, stored = iter([0.5, 0.1]), []
-    monkeypatch.setattr("hfclib.training.loop.epoch_rows", lambda *args: curve(next(values))[1:])
+    monkeypatch.setattr("hfclib.training.loop.robust_rows", lambda *args: curve(next(values))[1:])
     monkeypatch.setattr("hfclib.training.loop._train_epoch", lambda *args, **options: 0.8)
     said = r"tiny, seed 3, is robust to its own attack only from epoch 2 on: accuracy 0.800 under it, 0.100 under PGD"
     with pytest.raises(TrainingError, match=said):

@@ -14,7 +14,7 @@ from hfclib import accuracy, split
 from hfclib.data.cifar import to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
 from hfclib.runs.train import SHUFFLE_SEED, training_set
-from hfclib.training.checkpoint import _moments, restore_checkpoint, save_checkpoint
+from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import (
     Progress,
     TrainingError,
@@ -339,7 +339,6 @@ def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp
 
     def stop(*objects):
         save_checkpoint(path, *objects)
-        assert all(set(objects[1].state[one]) == set(_moments(objects[1])) for one in objects[0].parameters())
         raise KeyboardInterrupt
 
     def restore(model, optimizer, scheduler):
