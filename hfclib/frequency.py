@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from functools import lru_cache
-from numbers import Real
 
 import numpy as np
 import torch
@@ -14,16 +13,25 @@ _BLOCK = 128  # images transformed at once on a CPU: so many of CIFAR-10 fit int
 
 def check_radius(radius: float) -> float:
     """`radius` as a float; raises TypeError if it is no number, ValueError if it is negative, NaN or infinite."""
-    if isinstance(radius, bool) or not isinstance(radius, Real):
-        raise TypeError(f"expected radius, a number of DFT bins, got {radius!r} of type {type(radius).__name__}")
     if not math.isfinite(radius) or radius < 0:
         raise ValueError(f"expected a finite radius of at least 0 DFT bins, got {radius!r}")
     return float(radius)
 
 
-def _is_low(rows: np.ndarray, columns: np.ndarray, radius: float, inclusive: bool) -> Tensor:
+def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> Tensor:
+    """Which DFT bins are low: those nearer to the centre (frequency zero) than `radius`.
+
+    Args:
+        height, width: size of the image, in pixels.
+        radius, inclusive: as in `split`; a radius of 0 keeps nothing.
+    Returns:
+        Boolean (height, width) with frequency zero at [height // 2, width // 2].
+    Source: paper, section 3; strict "<" is what the authors' images show, the text says "<=".
+    """
+    radius = check_radius(radius)
+    rows, columns = np.ogrid[-(height // 2) : (height + 1) // 2, -(width // 2) : (width + 1) // 2]
     # NumPy's root is correctly rounded, so that a radius of math.sqrt(2) equals the distance of bins (1, 1).
-    distance = np.sqrt(rows[:, None] ** 2.0 + columns[None, :] ** 2.0)
+    distance = np.sqrt(rows**2.0 + columns**2.0)
     return torch.from_numpy(distance <= radius if inclusive else distance < radius)
 
 
@@ -31,23 +39,8 @@ def _is_low(rows: np.ndarray, columns: np.ndarray, radius: float, inclusive: boo
 @torch.inference_mode(False)  # the cached tensor is used in training too
 def _low_bins(height: int, width: int, radius: float, inclusive: bool, dtype: torch.dtype) -> Tensor:
     """0 or 1 for the real and imaginary part of each bin of `fft2`; the first width // 2 + 1 columns are `rfft2`'s."""
-    rows, columns = (np.fft.fftfreq(size, 1 / size).round() for size in (height, width))
-    return _is_low(rows, columns, radius, inclusive).to(dtype)[..., None].repeat(1, 1, 2)
-
-
-def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> Tensor:
-    """Which DFT bins are low: those nearer to the centre (frequency zero) than `radius`.
-
-    Args:
-        height, width: size of the image, in pixels, each 1 or more.
-        radius, inclusive: as in `split`; a radius of 0 keeps nothing.
-    Returns:
-        Boolean (height, width) with frequency zero at [height // 2, width // 2].
-    Source: paper, section 3; strict "<" is what the authors' images show, the text says "<=".
-    """
-    radius = check_radius(radius)
-    rows, columns = np.arange(height) - height // 2, np.arange(width) - width // 2
-    return _is_low(rows, columns, radius, inclusive)
+    low = torch.fft.ifftshift(mask(height, width, radius, inclusive=inclusive))
+    return low.to(dtype)[..., None].repeat(1, 1, 2)
 
 
 def check_images(images: Tensor) -> None:
@@ -138,12 +131,17 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
 
 
 class _Band(nn.Module):
+    part: int  # of the result of `split`
+
     def __init__(self, radius: float, *, inclusive: bool = False) -> None:
         super().__init__()
         self.radius, self.inclusive = check_radius(radius), inclusive
 
     def extra_repr(self) -> str:
         return f"radius={self.radius:g}, inclusive={self.inclusive}"
+
+    def forward(self, images: Tensor) -> Tensor:
+        return split(images, self.radius, inclusive=self.inclusive)[self.part]
 
 
 class LowPass(_Band):
@@ -152,48 +150,41 @@ class LowPass(_Band):
     A module without weights, for use in front of a network or in a `torchvision.transforms.v2` pipeline of batches.
     """
 
-    def forward(self, images: Tensor) -> Tensor:
-        return split(images, self.radius, inclusive=self.inclusive)[0]
+    part = 0
 
 
 class HighPass(_Band):
     """Keep the high-frequency component of images (N, C, H, W) at `radius` DFT bins; see `split`."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        return split(images, self.radius, inclusive=self.inclusive)[1]
+    part = 1
 
 
 def svd_split(
-    images: Tensor, radius: float, *, inclusive: bool = False, factors: tuple[Tensor, Tensor, Tensor] | None = None
+    images: Tensor, radius: float, *, factors: tuple[Tensor, Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Split images by a truncated singular value decomposition that keeps about as much energy as the LFC at a radius.
 
-    Each channel is a matrix, of which the largest singular values are kept: in all channels of an image the same
-    number, its rank, chosen so that the sum of squared pixels is nearest to that of its LFC.
+    Each channel of an image keeps its `rank` largest singular values, the same number in all channels, chosen so that
+    the sum of squared pixels is nearest to that of the LFC.
 
     Args:
-        images: (N, C, H, W) float, any range.
-        radius: DFT bins, 0 or more.
-        inclusive: <= in place of < in the LFC.
+        images, radius: as in `split`.
         factors: `torch.linalg.svd(images, full_matrices=False)`, if known already.
     Returns:
         (low, high, rank): low + high equals images up to rounding; rank is (N,) int64.
-    Raises:
-        TypeError, ValueError: as `split`.
     Source: paper, section 8, which does not say how many singular values it keeps; matching the energy is ours.
     """
-    wanted = split(images, radius, inclusive=inclusive)[0].square().sum(dim=(1, 2, 3))
-    single = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images  # PyTorch has no half SVD
-    u, s, vh = factors or torch.linalg.svd(single, full_matrices=False)
+    wanted = split(images, radius)[0].square().sum(dim=(1, 2, 3))
+    u, s, vh = factors or torch.linalg.svd(images, full_matrices=False)
     kept = torch.cat([torch.zeros_like(wanted)[:, None], s.square().sum(dim=1).cumsum(dim=1)], dim=1)
     rank = (kept - wanted[:, None]).abs().argmin(dim=1)
     chosen = torch.arange(s.shape[-1], device=s.device) < rank[:, None, None]
-    low = ((u * (s * chosen)[..., None, :]) @ vh).to(images.dtype)
+    low = (u * (s * chosen)[..., None, :]) @ vh
     return low, images - low, rank
 
 
 def mean_ranks(images: Tensor, radii: Iterable[float]) -> dict[float, float]:
     """The mean rank over images (N, C, H, W) that `svd_split` keeps at each radius, to a tenth."""
     factors = torch.linalg.svd(images, full_matrices=False)
-    ranks = {radius: svd_split(images, radius, factors=factors)[2].double() for radius in radii}
-    return {radius: round(rank.mean().item(), 1) for radius, rank in ranks.items()}
+    ranks = ((radius, svd_split(images, radius, factors=factors)[2]) for radius in radii)
+    return {radius: round(rank.double().mean().item(), 1) for radius, rank in ranks}

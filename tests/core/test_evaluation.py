@@ -181,7 +181,7 @@ def test_band_accuracy_passes_statistics_on(normed, images, labels):
 def test_band_accuracy_refuses(channel_means, images, labels):
     for options, error, message in [
         ({"radii": [-1]}, ValueError, "radius of at least 0"),
-        ({"radii": ["4"]}, TypeError, "expected radius, a number"),
+        ({"radii": ["4"]}, TypeError, "must be real number"),
         ({"feed": "min"}, ValueError, "expected feed"),
         ({"bn_stats": "none"}, ValueError, "expected bn_stats"),
     ]:

@@ -183,7 +183,7 @@ def test_refusals(images):
         ({"labels": labels[1:]}, ValueError, "got 59 labels for 60 images"),
         ({"radius": -1}, ValueError, "at least 0"),
         ({"radius": float("inf")}, ValueError, "finite radius"),
-        ({"radius": "12"}, TypeError, "a number of DFT bins"),
+        ({"radius": "12"}, TypeError, "must be real number"),
         ({"cut": "wavelet"}, ValueError, "expected cut, one of fourier, svd, got 'wavelet'"),
         ({"feed": "min"}, ValueError, "expected feed"),
         ({"bn_stats": "none"}, ValueError, "expected bn_stats"),
