@@ -1,13 +1,13 @@
 """The networks: ResNet-18 for 32x32 images, the authors' ResNet-32, LeNet, AlexNet and VGG-11.
 
-All take images in [0, 1] and return logits. Pixel normalisation, if any, is the first module of the network
-(`Normalize`), so that attack sizes and radii always refer to pixels in [0, 1].
+All take images in [0, 1] and return logits. To normalise pixels, put a module in front of the network, for example
+`nn.Sequential(torchvision.transforms.v2.Normalize(mean, std), resnet18())`: attack sizes and radii then still refer to
+pixels in [0, 1].
 """
 
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,29 +15,6 @@ NormLayer = Literal["none", "batch", "group"]
 DropoutAt = Literal["features", "map"]
 NORMS: tuple[NormLayer, ...] = ("none", "batch", "group")
 GROUPS = 8  # of channels in a GroupNorm layer, or the largest divisor of 8 that divides the number of channels too
-
-
-def _check(norm: str = "none", **counts: int) -> None:
-    if norm not in NORMS:
-        raise ValueError(f"expected norm, one of {', '.join(NORMS)}, got {norm!r}")
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"expected {name}, a whole number of at least 1, got {count!r}")
-
-
-class Normalize(nn.Module):
-    """Subtract `mean` from images and divide by `std`, one number per channel, in units of pixels in [0, 1]."""
-
-    def __init__(self, mean: tuple[float, ...] = (0.0, 0.0, 0.0), std: tuple[float, ...] = (1.0, 1.0, 1.0)) -> None:
-        super().__init__()
-        if len(mean) != len(std) or any(not s > 0 for s in std):
-            raise ValueError(f"expected as many positive std as mean, got mean={mean}, std={std}")
-        self.identity = not any(mean) and all(s == 1 for s in std)
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images if self.identity else (images - self.mean) / self.std
 
 
 class GroupNorm(nn.GroupNorm):
@@ -49,7 +26,9 @@ class GroupNorm(nn.GroupNorm):
 
 
 def norm_layer(norm: NormLayer, channels: int) -> nn.Module:
-    """The layer that normalises feature maps of `channels` channels; the identity with "none"."""
+    """The layer that normalises maps of `channels` channels; the identity with "none", ValueError for another norm."""
+    if norm not in NORMS:
+        raise ValueError(f"expected norm, one of {', '.join(NORMS)}, got {norm!r}")
     if norm == "group":
         return GroupNorm(math.gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
@@ -111,17 +90,13 @@ class ResNet(nn.Module):
         dropout: float,
         dropout_at: DropoutAt,
         num_classes: int,
-        normalize: Normalize | None,
         stem_kernel: int,
     ) -> None:
         super().__init__()
-        _check(norm, stem_kernel=stem_kernel, num_classes=num_classes)
-        if stem_kernel % 2 == 0:
-            raise ValueError(f"expected stem_kernel, an odd number, got {stem_kernel}")
-        if dropout_at not in ("features", "map") or not 0 <= dropout < 1:
-            raise ValueError(f"expected dropout in [0, 1) at features or map, got {dropout!r} at {dropout_at!r}")
+        if stem_kernel % 2 == 0 or dropout_at not in ("features", "map"):
+            expected = "expected stem_kernel, an odd number, and dropout_at, features or map"
+            raise ValueError(f"{expected}, got {stem_kernel} and {dropout_at!r}")
         preact = block is PreactBlock
-        self.normalize = normalize or Normalize()
         self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, 1, stem_kernel // 2, bias=not preact and norm == "none")
         self.norm1 = nn.Identity() if preact else norm_layer(norm, widths[0])
         self.activation1 = nn.Identity() if preact else nn.ReLU()
@@ -140,7 +115,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, 3, H, W) in [0, 1]."""
-        x = self.activation1(self.norm1(self.conv1(self.normalize(images))))
+        x = self.activation1(self.norm1(self.conv1(images)))
         x = self.map_dropout(self.activation2(self.norm2(self.blocks(x))))
         return self.fc(self.feature_dropout(x.mean(dim=(2, 3))))
 
@@ -164,27 +139,24 @@ def resnet18(
     *,
     dropout_at: DropoutAt = "features",
     num_classes: int = 10,
-    normalize: Normalize | None = None,
     stem_kernel: int = 3,
 ) -> ResNet:
     """ResNet-18 for 32x32 images: 3x3 stem, four stages of two blocks at widths w, 2w, 4w, 8w.
 
     Args:
-        width: channels of the first stage, 1 or more (64: 11.2 M parameters; 16: 0.70 M).
-        norm: "batch" for BatchNorm and "group" for GroupNorm (Wu and He 2018; up to GROUPS groups of channels), both
-            with scale 1 and shift 0 at the start; "none" for convolutions with a bias instead.
-        dropout: drop probability in [0, 1).
+        width: channels of the first stage (64: 11.2 M parameters; 16: 0.70 M).
+        norm: "batch" for BatchNorm, "group" for GroupNorm (Wu and He 2018; up to GROUPS groups of channels), "none" for
+            convolutions with a bias instead.
+        dropout: drop probability.
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
-        num_classes: logits returned, 1 or more.
-        normalize: what to do to the pixels first; None leaves them in [0, 1], as the paper does.
+        num_classes: number of logits.
         stem_kernel: side of the first layer's kernels, odd; the picture keeps its size.
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: another norm or dropout_at, or an even stem_kernel.
     Source: paper, section 4.2.
     """
-    _check(norm, width=width)
     widths = width, 2 * width, 4 * width, 8 * width
-    return ResNet(BasicBlock, widths, 2, norm, dropout, dropout_at, num_classes, normalize, stem_kernel)
+    return ResNet(BasicBlock, widths, 2, norm, dropout, dropout_at, num_classes, stem_kernel)
 
 
 def resnet32(
@@ -193,7 +165,6 @@ def resnet32(
     *,
     dropout_at: DropoutAt = "map",
     num_classes: int = 10,
-    normalize: Normalize | None = None,
     stem_kernel: int = 3,
 ) -> ResNet:
     """The authors' network: pre-activation ResNet-32, widths 16, 32, 64, five blocks per stage, 0.46 M parameters.
@@ -201,65 +172,57 @@ def resnet32(
     Arguments and errors as in `resnet18`. No convolution has a bias.
     Source: the authors' code (the paper's text says ResNet-18).
     """
-    return ResNet(PreactBlock, (16, 32, 64), 5, norm, dropout, dropout_at, num_classes, normalize, stem_kernel)
+    return ResNet(PreactBlock, (16, 32, 64), 5, norm, dropout, dropout_at, num_classes, stem_kernel)
 
 
 class Plain(nn.Module):
     """Convolutions, then linear layers; build one with `lenet`, `alexnet` or `vgg11`."""
 
-    def __init__(self, features: list[nn.Module], classifier: list[nn.Module], normalize: Normalize | None) -> None:
+    def __init__(self, features: list[nn.Module], classifier: list[nn.Module]) -> None:
         super().__init__()
-        self.normalize = normalize or Normalize()
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(*classifier)
         xavier_(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, 3, 32, 32) in [0, 1]."""
-        return self.classifier(self.features(self.normalize(images)).flatten(1))
+        return self.classifier(self.features(images).flatten(1))
 
 
 def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:
     return [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU()]
 
 
-def lenet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Plain:
+def lenet(*, num_classes: int = 10) -> Plain:
     """LeNet-5 with ReLU and maximum pooling: two 5x5 convolutions, three linear layers, 62,006 parameters.
 
-    Arguments and errors as in `resnet18`.
     Source: LeCun et al. 1998, whose network has tanh and averages; the paper, section 5.1, names LeNet only.
     """
-    _check(num_classes=num_classes)
     features = [*_conv(3, 6, 5), nn.MaxPool2d(2), *_conv(6, 16, 5), nn.MaxPool2d(2)]
     linear = [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes)]
-    return Plain(features, linear, normalize)
+    return Plain(features, linear)
 
 
-def alexnet(*, num_classes: int = 10, normalize: Normalize | None = None) -> Plain:
+def alexnet(*, num_classes: int = 10) -> Plain:
     """AlexNet for 32x32 images: five convolutions, the first 11x11 with stride 4, one linear layer, 2.47 M parameters.
 
-    Arguments and errors as in `resnet18`.
     Source: Krizhevsky et al. 2012, with the paddings and the single linear layer that are usual for CIFAR-10, and so
     without their dropout; the paper, section 5.1, names AlexNet only.
     """
-    _check(num_classes=num_classes)
     features = [*_conv(3, 64, 11, 4, 5), nn.MaxPool2d(2), *_conv(64, 192, 5, 1, 2), nn.MaxPool2d(2)]
     features += [*_conv(192, 384, 3, 1, 1), *_conv(384, 256, 3, 1, 1), *_conv(256, 256, 3, 1, 1), nn.MaxPool2d(2)]
-    return Plain(features, [nn.Linear(256, num_classes)], normalize)
+    return Plain(features, [nn.Linear(256, num_classes)])
 
 
-def vgg11(
-    width: int = 64, norm: NormLayer = "none", *, num_classes: int = 10, normalize: Normalize | None = None
-) -> Plain:
+def vgg11(width: int = 64, norm: NormLayer = "none", *, num_classes: int = 10) -> Plain:
     """VGG-11 for 32x32 images: eight 3x3 convolutions at widths w, 2w, 4w, 4w, 8w, 8w, 8w, 8w, one linear layer.
 
     Args:
-        width: channels of the first convolution, 1 or more (64: 9.2 M parameters; 16: 0.58 M).
-        norm, num_classes, normalize: as in `resnet18`; raises as it does.
+        width: channels of the first convolution (64: 9.2 M parameters; 16: 0.58 M).
+        norm, num_classes: as in `resnet18`; raises as it does.
     Source: Simonyan and Zisserman 2015, configuration A, with the single linear layer that is usual for CIFAR-10; the
     paper, section 5.1, names VGG only.
     """
-    _check(norm, width=width, num_classes=num_classes)
     features, channels = [], 3
     for stage in ((1,), (2,), (4, 4), (8, 8), (8, 8)):
         for factor in stage:
@@ -267,4 +230,4 @@ def vgg11(
             features += [conv, norm_layer(norm, factor * width), nn.ReLU()]
             channels = factor * width
         features.append(nn.MaxPool2d(2))
-    return Plain(features, [nn.Linear(channels, num_classes)], normalize)
+    return Plain(features, [nn.Linear(channels, num_classes)])
