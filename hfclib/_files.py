@@ -78,11 +78,6 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def all_finite(found: Mapping[str, Tensor]) -> bool:
-    """Whether tensors hold no NaN and no infinity."""
-    return all(bool(tensor.isfinite().all()) for tensor in found.values())
-
-
 @contextlib.contextmanager
 def locked(path: Path, *, say: Callable[[str], None]) -> Iterator[bool]:
     """Hold a lock while the block runs; if another process holds it, wait. The system frees it if the process dies.

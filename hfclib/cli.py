@@ -198,8 +198,9 @@ def _list_runs(context: typer.Context, store: _Store = None) -> None:
             line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
             typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
             for one in store_entries(context.obj):
-                accuracy = "" if one.accuracy is None else f"{one.accuracy:.3f}"
-                minutes = "" if one.seconds is None else f"{one.seconds / 60:.1f}"
+                accuracy = f"{one.run.test_accuracy():.3f}" if one.run else ""
+                known = one.run.provenance if one.run else {}
+                minutes = f"{(known['train_seconds'] + known['eval_seconds']) / 60:.1f}" if known else ""
                 seed = "" if one.seed is None else one.seed
                 typer.echo(line.format(one.name, seed, one.state, accuracy, minutes, f"{one.size / 1e6:.2f}"))
 

@@ -1,7 +1,7 @@
 """The sweep engine for a Ray cluster: one task per run, and every run comes home as the bytes of its files.
 
 The machines need hfclib, and share no file system. A machine keeps the checkpoints of a run under way in
-`<home>/away`, so that a task that is tried again there goes on, and the run itself until it is stored at home.
+`<home>/away`, so that a task that is tried again there goes on.
 """
 
 import logging
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hfclib._files import home, write
-from hfclib.runs.store import FILES, Run, RunError, find, load, put_in_place
+from hfclib.runs.store import FILES, Run, RunError, load, put_in_place
 from hfclib.runs.sweep import TRIES, Engine, Job, Outcome, cores, train_job
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def ray_engine(address: str | None = None) -> Engine:
         with suppress(ValueError, TypeError):  # outside the main thread, or no handler of Python's
             signal.signal(signal.SIGTERM, before)  # Ray's own would exit at once
         gpus = ray.cluster_resources().get("GPU", 0)
-        task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(_train_away)
+        task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(train_remotely)
         threads = max(1, cores() // count) if alone else 1
         waiting, running = list(jobs), {}
         try:
@@ -76,44 +76,22 @@ def ray_engine(address: str | None = None) -> Engine:
     return engine
 
 
-def _train_away(job: Job, threads: int) -> tuple[str, dict[str, bytes] | str]:
-    import ray
-
-    return ray.get_runtime_context().get_node_id(), train_remotely(job, threads)
-
-
 def train_remotely(job: Job, threads: int) -> dict[str, bytes] | str:
     """Train a job where this process runs; the contents of the run's files by name, or what went wrong."""
-    folder = home() / "away"
-    try:
-        run = find(job.recipe, job.seed, folder)  # trained before its worker died
-    except RunError:
-        run = None
-    run = run or train_job(job, folder, threads)
-    return run if isinstance(run, str) else {name: (run.path / name).read_bytes() for name in ("run.json", *FILES)}
-
-
-def _forget(job: Job) -> None:
-    """Delete the run that `train_remotely` left on this machine."""
-    shutil.rmtree(home() / "away" / job.recipe.run_name(job.seed), ignore_errors=True)
+    run = train_job(job, home() / "away", threads)
+    if isinstance(run, str):
+        return run
+    contents = {name: (run.path / name).read_bytes() for name in ("run.json", *FILES)}
+    shutil.rmtree(run.path)
+    return contents
 
 
 def _fetch_result(ray, done, job: Job, store: Path | None) -> Run | str:
     try:
-        node, result = ray.get(done)
-        if isinstance(result, str):
-            return result
-        run = install_run(result, job, store or home() / "runs")
-    except (RunError, OSError) as error:
-        return f"{error}; the run is kept on the machine that trained it, and the same command brings it home"
-    except ray.exceptions.RayError as error:
+        result = ray.get(done)
+        return result if isinstance(result, str) else install_run(result, job, store or home() / "runs")
+    except (RunError, OSError, ray.exceptions.RayError) as error:
         return str(error)
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    with suppress(ray.exceptions.RayError):  # a copy left behind does no harm
-        ray.get(ray.remote(num_cpus=0)(_forget).options(scheduling_strategy=there).remote(job), timeout=60)
-    return run
 
 
 def install_run(contents: dict[str, bytes], job: Job, store: Path) -> Run:

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -23,8 +24,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hfclib._files import all_finite, data_folder, home, sha256
-from hfclib.evaluation import CURVE_COLUMNS
+from hfclib._files import data_folder, home, sha256
 from hfclib.training.checkpoint import CheckpointError, epochs_done
 from hfclib.training.recipe import Recipe
 
@@ -43,16 +43,13 @@ class Run:
     """A stored run.
 
     Attributes:
-        recipe: how it was trained.
-        seed: with which seed.
+        recipe, seed: how it was trained.
         curves: one row per measurement, columns "epoch" and CURVE_COLUMNS: epochs 1 to recipe.epochs, on the first
             recipe.eval_images of each set.
-        final: one row per measurement, CURVE_COLUMNS: after training, from the weights as stored, on the first
-            recipe.final_images of the test set and up to 5,000 training images. Adversarial training adds rows of
-            whole test images with feed "pgd10" to the curves and "pgd20" to the end: see `adversarial`.
-            `Recipe.train_bands` adds rows of the bands of training images to both.
-        provenance: versions, device, commits, seconds.
-        path: its folder.
+        final: the same after training, from the weights as stored, on the first recipe.final_images of the test set
+            and up to 5,000 training images. Adversarial training adds rows of whole test images to both, with feed
+            "pgd10" and "pgd20" (`robust_rows`), and `Recipe.train_bands` adds rows of the bands of training images.
+        provenance, path: versions, device, commits, seconds; its folder.
     """
 
     recipe: Recipe
@@ -66,10 +63,14 @@ class Run:
         """The trained network, in float32 on the CPU, in evaluation mode.
 
         Raises:
-            RunError: the weights file is damaged.
+            RunError: the weights file is missing, damaged, or of another network.
         """
-        model = self.recipe.build()
-        fill_model(model, read_weights(self.path, self.recipe))
+        path, model = self.path / FILES[2], self.recipe.build()
+        try:
+            model.load_state_dict(safetensors.torch.load(_read(path)))
+        except (SafetensorError, RuntimeError) as error:
+            said = " ".join(str(error).split())
+            raise RunError(f"{path} does not hold the weights of {self.recipe.name} ({said}): {ADVICE}") from error
         return model.to(memory_format=torch.channels_last).eval()
 
     def test_accuracy(self) -> float:
@@ -85,10 +86,10 @@ def description(recipe: Recipe, seed: int, provenance: dict, checksums: dict[str
 
 
 def load(path: Path) -> Run:
-    """Load and check a stored run: every file of it.
+    """Load a stored run and check every file of it.
 
     Raises:
-        RunError: naming the file that is missing, damaged, edited or of another format, and what to do.
+        RunError: a file is missing, damaged, edited or of another format; says which, and what to do.
     """
     file = path / "run.json"
     try:
@@ -101,12 +102,12 @@ def load(path: Path) -> Run:
         checksums = {name: content["sha256"][name] for name in FILES}
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{file} is missing, damaged or edited ({type(error).__name__}: {error}): {ADVICE}") from error
-    curves, final = (_read_table(path / name, checksums[name], recipe) for name in FILES[:2])
-    read_weights(path, recipe, checksums[FILES[2]])
+    curves, final = (pd.read_csv(io.BytesIO(_read(path / name, checksums[name]))) for name in FILES[:2])
+    _read(path / FILES[2], checksums[FILES[2]])
     return Run(recipe, seed, curves, final, provenance, path)
 
 
-def _read(path: Path, checksum: str | None) -> bytes:
+def _read(path: Path, checksum: str | None = None) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -116,43 +117,6 @@ def _read(path: Path, checksum: str | None) -> bytes:
     return content
 
 
-def _read_table(path: Path, checksum: str, recipe: Recipe) -> pd.DataFrame:
-    content, curves = _read(path, checksum), path.name == "curves.csv"
-    try:
-        table = pd.read_csv(io.BytesIO(content))
-        if list(table.columns) != ["epoch"] * curves + CURVE_COLUMNS:
-            raise ValueError(f"expected the columns of {path.name}, got {', '.join(table.columns)}")
-        if not pd.to_numeric(table["accuracy"]).between(0, 1).all():
-            raise ValueError("expected accuracies from 0 to 1")
-        if set(table["epoch"]) != set(range(1, recipe.epochs + 1)) if curves else len(table.query(_WHOLE)) != 1:
-            raise ValueError(f"expected epochs 1 to {recipe.epochs}" if curves else "expected one test accuracy")
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{path} is not the table that it should be ({error}): {ADVICE}") from error
-    return table
-
-
-def read_weights(folder: Path, recipe: Recipe, checksum: str | None = None) -> dict[str, Tensor]:
-    """Read and check `weights.safetensors` in a run's folder.
-
-    Returns:
-        The tensors as stored: parameters as float16, buffers as they are.
-    Raises:
-        RunError: it is missing or damaged, holds another network's weights, or numbers that are not finite.
-    """
-    path = folder / FILES[2]
-    content = _read(path, checksum)
-    try:
-        found = safetensors.torch.load(content)
-        with torch.device("meta"):  # shapes without numbers: nothing is drawn or allocated
-            recipe.build().load_state_dict(found, assign=True)
-    except (SafetensorError, RuntimeError) as error:
-        told = " ".join(str(error).split())
-        raise RunError(f"{path} does not hold the weights of {recipe.name} ({told}): {ADVICE}") from error
-    if not all_finite(found):
-        raise RunError(f"{path} holds weights that are not finite: {ADVICE}")
-    return found
-
-
 def stored_weights(model: nn.Module) -> dict[str, Tensor]:
     """The model's state as a run stores it: parameters in float16, buffers (BatchNorm's averages) as they are."""
     parameters = dict(model.named_parameters())
@@ -160,11 +124,6 @@ def stored_weights(model: nn.Module) -> dict[str, Tensor]:
         name: (tensor.half() if name in parameters else tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-
-
-def fill_model(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Give a model the weights that a run stores, in float32."""
-    model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in weights.items()})
 
 
 def put_in_place(whole: Path, final: Path) -> None:
@@ -196,25 +155,15 @@ def find(recipe: Recipe, seed: int, store: Path | None = None) -> Run | None:
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """A run in the store.
-
-    Attributes:
-        path, name, seed: its folder, and the recipe's name and the seed as far as the folder's name says them.
-        state: "stored"; "training" (a process is at it) or "unfinished" (none is), with the epochs done; or "damaged".
-        accuracy: on the test set, in [0, 1]; None unless stored.
-        seconds: that training and the measurements after each epoch took; None unless stored.
-        size: bytes of all its files.
-        problem: what is wrong with a damaged one, and what to do.
-    """
+    """A folder in the store: a run, or a training under way."""
 
     path: Path
-    name: str
+    name: str  # of the recipe, as far as the folder's name says it
     seed: int | None
-    state: str
-    accuracy: float | None = None
-    seconds: float | None = None
-    size: int = 0
-    problem: str | None = None
+    size: int  # bytes of all files
+    state: str  # "stored"; "training" (a process is at it) or "unfinished" (none is), with the epochs done; "damaged"
+    run: Run | None = None  # if it is stored
+    problem: str | None = None  # if it is damaged: what is wrong, and what to do
 
 
 def store_entries(where: Sequence[Path] | None = None) -> Iterator[StoreEntry]:
@@ -226,19 +175,17 @@ def store_entries(where: Sequence[Path] | None = None) -> Iterator[StoreEntry]:
 
 
 def _entry(path: Path) -> StoreEntry:
-    size = sum(file.stat().st_size for file in path.iterdir() if file.exists())
     parts = re.fullmatch(r"(.+)-(\d+)-[0-9a-f]{10}(\.partial)?", path.name)
     name, seed = (parts[1], int(parts[2])) if parts else (path.name, None)
+    entry = partial(StoreEntry, path, name, seed, sum(file.stat().st_size for file in path.iterdir() if file.exists()))
     try:
-        if path.suffix == ".partial":
-            done = epochs_done(path / "checkpoint.safetensors")
-            state = "training" if _is_locked(path.with_suffix(".lock")) else "unfinished"
-            return StoreEntry(path, name, seed, f"{state}, {done} epoch{'s' * (done != 1)} done", size=size)
-        run = load(path)
-        seconds = run.provenance.get("train_seconds", 0) + run.provenance.get("eval_seconds", 0)
-        return StoreEntry(path, name, seed, "stored", run.test_accuracy(), seconds, size)
+        if path.suffix != ".partial":
+            return entry("stored", load(path))
+        done = epochs_done(path / "checkpoint.safetensors")
+        state = "training" if _is_locked(path.with_suffix(".lock")) else "unfinished"
+        return entry(f"{state}, {done} epoch{'s' * (done != 1)} done")
     except (RunError, CheckpointError) as error:
-        return StoreEntry(path, name, seed, "damaged", size=size, problem=str(error))
+        return entry("damaged", problem=str(error))
 
 
 def _is_locked(lock: Path) -> bool:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import hfclib
-from hfclib._files import all_finite, home, locked, sha256, write
+from hfclib._files import home, locked, sha256, write
 from hfclib.data import cifar10, embedded, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, curve_rows, training_band_rows
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
-from hfclib.runs.store import Run, description, fill_model, load, put_in_place, stored_weights
+from hfclib.runs.store import Run, description, load, put_in_place, stored_weights
 from hfclib.training.adversarial import robust_rows
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import Progress, TrainingError, fit, initial_model, measured_parts
@@ -126,11 +126,11 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
     model = initial_model(recipe, seed).to(device)
     state = fit(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, progress=progress)
     weights = stored_weights(model)
-    if not all_finite(weights):  # a run that would be refused on load
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise TrainingError(
             f"{recipe.name}, seed {seed}, ended in weights too large to store: try a smaller learning_rate"
         )
-    fill_model(model, weights)
+    model.load_state_dict(weights)  # what is measured is what is stored
     checksums: dict[str, str] = {}
 
     def put(name: str, content: bytes) -> None:

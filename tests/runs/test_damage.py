@@ -84,47 +84,23 @@ def renew_checksums(folder):
     (folder / "run.json").write_bytes(content)
 
 
-def test_weights_of_the_wrong_shape_or_that_are_no_numbers(copied):
+def test_weights_of_the_wrong_shape(copied):
     sound = (copied / "weights.safetensors").read_bytes()
     for change, said in (
         (lambda weights: weights.update({"fc.weight": torch.zeros(10, 3)}), "size mismatch for fc.weight"),
-        (lambda weights: weights.update({"fc.weight": torch.full((10, 16), torch.nan)}), "not finite"),
-        (lambda weights: weights["norm1.running_var"].fill_(torch.inf), "not finite"),
         (lambda weights: weights.pop("fc.bias"), "fc.bias"),
         (lambda weights: weights.update({"more": torch.zeros(1)}), "more"),
     ):
         (copied / "weights.safetensors").write_bytes(sound)
-        run, weights = load_after_renewal(copied), load_file(copied / "weights.safetensors")
+        renew_checksums(copied)
+        run, weights = load(copied), load_file(copied / "weights.safetensors")
         change(weights)
         save_file(weights, copied / "weights.safetensors")
-        with pytest.raises(RunError, match=r"weights\.safetensors"):
-            run.model()
+        refused(copied, "weights.safetensors")
         renew_checksums(copied)
-        assert said in refused(copied, "weights.safetensors")
-
-
-def load_after_renewal(folder):
-    renew_checksums(folder)
-    return load(folder)
-
-
-@pytest.mark.parametrize("name", ["curves.csv", "final.csv"])
-def test_a_table_of_the_wrong_shape_or_with_what_is_no_accuracy(copied, name):
-    text = (copied / name).read_text()
-    lines = text.splitlines()
-    for changed in (
-        text.replace("accuracy", "accurcay", 1),
-        lines[0] + "\n",
-        re.sub(r",[\d.]+\n", ",1.5\n", text, count=1),
-        re.sub(r",[\d.]+\n", ",nan\n", text, count=1),
-        re.sub(r",[\d.]+\n", ",high\n", text, count=1),
-        "\n".join(line for line in lines if not line.startswith(("2,", "test,x"))) + "\n",
-        "\0" * 100,
-    ):
-        assert changed != text
-        (copied / name).write_text(changed)
-        renew_checksums(copied)
-        assert "not the table that it should be" in refused(copied, name)
+        for each in (run, load(copied)):
+            with pytest.raises(RunError, match=rf"weights\.safetensors does not hold the weights of tiny .*{said}"):
+                each.model()
 
 
 def edited(folder, change):

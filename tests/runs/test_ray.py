@@ -13,7 +13,7 @@ import pytest
 from hfclib._files import data_folder
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
-from hfclib.runs.ray import _forget, install_run, ray_engine, train_remotely
+from hfclib.runs.ray import install_run, ray_engine, train_remotely
 from hfclib.runs.store import RunError, load
 from hfclib.runs.sweep import Job
 
@@ -62,16 +62,12 @@ def test_what_is_not_the_whole_run_does_not_come_home(contents, tmp_path):
         assert not list(tmp_path.rglob("escaped"))
 
 
-def test_a_run_trained_before_its_worker_died_is_not_trained_again(monkeypatch, own_home, contents):
+def test_a_run_is_sent_whole_and_leaves_nothing_where_it_was_trained(monkeypatch, own_home, contents):
+    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder, threads: install_run(contents, job, folder))
+    assert train_remotely(JOB, 1) == contents
+    assert list((own_home / "away").iterdir()) == []
     monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder, threads: "the loss is nan")
     assert train_remotely(JOB, 1) == "the loss is nan"
-    install_run(contents, JOB, own_home / "away")
-    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda *args: pytest.fail("trained again"))
-    assert train_remotely(JOB, 1) == contents
-    assert train_remotely(JOB, 1) == contents  # still there, should it not have come home,
-    _forget(JOB)
-    assert list((own_home / "away").iterdir()) == []  # and gone once it has
-    _forget(JOB)
 
 
 def test_without_ray_the_engine_says_what_to_install(monkeypatch):
@@ -88,7 +84,6 @@ class FakeRay:
     def __init__(self, results, gpus=0):
         self.results, self.resources = results, {"CPU": 8.0} | ({"GPU": gpus} if gpus else {})
         self.at_once, self.ended, self.started, self.interrupted = 0, [], None, False
-        self.forgotten = []
 
     def init(self, **options):
         if isinstance(self.results, Exception):
@@ -100,11 +95,8 @@ class FakeRay:
         return self.resources
 
     def remote(self, **options):
-        if "max_retries" in options:
-            self.asked = options
-        return lambda function: SimpleNamespace(
-            options=lambda **how: SimpleNamespace(remote=lambda job, *given: how.get("name") or (function, how, job))
-        )
+        self.asked = options
+        return lambda function: SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda job, threads: name))
 
     def wait(self, tasks, num_returns, timeout=None):
         self.at_once = max(self.at_once, len(tasks))
@@ -114,14 +106,10 @@ class FakeRay:
             raise KeyboardInterrupt
         return tasks[-1:], tasks[:-1]
 
-    def get(self, task, timeout=None):
-        if isinstance(task, tuple):
-            function, how, job = task
-            self.forgotten.append((function, how["scheduling_strategy"], job))
-            raise self.exceptions.RayError("that machine is gone")
+    def get(self, task):
         if isinstance(self.results[task], Exception):
             raise self.results[task]
-        return "the node", self.results[task]
+        return self.results[task]
 
     def cancel(self, task, force):
         self.ended.append((task, force))
@@ -141,8 +129,6 @@ def ray(monkeypatch):
     folders = [data_folder() / "runs" / job.recipe.run_name(job.seed) for job in JOBS]
     fake = FakeRay({folder.name: {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders})
     monkeypatch.setitem(sys.modules, "ray", fake)
-    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft))
-    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
     yield fake
     signal.signal(signal.SIGTERM, before)
 
@@ -157,21 +143,14 @@ def test_a_gpu_is_asked_for_if_there_is_any_and_a_lost_task_is_tried_again(ray, 
     assert "num_cpus" not in ray.started  # the cluster's own affair
     assert ray.at_once == 3
     assert ray.ended == ["shutdown"]
-    # Each copy is deleted where it was made; that this fails is nobody's loss.
-    assert sorted(job.seed for _, _, job in ray.forgotten) == [0, 1, 2]
-    assert {(function, there) for function, there, _ in ray.forgotten} == {(_forget, ("the node", False))}
 
 
-def test_a_run_that_can_not_be_stored_at_home_is_kept_where_it_was_trained(ray, tmp_path, monkeypatch):
+def test_a_full_disk_at_home_is_reported(ray, tmp_path, monkeypatch):
     def full(contents, job, store):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("hfclib.runs.ray.install_run", full)
-    outcomes = dict(ray_engine()(JOBS, tmp_path, 3))
-    assert set(outcomes.values()) == {
-        "No space left on device; the run is kept on the machine that trained it, and the same command brings it home"
-    }
-    assert ray.forgotten == []
+    assert set(dict(ray_engine()(JOBS, tmp_path, 3)).values()) == {"No space left on device"}
 
 
 def test_alone_ray_gets_as_many_slots_as_there_are_workers(ray, tmp_path):
