@@ -1,21 +1,20 @@
 """Smoothing the convolution kernels of a network, and measuring their smoothness and frequency response.
 
-A kernel is one plane (k, k) of a convolution's weight (out, in, k, k). Frequencies are in DFT bins of a picture of
-32 x 32 pixels, to which the kernel is padded with zeros: in the first layer, the same bins as the radii of images.
-To filter the input of a network instead, put `LowPass` in front: `nn.Sequential(LowPass(8), model)`.
+A kernel is one plane (k, k) of a convolution's weight (out, in, k, k); ValueError for weights of another shape.
+Frequencies are in DFT bins of a picture of 32 x 32 pixels, to which the kernel is padded with zeros: in the first
+layer, the same bins as the radii of images. To filter the input of a network, use `nn.Sequential(LowPass(8), model)`.
 """
 
 import copy
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfclib.frequency import check_radius, mask, split
+from hfclib.frequency import mask, split
 
 SIZE = 32  # pixels of the picture to which kernels are padded
 Layers = Literal["first", "all"]
@@ -45,16 +44,14 @@ def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, lay
     The border of the kernel is duplicated.
 
     Args:
-        model: any module with convolutions; not changed.
-        rho: finite, 0 or more; 0 changes nothing.
+        model: any module with convolutions.
+        rho: finite, 0 or more.
         normalise: divide by 1 + 8 rho, by which the rule enlarges a constant kernel.
         layers: "first" (paper) or "all"; kernels of 1 x 1 stay as they are.
     Raises:
-        TypeError, ValueError: a bad rho or other layers.
+        TypeError, ValueError: a bad rho or other layers, or a model without convolutions.
     Source: paper, section 6.2 and equation 3; the first layer only, and no normalisation, from the authors' code.
     """
-    if isinstance(rho, bool) or not isinstance(rho, Real):
-        raise TypeError(f"expected rho, a number, got {rho!r}")
     if not math.isfinite(rho) or rho < 0:
         raise ValueError(f"expected a finite rho of at least 0, got {rho!r}")
 
@@ -75,15 +72,13 @@ def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first")
     kernel. The crop brings back some high frequencies, because so small a window cannot hold a sharp cut.
 
     Args:
-        model: any module with convolutions; not changed.
+        model: any module with convolutions.
         radius: DFT bins, 0 or more; 0 sets the kernels to zero, 23 or more changes nothing.
-        layers: "first" or "all"; kernels of 1 x 1 stay as they are. Later feature maps are smaller than 32 x 32, but
-            the radius still counts bins of 32 x 32.
+        layers: as in `smooth_kernels`. Later feature maps are smaller, but the radius still counts bins of 32 x 32.
     Raises:
-        TypeError, ValueError: a bad radius, other layers, or a kernel larger than 32 x 32.
+        TypeError, ValueError: as `smooth_kernels` for the radius, or a kernel larger than 32 x 32.
     Source: ours; the authors' blog post names the idea only.
     """
-    radius = check_radius(radius)
 
     def change(weight: Tensor) -> Tensor:
         height, width = weight.shape[-2:]
@@ -92,9 +87,9 @@ def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first")
     return _changed(model, layers, change)
 
 
-def _check_weight(weight: Tensor) -> Tensor:
-    if weight.ndim != 4 or 0 in weight.shape or max(weight.shape[-2:]) > SIZE:
-        raise ValueError(f"expected weights (out, in, k, k) with k from 1 to {SIZE}, got {tuple(weight.shape)}")
+def _check_weight(weight: Tensor, least: int = 1) -> Tensor:
+    if weight.ndim != 4 or 0 in weight.shape or not least <= max(weight.shape[-2:]) <= SIZE:
+        raise ValueError(f"expected weights (out, in, k, k) with k from {least} to {SIZE}, got {tuple(weight.shape)}")
     return weight
 
 
@@ -103,21 +98,20 @@ def _padded(weight: Tensor) -> Tensor:
     return F.pad(weight.detach(), (0, SIZE - width, 0, SIZE - height))
 
 
-def _differences(weight: Tensor) -> Tensor:
-    """Differences of adjacent weights in the rows and columns of each kernel, (out, in, pairs)."""
-    if max(_check_weight(weight).shape[-2:]) == 1:
-        raise ValueError("expected kernels larger than 1 x 1, whose weights have neighbours")
-    return torch.cat([weight.diff(dim=-1).flatten(2), weight.diff(dim=-2).flatten(2)], dim=2)
-
-
 def smoothness_penalty(weight: Tensor) -> Tensor:
     """Mean squared difference of horizontally and vertically adjacent weights, over all kernels: a scalar to minimise.
 
     Args:
-        weight: (out, in, k, k), k at least 2; raises ValueError for another shape.
+        weight: (out, in, k, k), k at least 2.
     Source: ours, for the authors' blog post, which names the idea only. Differentiable.
     """
     return _differences(weight).square().mean()
+
+
+def _differences(weight: Tensor) -> Tensor:
+    """Differences of adjacent weights in the rows and columns of each kernel, (out, in, pairs)."""
+    _check_weight(weight, least=2)
+    return torch.cat([weight.diff(dim=-1).flatten(2), weight.diff(dim=-2).flatten(2)], dim=2)
 
 
 def roughness(weight: Tensor) -> Tensor:
@@ -127,7 +121,7 @@ def roughness(weight: Tensor) -> Tensor:
     (normal) or 1.17 and 1.16 (uniform); that of constant kernels is 0.
 
     Args:
-        weight: (out, in, k, k), k at least 2; raises ValueError for another shape.
+        weight: (out, in, k, k), k at least 2.
     Returns:
         (out, in), 0 or more; 0 for a kernel of zeros.
     Source: ours; the paper shows kernels and measures nothing (Fig. 7).
@@ -141,7 +135,7 @@ def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
     """Share of each kernel's spectral energy at or above a radius.
 
     Args:
-        weight: (out, in, k, k), k from 1 to 32; raises ValueError for another shape.
+        weight: (out, in, k, k), k from 1 to 32.
         radius: DFT bins, 0 or more, as in `mask`.
     Returns:
         (out, in), in [0, 1]; 0 for a kernel of zeros. A single weight has the share of the high bins: .57 at r = 12.
@@ -163,6 +157,6 @@ def frequency_response(weight: Tensor) -> Tensor:
     """The magnitude of the spectra of kernels (out, in, k, k), k from 1 to 32, averaged over all kernels.
 
     Returns:
-        (32, 32), 0 or more, with frequency zero at [16, 16]; raises ValueError for another shape.
+        (32, 32), 0 or more, with frequency zero at [16, 16].
     """
     return torch.fft.fftshift(torch.fft.fft2(_padded(weight)).abs().mean(dim=(0, 1)))

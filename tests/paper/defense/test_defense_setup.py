@@ -172,7 +172,7 @@ def test_bad_defenses_and_attacks_are_refused(network):
     bad = [
         (Defense("blur", 1.0), ValueError, "method of a defense, one of none, rule, normalised, .*, got 'blur'"),
         (Defense("rule", -1.0), ValueError, "finite rho of at least 0, got -1"),
-        (Defense("normalised", "1"), TypeError, "expected rho, a number"),
+        (Defense("normalised", "1"), TypeError, "must be real number"),
         (Defense("kernels", float("nan")), ValueError, "finite radius"),
         (Defense("input", -1.0), ValueError, "finite radius"),
     ]
