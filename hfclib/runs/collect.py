@@ -1,20 +1,17 @@
 """Obtaining the runs of a figure: stored ones are loaded, missing ones trained after saying how long that takes."""
 
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from hfclib.devices import best_device, device_name
-from hfclib.evaluation import band_conditions
 from hfclib.runs.store import Run, find
 from hfclib.runs.train import train_run
-from hfclib.training.batches import Batches
-from hfclib.training.loop import make_optimizer, training_step
-from hfclib.training.recipe import RADII, Recipe
+from hfclib.training.loop import fit, initial_model
+from hfclib.training.recipe import Recipe
 
 
 class Runs(dict[str, list[Run]]):
@@ -29,29 +26,16 @@ class Runs(dict[str, list[Run]]):
         return {variant: run for variant, ones in self.items() for run in ones if run.seed == seed}
 
 
-def estimate_seconds(recipe: Recipe, device: torch.device, steps: int = 4) -> float:
-    """About how long a run of `recipe` takes on `device`, in seconds.
-
-    A few steps with random images are timed. Evaluating an image is taken to cost a third of training on it, since a
-    backward pass takes about as long as two forward passes.
-    """
-    model = recipe.build().to(device, memory_format=torch.channels_last).train()
-    count = min(recipe.batch_size, recipe.train_images)
-    images, labels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
-    options = {"augment": recipe.augment, "rescale": recipe.rescale, "device": device}
-    batches = Batches(images, labels, batch_size=count, **options)
-    optimizer, _ = make_optimizer(model, recipe, steps + 1)
-    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    for step in range(steps + 1):
-        if step == 1:  # the first step also warms up
-            start = time.perf_counter()
-        for batch in batches.epoch(generator):
-            training_step(model, *batch, recipe, optimizer, rng=rng, generator=generator)[0].item()
-    seconds = (time.perf_counter() - start) / steps / count
-    conditions = len(list(band_conditions(RADII, recipe.norm == "batch")))
-    evaluated = conditions * (recipe.epochs * recipe.eval_images + recipe.final_images)
+def estimate_seconds(recipe: Recipe, device: torch.device, batches: int = 2, measured: int = 10) -> float:
+    """About how long a run of `recipe` takes on `device`, in seconds: a training on a few random images is timed."""
+    count = batches * recipe.batch_size
+    data = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
+    short = replace(recipe, epochs=1, early_sizes=(), eval_images=measured)
+    for _ in range(2):  # the first time also warms up
+        spent = fit(initial_model(recipe, 0).to(device), data, data, short, seed=0, progress=False)
     trained = recipe.whole_epochs(recipe.epochs) * recipe.train_images
-    return seconds * (trained + evaluated / (3 * (1 + recipe.adv_steps)))
+    evaluated = recipe.epochs * recipe.eval_images + recipe.final_images
+    return spent.train_seconds / count * trained + spent.eval_seconds / measured * evaluated
 
 
 def load_or_train(
@@ -66,7 +50,7 @@ def load_or_train(
 
     Args:
         recipes: by variant.
-        seeds: whole numbers of at least 0.
+        seeds: each 0 or more.
         retrain: train stored runs too.
         store: folder to look in and to write to; None looks in `folders()` and writes to `<home>/runs`.
         progress: print how long the missing runs will take, and show bars.

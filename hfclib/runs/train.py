@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tensor]:
     """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough.
 
-    Shuffled labels are the natural ones of these images in the order of a NumPy generator's permutation, seeded with
-    SHUFFLE_SEED: every class keeps its number of images, and about a tenth of the images keep their label.
+    Shuffled labels are those of these images in a permuted order: every class keeps its number of images, and about a
+    tenth of the images keep their label.
     """
     images, labels = embedded("train")
     if recipe.train_images > len(labels):
@@ -81,16 +81,14 @@ def train_run(
 ) -> Run:
     """Train a recipe, or go on with its training, and store the run.
 
+    Killed at any moment and called again, it goes on after the last finished epoch, or the last radius measured, and
+    on a CPU ends in the same weights bit for bit. Where another process trains the run, it waits and takes that result.
+
     Args:
-        recipe: what to train.
         seed: 0 or more.
         device: None finds the best.
         store: folder of runs; None is `<home>/runs`.
         progress: show a bar; without it a line is logged after every epoch.
-    Returns:
-        The stored run. Killed at any moment and called again, it goes on after the last finished epoch, or the last
-        radius measured, and, on a CPU, ends in the same weights bit for bit. Where another process trains the run
-        already, the other's result, after a wait.
     Raises:
         ValueError: a bad seed.
         CheckpointError: a damaged checkpoint.

@@ -15,8 +15,7 @@ class Batches:
     """Shuffled batches of a training set.
 
     Args:
-        images: (N, C, H, W), uint8, or a band in float16. The crop's border is 0, neutral in both.
-        labels: (N,) int64.
+        images, labels: (N, C, H, W) uint8, or a band in float16; (N,) int64. The crop's border is 0, neutral in both.
         batch_size: images per batch; the last batch of an epoch may be smaller.
         augment: a random crop out of the zero-padded image and a horizontal flip, drawn for each image.
         rescale: "none", "max" or "range"; see `rescaled`.
@@ -47,7 +46,6 @@ class Batches:
         """Every image once, in an order and with crops and flips drawn from `generator` (on the CPU).
 
         Args:
-            generator: the same one gives the same batches.
             size: side in pixels to which each image is shrunk, last; None leaves it as it is.
         Yields:
             (images float32 (n, C, H, W), in [0, 1] unless a raw band, channels_last; labels (n,) int64).

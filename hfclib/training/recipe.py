@@ -52,43 +52,38 @@ class Recipe:
     """How a network is built, trained and measured. Equal recipes and seeds give equal runs.
 
     Attributes:
-        name: what people call it, such as "laptop-batchnorm"; not part of the hash.
-        arch: "resnet18"; "resnet32", "lenet" and "alexnet", for which width is not used; or "vgg11". The last three are
-            in `models`: no dropout, no other first layer, no smaller images, and a norm in "vgg11" only.
-        width: channels of the first stage.
+        name: such as "laptop-batchnorm"; not part of the hash.
+        arch: "lenet", "alexnet" and "vgg11" have no dropout, no other first layer and no smaller images, and a norm in
+            "vgg11" only.
+        width: channels of the first stage; not used by "resnet32", "lenet" and "alexnet".
         norm: "none", "batch" (BatchNorm) or "group" (GroupNorm, `GROUPS`).
-        dropout: drop probability in [0, 1).
+        dropout: drop probability.
         dropout_at: "features" (paper) or "map" (authors' code).
         mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw per batch; 0 turns mix-up off.
-        epochs: passes over the training images.
-        batch_size: images per step.
         optimizer: "adam" (paper), "sgd" with Nesterov momentum .9, or "sgd_plain" without momentum, "adagrad",
             "adadelta", "rmsprop" (paper, section 5.1), with PyTorch's own settings beyond the learning rate.
-        learning_rate: of the optimizer; the peak when the schedule is "one_cycle".
+        learning_rate: the peak when the schedule is "one_cycle".
         weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
         augment: random crop with 4 pixels of zero padding, and horizontal flip.
-        early_sizes: side in pixels, 8 to 31, to which images are shrunk in each of the first epochs, which then take
-            less time; later epochs train on images as they are, and so does at least the last. Needs whole images, no
-            rescaling and no attack.
-        label_smoothing: share of a label, in [0, 1), that is spread evenly over all classes in the training loss
-            (Szegedy et al. 2016).
-        rescale: what is done to each training image, last: "none"; "max" divides it by its own maximum (authors' code);
+        early_sizes: side in pixels, 8 to 31, to which images are shrunk in each of the first epochs; at least the last
+            epoch trains on images as they are. Needs whole images, no rescaling and no attack.
+        label_smoothing: share of a label that is spread evenly over all classes in the training loss (Szegedy et al.
+            2016).
+        rescale: what is done to each training image, last: "max" divides it by its own maximum (authors' code);
             "range" maps its own minimum and maximum to 0 and 1, the standard pixel range (our reading of the paper's
             section 4.1).
         train_band: "x" to train on whole images, "lfc" or "hfc" to train on that band of them (paper, Table 1).
         train_radius: at which radius the band is split off, a whole number of DFT bins; 0 with "x".
-        adversarial: "none"; "single_step" trains on images attacked by one step of PGD (Wong et al. 2020), "pgd" by
-            several (paper). Both need whole images and no mix-up.
-        adv_eps, adv_alpha: size of the attack in Linf and of its steps, in units of pixels in [0, 1]; above 0, or 0
-            with "none".
+        adversarial: "single_step" trains on images attacked by one step of PGD (Wong et al. 2020), "pgd" by several
+            (paper). Both need whole images and no mix-up.
+        adv_eps, adv_alpha: size of the attack in Linf and of its steps, in units of pixels in [0, 1]; 0 with "none".
         adv_steps: steps of the attack: 1 with "single_step", 0 with "none".
         adv_random_start: start the attack at a random point of the ball, not at the image (the authors' code).
         stem_kernel: side of the first layer's kernels, 3 or 5.
-        smoothness_penalty: weight in the loss of the mean squared difference of horizontally and vertically adjacent
-            weights of the first layer (`smoothness_penalty`); 0 turns it off.
-        labels: "natural", or "shuffled": the training labels are permuted, in the same way for every seed,
-            and the network is trained and measured on those; test images keep theirs (paper, Fig. 3).
+        smoothness_penalty: weight in the loss of `smoothness_penalty` of the first layer; 0 turns it off.
+        labels: "shuffled" permutes the training labels, in the same way for every seed; the network is trained and
+            measured on those, and test images keep theirs (paper, Fig. 3).
         train_bands: also measure the raw bands of the training images at r = 4, 8, 12, 16, with the labels that the
             network is trained on (paper, Fig. 3). Needs train_band "x".
         train_images: how many training images; 50,000 is all, up to 5,000 come with the package.

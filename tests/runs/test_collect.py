@@ -1,15 +1,17 @@
 import dataclasses
+import time
 
 import pytest
 import torch
 
-import hfclib.runs.collect
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
 from hfclib.runs import train as job
 from hfclib.runs.collect import estimate_seconds, load_or_train, obtain, stored_runs
 from hfclib.runs.store import RunError
+from hfclib.runs.train import train_run
 from hfclib.training import loop
+from hfclib.training.loop import Progress
 from hfclib.training.recipe import Recipe
 
 RECIPES = {
@@ -131,19 +133,24 @@ def test_the_time_is_announced_before_the_first_training(monkeypatch, capsys):
 
 
 def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
-    ticks = iter(range(100))
-    monkeypatch.setattr(hfclib.runs.collect.time, "perf_counter", lambda: float(next(ticks)))  # all steps in one second
+    monkeypatch.setattr(
+        "hfclib.runs.collect.fit",
+        lambda model, *args, **options: Progress(train_seconds=2 * 10 * 0.5, eval_seconds=10 * 0.25),
+    )
+    recipe = Recipe("a", width=2, epochs=4, batch_size=10, train_images=100, eval_images=10, final_images=20)
+    for changes, epochs in (({}, 4), ({"early_sizes": (16, 16)}, 2.5)):
+        found = estimate_seconds(dataclasses.replace(recipe, **changes), torch.device("cpu"))
+        assert found == pytest.approx(0.5 * epochs * 100 + 0.25 * (40 + 20))
 
-    def seconds(**changes):
-        recipe = Recipe("a", width=2, epochs=4, batch_size=10, train_images=100, eval_images=10, final_images=20)
-        return estimate_seconds(dataclasses.replace(recipe, **changes), torch.device("cpu"))
 
-    an_image, conditions = 1 / 4 / 10, 56  # four steps of ten images
-    assert seconds() == pytest.approx(an_image * (400 + conditions * (40 + 20) / 3))
-    assert seconds(early_sizes=(16, 16)) == pytest.approx(an_image * (250 + conditions * (40 + 20) / 3))
-    assert seconds(norm="batch") == pytest.approx(an_image * (400 + 76 * (40 + 20) / 3))
-    attack = {"adversarial": "single_step", "adv_eps": 0.03, "adv_alpha": 0.03, "adv_steps": 1}
-    assert seconds(**attack) == pytest.approx(an_image * (400 + conditions * (40 + 20) / 6))
+def test_the_estimate_is_near_the_time_that_a_training_takes(monkeypatch, decoded_once, tmp_path):
+    monkeypatch.setattr(loop, "RADII", (4,))
+    monkeypatch.setattr(job, "RADII", (4,))
+    recipe = Recipe("a", width=8, epochs=2, batch_size=50, train_images=500, eval_images=100, final_images=100)
+    start = time.perf_counter()
+    train_run(recipe, seed=0, store=tmp_path, progress=False)
+    taken = time.perf_counter() - start
+    assert taken / 5 < estimate_seconds(recipe, torch.device("cpu")) < 5 * taken
 
 
 def test_real_runs_end_up_with_their_variants(monkeypatch, decoded_once):
