@@ -11,7 +11,8 @@ Two choices change what is measured:
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from itertools import product
+from typing import Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -22,12 +23,33 @@ from hfclib.frequency import check_images, split, svd_split
 from hfclib.transforms import FEEDS, Feed, feed_images
 
 BnStats = Literal["running", "batch"]
-Band = Literal["lfc", "hfc"]
 BN_STATS: tuple[BnStats, ...] = ("running", "batch")
 PAPER_RADII = (4, 8, 12, 16)
 BATCH_SIZE = 100  # the authors' test batch; with bn_stats="batch" it is part of the definition
 CURVE_COLUMNS = ["split", "band", "radius", "feed", "bn_stats", "images", "accuracy"]
-_CONDITION = ("radius", "band", "feed", "bn_stats")
+
+
+class Condition(NamedTuple):
+    """What a network is fed, and how its BatchNorm normalises.
+
+    Attributes:
+        band: "x" for whole images, "lfc", "hfc", "svd_low" or "svd_high".
+        radius: of the cut, in DFT bins; 0 with "x".
+        feed, bn_stats: see `hfclib.evaluation`.
+    """
+
+    band: str
+    radius: float = 0
+    feed: Feed = "raw"
+    bn_stats: BnStats = "running"
+
+    def canonical(self, batch_norm: bool) -> "Condition":
+        """The one of several equivalent conditions that is measured and stored.
+
+        A low part with the mean colour is the raw one, and without BatchNorm both kinds of statistics are one.
+        """
+        same = self.band in ("lfc", "svd_low") and self.feed == "mean"
+        return self._replace(feed="raw" if same else self.feed, bn_stats=self.bn_stats if batch_norm else "running")
 
 
 @contextmanager
@@ -65,16 +87,16 @@ def logits(
         model: any module from (N, C, H, W) to (N, classes).
         images: (N, C, H, W) float, [0, 1] or a band.
         bn_stats: "running" or "batch"; with "batch" the batch size matters.
-        batch_size: images per batch, 1 or more.
+        batch_size: images per batch.
         amp: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
     Returns:
         (N, classes) float32 on the device of the images.
     Raises:
-        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, or a bad bn_stats or batch_size.
+        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, or another bn_stats.
     """
     check_images(images)
-    if len(images) == 0 or batch_size < 1:
-        raise ValueError(f"expected at least one image and batch_size >= 1, got {len(images)} and {batch_size}")
+    if len(images) == 0:
+        raise ValueError("expected at least one image, got none")
     device = device_of(model)
     with evaluating(model, bn_stats), arithmetic(device, amp=amp):
         batches = (batch.to(device, memory_format=torch.channels_last) for batch in images.split(batch_size))
@@ -82,41 +104,39 @@ def logits(
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, **options) -> float:
-    """Share of images in [0, 1] whose largest logit is at their label; options and errors as in `logits`."""
+    """Share of images in [0, 1] whose largest logit is at their label, (N,); options and errors as in `logits`."""
+    check_labels(labels, images)
     return _share_correct(logits(model, images, **options).argmax(dim=1), labels)
 
 
-def _check_labels(labels: Tensor, images: Tensor) -> None:
-    if len(labels) != len(images):
-        raise ValueError(f"expected one label per image, got {len(labels)} labels for {len(images)} images")
+def check_labels(labels: Tensor, images: Tensor) -> None:
+    """Raise TypeError or ValueError if images are not (N, C, H, W), or labels not (N,)."""
+    check_images(images)
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"expected one label per image, got labels {tuple(labels.shape)} for {len(images)} images")
 
 
 def _share_correct(predictions: Tensor, labels: Tensor) -> float:
-    _check_labels(labels, predictions)
     return (predictions == labels.to(predictions.device)).float().mean().item()
 
 
 def band_conditions(
     radii: Iterable[float], batch_norm: bool, other_radii: Iterable[float] | None = None
-) -> Iterator[tuple[float, Band, Feed, BnStats]]:
-    """The conditions under which the bands are measured: (radius, band, feed, bn_stats), radius by radius.
+) -> Iterator[Condition]:
+    """The conditions under which the bands are measured, radius by radius, each once: canonical ones only.
 
     Args:
         radii: at which the bands are fed raw, with running statistics.
-        batch_norm: whether the network has BatchNorm; without it both kinds of statistics are the same.
+        batch_norm: whether the network has BatchNorm.
         other_radii: at which the other feeds and the batch statistics are used; None takes PAPER_RADII among `radii`.
-    Yields:
-        Each condition once: "mean" does not change an LFC, so that it is listed as "raw" only.
     """
     radii = list(radii)
     others = [radius for radius in PAPER_RADII if radius in radii] if other_radii is None else list(other_radii)
-    for radius in sorted({*radii, *others}):
-        for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
-            for feed in FEEDS:
-                if radius in (radii if (feed, bn_stats) == ("raw", "running") else others):
-                    yield radius, "hfc", feed, bn_stats
-                    if feed != "mean":
-                        yield radius, "lfc", feed, bn_stats
+    for radius, bn_stats, feed, band in product(sorted({*radii, *others}), BN_STATS, FEEDS, ("hfc", "lfc")):
+        condition = Condition(band, radius, feed, bn_stats)
+        listed = radii if (feed, bn_stats) == ("raw", "running") else others
+        if radius in listed and condition == condition.canonical(batch_norm):
+            yield condition
 
 
 def band_accuracy(
@@ -132,7 +152,7 @@ def band_accuracy(
     """Accuracy on the LFC and HFC of images (N, 3, H, W) at each radius.
 
     Args:
-        model, images, labels: any module from images in [0, 1] to (N, classes), and (N,) int64.
+        model, images, labels: any module to (N, classes), images in [0, 1], and (N,) whole numbers.
         radii: DFT bins, each 0 or more.
         feed, bn_stats, amp: see `hfclib.evaluation` and `logits`.
     Returns:
@@ -141,24 +161,26 @@ def band_accuracy(
         TypeError, ValueError: as `split`, `feed_images` and `logits`.
     Source: paper, section 4.2 and Fig. 5.
     """
-    wanted = [(radius, band, feed, bn_stats) for radius in radii for band in ("lfc", "hfc")]
-    return pd.DataFrame(_measure(model, images, labels, wanted, amp=amp))
+    wanted = [Condition(band, radius, feed, bn_stats) for radius in radii for band in ("lfc", "hfc")]
+    columns = ["radius", "band", "feed", "bn_stats", "images", "accuracy"]
+    return pd.DataFrame(_measure(model, images, labels, wanted, amp=amp), columns=columns)
 
 
-def _measure(model, images, labels, wanted, *, amp: bool, kept: dict | None = None) -> Iterator[dict]:
-    radius_split, bands = None, {}
+def _measure(model, images, labels, wanted: Iterable[Condition], *, amp: bool, kept: dict | None = None) -> Iterator:
+    """One row per condition on a band; `kept` as in `curve_rows`."""
+    check_labels(labels, images)
+    cut, bands = None, {}
     for condition in wanted:
-        radius, band, feed, bn_stats = condition
-        if radius != radius_split:
-            radius_split, bands = radius, dict(zip(("lfc", "hfc"), split(images, radius), strict=True))
-        predictions = (kept or {}).get((band, radius, feed, bn_stats))
+        band, radius, feed, bn_stats = condition
+        if radius != cut:
+            cut, bands = radius, dict(zip(("lfc", "hfc"), split(images, radius), strict=True))
+        predictions = (kept or {}).get(condition)
         if predictions is None:
             fed = feed_images(bands[band], feed, add_mean=band == "hfc")
             predictions = logits(model, fed, bn_stats=bn_stats, amp=amp).argmax(dim=1)
         if kept is not None:
-            kept[band, radius, feed, bn_stats] = predictions.to("cpu", torch.uint8)
-        measured = {"images": len(images), "accuracy": _share_correct(predictions, labels)}
-        yield dict(zip(_CONDITION, condition, strict=True)) | measured
+            kept[condition] = predictions.to("cpu", torch.uint8)
+        yield condition._asdict() | {"images": len(images), "accuracy": _share_correct(predictions, labels)}
 
 
 def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict]:
@@ -171,8 +193,7 @@ def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list
     Source: paper, Fig. 3.
     """
     statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
-    pairs = [(bn_stats, band) for bn_stats in statistics for band in ("lfc", "hfc")]
-    wanted = [(radius, band, "raw", bn_stats) for radius in PAPER_RADII for bn_stats, band in pairs]
+    wanted = [Condition(band, r, "raw", s) for r, s, band in product(PAPER_RADII, statistics, ("lfc", "hfc"))]
     return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, amp=True)]
 
 
@@ -203,7 +224,7 @@ def curve_rows(
         parts, test: whole images; and (images float in [0, 1], labels), whose bands are measured.
         radii: DFT bins.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
-        kept: known predictions by (band, radius, feed, bn_stats), (N,) uint8; the others are added.
+        kept: known predictions by `Condition`, (N,) uint8; the others are added.
     Returns:
         Rows with the columns CURVE_COLUMNS.
     """
@@ -233,35 +254,28 @@ def misaligned(
     inclusive: bool = False,
     batch_size: int = BATCH_SIZE,
     amp: bool = False,
-    right: Tensor | None = None,
 ) -> Tensor:
     """Which images the model classifies correctly as they are and by their high part alone, but not by their low part.
 
     Args:
         model, images, labels: as in `band_accuracy`.
-        radius: DFT bins, 0 or more.
+        radius, inclusive: as in `split`.
         cut: "fourier" for LFC and HFC, "svd" for the parts of `svd_split`.
-        feed: "raw", "max" or "mean", of the two parts; the image itself is fed as it is.
+        feed: of the two parts; the image itself is fed as it is.
         bn_stats, batch_size, amp: as in `logits`.
-        inclusive: as in `split`.
-        right: (N,) bool, where the model is correct on the images themselves, if that is known already.
     Returns:
         (N,) bool, on the device of the images.
     Raises:
         TypeError, ValueError: as `split`, `feed_images` and `logits`, or another argument is bad.
     Source: paper, Fig. 2.
     """
-    check_images(images)
-    _check_labels(labels, images)
+    check_labels(labels, images)
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
-    if right is not None and (right.dtype != torch.bool or right.shape != (len(images),)):
-        raise ValueError(f"expected right, ({len(images)},) bool, got {tuple(right.shape)} {right.dtype}")
     parts = split(images, radius, inclusive=inclusive) if cut == "fourier" else svd_split(images, radius)[:2]
     low, high = (feed_images(part, feed, add_mean=part is parts[1]) for part in parts)
-    found = torch.ones(len(images), dtype=torch.bool, device=images.device) if right is None else right.clone()
-    steps = [(images, True), (high, True), (low, False)]
-    for fed, wanted in steps if right is None else steps[1:]:
+    found = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    for fed, wanted in ((images, True), (high, True), (low, False)):
         # Only candidates are looked at, except with batch statistics, which depend on all images of the batch.
         chosen = torch.ones_like(found) if bn_stats == "batch" and uses_batch_statistics(model) else found.clone()
         if chosen.any():

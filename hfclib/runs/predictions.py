@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from hfclib._files import data_folder, home, load_tensors, locked, save_tensors, sha256
 from hfclib.data import embedded, to_float
 from hfclib.devices import best_device
-from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, band_conditions, logits
+from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, logits
 from hfclib.frequency import split, svd_split
 from hfclib.runs.store import Run, RunError
 from hfclib.training.recipe import RADII
@@ -76,29 +75,6 @@ def store_record(kind: str, name: str, tensors: dict[str, Tensor], weights: str)
         add_to_record(path, tensors, weights)
 
 
-class Condition(NamedTuple):
-    """What a network is fed, and how its BatchNorm normalises.
-
-    Args:
-        band: "x" for whole images, "lfc", "hfc", "svd_low" or "svd_high".
-        radius: of the cut; 0 with "x".
-        feed, bn_stats: as in `evaluation`.
-    """
-
-    band: str
-    radius: int = 0
-    feed: Feed = "raw"
-    bn_stats: BnStats = "running"
-
-    def canonical(self, batch_norm: bool) -> "Condition":
-        """The one of several equivalent conditions under which predictions are kept.
-
-        A low part with the mean colour is the raw one, and without BatchNorm both kinds of statistics are one.
-        """
-        same = self.band in ("lfc", "svd_low") and self.feed == "mean"
-        return self._replace(feed="raw" if same else self.feed, bn_stats=self.bn_stats if batch_norm else "running")
-
-
 def prediction_conditions(
     batch_norm: bool, radii: Iterable[int] = RADII, other_radii: Iterable[int] = RADII
 ) -> list[Condition]:
@@ -113,8 +89,7 @@ def prediction_conditions(
         (`svd_split`) come last, at the paper's radii, raw, with running statistics.
     """
     whole = [Condition("x", bn_stats=bn_stats) for bn_stats in (BN_STATS if batch_norm else BN_STATS[:1])]
-    listed = band_conditions(radii, batch_norm, other_radii)
-    bands = [Condition(band, radius, feed, bn_stats) for radius, band, feed, bn_stats in listed]
+    bands = list(band_conditions(radii, batch_norm, other_radii))
     svd = [Condition(band, radius) for radius in PAPER_RADII if radius in radii for band in ("svd_low", "svd_high")]
     return whole + bands + svd
 

@@ -1,6 +1,7 @@
 """hfclib.evaluation: BatchNorm's statistics at test, and accuracies by hand."""
 
 import itertools
+import re
 from contextlib import nullcontext
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_bad_images(channel_means):
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {}, TypeError, "float images"),
         (torch.rand(3, 8, 8), {}, ValueError, r"\(N, C, H, W\)"),
         (torch.rand(0, 3, 8, 8), {}, ValueError, "at least one image"),
-        (torch.rand(2, 3, 8, 8), {"batch_size": 0}, ValueError, "batch_size >= 1"),
+        (torch.rand(2, 3, 8, 8), {"batch_size": 0}, RuntimeError, "split_size"),
     ]:
         with pytest.raises(error, match=message):
             logits(channel_means, images, **options)
@@ -141,10 +142,14 @@ def test_accuracy_by_hand(channel_means, images, labels):
     assert accuracy(channel_means, images, some, batch_size=5) == pytest.approx(9 / 12)
 
 
-def test_a_label_an_image(channel_means, images):
-    for count in [0, 1, 11, 13]:
-        with pytest.raises(ValueError, match=f"got {count} labels for 12 images"):
-            accuracy(channel_means, images, torch.zeros(count, dtype=torch.int64))
+def test_one_label_per_image(channel_means, images):
+    asked = []
+    channel_means.register_forward_pre_hook(lambda *_: asked.append(1))
+    for shape in [(0,), (1,), (11,), (13,), (12, 1), (1, 12)]:
+        for measure in (accuracy, band_accuracy):
+            with pytest.raises(ValueError, match=rf"got labels {re.escape(str(shape))} for 12 images"):
+                measure(channel_means, images, torch.zeros(shape, dtype=torch.int64))
+    assert not asked  # refused before the work
 
 
 @pytest.mark.parametrize("feed", FEEDS)
@@ -199,9 +204,10 @@ def parts(train, test):
 def test_conditions_name_everything_once():
     for batch_norm in [False, True]:
         listed = list(band_conditions(range(1, 23), batch_norm))
-        expected = set(itertools.product(range(1, 23), ("lfc", "hfc"), ["raw"], ["running"]))
-        expected |= set(itertools.product(PAPER_RADII, ("lfc", "hfc"), FEEDS, BN_STATS if batch_norm else ["running"]))
-        expected = {one for one in expected if one[1:3] != ("lfc", "mean")}
+        statistics = BN_STATS if batch_norm else ["running"]
+        expected = set(itertools.product(("lfc", "hfc"), range(1, 23), ["raw"], ["running"]))
+        expected |= set(itertools.product(("lfc", "hfc"), PAPER_RADII, FEEDS, statistics))
+        expected = {one for one in expected if (one[0], one[2]) != ("lfc", "mean")}
         assert len(listed) == len(set(listed))
         assert set(listed) == expected
         assert len(listed) == (76 if batch_norm else 56)

@@ -20,7 +20,7 @@ def random_run(tmp_path):
         rng = np.random.default_rng([seed, len(variant)])
         whole = [("train", "x", -1, "raw"), ("test", "x", -1, "raw")]
         keys = [(*one, stats) for one in whole for stats in (("running", "batch") if norm else ("running",))]
-        keys += [("test", band, radius, feed, stats) for radius, band, feed, stats in band_conditions(RADII, norm)]
+        keys += [("test", *one) for one in band_conditions(RADII, norm)]
         final = pd.DataFrame([(*key, 200, rng.uniform()) for key in keys], columns=CURVE_COLUMNS)
         curves = pd.concat([final.assign(epoch=epoch) for epoch in (1, 2)], ignore_index=True)
         cost = {"train_seconds": 50, "eval_seconds": 10}

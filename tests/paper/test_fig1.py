@@ -47,7 +47,7 @@ def band_run(tmp_path):
         rng = np.random.default_rng([seed, *variant.encode()])
         own = (recipe.train_band, recipe.train_radius, recipe.rescale)
         keys = [("train", *own, "running"), ("test", "x", -1, "raw", "running"), ("test", *own, "running")]
-        keys += [("test", band, radius, feed, stats) for radius, band, feed, stats in band_conditions(RADII, False)]
+        keys += [("test", *one) for one in band_conditions(RADII, False)]
         final = pd.DataFrame([(*key, 200, rng.uniform()) for key in keys], columns=CURVE_COLUMNS)
         return Run(recipe, seed, final.assign(epoch=1), final, {}, tmp_path)
 
