@@ -9,20 +9,17 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES, PRESETS, check_choice
+from hfclib.paper.names import CHAPTER_PLACES, PRESETS, TRAINED, check_choice
 
-if TYPE_CHECKING:
-    from hfclib.training.recipe import Recipe
-
-_KNOWN = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name != "detection")  # trained by its notebook
-_Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(_KNOWN))]
+_Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(TRAINED))]
 _PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS))]
 _Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the figure")]
 _Store = Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")]
+_OldStore = Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="folder of runs (default: all)")]
 _Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process (default: OMP_NUM_THREADS)")]
 
@@ -67,11 +64,13 @@ def _reporting(when_stopped: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _recipes(figure: str, preset: str, variants: Sequence[str]) -> dict[str, "Recipe"]:
+def _recipes(figure: str, preset: str, variants: Sequence[str] | None) -> dict:
+    check_choice("chapter", figure, TRAINED)
+    check_choice("preset", preset, PRESETS)
     from hfclib.paper.registry import chapter_recipes
 
     known = chapter_recipes(figure, preset)
-    for variant in variants:
+    for variant in variants or ():
         check_choice("variant", variant, known)
     return {name: recipe for name, recipe in known.items() if not variants or name in variants}
 
@@ -80,7 +79,7 @@ def parse_seeds(text: str) -> list[int]:
     """Seeds as a person writes them: "3", "0-9", "0,2,5" or "0-2,7"; each once, in that order.
 
     Raises:
-        ValueError: anything else, or more than 1,000 of them.
+        ValueError: anything else, or a range of more than 1,000.
     """
     found: dict[int, None] = {}
     for part in text.split(","):
@@ -89,8 +88,6 @@ def parse_seeds(text: str) -> list[int]:
         if not first <= last < first + 1000:
             raise ValueError(f"expected seeds such as 3, 0-9 or 0,2,5, got {text!r}")
         found |= dict.fromkeys(range(first, last + 1))
-    if len(found) > 1000:
-        raise ValueError(f"expected at most 1,000 seeds, got {len(found):,}")
     return list(found)
 
 
@@ -108,7 +105,7 @@ def _data() -> None:
 def _train(
     figure: _Figure,
     preset: _PresetName = "laptop",
-    seed: Annotated[list[int] | None, typer.Option(help="give it several times for several seeds")] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="give it several times for several seeds")] = None,
     variant: _Variants = None,
     store: _Store = None,
     retrain: _Retrain = False,
@@ -116,22 +113,16 @@ def _train(
 ) -> None:
     """Train what is missing of a figure's runs; a training that was cut off goes on where it stopped."""
     with _reporting("stopped; the same command goes on from the last checkpoint"):
-        check_choice("chapter", figure, _KNOWN)
-        check_choice("preset", preset, PRESETS)
-        if not all(one >= 0 for one in seed or ()):
-            raise ValueError(f"expected seed, a whole number of at least 0, got {seed}")
+        recipes = _recipes(figure, preset, variant)
         import torch
 
         from hfclib.runs.collect import load_or_train
 
         if threads:
             torch.set_num_threads(threads)
-        for _, run, new in load_or_train(
-            _recipes(figure, preset, variant or ()), seed or [0], retrain=retrain, store=store
-        ):
-            state = "trained" if new else "stored"
-            accuracy = f"test accuracy {run.test_accuracy():.3f}"
-            typer.echo(f"{run.recipe.name}, seed {run.seed}: {state}, {accuracy}, {run.path}")
+        for _, run, new in load_or_train(recipes, seed or [0], retrain=retrain, store=store):
+            accuracy = f"{'trained' if new else 'stored'}, test accuracy {run.test_accuracy():.3f}"
+            typer.echo(f"{run.recipe.name}, seed {run.seed}: {accuracy}, {run.path}")
 
 
 @app.command("sweep")
@@ -148,28 +139,20 @@ def _sweep(
     threads: _Threads = None,
 ) -> None:
     """Train what is missing of a figure's runs in parallel. Each is stored when it ends; Ctrl-C keeps what is done."""
-    stopped = "stopped; what has ended is stored, and the same command goes on with the rest"
-    with _reporting(stopped):
-        check_choice("chapter", figure, _KNOWN)
-        check_choice("preset", preset, PRESETS)
+    with _reporting("stopped; what has ended is stored, and the same command goes on with the rest"):
         wanted = parse_seeds(seeds)
         check_choice("engine", engine, ("local", "ray"))
         if engine == "local" and address:
             raise ValueError(f"expected --address with --engine ray, got {address} with the local engine")
         if engine == "ray" and threads:
             raise ValueError("expected --threads with the local engine: Ray gives each run the cores of its task")
+        recipes = _recipes(figure, preset, variant)
         from hfclib.runs.ray import ray_engine
         from hfclib.runs.sweep import local_engine, sweep
 
         local = partial(local_engine, threads=threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or None)
-        report = sweep(
-            _recipes(figure, preset, variant or ()),
-            wanted,
-            engine=ray_engine(address) if engine == "ray" else local,
-            store=store,
-            workers=workers,
-            retrain=retrain,
-        )
+        chosen = ray_engine(address) if engine == "ray" else local
+        report = sweep(recipes, wanted, engine=chosen, store=store, workers=workers, retrain=retrain)
         for job, problem in report.failures.items():
             typer.echo(f"Error: {job}: {problem}", err=True)
         if report.stopped:
@@ -177,47 +160,31 @@ def _sweep(
         raise typer.Exit(1 if report.failures else 0)
 
 
-_runs = typer.Typer(invoke_without_command=True, help="List the stored runs, and those under way; or verify them all.")
-app.add_typer(_runs, name="runs")
-
-
-def _folders(store: Path | None) -> list[Path] | None:
-    if store and not store.is_dir():
-        raise ValueError(f"expected --store, a folder of runs, got {store}")
-    return [store] if store else None
-
-
-@_runs.callback()
-def _list_runs(context: typer.Context, store: _Store = None) -> None:
-    """List the stored runs, and those under way: recipe, seed, state, accuracy, time, size."""
+@app.command("runs")
+def _runs(
+    action: Annotated[str, typer.Argument(metavar="verify", show_default=False, help="check every file")] = "list",
+    store: _OldStore = None,
+) -> None:
+    """List the stored runs, and those under way: recipe, seed, state, accuracy, time, size; or verify them all."""
     with _reporting("stopped"):
-        context.obj = _folders(store)
-        if context.invoked_subcommand is None:
-            from hfclib.runs.store import store_entries
-
-            line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
-            typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
-            for one in store_entries(context.obj):
-                accuracy = f"{one.run.test_accuracy():.3f}" if one.run else ""
-                known = one.run.provenance if one.run else {}
-                minutes = f"{(known['train_seconds'] + known['eval_seconds']) / 60:.1f}" if known else ""
-                seed = "" if one.seed is None else one.seed
-                typer.echo(line.format(one.name, seed, one.state, accuracy, minutes, f"{one.size / 1e6:.2f}"))
-
-
-@_runs.command("verify")
-def _verify(context: typer.Context, store: _Store = None) -> None:
-    """Check every file of every run; say what is damaged and what to do."""
-    with _reporting("stopped"):
-        folders = _folders(store) or context.obj
+        check_choice("action", action, ("list", "verify"))
         from hfclib.runs.store import store_entries
 
-        found = list(store_entries(folders))
+        found = list(store_entries([store] if store else None))
+        if action == "verify":
+            for one in found:
+                typer.echo(f"{one.path}: {one.problem or f'{one.state}, sound'}")
+            damaged = sum(one.problem is not None for one in found)
+            typer.echo(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
+            raise typer.Exit(1 if damaged else 0)
+        line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
+        typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
         for one in found:
-            typer.echo(f"{one.path}: {one.problem or f'{one.state}, sound'}")
-        damaged = sum(one.problem is not None for one in found)
-        typer.echo(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
-        raise typer.Exit(1 if damaged else 0)
+            accuracy = f"{one.run.test_accuracy():.3f}" if one.run else ""
+            known = one.run.provenance if one.run else {}
+            minutes = f"{(known['train_seconds'] + known['eval_seconds']) / 60:.1f}" if known else ""
+            seed = "" if one.seed is None else one.seed
+            typer.echo(line.format(one.name, seed, one.state, accuracy, minutes, f"{one.size / 1e6:.2f}"))
 
 
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.

@@ -25,6 +25,8 @@ EXPERIMENT_PLACES = {
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
     "training": "hfclib.paper.choices:choices_recipes",
 }
+# What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook.
+TRAINED = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name != "detection")
 
 
 def check_choice(kind: str, name: str, allowed: Collection[str]) -> None:

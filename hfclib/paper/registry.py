@@ -7,16 +7,14 @@ from collections.abc import Callable
 from pkgutil import resolve_name
 
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES, Preset, check_choice
+from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES, TRAINED, Preset, check_choice
 from hfclib.training.recipe import Recipe
 
 CHAPTERS: dict[str, Chapter] = {name: resolve_name(place) for name, place in CHAPTER_PLACES.items()}
 
 # Those of the chapters, and of experiments whose runs are trained before their chapter is written.
 RECIPES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {
-    # Detectors have recipes of another kind, and are trained by their notebook.
-    **{name: chapter.recipes for name, chapter in CHAPTERS.items() if type(chapter) is Chapter},
-    **{name: resolve_name(place) for name, place in EXPERIMENT_PLACES.items()},
+    name: CHAPTERS[name].recipes if name in CHAPTERS else resolve_name(EXPERIMENT_PLACES[name]) for name in TRAINED
 }
 
 

@@ -34,19 +34,17 @@ def load_record(kind: str, run: Run) -> dict[str, Tensor]:
     """What is stored of a run's own weights; published tensors take precedence over your own.
 
     Raises:
-        RunError: a file is damaged; says which, and what to do.
+        RunError: as `read_record`.
     """
-    weights, found = weights_of(run.path), {}
-    for folder in (home(), data_folder()):
-        found |= read_record(folder / kind / f"{run.path.name}.safetensors", weights)
-    return found
+    weights, name = weights_of(run.path), f"{run.path.name}.safetensors"
+    return read_record(home() / kind / name, weights) | read_record(data_folder() / kind / name, weights)
 
 
 def read_record(path: Path, weights: str) -> dict[str, Tensor]:
     """The tensors of a record by name; none where there is no file, or one of weights other than `weights_of`.
 
     Raises:
-        RunError: as `load_record`.
+        RunError: the file is damaged; says which, and what to do.
     """
     try:
         tensors, metadata = load_tensors(path) if path.exists() else ({}, {})
@@ -124,15 +122,14 @@ def predictions_of(
 ) -> Predictions:
     """What the network of a run predicts for the first `final_images` test images.
 
+    Stored predictions are loaded; others are computed, in bfloat16 where the device gains from it, and stored in
+    `<home>/predictions`.
+
     Args:
-        run: a stored run.
         wanted: conditions; None is all of `prediction_conditions`. For a network wider than 16 channels, which takes
             minutes per condition, other feeds and statistics are then used at the paper's radii only.
         also: conditions beside those.
         progress: show a bar while something is computed.
-    Returns:
-        Stored predictions where there are; the others are computed, with bfloat16 arithmetic where the device has it,
-        and stored in `<home>/predictions`.
     Raises:
         RunError: a stored file is damaged.
         ValueError: no such band.

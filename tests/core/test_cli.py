@@ -21,7 +21,7 @@ from hfclib._files import data_folder, locked
 from hfclib.cli import app, parse_seeds
 from hfclib.data.cifar import DataError, _Unavailable
 from hfclib.paper.execute import output_name
-from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES, PRESETS, Preset
+from hfclib.paper.names import CHAPTER_PLACES, PRESETS, TRAINED, Preset
 from hfclib.paper.presets import fig4_recipes
 from hfclib.paper.registry import CHAPTERS, RECIPES
 from hfclib.runs import train as job
@@ -63,12 +63,15 @@ def test_help_and_version(hfc):
 def test_unknown_words_are_usage_errors(hfc, no_training):
     for words in (["fly"], ["train"], ["train", "fig4", "--amp"], ["train", "fig4", "--seed", "one"]):
         assert hfc(*words).exit_code == 2, words
-    assert hfc("sweep", "fig4", "--workers", "0").exit_code == 2
+    for words in (["train", "fig4", "--seed", "-1"], ["sweep", "fig4", "--workers", "0"]):
+        result = hfc(*words)
+        assert result.exit_code == 2
+        assert f"Invalid value for '{words[2]}'" in result.output
 
 
 def test_names_are_those_of_the_registry():
     assert {name: chapter.name for name, chapter in CHAPTERS.items()} == {name: name for name in CHAPTER_PLACES}
-    assert list(RECIPES) == [name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name != "detection"]
+    assert tuple(RECIPES) == TRAINED
     assert get_args(Preset) == PRESETS
 
 
@@ -172,8 +175,6 @@ def test_bad_choices_train_nothing_and_say_what_was_meant(hfc, no_training, tmp_
             f"expected variant, one of {variants}, got 'batchnrom'; did you mean",
         ),
         ("train", "fig4", "--variant", "mixup", "--variant", "x", "got 'x'"),
-        ("train", "fig4", "--seed", "-1", "expected seed, a whole number of at least 0, got [-1]"),
-        ("train", "fig4", "--seed", "0", "--seed", "-2", "expected seed, a whole number of at least 0"),
         ("sweep", "fig44", "did you mean fig4?"),
         ("sweep", "fig4", "--preset", "papers", "did you mean paper?"),
         ("sweep", "fig4", "--variant", "vanila", "did you mean vanilla?"),
@@ -347,8 +348,6 @@ def test_seeds_as_people_write_them():
     for text in ["", "-1", "3-1", "a", "1.5", "0;1", "1,,2", "0-", "1-2-3", "nan", "0-1000", "1e3", "9" * 30, "٣"]:
         with pytest.raises(ValueError, match="seeds such as"):
             parse_seeds(text)
-    with pytest.raises(ValueError, match="at most 1,000 seeds"):
-        parse_seeds("0-500,600-1200")
 
 
 # ---- hfc runs
@@ -410,8 +409,9 @@ def test_verify_names_the_damaged_file_and_fails(hfc, store):
 def test_a_folder_that_is_not_there_is_no_store_without_damage(hfc, tmp_path):
     for words in (["runs"], ["runs", "verify"]):
         result = hfc(*words, "--store", tmp_path / "typo")
-        assert result.exit_code == 1
-        assert "expected --store, a folder of runs, got" in result.output
+        assert result.exit_code == 2
+        assert "'--store'" in result.output
+        assert "does not exist" in result.output
 
 
 def test_verify_accepts_sound_runs(hfc, store):
