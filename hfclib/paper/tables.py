@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from hfclib.evaluation import PAPER_RADII, BnStats
+from hfclib.evaluation import PAPER_RADII, BnStats, Condition
 from hfclib.runs.store import Run
 from hfclib.transforms import Feed
 
@@ -28,8 +28,7 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
         which: "curves" (after each epoch) or "final" (after training).
     Returns:
         The rows of all runs with more columns: variant, seed, and the recipe's train_band, train_radius and rescale.
-        Conditions that a run records once because they cannot differ are spelled out: an LFC with the mean colour is
-        the raw LFC, and a network without BatchNorm has the same accuracy with either kind of statistics.
+        Conditions that a run records once because they are equivalent (`Condition.canonical`) are spelled out.
     Raises:
         ValueError: another table, or no run at all.
     """
@@ -42,14 +41,21 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
         for run in ones:
             recipe = {name: getattr(run.recipe, name) for name in ("train_band", "train_radius", "rescale")}
             rows = getattr(run, which).assign(variant=variant, seed=run.seed, **recipe)
-            lows = (rows["split"] == "test") & (rows["band"] == "lfc") & (rows["feed"] == "raw")
-            lows = rows[lows & rows["radius"].isin(PAPER_RADII)]
-            rows = pd.concat([rows, lows.assign(feed="mean")])
-            if run.recipe.norm != "batch":
-                there = (rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)
-                rows = pd.concat([rows, rows[there].assign(bn_stats="batch")])
+            for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
+                rows = pd.concat([rows, _same_under(other, rows, run.recipe.norm == "batch")])
             parts.append(rows)
     return pd.concat(parts, ignore_index=True)
+
+
+def _same_under(other: Mapping[str, str], rows: pd.DataFrame, batch_norm: bool) -> pd.DataFrame:
+    """The rows whose condition is equivalent to its change by `other`, with that change."""
+    conditions = list(rows[list(Condition._fields)].itertuples(index=False, name=None))
+    changed = {one: one._replace(**other) for one in map(Condition._make, set(conditions))}
+    same = {
+        one for one, new in changed.items() if one != new and one.canonical(batch_norm) == new.canonical(batch_norm)
+    }
+    recorded = (rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)
+    return rows[recorded & np.array([one in same for one in conditions])].assign(**other)
 
 
 def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
