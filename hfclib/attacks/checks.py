@@ -1,13 +1,12 @@
 """The checks of the attacks: bad images, labels and settings are refused, misleading models warned of."""
 
 import warnings
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from hfclib.devices import arithmetic
-from hfclib.frequency import check_images
+from hfclib.evaluation import check_labels
 
 
 def check_batch(images: Tensor, labels: Tensor) -> Tensor:
@@ -17,17 +16,14 @@ def check_batch(images: Tensor, labels: Tensor) -> Tensor:
         TypeError: images are not float32 or float64, or labels are not whole numbers.
         ValueError: images are not (N, C, H, W) or leave [0, 1], or labels are not (N,) or negative.
     """
-    check_images(images)
+    check_labels(labels, images)
     if images.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"expected float32 images, got {images.dtype}: its steps are too coarse for an attack")
     if len(images) and not (images.min() >= 0 and images.max() <= 1):
         low, high = images.min().item(), images.max().item()
         raise ValueError(f"expected images in [0, 1], got values from {low:g} to {high:g}")
-    kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-    if kind not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        raise TypeError(f"expected labels, a tensor of whole numbers, got {kind}")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"expected one label per image, got labels {tuple(labels.shape)} for {len(images)} images")
+    if labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        raise TypeError(f"expected labels, a tensor of whole numbers, got {labels.dtype}")
     if len(labels) and labels.min() < 0:
         raise ValueError(f"expected labels of at least 0, got {labels.min().item()}")
     return labels.to(images.device, torch.int64)
@@ -35,8 +31,6 @@ def check_batch(images: Tensor, labels: Tensor) -> Tensor:
 
 def per_image(name: str, value: float | Tensor, images: Tensor) -> Tensor:
     """A setting such as eps, one number or (N,), as (N, 1, 1, 1); refuses what is negative or not finite."""
-    if isinstance(value, bool) or not isinstance(value, Real | Tensor):
-        raise TypeError(f"expected {name}, a number or a tensor of one number per image, got {value!r}")
     values = torch.as_tensor(value, dtype=images.dtype, device=images.device)
     if values.shape not in ((), images.shape[:1]):
         raise ValueError(f"expected {name}, one number or one per image, got shape {tuple(values.shape)}")
@@ -46,23 +40,13 @@ def per_image(name: str, value: float | Tensor, images: Tensor) -> Tensor:
 
 
 def check_count(name: str, value: int, least: int) -> None:
-    """Refuse what is not a whole number of at least `least`, with a ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    """Raise a ValueError that names a count below `least`."""
+    if value < least:
         raise ValueError(f"expected {name}, a whole number of at least {least}, got {value!r}")
 
 
-def check_pgd(*, steps: int, norm: str, random_start: bool, restarts: int, loss: str) -> None:
-    """Refuse settings that `pgd` does not have, with a ValueError that names what is allowed."""
-    check_count("steps", steps, 0)
-    check_count("restarts", restarts, 1)
-    if norm not in ("linf", "l2") or loss not in ("cross_entropy", "margin"):
-        raise ValueError(f"expected norm, linf or l2, and loss, cross_entropy or margin, got {norm!r} and {loss!r}")
-    if restarts > 1 and not random_start:
-        raise ValueError(f"expected restarts = 1 without random_start (all would be the same), got {restarts}")
-
-
 def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
-    """The model's logits (N, classes), float32 or float64; refuses any that are not finite, or too few for a label."""
+    """The model's logits (N, classes), float32 or float64; ValueError if not finite, or too few for a label."""
     with arithmetic(images.device, amp=amp):
         logits = model(images.contiguous(memory_format=torch.channels_last))
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
@@ -99,6 +83,6 @@ def warn_of_masking(logits: Tensor, gradient: Tensor, wrong: Tensor) -> None:
     flat = int(((gradient.flatten(1) == 0).all(dim=1) & ~wrong).sum())
     if flat:
         message = (
-            f"the gradient is exactly zero everywhere for {flat} of {len(wrong)} images, so that PGD does not move"
+            f"the gradient is exactly zero everywhere for {flat} of {len(wrong)} images: PGD does not move, and it"
         )
-        warnings.warn(f"{message}: it may be masked; try loss='margin' or `square`", stacklevel=4)
+        warnings.warn(f"{message} may be masked; try loss='margin' or `square`", stacklevel=4)

