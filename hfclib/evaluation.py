@@ -250,19 +250,16 @@ def misaligned(
     *,
     cut: Cut = "fourier",
     feed: Feed = "raw",
-    bn_stats: BnStats = "running",
-    inclusive: bool = False,
-    batch_size: int = BATCH_SIZE,
-    amp: bool = False,
+    **options,
 ) -> Tensor:
     """Which images the model classifies correctly as they are and by their high part alone, but not by their low part.
 
     Args:
         model, images, labels: as in `band_accuracy`.
-        radius, inclusive: as in `split`.
+        radius: DFT bins, 0 or more.
         cut: "fourier" for LFC and HFC, "svd" for the parts of `svd_split`.
         feed: of the two parts; the image itself is fed as it is.
-        bn_stats, batch_size, amp: as in `logits`.
+        options: bn_stats, batch_size and amp, as in `logits`.
     Returns:
         (N,) bool, on the device of the images.
     Raises:
@@ -272,13 +269,7 @@ def misaligned(
     check_labels(labels, images)
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
-    parts = split(images, radius, inclusive=inclusive) if cut == "fourier" else svd_split(images, radius)[:2]
-    low, high = (feed_images(part, feed, add_mean=part is parts[1]) for part in parts)
-    found = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    for fed, wanted in ((images, True), (high, True), (low, False)):
-        # Only candidates are looked at, except with batch statistics, which depend on all images of the batch.
-        chosen = torch.ones_like(found) if bn_stats == "batch" and uses_batch_statistics(model) else found.clone()
-        if chosen.any():
-            predictions = logits(model, fed[chosen], bn_stats=bn_stats, batch_size=batch_size, amp=amp).argmax(dim=1)
-            found[chosen] &= (predictions == labels.to(images.device)[chosen]) == wanted
-    return found
+    low, high, *_ = split(images, radius) if cut == "fourier" else svd_split(images, radius)
+    fed = images, feed_images(high, feed, add_mean=True), feed_images(low, feed)
+    correct, by_high, by_low = (logits(model, one, **options).argmax(dim=1) == labels.to(one.device) for one in fed)
+    return correct & by_high & ~by_low

@@ -1,12 +1,12 @@
 """Matched moments: the help that BatchNorm gets from a test batch, for a network without BatchNorm.
 
-With the statistics of the test batch, BatchNorm standardises each channel by that batch and then scales and shifts it
-to what the next layer was trained on. `matched` does the same to any network: at each place where BatchNorm would sit,
-each channel of the current batch gets the mean and the standard deviation that clean reference images have there.
+With the statistics of the test batch, BatchNorm gives each channel the moments that the next layer was trained on.
+`matched` does the same to any network: at each place where BatchNorm would sit, each channel of the current batch gets
+the mean and the standard deviation that clean reference images have there.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfclib.devices import device_of
-from hfclib.evaluation import BATCH_SIZE, evaluating
+from hfclib.evaluation import BATCH_SIZE, evaluating, uses_batch_statistics
 from hfclib.frequency import check_images
 from hfclib.models import PreactBlock
 
@@ -35,33 +35,22 @@ def norm_places(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _hooked(places: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
-    handles = [place.register_forward_hook(hook) for place in places]
-    try:
+    with ExitStack() as handles:
+        for place in places:
+            handles.enter_context(place.register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Matched(nn.Module):
-    """A network that gives each batch the channel moments of reference images; made by `matched`.
-
-    Attributes:
-        model: the network itself, unchanged.
-        moments: by place, the mean (C,) and the standard deviation (C,) of the reference images there, float32.
-    """
+    """A network that gives each batch the channel moments of reference images; made by `matched`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.pixels = model, nn.Identity()
-        self.moments: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self.moments: dict[nn.Module, tuple[Tensor, Tensor]] = {}  # mean and standard deviation by place, (C,) float32
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W); they depend on which images are in the batch.
-
-        Raises:
-            ValueError: a batch of fewer than 2 images.
-        """
+        """Logits (N, classes) of images (N, C, H, W); ValueError for fewer than 2 images."""
         if len(images) < 2:
             raise ValueError(f"expected batches of at least 2 images to take moments of, got {len(images)}")
         with _hooked(self.moments, self._standardise):
@@ -77,12 +66,11 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
     """A network with the help that BatchNorm gets from a test batch.
 
     `hfclib.accuracy(matched(model, reference), images, labels)` is the counterpart of `bn_stats="batch"`. The batch
-    size matters, as it does there; 100 is the default of `accuracy`. Not for `misaligned`, which leaves images out of
-    its batches.
+    size matters, as it does there; 100 is the default of `accuracy`.
 
     Args:
         model: without BatchNorm, from (N, C, H, W) to (N, classes); it is neither changed nor copied.
-        reference: (N, C, H, W) float, clean training images; their moments are taken here, once, over all of them.
+        reference: (N, C, H, W) float, clean training images.
         where: "all" places where BatchNorm would sit (`norm_places`); "first" those with maps as large as the
             first one's, in `resnet18` the stem and the first stage; "input" the pixels and no other place.
     Returns:
@@ -96,7 +84,7 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
     check_images(reference)
     if where not in get_args(Where):
         raise ValueError(f"expected where, one of {', '.join(get_args(Where))}, got {where!r}")
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    if uses_batch_statistics(model):
         raise ValueError('expected a network without BatchNorm; for one with it, bn_stats="batch" is this help')
     found = Matched(model)
     places = [found.pixels] if where == "input" else norm_places(model)

