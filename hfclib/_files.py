@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def locked(path: Path, *, say: Callable[[str], None]) -> Iterator[bool]:
 
     Args:
         path: the lock file, removed afterwards; one that a dead process left does no harm.
-        say: called with a line about the other process before waiting.
+        say: called with a line before waiting.
     Yields:
         Whether it was necessary to wait.
     """
@@ -93,16 +92,10 @@ def locked(path: Path, *, say: Callable[[str], None]) -> Iterator[bool]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        holder = ""
-        with contextlib.suppress(OSError):  # the other process may have ended in the meantime
-            holder = path.read_text()
-        busy = f"{path.stem} is being trained by another process{f' ({holder})' if holder else ''}"
-        say(f"{busy}: waiting until it ends")
+        say(f"{path.stem} is being trained by another process: waiting until it ends")
         waited = True
         lock.acquire()
     try:
-        with contextlib.suppress(OSError):
-            path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield waited
     finally:
         with contextlib.suppress(OSError):

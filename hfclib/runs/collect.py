@@ -49,8 +49,7 @@ def load_or_train(
     """Load or train runs one after the other: the first seed of every recipe before the second of any.
 
     Args:
-        recipes: by variant.
-        seeds: each 0 or more.
+        recipes, seeds: by variant; each 0 or more.
         retrain: train stored runs too.
         store: folder to look in and to write to; None looks in `folders()` and writes to `<home>/runs`.
         progress: print how long the missing runs will take, and show bars.
@@ -95,10 +94,8 @@ def obtain(
 
     While `retrain` is off, optional variants are never trained: they are there as in `stored_runs`.
     """
-    untrained = {} if retrain else {variant: recipe for variant, recipe in recipes.items() if variant in optional}
-    there = stored_runs(untrained, seeds, optional)
-    wanted = {variant: recipe for variant, recipe in recipes.items() if variant not in untrained}
-    found = Runs({variant: there.get(variant, []) for variant in recipes if variant in wanted or variant in there})
+    wanted = {variant: recipe for variant, recipe in recipes.items() if retrain or variant not in optional}
+    found = stored_runs({name: recipe for name, recipe in recipes.items() if name not in wanted}, seeds, optional)
     for variant, run, _ in load_or_train(wanted, seeds, retrain=retrain):
-        found[variant].append(run)
-    return found
+        found.setdefault(variant, []).append(run)
+    return Runs({variant: found[variant] for variant in recipes if variant in found})

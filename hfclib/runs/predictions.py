@@ -132,25 +132,18 @@ def predictions_of(
         progress: show a bar while something is computed.
     Raises:
         RunError: a stored file is damaged.
-        ValueError: no such band.
     """
     batch_norm = run.recipe.norm == "batch"
     if wanted is None:
         narrow = run.recipe.arch == "resnet32" or run.recipe.width <= 16
         wanted = prediction_conditions(batch_norm, other_radii=RADII if narrow else PAPER_RADII)
     asked = list(dict.fromkeys(Condition(*one).canonical(batch_norm) for one in [*wanted, *also]))
-    for condition in asked:
-        if condition.band not in _BANDS:
-            raise ValueError(f"expected band, one of {', '.join(_BANDS)}, got {condition.band!r}")
     classes = by_condition(load_record("predictions", run))
     if missing := [condition for condition in asked if condition not in classes]:
         made = _compute(run, missing, progress=progress)
         store_record("predictions", run.path.name, by_name(made), weights_of(run.path))
         classes |= made
     return Predictions({condition: classes[condition] for condition in asked}, batch_norm)
-
-
-_BANDS = ("x", "lfc", "hfc", "svd_low", "svd_high")
 
 
 def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> dict[Condition, Tensor]:

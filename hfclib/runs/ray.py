@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 
 def ray_engine(address: str | None = None) -> Engine:
-    """The engine that trains each job as a task of Ray.
+    """The engine that trains each job as a task of Ray, with a GPU if the cluster has any.
+
+    A task whose worker dies is tried again.
 
     Args:
         address: of a cluster, such as "auto" or "ray://head:10001"; None is Ray's own choice: `RAY_ADDRESS`, or else
             a cluster on this machine alone, of as many worker processes as the sweep has workers.
-    Returns:
-        The engine. A task asks for a GPU if the cluster has any; one whose worker dies is tried again.
     Raises:
         ValueError: Ray is not installed.
     """
@@ -98,8 +98,7 @@ def install_run(contents: dict[str, bytes], job: Job, store: Path) -> Run:
     """Store a run that came as the contents of run.json and `FILES`, and must be that of `job`.
 
     Raises:
-        RunError: it is not the whole and sound run of that job; nothing is stored then.
-        OSError: the disk is full; nothing is stored then.
+        RunError, OSError: it is not the whole and sound run of that job; the disk is full. Nothing is stored then.
     """
     name = job.recipe.run_name(job.seed)
     if set(contents) != {"run.json", *FILES}:

@@ -48,14 +48,11 @@ Engine = Callable[[Sequence[Job], Path | None, int | None], Iterator[Outcome]]
 
 @dataclass
 class SweepReport:
-    """What a sweep came to.
+    """What a sweep came to."""
 
-    Stored runs, those found first; what went wrong, by job; and whether the sweep was interrupted.
-    """
-
-    runs: list[Run] = field(default_factory=list)
-    failures: dict[Job, str] = field(default_factory=dict)
-    stopped: bool = False
+    runs: list[Run] = field(default_factory=list)  # those that were stored before come first
+    failures: dict[Job, str] = field(default_factory=dict)  # what went wrong
+    stopped: bool = False  # by Ctrl-C
 
 
 def sweep(
@@ -69,15 +66,13 @@ def sweep(
 ) -> SweepReport:
     """Train what is missing of recipes and seeds: the first seed of every recipe before the second of any.
 
+    A recipe that fails, or a stored run that is damaged, does not stop the others; Ctrl-C keeps what has ended.
+
     Args:
-        recipes: by variant.
-        wanted: seeds, each 0 or more.
+        recipes, wanted: by variant; seeds, each 0 or more.
         engine: None is `local_engine`.
         store, retrain: as in `load_or_train`.
         workers: how many runs at a time; None lets the engine decide.
-    Returns:
-        What it came to. A recipe that fails, or a stored run that is damaged, does not stop the others; nor is
-        anything lost that has ended when Ctrl-C stops the sweep.
     """
     report, missing = SweepReport(), []
 
@@ -144,15 +139,14 @@ def local_engine(
 ) -> Iterator[Outcome]:
     """Train jobs in processes on this machine, each with its share of the cores, or a GPU of its own.
 
+    After the death of a worker all that has not ended goes on from its checkpoint; a run whose worker dies again and
+    again, in the end alone, is given up.
+
     Args:
-        jobs: in the order in which they start.
-        store: folder of runs, None for your own.
+        jobs, store: in the order in which they start; folder of runs, None for your own.
         workers: how many at a time; None is one per GPU, or else one per core.
         threads: of each worker; None shares the cores out.
         train: what a worker does with a job; arguments as `train_job`.
-    Yields:
-        Each job with its run or what went wrong, as they end. After the death of a worker all that has not ended goes
-        on from its checkpoint; a run whose worker dies again and again, in the end alone, is given up.
     """
     gpus = torch.cuda.device_count()
     count = workers or gpus or (1 if torch.backends.mps.is_available() else max(1, cores() // (threads or 1)))

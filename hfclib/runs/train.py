@@ -129,19 +129,16 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
             f"{recipe.name}, seed {seed}, ended in weights too large to store: try a smaller learning_rate"
         )
     model.load_state_dict(weights)  # what is measured is what is stored
-    checksums: dict[str, str] = {}
-
-    def put(name: str, content: bytes) -> None:
-        checksums[name] = sha256(content)
-        write(partial / name, content)
-
-    put("weights.safetensors", safetensors.torch.save(weights, {"run": final.name}))  # one entry: their order varies
+    contents = {"weights.safetensors": safetensors.torch.save(weights, {"run": final.name})}
+    write(partial / "weights.safetensors", contents["weights.safetensors"])
     measured = _final_rows(recipe, model, train, test, partial, progress=progress)
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows), "final.csv": (CURVE_COLUMNS, measured)}
     for name, (columns, rows) in tables.items():
         text = pd.DataFrame(rows)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        put(name, text.encode())
-    put("run.json", description(recipe, seed, training_provenance(state, device), checksums))
+        contents[name] = text.encode()
+        write(partial / name, contents[name])
+    checksums = {name: sha256(content) for name, content in contents.items()}
+    write(partial / "run.json", description(recipe, seed, training_provenance(state, device), checksums))
     of_weights = checksums["weights.safetensors"]
     store_record("predictions", final.name, kept_record(partial / MEASURED, of_weights), of_weights)
     put_in_place(partial, final)

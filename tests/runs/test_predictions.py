@@ -301,12 +301,6 @@ def test_the_svds_high_part_is_fed_the_mean_colour_too(run, cifar):
     )
 
 
-def test_an_unknown_band_is_refused_before_any_work(run, computed):
-    with pytest.raises(ValueError, match="expected band, one of x, lfc, hfc, svd_low, svd_high, got 'svd'"):
-        predictions_of(run, [SOME[0], ("svd", 4, "raw", "running")], progress=False)
-    assert computed == []
-
-
 def test_damaged_weights_stop_before_anything_is_stored(run, mine):
     (run.path / "weights.safetensors").write_bytes(b"")
     with pytest.raises(RunError, match=r"weights\.safetensors"):
