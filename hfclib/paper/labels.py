@@ -1,20 +1,31 @@
 """Natural and shuffled labels (the paper's Fig. 3): through which band is a training image learnt, and when?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 
-from hfclib.evaluation import PAPER_RADII
+from hfclib.data.cifar import embedded, to_float
+from hfclib.devices import best_device
+from hfclib.evaluation import PAPER_RADII, logits
+from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, interval
 from hfclib.paper.parameters import SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
-from hfclib.paper.tables import decimals
+from hfclib.paper.show import listed
+from hfclib.paper.style import STYLE, radius_colour
+from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
 from hfclib.training.recipe import Recipe
@@ -76,9 +87,8 @@ def table(runs: Runs) -> pd.DataFrame:
     for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
         end = run.final.assign(part="end", epoch=run.recipe.epochs)
         rows = pd.concat([run.curves.assign(part="epoch"), end], ignore_index=True)
-        parts.append(
-            rows[(rows["feed"] == "raw") & (rows["bn_stats"] == "running")].assign(variant=variant, seed=run.seed)
-        )
+        rows = rows[(rows["feed"] == "raw") & (rows["bn_stats"] == "running")]
+        parts.append(rows.assign(variant=variant, seed=run.seed))
     columns = ["variant", "seed", "part", "epoch", "split", "band", "radius", "images", "accuracy"]
     found = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
     band = found["band"].map({"lfc": "L", "hfc": "H"}) + found["radius"].astype(str)
@@ -97,20 +107,24 @@ def ends(found: pd.DataFrame, variant: str, measure: str, split: str = "train") 
     return rows.set_index("seed")["accuracy"].astype(float)
 
 
-def at_accuracy(found: pd.DataFrame, variant: str, measure: str, level: float) -> pd.Series:
-    """The accuracy on a band of training images when the accuracy on the images themselves is `level`, by seed.
+def at_accuracy(found: pd.DataFrame, variant: str, measure: str, levels: Sequence[float]) -> pd.DataFrame:
+    """The accuracy on a band of training images when the accuracy on the images themselves is at one of `levels`.
 
-    The curves are interpolated linearly between the first epoch whose training accuracy is at least `level` and the
-    epoch before it. A seed has no value if it never gets there, or is there after its first epoch.
+    The curves are interpolated linearly between the first epoch whose training accuracy is at least the level and the
+    epoch before it. A seed has no value, NaN, if it never gets there, or is there after its first epoch.
+
+    Returns:
+        One row per level, one column per seed.
     """
     whole, band = by_epoch(found, variant, "train"), by_epoch(found, variant, measure)
-    values = {}
-    for seed in whole:
-        reached = (whole[seed] >= level).to_numpy()
-        if (after := int(reached.argmax())) > 0:  # 0 also if it is never reached
-            x, y = (curve[seed].iloc[after - 1 : after + 1] for curve in (whole, band))
-            values[seed] = float(np.interp(level, x, y))
-    return pd.Series(values, dtype=float)
+    values = pd.DataFrame(np.nan, index=list(levels), columns=whole.columns.intersection(band.columns))
+    for seed in values:
+        for level in levels:
+            after = int((whole[seed] >= level).to_numpy().argmax())  # 0 also if it is never reached
+            if after > 0:
+                x, y = (curve[seed].iloc[after - 1 : after + 1] for curve in (whole, band))
+                values.at[level, seed] = np.interp(level, x, y)
+    return values
 
 
 # ---- claims: written before any network of this chapter was trained
@@ -118,10 +132,8 @@ def at_accuracy(found: pd.DataFrame, variant: str, measure: str, level: float) -
 CHANCE = 0.1
 LEAST_SEEDS = 3  # with fewer, no claim has an interval, and its verdict is "inconclusive"
 EARLY = 1 / 15  # the paper's shuffled labels stay at chance for about 20 of 300 epochs
-VERSIONS = {
-    "batchnorm": ("with BatchNorm", ""),
-    "plain": ("without BatchNorm", "_plain"),
-}  # text and suffix of variants
+# How a claim's version reads, and how the names of its networks end.
+VERSIONS = {"batchnorm": ("with BatchNorm", ""), "plain": ("without BatchNorm", "_plain")}
 
 
 def _estimate(values: pd.Series) -> Estimate:
@@ -139,7 +151,7 @@ def _at_end(found: pd.DataFrame, *, measure: str, suffix: str) -> Estimate:
 
 def _at_equal_accuracy(found: pd.DataFrame, *, measure: str, level: float, suffix: str) -> Estimate:
     """Natural minus shuffled where both have the training accuracy `level`."""
-    natural, shuffled = (at_accuracy(found, f"{labels}{suffix}", measure, level) for labels in KINDS)
+    natural, shuffled = (at_accuracy(found, f"{labels}{suffix}", measure, [level]).loc[level] for labels in KINDS)
     return _estimate(natural - shuffled)
 
 
@@ -175,7 +187,6 @@ def _furthest(found: pd.DataFrame, *, labels: str, suffix: str) -> Estimate:
 
 def _claims() -> Iterator[Claim]:
     natural, shuffled = PUBLISHED["natural"], PUBLISHED["shuffled"]
-    ours = "Fig. 3, our comparison"
     for name, (version, suffix) in VERSIONS.items():
         claim = partial(Claim, figure="labels", version=version, comparable=False)
         for measure, radius in (("L4", 4), ("L8", 8), ("L12", 12)):
@@ -188,18 +199,18 @@ def _claims() -> Iterator[Claim]:
                 text=f"At the end of training {relation} labels",
                 relation="does not differ" if same else "exceeds",
                 statistic=partial(_at_end, measure=measure, suffix=suffix),
-                paper=decimals(natural[measure] - shuffled[measure], 2),
+                paper=round(natural[measure] - shuffled[measure], 2),
             )
             yield claim(
                 id=f"labels-equal-{measure}-{name}",
-                section=ours,
+                section="ours",
                 text=f"At a training accuracy of .9 {relation} labels",
                 relation="does not differ" if same else "exceeds",
                 statistic=partial(_at_equal_accuracy, measure=measure, level=0.9, suffix=suffix),
             )
         yield claim(
             id=f"labels-first-L8-{name}",
-            section=ours,
+            section="ours",
             text="Natural labels are learnt through the LFC first: at a training accuracy of .5 the accuracy on the "
             "LFC of training images at r = 8 is higher with natural than with shuffled labels",
             relation="exceeds",
@@ -213,7 +224,7 @@ def _claims() -> Iterator[Claim]:
             relation="at most",
             bound=MARGIN,
             statistic=partial(_early, suffix=suffix),
-            paper=decimals(0.0, 2),
+            paper=0.0,
         )
         yield claim(
             id=f"labels-start-L4-{name}",
@@ -222,7 +233,7 @@ def _claims() -> Iterator[Claim]:
             "than with shuffled labels",
             relation="exceeds",
             statistic=partial(_start, suffix=suffix),
-            paper=decimals(NATURAL_L4["start"] - CHANCE, 2),
+            paper=round(NATURAL_L4["start"] - CHANCE, 2),
         )
         yield claim(
             id=f"labels-fall-L4-{name}",
@@ -231,7 +242,7 @@ def _claims() -> Iterator[Claim]:
             "the end of training",
             relation="exceeds",
             statistic=partial(_fall, suffix=suffix),
-            paper=decimals(NATURAL_L4["peak"] - natural["L4"], 2),
+            paper=round(NATURAL_L4["peak"] - natural["L4"], 2),
         )
         for labels in KINDS:
             yield claim(
@@ -242,8 +253,265 @@ def _claims() -> Iterator[Claim]:
                 relation="at most",
                 bound=MARGIN,
                 statistic=partial(_furthest, labels=labels, suffix=suffix),
-                paper=", ".join(decimals(PUBLISHED[labels][f"L{radius}"], 2) for radius in PAPER_RADII),
+                paper=0.0,
             )
+
+
+# ---- what the notebook shows
+
+# Paul Tol's "vibrant" scheme; no network and no radius has these colours.
+COLOURS = {"natural": "#0077BB", "shuffled": "#EE3377"}
+LEVELS = tuple(np.arange(0.15, 1, 0.05).round(2))  # training accuracies at which networks are compared in a figure
+MISSING, NOT_REACHED = "run missing", "not reached"
+
+
+def missing(recipes: Mapping[str, Recipe], runs: Runs, seeds: Sequence[int]) -> Markdown | None:
+    """Which of the chapter's runs are not stored, and the command that trains them; None where all are."""
+    lacking = {
+        variant: [seed for seed in seeds if seed not in {run.seed for run in runs.get(variant, ())}]
+        for variant in recipes
+    }
+    lacking = {variant: absent for variant, absent in lacking.items() if absent}
+    if not lacking:
+        return None
+    named = [f"{recipes[variant].name} (seeds {', '.join(map(str, absent))})" for variant, absent in lacking.items()]
+    preset = next(iter(recipes.values())).name.split("-")[0]
+    words = [f"--variant {variant}" for variant in lacking]
+    words += [f"--seed {seed}" for seed in sorted(set().union(*lacking.values()))]
+    command = " ".join(["hfc train labels --preset", preset, *words])
+    return Markdown(f"Not trained and stored yet, and so not shown: {'; '.join(named)}. This trains them: `{command}`.")
+
+
+def answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
+    """The accuracies on the LFC with both kinds of labels, after training and at equal training accuracy."""
+    lines = []
+    for version, suffix in VERSIONS.values():
+        for radius in radii:
+            measure = f"L{radius}"
+            natural, shuffled = (ends(found, f"{labels}{suffix}", measure).mean() for labels in KINDS)
+            if not np.isnan(natural - shuffled):
+                paper = " and ".join(decimals(PUBLISHED[labels][measure], 2) for labels in KINDS)
+                equal = _difference_cell(found, measure, 0.9, suffix)
+                lines.append(
+                    f"- r = {radius}, {version}: {decimals(natural, 2)} with natural and {decimals(shuffled, 2)} with "
+                    f"shuffled labels (paper: {paper}). Natural less shuffled at a training accuracy of .9: {equal}."
+                )
+    if not lines:
+        return Markdown("No pair of networks is trained yet: this page shows the paper's values alone.")
+    return listed("Accuracy on the LFC of training images at the end of training:", lines)
+
+
+def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: str) -> str:
+    try:
+        one = _at_equal_accuracy(found, measure=measure, level=level, suffix=suffix)
+    except MissingRunError:
+        return NOT_REACHED if {f"{labels}{suffix}" for labels in KINDS} <= set(found["variant"]) else MISSING
+    return with_interval(one.mean, one.low, one.high)
+
+
+def _mean_cell(values: pd.Series, without: str = MISSING) -> str:
+    """Mean ± sample standard deviation over seeds, as text; `without` where there is no seed."""
+    values = values.dropna()
+    spread = f"\u00a0±\u00a0{decimals(values.std())}" if len(values) > 1 else ""
+    return decimals(values.mean()) + spread if len(values) else without
+
+
+def measures(radii: Sequence[int]) -> list[str]:
+    """The names of the bands, LFC first."""
+    return [f"{band}{radius}" for band in "LH" for radius in radii]
+
+
+def end_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+    """Accuracy on training images and their bands after training, ours and the paper's.
+
+    Returns:
+        Index measure, columns (labels, "paper", "with BatchNorm" or "without BatchNorm"), text cells: mean ± sample
+        standard deviation over seeds.
+    """
+    columns = {}
+    for labels in KINDS:
+        paper = {one: decimals(value, 2) for one, value in PUBLISHED[labels].items()}
+        rows = ["train", *measures(radii)]
+        columns[f"{labels} labels", "paper"] = {one: paper.get(one, "not published") for one in rows}
+        for version, suffix in VERSIONS.values():
+            cells = {one: _mean_cell(ends(found, f"{labels}{suffix}", one)) for one in rows}
+            columns[f"{labels} labels", version] = cells
+    return pd.DataFrame(columns).rename_axis("accuracy on")
+
+
+def equal_table(found: pd.DataFrame, radii: Sequence[int], levels: Sequence[float] = (0.5, 0.9)) -> pd.DataFrame:
+    """Accuracy on the bands of training images where natural and shuffled labels have the same training accuracy.
+
+    Returns:
+        Index (version, measure), columns (training accuracy, "natural", "shuffled" or "difference"), text cells: means
+        over the seeds that reach it; the difference has its 95 % interval over seeds.
+    """
+    rows, there = {}, set(found["variant"])
+    for version, suffix in VERSIONS.values():
+        for measure in measures(radii):
+            cells = rows.setdefault((version, measure), {})
+            for level in levels:
+                at = f"training accuracy {decimals(level, 1)}"
+                for labels in KINDS:
+                    variant = f"{labels}{suffix}"
+                    values = at_accuracy(found, variant, measure, [level]).loc[level]
+                    cells[at, labels] = _mean_cell(values, NOT_REACHED if variant in there else MISSING)
+                cells[at, "natural less shuffled"] = _difference_cell(found, measure, level, suffix)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "accuracy on"])
+
+
+def agreement(runs: Runs, radii: Sequence[int], count: int = 500) -> pd.DataFrame:
+    """How often a network predicts for a band of a test image what it predicts for the image itself.
+
+    Args:
+        runs: by variant; the first of each is used.
+        radii: DFT bins.
+        count: test images, the first.
+    Returns:
+        One row per network and band: variant, seed, measure, agreement in [0, 1].
+    """
+    images, rows = to_float(embedded("test")[0][:count]), []
+    for variant, run in ((variant, ones[0]) for variant, ones in runs.items()):
+        model = run.model().to(best_device())
+        whole = logits(model, images).argmax(dim=1)
+        for radius in radii:
+            for band, part in zip("LH", split(images, radius), strict=True):
+                share = (logits(model, part).argmax(dim=1) == whole).double().mean().item()
+                rows.append({"variant": variant, "seed": run.seed, "measure": f"{band}{radius}", "agreement": share})
+    return pd.DataFrame(rows, columns=["variant", "seed", "measure", "agreement"])
+
+
+def reading_table(found: pd.DataFrame, agreed: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+    """What a network reads of test images: its accuracy, by their own labels, and how often bands and image agree.
+
+    Args:
+        found, agreed: from `table` and `agreement`.
+        radii: DFT bins.
+    Returns:
+        Index (networks, what), one column per measure, text cells; accuracies are means over seeds.
+    """
+    rows, shares = {}, agreed.set_index(["variant", "measure"])["agreement"]
+    for version, suffix in VERSIONS.values():
+        for labels in KINDS:
+            variant, name = f"{labels}{suffix}", f"{labels}, {version}"
+            columns = ("test", *measures(radii))
+            rows[name, "accuracy"] = {one: _mean_cell(ends(found, variant, one, "test")) for one in columns}
+            same = {one: decimals(shares.get((variant, one), np.nan), 2) for one in columns}
+            rows[name, "same as image"] = {one: cell.replace("nan", "") for one, cell in same.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "prediction"])
+
+
+def over_accuracy(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+    """The accuracy on bands of training images over the training accuracy, at LEVELS (`at_accuracy`).
+
+    Returns:
+        One row per network, band and level: variant, seed, measure, train, accuracy.
+    """
+    columns = ["variant", "seed", "measure", "train", "accuracy"]
+    parts = [pd.DataFrame(columns=columns)]
+    for variant in dict.fromkeys(found["variant"]):
+        for measure in measures(radii):
+            values = at_accuracy(found, variant, measure, LEVELS).rename_axis("train").reset_index()
+            long = values.melt("train", var_name="seed", value_name="accuracy").dropna()
+            parts.append(long.assign(variant=variant, measure=measure)[columns])
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+
+
+def epochs_rows(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+    """The rows of a `table` that `epochs_figure` draws."""
+    return found.query("part == 'epoch' and split == 'train' and (band == 'x' or radius in @radii)")
+
+
+def _line(ax: Axes, rows: pd.DataFrame, x: str, **look) -> None:
+    """Draw means over seeds; shades are one sample standard deviation to each side."""
+    over_seeds = rows.groupby(x)["accuracy"].agg(["mean", "std"]).fillna(0).astype(float)
+    ax.plot(over_seeds["mean"], **look)
+    ends_of = over_seeds["mean"] - over_seeds["std"], over_seeds["mean"] + over_seeds["std"]
+    ax.fill_between(over_seeds.index.astype(float), *ends_of, color=look["color"], alpha=0.2, lw=0)
+
+
+def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
+    """Accuracy on training images and their bands after each epoch, a panel per kind of labels and of network.
+
+    Args:
+        rows: from `epochs_rows`. A panel without rows says that its network is not trained.
+        radii: DFT bins, of 4, 8, 12, 16.
+    Returns:
+        A Figure; hollow squares are the published values at the end of training.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.4, 7.2), layout="constrained")
+        panels = figure.subplots(2, 2, sharey=True)
+        for row, (version, suffix) in zip(panels, VERSIONS.values(), strict=True):
+            for ax, labels in zip(row, KINDS, strict=True):
+                own = rows[rows["variant"] == f"{labels}{suffix}"]
+                last = own["epoch"].max() if len(own) else 1
+                for (band, radius), line in own.groupby(["band", "radius"]):
+                    whole = band == "x"
+                    colour = "0.6" if whole else radius_colour(radius)
+                    _line(ax, line, "epoch", color=colour, ls="--" if band == "hfc" else "-", lw=2 if whole else 1.5)
+                for radius in radii:
+                    ax.plot(
+                        last,
+                        PUBLISHED[labels][f"L{radius}"],
+                        "s",
+                        mfc="white",
+                        mec=radius_colour(radius),
+                        ms=8,
+                        clip_on=False,
+                    )
+                ax.plot(last, PUBLISHED[labels]["train"], "s", mfc="none", mec="0.6", ms=8, clip_on=False)
+                ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
+                ax.set(title=f"{labels.capitalize()} labels, {version}", ylim=(0, 1.02))
+                ax.grid(alpha=0.3, lw=0.5)
+                ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+                if own.empty:
+                    ax.text(0.5, 0.35, f"{labels}{suffix}: not trained yet", ha="center", transform=ax.transAxes)
+                    ax.set_xticks([])
+        for ax in panels[-1]:
+            ax.set_xlabel("Epoch")
+        handles = [Line2D([], [], color="0.6", lw=2, label="training images")]
+        handles += [Line2D([], [], color="0.3", ls=ls, label=name) for name, ls in (("LFC", "-"), ("HFC", "--"))]
+        handles += [Line2D([], [], color=radius_colour(radius), lw=3, label=f"radius {radius}") for radius in radii]
+        handles.append(Line2D([], [], color="0.3", marker="s", ls="", mfc="white", label="paper, end"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        figure.supylabel("Accuracy (share of training images)", fontsize=12)
+    return figure
+
+
+def accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
+    """Accuracy on the bands of training images against the accuracy on the images, a panel per radius.
+
+    Args:
+        rows: from `over_accuracy`. Networks without BatchNorm have a second line of panels, once they have rows.
+        radii: DFT bins, of 4, 8, 12, 16.
+    Returns:
+        A Figure; lines are means over seeds, hollow squares the published values of the LFC at the end of training.
+    """
+    drawn = [one for one in VERSIONS.values() if not one[1] or rows["variant"].str.endswith("_plain").any()]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.4 if len(radii) > 1 else 6, 0.9 + 3.0 * len(drawn)), layout="constrained")
+        panels = figure.subplots(len(drawn), len(radii), sharex=True, sharey=True, squeeze=False)
+        for line, (version, suffix) in zip(panels, drawn, strict=True):
+            line[0].set_ylabel(version)
+            for ax, radius in zip(line, radii, strict=True):
+                for labels in KINDS:
+                    for band, style in (("L", "-"), ("H", "--")):
+                        own = rows[(rows["variant"] == f"{labels}{suffix}") & (rows["measure"] == f"{band}{radius}")]
+                        _line(ax, own, "train", color=COLOURS[labels], ls=style)
+                    ends_at = PUBLISHED[labels]["train"], PUBLISHED[labels][f"L{radius}"]
+                    ax.plot(*ends_at, "s", mfc="white", mec=COLOURS[labels], ms=8, clip_on=False)
+                ax.plot([0, 1], [0, 1], color="0.3", lw=1, ls=":")
+                ax.set(title=f"r = {radius}", xlim=(0, 1), ylim=(0, 1.02))
+                ax.grid(alpha=0.3, lw=0.5)
+        for ax in panels[-1]:
+            ax.set_xlabel("Accuracy on training images" if len(radii) == 1 else "On training images")
+        handles = [Line2D([], [], color=colour, lw=3, label=f"{labels} labels") for labels, colour in COLOURS.items()]
+        handles += [Line2D([], [], color="0.3", ls=ls, label=name) for name, ls in (("LFC", "-"), ("HFC", "--"))]
+        handles.append(Line2D([], [], color="0.3", marker="s", ls="", mfc="white", label="paper, end"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=5 if len(radii) > 1 else 3, frameon=False)
+        figure.supylabel("Accuracy on their bands", fontsize=12)
+    return figure
 
 
 # ---- the chapter

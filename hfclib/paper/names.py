@@ -14,13 +14,13 @@ CHAPTER_PLACES = {
     "tradeoff": "hfclib.paper.tradeoff:TRADEOFF",
     "fig3": "hfclib.paper.fig3:FIG3",
     "fig4": "hfclib.paper.fig4:FIG4",
+    "labels": "hfclib.paper.labels:LABELS",
     "batchnorm": "hfclib.paper.batchnorm:BATCHNORM",
     "defense": "hfclib.paper.defense.claims:DEFENSE",
     "detection": "hfclib.paper.detection.chapter:DETECTION",
 }
 # Recipes of experiments that have no chapter yet.
 EXPERIMENT_PLACES = {
-    "labels": "hfclib.paper.labels:labels_recipes",
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
     "training": "hfclib.paper.choices:choices_recipes",

@@ -1,0 +1,194 @@
+"""The chapter on natural and shuffled labels, on tables made by hand."""
+
+from itertools import chain
+
+import pandas as pd
+import pytest
+
+from hfclib.evaluation import PAPER_RADII
+from hfclib.paper import labels
+from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.labels import KINDS, LABELS, PUBLISHED, labels_recipes
+from hfclib.runs.collect import Runs
+
+CLAIMS = {claim.id: claim for claim in LABELS.claims}
+
+
+def rows(variant, seed, measure, accuracies, part="epoch", split="train"):
+    """The rows of a table for one network and measure, epoch by epoch, or the one after training."""
+    band, radius = (
+        ("x", -1) if measure in ("train", "test") else ({"L": "lfc", "H": "hfc"}[measure[0]], int(measure[1:]))
+    )
+    common = {"variant": variant, "seed": seed, "part": part, "split": split, "band": band, "radius": radius}
+    return [common | {"measure": measure, "epoch": e, "accuracy": one} for e, one in enumerate(accuracies, 1)]
+
+
+def network(variant, seed, shift=0.0):
+    """A network at .1 to .9 on training images, with L4 at a third of that, L8 at half, L12 at 3/4, plus shift."""
+    train = [0.1, 0.3, 0.5, 0.7, 0.9]
+    found = rows(variant, seed, "train", train) + rows(variant, seed, "train", [0.9], "end")
+    for measure, share in (("L4", 1 / 3), ("L8", 1 / 2), ("L12", 3 / 4), ("L16", 1)):
+        curve = [share * one + shift for one in train]
+        found += rows(variant, seed, measure, curve) + rows(variant, seed, measure, curve[-1:], "end")
+    return found
+
+
+@pytest.fixture
+def found():
+    """Three seeds of natural labels, .1 above shuffled ones on every band of training images, and .01 apart."""
+    every = (network("natural", seed, 0.1 + 0.01 * seed) + network("shuffled", seed) for seed in (0, 1, 2))
+    return pd.DataFrame(chain.from_iterable(every))
+
+
+@pytest.fixture
+def nothing():
+    return labels.table(Runs())
+
+
+# ---- equal training accuracy
+
+
+def test_curves_are_interpolated_at_the_first_crossing():
+    curves = rows("natural", 0, "train", [0.2, 0.6, 0.4, 0.8]) + rows("natural", 0, "L8", [0.1, 0.3, 0.9, 0.5])
+    curves += rows("natural", 1, "train", [0.5, 0.6, 0.7, 0.75]) + rows("natural", 1, "L8", [0.2, 0.2, 0.4, 0.5])
+    found = labels.at_accuracy(pd.DataFrame(curves), "natural", "L8", [0.3, 0.5, 0.6, 0.7, 0.9])
+    # Seed 0 falls back after its second epoch: only the first crossing counts. It reaches .7 on the way from .4 to .8.
+    assert found[0].tolist() == pytest.approx([0.15, 0.25, 0.3, 0.6, float("nan")], nan_ok=True)
+    # Seed 1 is at .5 after its first epoch, before which nothing is known.
+    assert found[1].tolist() == pytest.approx([float("nan"), float("nan"), 0.2, 0.4, float("nan")], nan_ok=True)
+
+
+def test_the_figure_over_training_accuracy_has_each_seed_at_each_level_that_it_reaches(found):
+    over = labels.over_accuracy(found, [8])
+    assert set(over["measure"]) == {"L8"}  # no HFC in this table
+    one = over.query("variant == 'shuffled' and seed == 1").set_index("train")["accuracy"]
+    assert one.to_dict() == pytest.approx({level: level / 2 for level in labels.LEVELS if level <= 0.9})
+
+
+# ---- claims
+
+
+def test_the_claims_on_a_table_with_known_answers(found):
+    for name, mean, verdict in (
+        ("end-L8", 0.11, "reproduced"),
+        ("equal-L4", 0.11, "reproduced"),
+        ("first-L8", 0.11, "reproduced"),
+        ("start-L4", 0.11, "reproduced"),
+    ):
+        claim = CLAIMS[f"labels-{name}-batchnorm"]
+        estimate = claim.statistic(found)
+        assert (estimate.mean, estimate.seeds) == (pytest.approx(mean), 3)
+        assert estimate.low == pytest.approx(mean - 4.30265 * 0.01 / 3**0.5, abs=1e-5)  # Student's t, 2 degrees
+        assert claim.judge(estimate) == verdict, name
+    early = CLAIMS["labels-early-L4-batchnorm"]
+    assert early.statistic(found).mean == pytest.approx(0.1 / 3 - 0.1)  # one epoch of five
+    assert early.judge(early.statistic(found)) == "reproduced"
+    same = CLAIMS["labels-equal-L12-batchnorm"]
+    assert same.judge(same.statistic(found)) not in ("reproduced", "contradicted")  # .11 apart; our data are smaller
+    level = CLAIMS["labels-levels-shuffled-batchnorm"].statistic(found)
+    shares = zip(PAPER_RADII, (1 / 3, 1 / 2, 3 / 4, 1), strict=True)
+    distances = [abs(0.9 * share - PUBLISHED["shuffled"][f"L{radius}"]) for radius, share in shares]
+    assert level.mean == pytest.approx(max(distances))
+
+
+def test_a_peak_is_sought_in_the_other_seeds():
+    """A peak that each seed has at another epoch is noise, and no fall."""
+    noise = [[0.5, 0.3, 0.3, 0.3, 0.3, 0.3], [0.3, 0.5, 0.3, 0.3, 0.3, 0.3], [0.3, 0.3, 0.5, 0.3, 0.3, 0.3]]
+    fall = CLAIMS["labels-fall-L4-batchnorm"]
+    found = pd.DataFrame(chain.from_iterable(rows("natural", seed, "L4", one) for seed, one in enumerate(noise)))
+    assert fall.statistic(found).mean == pytest.approx(0)
+    same = [rows("natural", seed, "L4", [0.3, 0.5, 0.4, 0.3, 0.2, 0.1]) for seed in range(3)]
+    real = pd.DataFrame(chain.from_iterable(same))
+    assert fall.statistic(real).mean == pytest.approx(0.5 - 0.2)  # the mean of the last three epochs
+
+
+def test_fewer_than_three_seeds_get_no_verdict(found):
+    verdicts = ("reproduced", "contradicted", "not reproduced here", "not comparable")
+    for seeds in (1, 2):
+        for claim in (CLAIMS["labels-end-L8-batchnorm"], CLAIMS["labels-levels-natural-batchnorm"]):
+            estimate = claim.statistic(found[found["seed"] < seeds])
+            assert estimate.seeds == seeds
+            assert claim.judge(estimate) not in verdicts
+    with pytest.raises(MissingRunError):  # one seed has no other in which to seek the peak
+        CLAIMS["labels-fall-L4-batchnorm"].statistic(found[found["seed"] == 0])
+
+
+def test_a_seed_counts_only_if_both_kinds_of_labels_have_it(found):
+    part = found[(found["variant"] == "natural") | (found["seed"] == 2)]
+    assert CLAIMS["labels-end-L8-batchnorm"].statistic(part).seeds == 1
+    with pytest.raises(MissingRunError):
+        CLAIMS["labels-end-L8-batchnorm"].statistic(found[found["variant"] == "natural"])
+
+
+def test_the_paper_beside_the_claims():
+    paper = {name.removesuffix("-plain"): claim.paper for name, claim in CLAIMS.items() if name.endswith("-plain")}
+    assert (paper["labels-end-L4"], paper["labels-end-L8"], paper["labels-end-L12"]) == (0.13, 0.12, 0.01)
+    assert (paper["labels-start-L4"], paper["labels-fall-L4"]) == (0.21, 0.12)
+    assert paper["labels-equal-L8"] is None
+
+
+# ---- missing runs
+
+
+def test_without_any_run_the_page_shows_the_paper_alone(nothing, own_home):
+    settings = LABELS.check({"preset": "smoke", "seeds": [5, 6]})
+    assert LABELS.obtain(settings) == {}
+    for claim in LABELS.claims:
+        with pytest.raises(MissingRunError):
+            claim.statistic(nothing)
+    assert "the paper's values alone" in labels.answer(nothing, [4]).data
+    table = labels.end_table(nothing, [8])
+    assert table["natural labels", "paper"].tolist() == [".98", ".65", "not published"]
+    assert set(table["shuffled labels", "with BatchNorm"]) == {"run missing"}
+    assert (labels.equal_table(nothing, [8]) == "run missing").all(axis=None)
+    texts = [text.get_text() for ax in labels.epochs_figure(nothing, [8]).axes for text in ax.texts]
+    assert texts == [f"{variant}: not trained yet" for variant in labels_recipes()]
+    assert len(labels.accuracy_figure(labels.over_accuracy(nothing, [8]), [8]).axes) == 1
+
+
+def test_a_seed_that_no_network_has_is_refused_once_any_run_is_stored(own_home):
+    (own_home / "runs" / labels_recipes("smoke")["natural"].run_name(5)).mkdir(parents=True)
+    assert LABELS.check({"preset": "smoke", "seeds": [5]}).seeds == (5,)
+    with pytest.raises(ValueError, match=r"not stored at preset smoke: .*smoke-natural-6-"):
+        LABELS.check({"preset": "smoke", "seeds": [5, 6]})
+
+
+def test_missing_runs_are_named_with_the_command_that_trains_them(random_run):
+    runs = Runs(natural=[random_run("vanilla", 0), random_run("vanilla", 1)], shuffled=[random_run("vanilla", 1)])
+    recipes = {variant: recipe for variant, recipe in labels_recipes().items() if variant in KINDS}
+    said = labels.missing(recipes, runs, (0, 1)).data
+    assert "laptop-shuffled (seeds 0)." in said
+    assert "laptop-natural" not in said
+    assert "`hfc train labels --preset laptop --variant shuffled --seed 0`" in said
+    assert labels.missing(recipes, runs, (1,)) is None
+
+
+# ---- tables and figures
+
+
+def test_tables_say_what_is_missing_and_what_is_not_reached(found):
+    assert labels.end_table(found, [8]).loc["L8", ("natural labels", "with BatchNorm")] == ".560\u00a0±\u00a0.010"
+    equal = labels.equal_table(found, [8], [0.5, 0.95])
+    assert equal.loc[("with BatchNorm", "L8"), ("training accuracy .5", "shuffled")].startswith(".250")
+    assert set(equal.loc[("with BatchNorm", "L8")].iloc[3:]) == {"not reached"}
+    assert set(equal.loc[("without BatchNorm", "L8")]) == {"run missing"}
+    assert "r = 8, with BatchNorm: .56 with natural and .45 with shuffled" in labels.answer(found, [8]).data
+
+
+def test_what_a_network_reads_of_test_images(found):
+    test = pd.DataFrame(
+        rows("shuffled", 0, "test", [0.1], "end", "test") + rows("shuffled", 0, "L8", [0.2], "end", "test")
+    )
+    agreed = pd.DataFrame([{"variant": "shuffled", "seed": 0, "measure": "L8", "agreement": 0.75}])
+    table = labels.reading_table(pd.concat([found, test]), agreed, [8])
+    assert table.loc[("shuffled, with BatchNorm", "accuracy")].tolist() == [".100", ".200", "run missing"]
+    assert table.loc[("shuffled, with BatchNorm", "same as image")].tolist() == ["", ".75", ""]
+
+
+def test_figures_draw_means_and_published_ends(found):
+    (natural, shuffled, *_) = labels.epochs_figure(labels.epochs_rows(found, [8]), [8]).axes
+    assert any(list(line.get_ydata()) == pytest.approx([0.05, 0.15, 0.25, 0.35, 0.45]) for line in shuffled.lines)
+    squares = {ax: [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "s"] for ax in (natural, shuffled)}
+    assert squares == {natural: [0.65, 0.98], shuffled: [0.53, 0.97]}
+    (only,) = labels.accuracy_figure(labels.over_accuracy(found, [8]), [8]).axes
+    assert sorted(line.get_ydata()[0] for line in only.lines if line.get_marker() == "s") == [0.53, 0.65]
