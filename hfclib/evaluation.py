@@ -10,7 +10,6 @@ Two choices change what is measured:
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -32,14 +31,11 @@ CURVE_COLUMNS = ["split", "band", "radius", "feed", "bn_stats", "images", "accur
 class Condition(NamedTuple):
     """What a network is fed, and how its BatchNorm normalises.
 
-    Attributes:
-        band: "x" for whole images, "lfc", "hfc", "svd_low" or "svd_high".
-        radius: of the cut, in DFT bins; 0 with "x".
-        feed, bn_stats: see `hfclib.evaluation`.
+    `feed` and `bn_stats` as in `hfclib.evaluation`.
     """
 
-    band: str
-    radius: float = 0
+    band: str  # "x" for whole images, "lfc", "hfc", "svd_low" or "svd_high"
+    radius: float = 0  # of the cut, in DFT bins; 0 with "x"
     feed: Feed = "raw"
     bn_stats: BnStats = "running"
 
@@ -87,7 +83,6 @@ def logits(
         model: any module from (N, C, H, W) to (N, classes).
         images: (N, C, H, W) float, [0, 1] or a band.
         bn_stats: "running" or "batch"; with "batch" the batch size matters.
-        batch_size: images per batch.
         amp: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
     Returns:
         (N, classes) float32 on the device of the images.
@@ -184,21 +179,16 @@ def _measure(model, images, labels, wanted: Iterable[Condition], *, amp: bool, k
 
 
 def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict]:
-    """Rows of the accuracy on the bands of training images, raw, at PAPER_RADII: what was learnt from each band.
+    """Rows (CURVE_COLUMNS, split "train") of the accuracy on the raw bands of training images, at PAPER_RADII.
 
-    Args:
-        model, images, labels: as in `band_accuracy`; the labels are those of the training.
-    Returns:
-        Rows with the columns CURVE_COLUMNS, split "train", for both kinds of statistics of BatchNorm.
-    Source: paper, Fig. 3.
+    Arguments and errors as in `band_accuracy`; the labels are those of the training. Source: paper, Fig. 3.
     """
     statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
     wanted = [Condition(band, r, "raw", s) for r, s, band in product(PAPER_RADII, statistics, ("lfc", "hfc"))]
     return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, amp=True)]
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Images (N, 3, H, W) float on which a run measures the accuracy, and their columns; "x" is the whole image."""
 
     split: str
@@ -263,7 +253,7 @@ def misaligned(
     Returns:
         (N,) bool, on the device of the images.
     Raises:
-        TypeError, ValueError: as `split`, `feed_images` and `logits`, or another argument is bad.
+        TypeError, ValueError: another cut, or as `split`, `feed_images` and `logits`.
     Source: paper, Fig. 2.
     """
     check_labels(labels, images)

@@ -6,14 +6,14 @@ pixels in [0, 1].
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 NormLayer = Literal["none", "batch", "group"]
 DropoutAt = Literal["features", "map"]
-NORMS: tuple[NormLayer, ...] = ("none", "batch", "group")
+NORMS: tuple[NormLayer, ...] = get_args(NormLayer)
 GROUPS = 8  # of channels in a GroupNorm layer, or the largest divisor of 8 that divides the number of channels too
 
 
@@ -21,7 +21,6 @@ class GroupNorm(nn.GroupNorm):
     """GroupNorm in float32 for maps of any type: on CPUs PyTorch's bfloat16 kernel takes several times as long."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalised maps (N, C, H, W), in the type of the maps given."""
         return super().forward(maps.float()).to(maps.dtype)
 
 
@@ -81,17 +80,7 @@ class PreactBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network for small images; build one with `resnet18` or `resnet32`."""
 
-    def __init__(
-        self,
-        block: type[nn.Module],
-        widths: tuple[int, ...],
-        depth: int,
-        norm: NormLayer,
-        dropout: float,
-        dropout_at: DropoutAt,
-        num_classes: int,
-        stem_kernel: int,
-    ) -> None:
+    def __init__(self, block, widths, depth, norm, dropout, dropout_at, num_classes=10, stem_kernel=3) -> None:
         super().__init__()
         if stem_kernel % 2 == 0 or dropout_at not in ("features", "map"):
             expected = "expected stem_kernel, an odd number, and dropout_at, features or map"
@@ -147,10 +136,8 @@ def resnet18(
         width: channels of the first stage (64: 11.2 M parameters; 16: 0.70 M).
         norm: "batch" for BatchNorm, "group" for GroupNorm (Wu and He 2018; up to GROUPS groups of channels), "none" for
             convolutions with a bias instead.
-        dropout: drop probability.
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
-        num_classes: number of logits.
-        stem_kernel: side of the first layer's kernels, odd; the picture keeps its size.
+        stem_kernel: side of the first layer's kernels, odd.
     Raises:
         ValueError: another norm or dropout_at, or an even stem_kernel.
     Source: paper, section 4.2.
@@ -159,20 +146,13 @@ def resnet18(
     return ResNet(BasicBlock, widths, 2, norm, dropout, dropout_at, num_classes, stem_kernel)
 
 
-def resnet32(
-    norm: NormLayer = "none",
-    dropout: float = 0.0,
-    *,
-    dropout_at: DropoutAt = "map",
-    num_classes: int = 10,
-    stem_kernel: int = 3,
-) -> ResNet:
+def resnet32(norm: NormLayer = "none", dropout: float = 0.0, *, dropout_at: DropoutAt = "map", **options) -> ResNet:
     """The authors' network: pre-activation ResNet-32, widths 16, 32, 64, five blocks per stage, 0.46 M parameters.
 
-    Arguments and errors as in `resnet18`. No convolution has a bias.
+    Arguments and errors as in `resnet18`, `options` being num_classes and stem_kernel. No convolution has a bias.
     Source: the authors' code (the paper's text says ResNet-18).
     """
-    return ResNet(PreactBlock, (16, 32, 64), 5, norm, dropout, dropout_at, num_classes, stem_kernel)
+    return ResNet(PreactBlock, (16, 32, 64), 5, norm, dropout, dropout_at, **options)
 
 
 class Plain(nn.Module):

@@ -1,6 +1,6 @@
 """What a network is fed of a band: the band itself, or on another scale, or with another brightness."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from hfclib.data.cifar import MEAN
 
 Feed = Literal["raw", "max", "mean"]
-FEEDS: tuple[Feed, ...] = ("raw", "max", "mean")
+FEEDS: tuple[Feed, ...] = get_args(Feed)
 _FAINT = 1e-4  # a maximum or contrast below this is rounding noise, which a division would magnify
 
 
@@ -37,7 +37,7 @@ def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
 
     Args:
         band: (N, 3, H, W) float, an LFC or HFC as `split` returns it, or whole images.
-        feed: "raw", "max" or "mean"; see `hfclib.evaluation`.
+        feed: see `hfclib.evaluation`.
         add_mean: the band is an HFC, to which "mean" adds the mean colour; otherwise "mean" changes nothing.
     Returns:
         (N, 3, H, W), unclipped.

@@ -45,16 +45,14 @@ def pgd(
         eps: radius of the ball in units of pixels in [0, 1], 0 or more; one number, or (N,), one per image.
         alpha: length of a step in `norm`, same units, one number or (N,).
         steps: number of steps, 0 or more.
-        norm: "linf" or "l2", of the ball and of the step.
+        norm: of the ball and of the step.
         random_start: start at a point drawn uniformly from the ball, then clipped to [0, 1]; else at the image.
         restarts: number of random starts, 1 or more. Each image keeps its best result: one that fools the model if
             there is one, and among equals the one of highest loss.
         generator: of the random starts; None takes PyTorch's own.
         loss: "cross_entropy", or "margin" (the largest other logit minus the label's), which cannot saturate.
-        stop_early: attack an image no further once it is fooled, at the start included. The attack then fools every
-            image that it fools at any step, where otherwise only the last step counts.
-        amp: gradients in bfloat16 where the device has it. Images stay float32, ball and box exact, and whether an
-            image is fooled is always decided in full precision.
+        stop_early: attack an image no further once it is fooled, at the start included. Otherwise the last step counts.
+        amp: gradients in bfloat16 where the device has it; full precision decides whether an image is fooled.
     Returns:
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6).
     Raises:

@@ -38,11 +38,10 @@ def square(
 
     Args:
         model, images, labels, eps: as in `pgd`, with the Linf norm.
-        queries: how often each image may be shown to the model, 1 or more; the start is the first. With `amp`, an
-            image that seems fooled is shown once more in full precision, which is not counted.
+        queries: how often each image may be shown to the model, 1 or more; the start is the first. Confirmations in
+            full precision with `amp` are not counted.
         area: share of the image that the first squares cover, in (0, 1].
-        generator: of all random numbers; None takes PyTorch's own. Those of an image do not depend on its batch.
-        amp: bfloat16 arithmetic where the device has it; full precision decides when an image is fooled.
+        generator, amp: as in `pgd`.
     Returns:
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6); raises and warns as `pgd`.
     Source: Andriushchenko et al., ECCV 2020, with the margin as loss; first area and schedule of AutoAttack.

@@ -76,8 +76,7 @@ def smallest_eps(
 
     Args:
         model, images, labels, batch_size, amp: as in `robust_correct`.
-        attack: takes eps as a keyword, a tensor of one number per image: `lambda model, images, labels, eps:
-            pgd(model, images, labels, eps=eps, alpha=eps / 4, steps=10)`.
+        attack: takes eps as a keyword, (N,): `lambda m, x, y, eps: pgd(m, x, y, eps=eps, alpha=eps / 4, steps=10)`.
         highest: the largest eps tried, finite and above 0, in units of pixels in [0, 1].
         rounds: bisections, 0 or more; the result is exact to highest / 2**rounds.
     Returns:
@@ -93,9 +92,9 @@ def smallest_eps(
     if not 0 < highest < math.inf:
         raise ValueError(f"expected highest, finite and above 0, got {highest}")
     options = _accepted(attack, stop_early=True, amp=amp)
-    low, high = torch.zeros(len(images), device=images.device), torch.zeros(len(images), device=images.device)
     correct = robust_correct(model, images, labels, (), batch_size=batch_size)
-    high[correct] = math.inf
+    low = torch.zeros(len(images), device=images.device)
+    high = torch.where(correct, math.inf, low)
     for number in range(rounds + 1):
         tried = (low + high) / 2 if number else torch.full_like(low, highest)
         for block in _blocks(correct & tried.isfinite(), batch_size):  # not where `highest` did not succeed
@@ -106,7 +105,7 @@ def smallest_eps(
 
 
 def _blocks(chosen: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """The indices of the `chosen` (N,) bool, in batches; random draws of an image do not depend on the batch size."""
+    """The indices of the `chosen` (N,) bool, in batches."""
     return (block for block in chosen.nonzero().squeeze(1).split(batch_size) if len(block))
 
 
