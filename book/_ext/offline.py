@@ -31,7 +31,7 @@ def buttons_follow_address(app: Sphinx, config: Config) -> None:
         options["launch_buttons"] = {}
 
 
-def models_by_default(app, what, name, obj, options, signature, returns) -> tuple[str, str] | None:
+def short_signature(app, what, name, obj, options, signature, returns) -> tuple[str, str] | None:
     """The signature of a pydantic model: fields and defaults, without the checks, which would fill a page."""
     fields = getattr(obj, "__pydantic_fields__", None)
     if what != "class" or not fields:
@@ -44,5 +44,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("config-inited", vendor_mathjax)
     app.connect("config-inited", buttons_follow_address, priority=100)  # before the theme reads its options
-    app.connect("autodoc-process-signature", models_by_default)
+    app.connect("autodoc-process-signature", short_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Callable
 from dataclasses import asdict, fields
-from functools import wraps
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -27,29 +24,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Sizes = Annotated[tuple[Annotated[int, Field(strict=True, ge=8, le=31)], ...], Field(strict=False)]
 
 
-def _one_line(init: Callable) -> Callable:
-    """Turn pydantic's report into this package's form, "expected FIELD, ..., got VALUE"."""
-
-    @wraps(init)
-    def checked(self, *args, **values) -> None:
-        try:
-            init(self, *args, **values)
-        except ValidationError as report:
-            error = report.errors()[0]
-            if error["type"] == "value_error":  # from `__post_init__`
-                raise ValueError(str(error["ctx"]["error"])) from None
-            place = error["loc"][0]  # a name, or the number of a positional argument
-            field = fields(self)[place].name if isinstance(place, int) else place
-            wanted = re.sub("^(Input|String) should (be )?", "", error["msg"])
-            got = "nothing" if error["type"] == "missing" else repr(error["input"])
-            raise ValueError(f"expected {field}, {wanted}, got {got}") from None
-
-    return checked
-
-
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Recipe:
     """How a network is built, trained and measured. Equal recipes and seeds give equal runs.
+
+    A value that is not allowed raises pydantic's ValidationError, a ValueError that names the field and what is wrong.
 
     Attributes:
         name: such as "laptop-batchnorm"; not part of the hash.
@@ -190,6 +169,3 @@ class Recipe:
     def to_dict(self) -> dict:
         """The fields as plain values, for JSON."""
         return asdict(self)
-
-
-Recipe.__init__ = _one_line(Recipe.__init__)

@@ -18,25 +18,7 @@ from hfclib.runs.store import load
 from hfclib.runs.train import train_run
 from hfclib.training import loop
 from hfclib.training.checkpoint import epochs_done
-from hfclib.training.recipe import Recipe
-
-FILES = ["curves.csv", "final.csv", "run.json", "weights.safetensors"]
-# All that draws random numbers at once; three epochs of four steps.
-TINY = Recipe(
-    "tiny",
-    width=2,
-    norm="batch",
-    dropout=0.5,
-    mixup_alpha=0.5,
-    epochs=3,
-    batch_size=32,
-    learning_rate=1e-3,
-    schedule="one_cycle",
-    augment=True,
-    train_images=100,
-    eval_images=20,
-    final_images=30,
-)
+from tests.runs.tiny import FILES, TINY
 
 # Trains a recipe again and again, each time in a child process that is ended by SIGKILL as it was told, and that starts
 # with everything imported and decoded: what is killed is the training, not Python on its way to it.

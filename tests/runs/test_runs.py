@@ -28,25 +28,8 @@ from hfclib.runs.store import find, load
 from hfclib.runs.train import MEASURED, _after_epoch, _final_rows, code_commit, train_run
 from hfclib.training import loop
 from hfclib.training.loop import Progress, TrainingError
-from hfclib.training.recipe import RADII, Recipe
-
-FILES = ["curves.csv", "final.csv", "run.json", "weights.safetensors"]
-# All that draws random numbers at once; three epochs of four steps.
-TINY = Recipe(
-    "tiny",
-    width=2,
-    norm="batch",
-    dropout=0.5,
-    mixup_alpha=0.5,
-    epochs=3,
-    batch_size=32,
-    learning_rate=1e-3,
-    schedule="one_cycle",
-    augment=True,
-    train_images=100,
-    eval_images=20,
-    final_images=30,
-)
+from hfclib.training.recipe import RADII
+from tests.runs.tiny import FILES, TINY
 
 
 @pytest.fixture(autouse=True)
