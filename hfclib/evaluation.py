@@ -29,10 +29,7 @@ CURVE_COLUMNS = ["split", "band", "radius", "feed", "bn_stats", "images", "accur
 
 
 class Condition(NamedTuple):
-    """What a network is fed, and how its BatchNorm normalises.
-
-    `feed` and `bn_stats` as in `hfclib.evaluation`.
-    """
+    """What a network is fed, and how its BatchNorm normalises; `feed` and `bn_stats` as in `hfclib.evaluation`."""
 
     band: str  # "x" for whole images, "lfc", "hfc", "svd_low" or "svd_high"
     radius: float = 0  # of the cut, in DFT bins; 0 with "x"
@@ -40,10 +37,8 @@ class Condition(NamedTuple):
     bn_stats: BnStats = "running"
 
     def canonical(self, batch_norm: bool) -> "Condition":
-        """The one of several equivalent conditions that is measured and stored.
-
-        A low part with the mean colour is the raw one, and without BatchNorm both kinds of statistics are one.
-        """
+        """The one of several equivalent conditions that is measured and stored."""
+        # A low part with the mean colour is the raw one, and without BatchNorm both kinds of statistics are one.
         same = self.band in ("lfc", "svd_low") and self.feed == "mean"
         return self._replace(feed="raw" if same else self.feed, bn_stats=self.bn_stats if batch_norm else "running")
 

@@ -23,7 +23,7 @@ def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> 
 
     Args:
         height, width: size of the image, in pixels.
-        radius, inclusive: as in `split`; a radius of 0 keeps nothing.
+        radius, inclusive: as in `split`.
     Returns:
         Boolean (height, width) with frequency zero at [height // 2, width // 2].
     Source: paper, section 3; strict "<" is what the authors' images show, the text says "<=".
@@ -137,24 +137,18 @@ class _Band(nn.Module):
         super().__init__()
         self.radius, self.inclusive = check_radius(radius), inclusive
 
-    def extra_repr(self) -> str:
-        return f"radius={self.radius:g}, inclusive={self.inclusive}"
-
     def forward(self, images: Tensor) -> Tensor:
         return split(images, self.radius, inclusive=self.inclusive)[self.part]
 
 
 class LowPass(_Band):
-    """Keep the low-frequency component of images (N, C, H, W) at `radius` DFT bins; see `split`.
-
-    A module without weights, for use in front of a network or in a `torchvision.transforms.v2` pipeline of batches.
-    """
+    """Keep the low-frequency component of images (N, C, H, W), in front of a network or in a pipeline; see `split`."""
 
     part = 0
 
 
 class HighPass(_Band):
-    """Keep the high-frequency component of images (N, C, H, W) at `radius` DFT bins; see `split`."""
+    """Keep the high-frequency component of images (N, C, H, W); see `split`."""
 
     part = 1
 

@@ -44,7 +44,6 @@ def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, lay
     The border of the kernel is duplicated.
 
     Args:
-        model: any module with convolutions.
         rho: finite, 0 or more.
         normalise: divide by 1 + 8 rho, by which the rule enlarges a constant kernel.
         layers: "first" (paper) or "all"; kernels of 1 x 1 stay as they are.
@@ -68,11 +67,10 @@ def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, lay
 def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first") -> nn.Module:
     """A copy of a model in which the high-frequency component is removed from every kernel.
 
-    Each kernel is padded with zeros to 32 x 32 and split at the radius like an image; its LFC is cropped back to the
-    kernel. The crop brings back some high frequencies, because so small a window cannot hold a sharp cut.
+    Each kernel is padded with zeros to 32 x 32 and split like an image; its LFC is cropped back to the kernel, which
+    brings back some high frequencies.
 
     Args:
-        model: any module with convolutions.
         radius: DFT bins, 0 or more; 0 sets the kernels to zero, 23 or more changes nothing.
         layers: as in `smooth_kernels`. Later feature maps are smaller, but the radius still counts bins of 32 x 32.
     Raises:
@@ -99,11 +97,9 @@ def _padded(weight: Tensor) -> Tensor:
 
 
 def smoothness_penalty(weight: Tensor) -> Tensor:
-    """Mean squared difference of horizontally and vertically adjacent weights, over all kernels: a scalar to minimise.
+    """Mean squared difference of adjacent weights (out, in, k, k), k at least 2: a scalar to minimise.
 
-    Args:
-        weight: (out, in, k, k), k at least 2.
-    Source: ours, for the authors' blog post, which names the idea only. Differentiable.
+    Source: ours, for the authors' blog post, which names the idea only.
     """
     return _differences(weight).square().mean()
 
@@ -117,13 +113,11 @@ def _differences(weight: Tensor) -> Tensor:
 def roughness(weight: Tensor) -> Tensor:
     """Mean absolute difference of adjacent weights of each kernel, relative to the kernel's root mean square.
 
-    So kernels of 3 x 3 and 5 x 5 can be compared: the mean over kernels of independent weights is 1.16 and 1.14
-    (normal) or 1.17 and 1.16 (uniform); that of constant kernels is 0.
-
     Args:
         weight: (out, in, k, k), k at least 2.
     Returns:
-        (out, in), 0 or more; 0 for a kernel of zeros.
+        (out, in), 0 or more; 0 for a constant kernel. Sizes can be compared: the mean over kernels of independent
+        weights is 1.16 at 3 x 3 and 1.14 at 5 x 5 (normal), or 1.17 and 1.16 (uniform).
     Source: ours; the paper shows kernels and measures nothing (Fig. 7).
     """
     weight = weight.detach()

@@ -1,11 +1,12 @@
 """The networks: ResNet-18 for 32x32 images, the authors' ResNet-32, LeNet, AlexNet and VGG-11.
 
-All take images in [0, 1] and return logits. To normalise pixels, put a module in front of the network, for example
-`nn.Sequential(torchvision.transforms.v2.Normalize(mean, std), resnet18())`: attack sizes and radii then still refer to
-pixels in [0, 1].
+All take images (N, 3, H, W) in [0, 1], 32 x 32 but for the ResNets, and return logits (N, num_classes). To normalise
+pixels, put a module in front: `nn.Sequential(torchvision.transforms.v2.Normalize(mean, std), resnet18())`. Attack sizes
+and radii then still refer to pixels in [0, 1].
 """
 
 import math
+from collections import OrderedDict
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -103,7 +104,6 @@ class ResNet(nn.Module):
         xavier_(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, 3, H, W) in [0, 1]."""
         x = self.activation1(self.norm1(self.conv1(images)))
         x = self.map_dropout(self.activation2(self.norm2(self.blocks(x))))
         return self.fc(self.feature_dropout(x.mean(dim=(2, 3))))
@@ -155,35 +155,28 @@ def resnet32(norm: NormLayer = "none", dropout: float = 0.0, *, dropout_at: Drop
     return ResNet(PreactBlock, (16, 32, 64), 5, norm, dropout, dropout_at, **options)
 
 
-class Plain(nn.Module):
-    """Convolutions, then linear layers; build one with `lenet`, `alexnet` or `vgg11`."""
-
-    def __init__(self, features: list[nn.Module], classifier: list[nn.Module]) -> None:
-        super().__init__()
-        self.features = nn.Sequential(*features)
-        self.classifier = nn.Sequential(*classifier)
-        xavier_(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, 3, 32, 32) in [0, 1]."""
-        return self.classifier(self.features(images).flatten(1))
+def _plain(features: list[nn.Module], classifier: list[nn.Module]) -> nn.Sequential:
+    parts = {"features": nn.Sequential(*features), "flatten": nn.Flatten(), "classifier": nn.Sequential(*classifier)}
+    model = nn.Sequential(OrderedDict(parts))
+    xavier_(model)
+    return model
 
 
 def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:
     return [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU()]
 
 
-def lenet(*, num_classes: int = 10) -> Plain:
+def lenet(*, num_classes: int = 10) -> nn.Sequential:
     """LeNet-5 with ReLU and maximum pooling: two 5x5 convolutions, three linear layers, 62,006 parameters.
 
     Source: LeCun et al. 1998, whose network has tanh and averages; the paper, section 5.1, names LeNet only.
     """
     features = [*_conv(3, 6, 5), nn.MaxPool2d(2), *_conv(6, 16, 5), nn.MaxPool2d(2)]
     linear = [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes)]
-    return Plain(features, linear)
+    return _plain(features, linear)
 
 
-def alexnet(*, num_classes: int = 10) -> Plain:
+def alexnet(*, num_classes: int = 10) -> nn.Sequential:
     """AlexNet for 32x32 images: five convolutions, the first 11x11 with stride 4, one linear layer, 2.47 M parameters.
 
     Source: Krizhevsky et al. 2012, with the paddings and the single linear layer that are usual for CIFAR-10, and so
@@ -191,10 +184,10 @@ def alexnet(*, num_classes: int = 10) -> Plain:
     """
     features = [*_conv(3, 64, 11, 4, 5), nn.MaxPool2d(2), *_conv(64, 192, 5, 1, 2), nn.MaxPool2d(2)]
     features += [*_conv(192, 384, 3, 1, 1), *_conv(384, 256, 3, 1, 1), *_conv(256, 256, 3, 1, 1), nn.MaxPool2d(2)]
-    return Plain(features, [nn.Linear(256, num_classes)])
+    return _plain(features, [nn.Linear(256, num_classes)])
 
 
-def vgg11(width: int = 64, norm: NormLayer = "none", *, num_classes: int = 10) -> Plain:
+def vgg11(width: int = 64, norm: NormLayer = "none", *, num_classes: int = 10) -> nn.Sequential:
     """VGG-11 for 32x32 images: eight 3x3 convolutions at widths w, 2w, 4w, 4w, 8w, 8w, 8w, 8w, one linear layer.
 
     Args:
@@ -210,4 +203,4 @@ def vgg11(width: int = 64, norm: NormLayer = "none", *, num_classes: int = 10) -
             features += [conv, norm_layer(norm, factor * width), nn.ReLU()]
             channels = factor * width
         features.append(nn.MaxPool2d(2))
-    return Plain(features, [nn.Linear(channels, num_classes)])
+    return _plain(features, [nn.Linear(channels, num_classes)])

@@ -23,10 +23,7 @@ EPS = 1e-5  # added to each variance, as in PyTorch's BatchNorm
 
 
 def norm_places(model: nn.Module) -> list[nn.Module]:
-    """The modules whose output BatchNorm would normalise: every Conv2d, in order of definition.
-
-    In the authors' ResNet-32 they are the norm layers themselves, which stand before the convolutions.
-    """
+    """The modules whose output BatchNorm would normalise: every Conv2d, or in a ResNet-32 its (empty) norm layers."""
     blocks = [module for module in model.modules() if isinstance(module, PreactBlock)]
     if blocks:
         return [*(norm for block in blocks for norm in (block.norm1, block.norm2)), model.norm2]
@@ -85,7 +82,7 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
     if where not in get_args(Where):
         raise ValueError(f"expected where, one of {', '.join(get_args(Where))}, got {where!r}")
     if uses_batch_statistics(model):
-        raise ValueError('expected a network without BatchNorm; for one with it, bn_stats="batch" is this help')
+        raise ValueError('expected a network without BatchNorm; for one with it, use bn_stats="batch"')
     found = Matched(model)
     places = [found.pixels] if where == "input" else norm_places(model)
     if len(reference) == 0 or not places:

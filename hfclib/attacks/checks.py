@@ -10,12 +10,7 @@ from hfclib.evaluation import check_labels
 
 
 def check_batch(images: Tensor, labels: Tensor) -> Tensor:
-    """The labels as int64 on the device of the images.
-
-    Raises:
-        TypeError: images are not float32 or float64, or labels are not whole numbers.
-        ValueError: images are not (N, C, H, W) or leave [0, 1], or labels are not (N,) or negative.
-    """
+    """The labels as int64 on the device of the images; TypeError or ValueError for a bad type, shape or range."""
     check_labels(labels, images)
     if images.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"expected float32 images, got {images.dtype}: its steps are too coarse for an attack")
@@ -51,8 +46,6 @@ def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = Fal
         logits = model(images.contiguous(memory_format=torch.channels_last))
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")
-    if torch.is_grad_enabled() and images.requires_grad and not logits.requires_grad:
-        raise ValueError("expected a model with a gradient from logits to images, got none; `square` needs none")
     if not logits.isfinite().all():
         raise ValueError("expected finite logits from the model, got NaN or infinity")
     if labels.max() >= logits.shape[1]:

@@ -124,6 +124,6 @@ def _attacked(attack: AttackFunction, model: nn.Module, images: Tensor, labels: 
     adv_images = attack(model, images, labels, **options)
     if adv_images.shape != images.shape:
         raise ValueError(f"expected images {tuple(images.shape)} from the attack, got {tuple(adv_images.shape)}")
-    if not (adv_images.min() >= 0 and adv_images.max() <= 1):
+    if not (adv_images.min() >= 0 and adv_images.max() <= 1):  # NaN too
         raise ValueError("expected images in [0, 1] from the attack, got values outside")
     return adv_images

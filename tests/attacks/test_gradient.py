@@ -481,9 +481,9 @@ def test_bad_models(small):
         (lambda x: x, r"logits \(10, classes\) from the model, got \(10, 3, 4, 4\)"),
         (lambda x: x.mean(dim=(2, 3))[:5], r"logits \(10, classes\)"),
         (lambda x: x.flatten(1)[:, :1], r"logits \(10, classes\) from the model, got \(10, 1\)"),
-        (lambda x: x.mean(dim=(2, 3)).detach(), "a gradient from logits to images, got none"),
+        (lambda x: x.mean(dim=(2, 3)).detach(), "does not require grad"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, RuntimeError), match=message):
             fgsm(Returns(function), small, torch.zeros(10, dtype=torch.int64), eps=0.1)
 
 

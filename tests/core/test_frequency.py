@@ -338,8 +338,3 @@ def test_modules_have_no_weights_and_work_in_a_network(images):
     network = nn.Sequential(LowPass(3), nn.Flatten(), nn.Linear(192, 2)).eval()
     torch.testing.assert_close(network(images), network[1:](split(images, 3)[0]))
     assert list(network.state_dict()) == ["2.weight", "2.bias"]
-
-
-def test_modules_say_what_they_do():
-    assert repr(LowPass(4)) == "LowPass(radius=4, inclusive=False)"
-    assert repr(HighPass(7.5, inclusive=True)) == "HighPass(radius=7.5, inclusive=True)"
