@@ -73,7 +73,7 @@ _MEASURED = Annotated[int, Field(ge=4, le=16, multiple_of=4, description="one of
 
 
 def table(runs: Runs) -> pd.DataFrame:
-    """The chapter's table: accuracies on whole images and on their bands, fed raw, with running statistics.
+    """The chapter's table: accuracies on images and their bands at r = 4, 8, 12, 16, fed raw, with running statistics.
 
     Args:
         runs: by variant; none is allowed.
@@ -87,7 +87,7 @@ def table(runs: Runs) -> pd.DataFrame:
     for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
         end = run.final.assign(part="end", epoch=run.recipe.epochs)
         rows = pd.concat([run.curves.assign(part="epoch"), end], ignore_index=True)
-        rows = rows[(rows["feed"] == "raw") & (rows["bn_stats"] == "running")]
+        rows = rows.query("feed == 'raw' and bn_stats == 'running' and (band == 'x' or radius in @PAPER_RADII)")
         parts.append(rows.assign(variant=variant, seed=run.seed))
     columns = ["variant", "seed", "part", "epoch", "split", "band", "radius", "images", "accuracy"]
     found = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
@@ -450,17 +450,10 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
                     whole = band == "x"
                     colour = "0.6" if whole else radius_colour(radius)
                     _line(ax, line, "epoch", color=colour, ls="--" if band == "hfc" else "-", lw=2 if whole else 1.5)
-                for radius in radii:
-                    ax.plot(
-                        last,
-                        PUBLISHED[labels][f"L{radius}"],
-                        "s",
-                        mfc="white",
-                        mec=radius_colour(radius),
-                        ms=8,
-                        clip_on=False,
-                    )
-                ax.plot(last, PUBLISHED[labels]["train"], "s", mfc="none", mec="0.6", ms=8, clip_on=False)
+                square = {"marker": "s", "mfc": "white", "ms": 8, "clip_on": False}
+                colours = {f"L{radius}": radius_colour(radius) for radius in radii} | {"train": "0.6"}
+                for measure, colour in colours.items():
+                    ax.plot(last, PUBLISHED[labels][measure], mec=colour, **square)
                 ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
                 ax.set(title=f"{labels.capitalize()} labels, {version}", ylim=(0, 1.02))
                 ax.grid(alpha=0.3, lw=0.5)
