@@ -75,8 +75,7 @@ def logits(
     """Logits of images, in batches, on the model's device, with the model in evaluation mode.
 
     Args:
-        model: any module from (N, C, H, W) to (N, classes).
-        images: (N, C, H, W) float, [0, 1] or a band.
+        model, images: any module to (N, classes); (N, C, H, W) float, [0, 1] or a band.
         bn_stats: "running" or "batch"; with "batch" the batch size matters.
         amp: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
     Returns:
@@ -157,7 +156,6 @@ def band_accuracy(
 
 
 def _measure(model, images, labels, wanted: Iterable[Condition], *, amp: bool, kept: dict | None = None) -> Iterator:
-    """One row per condition on a band; `kept` as in `curve_rows`."""
     check_labels(labels, images)
     cut, bands = None, {}
     for condition in wanted:

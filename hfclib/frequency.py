@@ -107,8 +107,7 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
         radius: DFT bins, 0 or more; a bin is low when its distance to frequency zero is < radius.
         inclusive: <= in place of <.
     Returns:
-        (lfc, hfc), each shaped like images and of their type; they leave [0, 1] and are not clipped.
-        lfc + hfc equals images up to rounding.
+        (lfc, hfc), like images, but they leave [0, 1]; lfc + hfc equals images up to rounding.
     Raises:
         TypeError: radius is not a number, or images are not a float tensor.
         ValueError: radius is negative, NaN or infinite, or images are not 4-D.
@@ -131,8 +130,6 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
 
 
 class _Band(nn.Module):
-    part: int  # of the result of `split`
-
     def __init__(self, radius: float, *, inclusive: bool = False) -> None:
         super().__init__()
         self.radius, self.inclusive = check_radius(radius), inclusive
@@ -144,7 +141,7 @@ class _Band(nn.Module):
 class LowPass(_Band):
     """Keep the low-frequency component of images (N, C, H, W), in front of a network or in a pipeline; see `split`."""
 
-    part = 0
+    part = 0  # of the result of `split`
 
 
 class HighPass(_Band):
@@ -158,8 +155,7 @@ def svd_split(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Split images by a truncated singular value decomposition that keeps about as much energy as the LFC at a radius.
 
-    Each channel of an image keeps its `rank` largest singular values, the same number in all channels, chosen so that
-    the sum of squared pixels is nearest to that of the LFC.
+    Each channel of an image keeps the same number of singular values: where the energy is nearest to that of the LFC.
 
     Args:
         images, radius: as in `split`.

@@ -7,7 +7,6 @@ layer, the same bins as the radii of images. To filter the input of a network, u
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -30,14 +29,6 @@ def convolutions(model: nn.Module, layers: Layers = "first") -> list[nn.Conv2d]:
     return found[:1] if layers == "first" else found
 
 
-def _changed(model: nn.Module, layers: Layers, change: Callable[[Tensor], Tensor]) -> nn.Module:
-    changed = copy.deepcopy(model)
-    with torch.no_grad():
-        for convolution in convolutions(changed, layers):
-            convolution.weight.copy_(change(convolution.weight))
-    return changed
-
-
 def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, layers: Layers = "first") -> nn.Module:
     """A copy of a model in which every weight has rho times the sum of its eight neighbours in the kernel added.
 
@@ -53,15 +44,14 @@ def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, lay
     """
     if not math.isfinite(rho) or rho < 0:
         raise ValueError(f"expected a finite rho of at least 0, got {rho!r}")
-
-    def change(weight: Tensor) -> Tensor:
+    shifts = [(down, across) for down in range(3) for across in range(3) if (down, across) != (1, 1)]
+    changed = copy.deepcopy(model)
+    for weight in (convolution.weight.data for convolution in convolutions(changed, layers)):
         height, width = weight.shape[-2:]
         padded = F.pad(weight, (1, 1, 1, 1), mode="replicate")
-        shifts = [(down, across) for down in range(3) for across in range(3) if (down, across) != (1, 1)]
         around = sum(padded[..., down : down + height, across : across + width] for down, across in shifts)
-        return (weight + rho * around) / (1 + 8 * rho if normalise else 1)
-
-    return _changed(model, layers, change)
+        weight.copy_((weight + rho * around) / (1 + 8 * rho if normalise else 1))
+    return changed
 
 
 def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first") -> nn.Module:
@@ -77,12 +67,11 @@ def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first")
         TypeError, ValueError: as `smooth_kernels` for the radius, or a kernel larger than 32 x 32.
     Source: ours; the authors' blog post names the idea only.
     """
-
-    def change(weight: Tensor) -> Tensor:
+    changed = copy.deepcopy(model)
+    for weight in (convolution.weight.data for convolution in convolutions(changed, layers)):
         height, width = weight.shape[-2:]
-        return split(_padded(weight), radius)[0][..., :height, :width]
-
-    return _changed(model, layers, change)
+        weight.copy_(split(_padded(weight), radius)[0][..., :height, :width])
+    return changed
 
 
 def _check_weight(weight: Tensor, least: int = 1) -> Tensor:
@@ -126,11 +115,8 @@ def roughness(weight: Tensor) -> Tensor:
 
 
 def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
-    """Share of each kernel's spectral energy at or above a radius.
+    """Share of the spectral energy of each kernel (out, in, k, k) at or above a radius in DFT bins, as in `mask`.
 
-    Args:
-        weight: (out, in, k, k), k from 1 to 32.
-        radius: DFT bins, 0 or more, as in `mask`.
     Returns:
         (out, in), in [0, 1]; 0 for a kernel of zeros. A single weight has the share of the high bins: .57 at r = 12.
     """
@@ -148,9 +134,5 @@ def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
 
 
 def frequency_response(weight: Tensor) -> Tensor:
-    """The magnitude of the spectra of kernels (out, in, k, k), k from 1 to 32, averaged over all kernels.
-
-    Returns:
-        (32, 32), 0 or more, with frequency zero at [16, 16].
-    """
+    """The mean magnitude of the spectra of kernels (out, in, k, k), (32, 32) with frequency zero at [16, 16]."""
     return torch.fft.fftshift(torch.fft.fft2(_padded(weight)).abs().mean(dim=(0, 1)))

@@ -122,13 +122,7 @@ def xavier_(model: nn.Module) -> None:
 
 
 def resnet18(
-    width: int = 64,
-    norm: NormLayer = "none",
-    dropout: float = 0.0,
-    *,
-    dropout_at: DropoutAt = "features",
-    num_classes: int = 10,
-    stem_kernel: int = 3,
+    width: int = 64, norm: NormLayer = "none", dropout: float = 0.0, *, dropout_at: DropoutAt = "features", **options
 ) -> ResNet:
     """ResNet-18 for 32x32 images: 3x3 stem, four stages of two blocks at widths w, 2w, 4w, 8w.
 
@@ -137,19 +131,19 @@ def resnet18(
         norm: "batch" for BatchNorm, "group" for GroupNorm (Wu and He 2018; up to GROUPS groups of channels), "none" for
             convolutions with a bias instead.
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
-        stem_kernel: side of the first layer's kernels, odd.
+        options: num_classes (10), and stem_kernel (3), the side of the first layer's kernels, odd.
     Raises:
         ValueError: another norm or dropout_at, or an even stem_kernel.
     Source: paper, section 4.2.
     """
     widths = width, 2 * width, 4 * width, 8 * width
-    return ResNet(BasicBlock, widths, 2, norm, dropout, dropout_at, num_classes, stem_kernel)
+    return ResNet(BasicBlock, widths, 2, norm, dropout, dropout_at, **options)
 
 
 def resnet32(norm: NormLayer = "none", dropout: float = 0.0, *, dropout_at: DropoutAt = "map", **options) -> ResNet:
     """The authors' network: pre-activation ResNet-32, widths 16, 32, 64, five blocks per stage, 0.46 M parameters.
 
-    Arguments and errors as in `resnet18`, `options` being num_classes and stem_kernel. No convolution has a bias.
+    Arguments and errors as in `resnet18`. No convolution has a bias.
     Source: the authors' code (the paper's text says ResNet-18).
     """
     return ResNet(PreactBlock, (16, 32, 64), 5, norm, dropout, dropout_at, **options)

@@ -67,15 +67,14 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
 
     Args:
         model: without BatchNorm, from (N, C, H, W) to (N, classes); it is neither changed nor copied.
-        reference: (N, C, H, W) float, clean training images.
+        reference: (N, C, H, W) float, clean training images, 1 or more.
         where: "all" places where BatchNorm would sit (`norm_places`); "first" those with maps as large as the
             first one's, in `resnet18` the stem and the first stage; "input" the pixels and no other place.
     Returns:
         A module that replaces x by (x - mean of the batch) / sd of the batch * sd + mean of the reference, per channel
         over (N, H, W); 1e-5 is added to each variance. Batches of one image are refused.
     Raises:
-        TypeError, ValueError: reference is no non-empty float (N, C, H, W) tensor, another `where`, or the model has
-            BatchNorm or no convolution.
+        TypeError, ValueError: a bad reference, another `where`, or the model has BatchNorm or no convolution.
     Source: ours.
     """
     check_images(reference)

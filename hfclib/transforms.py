@@ -17,8 +17,7 @@ def rescaled(images: Tensor, how: str) -> Tensor:
 
     Args:
         images: (N, C, H, W) float, whole images or a band.
-        how: "none"; "max" divides an image by its maximum; "range" maps its minimum and maximum, over all channels, to
-            0 and 1.
+        how: "none"; "max" divides an image by its maximum; "range" maps its minimum to 0 and its maximum to 1.
     Returns:
         (N, C, H, W). An image whose maximum ("max") or contrast ("range") is below 1e-4 is not divided.
     Source: "max" from the authors' code; "range" is our reading of the paper's "standard pixel scale".

@@ -47,8 +47,7 @@ def pgd(
         steps: number of steps, 0 or more.
         norm: of the ball and of the step.
         random_start: start at a point drawn uniformly from the ball, then clipped to [0, 1]; else at the image.
-        restarts: number of random starts, 1 or more. Each image keeps its best result: one that fools the model if
-            there is one, and among equals the one of highest loss.
+        restarts: number of random starts, 1 or more. Each image keeps the one that fools the model, or of highest loss.
         generator: of the random starts; None takes PyTorch's own.
         loss: "cross_entropy", or "margin" (the largest other logit minus the label's), which cannot saturate.
         stop_early: attack an image no further once it is fooled, at the start included. Otherwise the last step counts.

@@ -42,9 +42,8 @@ def robust_correct(
     """
     labels = check_batch(images, labels)
     correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    for block in _blocks(correct, batch_size):
-        correct[block] = _correct(model, images[block], labels[block])
-    for attack in (attacks,) if callable(attacks) else attacks:
+    attacks = [attacks] if callable(attacks) else attacks
+    for attack in [lambda model, images, labels: images, *attacks]:  # without an attack first
         options = _accepted(attack, stop_early=stop_early, amp=amp)
         for block in _blocks(correct, batch_size):
             adv_images = _attacked(attack, model, images[block], labels[block], **options)
@@ -70,19 +69,17 @@ def smallest_eps(
     highest: float = 0.5,
     rounds: int = 12,
     batch_size: int = ATTACK_BATCH_SIZE,
-    amp: bool = False,
 ) -> Tensor:
     """The smallest eps at which an attack fools the model, for each image, by bisection.
 
     Args:
-        model, images, labels, batch_size, amp: as in `robust_correct`.
+        model, images, labels, batch_size: as in `robust_correct`.
         attack: takes eps as a keyword, (N,): `lambda m, x, y, eps: pgd(m, x, y, eps=eps, alpha=eps / 4, steps=10)`.
         highest: the largest eps tried, finite and above 0, in units of pixels in [0, 1].
         rounds: bisections, 0 or more; the result is exact to highest / 2**rounds.
     Returns:
         (N,) float32 on the device of the images: 0 where the model is wrong without an attack, infinity where it is
-        correct even at `highest`; else the smallest eps at which the attack was seen to succeed. Larger ones are
-        assumed to succeed too.
+        correct even at `highest`; else the smallest eps seen to succeed. Larger ones are assumed to succeed too.
     Raises:
         TypeError, ValueError: as `robust_correct`, or highest or rounds out of range.
     Source: the paper's Table 2 rests on attacks of this kind, the defaults of the library that its code calls.
@@ -91,7 +88,7 @@ def smallest_eps(
     check_count("rounds", rounds, 0)
     if not 0 < highest < math.inf:
         raise ValueError(f"expected highest, finite and above 0, got {highest}")
-    options = _accepted(attack, stop_early=True, amp=amp)
+    options = _accepted(attack, stop_early=True)
     correct = robust_correct(model, images, labels, (), batch_size=batch_size)
     low = torch.zeros(len(images), device=images.device)
     high = torch.where(correct, math.inf, low)
@@ -117,7 +114,8 @@ def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def _accepted(attack: AttackFunction, **options) -> dict:
     """Those of the options that the attack has."""
     known = inspect.signature(attack).parameters
-    return {name: value for name, value in options.items() if name in known}
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    return {name: value for name, value in options.items() if takes_all or name in known}
 
 
 def _attacked(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:

@@ -79,10 +79,8 @@ def cifar10(split: Split, *, progress: bool = True) -> tuple[Tensor, Tensor]:
 def embedded(split: Split) -> tuple[Tensor, Tensor]:
     """The images in the repository; an installed package, which has no copy, takes the same ones from `cifar10`.
 
-    Args:
-        split: "test", all 10,000; or "train", 5,000: the first 500 of each class, in file order.
-    Returns:
-        images and labels as `cifar10` returns them; raises as it does.
+    These are all test images, or 5,000 training images: the first 500 of each class, in file order. Returns and raises
+    as `cifar10`.
     """
     try:
         return _tensors(*_from_embedded("train5000" if split == "train" else split))

@@ -110,10 +110,13 @@ def test_options_reach_attacks_that_have_them_and_no_others(network, pictures):
         given.append(())
         return images
 
-    attacks = [with_both, with_none]
+    def with_any(model, images, labels, **others):
+        return with_both(model, images, labels, **others)
+
+    attacks = [with_both, with_none, with_any]
     assert robust_accuracy(network, pictures, labels, attacks) == 1
     assert robust_accuracy(network, pictures, labels, attacks, stop_early=False, amp=True) == 1
-    assert given == [(True, False), (), (False, True), ()]
+    assert given == [(True, False), (), (True, False), (False, True), (), (False, True)]
 
 
 def test_transfer_is_scored_on_the_network_given(network, pictures):
