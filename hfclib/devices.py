@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 
 import torch
 from torch import nn
@@ -57,10 +58,7 @@ def arithmetic(device: torch.device, *, amp: bool) -> AbstractContextManager:
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU if it has neither."""
-    tensor = next(model.parameters(), None)
-    if tensor is None:
-        tensor = next(model.buffers(), torch.empty(0))
-    return tensor.device
+    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
 
 
 def device_name(device: torch.device) -> str:

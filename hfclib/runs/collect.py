@@ -21,10 +21,6 @@ class Runs(dict[str, list[Run]]):
         """Every run, variant by variant."""
         return [run for ones in self.values() for run in ones]
 
-    def of(self, seed: int) -> dict[str, Run]:
-        """The run of a seed, by variant."""
-        return {variant: run for variant, ones in self.items() for run in ones if run.seed == seed}
-
 
 def estimate_seconds(recipe: Recipe, device: torch.device, batches: int = 2, measured: int = 10) -> float:
     """About how long a run of `recipe` takes on `device`, in seconds: a training on a few random images is timed."""

@@ -79,9 +79,8 @@ def prediction_conditions(
     """The conditions under which a network's predictions are published.
 
     Args:
-        batch_norm: whether it has BatchNorm, and so two kinds of statistics.
         radii: at which the bands are fed raw, with running statistics.
-        other_radii: at which the other feeds and statistics are used.
+        other_radii: at which the other feeds, and with `batch_norm` the other statistics, are used.
     Returns:
         Whole images first, then radius by radius, canonical conditions only. The parts of a truncated SVD
         (`svd_split`) come last, at the paper's radii, raw, with running statistics.

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from joblib import cpu_count
+
 from hfclib._files import home, write
 from hfclib.runs.store import FILES, Run, RunError, load, put_in_place
-from hfclib.runs.sweep import TRIES, Engine, Job, Outcome, cores, train_job
+from hfclib.runs.sweep import TRIES, Engine, Job, Outcome, train_job
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def ray_engine(address: str | None = None) -> Engine:
 
     def engine(jobs: Sequence[Job], store: Path | None, workers: int | None) -> Iterator[Outcome]:
         alone = not (address or os.environ.get("RAY_ADDRESS"))
-        count = max(1, min(workers or (cores() if alone else len(jobs)), len(jobs)))
+        count = max(1, min(workers or (cpu_count() if alone else len(jobs)), len(jobs)))
         options = {"num_cpus": count, "include_dashboard": False} if alone else {}
         before = signal.getsignal(signal.SIGTERM)
         try:
@@ -52,7 +54,7 @@ def ray_engine(address: str | None = None) -> Engine:
             signal.signal(signal.SIGTERM, before)  # Ray's own would exit at once
         gpus = ray.cluster_resources().get("GPU", 0)
         task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(train_remotely)
-        threads = max(1, cores() // count) if alone else 1
+        threads = max(1, cpu_count() // count) if alone else 1
         waiting, running = list(jobs), {}
         try:
             while waiting or running:

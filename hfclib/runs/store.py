@@ -2,8 +2,7 @@
 
 A run is a folder `<recipe>-<seed>-<hash>` of four files: `run.json` (recipe, seed, provenance and the SHA-256 of the
 others), `curves.csv` (accuracy after each epoch), `final.csv` (accuracy after training) and `weights.safetensors`
-(parameters as float16). Runs are published with the package in `data/runs`; your own go to `<home>/runs`. A file that
-is missing, damaged or edited is refused by name, with what to do.
+(parameters as float16). Published runs are in `data/runs`, your own in `<home>/runs`.
 """
 
 import contextlib

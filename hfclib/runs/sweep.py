@@ -7,7 +7,6 @@ An engine is a function from jobs to the same jobs, each with its run or with wh
 import contextlib
 import itertools
 import logging
-import os
 import signal
 import sys
 import threading
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
@@ -110,11 +109,6 @@ def sweep(
     return report
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def train_job(job: Job, store: Path | None, threads: int, device: torch.device | None = None) -> Run | str:
     """Train a job in this process, a worker; its run, or what went wrong, in words."""
     with contextlib.suppress(ValueError):  # outside the main thread
@@ -149,9 +143,9 @@ def local_engine(
         train: what a worker does with a job; arguments as `train_job`.
     """
     gpus = torch.cuda.device_count()
-    count = workers or gpus or (1 if torch.backends.mps.is_available() else max(1, cores() // (threads or 1)))
+    count = workers or gpus or (1 if torch.backends.mps.is_available() else max(1, cpu_count() // (threads or 1)))
     count = min(count, len(jobs))
-    threads = threads or max(1, cores() // count)
+    threads = threads or max(1, cpu_count() // count)
     devices = {job: torch.device("cuda", number % gpus) if gpus else None for number, job in enumerate(jobs)}
     waiting, deaths = list(jobs), 0
     logger.info("%d worker(s) of %d thread(s) each", count, threads)

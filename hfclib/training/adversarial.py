@@ -82,9 +82,8 @@ def collapsed(rows: list[dict], own: float) -> bool:
     """Whether training overfits to its own attack: catastrophic overfitting (Wong et al., ICLR 2020).
 
     That is the case when the accuracy under PGD has fallen below a third of its best, which was at least .2, while the
-    accuracy under the training's own attack is above that best. Where both are lost, something else is wrong.
-
-    `rows` are the curves so far; `own` is the accuracy on the last epoch's attacked training images.
+    accuracy under the training's own attack is above that best. Where both are lost, something else is wrong. `rows`
+    are the curves so far; `own` is the accuracy on the last epoch's attacked training images.
     """
     robust = [row["accuracy"] for row in rows if row["feed"] == f"pgd{EPOCH_STEPS}"]
     best = max(robust, default=0)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
 from hfclib.data import to_float
@@ -22,13 +24,13 @@ from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import rescaled
 
 # The class of each of `OPTIMIZERS` and its settings; fused where PyTorch has that on CPUs and GPUs alike.
-_OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
-    "adam": (torch.optim.Adam, {"fused": True}),
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
-    "sgd_plain": (torch.optim.SGD, {"fused": True}),
-    "adagrad": (torch.optim.Adagrad, {}),
-    "adadelta": (torch.optim.Adadelta, {}),
-    "rmsprop": (torch.optim.RMSprop, {}),
+_OPTIMIZERS: dict[str, tuple[type[Optimizer], dict]] = {
+    "adam": (Adam, {"fused": True}),
+    "sgd": (SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
+    "sgd_plain": (SGD, {"fused": True}),
+    "adagrad": (Adagrad, {}),
+    "adadelta": (Adadelta, {}),
+    "rmsprop": (RMSprop, {}),
 }
 
 
@@ -47,9 +49,7 @@ class Progress:
     commits: list[str] = field(default_factory=list)  # of the code that trained
 
 
-def make_optimizer(
-    model: nn.Module, recipe: Recipe, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def make_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:
     """The optimizer and its schedule over `steps` steps.
 
     Source: Adam from the paper, section 4.2; SGD, AdaGrad, AdaDelta and RMSprop from its section 5.1, whose settings
@@ -58,11 +58,10 @@ def make_optimizer(
     make, settings = _OPTIMIZERS[recipe.optimizer]
     optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **settings)
     if recipe.schedule == "constant":
-        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        return optimizer, ConstantLR(optimizer, factor=1.0)
     # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=max(steps, 10), pct_start=0.2, cycle_momentum=False
-    )
+    cycle = {"total_steps": max(steps, 10), "pct_start": 0.2, "cycle_momentum": False}
+    return optimizer, OneCycleLR(optimizer, recipe.learning_rate, **cycle)
 
 
 def loss_on(
@@ -93,7 +92,7 @@ def training_step(
     images: Tensor,
     labels: Tensor,
     recipe: Recipe,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     *,
     rng: np.random.Generator,
     generator: torch.Generator,
@@ -154,8 +153,8 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
-    restore: Callable[[nn.Module, torch.optim.Optimizer, object], Progress] | None = None,
-    checkpoint: Callable[[nn.Module, torch.optim.Optimizer, object, Progress], None] | None = None,
+    restore: Callable[[nn.Module, Optimizer, object], Progress] | None = None,
+    checkpoint: Callable[[nn.Module, Optimizer, object, Progress], None] | None = None,
     progress: bool = True,
 ) -> Progress:
     """Train a model by a recipe, in place, and measure its accuracy on bands of the test images after every epoch.

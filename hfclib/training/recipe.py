@@ -36,8 +36,7 @@ class Recipe:
             "vgg11" only.
         width: channels of the first stage; not used by "resnet32", "lenet" and "alexnet".
         norm: "none", "batch" (BatchNorm) or "group" (GroupNorm, `GROUPS`).
-        dropout: drop probability.
-        dropout_at: "features" (paper) or "map" (authors' code).
+        dropout, dropout_at: drop probability; where: "features" (paper) or "map" (authors' code).
         mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw per batch; 0 turns mix-up off.
         optimizer: "adam" (paper), "sgd" with Nesterov momentum .9, or "sgd_plain" without momentum, "adagrad",
             "adadelta", "rmsprop" (paper, section 5.1), with PyTorch's own settings beyond the learning rate.

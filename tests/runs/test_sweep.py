@@ -9,11 +9,12 @@ import time
 from dataclasses import replace
 
 import pytest
+from joblib import cpu_count
 
 from hfclib._files import data_folder
 from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.store import RunError, load
-from hfclib.runs.sweep import Job, cores, local_engine, sweep, train_job
+from hfclib.runs.sweep import Job, local_engine, sweep, train_job
 from hfclib.training.recipe import Recipe
 
 TINY = Recipe("tiny", width=2, epochs=1, batch_size=32, train_images=40, eval_images=5, final_images=5)
@@ -125,7 +126,7 @@ def environment(job, store, threads, device):
 
 @pytest.mark.parametrize(("workers", "threads", "at_once", "of_each"), [(1, None, 1, 6), (None, 3, 2, 3)])
 def test_workers_divide_the_cores(monkeypatch, tmp_path, said, workers, threads, at_once, of_each):
-    monkeypatch.setattr("hfclib.runs.sweep.cores", lambda: 6)
+    monkeypatch.setattr("hfclib.runs.sweep.cpu_count", lambda: 6)
     monkeypatch.setattr("hfclib.runs.sweep.torch.cuda.device_count", lambda: 0)
     jobs = [Job(TINY, seed) for seed in range(4)]
     found = dict(local_engine(jobs, tmp_path, workers, threads=threads, train=environment))
@@ -221,7 +222,7 @@ def test_ctrl_c_in_the_middle_of_a_real_sweep_keeps_what_is_finished(tmp_path, o
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(cores() < 2, reason="needs two cores")
+@pytest.mark.skipif(cpu_count() < 2, reason="needs two cores")
 def test_two_workers_are_not_slower_than_one_run_after_the_other(tmp_path, own_home):
     best = {1: float("inf"), 2: float("inf")}
     for attempt in range(3):  # whatever else the machine does makes a time longer, never shorter
