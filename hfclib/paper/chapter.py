@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from hfclib.paper.parameters import Parameters, check_parameters, refusal
-from hfclib.paper.presets import PUBLISHED_SEEDS, Preset
+from hfclib.paper.presets import SEEDS, Preset
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, obtain, stored_runs
 from hfclib.runs.store import folders
@@ -31,7 +31,6 @@ class Chapter:
             only with `retrain`.
         claims: of the paper, as far as this chapter tests them.
         evidence: from the published runs to the table on which the claims are judged; trains nothing.
-        seeds: the seeds of the published runs on which the claims are judged.
     """
 
     name: str
@@ -40,7 +39,6 @@ class Chapter:
     optional: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     evidence: Callable[[Runs], pd.DataFrame] | None = None
-    seeds: tuple[int, ...] = PUBLISHED_SEEDS
 
     def check(self, namespace: Mapping[str, object]) -> Parameters:
         """Check the notebook's parameters, before any work.
@@ -64,10 +62,11 @@ class Chapter:
         recipes = self.recipes(settings.preset)
         return obtain(recipes, settings.all_seeds, retrain=settings.retrain, optional=self.optional)
 
-    def published(self) -> pd.DataFrame | None:
-        """The table on which the claims are judged, from published runs; None where there are none."""
-        runs = stored_runs(self.recipes("laptop"), self.seeds, optional=self.optional)
-        return self.evidence(runs) if self.evidence and runs else None
+    def published(self, preset: Preset = "laptop") -> pd.DataFrame | None:
+        """The table on which the claims about a preset are judged, from stored runs; None where there are none."""
+        recipes = self.recipes(preset)
+        runs = stored_runs(recipes, SEEDS, optional=tuple(recipes)) if self.evidence else {}
+        return self.evidence(runs) if runs else None
 
     def folders(self) -> list[Path]:
         """Where its runs are looked for: the published ones, then your own."""

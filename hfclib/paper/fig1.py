@@ -7,7 +7,6 @@ scalings of the bands, and adds the accuracy on the same band of test images.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 from hfclib.evaluation import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.intervals import Estimate, share_of
+from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, table1_value
@@ -33,6 +32,7 @@ from hfclib.transforms import rescaled
 _SCALINGS = {"range": "stretched to [0, 1]", "max": "divided by its maximum"}  # by `Recipe.rescale`
 _MEASURES = {"training images": "train", "original test images": "test"}  # of Table 1, as `table1_value` names them
 _OURS = "same band of test images"
+_LFC_ON_ORIGINALS = [table1_value(f"lfc{radius}", "test").value for radius in PAPER_RADII]
 
 
 def fig1_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -180,32 +180,70 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
     return figure
 
 
-def _on_originals(final: pd.DataFrame, *, variants: tuple[str, ...]) -> Estimate:
+def _on_originals(final: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy on original test images: one row per seed, one column per network, empty where it is not there."""
     rows = final[(final["split"] == "test") & (final["band"] == "x") & (final["bn_stats"] == "running")]
-    wide = rows.pivot_table(index="seed", columns="variant", values="accuracy").reindex(columns=list(variants)).dropna()
-    return share_of(wide, int(rows["images"].max()))
+    return rows.pivot_table(index="seed", columns="variant", values="accuracy").reindex(columns=list(fig1_recipes()))
 
 
-def _claim(name: str, text: str, *variants: str, version: str = "original images", **values) -> Claim:
-    values = {"relation": "exceeds", "statistic": partial(_on_originals, variants=variants)} | values
-    return Claim(f"fig1-{name}", figure="fig1", section="section 4.1, Table 1", text=text, version=version, **values)
+def _columns(band: str, end: str = "") -> list[str]:
+    return [f"{band}{radius}{end}" for radius in PAPER_RADII]
+
+
+def _least_lead(final: pd.DataFrame) -> Estimate:
+    wide = _on_originals(final)
+    leads = wide[_columns("lfc")].to_numpy() - wide[_columns("hfc", "max")].to_numpy()
+    return over_seeds(leads.min(axis=1))  # NaN where a seed lacks a network
+
+
+def _highest_hfc(final: pd.DataFrame) -> Estimate:
+    return over_seeds(_on_originals(final)[_columns("hfc", "max")].max(axis=1, skipna=False))
+
+
+def _least_step(final: pd.DataFrame) -> Estimate:
+    return over_seeds(np.diff(_on_originals(final)[_columns("lfc")], axis=1).min(axis=1))
+
+
+def _from_paper(final: pd.DataFrame) -> Estimate:
+    return over_seeds((_on_originals(final)[_columns("lfc")] - _LFC_ON_ORIGINALS).mean(axis=1, skipna=False))
 
 
 def _fig1_claims() -> Iterator[Claim]:
-    lfc = "On original images a network trained on the LFC at r = {} is more accurate than one"
-    hfc = "Trained on the HFC at r = {} a network is right on at most .20 of original images"
-    at_most = {"relation": "at most", "bound": TABLE1_HFC_AT_MOST, "paper": ".09 to .20"}
-    # The rule for the authors' scaling was committed before its networks were trained.
-    for version, end in (("original images, HFC divided by its maximum", "max"), ("original images", "")):
-        for r in PAPER_RADII:
-            name, text = f"lfc-exceeds-hfc-{r}{end}", f"{lfc.format(r)} trained on the HFC"
-            yield _claim(name, text, f"lfc{r}", f"hfc{r}{end}", version=version)
-        for r in PAPER_RADII:
-            yield _claim(f"hfc-{r}{end}", hfc.format(r), f"hfc{r}{end}", version=version, **at_most)
-    for smaller, larger in pairwise(PAPER_RADII):
-        step = table1_value(f"lfc{larger}", "test").value - table1_value(f"lfc{smaller}", "test").value
-        text = f"{lfc.format(larger)} at r = {smaller}"
-        yield _claim(f"grows-{larger}", text, f"lfc{larger}", f"lfc{smaller}", paper=decimals(step))
+    # The rules of one claim per radius, of which these take the extreme, were committed before the networks with the
+    # authors' scaling were trained, and after the first numbers of the networks stretched to [0, 1].
+    claim = partial(Claim, figure="fig1", section="section 4.1, Table 1")
+    yield claim(
+        id="fig1-lfc-exceeds-hfc",
+        text="On original images a network trained on the LFC is at each radius more accurate than one on the HFC",
+        version="HFC divided by its maximum; the smallest difference of four radii",
+        relation="exceeds",
+        statistic=_least_lead,
+    )
+    yield claim(
+        id="fig1-hfc",
+        text="Trained on the HFC a network is right on at most .20 of original images, at each radius",
+        version="HFC divided by its maximum; the largest of four radii",
+        relation="at most",
+        bound=TABLE1_HFC_AT_MOST,
+        statistic=_highest_hfc,
+        paper=TABLE1_HFC_AT_MOST,
+    )
+    yield claim(
+        id="fig1-grows",
+        text="Trained on the LFC a network is the more accurate on original images, the larger the radius",
+        version="the smallest step between the four radii",
+        relation="exceeds",
+        statistic=_least_step,
+        paper=round(float(np.diff(_LFC_ON_ORIGINALS).min()), 3),
+    )
+    yield claim(
+        id="fig1-levels",
+        text="Networks trained on the LFC are as accurate on original images as in Table 1",
+        version="ours less the paper's, mean of four radii",
+        relation="does not differ",
+        statistic=_from_paper,
+        paper=0.0,
+    )
 
 
 class Fig1Parameters(SeveralSeeds):
@@ -221,5 +259,4 @@ FIG1 = Chapter(
     optional=tuple(fig1_recipes()),
     claims=tuple(_fig1_claims()),
     evidence=partial(gather, which="final"),
-    seeds=(0,),
 )

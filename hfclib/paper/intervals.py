@@ -1,8 +1,7 @@
-"""95 % intervals of accuracies, shares and their differences: over seeds, over images, over kernels."""
+"""95 % intervals of accuracies, shares and their differences: over seeds, over images in pairs, and over both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,25 +12,17 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95 % interval.
+    """A statistic with its 95 % interval over seeds.
 
     Attributes:
-        mean, low, high: accuracies, shares, or their differences.
-        seeds: the number of runs of each network.
-        over: what the interval is over: "seeds", or, for a single seed, "images" or "kernels".
+        mean, low, high: accuracies, shares, or their differences; the interval of a single seed is infinite.
+        seeds: the number of networks of each kind.
     """
 
     mean: float
     low: float
     high: float
     seeds: int
-    over: Literal["seeds", "images", "kernels"] = "seeds"
-
-    @property
-    def what(self) -> str:
-        """What the interval is over, such as "3 seeds" or "images, 1 seed"."""
-        seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
-        return seeds if self.over == "seeds" else f"{self.over}, {seeds}"
 
 
 class MissingRunError(ValueError):
@@ -48,36 +39,34 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def over_kernels(samples: Sequence[Sequence[float]], signs: Sequence[int]) -> tuple[float, float, float]:
-    """A signed sum of the means of independent samples, with Welch's interval: (mean, low, high).
+def over_seeds(values: pd.Series | Sequence[float]) -> Estimate:
+    """The `interval` of one value per seed; NaN, where a seed lacks a run, is left out.
 
-    Variances may differ; the degrees of freedom are Welch's and Satterthwaite's. For two samples this is
-    `scipy.stats.ttest_ind(equal_var=False)`, for one `interval`. A sample of one value makes the interval infinite.
+    Raises:
+        MissingRunError: no value is left.
     """
-    mean = float(sum(sign * np.mean(values) for sign, values in zip(signs, samples, strict=True)))
-    sizes = np.array([len(values) for values in samples])
-    if sizes.min() < 2:
-        return mean, -np.inf, np.inf
-    variances = np.array([np.var(values, ddof=1) for values in samples]) / sizes
-    if not variances.any():
-        return mean, mean, mean
-    freedom = variances.sum() ** 2 / (variances**2 / (sizes - 1)).sum()
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variances.sum()))
-    return mean, mean - half, mean + half
+    known = pd.Series(values, dtype=float).dropna()
+    if known.empty:
+        raise MissingRunError("no seed has all the runs of the claim")
+    return Estimate(*interval(known), seeds=len(known))
 
 
-def over_images(shares: list[float], images: int) -> tuple[float, float, float]:
-    """A share of `images` images, or the first share minus the second: (mean, low, high).
+def over_seeds_and_images(differences: Sequence[Sequence[float]]) -> Estimate:
+    """The mean of a difference over networks and images, both of which are samples.
 
-    Source: Wilson's interval, and Newcombe's for a difference, which also hold for shares near 0.
+    Args:
+        differences: one row per seed, with one value per image, the same images in each.
+    Returns:
+        The interval has the variance of the seeds' means plus that of the images' means, and Student's t of the number
+        of seeds less one. It errs on the wide side, since both variances contain the chance of single predictions.
     """
-    ends = [stats.binomtest(round(share * images), images).proportion_ci(CONFIDENCE, "wilson") for share in shares]
-    if len(shares) == 1:
-        return shares[0], ends[0].low, ends[0].high
-    (one, other), (first, second) = shares, ends
-    below = np.hypot(one - first.low, second.high - other)
-    above = np.hypot(first.high - one, other - second.low)
-    return one - other, one - other - below, one - other + above
+    values = np.asarray(differences, dtype=float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, -np.inf, np.inf, seeds=len(values))
+    error = np.hypot(stats.sem(values.mean(axis=1)), stats.sem(values.mean(axis=0)))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error
+    return Estimate(mean, mean - half, mean + half, seeds=len(values))
 
 
 def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float, float]:
@@ -96,19 +85,3 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float,
     plus, minus = (up + 1) / (count + 2), (down + 1) / (count + 2)
     half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((plus + minus - (plus - minus) ** 2) / (count + 2))
     return (up - down) / count, max(plus - minus - half, -1.0), min(plus - minus + half, 1.0)
-
-
-def share_of(table: pd.DataFrame, images: int) -> Estimate:
-    """The first column of a table, minus the second if there is one.
-
-    Args:
-        table: one row per seed, one column per network; shares in [0, 1].
-        images: the number behind each share.
-    Raises:
-        MissingRunError: no seed, or no network.
-    """
-    if table.empty or table.shape[1] == 0:
-        raise MissingRunError("a claim's runs are missing")
-    if len(table) > 1:
-        return Estimate(*interval(table.iloc[:, 0] - table.iloc[:, 1:].sum(axis=1)), seeds=len(table))
-    return Estimate(*over_images(list(table.iloc[0]), images), seeds=1, over="images")

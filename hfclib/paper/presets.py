@@ -6,6 +6,7 @@ from hfclib.paper.names import PRESETS, Preset, check_choice
 from hfclib.training.recipe import Recipe
 
 PUBLISHED_SEEDS = (0, 1, 2)  # with which every variant at "laptop" is published in data/runs
+SEEDS = tuple(range(10))  # all with which some variant is published
 _FAST = {"learning_rate": 1e-3, "schedule": "one_cycle", "augment": True}
 _BASE: dict[Preset, Recipe] = {
     "smoke": Recipe(

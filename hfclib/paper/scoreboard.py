@@ -1,72 +1,103 @@
 """The scoreboard: every claim that the chapters test, with what came of it. `verdicts` has the rule."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Mapping
 
+import numpy as np
 import pandas as pd
 
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.registry import CHAPTERS
-from hfclib.paper.tables import with_interval
-from hfclib.paper.verdicts import Claim
+from hfclib.paper.tables import decimals, with_interval
+from hfclib.paper.verdicts import FACTOR, MARGIN, Claim
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
-COLUMNS = ["claim", "version", "section", "paper", "ours", "interval", "verdict", "figure"]
+COLUMNS = ["claim", "version", "tested", "ours", "seeds", "paper", "within", "verdict", "section", "figure"]
+_WITHIN = {True: "yes", False: "no", None: "\u2013"}
+# Of claims whose statistic is exactly 0 in truth, the share that each verdict on a direction has by chance.
+BY_CHANCE = 0.025
 
 
-def scoreboard(evidence: Mapping[str, pd.DataFrame], version: str | None = None) -> pd.DataFrame:
-    """All claims about the given chapters, or those of one version, as a table to read.
+def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "laptop") -> pd.DataFrame:
+    """All claims about the given chapters and preset as a table to read.
 
     Args:
-        evidence: by chapter, the table on which its claims are judged (`Chapter.evidence`).
-        version: only claims tested under this condition.
+        evidence: by chapter, the table on which its claims are judged (`Chapter.evidence`); None without a stored run.
+        preset: whose networks are in the evidence. Claims about "narrow" are judged on "narrow"; the others on any
+            preset but that, such as one of yours.
     Returns:
-        Index the claim's id; COLUMNS, of which ours is "mean [low, high]" and interval says what it is over. A claim
-        whose runs are missing has the verdict "run missing".
+        Index the claim's id; COLUMNS. "tested" says what the rule compares: a direction, a size or a bound. "ours" is
+        "mean [low, high]" over "seeds" networks, the mean alone for a single one; "within" says whether the paper's
+        value lies in that interval. A claim whose runs are missing has the verdict "run missing".
     """
     rows = {}
     for claim in CLAIMS:
-        if claim.figure not in evidence or version not in (None, claim.version):
+        if claim.figure not in evidence or (claim.preset == "narrow") != (preset == "narrow"):
             continue
-        try:
-            found = claim.statistic(evidence[claim.figure])
-        except MissingRunError:
-            result = "not measured", "none", "run missing"
-        else:
-            result = with_interval(found.mean, found.low, found.high), found.what, claim.judge(found)
-        paper = claim.paper or "not available to us"
-        rows[claim.id] = (claim.text, claim.version, claim.section, paper, *result, claim.figure)
+        ours, seeds, within, judged = "not measured", 0, None, "run missing"
+        if (table := evidence[claim.figure]) is not None and len(table):
+            with contextlib.suppress(MissingRunError):
+                found = claim.statistic(table)
+                ours, seeds = with_interval(found.mean, found.low, found.high), found.seeds
+                within, judged = claim.paper_within(found), claim.judge(found)
+        outcome = ours, seeds, _paper(claim), _WITHIN[within], judged
+        rows[claim.id] = (claim.text, claim.version, _tested(claim), *outcome, claim.section, claim.figure)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("id")
+
+
+def _tested(claim: Claim) -> str:
+    bound = decimals(claim.bound, 2)
+    words = {
+        "exceeds": "direction: above 0",
+        "does not differ": f"bound: within {decimals(MARGIN, 2)} of 0",
+        "at most": f"bound: at most {bound}",
+        "at least": f"bound: at least {bound}",
+        "about": f"size: {decimals(claim.bound / FACTOR, 2)} to {decimals(claim.bound * FACTOR, 2)}",
+    }
+    return words[claim.relation]
+
+
+def _paper(claim: Claim) -> str:
+    if claim.paper is None:
+        return "not in the paper" if claim.section == "ours" else "not available to us"
+    ends = claim.paper if isinstance(claim.paper, tuple) else (claim.paper,)
+    return " to ".join(decimals(end) for end in ends)
 
 
 # The claims that the README shows; the book's scoreboard has all.
 HEADLINES = (
-    "fig1-lfc-exceeds-hfc-4",
-    "fig1-grows-8",
-    "fig1-hfc-4",
-    "fig2-count-batchnorm-raw",
-    "fig2-count-fullwidth-raw",
-    "fig2-svd-batchnorm",
-    "fig3-roughness-adversarial",
-    "fig3-roughness-adversarial_batchnorm",
-    *(
-        f"fig4-{variant}-H{radius}-{version}"
-        for version in ("as-published", "controlled")
-        for variant in ("batchnorm", "mixup", "dropout")
-        for radius in (4, 8)
-    ),
-    "defense-adversarial-pgd",
+    "fig1-lfc-exceeds-hfc",
+    "fig2-count",
+    "fig4-batchnorm-H4",
+    "fig4-batchnorm-H8",
+    "batchnorm-left-H4",
+    "batchnorm-left-H8",
+    "fig4-mixup-H4",
+    "fig4-adversarial-H4",
     "defense-rule-fgsm",
-    "defense-rule-marginal",
-    "defense-input-unaware",
-    "defense-input-aware",
+    "defense-input-masked",
 )
 
 
-def published_evidence() -> dict[str, pd.DataFrame]:
-    """By chapter, the tables that `scoreboard` takes, from stored runs at "laptop"; nothing is trained.
+def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: str = "laptop") -> pd.DataFrame:
+    """The `scoreboard` of chapters from all stored runs of a preset, at "laptop" those of "narrow" too.
 
-    Returns:
-        A chapter without claims or without a stored run is left out.
+    Nothing is trained or attacked.
     """
-    found = {name: chapter.published() for name, chapter in CHAPTERS.items()}
-    return {name: table for name, table in found.items() if table is not None and len(table)}
+    boards = []
+    for one in ("laptop", "narrow") if preset == "laptop" else (preset,):
+        tested = {claim.figure for claim in CLAIMS if (claim.preset == "narrow") == (one == "narrow")}
+        evidence = {name: CHAPTERS[name].published(one) for name in chapters if name in tested}
+        boards.append(scoreboard(evidence, preset=one))
+    board = pd.concat(boards)
+    return board.loc[[claim.id for claim in CLAIMS if claim.id in board.index]]
+
+
+def expected_by_chance(board: pd.DataFrame) -> tuple[int, float]:
+    """How many rows with a verdict test a direction, and how many of them chance alone would call reproduced.
+
+    Chance alone means: no true difference in any of them. It would call as many contradicted.
+    """
+    judged = board["verdict"].isin(["reproduced", "contradicted", "not comparable", "inconclusive"])
+    count = int(np.sum(judged & board["tested"].str.startswith("direction")))
+    return count, BY_CHANCE * count

@@ -1,20 +1,16 @@
 """A claim, its rule, and the verdict that the rule gives.
 
-The rule. The 95 % interval of a claim's statistic is compared with a region; lying in it, the claim is reproduced,
-lying outside it is contradicted, and overlapping its edge it is inconclusive:
+The rule. A claim's statistic is computed for each seed. Its 95 % interval over seeds (Student's t) is compared with a
+region; lying in it, the claim is reproduced, lying outside it is contradicted, and overlapping its edge it is
+inconclusive:
 
-- "exceeds": above 0.
-- "does not differ": within MARGIN of 0.
-- "at most": at or below the bound.
-- "at least": at or above the bound.
-- "about": between 1/FACTOR and FACTOR times the bound.
+- "exceeds" tests a direction: above 0.
+- "does not differ" tests a bound: within MARGIN of 0.
+- "at most" and "at least" test a bound.
+- "about" tests a size: between 1/FACTOR and FACTOR times the published value.
 
-The interval. Over several seeds it is Student's t. With a single seed, Fig. 4 gives no verdict, since its statistic
-depends on the seed; elsewhere the interval says how much the statistic depends on the test images ("images, 1 seed")
-or on the first layer's kernels ("kernels, 1 seed"), and nothing about another training. Over images, two networks
-count as measured on separate sets, though they share one: where they tend to be correct on the same images, as most
-do, the interval is wider than need be, and else too narrow. Claims about defenses compare the same images in pairs
-(`paired`). Over kernels, two networks count as independent (Welch's t), though both start from the same weights.
+With fewer than ENOUGH seeds there is no verdict: "one network" or "two networks" stands in its place. A claim that
+fails where our departures from the paper's set-up may be the cause is "not comparable", not contradicted.
 """
 
 from collections.abc import Callable
@@ -25,12 +21,14 @@ import numpy as np
 import pandas as pd
 
 from hfclib.paper.intervals import Estimate
+from hfclib.paper.presets import Preset
 
 # Two accuracies closer than this count as equal: somewhat more than the .03 to which the paper's figure can be read.
 MARGIN = 0.05
 # "About" a number that a blog post rounds and whose network is unknown: between half and twice it.
 FACTOR = 2
-Verdict = Literal["reproduced", "contradicted", "not reproduced here", "inconclusive"]
+ENOUGH = 3  # seeds
+Verdict = Literal["reproduced", "contradicted", "not comparable", "inconclusive", "two networks", "one network"]
 Relation = Literal["exceeds", "does not differ", "at most", "at least", "about"]
 
 
@@ -39,17 +37,17 @@ class Claim:
     """A claim of the paper.
 
     Attributes:
-        id: unique, such as "fig4-batchnorm-H4-controlled".
+        id: unique, such as "fig4-batchnorm-H4".
         figure: the name of the chapter that tests it.
-        section: where the paper makes the claim.
+        section: where the paper makes the claim, or "ours" for a control that the paper lacks.
         text: the claim in our words.
         version: the condition under which it is tested.
         relation: which rule applies.
         statistic: from the chapter's table to an Estimate; raises MissingRunError where runs are missing.
-        paper: the statistic as published; None where it is not available to us.
+        paper: the statistic as published, or the lowest and the highest of a range; None where it is not available.
         bound: what "at most", "at least" and "about" compare with.
-        comparable: whether network and data are the paper's kind. A claim that fails where they are not is "not
-            reproduced here", since our departure may be the cause.
+        preset: whose networks it is tested on.
+        comparable: whether our departures from the paper's set-up are excluded as the cause of a failure.
     """
 
     id: str
@@ -59,14 +57,35 @@ class Claim:
     version: str
     relation: Relation
     statistic: Callable[[pd.DataFrame], Estimate]
-    paper: str | None = None
+    paper: float | tuple[float, float] | None = None
     bound: float = 0.0
-    comparable: bool = True
+    preset: Preset = "laptop"
+    comparable: bool = False
 
     def judge(self, found: Estimate) -> Verdict:
         """The verdict on an estimate, by the module's rule."""
+        if found.seeds < ENOUGH:
+            return "one network" if found.seeds == 1 else "two networks"
         judged = verdict(self.relation, found.low, found.high, self.bound)
-        return "not reproduced here" if judged == "contradicted" and not self.comparable else judged
+        return "not comparable" if judged == "contradicted" and not self.comparable else judged
+
+    def paper_within(self, found: Estimate) -> bool | None:
+        """Whether the paper's value is in our interval; None without a published value or without an interval."""
+        if self.paper is None or found.seeds < ENOUGH:
+            return None
+        low, high = self.paper if isinstance(self.paper, tuple) else (self.paper, self.paper)
+        return found.low <= high and low <= found.high
+
+
+def regions(bound: float) -> dict[str, tuple[float, float]]:
+    """Where each relation holds: (least, most), both included."""
+    return {
+        "exceeds": (np.nextafter(0.0, 1.0), np.inf),  # 0 does not exceed 0
+        "does not differ": (-MARGIN, MARGIN),
+        "at most": (-np.inf, bound),
+        "at least": (bound, np.inf),
+        "about": (bound / FACTOR, bound * FACTOR),
+    }
 
 
 def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> Verdict:
@@ -75,21 +94,10 @@ def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> 
     Raises:
         ValueError: another relation.
     """
-    regions = {
-        "exceeds": (np.nextafter(0.0, 1.0), np.inf),  # 0 does not exceed 0
-        "does not differ": (-MARGIN, MARGIN),
-        "at most": (-np.inf, bound),
-        "at least": (bound, np.inf),
-        "about": (bound / FACTOR, bound * FACTOR),
-    }
-    if relation not in regions:
-        raise ValueError(f"expected relation, one of {', '.join(regions)}, got {relation!r}")
-    least, most = regions[relation]
+    places = regions(bound)
+    if relation not in places:
+        raise ValueError(f"expected relation, one of {', '.join(places)}, got {relation!r}")
+    least, most = places[relation]
     if low >= least and high <= most:
         return "reproduced"
     return "contradicted" if low > most or high < least else "inconclusive"
-
-
-def slug(version: str) -> str:
-    """A version as part of a claim's id."""
-    return version.replace("'", "").replace(" ", "-")

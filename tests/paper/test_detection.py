@@ -18,9 +18,9 @@ from hfclib._files import data_folder
 from hfclib.data import DataError
 from hfclib.paper import detection
 from hfclib.paper.detection import bccd, coco, detector, measure, store
-from hfclib.paper.detection.claims import claims_table
 from hfclib.paper.detection.detector import DETECTION_PRESETS, DetectionRecipe
 from hfclib.paper.detection.measure import WHOLE_IMAGE, DetectorInput, coco_score, coco_truth
+from hfclib.paper.scoreboard import scoreboard
 from hfclib.runs.store import RunError
 
 pytest.importorskip("pycocotools")
@@ -208,12 +208,14 @@ def table_of(better, mirror=0.1, seeds=(0, 1, 2)):
 
 
 def test_each_claim_is_judged_by_its_rule():
-    verdicts = claims_table(table_of(better=0.3))["verdict"].to_dict()
-    assert verdicts.pop("On the HFC alone a fifth or more of the mAP is left") == "not reproduced here"
+    verdicts = scoreboard({"detection": table_of(better=0.3)})["verdict"].to_dict()
+    assert verdicts.pop("detection-hfc-keeps") == "not comparable"  # .02 of .5
+    assert len(verdicts) == 5
     assert set(verdicts.values()) == {"reproduced"}
-    fewer = claims_table(table_of(better=0.1)).query("claim.str.startswith('A fifth')")["verdict"].item()
-    assert fewer == "not reproduced here"
-    assert set(claims_table(table_of(better=0.3, seeds=[0]))["verdict"]) == {"inconclusive"}
+    fewer = scoreboard({"detection": table_of(better=0.1)})["verdict"]
+    assert fewer["detection-better-on-lfc"] == "not comparable"
+    for seeds, words in (([0], "one network"), ([0, 4], "two networks")):
+        assert set(scoreboard({"detection": table_of(better=0.3, seeds=seeds)})["verdict"]) == {words}
 
 
 # Stored runs
@@ -316,9 +318,11 @@ def test_the_answer_box_says_what_the_stored_runs_say():
     }
     for text, value in said.items():
         assert text.format(f"{value:.2f}".lstrip("0")) in box, text
-    verdicts = claims_table(results)["verdict"].value_counts()
+    verdicts = scoreboard({"detection": results})["verdict"].value_counts()
     words = ["no", "one", "two", "three", "four", "five", "six"]
-    assert f"Of six claims, {words[verdicts['reproduced']]} are reproduced" in box
+    assert (
+        f"Of six claims, {words[verdicts['reproduced']]} are reproduced, {words[verdicts['not comparable']]} is" in box
+    )
     assert f"{words[verdicts['inconclusive']]} are inconclusive" in box
 
 

@@ -8,12 +8,12 @@ import torch
 
 from hfclib import split
 from hfclib.evaluation import CURVE_COLUMNS, band_conditions
-from hfclib.paper.fig1 import bands_figure, fig1_recipes, hypothesis_figure, table1_figure, table1_rows
-from hfclib.paper.intervals import interval, over_images
+from hfclib.paper.fig1 import FIG1, bands_figure, fig1_recipes, hypothesis_figure, table1_figure, table1_rows
+from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.published import TABLE1_HFC
 from hfclib.paper.scoreboard import scoreboard
 from hfclib.paper.show import show_figure
-from hfclib.paper.tables import decimals, gather, with_interval
+from hfclib.paper.tables import decimals, gather
 from hfclib.runs.store import Run
 from hfclib.training.recipe import RADII
 from hfclib.transforms import rescaled
@@ -148,8 +148,20 @@ def test_the_diagram_holds_the_image_its_parts_and_both_readers(images):
 
 # ---- claims
 
+T_2 = 4.302653  # Student's t at .975 with two degrees of freedom, from a table
+ACCURACIES = {  # by network and seed, on original test images
+    "lfc4": [0.60, 0.61, 0.62],
+    "lfc8": [0.70, 0.71, 0.72],
+    "lfc12": [0.75, 0.76, 0.80],
+    "lfc16": [0.77, 0.79, 0.79],
+    "hfc4max": [0.18, 0.19, 0.10],
+    "hfc8max": [0.10, 0.11, 0.17],
+    "hfc12max": [0.11, 0.10, 0.12],
+    "hfc16max": [0.10, 0.10, 0.10],
+}
 
-def on_originals(per_seed: dict[str, list[float]], images: int = 10_000) -> dict[str, pd.DataFrame]:
+
+def on_originals(per_seed: dict[str, list[float]]) -> pd.DataFrame:
     """Evidence on networks trained on one band; only the rows of original test images should count."""
     rows = []
     for variant, values in per_seed.items():
@@ -160,54 +172,58 @@ def on_originals(per_seed: dict[str, list[float]], images: int = 10_000) -> dict
                 ("test", variant[:3], "running", 0.98),
                 ("test", "x", "batch", 0.97),
             ):
-                rows.append((variant, seed, split_name, band, bn_stats, images, accuracy))
-    columns = ["variant", "seed", "split", "band", "bn_stats", "images", "accuracy"]
-    return {"fig1": pd.DataFrame(rows, columns=columns)}
+                rows.append((variant, seed, split_name, band, bn_stats, accuracy))
+    return pd.DataFrame(rows, columns=["variant", "seed", "split", "band", "bn_stats", "accuracy"])
 
 
-_HFC = {"hfc4": [0.20], "hfc8": [0.15], "hfc12": [0.10], "hfc16": [0.09]}
-_LFC = {"lfc4": [0.617], "lfc8": [0.715], "lfc12": [0.752], "lfc16": [0.771]}
-AS_IN_THE_PAPER = {**_LFC, **_HFC, **{f"{variant}max": values for variant, values in _HFC.items()}}
+def statistic(name: str, per_seed: dict[str, list[float]]) -> Estimate:
+    (claim,) = (claim for claim in FIG1.claims if claim.id == f"fig1-{name}")
+    return claim.statistic(on_originals(per_seed))
 
 
-def test_the_papers_own_values_reproduce_its_table_and_their_reverse_contradicts_it():
-    board = scoreboard(on_originals(AS_IN_THE_PAPER))
-    assert len(board) == 19
-    assert set(board["interval"]) == {"images, 1 seed"}
-    assert list(dict.fromkeys(board["version"])) == ["original images, HFC divided by its maximum", "original images"]
-    verdicts = board["verdict"].to_dict()
-    # .20 itself, of 10,000 images, may be a little more
-    assert verdicts.pop("fig1-hfc-4") == verdicts.pop("fig1-hfc-4max") == "inconclusive"
-    assert set(verdicts.values()) == {"reproduced"}
-    reverse = {variant: [0.9 - values[0]] for variant, values in AS_IN_THE_PAPER.items()}
-    assert set(scoreboard(on_originals(reverse))["verdict"]) == {"contradicted"}
-    few = scoreboard(on_originals(AS_IN_THE_PAPER, images=20))
-    assert set(few.loc[few.index.str.contains("grows"), "verdict"]) == {"inconclusive"}
+BY_HAND = {  # by seed
+    "lfc-exceeds-hfc": [0.42, 0.42, 0.52],  # the smallest of the four leads, at r = 4
+    "hfc": [0.18, 0.19, 0.17],  # the highest of four networks, at r = 4, 4 and 8
+    "grows": [0.02, 0.03, -0.01],  # the smallest of three steps, the last
+    "levels": [-0.00875, 0.00375, 0.01875],  # mean .705, .7175 and .7325, less the paper's .71375
+}
 
 
-def test_what_is_measured_on_original_images():
-    board = scoreboard(on_originals(AS_IN_THE_PAPER))
-    for name, shares in (("lfc-exceeds-hfc-4", [0.617, 0.2]), ("grows-16", [0.771, 0.752]), ("hfc-16max", [0.09])):
-        assert board.loc[f"fig1-{name}", "ours"] == with_interval(*over_images(shares, 10_000))
-    assert board.loc[["fig1-grows-8", "fig1-grows-12", "fig1-grows-16"], "paper"].tolist() == [".098", ".037", ".019"]
-    assert set(board.loc[[f"fig1-hfc-{radius}" for radius in (4, 8, 12, 16)], "paper"]) == {".09 to .20"}
-    assert board.loc["fig1-lfc-exceeds-hfc-8", "paper"] == "not available to us"
+def test_each_statistic_worked_out_by_hand():
+    others = {"hfc4": [0.9, 0.9, 0.9], "hfc8": [0.9, 0.9, 0.9]}  # stretched to [0, 1], of which no claim is
+    for name, expected in BY_HAND.items():
+        found = statistic(name, ACCURACIES | others)
+        half = T_2 * np.std(expected, ddof=1) / np.sqrt(3)
+        values = np.mean(expected), np.mean(expected) - half, np.mean(expected) + half
+        assert (found.mean, found.low, found.high) == pytest.approx(values, abs=1e-6), name
+        assert found.seeds == 3
+    verdicts = scoreboard({"fig1": on_originals(ACCURACIES)})["verdict"].to_dict()
+    assert verdicts == {
+        "fig1-lfc-exceeds-hfc": "reproduced",
+        "fig1-hfc": "inconclusive",  # .18 +- .025
+        "fig1-grows": "inconclusive",
+        "fig1-levels": "reproduced",
+    }
+    assert {claim.id: claim.paper for claim in FIG1.claims} == {
+        "fig1-lfc-exceeds-hfc": None,
+        "fig1-hfc": 0.20,
+        "fig1-grows": 0.019,  # .771 - .752
+        "fig1-levels": 0.0,
+    }
 
 
-def test_several_seeds_are_judged_by_students_interval():
-    seeds = {variant: [values[0] - 0.01, values[0], values[0] + 0.02] for variant, values in AS_IN_THE_PAPER.items()}
-    seeds["lfc16"] = [0.9, 0.6, 0.8]
-    board = scoreboard(on_originals(seeds))
-    assert set(board["interval"]) == {"3 seeds"}
-    expected = interval(np.array(seeds["lfc16"]) - np.array(seeds["lfc12"]))
-    assert board.loc["fig1-grows-16", "ours"] == with_interval(*expected)
-    assert board.loc["fig1-grows-16", "verdict"] == "inconclusive"
-    assert board.loc["fig1-hfc-8", "ours"] == with_interval(*interval(seeds["hfc8"]))
-
-
-def test_runs_that_are_missing():
-    board = scoreboard(on_originals(AS_IN_THE_PAPER | {"lfc4": [0.6, 0.7, 0.65], "hfc4": [0.1, 0.12]}))
-    assert board.loc["fig1-lfc-exceeds-hfc-4", "interval"] == "2 seeds"  # those that both networks have
-    board = scoreboard(on_originals({"lfc4": [0.6], "lfc8": [0.7]}))
-    assert board.loc["fig1-grows-8", "verdict"] == "reproduced"
-    assert set(board.drop("fig1-grows-8")["verdict"]) == {"run missing"}
+@pytest.mark.parametrize(
+    ("missing", "without"),
+    [("lfc8", ["lfc-exceeds-hfc", "grows", "levels"]), ("hfc16max", ["lfc-exceeds-hfc", "hfc"])],
+)
+def test_a_missing_network_is_no_extreme_and_no_mean(missing, without):
+    lacking = {variant: values for variant, values in ACCURACIES.items() if variant != missing}
+    shorter = ACCURACIES | {missing: ACCURACIES[missing][:2]}
+    for name, expected in BY_HAND.items():
+        if name in without:
+            with pytest.raises(MissingRunError):
+                statistic(name, lacking)
+            found = statistic(name, shorter)
+            assert (found.mean, found.seeds) == (pytest.approx(np.mean(expected[:2])), 2), name
+        else:
+            assert statistic(name, lacking).seeds == 3

@@ -13,9 +13,10 @@ from torch import nn
 
 from hfclib import logits, split
 from hfclib.data.cifar import CLASSES
-from hfclib.evaluation import BN_STATS, PAPER_RADII, misaligned
+from hfclib.evaluation import BN_STATS, PAPER_RADII, Condition, misaligned
 from hfclib.frequency import svd_split
 from hfclib.paper.fig2 import (
+    FIG2,
     classes_figure,
     confidence_table,
     confidences,
@@ -30,13 +31,12 @@ from hfclib.paper.fig2 import (
     most_confident,
     recount,
     stored_misaligned,
+    stored_predictions,
 )
-from hfclib.paper.intervals import interval, over_images
-from hfclib.paper.scoreboard import scoreboard
+from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.show import show_figure
 from hfclib.paper.style import FIG2_TITLES
-from hfclib.paper.tables import with_interval
-from hfclib.runs.predictions import Predictions, prediction_conditions
+from hfclib.runs.predictions import Predictions, by_name, prediction_conditions
 from hfclib.training.recipe import RADII
 from hfclib.transforms import FEEDS, feed_images, rescaled
 
@@ -432,51 +432,71 @@ def test_where_no_image_is_misaligned_the_gallery_says_so(images):
 
 # ---- claims
 
-
-def evidence(rows: dict[tuple, list[int]]) -> dict[str, pd.DataFrame]:
-    """Counts of misaligned images among 10,000, by (variant, cut, radius, feed, bn_stats) and seed."""
-    names = ("variant", "cut", "radius", "feed", "bn_stats", "images", "misaligned", "seed")
-    found = [(*key, 10_000, value, seed) for key, values in rows.items() for seed, value in enumerate(values)]
-    return {"fig2": pd.DataFrame(found, columns=names)}
+CLAIMS = {claim.id.removeprefix("fig2-"): claim for claim in FIG2.claims}
 
 
-def test_counts_are_judged_at_radius_12_under_each_condition():
+def evidence(rows: dict[tuple, list[int]]) -> pd.DataFrame:
+    """Counts of misaligned images among 10,000, by (variant, cut, radius, feed, bn_stats) and seed; one is in eight."""
+    names = ("variant", "cut", "radius", "feed", "bn_stats", "images", "misaligned", "eight", "seed")
+    found = [
+        (*key, 10_000, value, value // 100, seed) for key, values in rows.items() for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(found, columns=names)
+
+
+def test_claims_are_about_vanilla_fed_raw_at_radius_12():
     counts = {
-        ("vanilla", "fourier", 12, "raw", "running"): [600],
-        ("vanilla", "fourier", 12, "max", "running"): [30],
-        ("vanilla", "fourier", 12, "mean", "running"): [300],
-        ("vanilla", "svd", 12, "raw", "running"): [200],
-        ("vanilla", "fourier", 11, "raw", "running"): [9000],
-        ("batchnorm", "fourier", 12, "raw", "running"): [1500],
-        ("batchnorm", "fourier", 12, "raw", "batch"): [1],
-        ("batchnorm", "fourier", 12, "max", "batch"): [601],
-        ("batchnorm", "fourier", 12, "max", "running"): [2],
-        ("batchnorm", "fourier", 12, "mean", "running"): [900],
-        ("batchnorm", "fourier", 12, "mean", "batch"): [3],
-        ("batchnorm", "svd", 12, "raw", "running"): [1600],
+        ("vanilla", "fourier", 12, "raw", "running"): [600, 800, 600],
+        ("vanilla", "svd", 12, "raw", "running"): [200, 400, 300],
+        ("vanilla", "fourier", 12, "max", "running"): [30, 30, 30],
+        ("vanilla", "fourier", 11, "raw", "running"): [9000, 9000, 9000],
+        ("batchnorm", "fourier", 12, "raw", "running"): [1500, 1500, 1500],
+        ("batchnorm", "svd", 12, "raw", "running"): [0, 0, 0],
     }
-    board = scoreboard(evidence(counts))
-    assert board["verdict"].to_dict() == {
-        "fig2-count-vanilla-raw": "reproduced",
-        "fig2-count-vanilla-authors-code": "contradicted",
-        "fig2-count-vanilla-controlled": "inconclusive",
-        "fig2-svd-vanilla": "reproduced",
-        "fig2-count-batchnorm-raw": "contradicted",
-        "fig2-count-batchnorm-authors-code": "reproduced",
-        "fig2-count-batchnorm-controlled": "reproduced",
-        "fig2-svd-batchnorm": "inconclusive",
-        **dict.fromkeys([f"fig2-count-fullwidth-{v}" for v in ("raw", "authors-code", "controlled")], "run missing"),
-        "fig2-svd-fullwidth": "run missing",
-    }
-    assert board.loc["fig2-count-vanilla-raw", "ours"] == with_interval(*over_images([0.06], 10_000))
-    assert board.loc["fig2-count-batchnorm-authors-code", "ours"].startswith(".060")
-    assert board.loc["fig2-svd-vanilla", "ours"] == with_interval(*over_images([0.06, 0.02], 10_000))
-    assert set(board.loc[board.index.str.contains("count"), "paper"]) == {".06"}
-    assert board.loc["fig2-svd-vanilla", "paper"] == "not published"
-    assert board.loc["fig2-count-vanilla-raw", "interval"] == "images, 1 seed"
+    table = evidence(counts)
+    for name, values, verdict in (
+        ("count", [0.06, 0.08, 0.06], "reproduced"),
+        ("count-narrow", [0.06, 0.08, 0.06], "reproduced"),
+        ("eight", [6 / 8, 1, 6 / 8], "inconclusive"),
+        ("svd", [0.04, 0.04, 0.03], "reproduced"),
+    ):
+        found = CLAIMS[name].statistic(table)
+        assert (found.mean, found.low, found.high) == pytest.approx(interval(values)), name
+        assert (found.seeds, CLAIMS[name].judge(found)) == (3, verdict), name
+        with pytest.raises(MissingRunError):
+            CLAIMS[name].statistic(table.query("variant != 'vanilla'"))
+    with pytest.raises(MissingRunError):
+        CLAIMS["svd"].statistic(table.query("cut != 'svd'"))
+    all_eight = evidence({("vanilla", "fourier", 12, "raw", "running"): [800, 800, 800]})
+    assert CLAIMS["eight"].judge(CLAIMS["eight"].statistic(all_eight)) == "reproduced"
 
 
-def test_counts_of_several_seeds_are_judged_over_the_seeds():
-    board = scoreboard(evidence({("vanilla", "fourier", 12, "raw", "running"): [500, 600, 560]}))
-    assert board.loc["fig2-count-vanilla-raw", "ours"] == with_interval(*interval([0.05, 0.06, 0.056]))
-    assert board.loc["fig2-count-vanilla-raw", "interval"] == "3 seeds"
+def test_the_eight_images_of_the_paper_are_counted():
+    """Correct on all images and on no LFC; the HFC is read at two of the eight and at two images beside them."""
+    labels = torch.zeros(9000, dtype=torch.int64)
+    x, low, high = torch.zeros(9000, dtype=torch.uint8), *torch.ones(2, 9000, dtype=torch.uint8)
+    high[[95, 8501, 96, 0]] = 0
+
+    def count(images):
+        parts = {("x", 0): x, ("lfc", 12): low, ("hfc", 12): high}
+        classes = {(*key, "raw", "running"): part[:images] for key, part in parts.items()}
+        one = Predictions(classes, batch_norm=False)
+        row = counts_over_seeds({"vanilla": {0: one}}, labels[:images]).query("feed == 'raw'").iloc[0]
+        return row["misaligned"], row["eight"]
+
+    assert count(9000) == (4, 2)
+    assert count(8501) == (3, 1)  # the last of the eight is not among them
+    assert count(90) == (1, 0)
+
+
+def test_stored_predictions_leave_out_runs_without_any(answers, monkeypatch):
+    records = {0: by_name(answers["batchnorm"].classes), 1: {}, 2: by_name({Condition("x"): torch.zeros(60)})}
+    monkeypatch.setattr("hfclib.paper.fig2.load_record", lambda kind, run: records[run.seed])
+    recipe = SimpleNamespace(norm="batch")
+    runs = {"batchnorm": [SimpleNamespace(seed=seed, recipe=recipe) for seed in records], "vanilla": []}
+    found = stored_predictions(runs)
+    assert {variant: list(ones) for variant, ones in found.items()} == {"batchnorm": [0, 2]}
+    one = found["batchnorm"][0]
+    for condition in (("hfc", 8, "max", "batch"), ("svd_low", 12), ("x",)):
+        assert torch.equal(one.on(*condition), answers["batchnorm"].on(*condition))
+    assert not found["batchnorm"][2].has("hfc", 8)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
 
 from hfclib.kernels import convolutions, high_frequency_share, roughness, smooth_kernels
 from hfclib.paper.fig3 import (
@@ -15,8 +14,6 @@ from hfclib.paper.fig3 import (
     colour_limit,
     fig3_recipes,
     first_layers,
-    kernel_contrast,
-    kernel_estimate,
     kernel_measures,
     kernel_table,
     kernels_figure,
@@ -26,8 +23,9 @@ from hfclib.paper.fig3 import (
     of_size,
     response_table,
     responses_figure,
+    roughness_contrast,
 )
-from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_kernels
+from hfclib.paper.intervals import Estimate, MissingRunError, interval
 from hfclib.paper.scoreboard import scoreboard
 from hfclib.paper.show import show_figure
 from hfclib.paper.tables import with_interval
@@ -54,24 +52,6 @@ def runs():
         variant: [run(variant, seed) for seed in seeds]
         for variant, seeds in (("vanilla", (0, 2)), ("adversarial_batchnorm", (2,)), ("vanilla5", (1,)))
     }
-
-
-def by_hand(rows):
-    """A table of `kernels` from {(variant, seed): values}: roughness as given, share a tenth of it."""
-    return pd.DataFrame(
-        [
-            {
-                "variant": variant,
-                "seed": seed,
-                "state": "trained",
-                "kernel": kernel,
-                "roughness": value,
-                "share": value / 10,
-            }
-            for (variant, seed), values in rows.items()
-            for kernel, value in enumerate(values)
-        ]
-    )
 
 
 # ---- measured kernels
@@ -150,20 +130,22 @@ def test_panels_by_the_size_of_their_kernels(runs):
     assert of_size(of_size(runs, 3), 5) == {}
 
 
-# ---- intervals
+# ---- contrasts
 
 
-def test_an_estimate_is_over_seeds_or_else_over_kernels():
-    index = pd.MultiIndex.from_tuples([(0, 0), (0, 1), (4, 0), (4, 1)], names=["seed", "kernel"])
-    values = pd.Series([1.0, 3, 2, 6], index=index)
-    assert kernel_estimate(values) == Estimate(*interval([2, 4]), seeds=2)
-    alone = kernel_estimate(values.loc[[4]])
-    assert alone == Estimate(*interval([2, 6]), seeds=1, over="kernels")
-    assert alone.what == "kernels, 1 seed"
-    assert kernel_estimate(values).what == "2 seeds"
+def by_hand(rows):
+    """A table of `kernel_measures` from {(variant, seed): roughness of each kernel}; other states differ."""
+    return pd.DataFrame(
+        [
+            {"variant": variant, "seed": seed, "state": state, "kernel": kernel, "roughness": value + shift}
+            for (variant, seed), values in rows.items()
+            for kernel, value in enumerate(values)
+            for state, shift in (("trained", 0), ("initial", 99), ("added", -99), ("smoothed", kernel))
+        ]
+    )
 
 
-def test_a_contrast_pairs_seeds_and_falls_back_on_kernels():
+def test_a_contrast_is_over_the_seeds_that_all_networks_have():
     table = by_hand(
         {
             ("vanilla", 0): [1, 3],
@@ -171,25 +153,18 @@ def test_a_contrast_pairs_seeds_and_falls_back_on_kernels():
             ("vanilla", 7): [90, 90],
             ("adversarial", 1): [2, 4],
             ("adversarial", 0): [0, 1],
+            ("vanilla5", 1): [10, 10],
+            ("adversarial5", 1): [3, 5],
         }
     )
     signs = {"vanilla": 1, "adversarial": -1}
-    assert kernel_contrast(table, signs, "roughness") == Estimate(*interval([1.5, 2]), seeds=2)
-    share = kernel_contrast(table, signs, "share")
-    assert (share.mean, share.seeds) == (pytest.approx(0.175), 2)
-    alone = kernel_contrast(table[table["seed"] != 0], signs, "roughness")
-    assert alone == Estimate(*over_kernels([[4, 6], [2, 4]], [1, -1]), seeds=1, over="kernels")
-    with pytest.raises(MissingRunError, match="no seed has runs of all of vanilla, adversarial"):
-        kernel_contrast(table[table["seed"] == 7], signs, "roughness")
-    with pytest.raises(MissingRunError, match="vanilla5"):
-        kernel_contrast(table, signs | {"vanilla5": 1}, "roughness")
-
-
-def test_a_contrast_is_of_trained_weights():
-    table = by_hand({("vanilla", 0): [1, 3], ("adversarial", 0): [0, 1]})
-    others = pd.concat([table.assign(state=state, roughness=50.0) for state in ("initial", "added", "smoothed")])
-    signs = {"vanilla": 1, "adversarial": -1}
-    assert kernel_contrast(pd.concat([others, table]), signs, "roughness").mean == 1.5
+    assert roughness_contrast(table, signs) == Estimate(*interval([1.5, 2]), seeds=2)
+    wider = {"vanilla5": 1, "adversarial5": -1, "vanilla": -1, "adversarial": 1}
+    assert roughness_contrast(table, wider) == Estimate(10 - 4 - 5 + 3, -np.inf, np.inf, seeds=1)
+    with pytest.raises(MissingRunError):
+        roughness_contrast(table[table["seed"] == 7], signs)
+    with pytest.raises(MissingRunError):
+        roughness_contrast(table, signs | {"batchnorm": 1})
 
 
 # ---- the reader's table
@@ -202,7 +177,7 @@ def test_the_readers_table(runs):
     assert list(found.index) == [
         (measure, title) for measure in ("roughness", "share of energy at r >= 12") for title in titles
     ]
-    assert found["interval"].tolist() == ["2 seeds", "kernels, 1 seed", "kernels, 1 seed"] * 2
+    assert found["seeds"].tolist() == [2, 1, 1] * 2
     columns = {
         "at initialisation": "initial",
         "trained": "trained",
@@ -212,14 +187,10 @@ def test_the_readers_table(runs):
     for title, variant in zip(titles, runs, strict=True):
         for text, measure in (("roughness", "roughness"), ("share of energy at r >= 12", "share")):
             own = table[table["variant"] == variant]
-            several = variant == "vanilla"
+            means = own.groupby(["seed", "state"])[measure].mean().unstack()
             for column, state in columns.items():
-                values = own[own["state"] == state]
-                values = values.groupby("seed")[measure].mean() if several else values[measure]
-                assert found.loc[(text, title), column] == with_interval(*interval(values))
-            wide = own.pivot(index=["seed", "kernel"], columns="state", values=measure)
-            less = wide["trained"] - wide["initial"]  # kernel by kernel
-            less = less.groupby("seed").mean() if several else less
+                assert found.loc[(text, title), column] == with_interval(*interval(means[state]))
+            less = means["trained"] - means["initial"]
             assert found.loc[(text, title), "trained less initial"] == with_interval(*interval(less))
 
 
@@ -455,73 +426,22 @@ def test_a_network_has_one_colour_and_marker_whoever_else_is_shown():
 # ---- claims
 
 
-def kernels(per_seed: dict[str, list[list[float]]], without=()) -> pd.DataFrame:
-    """Measured kernels by variant and seed: their roughness, and 1 less it as their share; other states differ."""
-    return pd.DataFrame(
-        [
-            {
-                "variant": variant,
-                "seed": seed,
-                "state": state,
-                "kernel": kernel,
-                "roughness": value + shift,
-                "share": 1 - value - shift,
-            }
-            for variant, seeds in per_seed.items()
-            for seed, values in enumerate(seeds)
-            for kernel, value in enumerate(values)
-            for state, shift in (("trained", 0), ("initial", 99), ("added", -99), ("smoothed", kernel))
-            if (variant, seed) not in without
-        ]
-    )
-
-
 def test_kernels_are_judged_by_natural_less_adversarial():
-    board = scoreboard(
-        {
-            "fig3": kernels(
-                {
-                    "vanilla": [[0.9, 1.0, 1.1, 1.0]],
-                    "adversarial": [[0.7, 0.8, 0.75, 0.8]],
-                    "batchnorm": [[0.9, 1.1, 0.8, 1.0]],
-                    "adversarial_batchnorm": [[1.0, 0.9, 1.0, 1.0]],
-                    "vanilla5": [[0.8, 0.9, 0.8, 0.85]],
-                    "adversarial5": [[0.1, 0.2, 0.1, 0.15]],
-                }
-            )
-        }
-    )
+    trained = {
+        "vanilla": (0.9, 1.0, 1.1),
+        "adversarial": (0.7, 0.8, 0.85),
+        "batchnorm": (0.9, 1.1, 0.8),
+        "adversarial_batchnorm": (1.0, 0.9, 1.0),
+        "vanilla5": (0.8, 0.9, 0.8),
+        "adversarial5": (0.4, 0.5, 0.1),
+    }
+    table = by_hand({(name, seed): [one, one] for name, ones in trained.items() for seed, one in enumerate(ones)})
+    board = scoreboard({"fig3": table})
     assert board["verdict"].to_dict() == {
         "fig3-roughness-adversarial": "reproduced",
         "fig3-roughness-adversarial_batchnorm": "inconclusive",
-        "fig3-roughness-adversarial5": "reproduced",
-        "fig3-roughness-clearer": "reproduced",
-        "fig3-share-adversarial": "contradicted",
-        "fig3-share-adversarial_batchnorm": "inconclusive",
-        "fig3-share-adversarial5": "contradicted",
-        "fig3-share-clearer": "contradicted",
+        "fig3-roughness-clearer": "inconclusive",
     }
-    assert set(board["interval"]) == {"kernels, 1 seed"}
-    assert set(board["paper"]) == {"not published"}
-    natural, attacked = [0.9, 1.0, 1.1, 1.0], [0.7, 0.8, 0.75, 0.8]
-    expected = stats.ttest_ind(natural, attacked, equal_var=False).confidence_interval(0.95)
-    shown = with_interval(np.mean(natural) - np.mean(attacked), expected.low, expected.high)
-    assert board.loc["fig3-roughness-adversarial", "ours"] == shown
-    assert board.loc["fig3-roughness-clearer", "ours"].startswith(".46")  # .8375 - .1375 - 1 + .7625
-    assert board["version"].tolist() == ["3 x 3", "3 x 3, BatchNorm", "5 x 5", "5 x 5 less 3 x 3"] * 2
-
-
-def test_kernels_of_several_seeds_are_judged_over_the_seeds_that_both_have():
-    per_seed = {
-        "vanilla": [[0.9, 1.1], [1.0, 1.0], [0.8, 1.4], [5.0, 5.0]],
-        "adversarial": [[0.6, 0.8], [0.9, 0.7], [0.6, 0.7]],
-    }
-    board = scoreboard({"fig3": kernels(per_seed)})
-    assert board.loc["fig3-roughness-adversarial", "interval"] == "3 seeds"
-    expected = interval([0.3, 0.2, 0.45])
-    assert board.loc["fig3-roughness-adversarial", "ours"] == with_interval(*expected)
-    missing = board.drop(["fig3-roughness-adversarial", "fig3-share-adversarial"])
-    assert set(missing["verdict"]) == {"run missing"}
-    assert set(missing["interval"]) == {"none"}
-    apart = kernels(per_seed, [("vanilla", 0), ("vanilla", 1), ("vanilla", 2)])
-    assert set(scoreboard({"fig3": apart})["verdict"]) == {"run missing"}
+    assert set(board["paper"]) == {"not available to us"}
+    assert board.loc["fig3-roughness-adversarial", "ours"] == with_interval(*interval([0.2, 0.2, 0.25]))
+    assert board.loc["fig3-roughness-clearer", "ours"] == with_interval(*interval([0.2, 0.2, 0.45]))

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib.paper.fig4 import batchnorm_effect, beside_paper, curves_figure, hfc_by_condition
-from hfclib.paper.intervals import interval
+from hfclib.paper.fig4 import FIG4, batchnorm_effect, beside_paper, curves_figure, hfc_by_condition
+from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.published import fig4_value
-from hfclib.paper.scoreboard import CLAIMS, scoreboard
 from hfclib.paper.tables import decimals, gather, select, with_interval
 
 
@@ -72,134 +71,109 @@ def test_the_short_figure_shows_both_versions_with_the_means_of_the_runs(runs):
     assert list(shown) == pytest.approx(list(rows.groupby("radius")["accuracy"].mean()))
 
 
-def final(per_seed: dict[str, list[float]]) -> pd.DataFrame:
-    """Final rows with the same accuracy everywhere, by variant and seed."""
-    rows = [
-        {
-            "variant": variant,
-            "seed": seed,
-            "split": "test",
-            "band": "hfc",
-            "radius": radius,
-            "feed": feed,
-            "bn_stats": bn_stats,
-            "images": 10_000,
-            "accuracy": value,
-        }
-        for variant, values in per_seed.items()
-        for seed, value in enumerate(values)
-        for radius in (4, 8, 12, 16)
-        for feed in ("raw", "max", "mean")
-        for bn_stats in ("running", "batch")
-    ]
-    return pd.DataFrame(rows)
+# ---- claims
+
+CLAIMS = {claim.id.removeprefix("fig4-"): claim for claim in FIG4.claims}
+T_2 = 4.302653  # Student's t at .975 with two degrees of freedom, from a table
 
 
-def on_whole_images(per_seed: dict[str, tuple[list[float], list[float]]]) -> pd.DataFrame:
-    """Rows of whole images: the accuracies of each variant on training and on test images, by seed."""
-    rows = [
-        {
-            "variant": variant,
-            "seed": seed,
-            "split": split,
-            "band": "x",
-            "radius": -1,
-            "feed": "raw",
-            "bn_stats": bn_stats,
-            "images": 10_000,
-            "accuracy": value,
-        }
-        for variant, both in per_seed.items()
-        for split, values in zip(("train", "test"), both, strict=True)
-        for seed, value in enumerate(values)
-        for bn_stats in ("running", "batch")
-    ]
-    return pd.DataFrame(rows)
+def final(cells: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
+    """Final rows from {(variant, measure): accuracy by seed}; under any condition but the claims' they are wrong."""
+    rows = []
+    for (variant, measure), values in cells.items():
+        for seed, value in enumerate(values):
+            split, band, radius = "test", {"H": "hfc", "L": "lfc"}.get(measure[0], "x"), -1
+            if band == "x":
+                split, conditions = measure, {("raw", "running"): value, ("raw", "batch"): value}
+            else:
+                fed = "raw" if variant == "adversarial" else "max"  # as in the authors' code
+                radius, conditions = int(measure[1:]), {(feed, "batch"): 0.01 for feed in ("raw", "mean", "max")}
+                conditions |= {(fed, "batch"): value, (fed, "running"): 0.99}
+            rows += [(variant, seed, split, band, radius, *how, one) for how, one in conditions.items()]
+    columns = ["variant", "seed", "split", "band", "radius", "feed", "bn_stats", "accuracy"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def test_verdicts_on_adversarial_training():
-    bands = final({"vanilla": [0.2, 0.21], "adversarial": [0.13, 0.14]})
-    bands.loc[(bands["variant"] == "adversarial") & (bands["feed"] == "raw"), "accuracy"] = [0.4] * 8 + [0.41] * 8
-    whole = on_whole_images({"vanilla": ([0.9, 0.91], [0.8, 0.81]), "adversarial": ([0.7, 0.71], [0.69, 0.7])})
-    board = scoreboard({"fig4": pd.concat([bands, whole])}).filter(like="adversarial", axis="index")
-    assert board["verdict"].to_dict() == {
-        "fig4-adversarial-test-whole-images": "reproduced",
-        "fig4-adversarial-gap-whole-images": "reproduced",
-        "fig4-adversarial-H4-as-published": "reproduced",  # fed raw, as the authors' adversarial runs were
-        "fig4-adversarial-H12-as-published": "contradicted",
-        "fig4-adversarial-H16-as-published": "contradicted",
-        "fig4-adversarial-H4-controlled": "inconclusive",  # .035, interval over two seeds
-        "fig4-adversarial-H12-controlled": "inconclusive",
-        "fig4-adversarial-H16-controlled": "inconclusive",
-    }
-    assert board.loc["fig4-adversarial-test-whole-images", "ours"].startswith(".110")
-    assert board.loc["fig4-adversarial-gap-whole-images", "ours"].startswith(".090")
-    assert board.loc["fig4-adversarial-H4-controlled", "ours"].startswith(".035")
-    for radius in (12, 16):  # above chance, as in the sentence, and so is the paper's
-        assert board.loc[f"fig4-adversarial-H{radius}-controlled", "ours"].startswith(".035")
-        paper = fig4_value("adversarial", f"H{radius}").value - 0.1
-        assert board.loc[f"fig4-adversarial-H{radius}-controlled", "paper"] == decimals(paper, 2)
+ACCURACIES = {  # by network, measure and seed
+    ("vanilla", "train"): [0.90, 0.91, 0.92],
+    ("vanilla", "test"): [0.80, 0.80, 0.81],
+    ("vanilla", "H4"): [0.10, 0.12, 0.11],
+    ("vanilla", "H8"): [0.10, 0.10, 0.10],
+    ("vanilla", "H12"): [0.20, 0.20, 0.20],
+    ("vanilla", "H16"): [0.10, 0.10, 0.10],
+    ("vanilla", "L4"): [0.20, 0.21, 0.20],
+    ("vanilla", "L8"): [0.50, 0.50, 0.50],
+    ("batchnorm", "test"): [0.84, 0.85, 0.86],
+    ("batchnorm", "H4"): [0.60, 0.63, 0.61],
+    ("batchnorm", "H8"): [0.40, 0.41, 0.42],
+    ("batchnorm", "H12"): [0.30, 0.40, 0.30],
+    ("batchnorm", "H16"): [0.20, 0.10, 0.20],
+    ("batchnorm", "L4"): [0.30, 0.30, 0.30],
+    ("batchnorm", "L8"): [0.60, 0.62, 0.61],
+    ("mixup", "train"): [0.80, 0.80, 0.80],
+    ("mixup", "test"): [0.81, 0.82, 0.83],
+    ("mixup", "H4"): [0.05, 0.08, 0.06],
+    ("mixup", "H8"): [0.12, 0.11, 0.10],
+    ("dropout", "test"): [0.79, 0.80, 0.81],
+    ("dropout", "H4"): [0.10, 0.13, 0.11],
+    ("dropout", "H8"): [0.12, 0.11, 0.12],
+    ("adversarial", "train"): [0.70, 0.71, 0.70],
+    ("adversarial", "test"): [0.69, 0.70, 0.68],
+    ("adversarial", "H4"): [0.15, 0.16, 0.17],
+    ("adversarial", "H12"): [0.11, 0.12, 0.11],
+    ("adversarial", "H16"): [0.10, 0.11, 0.12],
+    ("adversarial", "L4"): [0.40, 0.42, 0.41],
+}
+BY_HAND = {  # the statistic by seed, its value in the paper, the verdict on it
+    "batchnorm-H4": ([0.50, 0.51, 0.50], 0.55, "reproduced"),  # .65 - .10
+    "batchnorm-H8": ([0.30, 0.31, 0.32], 0.44, "reproduced"),
+    "mixup-H4": ([-0.05, -0.04, -0.05], 0.38, "not comparable"),
+    "mixup-H8": ([0.02, 0.01, 0.00], 0.24, "inconclusive"),
+    "batchnorm-H12-H16": ([0.10, 0.10, 0.10], 0.14, "reproduced"),  # (.39 - .16 + .18 - .13) / 2
+    "batchnorm-L4-L8": ([0.10, 0.105, 0.105], 0.16, "reproduced"),  # (.38 - .22 + .70 - .54) / 2
+    "dropout-H4-H8": ([0.01, 0.01, 0.01], 0.115, "reproduced"),  # (.21 - .10 + .22 - .10) / 2: it does change it there
+    "adversarial-L4": ([0.20, 0.21, 0.21], 0.33, "reproduced"),
+    "adversarial-test": ([0.11, 0.10, 0.13], 0.15, "reproduced"),
+    "adversarial-gap": ([0.09, 0.10, 0.09], 0.08, "reproduced"),  # gaps .10, .11, .11 less .01, .01, .02
+    "mixup-gap": ([0.11, 0.13, 0.14], 0.17, "reproduced"),  # gaps .10, .11, .11 less -.01, -.02, -.03
+    "adversarial-H4": ([0.05, 0.06, 0.07], 0.07, "reproduced"),
+    "adversarial-H12-H16": ([0.005, 0.015, 0.015], 0.0, "reproduced"),
+    "levels": ([-0.0325, -0.025, -0.015], 0.0, "reproduced"),  # of four networks, paper .84, .83, .85 and .85
+}
 
 
-def test_verdicts_follow_the_numbers():
-    table = final(
-        {
-            "vanilla": [0.1, 0.12, 0.11],
-            "batchnorm": [0.6, 0.63, 0.61],
-            "mixup": [0.05, 0.08, 0.06],
-            "dropout": [0.1, 0.13, 0.11],
-        }
-    )
-    board = scoreboard({"fig4": table})
-    verdicts = board["verdict"]
-    assert set(verdicts[verdicts.index.str.contains("batchnorm")]) == {"reproduced"}
-    assert set(verdicts[verdicts.index.str.contains("mixup")]) == {"contradicted"}
-    assert set(verdicts[verdicts.index.str.contains("dropout")]) == {"reproduced"}
-    attacked = board.index.str.contains("adversarial")
-    assert set(board.loc[~attacked, "interval"]) == {"3 seeds"}
-    assert set(board.loc[attacked, "verdict"]) == {"run missing"}
-    mean, low, high = interval([0.5, 0.51, 0.5])
-    assert board.loc["fig4-batchnorm-H4-controlled", "ours"] == with_interval(mean, low, high)
+def test_each_statistic_worked_out_by_hand():
+    table = final(ACCURACIES)
+    assert set(CLAIMS) - set(BY_HAND) == {"batchnorm-narrow"}
+    for name, (expected, paper, verdict) in BY_HAND.items():
+        claim, found = CLAIMS[name], CLAIMS[name].statistic(table)
+        half = T_2 * np.std(expected, ddof=1) / np.sqrt(3)
+        values = np.mean(expected), np.mean(expected) - half, np.mean(expected) + half
+        assert (found.mean, found.low, found.high) == pytest.approx(values, abs=1e-6), name
+        assert found.seeds == 3
+        assert claim.paper == pytest.approx(paper, abs=1e-9), name
+        assert claim.judge(found) == verdict, name
+    narrow = CLAIMS["batchnorm-narrow"].statistic(table)
+    assert narrow.mean == pytest.approx(np.mean([0.40, 0.41, 0.41]))
 
 
-def test_a_single_seed_is_inconclusive():
-    board = scoreboard({"fig4": final({"vanilla": [0.1], "batchnorm": [0.6], "mixup": [0.1], "dropout": [0.1]})})
-    assert set(board["verdict"][~board.index.str.contains("adversarial")]) == {"inconclusive"}
-    assert set(board["interval"]) == {"1 seed", "none"}
-    assert board.loc["fig4-batchnorm-H8-controlled", "ours"] == ".500"
+def test_a_claim_is_judged_over_the_seeds_that_have_all_its_networks():
+    table = final(ACCURACIES)
+    two = table[(table["variant"] != "mixup") | (table["seed"] > 0)]
+    found = CLAIMS["mixup-H4"].statistic(two)
+    assert (found.mean, found.seeds) == (pytest.approx(-0.045), 2)
+    assert CLAIMS["levels"].statistic(two).seeds == 2
+    for lacking in ("vanilla", "mixup"):
+        with pytest.raises(MissingRunError):
+            CLAIMS["mixup-H4"].statistic(table[table["variant"] != lacking])
+    without = table[table["variant"] != "adversarial"]
+    for name in ("adversarial-L4", "adversarial-test", "adversarial-gap", "adversarial-H4", "adversarial-H12-H16"):
+        with pytest.raises(MissingRunError):
+            CLAIMS[name].statistic(without)
+    with pytest.raises(MissingRunError):  # all four networks, or none
+        CLAIMS["levels"].statistic(table[table["variant"] != "dropout"])
 
 
-def test_each_version_is_judged_under_its_own_condition():
-    table = final({"vanilla": [0.1, 0.1, 0.1], "batchnorm": [0.6, 0.61, 0.6]})
-    published_only = (table["variant"] == "batchnorm") & ~((table["feed"] == "max") & (table["bn_stats"] == "batch"))
-    table.loc[published_only, "accuracy"] -= 0.55
-    board = scoreboard({"fig4": table})
-    assert board.loc["fig4-batchnorm-H4-as-published", "verdict"] == "reproduced"
-    assert board.loc["fig4-batchnorm-H4-controlled", "verdict"] == "contradicted"
-    controlled = scoreboard({"fig4": table}, "controlled")
-    assert set(controlled["version"]) == {"controlled"}
-    pd.testing.assert_frame_equal(controlled, board[board["version"] == "controlled"])
-
-
-def test_a_claim_without_its_runs_says_so():
-    board = scoreboard({"fig4": final({"vanilla": [0.1, 0.2], "batchnorm": [], "mixup": [0.2, 0.3]})})
-    missing = board[~board.index.str.contains("mixup")]
-    assert set(missing["verdict"]) == {"run missing"}
-    assert set(missing["ours"]) == {"not measured"}
-    assert set(missing["interval"]) == {"none"}
-    assert "run missing" not in set(board[board.index.str.contains("mixup")]["verdict"])
-    with pytest.raises(ValueError, match="no seed has all the runs of the claim"):
-        CLAIMS[[claim.id for claim in CLAIMS].index("fig4-batchnorm-H4-controlled")].statistic(
-            final({"vanilla": [0.1]})
-        )
-
-
-def test_the_papers_difference_comes_from_its_values():
-    papers = {claim.id: claim.paper for claim in CLAIMS}
-    assert papers["fig4-batchnorm-H4-as-published"] == papers["fig4-batchnorm-H4-controlled"] == ".55"  # .65 - .10
-    assert papers["fig4-mixup-H8-controlled"] == ".24"  # .34 - .10
+def test_published_values_are_known_for_what_the_figure_shows():
     assert fig4_value("vanilla", "L7") is None
     assert fig4_value("adversarial", "L4").value == 0.55
-    assert papers["fig4-adversarial-test-whole-images"] == ".15"  # .84 - .69
-    assert papers["fig4-adversarial-gap-whole-images"] == ".08"  # (.92 - .84) - (.69 - .69)
-    assert papers["fig4-adversarial-H4-controlled"] == ".07"  # .17 - .10

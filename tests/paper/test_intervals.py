@@ -1,4 +1,7 @@
-"""Intervals: against SciPy's, published tables and closed forms."""
+"""Intervals: against SciPy's, examples worked out by hand, and their coverage."""
+
+import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -6,7 +9,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hfclib.paper.intervals import interval, over_images, over_kernels
+from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_seeds, over_seeds_and_images, paired
+
+T_1, T_2 = 12.70620, 4.302653  # Student's t at .975 with one and with two degrees of freedom, from a table
+PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+# ---- over seeds
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8))
@@ -22,52 +30,103 @@ def test_one_seed_gives_no_interval_and_equal_ones_leave_nothing_open():
     assert interval([0.25] * 3) == (0.25, 0.25, 0.25)
 
 
-@given(st.integers(1, 10_000), st.floats(0, 1))
-def test_a_share_of_images_has_wilsons_interval(images, share):
-    right = round(share * images)
-    p, z, n = right / images, stats.norm.ppf(0.975), images
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    mean, low, high = over_images([p], images)
-    assert mean == p
-    assert (low, high) == pytest.approx((centre - half, centre + half), abs=1e-9)
+def test_seeds_that_lack_a_run_are_left_out():
+    found = over_seeds([0.1, np.nan, 0.2, 0.3])
+    half = T_2 * 0.1 / math.sqrt(3)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), rel=1e-6)
+    assert found.seeds == 3
+    assert over_seeds([np.nan, 0.25]) == Estimate(0.25, -np.inf, np.inf, seeds=1)
+    for none in ([], [np.nan, np.nan]):
+        with pytest.raises(MissingRunError, match="no seed has all the runs"):
+            over_seeds(none)
+
+
+# ---- over seeds and images
+
+
+def test_two_seeds_and_three_images_by_hand():
+    """Means of seeds 2/3 and 0, with squared standard error 1/9; means of images 1/2, 1 and -1/2, with 7/36."""
+    found = over_seeds_and_images([[1, 1, 0], [0, 1, -1]])
+    half = T_1 * math.sqrt(1 / 9 + 7 / 36)
+    assert (found.mean, found.low, found.high) == pytest.approx((1 / 3, 1 / 3 - half, 1 / 3 + half), rel=1e-6)
+    assert found.seeds == 2
+    assert over_seeds_and_images([[1, 0, 0, 0]]) == Estimate(0.25, -np.inf, np.inf, seeds=1)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "images", "low", "high"),
-    [  # Newcombe 1998, Statistics in Medicine 17:873, Table II, method 10: those with equal denominators
-        (9, 3, 10, 0.1705, 0.8090),
-        (6, 2, 7, 0.0582, 0.8062),
-        (0, 0, 10, -0.2775, 0.2775),
-        (10, 0, 10, 0.6075, 1.0000),
+    ("seeds", "seed_sd", "image_sd", "noise_sd", "most"),
+    [
+        (3, 0.1, 0.0, 0.0, 0.97),  # seeds alone: Student's interval, which is exact
+        (3, 0.03, 0.3, 0.3, 1),
+        (5, 0.05, 0.3, 0.1, 1),
+        (3, 0.0, 0.3, 0.3, 1),  # images alone
     ],
 )
-def test_a_difference_of_shares_has_newcombes_interval(first, second, images, low, high):
-    mean, below, above = over_images([first / images, second / images], images)
-    assert mean == pytest.approx((first - second) / images)
-    assert (below, above) == pytest.approx((low, high), abs=5e-5)
-    mirrored = over_images([second / images, first / images], images)
-    assert mirrored == pytest.approx((-mean, -above, -below))
+def test_the_interval_over_seeds_and_images_covers_the_truth(seeds, seed_sd, image_sd, noise_sd, most):
+    """New seeds and new images each time, as a claim is about both; an interval over seeds alone covers too little."""
+    rng, repeats, images, truth = np.random.default_rng(0), 1000, 50, 0.1
+    covered = 0
+    for _ in range(repeats):
+        effects = rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, image_sd, images)
+        found = over_seeds_and_images(truth + effects + rng.normal(0, noise_sd, (seeds, images)))
+        covered += found.low <= truth <= found.high
+    assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / repeats) < covered / repeats <= most
 
 
-@given(st.lists(st.floats(-9, 9), min_size=2, max_size=9), st.lists(st.floats(-9, 9), min_size=2, max_size=9))
-def test_a_difference_over_kernels_is_welchs(first, second):
-    assume(min(np.var(first), np.var(second)) > 1e-6)  # scipy warns of equal values
-    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-    mean, low, high = over_kernels([first, second], [1, -1])
-    assert mean == pytest.approx(np.mean(first) - np.mean(second))
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert over_kernels([first, second], [-1, 1]) == pytest.approx((-mean, -high, -low))
-    assert over_kernels([first], [1]) == pytest.approx(interval(first))
+# ---- over images in pairs
 
 
-def test_a_difference_of_differences_by_hand():
-    """Four samples of two with variance 2, so 1 each of the mean: 4 in all, with 4**2 / 4 = 4 degrees of freedom."""
-    mean, low, high = over_kernels([[9, 11], [3, 5], [7, 9], [6, 8]], [1, -1, -1, 1])
-    assert mean == 10 - 4 - 8 + 7
-    assert high - mean == mean - low == pytest.approx(2.776445 * 2, rel=1e-6)
+def outcome(up, down, both, neither):
+    """So many images correct in the first only, in the second only, in both and in neither."""
+    first = [True] * (up + both) + [False] * (down + neither)
+    return first, [False] * up + [True] * (both + down) + [False] * neither
 
 
-def test_equal_kernels_leave_nothing_open_and_a_single_one_everything():
-    assert over_kernels([[2, 2], [1, 1, 1]], [1, -1]) == (1, 1, 1)
-    assert over_kernels([[2, 2], [1]], [1, -1]) == (1, -np.inf, np.inf)
+@given(up=st.integers(0, 200), down=st.integers(0, 200), both=st.integers(0, 200), neither=st.integers(1, 200))
+def test_the_paired_interval_by_formula(up, down, both, neither):
+    """Wald's interval with one more image on either side and two more in all."""
+    count = up + down + both + neither
+    p_up, p_down = (up + 1) / (count + 2), (down + 1) / (count + 2)
+    half = NormalDist().inv_cdf(0.975) * math.sqrt((p_up + p_down - (p_up - p_down) ** 2) / (count + 2))
+    mean, low, high = paired(*outcome(up, down, both, neither))
+    assert mean == pytest.approx((up - down) / count)
+    assert (low, high) == pytest.approx((max(p_up - p_down - half, -1), min(p_up - p_down + half, 1)))
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "most"),
+    [(0.2, 0.1, 0.985), (0.5, 0.1, 0.97), (0.02, 0.3, 0.97), (0.05, 0.05, 1), (0.9, 0.1, 0.99)],
+)
+def test_the_paired_interval_covers_the_truth_as_often_as_it_says(up, down, most):
+    """By the probabilities of all outcomes of `count` images; above .95 where pairs seldom differ."""
+    count, covered = 15, 0.0
+    for ups in range(count + 1):
+        for downs in range(count + 1 - ups):
+            rest = count - ups - downs
+            ways = math.comb(count, ups) * math.comb(count - ups, downs)
+            probability = ways * up**ups * down**downs * (1 - up - down + 1e-15) ** rest
+            if probability > 1e-12:
+                _, low, high = paired(*outcome(ups, downs, rest, 0))
+                covered += probability * (low <= up - down <= high)
+    assert 0.945 < covered <= most
+
+
+@given(PAIRS, st.randoms())
+def test_the_paired_interval_is_symmetric_and_within_bounds_whatever_the_order(pairs, random):
+    one, other = zip(*pairs, strict=True)
+    mean, low, high = paired(one, other)
+    assert paired(other, one) == pytest.approx((-mean, -high, -low))
+    assert paired(*zip(*random.sample(pairs, len(pairs)), strict=True)) == (mean, low, high)
+    assert -1 <= low <= mean <= high <= 1
+    assert low < high
+
+
+def test_images_are_compared_in_pairs_and_bad_pairs_refused():
+    one, other = [True] * 20 + [False] * 20, [True] * 18 + [False] * 22
+    mean, low, high = paired(one, other)
+    shuffled = paired(one, other[::-1])
+    assert mean == pytest.approx(shuffled[0]) == pytest.approx(0.05)
+    assert high - low < 0.6 * (shuffled[2] - shuffled[1])
+    for bad in (([True], [True, False]), ([], []), (True, False), ([[True]], [[True]])):
+        with pytest.raises(ValueError, match="expected as many images"):
+            paired(*bad)

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hfclib import logits, split
+from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.show import show_figure
 from hfclib.paper.style import FIG2_TITLES
 from hfclib.paper.tradeoff import (
+    TRADEOFF,
     binding_radius,
     changed_figure,
     changed_radius,
@@ -274,6 +276,39 @@ def test_curves_start_above_zero_where_an_image_is_its_own_lfc(waves):
     assert distance["l2"].min() < 1e-4
     rows = ruled_out_curves(distance, {"vanilla": torch.zeros(4, COUNT, dtype=torch.bool)}, points=3)
     assert rows.loc[rows["metric"] == "l2", "eps"].min() == pytest.approx(1e-4)
+
+
+# ---- the claim
+
+
+def test_the_claim_is_about_images_that_vanilla_classifies_correctly(waves, monkeypatch):
+    """The waves at a fifth of their amplitude, classified correctly everywhere, and then at every other image."""
+    images, predictions = 0.5 + (waves.images - 0.5) / 5, predicted(waves.model, waves.images)
+    labels = predictions.on("x").long()
+    wrong = labels.clone()
+    wrong[::2] = 1 - wrong[::2]
+    monkeypatch.setattr("hfclib.paper.tradeoff.PAPER_RADII", RADII)
+    monkeypatch.setattr("hfclib.paper.tradeoff.to_float", lambda images: images)
+    monkeypatch.setattr("hfclib.paper.tradeoff.stored_predictions", lambda runs: runs)
+    (claim,) = TRADEOFF.claims
+    shares = []
+    for classes in (labels, wrong):
+        monkeypatch.setattr("hfclib.paper.tradeoff.embedded", lambda split, classes=classes: (images, classes))
+        found = TRADEOFF.evidence({"vanilla": {0: predictions, 4: predictions}, "batchnorm": {0: predictions}})
+        assert found[["variant", "seed"]].to_numpy().tolist() == [["vanilla", 0], ["vanilla", 4], ["batchnorm", 0]]
+        far = distances_in_closed_form(waves.a / 5, waves.b / 5)["linf"] <= 8 / 255
+        counted = far & changed_in_closed_form(waves.a, waves.b) & (classes == labels).numpy()
+        assert found["share"].to_numpy() == pytest.approx(counted.any(axis=0).mean(), abs=1e-6)
+        shares.append(found["share"].iloc[0])
+    assert shares[0] > shares[1] > 0
+    rows = pd.DataFrame(
+        {"variant": ["vanilla"] * 3 + ["batchnorm"], "seed": [0, 1, 2, 0], "share": [0.1, 0.2, 0.3, 0.9]}
+    )
+    estimate = claim.statistic(rows)
+    assert (estimate.mean, estimate.seeds) == (pytest.approx(0.2), 3)
+    assert claim.judge(estimate) == "inconclusive"  # .2 +- .248
+    with pytest.raises(MissingRunError):
+        claim.statistic(rows.query("variant == 'batchnorm'"))
 
 
 # ---- tables: three radii, four images, worked out by hand

@@ -6,7 +6,7 @@ A defense changes only the first layer's kernels, the input or the logits. Trial
 - "unaware" is the non-adaptive attack: PGD on the network without its defense, whose images the defense then gets.
 - "restarts", "margin", "transfer" and "square" together are the strong attack. Each is run on the images that all
   attacks before it left correct: PGD through the defense from several random starts; the same on the margin of the
-  logits, whose gradient does not saturate; the same on the network without its defense; and a search without gradients.
+  logits, whose gradient does not saturate; both on the network without its defense; and a search without gradients.
 """
 
 import copy
@@ -144,8 +144,8 @@ def attacks_before(defense: Defense, attack: Attack) -> list[Attack]:
     return [attack._replace(method=STRONG_CHAIN[place - 1])]
 
 
-def attack_function(attack: Attack, undefended: nn.Module) -> AttackFunction:
-    """The attack as `robust_correct` takes it, with its own random numbers from seed 0.
+def attack_functions(attack: Attack, undefended: nn.Module) -> list[AttackFunction]:
+    """The attack as `robust_correct` takes it, with its own random numbers from seed 0; "transfer" has two parts.
 
     Args:
         attack: any but "clean".
@@ -159,13 +159,13 @@ def attack_function(attack: Attack, undefended: nn.Module) -> AttackFunction:
     longer = partial(single, steps=LONGER * steps, restarts=RESTARTS)
     margin = partial(longer, loss="margin")
     attacks = {
-        "fgsm": partial(fgsm, eps=eps),
-        "pgd": single,
-        "unaware": partial(_transferred, attack=single, target=undefended),
-        "restarts": longer,
-        "margin": margin,
-        "transfer": partial(_transferred, attack=margin, target=undefended),
-        "square": partial(square, eps=eps, queries=max(QUERIES * steps, 1), generator=generator),
+        "fgsm": [partial(fgsm, eps=eps)],
+        "pgd": [single],
+        "unaware": [partial(_transferred, attack=single, target=undefended)],
+        "restarts": [longer],
+        "margin": [margin],
+        "transfer": [partial(_transferred, attack=one, target=undefended) for one in (margin, longer)],
+        "square": [partial(square, eps=eps, queries=max(QUERIES * steps, 1), generator=generator)],
     }
     if method not in attacks:
         raise ValueError(f"expected method of an attack, one of {', '.join(attacks)}, got {method!r}")

@@ -37,6 +37,7 @@ _KINDS = {
     "unaware": "input without HFC, non-adaptive attack",
     **{variant: f"trained: {title}" for variant, title in DEFENSE_TITLES.items()},
 }
+VERDICTS = ["no gain", "masked", "attack falls short", "robust"]
 _ENOUGH = 2500  # images with which a share has a standard error of at most .01
 
 
@@ -113,10 +114,10 @@ def verdict_counts(verdicts: pd.DataFrame) -> pd.DataFrame:
     kind = kind.mask(kind == "none", verdicts["variant"])
     found = pd.crosstab(kind, verdicts["verdict"].astype(str))
     order = [one for one in _KINDS if one in found.index]
-    found = found.reindex(index=order, columns=["no gain", "masked", "robust"], fill_value=0).rename(_KINDS)
+    found = found.reindex(index=order, columns=VERDICTS, fill_value=0).rename(_KINDS)
     found.loc["all"] = found.sum()
     found.insert(0, "compared", found.sum(axis=1))
-    found.insert(2, "gain", found["masked"] + found["robust"])
+    found.insert(2, "gain", found[VERDICTS[1:]].sum(axis=1))
     return found.rename_axis(index="defense", columns=None)
 
 

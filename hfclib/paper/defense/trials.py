@@ -28,7 +28,7 @@ from hfclib.paper.defense.setup import (
     Attack,
     Defense,
     all_defenses,
-    attack_function,
+    attack_functions,
     attacks_before,
     defended,
     long_attacks,
@@ -38,8 +38,9 @@ from hfclib.runs.predictions import load_record, store_record, weights_of
 from hfclib.runs.store import Run
 
 Trial = tuple[Defense, Attack]
-# Part of the stored name of a trial. Raise it when a change of an attack or a defense changes results.
-ATTACKS_VERSION = 1
+# Part of the stored name of a trial; 1 is left out. Raise it when a change of an attack changes results: "transfer" had
+# one part in version 1, and "square" is run on what it leaves. Without a defense both are as they were.
+_VERSIONS = {"transfer": 2, "square": 2}
 TRIAL_COLUMNS = ["variant", "seed", "defense", "strength", "attack", "eps", "steps"]
 HIGHEST_EPS = 0.125  # the largest that `smallest_eps_table` tries
 _KEEP_EVERY = 60.0  # seconds
@@ -64,7 +65,7 @@ def trials_of(
         By trial, (images,) bool.
     Raises:
         RunError: a stored file is damaged.
-        TypeError, ValueError: as `defended` and `attack_function`, or another number of images, before anything is
+        TypeError, ValueError: as `defended` and `attack_functions`, or another number of images, before anything is
             computed.
     """
     if not 1 <= images <= TEST_IMAGES:
@@ -132,6 +133,13 @@ def strong_trials(
     return _gathered(runs, of_run, **options)
 
 
+def trial_rows(
+    runs: Mapping[str, Sequence[Run]], wanted: Mapping[str, Sequence[Trial]], **options: object
+) -> pd.DataFrame:
+    """The trials of each variant, as rows like those of `trials_table`; options as there."""
+    return _gathered(runs, lambda variant, run: list(wanted.get(variant, ())), **options)
+
+
 def _gathered(
     runs: Mapping[str, Sequence[Run]], wanted: Callable[[str, Run], list[Trial]], **options: object
 ) -> pd.DataFrame:
@@ -179,7 +187,7 @@ def _first_images(count: int) -> tuple[Tensor, Tensor]:
 
 def _trial_name(trial: Trial, images: int) -> str:
     (defense, strength), (attack, eps, steps) = trial
-    version = f" v{ATTACKS_VERSION}" if ATTACKS_VERSION > 1 else ""
+    version = f" v{_VERSIONS[attack]}" if attack in _VERSIONS and defense != "none" else ""
     return f"{defense} {strength:.6g} {attack} {eps:.6g} {steps} {images}{version}"
 
 
@@ -200,7 +208,7 @@ def _compute(
     for defense in dict.fromkeys(defense for defense, _ in wanted):
         defended(undefended, defense)  # a bad one is refused before anything is computed
     for attack in dict.fromkeys(attack for _, attack in wanted if attack != CLEAN):
-        attack_function(attack, undefended)
+        attack_functions(attack, undefended)
     if progress:
         minutes = _most_seconds(undefended, pictures[:BATCH_SIZE], wanted, images) / 60
         task = f"{len(wanted)} attacks on {run.path.name} to run on {device_name(labels.device)}"
@@ -213,7 +221,7 @@ def _compute(
         for earlier in attacks_before(defense, attack):
             correct &= found[defense, earlier].to(labels.device)
         if (defense, attack.method) != (NONE, "transfer"):  # there it repeats "margin"
-            attacks = () if attack == CLEAN else attack_function(attack, undefended)
+            attacks = () if attack == CLEAN else attack_functions(attack, undefended)
             with warnings.catch_warnings():
                 # Some defenses make the gradient zero: the later attacks are there for that.
                 warnings.filterwarnings("ignore", "the gradient is exactly zero")
@@ -231,4 +239,5 @@ def _most_seconds(model: nn.Module, images: Tensor, wanted: Iterable[Trial], cou
     forward = (time.perf_counter() - start) / len(images) * count
     passes = dict.fromkeys(STRONG_CHAIN, 3 * RESTARTS * LONGER)  # a gradient costs about three forward passes
     passes |= {"clean": 0, "fgsm": 3, "pgd": 3, "unaware": 3, "square": QUERIES}
+    passes["transfer"] *= 2  # it has two parts
     return forward * sum(passes[attack.method] * attack.steps + 1 for _, attack in wanted)

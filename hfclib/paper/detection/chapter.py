@@ -14,6 +14,7 @@ from hfclib.paper.detection.claims import DETECTION_CLAIMS, MATCHED_RADIUS
 from hfclib.paper.detection.detector import DETECTION_PRESETS, DetectionRecipe
 from hfclib.paper.detection.store import DetectionRun, load_detection, train_detection
 from hfclib.paper.parameters import SeveralSeeds, choice
+from hfclib.paper.presets import SEEDS, Preset
 
 _RADII = {preset: recipe.radii for preset, recipe in DETECTION_PRESETS.items()}
 _ALLOWED = "one of {} DFT bins, at preset smoke {}".format(*(", ".join(map(str, radii)) for radii in _RADII.values()))
@@ -59,9 +60,10 @@ class DetectionChapter(Chapter):
             print(f"{missing} run(s) to train on {device_name(best_device())}: about {minutes:.1f} minutes", flush=True)
         return [run or train_detection(recipe, seed=seed) for seed, run in found.items()]
 
-    def published(self) -> pd.DataFrame | None:
-        """The results of the published detectors; None where there are none."""
-        runs = [run for seed in self.seeds if (run := self.find(DETECTION_PRESETS["laptop"], seed))]
+    def published(self, preset: Preset = "laptop") -> pd.DataFrame | None:
+        """The results of the stored detectors; None where there are none."""
+        recipe = DETECTION_PRESETS.get(preset)
+        runs = [run for seed in SEEDS if recipe and (run := self.find(recipe, seed))]
         return gather_detections(runs) if runs else None
 
 

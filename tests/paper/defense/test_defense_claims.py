@@ -1,207 +1,186 @@
-"""Which trials a claim compares, in pairs or over seeds, and where it needs the strong attack."""
+"""Which trials each claim compares, over seeds and images, and where the notebook needs the strong attack."""
+
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib.paper.defense.claims import DEFENSE, Side, defense_contrast, needs_strong_attack
+from hfclib.paper.defense.claims import DEFENSE, Contrast, Side, claim_trials, needs_strong_attack
 from hfclib.paper.defense.judgement import KEY, claimed_gains, gains
-from hfclib.paper.defense.setup import NONE, Defense, all_defenses, table_attacks
+from hfclib.paper.defense.setup import NONE, Attack, Defense, all_defenses, defense_recipes, table_attacks
 from hfclib.paper.defense.trials import TRIAL_COLUMNS
-from hfclib.paper.intervals import Estimate, MissingRunError, interval, paired
+from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds_and_images
 from hfclib.paper.scoreboard import scoreboard
+from hfclib.runs.collect import Runs
+from hfclib.runs.store import Run
 
 IMAGES = 200
-NATURAL, RULE, FILTER = Side("vanilla"), Side("vanilla", "rule", 1.0), Side("vanilla", "input", 8.0)
-KERNELS, PENALISED = Side("vanilla", "kernels", 8.0), Side("penalised")
-ADVERSARIAL, SMOOTHED = Side("adversarial"), Side("adversarial", "rule", 1.0)
+CLAIMS = {claim.id.removeprefix("defense-"): claim for claim in DEFENSE.claims}
+RULE, KERNELS, FILTER = Defense("rule", 1.0), Defense("kernels", 8.0), Defense("input", 8.0)
+CLEAN = Attack("clean", 0.0, 0)
+FGSM, MIDDLE_FGSM, LARGE_FGSM = (Attack("fgsm", eps, 1) for eps in (0.03, 0.06, 0.09))
+PGD, UNAWARE, STRONG = (Attack(method, 0.03, 20) for method in ("pgd", "unaware", "square"))
+TINY_STRONG = Attack("square", 2 / 255, 20)
 
 
 def trials(cells, images=IMAGES):
-    """Trials from {(side, attack, eps): right}: by seed, from 0 on, how many of the first images are."""
-    rows = [
-        (
-            side.variant,
-            seed,
-            side.defense,
-            side.strength,
-            attack,
-            eps,
-            20,
-            images,
-            right / images,
-            tuple((np.arange(images) < right).tolist()),
-        )
-        for (side, attack, eps), seeds in cells.items()
-        for seed, right in enumerate(seeds)
-    ]
+    """Trials from {(variant, defense, attack): counts}: by seed, how many of the first images are correct, or which."""
+    rows = []
+    for (variant, defense, attack), seeds in cells.items():
+        for seed, one in enumerate(seeds):
+            correct = tuple((np.arange(images) < one).tolist()) if isinstance(one, int) else tuple(map(bool, one))
+            rows.append((variant, seed, *defense, *attack, len(correct), np.mean(correct), correct))
     return pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"])
 
 
+def three(count):
+    return [count, count + 2, count + 1]
+
+
 AS_CLAIMED = {
-    (NATURAL, "clean", 0.0): [160],
-    (RULE, "clean", 0.0): [100],
-    (NATURAL, "fgsm", 0.03): [20],
-    (RULE, "fgsm", 0.03): [40],
-    (ADVERSARIAL, "fgsm", 0.03): [90],
-    (NATURAL, "pgd", 0.03): [0],
-    (ADVERSARIAL, "pgd", 0.03): [80],
-    (RULE, "fgsm", 0.09): [40],
-    (RULE, "pgd", 0.09): [30],
-    (ADVERSARIAL, "fgsm", 0.09): [10],
-    (ADVERSARIAL, "pgd", 0.09): [5],
-    (SMOOTHED, "fgsm", 0.09): [25],
-    (SMOOTHED, "pgd", 0.09): [20],
-    (SMOOTHED, "fgsm", 0.03): [80],
-    (SMOOTHED, "pgd", 0.03): [80],
-    (FILTER, "unaware", 0.03): [120],
-    (NATURAL, "square", 0.03): [0],
-    (RULE, "square", 0.03): [2],
-    (KERNELS, "square", 0.03): [0],
-    (PENALISED, "square", 0.03): [1],
-    (FILTER, "square", 0.03): [0],
+    ("vanilla", NONE, CLEAN): three(160),
+    ("vanilla", RULE, CLEAN): three(90),
+    ("vanilla", NONE, FGSM): three(20),
+    ("vanilla", RULE, FGSM): three(60),
+    ("vanilla", NONE, MIDDLE_FGSM): three(10),
+    ("vanilla", RULE, MIDDLE_FGSM): three(50),
+    ("vanilla", RULE, LARGE_FGSM): three(70),
+    ("vanilla", NONE, PGD): three(0),
+    ("vanilla", FILTER, UNAWARE): three(120),
+    ("vanilla", NONE, STRONG): three(0),
+    ("vanilla", FILTER, STRONG): three(5),
+    ("vanilla", NONE, TINY_STRONG): three(50),
+    ("vanilla", RULE, TINY_STRONG): three(48),
+    ("vanilla", KERNELS, TINY_STRONG): three(49),
+    ("penalised", NONE, TINY_STRONG): three(50),
+    ("adversarial", NONE, FGSM): three(90),
+    ("adversarial", NONE, PGD): three(80),
+    ("adversarial", NONE, LARGE_FGSM): three(10),
+    ("adversarial", RULE, LARGE_FGSM): three(60),
+    ("adversarial", RULE, FGSM): three(88),
 }
 
 
-def board(cells):
-    return scoreboard({"defense": trials(cells)})
-
-
-def test_numbers_as_claimed_reproduce_every_claim():
-    found = board(AS_CLAIMED)
-    assert list(found.index) == [claim.id for claim in DEFENSE.claims]
-    assert set(found["verdict"]) == {"reproduced"}
-    assert set(found["interval"]) == {"images, 1 seed"}
-
-
-def test_the_reverse_contradicts_every_claim():
-    found = board(
-        {key: [IMAGES - right for right in seeds] for key, seeds in AS_CLAIMED.items()}
-        | {
-            (NATURAL, "square", 0.03): [0],
-            (RULE, "square", 0.03): [40],
-            (KERNELS, "square", 0.03): [40],
-            (PENALISED, "square", 0.03): [40],
-            (FILTER, "square", 0.03): [40],
-            (ADVERSARIAL, "fgsm", 0.03): [10],
-            (SMOOTHED, "fgsm", 0.03): [50],
-            (SMOOTHED, "pgd", 0.03): [160],
-        }
-    )
-    assert set(found["verdict"]) == {"contradicted"}
-
-
-def test_the_same_numbers_everywhere_do_not_exceed():
-    found = board({key: [50] for key in AS_CLAIMED})
-    verdicts = found["verdict"]
-    marginal = verdicts.index.str.contains("marginal|small|aware") & ~verdicts.index.str.contains("unaware")
-    assert set(verdicts[marginal]) == {"reproduced"}
-    assert set(verdicts[~marginal]) == {"inconclusive"}
-    assert marginal.sum() == 6
+def test_numbers_as_claimed_reproduce_every_claim_and_their_reverse_none():
+    board = scoreboard({"defense": trials(AS_CLAIMED)})
+    assert list(board.index) == [claim.id for claim in DEFENSE.claims if claim.preset == "laptop"]
+    assert set(board["verdict"]) == {"reproduced"}
+    assert set(board["seeds"]) == {3}
+    reverse = {key: [IMAGES - count for count in seeds] for key, seeds in AS_CLAIMED.items()}
+    for key, count in (
+        (("vanilla", RULE, TINY_STRONG), 190),
+        (("penalised", NONE, TINY_STRONG), 190),
+        (("adversarial", RULE, FGSM), 180),
+    ):
+        reverse[key] = three(count)  # "at most" has no reverse in a smaller difference
+    verdicts = scoreboard({"defense": trials(reverse)})["verdict"]
+    assert set(verdicts) == {"not comparable"}
+    narrow = scoreboard({"defense": trials(AS_CLAIMED)}, preset="narrow")
+    assert narrow["verdict"].to_dict() == {"defense-rule-fgsm-narrow": "reproduced"}
 
 
 def test_each_claim_compares_what_it_says():
-    sides = {claim.id.removeprefix("defense-"): claim.statistic.keywords for claim in DEFENSE.claims}
-    compared = {name: (one["first"], one["second"], one["attack"], one["eps"]) for name, one in sides.items()}
-    assert compared == {
-        "rule-clean": (NATURAL, RULE, "clean", 0.0),
-        "rule-fgsm": (RULE, NATURAL, "fgsm", 0.03),
-        "adversarial-fgsm": (ADVERSARIAL, NATURAL, "fgsm", 0.03),
-        "adversarial-pgd": (ADVERSARIAL, NATURAL, "pgd", 0.03),
-        "rule-over-adversarial-fgsm": (RULE, ADVERSARIAL, "fgsm", 0.09),
-        "rule-over-adversarial-pgd": (RULE, ADVERSARIAL, "pgd", 0.09),
-        "adversarial-rule-fgsm-large": (SMOOTHED, ADVERSARIAL, "fgsm", 0.09),
-        "adversarial-rule-pgd-large": (SMOOTHED, ADVERSARIAL, "pgd", 0.09),
-        "adversarial-rule-fgsm-small": (SMOOTHED, ADVERSARIAL, "fgsm", 0.03),
-        "adversarial-rule-pgd-small": (SMOOTHED, ADVERSARIAL, "pgd", 0.03),
-        "rule-marginal": (RULE, NATURAL, "square", 0.03),
-        "kernels-marginal": (KERNELS, NATURAL, "square", 0.03),
-        "penalised-marginal": (PENALISED, NATURAL, "square", 0.03),
-        "input-unaware": (FILTER, NATURAL, "unaware", 0.03),
-        "input-aware": (FILTER, NATURAL, "square", 0.03),
+    expected = {  # first less second, by the counts of AS_CLAIMED, and the paper's difference
+        "rule-clean": (160 - 90, None),
+        "rule-fgsm": (60 - 20, 0.064),  # .171 - .107
+        "rule-fgsm-middle": (50 - 10, None),
+        "rule-fgsm-narrow": (60 - 20, 0.064),
+        "adversarial-fgsm": (90 - 20, 0.328),
+        "adversarial-pgd": (80 - 0, 0.4),
+        "rule-over-adversarial": (70 - 10, None),
+        "adversarial-rule-large": (60 - 10, None),
+        "adversarial-rule-small": (88 - 90, None),
+        "marginal": (49 - 50, None),  # the filter gains more than the rule
+        "penalised-marginal": (50 - 50, None),
+        "input-masked": ((120 - 0) - (5 - 0), None),
     }
-    bounds = {claim.id.removeprefix("defense-"): claim.bound for claim in DEFENSE.claims if claim.relation == "at most"}
-    assert bounds == dict.fromkeys(
-        [
-            "adversarial-rule-fgsm-small",
-            "adversarial-rule-pgd-small",
-            "rule-marginal",
-            "kernels-marginal",
-            "penalised-marginal",
-            "input-aware",
-        ],
-        0.05,
-    )
-    assert {claim.relation for claim in DEFENSE.claims} == {"exceeds", "at most"}
+    table = trials(AS_CLAIMED)
+    assert set(CLAIMS) == set(expected)
+    for name, (images, paper) in expected.items():
+        assert CLAIMS[name].statistic(table).mean == pytest.approx(images / IMAGES), name
+        assert CLAIMS[name].paper == paper, name
+    bounded = {name for name, claim in CLAIMS.items() if claim.relation == "at most"}
+    assert bounded == {"adversarial-rule-small", "marginal", "penalised-marginal"}
+    assert {CLAIMS[name].bound for name in bounded} == {0.05}
+    assert CLAIMS["rule-clean"].version == "clean images"
+    assert CLAIMS["rule-over-adversarial"].version == "FGSM, eps .09"
 
 
-def test_the_paper_beside_ours_and_the_attack_in_the_version():
-    found = board(AS_CLAIMED)
-    papers = found["paper"][found["paper"] != "not available to us"].to_dict()
-    assert papers == {
-        "defense-rule-fgsm": ".064",
-        "defense-adversarial-fgsm": ".328",
-        "defense-adversarial-pgd": ".400",
-    }
-    assert found.loc["defense-rule-clean", "version"] == "clean images"
-    assert found.loc["defense-rule-over-adversarial-pgd", "version"] == "PGD, eps .09"
-    assert found.loc["defense-input-unaware", "version"] == "PGD, non-adaptive, eps .03"
-    assert found.loc["defense-kernels-marginal", "version"] == "strong attack, eps .03"
+def test_the_trials_of_the_claims_are_all_that_they_need():
+    """Each is needed: without it some claim is missing; and no other is."""
+    table = trials(AS_CLAIMED)
+    listed = {(variant, *trial) for variant, ones in claim_trials("laptop").items() for trial in ones}
+    assert listed == set(AS_CLAIMED)
+    for variant, defense, attack in AS_CLAIMED:
+        here = (table["variant"] == variant) & (table["defense"] == defense.method)
+        here &= (table["attack"] == attack.method) & (table["eps"] == attack.eps)
+        assert "run missing" in set(scoreboard({"defense": table[~here]})["verdict"])
+    assert claim_trials("narrow") == {"vanilla": [(RULE, FGSM), (NONE, FGSM)]}
+
+
+def test_the_evidence_is_the_stored_trials_of_the_preset(monkeypatch, tmp_path):
+    asked = {}
+
+    def trials_of(run, wanted, *, images, compute):
+        asked[run.recipe.name] = wanted, images, compute
+        return {}
+
+    monkeypatch.setattr("hfclib.paper.defense.trials.trials_of", trials_of)
+    for preset in ("laptop", "narrow"):
+        recipe = defense_recipes(preset)["vanilla"]
+        assert DEFENSE.evidence(Runs({"vanilla": [Run(recipe, 0, None, None, {}, tmp_path)]})).empty
+        assert asked[recipe.name] == (claim_trials(preset)["vanilla"], 500, False)
 
 
 # ---- the statistic
 
-
-def test_one_seed_is_compared_on_the_same_images_in_pairs():
-    table = trials({(RULE, "fgsm", 0.03): [60], (NATURAL, "fgsm", 0.03): [40]})
-    found = defense_contrast(table, RULE, NATURAL, "fgsm", 0.03)
-    assert found == Estimate(*paired([True] * 60 + [False] * 140, [True] * 40 + [False] * 160), seeds=1, over="images")
-    assert found.mean == pytest.approx(0.1)
-    assert found.what == "images, 1 seed"
+NATURAL, SMOOTHED = Side("vanilla", NONE, FGSM), Side("vanilla", RULE, FGSM)
 
 
-def test_several_seeds_are_compared_by_students_t_over_those_that_both_have():
-    table = trials({(RULE, "fgsm", 0.03): [60, 80, 70, 10], (NATURAL, "fgsm", 0.03): [40, 30, 40]})
-    found = defense_contrast(table, RULE, NATURAL, "fgsm", 0.03)
-    assert (found.mean, found.low, found.high) == pytest.approx(interval([0.1, 0.25, 0.15]))
-    assert found.what == "3 seeds"
-    alone = defense_contrast(table[(table["seed"] == 1) | (table["defense"] == "none")], RULE, NATURAL, "fgsm", 0.03)
-    assert (alone.mean, alone.seeds, alone.over) == (pytest.approx(0.25), 1, "images")
-
-
-def test_a_side_without_a_defense_is_under_pgd_where_the_other_is_under_the_non_adaptive_attack():
-    table = trials({(FILTER, "unaware", 0.03): [120], (FILTER, "pgd", 0.03): [7], (NATURAL, "pgd", 0.03): [20]})
-    assert defense_contrast(table, FILTER, NATURAL, "unaware", 0.03).mean == pytest.approx(0.5)
-
-
-def test_a_trial_that_is_missing():
+def test_two_seeds_by_hand():
+    """Differences [1, 1, 0] and [0, 1, -1]: standard errors as in the test of `over_seeds_and_images`."""
     cells = {
-        (NATURAL, "fgsm", 0.06): [3],
-        (RULE, "fgsm", 0.06): [3],
-        (RULE, "pgd", 0.03): [3],
-        (Side("vanilla", "rule", 0.5), "fgsm", 0.03): [3],
-        (Side("vanilla", "normalised", 1.0), "fgsm", 0.03): [3],
+        ("vanilla", RULE, FGSM): [[1, 1, 0], [1, 1, 0]],
+        ("vanilla", NONE, FGSM): [[0, 0, 0], [1, 0, 1]],
     }
-    for there in (NATURAL, RULE):
-        with pytest.raises(MissingRunError, match="no seed has both trials"):
-            defense_contrast(trials(cells | {(there, "fgsm", 0.03): [3]}), RULE, NATURAL, "fgsm", 0.03)
+    found = Contrast([[(1, SMOOTHED), (-1, NATURAL)]])(trials(cells))
+    half = 12.70620 * math.sqrt(1 / 9 + 7 / 36)
+    assert (found.mean, found.low, found.high) == pytest.approx((1 / 3, 1 / 3 - half, 1 / 3 + half), rel=1e-6)
+    assert found.seeds == 2
 
 
-def test_without_networks_trained_adversarially_their_claims_are_missing():
-    found = board({key: seeds for key, seeds in AS_CLAIMED.items() if key[0].variant == "vanilla"})
-    missing = found["verdict"] == "run missing"
-    assert set(found.index[missing]) == {
-        claim.id for claim in DEFENSE.claims if "adversarial" in claim.id or "penalised" in claim.id
+def test_seeds_that_lack_a_trial_are_left_out():
+    contrast = Contrast([[(1, SMOOTHED), (-1, NATURAL)]])
+    table = trials({("vanilla", RULE, FGSM): [60, 80, 70, 10], ("vanilla", NONE, FGSM): [40, 30, 40]})
+    found = contrast(table)
+    assert (found.mean, found.seeds) == (pytest.approx((20 + 50 + 30) / 3 / IMAGES), 3)
+    alone = contrast(table[(table["seed"] == 1) | (table["defense"] == "none")])
+    assert alone == Estimate(pytest.approx(0.25), -np.inf, np.inf, seeds=1)
+    others = {
+        ("vanilla", RULE, PGD): [3],
+        ("vanilla", Defense("rule", 0.5), FGSM): [3],
+        ("vanilla", RULE, MIDDLE_FGSM): [3],
     }
-    assert set(found.loc[~missing, "verdict"]) == {"reproduced"}
+    for side in (NATURAL, SMOOTHED):
+        with pytest.raises(MissingRunError, match="no seed has all the trials"):
+            contrast(trials({tuple(side): [3]} | others))
+    with pytest.raises(MissingRunError):
+        contrast(table[(table["seed"] == 0) == (table["defense"] == "none")])  # no seed in common
 
 
-def test_seeds_apart_are_missing():
-    table = trials(AS_CLAIMED)
-    table.loc[table["variant"] == "adversarial", "seed"] = 1
-    found = scoreboard({"defense": table})
-    assert found.loc["defense-adversarial-pgd", "verdict"] == "run missing"
-    assert found.loc["defense-adversarial-rule-pgd-small", "verdict"] == "reproduced"
+def test_of_several_sums_the_one_with_the_largest_mean_counts():
+    filtered = Side("vanilla", KERNELS, FGSM)
+    contrast = Contrast([[(1, side), (-1, NATURAL)] for side in (SMOOTHED, filtered)])
+    for rule, kernels in (([60, 80], [50, 20]), ([50, 20], [60, 80])):
+        table = trials(
+            {("vanilla", RULE, FGSM): rule, ("vanilla", KERNELS, FGSM): kernels, ("vanilla", NONE, FGSM): [40, 30]}
+        )
+        first = np.arange(IMAGES)
+        expected = [(first < one).astype(float) - (first < other) for one, other in ((60, 40), (80, 30))]
+        assert contrast(table) == over_seeds_and_images(expected)
+    with pytest.raises(MissingRunError):  # which would gain more is not known
+        contrast(table[table["defense"] != "kernels"])
 
 
 # ---- where the strong attack is needed
@@ -209,7 +188,7 @@ def test_seeds_apart_are_missing():
 
 def full(variants, eps, changes=None):
     cells = {
-        (Side(variant, *defense), attack.method, attack.eps): [10]
+        (variant, defense, attack): [10]
         for variant in variants
         for defense in all_defenses((0.5, 1.0))
         for attack in table_attacks(defense, eps, 20)
@@ -223,44 +202,15 @@ def places(frame):
     return {(one.variant, Defense(one.defense, one.strength), one.eps) for one in frame.itertuples()}
 
 
-FIXED = {
-    ("vanilla", NONE, 0.03),
-    ("vanilla", Defense("rule", 1.0), 0.03),
-    ("vanilla", Defense("kernels", 8.0), 0.03),
-    ("vanilla", Defense("input", 8.0), 0.03),
-}
+FIXED = {("vanilla", NONE, 0.03), ("vanilla", FILTER, 0.03)}
 
 
-def test_the_strong_attack_is_needed_at_the_sides_of_claims_and_at_every_gain():
+def test_the_strong_attack_is_needed_at_the_filtered_input_and_at_every_gain():
     assert needs_strong_attack(gains(trials({}))).empty
     assert claimed_gains(full(["vanilla"], [0.03, 0.06])).empty
-    assert places(needs_strong_attack(full(["vanilla"], [0.03, 0.06]))) == FIXED
-    both = places(needs_strong_attack(full(["vanilla", "penalised", "adversarial"], [0.03, 0.06])))
-    assert both == FIXED | {("penalised", NONE, 0.03)}
+    assert places(needs_strong_attack(full(["vanilla", "penalised", "adversarial"], [0.03, 0.06]))) == FIXED
     assert needs_strong_attack(full(["vanilla", "penalised"], [0.06])).empty
-    found = full(["vanilla"], [0.03, 0.06], {(Side("vanilla", "scale", 1.0), "pgd", 0.06): [60]})
+    found = full(["vanilla"], [0.03, 0.06], {("vanilla", Defense("scale", 1.0), PGD._replace(eps=0.06)): [60]})
     gained = {("vanilla", Defense("scale", 1.0), 0.06), ("vanilla", NONE, 0.06)}
     assert places(claimed_gains(found)) == gained
     assert places(needs_strong_attack(found)) == FIXED | gained
-
-
-def test_every_trial_that_a_claim_compares_is_in_the_table_or_strong():
-    variants = ["vanilla", "penalised", "adversarial", "adversarial_batchnorm"]
-    eps = [0.03, 0.06, 0.09]
-    tabled = {
-        (Side(variant, *defense), attack.method, attack.eps)
-        for variant in variants
-        for defense in all_defenses((0.5, 1.0))
-        for attack in table_attacks(defense, eps, 20)
-    }
-    strong = {
-        (Side(variant, *defense), "square", at)
-        for variant, defense, at in places(needs_strong_attack(full(variants, eps)))
-    }
-    compared = set()
-    for claim in DEFENSE.claims:
-        one = claim.statistic.keywords
-        for side in (one["first"], one["second"]):
-            attack = "pgd" if (side.defense, one["attack"]) == ("none", "unaware") else one["attack"]
-            compared.add((side, attack, one["eps"]))
-    assert compared <= tabled | strong

@@ -18,7 +18,7 @@ from hfclib.paper.defense.setup import (
     Attack,
     Defense,
     all_defenses,
-    attack_function,
+    attack_functions,
     attacks_before,
     defended,
     long_attacks,
@@ -181,7 +181,7 @@ def test_bad_defenses_and_attacks_are_refused(network):
             defended(network, defense)
     for attack in (CLEAN, Attack("cw", 0.1, 1)):
         with pytest.raises(ValueError, match=f"method of an attack, one of fgsm, pgd, .*, got '{attack.method}'"):
-            attack_function(attack, network)
+            attack_functions(attack, network)
 
 
 # ---- the rows and columns of the table
@@ -228,43 +228,48 @@ def test_later_attacks_follow_earlier_ones():
 
 def test_attacked_images_stay_within_the_ball_and_the_box(pictures, predictions):
     for method, eps in itertools.product(METHODS, (0.0, 0.03, 0.5)):
-        adv_images = attack_function(Attack(method, eps, 2), Smooth(2))(Smooth(1), pictures, predictions)
-        assert adv_images.min() >= 0
-        assert adv_images.max() <= 1
-        assert (adv_images.double() - pictures.double()).abs().max() <= eps + 1e-6
-        assert (adv_images != pictures).any() == (eps > 0)
+        for attack in attack_functions(Attack(method, eps, 2), Smooth(2)):
+            adv_images = attack(Smooth(1), pictures, predictions)
+            assert adv_images.min() >= 0
+            assert adv_images.max() <= 1
+            assert (adv_images.double() - pictures.double()).abs().max() <= eps + 1e-6
+            assert (adv_images != pictures).any() == (eps > 0)
 
 
 def test_each_attack_is_what_it_is_said_to_be(pictures, predictions):
     """Each attack equals a call with all numbers written out, and no two attacks are alike."""
     asked, plain, eps = Smooth(1), Smooth(2), 0.02
 
-    def seeded(attack, network, **options):
-        return attack(network, pictures, predictions, eps=eps, generator=torch.Generator().manual_seed(0), **options)
+    def several(attack, *calls):
+        """The results of calls that draw from one stream of random numbers."""
+        generator = torch.Generator().manual_seed(0)
+        return [attack(network, pictures, predictions, eps=eps, generator=generator, **more) for network, more in calls]
 
     table, longer = {"alpha": 0.025, "steps": 2}, {"alpha": 0.025, "steps": 4, "restarts": 5}  # alpha: 2.5 eps / 2
+    margin = longer | {"loss": "margin"}
     expected = {
-        "fgsm": fgsm(asked, pictures, predictions, eps=eps),
-        "pgd": seeded(pgd, asked, **table),
-        "unaware": seeded(pgd, plain, **table),
-        "restarts": seeded(pgd, asked, **longer),
-        "margin": seeded(pgd, asked, **longer, loss="margin"),
-        "transfer": seeded(pgd, plain, **longer, loss="margin"),
-        "square": seeded(square, asked, queries=100),
+        "fgsm": [fgsm(asked, pictures, predictions, eps=eps)],
+        "pgd": several(pgd, (asked, table)),
+        "unaware": several(pgd, (plain, table)),
+        "restarts": several(pgd, (asked, longer)),
+        "margin": several(pgd, (asked, margin)),
+        "transfer": several(pgd, (plain, margin), (plain, longer)),
+        "square": several(square, (asked, {"queries": 100})),
     }
     assert list(expected) == METHODS
-    for method, adv_images in expected.items():
-        attack = Attack(method, eps, 1 if method == "fgsm" else 2)
-        assert torch.equal(attack_function(attack, plain)(asked, pictures, predictions), adv_images), method
-    for one, other in itertools.combinations(METHODS, 2):
-        assert not torch.equal(expected[one], expected[other]), (one, other)
+    for method, results in expected.items():
+        attacks = attack_functions(Attack(method, eps, 1 if method == "fgsm" else 2), plain)
+        for attack, adv_images in zip(attacks, results, strict=True):
+            assert torch.equal(attack(asked, pictures, predictions), adv_images), method
+    for one, other in itertools.combinations([one for results in expected.values() for one in results], 2):
+        assert not torch.equal(one, other)
 
 
 def test_each_attack_calls_its_own_network_only(pictures, predictions):
     for method in METHODS:
         elsewhere = method in ("unaware", "transfer")
-        attack = attack_function(Attack(method, 0.1, 1), Smooth(2) if elsewhere else Never())
-        assert attack(Never() if elsewhere else Smooth(1), pictures, predictions).shape == pictures.shape
+        for attack in attack_functions(Attack(method, 0.1, 1), Smooth(2) if elsewhere else Never()):
+            assert attack(Never() if elsewhere else Smooth(1), pictures, predictions).shape == pictures.shape
 
 
 @pytest.mark.parametrize("method", ["unaware", "transfer"])
@@ -279,12 +284,13 @@ def test_an_attack_on_the_undefended_network_goes_on_where_that_is_fooled_alread
             return nn.functional.one_hot(labels, 4) * 10.0
 
     labels = (plain(pictures).argmax(dim=1) + 1) % 4  # the undefended network is wrong from the start
-    assert robust_correct(Sure(), pictures, labels, attack_function(Attack(method, 0.1, 3), plain)).all()
-    options = {"steps": 3} if method == "unaware" else {"steps": 6, "restarts": 5, "loss": "margin"}
-    expected = pgd(
-        plain, pictures, labels, eps=0.1, alpha=0.25 / 3, generator=torch.Generator().manual_seed(0), **options
-    )
-    assert torch.equal(shown[-1], expected)
+    assert robust_correct(Sure(), pictures, labels, attack_functions(Attack(method, 0.1, 3), plain)).all()
+    longer = {"steps": 6, "restarts": 5}
+    parts = [{"steps": 3}] if method == "unaware" else [longer | {"loss": "margin"}, longer]
+    usual = {"eps": 0.1, "alpha": 0.25 / 3, "generator": torch.Generator().manual_seed(0)}
+    assert len(shown) == 1 + len(parts)  # the images themselves come first
+    for adv_images, options in zip(shown[1:], parts, strict=True):
+        assert torch.equal(adv_images, pgd(plain, pictures, labels, **usual, **options))
 
 
 def test_random_numbers_are_the_same_for_every_function_and_differ_between_images(pictures, predictions):
@@ -292,7 +298,7 @@ def test_random_numbers_are_the_same_for_every_function_and_differ_between_image
         torch.manual_seed(7)
         before = torch.get_rng_state()
         # Without steps the start alone is left; steps would lead different starts to the same corner.
-        attacks = [attack_function(Attack(method, 0.02, 0), Smooth(2)) for _ in range(2)]
+        attacks = [attack_functions(Attack(method, 0.02, 0), Smooth(2))[0] for _ in range(2)]
         first, again = (attack(Smooth(1), pictures[:6], predictions[:6]) for attack in attacks)
         assert torch.equal(first, again)
         second = attacks[0](Smooth(1), pictures[:6], predictions[:6])
@@ -304,7 +310,7 @@ def test_an_image_is_attacked_alike_in_every_batch(pictures, predictions):
     for method in METHODS:
         attack = Attack(method, 0.3 if method in ("unaware", "transfer") else 0.02, 1)
         verdicts = [
-            robust_correct(Smooth(1), pictures, predictions, attack_function(attack, Smooth(2)), batch_size=size)
+            robust_correct(Smooth(1), pictures, predictions, attack_functions(attack, Smooth(2)), batch_size=size)
             for size in (5, 12)
         ]
         assert torch.equal(*verdicts)
@@ -322,8 +328,8 @@ def test_bfloat16_reaches_every_attack(pictures, predictions, monkeypatch):
         monkeypatch.setattr(f"hfclib.attacks.{module}.forward", recording)
     for method, amp in itertools.product(METHODS, (False, True)):
         used.clear()
-        attack = attack_function(Attack(method, 0.02, 1), Smooth(2))
-        robust_correct(Smooth(1), pictures, predictions, attack, amp=amp)
+        attacks = attack_functions(Attack(method, 0.02, 1), Smooth(2))
+        robust_correct(Smooth(1), pictures, predictions, attacks, amp=amp)
         assert any(used) == amp
 
 
@@ -351,7 +357,8 @@ def test_scaled_logits_flatten_the_cross_entropys_gradient_and_not_the_margins(s
     scaled = defended(network, Defense("scale", 1.0))
 
     def left(model, *methods):
-        attacks = [attack_function(Attack(method, 0.1, 1 if method == "fgsm" else 4), network) for method in methods]
+        wanted = [Attack(method, 0.1, 1 if method == "fgsm" else 4) for method in methods]
+        attacks = [attack for one in wanted for attack in attack_functions(one, network)]
         return int(robust_correct(model, pictures, labels, attacks).sum())
 
     assert left(network) == left(scaled) == 20
@@ -366,8 +373,9 @@ def test_scaled_logits_flatten_the_cross_entropys_gradient_and_not_the_margins(s
 def test_square_needs_no_gradient(saturated):
     network, pictures, labels = saturated
     scaled = defended(network, Defense("scale", 1.0))
-    found = robust_correct(scaled, pictures, labels, attack_function(Attack("square", 0.1, 4), network))
-    assert found.sum() < 10
-    assert torch.equal(
-        found, robust_correct(network, pictures, labels, attack_function(Attack("square", 0.1, 4), network))
+    one, other = (
+        robust_correct(model, pictures, labels, attack_functions(Attack("square", 0.1, 4), network))
+        for model in (scaled, network)
     )
+    assert torch.equal(one, other)
+    assert one.sum() < 10

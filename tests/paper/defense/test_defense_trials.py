@@ -38,9 +38,11 @@ from hfclib.paper.defense.trials import (
     _with_those_before,
     smallest_eps_table,
     strong_trials,
+    trial_rows,
     trials_of,
     trials_table,
 )
+from hfclib.runs.predictions import store_record, weights_of
 from hfclib.runs.store import Run, RunError, load
 from hfclib.training.recipe import Recipe
 
@@ -147,13 +149,19 @@ def by_hand(model, plain, images, labels, claimed):
     def several(model, images, labels, **options):
         return pgd(model, images, labels, eps=0.01, alpha=0.0125, steps=4, restarts=5, generator=seeded(), **options)
 
+    one_stream = seeded()
+
+    def on_plain(model, images, labels, *, loss):
+        options = {"eps": 0.01, "alpha": 0.0125, "steps": 4, "restarts": 5, "loss": loss}
+        return pgd(plain, images, labels, generator=one_stream, **options)
+
     attacks = {
         "fgsm": partial(fgsm, eps=0.01),
         "pgd": single,
         "unaware": lambda model, images, labels: single(plain, images, labels),
         "restarts": several,
         "margin": partial(several, loss="margin"),
-        "transfer": lambda model, images, labels: several(plain, images, labels, loss="margin"),
+        "transfer": [partial(on_plain, loss=loss) for loss in ("margin", "cross_entropy")],
         "square": partial(square, eps=0.01, queries=100, generator=seeded()),
     }
     before = {"restarts": ["clean", *claimed], "margin": ["restarts"], "transfer": ["margin"], "square": ["transfer"]}
@@ -227,7 +235,7 @@ def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monk
         return labels != fools[method]
 
     monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: (pictures, torch.arange(IMAGES)))
-    monkeypatch.setattr("hfclib.paper.defense.trials.attack_function", lambda attack, undefended: attack.method)
+    monkeypatch.setattr("hfclib.paper.defense.trials.attack_functions", lambda attack, undefended: attack.method)
     monkeypatch.setattr("hfclib.paper.defense.trials.robust_correct", fooling)
     fooled = {"clean": {0}, "fgsm": {0, 1}, "pgd": {0, 2}, "unaware": {0, 3}, "restarts": {0, 1, 2, 4}}
     if defense == FILTERED:
@@ -366,12 +374,21 @@ def test_an_interrupted_write_leaves_no_file(run, mine, write_stopped):
     assert not mine.exists()
 
 
-def test_trials_of_another_version_of_the_attacks_are_made_again(run, mine, computed, monkeypatch):
-    found(run, SOME[:1])
-    monkeypatch.setattr("hfclib.paper.defense.trials.ATTACKS_VERSION", 2)
-    found(run, SOME[:1])
-    assert computed == [SOME[:1]] * 2
-    assert len(load_file(mine)) == 2
+def test_trials_of_an_earlier_version_of_the_attacks_are_made_again(run, mine, computed):
+    """Under a defense "transfer" and "square" have a second version; without one they are as they were."""
+    wanted = [(one, Attack(method, EPS, 1)) for one in (NONE, RULE) for method in ("margin", "transfer", "square")]
+    names = [_trial_name(trial, IMAGES) for trial in wanted]
+    earlier = [name.removesuffix(" v2") for name in names]
+    assert [name != old for name, old in zip(names, earlier, strict=True)] == [False] * 4 + [True] * 2
+    first = found(run, wanted)
+    stored = load_file(mine)
+    for name, old in zip(names[4:], earlier[4:], strict=True):
+        stored[old] = 1 - stored.pop(name)
+    mine.unlink()
+    store_record("attacks", run.path.name, stored, weights_of(run.path))
+    assert same(found(run, wanted), first)
+    assert computed[1:] == [wanted[4:]]
+    assert {*names, *earlier} <= set(load_file(mine))  # nothing is lost
 
 
 def test_a_damaged_record_is_refused_by_name_and_kept(run, mine):
@@ -441,7 +458,7 @@ def test_the_most_it_takes_counts_passes(monkeypatch, run, pictures):
         "unaware": 3 * 7 + 1,
         "restarts": 3 * 5 * 2 * 7 + 1,
         "margin": 3 * 5 * 2 * 7 + 1,
-        "transfer": 3 * 5 * 2 * 7 + 1,
+        "transfer": 2 * 3 * 5 * 2 * 7 + 1,
         "square": 50 * 7 + 1,
     }
     for method, count in counts.items():
@@ -535,6 +552,19 @@ def test_strong_trials_have_four_rows_for_each_that_is_wanted(two, computed):
         assert row.correct == tuple(found(run, [trial], images=8)[trial].tolist())
         assert row.accuracy == pytest.approx(sum(row.correct) / 8)
         assert row.images == 8
+
+
+def test_rows_are_of_the_trials_that_are_wanted_of_each_network(two):
+    rows = trial_rows(two, {"batchnorm": [(RULE, PGD), (NONE, CLEAN)], "penalised": SOME}, images=8, progress=False)
+    expected = [("batchnorm", seed, *defense, *attack) for seed in (0, 1) for defense, attack in ((RULE, PGD), SOME[0])]
+    assert list(rows[TRIAL_COLUMNS].itertuples(index=False, name=None)) == expected
+    for row in rows.itertuples():
+        (run,) = (one for one in two[row.variant] if one.seed == row.seed)
+        trial = Defense(row.defense, row.strength), Attack(row.attack, row.eps, row.steps)
+        assert row.correct == tuple(found(run, [trial], images=8)[trial].tolist())
+    more = {"batchnorm": [(RULE, PGD), (FILTERED, PGD)]}
+    stored = trial_rows(two, more, images=8, compute=False)
+    assert set(stored["defense"]) == {RULE.method}  # what is not stored is left out
 
 
 def test_no_strong_trials_wanted_is_no_error(two, computed):

@@ -1,0 +1,20 @@
+"""Draws the README's picture, book/one-picture.svg, whose description holds its numbers: `python book/picture.py`."""
+
+from pathlib import Path
+
+from hfclib.paper import fig4, tables
+
+FILE = Path(__file__).parent / "one-picture.svg"
+
+
+def drawn() -> tuple[fig4.Figure, str]:
+    """The figure of the landing page, and the accuracies in it as text."""
+    final = tables.gather(fig4.FIG4.obtain(fig4.FIG4.parameters()), "final")
+    hfc = final[(final["band"] == "hfc") & (final["split"] == "test") & final["radius"].isin([4, 8, 12, 16])]
+    means = hfc.groupby(["variant", "feed", "bn_stats", "radius"])["accuracy"].mean()
+    return fig4.hfc_by_condition(final), means.round(4).to_csv()
+
+
+if __name__ == "__main__":
+    figure, numbers = drawn()
+    figure.savefig(FILE, metadata={"Date": None, "Description": numbers}, facecolor="white")
