@@ -63,8 +63,8 @@ def labels_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 # ---- tables
 
 KINDS = ("natural", "shuffled")  # of labels
-FIGURE = "read off the paper's Fig. 3, to about .03"
-PUBLISHED = {  # accuracy on training images and their LFC at the end of training
+# Read off the paper's Fig. 3, to about .03: accuracy on training images and their LFC at the end of training.
+LABELS_PUBLISHED = {
     "natural": {"train": 0.98, "L4": 0.27, "L8": 0.65, "L12": 0.91, "L16": 0.97},
     "shuffled": {"train": 0.97, "L4": 0.14, "L8": 0.53, "L12": 0.90, "L16": 0.97},
 }
@@ -72,7 +72,7 @@ NATURAL_L4_PEAK = 0.39  # after the second and third epoch
 _MEASURED = Annotated[int, Field(ge=4, le=16, multiple_of=4, description="one of 4, 8, 12, 16")]
 
 
-def table(runs: Runs) -> pd.DataFrame:
+def labels_table(runs: Runs) -> pd.DataFrame:
     """The chapter's table: accuracies on images and their bands at r = 4, 8, 12, 16, fed raw, with running statistics.
 
     Args:
@@ -96,13 +96,13 @@ def table(runs: Runs) -> pd.DataFrame:
 
 
 def by_epoch(found: pd.DataFrame, variant: str, measure: str, split: str = "train") -> pd.DataFrame:
-    """Accuracies of a network after each epoch, from a `table`: one row per epoch, one column per seed."""
+    """Accuracies of a network after each epoch, from a `labels_table`: one row per epoch, one column per seed."""
     rows = found.query("part == 'epoch' and variant == @variant and measure == @measure and split == @split")
     return rows.pivot(index="epoch", columns="seed", values="accuracy").astype(float)
 
 
 def ends(found: pd.DataFrame, variant: str, measure: str, split: str = "train") -> pd.Series:
-    """Accuracies of a network after training, from a `table`, by seed."""
+    """Accuracies of a network after training, from a `labels_table`, by seed."""
     rows = found.query("part == 'end' and variant == @variant and measure == @measure and split == @split")
     return rows.set_index("seed")["accuracy"].astype(float)
 
@@ -129,7 +129,7 @@ def at_accuracy(found: pd.DataFrame, variant: str, measure: str, levels: Sequenc
 
 # ---- claims: written before any network of this chapter was trained
 
-CHANCE = 0.1
+_CHANCE = 0.1
 EARLY = 1 / 15  # the paper's shuffled labels stay at chance for about 20 of 300 epochs
 # How a claim's version reads, and how the names of its networks end.
 VERSIONS = {"batchnorm": ("with BatchNorm", ""), "plain": ("without BatchNorm", "_plain")}
@@ -149,7 +149,7 @@ def _at_equal_accuracy(found: pd.DataFrame, *, measure: str, level: float, suffi
 def _early(found: pd.DataFrame, *, suffix: str) -> Estimate:
     """Highest accuracy on the LFC at r = 4, less chance, of shuffled labels in the first share EARLY of the epochs."""
     curves = by_epoch(found, f"shuffled{suffix}", "L4")
-    return over_seeds(curves.head(max(1, round(EARLY * len(curves)))).max() - CHANCE)
+    return over_seeds(curves.head(max(1, round(EARLY * len(curves)))).max() - _CHANCE)
 
 
 def _fall(found: pd.DataFrame) -> Estimate:
@@ -169,7 +169,7 @@ def _from_paper(found: pd.DataFrame, *, suffix: str) -> Estimate:
     """The largest distance from the published accuracy on the LFC, over both kinds of labels and the four radii."""
     off = {
         (labels, measure): (ends(found, f"{labels}{suffix}", measure) - value).abs()
-        for labels, values in PUBLISHED.items()
+        for labels, values in LABELS_PUBLISHED.items()
         for measure, value in values.items()
         if measure != "train"
     }
@@ -188,7 +188,7 @@ def _claims() -> Iterator[Claim]:
             version=version,
             relation="exceeds",
             statistic=partial(_at_end, measure="L8", suffix=suffix),
-            paper=round(PUBLISHED["natural"]["L8"] - PUBLISHED["shuffled"]["L8"], 2),
+            paper=round(LABELS_PUBLISHED["natural"]["L8"] - LABELS_PUBLISHED["shuffled"]["L8"], 2),
         )
     yield claim(
         id="labels-equal",
@@ -204,7 +204,7 @@ def _claims() -> Iterator[Claim]:
         version="with BatchNorm",
         relation="exceeds",
         statistic=_fall,
-        paper=round(NATURAL_L4_PEAK - PUBLISHED["natural"]["L4"], 2),
+        paper=round(NATURAL_L4_PEAK - LABELS_PUBLISHED["natural"]["L4"], 2),
     )
     yield claim(
         id="labels-early",
@@ -231,10 +231,10 @@ def _claims() -> Iterator[Claim]:
 # Paul Tol's "vibrant" scheme; no network and no radius has these colours.
 COLOURS = {"natural": "#0077BB", "shuffled": "#EE3377"}
 LEVELS = tuple(np.arange(0.15, 1, 0.05).round(2))  # training accuracies at which networks are compared in a figure
-MISSING, NOT_REACHED = "run missing", "not reached"
+RUN_MISSING, NOT_REACHED = "run missing", "not reached"
 
 
-def missing(recipes: Mapping[str, Recipe], runs: Runs, seeds: Sequence[int]) -> Markdown | None:
+def missing_runs(recipes: Mapping[str, Recipe], runs: Runs, seeds: Sequence[int]) -> Markdown | None:
     """Which of the chapter's runs are not stored, and the command that trains them; None where all are."""
     lacking = {
         variant: [seed for seed in seeds if seed not in {run.seed for run in runs.get(variant, ())}]
@@ -251,7 +251,7 @@ def missing(recipes: Mapping[str, Recipe], runs: Runs, seeds: Sequence[int]) -> 
     return Markdown(f"Not trained and stored yet, and so not shown: {'; '.join(named)}. This trains them: `{command}`.")
 
 
-def answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
+def labels_answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
     """The accuracies on the LFC with both kinds of labels, after training and at equal training accuracy."""
     lines = []
     for version, suffix in VERSIONS.values():
@@ -259,7 +259,7 @@ def answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
             measure = f"L{radius}"
             natural, shuffled = (ends(found, f"{labels}{suffix}", measure).mean() for labels in KINDS)
             if not np.isnan(natural - shuffled):
-                paper = " and ".join(decimals(PUBLISHED[labels][measure], 2) for labels in KINDS)
+                paper = " and ".join(decimals(LABELS_PUBLISHED[labels][measure], 2) for labels in KINDS)
                 equal = _difference_cell(found, measure, 0.9, suffix)
                 lines.append(
                     f"- r = {radius}, {version}: {decimals(natural, 2)} with natural and {decimals(shuffled, 2)} with "
@@ -274,18 +274,18 @@ def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: st
     try:
         one = _at_equal_accuracy(found, measure=measure, level=level, suffix=suffix)
     except MissingRunError:
-        return NOT_REACHED if {f"{labels}{suffix}" for labels in KINDS} <= set(found["variant"]) else MISSING
+        return NOT_REACHED if {f"{labels}{suffix}" for labels in KINDS} <= set(found["variant"]) else RUN_MISSING
     return with_interval(one.mean, one.low, one.high)
 
 
-def _mean_cell(values: pd.Series, without: str = MISSING) -> str:
+def _mean_cell(values: pd.Series, without: str = RUN_MISSING) -> str:
     """Mean ± sample standard deviation over seeds, as text; `without` where there is no seed."""
     values = values.dropna()
     spread = f"\u00a0±\u00a0{decimals(values.std())}" if len(values) > 1 else ""
     return decimals(values.mean()) + spread if len(values) else without
 
 
-def measures(radii: Sequence[int]) -> list[str]:
+def band_names(radii: Sequence[int]) -> list[str]:
     """The names of the bands, LFC first."""
     return [f"{band}{radius}" for band in "LH" for radius in radii]
 
@@ -299,8 +299,8 @@ def end_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """
     columns = {}
     for labels in KINDS:
-        paper = {one: decimals(value, 2) for one, value in PUBLISHED[labels].items()}
-        rows = ["train", *measures(radii)]
+        paper = {one: decimals(value, 2) for one, value in LABELS_PUBLISHED[labels].items()}
+        rows = ["train", *band_names(radii)]
         columns[f"{labels} labels", "paper"] = {one: paper.get(one, "not published") for one in rows}
         for version, suffix in VERSIONS.values():
             cells = {one: _mean_cell(ends(found, f"{labels}{suffix}", one)) for one in rows}
@@ -317,14 +317,14 @@ def equal_table(found: pd.DataFrame, radii: Sequence[int], levels: Sequence[floa
     """
     rows, there = {}, set(found["variant"])
     for version, suffix in VERSIONS.values():
-        for measure in measures(radii):
+        for measure in band_names(radii):
             cells = rows.setdefault((version, measure), {})
             for level in levels:
                 at = f"training accuracy {decimals(level, 1)}"
                 for labels in KINDS:
                     variant = f"{labels}{suffix}"
                     values = at_accuracy(found, variant, measure, [level]).loc[level]
-                    cells[at, labels] = _mean_cell(values, NOT_REACHED if variant in there else MISSING)
+                    cells[at, labels] = _mean_cell(values, NOT_REACHED if variant in there else RUN_MISSING)
                 cells[at, "natural less shuffled"] = _difference_cell(found, measure, level, suffix)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "accuracy on"])
 
@@ -354,7 +354,7 @@ def reading_table(found: pd.DataFrame, agreed: pd.DataFrame, radii: Sequence[int
     """What a network reads of test images: its accuracy, by their own labels, and how often bands and image agree.
 
     Args:
-        found, agreed: from `table` and `agreement`.
+        found, agreed: from `labels_table` and `agreement`.
         radii: DFT bins.
     Returns:
         Index (networks, what), one column per measure, text cells; accuracies are means over seeds.
@@ -363,7 +363,7 @@ def reading_table(found: pd.DataFrame, agreed: pd.DataFrame, radii: Sequence[int
     for version, suffix in VERSIONS.values():
         for labels in KINDS:
             variant, name = f"{labels}{suffix}", f"{labels}, {version}"
-            columns = ("test", *measures(radii))
+            columns = ("test", *band_names(radii))
             rows[name, "accuracy"] = {one: _mean_cell(ends(found, variant, one, "test")) for one in columns}
             same = {one: decimals(shares.get((variant, one), np.nan), 2) for one in columns}
             rows[name, "same as image"] = {one: cell.replace("nan", "") for one, cell in same.items()}
@@ -379,7 +379,7 @@ def over_accuracy(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     columns = ["variant", "seed", "measure", "train", "accuracy"]
     parts = [pd.DataFrame(columns=columns)]
     for variant in dict.fromkeys(found["variant"]):
-        for measure in measures(radii):
+        for measure in band_names(radii):
             values = at_accuracy(found, variant, measure, LEVELS).rename_axis("train").reset_index()
             long = values.melt("train", var_name="seed", value_name="accuracy").dropna()
             parts.append(long.assign(variant=variant, measure=measure)[columns])
@@ -387,7 +387,7 @@ def over_accuracy(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 
 
 def epochs_rows(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
-    """The rows of a `table` that `epochs_figure` draws."""
+    """The rows of a `labels_table` that `epochs_figure` draws."""
     return found.query("part == 'epoch' and split == 'train' and (band == 'x' or radius in @radii)")
 
 
@@ -422,8 +422,8 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
                 square = {"marker": "s", "mfc": "white", "ms": 8, "clip_on": False}
                 colours = {f"L{radius}": radius_colour(radius) for radius in radii} | {"train": "0.6"}
                 for measure, colour in colours.items():
-                    ax.plot(last, PUBLISHED[labels][measure], mec=colour, **square)
-                ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
+                    ax.plot(last, LABELS_PUBLISHED[labels][measure], mec=colour, **square)
+                ax.axhline(_CHANCE, color="0.3", lw=1, ls=":")
                 ax.set(title=f"{labels.capitalize()} labels, {version}", ylim=(0, 1.02))
                 ax.grid(alpha=0.3, lw=0.5)
                 ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -441,7 +441,7 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     return figure
 
 
-def accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
+def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     """Accuracy on the bands of training images against the accuracy on the images, a panel per radius.
 
     Args:
@@ -461,7 +461,7 @@ def accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
                     for band, style in (("L", "-"), ("H", "--")):
                         own = rows[(rows["variant"] == f"{labels}{suffix}") & (rows["measure"] == f"{band}{radius}")]
                         _line(ax, own, "train", color=COLOURS[labels], ls=style)
-                    ends_at = PUBLISHED[labels]["train"], PUBLISHED[labels][f"L{radius}"]
+                    ends_at = LABELS_PUBLISHED[labels]["train"], LABELS_PUBLISHED[labels][f"L{radius}"]
                     ax.plot(*ends_at, "s", mfc="white", mec=COLOURS[labels], ms=8, clip_on=False)
                 ax.plot([0, 1], [0, 1], color="0.3", lw=1, ls=":")
                 ax.set(title=f"r = {radius}", xlim=(0, 1), ylim=(0, 1.02))
@@ -499,5 +499,5 @@ LABELS = LabelsChapter(
     parameters=LabelsParameters,
     optional=tuple(labels_recipes()),
     claims=tuple(_claims()),
-    evidence=table,
+    evidence=labels_table,
 )

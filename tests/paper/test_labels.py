@@ -7,7 +7,7 @@ import pytest
 
 from hfclib.paper import labels
 from hfclib.paper.intervals import MissingRunError
-from hfclib.paper.labels import KINDS, LABELS, PUBLISHED, labels_recipes
+from hfclib.paper.labels import KINDS, LABELS, LABELS_PUBLISHED, labels_recipes
 from hfclib.runs.collect import Runs
 
 CLAIMS = {claim.id: claim for claim in LABELS.claims}
@@ -41,7 +41,7 @@ def found():
 
 @pytest.fixture
 def nothing():
-    return labels.table(Runs())
+    return labels.labels_table(Runs())
 
 
 # ---- equal training accuracy
@@ -79,7 +79,7 @@ def test_the_claims_on_a_table_with_known_answers(found):
     assert early.statistic(plain).mean == pytest.approx(0.1 / 3 - 0.1)  # one epoch of five
     assert early.judge(early.statistic(plain)) == "reproduced"
     nearer = found.copy()
-    for one, values in PUBLISHED.items():
+    for one, values in LABELS_PUBLISHED.items():
         for measure, value in values.items():
             at = (nearer["variant"] == one) & (nearer["measure"] == measure) & (nearer["part"] == "end")
             nearer.loc[at, "accuracy"] = value + (0.04 if (one, measure) == ("shuffled", "L12") else 0.01)
@@ -129,14 +129,14 @@ def test_without_any_run_the_page_shows_the_paper_alone(nothing, own_home):
     for claim in LABELS.claims:
         with pytest.raises(MissingRunError):
             claim.statistic(nothing)
-    assert "the paper's values alone" in labels.answer(nothing, [4]).data
+    assert "the paper's values alone" in labels.labels_answer(nothing, [4]).data
     table = labels.end_table(nothing, [8])
     assert table["natural labels", "paper"].tolist() == [".98", ".65", "not published"]
     assert set(table["shuffled labels", "with BatchNorm"]) == {"run missing"}
     assert (labels.equal_table(nothing, [8]) == "run missing").all(axis=None)
     texts = [text.get_text() for ax in labels.epochs_figure(nothing, [8]).axes for text in ax.texts]
     assert texts == [f"{variant}: not trained yet" for variant in labels_recipes()]
-    assert len(labels.accuracy_figure(labels.over_accuracy(nothing, [8]), [8]).axes) == 1
+    assert len(labels.over_accuracy_figure(labels.over_accuracy(nothing, [8]), [8]).axes) == 1
 
 
 def test_a_seed_that_no_network_has_is_refused_once_any_run_is_stored(own_home):
@@ -149,11 +149,11 @@ def test_a_seed_that_no_network_has_is_refused_once_any_run_is_stored(own_home):
 def test_missing_runs_are_named_with_the_command_that_trains_them(random_run):
     runs = Runs(natural=[random_run("vanilla", 0), random_run("vanilla", 1)], shuffled=[random_run("vanilla", 1)])
     recipes = {variant: recipe for variant, recipe in labels_recipes().items() if variant in KINDS}
-    said = labels.missing(recipes, runs, (0, 1)).data
+    said = labels.missing_runs(recipes, runs, (0, 1)).data
     assert "laptop-shuffled (seeds 0)." in said
     assert "laptop-natural" not in said
     assert "`hfc train labels --preset laptop --variant shuffled --seed 0`" in said
-    assert labels.missing(recipes, runs, (1,)) is None
+    assert labels.missing_runs(recipes, runs, (1,)) is None
 
 
 # ---- tables and figures
@@ -165,7 +165,7 @@ def test_tables_say_what_is_missing_and_what_is_not_reached(found):
     assert equal.loc[("with BatchNorm", "L8"), ("training accuracy .5", "shuffled")].startswith(".250")
     assert set(equal.loc[("with BatchNorm", "L8")].iloc[3:]) == {"not reached"}
     assert set(equal.loc[("without BatchNorm", "L8")]) == {"run missing"}
-    assert "r = 8, with BatchNorm: .56 with natural and .45 with shuffled" in labels.answer(found, [8]).data
+    assert "r = 8, with BatchNorm: .56 with natural and .45 with shuffled" in labels.labels_answer(found, [8]).data
 
 
 def test_what_a_network_reads_of_test_images(found):
@@ -183,5 +183,5 @@ def test_figures_draw_means_and_published_ends(found):
     assert any(list(line.get_ydata()) == pytest.approx([0.05, 0.15, 0.25, 0.35, 0.45]) for line in shuffled.lines)
     squares = {ax: [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "s"] for ax in (natural, shuffled)}
     assert squares == {natural: [0.65, 0.98], shuffled: [0.53, 0.97]}
-    (only,) = labels.accuracy_figure(labels.over_accuracy(found, [8]), [8]).axes
+    (only,) = labels.over_accuracy_figure(labels.over_accuracy(found, [8]), [8]).axes
     assert sorted(line.get_ydata()[0] for line in only.lines if line.get_marker() == "s") == [0.53, 0.65]
