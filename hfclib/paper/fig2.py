@@ -18,7 +18,7 @@ from matplotlib.ticker import StrMethodFormatter
 from torch import Tensor, nn
 
 from hfclib.data.cifar import CLASSES, TEST_IMAGES, embedded
-from hfclib.evaluation import BANDS, BATCH_SIZE, BN_STATS, BnStats, Cut, logits, misaligned
+from hfclib.evaluation import BANDS, BATCH_SIZE, BN_STATS, BnStats, Cut, logits
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import over_seeds
@@ -30,7 +30,6 @@ from hfclib.paper.tables import decimals
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, by_condition, load_record
-from hfclib.runs.store import Run
 from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import FEEDS, Feed, feed_images, rescaled
 
@@ -113,34 +112,6 @@ def _of_one_seed(counts: pd.DataFrame) -> pd.DataFrame:
     return counts
 
 
-def recount(
-    runs: Mapping[str, Run], images: Tensor, labels: Tensor, counts: pd.DataFrame, feed: Feed, bn_stats: BnStats
-) -> pd.DataFrame:
-    """Count again from the weights, with bfloat16 where the device has it, and compare with stored predictions.
-
-    Args:
-        runs: by variant; at width 16 each takes a few seconds per radius on two CPU cores.
-        images: (N, 3, H, W) float in [0, 1].
-        labels: (N,) int64.
-        counts: from `counts_over_seeds`, of one seed.
-        feed, bn_stats: the condition.
-    Returns:
-        One row per (variant, radius): now and stored. They may differ by a few images, since bfloat16 rounds
-        differently in another batch or on another machine.
-    Raises:
-        ValueError: several seeds.
-    """
-    stored = _under(_of_one_seed(counts).query("cut == 'fourier'"), feed, bn_stats)
-    rows = []
-    for variant, run in runs.items():
-        model = run.model()
-        options = {"feed": feed, "bn_stats": bn_stats, "amp": True}
-        for row in stored[stored["variant"] == variant].itertuples():
-            now = int(misaligned(model, images, labels, row.radius, **options).sum())
-            rows.append({"variant": variant, "radius": row.radius, "now": now, "stored": row.misaligned})
-    return pd.DataFrame(rows)
-
-
 def confidences(
     model: nn.Module,
     images: Tensor,
@@ -207,17 +178,6 @@ def confidence_table(indices: Sequence[int], values: Mapping[str, Tensor]) -> pd
     """The `confidences` on images, one row per image and part, one column per class."""
     rows = [[index, part, *one[place].tolist()] for place, index in enumerate(indices) for part, one in values.items()]
     return pd.DataFrame(rows, columns=["image", "part", *CLASSES])
-
-
-def misaligned_by_class(found: Mapping[str, Tensor], labels: Tensor) -> pd.DataFrame:
-    """How many misaligned images each class has: one row per class, one column per variant.
-
-    Args:
-        found: (N,) bool from `misaligned`, by variant.
-        labels: (N,) int64.
-    """
-    table = {variant: torch.bincount(labels[mask], minlength=len(CLASSES)).tolist() for variant, mask in found.items()}
-    return pd.DataFrame(table, index=pd.Index(CLASSES, name="class"))
 
 
 _RIGHT = {True: "right", False: "wrong"}
@@ -320,26 +280,6 @@ def counts_figure(counts: pd.DataFrame) -> Figure:
             ax.set_xlabel("Radius (DFT bins)")
         figure.supylabel(f"Misaligned images of {images:,}")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    return figure
-
-
-def classes_figure(table: pd.DataFrame, radius: int) -> Figure:
-    """Misaligned images by class: one bar per class and network.
-
-    Args:
-        table: from `misaligned_by_class`.
-        radius: for the axis title, DFT bins.
-    """
-    looks = network_looks(list(table.columns))
-    colours = {FIG2_TITLES[variant]: colour for variant, (colour, _) in looks.items()}
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.8), layout="constrained")
-        ax = figure.subplots()
-        table.rename(columns=FIG2_TITLES).plot.bar(ax=ax, color=colours, width=0.8, legend=False)
-        ax.set_xticks(range(len(table)), table.index, rotation=30, ha="right")
-        ax.set(xlabel="True class", ylabel=f"Misaligned images at r = {radius}")
-        ax.grid(alpha=0.3, lw=0.5, axis="y")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 

@@ -15,7 +15,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +23,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, number
 from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes
-from hfclib.paper.style import STYLE, mean_line, network_looks, panel_grid
+from hfclib.paper.style import STYLE, panel_grid
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs
@@ -101,34 +100,14 @@ def kernel_measures(runs: Mapping[str, Sequence[Run]], rho: float = 1.0) -> pd.D
     return pd.concat(rows, ignore_index=True)
 
 
-def layer_measures(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Measure every convolution larger than 1 x 1.
-
-    Returns:
-        One row per (variant, seed, state, layer): state "initial" or "trained"; layer from 1 on, in the network's
-        order; size, the kernels' side; planes, how many; roughness and share, at r = 12, the means over all planes.
-    """
-    rows = []
-    for variant, ones in runs.items():
-        for run in ones:
-            for state, model in (("initial", initial_model(run.recipe, run.seed)), ("trained", run.model())):
-                for layer, convolution in enumerate(convolutions(model, "all"), 1):
-                    measured = {name: values.mean().item() for name, values in _by_plane(convolution.weight).items()}
-                    outputs, inputs, size, _ = convolution.weight.shape
-                    about = {"variant": variant, "seed": run.seed, "state": state, "layer": layer, "size": size}
-                    rows.append(about | {"planes": outputs * inputs} | measured)
-    return pd.DataFrame(rows)
-
-
-def first_layers(runs: Mapping[str, Sequence[Run]], rho: float = 0.0, shown: int = 16) -> dict[str, Tensor]:
+def first_layers(runs: Mapping[str, Sequence[Run]], shown: int = 8) -> dict[str, Tensor]:
     """Kernels to look at: the initial ones of the first variant, and those of the first run of each variant.
 
     Args:
         runs: by variant.
-        rho: smooth them with it, divided by 1 + 8 rho, which leaves a constant kernel as it is.
         shown: how many kernels at most.
     Returns:
-        By title, (K, 3, k, k), sorted by the roughness before smoothing; some at equal steps if there are too many.
+        By title, (K, 3, k, k), sorted by their roughness; some at equal steps of that order if there are too many.
     """
     networks = {}
     for variant, ones in runs.items():
@@ -139,7 +118,7 @@ def first_layers(runs: Mapping[str, Sequence[Run]], rho: float = 0.0, shown: int
     for title, model in networks.items():
         order = roughness(_first(model)).mean(dim=1).argsort(stable=True)
         places = np.linspace(0, len(order) - 1, min(shown, len(order))).round().astype(int)
-        found[title] = _first(smooth_kernels(model, rho, normalise=True))[order[torch.from_numpy(places)]]
+        found[title] = _first(model)[order[torch.from_numpy(places)]]
     return found
 
 
@@ -226,7 +205,7 @@ def kernels_figure(weights: Mapping[str, Tensor], limit: float) -> Figure:
         return _empty()
     widest = max(len(weight) for weight in weights.values())
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.8 + 0.47 * widest, 0.5 + 1.85 * len(weights)), layout="constrained")
+        figure = Figure(figsize=(1.8 + 0.7 * widest, 0.5 + 2.4 * len(weights)), layout="constrained")
         axes = figure.subplots(len(weights), 1, squeeze=False)[:, 0]
         for ax, (title, weight) in zip(axes, weights.items(), strict=True):
             shown = _block(ax, weight, limit)
@@ -277,27 +256,6 @@ def responses_figure(found: Mapping[str, Tensor], across: int = 3) -> Figure:
         figure.supxlabel("Horizontal frequency (DFT bins)", fontsize=12)
         figure.supylabel("Vertical frequency (DFT bins)", fontsize=12)
         figure.colorbar(shown, ax=axes, label="Mean magnitude", shrink=0.6)
-    return figure
-
-
-def layers_figure(table: pd.DataFrame) -> Figure:
-    """Both measures of `layer_measures` against the layer: means over seeds, bars one sample standard deviation.
-
-    The grey band spans all networks' initialisations.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 5), layout="constrained")
-        for ax, (measure, text) in zip(figure.subplots(1, 2, sharex=True), MEASURES.items(), strict=True):
-            start = table[table["state"] == "initial"].groupby("layer")[measure].agg(["min", "max"])
-            ax.fill_between(start.index, start["min"], start["max"], color="0.55", alpha=0.6, label=INITIAL.lower())
-            for variant, look in network_looks(FIG3_TITLES).items():
-                own = table[(table["variant"] == variant) & (table["state"] == "trained")]
-                if len(own):
-                    mean_line(ax, own, "layer", measure, look, FIG3_TITLES[variant])
-            ax.set(xlabel="Layer", ylabel=text.capitalize())
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            ax.grid(alpha=0.3, lw=0.5)
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -86,20 +86,25 @@ def ruled_out(distance: Tensor, changed: Tensor, eps: Sequence[float]) -> Tensor
     return torch.stack([(smallest <= one).float().mean() for one in eps])
 
 
-def distance_table(found: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
-    """Quantiles of `distances`: one row per (metric, radius), columns min, q05, q25, q50, q75 and q95."""
-    rows = []
-    for metric, values in found.items():
-        for radius, ones in zip(radii, values.double().numpy(), strict=True):
-            quantiles = {f"q{share:02}": np.percentile(ones, share) for share in (5, 25, 50, 75, 95)}
-            rows.append({"metric": metric, "radius": radius, "min": ones.min(), **quantiles})
-    return pd.DataFrame(rows)
+def steps_table(distance: Tensor, changed: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
+    """How far an image is from its LFC, and how often the prediction changes: one row per radius.
 
-
-def changed_share(changed: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
-    """The share of images that `changed_radius` finds: one row per radius, one column per variant."""
-    shares = {variant: one.float().mean(dim=1).tolist() for variant, one in changed.items()}
-    return pd.DataFrame(shares, index=pd.Index(radii, name="radius"))
+    Args:
+        distance: (R, N) in Linf, from `distances`.
+        changed: from `changed_radius`, by variant.
+        radii: the R radii.
+    Returns:
+        Text: the median distance in 255ths of the pixel range, the share of images within 8/255, and for each network
+        the share of images whose prediction changes.
+    """
+    columns = {
+        "median distance (Linf)": [f"{255 * one:.0f}/255" for one in distance.median(dim=1).values.tolist()],
+        "within 8/255": [decimals(one) for one in (distance <= 8 / 255).double().mean(dim=1).tolist()],
+    }
+    for variant, one in changed.items():
+        share = one.double().mean(dim=1).tolist()
+        columns[f"prediction changes: {FIG2_TITLES[variant]}"] = [decimals(value) for value in share]
+    return pd.DataFrame(columns, index=pd.Index(radii, name="radius"))
 
 
 def ruled_out_curves(distance: Mapping[str, Tensor], changed: Mapping[str, Tensor], points: int = 80) -> pd.DataFrame:
@@ -129,65 +134,6 @@ def ruled_out_table(distance: Tensor, changed: Mapping[str, Tensor], eps: Sequen
     """`ruled_out` as text with three decimals: one row per size, one column per network; `changed` is by variant."""
     shares = {FIG2_TITLES[variant]: ruled_out(distance, one, eps).tolist() for variant, one in changed.items()}
     return pd.DataFrame(shares, index=pd.Index(map(_size_text, eps), name="eps")).map(decimals)
-
-
-def binding_radius(
-    distance: Tensor, changed: Mapping[str, Tensor], radii: Sequence[int], eps: Sequence[float]
-) -> pd.DataFrame:
-    """At which radius the corollary rules out most images, for each size.
-
-    Args:
-        distance, eps: as in `ruled_out`.
-        changed: from `changed_radius`, by variant.
-        radii: the R radii, ascending.
-    Returns:
-        One row per size: the smallest radius at which any image is so near to its LFC, the share of images that are at
-        the largest radius, and for each network the radius that rules out most images ("none" where there are none).
-    """
-    rows = []
-    for one in eps:
-        near = distance <= one
-        reached = [radius for radius, any_near in zip(radii, near.any(dim=1).tolist(), strict=True) if any_near]
-        row = {"eps": _size_text(one), "first radius with an image so near": str(reached[0]) if reached else "none"}
-        row[f"share so near at r = {radii[-1]}"] = decimals(near[-1].float().mean().item())
-        for variant, where in changed.items():
-            most, place = (value.item() for value in (near & where).sum(dim=1).max(dim=0))
-            best = f"{radii[place]} ({most} image{'s' * (most > 1)})" if most else "none"
-            row[f"radius that rules out most: {FIG2_TITLES[variant]}"] = best
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("eps")
-
-
-def distances_figure(table: pd.DataFrame, eps: Sequence[float]) -> Figure:
-    """The distances in a table from `distance_table` against the radius, by metric; eps are marked for Linf."""
-    shades = (("q05", "q95", 0.2, "90 % of images"), ("q25", "q75", 0.35, "half of them"))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
-        for ax, (metric, label) in zip(figure.subplots(1, 2, sharex=True), _METRIC_TITLES.items(), strict=True):
-            rows = table[table["metric"] == metric].set_index("radius")
-            for low, high, alpha, share in shades:
-                ax.fill_between(rows.index, rows[low], rows[high], color="C0", alpha=alpha, lw=0, label=share)
-            ax.plot(rows.index, rows["q50"], color="C0", marker="o", ms=3.5, label="median")
-            ax.set(ylabel=label, xlabel="Radius (DFT bins)", yscale="log")
-            ax.grid(alpha=0.3, lw=0.5, which="both")
-            for one in eps if metric == "linf" else ():
-                ax.axhline(one, color="0.3", lw=0.9, ls="--")
-                ax.annotate(_size_text(one), (1, one), xytext=(2, 2), textcoords="offset points")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
-
-
-def changed_figure(shares: pd.DataFrame) -> Figure:
-    """The shares in a table from `changed_share` against the radius."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.8), layout="constrained")
-        ax = figure.subplots()
-        for variant, (colour, marker) in network_looks(list(shares)).items():
-            ax.plot(shares.index, shares[variant], color=colour, marker=marker, ms=4, label=FIG2_TITLES[variant])
-        ax.set(xlabel="Radius (DFT bins)", ylabel="Share with $f(x) \\ne f(x_l)$", ylim=(0, 1))
-        ax.grid(alpha=0.3, lw=0.5)
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    return figure
 
 
 def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float]) -> Figure:

@@ -1,7 +1,6 @@
 """hfclib.paper.fig2: counts and tables are what stored predictions say, and figures show them."""
 
 import itertools
-from itertools import pairwise
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -17,7 +16,6 @@ from hfclib.evaluation import BN_STATS, PAPER_RADII, Condition, misaligned
 from hfclib.frequency import svd_split
 from hfclib.paper.fig2 import (
     FIG2,
-    classes_figure,
     confidence_table,
     confidences,
     counts_at,
@@ -27,9 +25,7 @@ from hfclib.paper.fig2 import (
     example_table,
     examples_figure,
     gallery_figure,
-    misaligned_by_class,
     most_confident,
-    recount,
     stored_misaligned,
     stored_predictions,
 )
@@ -161,22 +157,6 @@ def test_by_chance_is_the_mean_over_shuffled_predictions_for_the_high_part():
     assert constant["by_chance"] == constant["misaligned"] == 1  # one class for everything: all of it is chance
 
 
-def test_recount_sets_counts_from_the_weights_beside_the_stored_ones(counts):
-    images, network = torch.rand(40, 3, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    labels = network(images).argmax(dim=1)
-    runs = {variant: SimpleNamespace(model=lambda: network) for variant in ("vanilla", "batchnorm")}
-    for feed, bn_stats in (("raw", "running"), ("max", "batch")):
-        found = recount(runs, images, labels, counts, feed, bn_stats)
-        assert list(found["radius"]) == list(RADII) * 2
-        now = [int(misaligned(network, images, labels, radius, feed=feed).sum()) for radius in RADII]
-        assert list(found["now"]) == now * 2
-        assert sum(now) > 0
-        for variant, stats in (("vanilla", "running"), ("batchnorm", bn_stats)):
-            own = counts.query(f"variant == '{variant}' and cut == 'fourier' and feed == '{feed}'")
-            stored = own.query(f"bn_stats == '{stats}'")["misaligned"]
-            assert list(found.loc[found["variant"] == variant, "stored"]) == list(stored)
-
-
 def test_confidences_are_those_of_the_whole_test_set(model):
     images, indices = torch.rand(130, 3, 8, 8), [120, 3, 99, 3, 100]
     lfc, hfc = split(images, 2.5)
@@ -229,7 +209,6 @@ def test_tables_of_one_seed_refuse_several(answers, true_classes):
         counts_by_cut,
         lambda counts: counts_at(counts, 12),
         counts_figure,
-        lambda counts: recount({}, None, None, counts, "raw", "running"),
     ):
         with pytest.raises(ValueError, match="expected counts of one seed, got those of 0, 4"):
             use(two)
@@ -242,15 +221,6 @@ def test_confidences_as_rows():
     assert list(zip(rows["image"], rows["part"], strict=True)) == [(image, part) for image in (3, 1) for part in values]
     torch.testing.assert_close(torch.tensor(rows[list(CLASSES)].to_numpy()[4]).float(), values["LFC"][1])
     assert list(confidence_table([], {}).columns) == ["image", "part", *CLASSES]
-
-
-def test_by_class():
-    labels = torch.tensor([0, 0, 3, 3, 3, 9])
-    found = {"vanilla": torch.tensor([1, 0, 1, 1, 0, 0]).bool(), "batchnorm": torch.zeros(6, dtype=torch.bool)}
-    table = misaligned_by_class(found, labels)
-    assert list(table.index) == list(CLASSES)
-    assert table["vanilla"].tolist() == [1, 0, 0, 2, 0, 0, 0, 0, 0, 0]
-    assert table["batchnorm"].tolist() == [0] * 10
 
 
 def test_examples_say_right_or_wrong_and_when_that_is_misaligned(answers, true_classes):
@@ -342,26 +312,6 @@ def test_every_count_is_within_the_frame(counts):
         assert low == 0
         assert high > 9_000
     assert drawn(counts_figure(counts.assign(misaligned=0)))
-
-
-def test_bars_by_class(answers, true_classes):
-    for variants in (["vanilla"], ["vanilla", "batchnorm", "fullwidth"]):
-        found = {variant: stored_misaligned(answers[variant], true_classes, 12) for variant in variants}
-        table = misaligned_by_class(found, true_classes)
-        figure = classes_figure(table, 12)
-        (ax,) = figure.axes
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("True class", "Misaligned images at r = 12")
-        assert [text.get_text() for text in ax.get_xticklabels()] == list(CLASSES)
-        assert legend(figure) == [FIG2_TITLES[variant] for variant in variants]
-        places = []
-        for bars, variant in zip(ax.containers, variants, strict=True):
-            assert [bar.get_height() for bar in bars] == table[variant].tolist()
-            places += [(round(bar.get_x(), 6), round(bar.get_x() + bar.get_width(), 6)) for bar in bars]
-        places.sort()
-        assert all(end <= start for (_, end), (start, _) in pairwise(places))  # no bar hides another
-        assert table.to_numpy().sum() > 0
-        assert drawn(figure)
-    assert drawn(classes_figure(table * 0, 22))
 
 
 @pytest.mark.parametrize("count", [1, 3])

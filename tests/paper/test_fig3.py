@@ -8,17 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from hfclib.kernels import convolutions, high_frequency_share, roughness, smooth_kernels
+from hfclib.kernels import high_frequency_share, roughness, smooth_kernels
 from hfclib.paper.fig3 import (
-    FIG3_TITLES,
     colour_limit,
     fig3_recipes,
     first_layers,
     kernel_measures,
     kernel_table,
     kernels_figure,
-    layer_measures,
-    layers_figure,
     mean_responses,
     of_size,
     response_table,
@@ -102,28 +99,6 @@ def test_initial_weights_are_those_of_the_runs_own_seed(runs):
     assert first[0].tolist() != first[2].tolist()
 
 
-def test_every_layer_larger_than_1_x_1(runs):
-    found = layer_measures(runs)
-    assert list(found.columns) == ["variant", "seed", "state", "layer", "size", "planes", "roughness", "share"]
-    assert len(found) == 4 * 2 * 17
-    assert found.groupby("layer")["variant"].count().index.tolist() == list(range(1, 18))
-    for state, make in (
-        ("trained", lambda one: one.model()),
-        ("initial", lambda one: initial_model(one.recipe, one.seed)),
-    ):
-        for variant, ones in runs.items():
-            for one in ones:
-                own = found.query(f"variant == '{variant}' and seed == {one.seed} and state == '{state}'")
-                weights = [convolution.weight for convolution in convolutions(make(one), "all")]
-                assert own["planes"].tolist() == [len(weight) * weight.shape[1] for weight in weights]
-                assert own["size"].tolist() == [weight.shape[-1] for weight in weights]
-                assert own["roughness"].tolist() == pytest.approx([roughness(one).mean().item() for one in weights])
-                shares = [high_frequency_share(one, 12).mean().item() for one in weights]
-                assert own["share"].tolist() == pytest.approx(shares)
-    assert found.query("variant == 'vanilla5' and layer == 1")["size"].tolist() == [5, 5]
-    assert found.query("variant == 'vanilla5' and layer == 1")["planes"].tolist() == [12, 12]
-
-
 def test_panels_by_the_size_of_their_kernels(runs):
     assert list(of_size(runs, 3)) == ["vanilla", "adversarial_batchnorm"]
     assert of_size(runs, 5) == {"vanilla5": runs["vanilla5"]}
@@ -205,15 +180,6 @@ def test_kernels_to_look_at_go_from_smooth_to_rough():
     start = initial_model(RECIPES["adversarial"], 3).conv1.weight
     order = roughness(start).mean(dim=1).argsort()
     assert torch.equal(found["At initialisation, seed 3"], start[order])
-
-
-def test_smoothed_kernels_stay_in_their_places():
-    planes = [[CHECKERS] * 3, [SMOOTH] * 3, [CHECKERS, HALF, SMOOTH], [HALF] * 3]
-    one = run(planes=planes)
-    found = first_layers({"vanilla": [one]}, 1.0)["Vanilla, seed 0"]
-    expected = smooth_kernels(one.model(), 1.0, normalise=True).conv1.weight[[1, 3, 2, 0]]
-    assert torch.equal(found, expected)
-    assert torch.equal(found[0], torch.ones(3, 3, 3))  # the gain is divided out
 
 
 @pytest.mark.parametrize(("width", "shown"), [(4, 16), (31, 16), (4, 1)])
@@ -358,72 +324,6 @@ def test_frequency_zero_is_where_the_axes_say():
         assert left + (column + 0.5) * (right - left) / 32 == across
         assert top + (row + 0.5) * (bottom - top) / 32 == down  # the first row is at the top
     assert image.origin == "upper"
-
-
-# ---- layer by layer
-
-
-def layer_table(seeds_by_panel, layers=4):
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        [
-            {
-                "variant": variant,
-                "seed": seed,
-                "state": state,
-                "layer": layer,
-                "roughness": rng.uniform(0, 1),
-                "share": rng.uniform(),
-            }
-            for variant, seeds in seeds_by_panel.items()
-            for seed in seeds
-            for state in ("initial", "trained")
-            for layer in range(1, layers + 1)
-        ]
-    )
-
-
-@pytest.mark.parametrize(
-    "seeds_by_panel",
-    [{"adversarial5": (3,), "vanilla": (0, 1, 2)}, dict.fromkeys(FIG3_TITLES, (0, 1))],
-)
-def test_layers_show_means_over_seeds_before_a_band_of_all_initialisations(seeds_by_panel):
-    table = layer_table(seeds_by_panel)
-    figure = layers_figure(table)
-    left, right = figure.axes
-    assert (left.get_ylabel(), right.get_ylabel()) == ("Roughness", "Share of energy at r >= 12")
-    shown = [variant for variant in FIG3_TITLES if variant in seeds_by_panel]
-    for ax, measure in ((left, "roughness"), (right, "share")):
-        assert ax.get_xlabel() == "Layer"
-        assert [one.get_label() for one in ax.containers] == [FIG3_TITLES[variant] for variant in shown]
-        for container, variant in zip(ax.containers, shown, strict=True):
-            line, _, (bars,) = container
-            own = table.query(f"variant == '{variant}' and state == 'trained'").groupby("layer")[measure]
-            assert list(line.get_xdata()) == [1, 2, 3, 4]
-            assert list(line.get_ydata()) == pytest.approx(own.mean().tolist())
-            spread = [(top - bottom) / 2 for (_, bottom), (_, top) in bars.get_segments()]
-            assert spread == pytest.approx(own.std().fillna(0).tolist(), abs=1e-12)
-        start = table.query("state == 'initial'").groupby("layer")[measure]
-        heights = ax.collections[0].get_paths()[0].vertices[:, 1]
-        assert heights.max() == pytest.approx(start.max().max())
-        assert heights.min() == pytest.approx(start.min().min())
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert sorted(legend) == sorted(["at initialisation", *(FIG3_TITLES[variant] for variant in shown)])
-    assert drawn(figure)
-
-
-def test_a_network_has_one_colour_and_marker_whoever_else_is_shown():
-    looks = set()
-    for variants in ({"adversarial": (0,)}, dict.fromkeys(FIG3_TITLES, (0,))):
-        for ax in layers_figure(layer_table(variants)).axes:
-            line = next(one[0] for one in ax.containers if one.get_label() == "Adversarial")
-            looks.add((line.get_color(), line.get_marker()))
-    assert len(looks) == 1
-    lines = [one[0] for one in ax.containers]
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(FIG3_TITLES)
-
-
-# ---- claims
 
 
 def test_kernels_are_judged_by_natural_less_adversarial():

@@ -23,17 +23,13 @@ from hfclib.paper.show import show_figure
 from hfclib.paper.style import FIG2_TITLES
 from hfclib.paper.tradeoff import (
     TRADEOFF,
-    binding_radius,
-    changed_figure,
     changed_radius,
-    changed_share,
-    distance_table,
     distances,
-    distances_figure,
     ruled_out,
     ruled_out_curves,
     ruled_out_figure,
     ruled_out_table,
+    steps_table,
 )
 from hfclib.runs.predictions import Predictions
 from hfclib.training.recipe import RADII as ALL_RADII
@@ -227,20 +223,6 @@ def test_distances_are_to_the_unclipped_lfc(images):
     assert found["l2"][0].tolist() == pytest.approx(images.flatten(1).norm(dim=1).tolist())
 
 
-def test_quantiles_by_hand():
-    found = {"l2": torch.arange(101.0).repeat(2, 1) * torch.tensor([[1.0], [2.0]]), "linf": torch.full((2, 101), 0.5)}
-    rows = distance_table(found, (4, 8))
-    assert list(rows.columns) == ["metric", "radius", "min", "q05", "q25", "q50", "q75", "q95"]
-    expected = [
-        ["l2", 4, 0, 5, 25, 50, 75, 95],
-        ["l2", 8, 0, 10, 50, 100, 150, 190],
-        ["linf", 4, *[0.5] * 6],
-        ["linf", 8, *[0.5] * 6],
-    ]
-    pd.testing.assert_frame_equal(rows, pd.DataFrame(expected, columns=rows.columns), check_dtype=False)
-    assert distance_table({"l2": torch.tensor([[3.0, 1.0, 2.0]])}, (4,))["min"].item() == 1
-
-
 def test_curves_are_ruled_out_on_a_grid(waves):
     distance, where = (
         distances(waves.images, RADII[:3]),
@@ -262,13 +244,6 @@ def test_curves_are_ruled_out_on_a_grid(waves):
         assert own["vanilla"].is_monotonic_increasing
         assert own["vanilla"].iloc[-1] > 0.2
     assert len(ruled_out_curves(distance, {"vanilla": where}).query("metric == 'l2'")) == 80
-
-
-def test_the_share_of_changed_predictions():
-    where = torch.tensor([[True, True, False, True], [False, True, False, False]])
-    shares = changed_share({"vanilla": where, "batchnorm": ~where}, (4, 8))
-    assert shares.index.tolist() == [4, 8]
-    assert shares.to_dict("list") == {"vanilla": [0.75, 0.25], "batchnorm": [0.25, 0.75]}
 
 
 def test_curves_start_above_zero_where_an_image_is_its_own_lfc(waves):
@@ -327,20 +302,14 @@ def test_the_table_of_shares():
     assert found["BatchNorm, width 16"].tolist() == [".000"] * 5
 
 
-def test_the_radius_that_rules_out_most():
-    found = binding_radius(
-        FAR, {"vanilla": OTHER, "batchnorm": NEVER}, (4, 8, 12), [0.5 / 255, 2 / 255, 5 / 255, 9 / 255]
-    )
-    assert list(found.index) == ["0.5/255", "2/255", "5/255", "9/255"]
-    assert found["first radius with an image so near"].tolist() == ["none", "12", "4", "4"]
-    assert found["share so near at r = 12"].tolist() == [".000", ".500", ".750", "1.000"]
-    assert found["radius that rules out most: Vanilla, width 16"].tolist() == [
-        "none",
-        "12 (1 image)",
-        "4 (1 image)",
-        "4 (4 images)",
-    ]
-    assert set(found["radius that rules out most: BatchNorm, width 16"]) == {"none"}
+def test_the_table_of_steps():
+    distance = torch.tensor([[2.0, 9.0, 5.0], [1.0, 7.0, 8.0]]) / 255
+    where = torch.tensor([[True, True, False], [False, True, False]])
+    found = steps_table(distance, {"vanilla": where}, (4, 8))
+    assert found.index.tolist() == [4, 8]
+    assert found["median distance (Linf)"].tolist() == ["5/255", "7/255"]
+    assert found["within 8/255"].tolist() == [".667", "1.000"]
+    assert found["prediction changes: Vanilla, width 16"].tolist() == [".667", ".333"]
 
 
 # ---- figures
@@ -358,41 +327,9 @@ def labelled(ax):
     return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
 
 
-@pytest.mark.parametrize("count", [1, 12])
-def test_distances_have_their_units_and_marked_sizes(images, count):
-    found = distances(images[:count], RADII)
-    figure = distances_figure(distance_table(found, RADII), MARKED)
-    left, right = figure.axes
-    assert left.get_ylabel() == "L2 distance (pixels in [0, 1])"
-    assert right.get_ylabel() == "Linf distance (pixels in [0, 1])"
-    for ax, metric in ((left, "l2"), (right, "linf")):
-        assert (ax.get_xlabel(), ax.get_yscale()) == ("Radius (DFT bins)", "log")
-        median = labelled(ax)["median"]
-        assert list(median.get_xdata()) == list(RADII)
-        assert list(median.get_ydata()) == pytest.approx(np.median(found[metric].double().numpy(), axis=1).tolist())
-        heights = [shade.get_paths()[0].vertices[:, 1] for shade in ax.collections]
-        ninety, half = [(height.min(), height.max()) for height in heights]
-        assert ninety[0] <= half[0] <= half[1] <= ninety[1]
-    marked = [line.get_ydata()[0] for line in right.get_lines() if line.get_linestyle() == "--"]
-    assert marked == list(MARKED)
-    assert [text.get_text() for text in right.texts] == ["2/255", "8/255"]
-    assert not left.texts
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["90 % of images", "half of them", "median"]
-    assert drawn(figure)
-
-
 @pytest.mark.parametrize("variants", [("vanilla",), ("vanilla", "batchnorm", "fullwidth")])
-def test_shares_of_changed_and_ruled_out_images(images, answers, variants):
+def test_the_figure_of_shares_that_are_ruled_out(images, answers, variants):
     changed = {variant: changed_radius(answers[variant], ALL_RADII) for variant in variants}
-    shares = changed_share(changed, ALL_RADII)
-    figure = changed_figure(shares)
-    (ax,) = figure.axes
-    assert (ax.get_xlabel(), ax.get_ylim()) == ("Radius (DFT bins)", (0, 1))
-    for variant in variants:
-        line = labelled(ax)[FIG2_TITLES[variant]]
-        assert list(line.get_xdata()) == list(ALL_RADII)
-        assert list(line.get_ydata()) == shares[variant].tolist()
-    assert drawn(figure)
     curves = ruled_out_curves(distances(images, ALL_RADII), {one: mask[:, :12] for one, mask in changed.items()}, 7)
     figure = ruled_out_figure(curves, MARKED)
     left, right = figure.axes

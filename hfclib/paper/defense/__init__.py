@@ -7,7 +7,6 @@ from hfclib.paper.defense.tables import (
     attack_chain,
     claimed_and_left,
     filter_by_radius,
-    filter_table,
     table2_rows,
     verdict_counts,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "claimed_figure",
     "filter_by_radius",
     "filter_figure",
-    "filter_table",
     "gains",
     "needs_strong_attack",
     "smallest_eps_figure",

@@ -156,14 +156,3 @@ def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     found = wide.reindex(columns=list(names)).rename(columns=names).join(clean.rename(columns={"accuracy": "clean"}))
     found["non_adaptive"] = found["non_adaptive"].fillna(found["adaptive"])
     return found.loc[[variant for variant in DEFENSE_TITLES if variant in found.index]].reset_index()
-
-
-def filter_table(found: pd.DataFrame) -> pd.DataFrame:
-    """A reader's table of `filter_by_radius`, with index (network, radius)."""
-    cells = []
-    for row in found.itertuples():
-        place = DEFENSE_TITLES[row.variant], "not filtered" if np.isinf(row.strength) else number_text(row.strength)
-        cells.append((place, "clean", share_text(row.clean, row.images)))
-        for name, share in (("non-adaptive", row.non_adaptive), ("adaptive", row.adaptive), ("strong", row.strong)):
-            cells.append((place, f"{name}, eps {number_text(row.eps)}", share_text(share, row.images)))
-    return _wide(cells, ["network", "radius"])
