@@ -13,6 +13,7 @@ from hfclib.paper.verdicts import FACTOR, MARGIN, Claim
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
 COLUMNS = ["claim", "version", "tested", "ours", "seeds", "paper", "within", "verdict", "section", "figure"]
+NUMBERS = ["mean", "low", "high", "published"]
 _WITHIN = {True: "yes", False: "no", None: "\u2013"}
 # Of claims whose statistic is exactly 0 in truth, the share that each verdict on a direction has by chance.
 BY_CHANCE = 0.025
@@ -28,21 +29,30 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
     Returns:
         Index the claim's id; COLUMNS. "tested" says what the rule compares: a direction, a size or a bound. "ours" is
         "mean [low, high]" over "seeds" networks, the mean alone for a single one; "within" says whether the paper's
-        value lies in that interval. A claim whose runs are missing has the verdict "run missing".
+        value lies in that interval. A claim whose runs are missing has the verdict "run missing". Last come NUMBERS,
+        the same as numbers, NaN where there is none; of a published range its upper end.
     """
     rows = {}
     for claim in CLAIMS:
         if claim.figure not in evidence or (claim.preset == "narrow") != (preset == "narrow"):
             continue
-        ours, seeds, within, judged = "not measured", 0, None, "run missing"
+        ours, seeds, within, judged, numbers = "not measured", 0, None, "run missing", (np.nan,) * 3
         if (table := evidence[claim.figure]) is not None and len(table):
             with contextlib.suppress(MissingRunError):
                 found = claim.statistic(table)
                 ours, seeds = with_interval(found.mean, found.low, found.high), found.seeds
                 within, judged = claim.paper_within(found), claim.judge(found)
+                numbers = found.mean, found.low, found.high
         outcome = ours, seeds, _paper(claim), _WITHIN[within], judged
-        rows[claim.id] = (claim.text, claim.version, _tested(claim), *outcome, claim.section, claim.figure)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("id")
+        published = np.nan if claim.paper is None else np.max(claim.paper)
+        place = claim.section, claim.figure
+        rows[claim.id] = (claim.text, claim.version, _tested(claim), *outcome, *place, *numbers, published)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS + NUMBERS).rename_axis("id")
+
+
+def readable(board: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a `scoreboard` that a chapter shows, with the claim in front."""
+    return board.set_index("claim")[COLUMNS[1:-2]]
 
 
 def _tested(claim: Claim) -> str:

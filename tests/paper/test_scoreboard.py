@@ -17,6 +17,7 @@ from hfclib.paper.scoreboard import (
     CLAIMS,
     COLUMNS,
     HEADLINES,
+    NUMBERS,
     expected_by_chance,
     published_scoreboard,
     scoreboard,
@@ -77,7 +78,7 @@ SHOWN = ["ours", "seeds", "within", "verdict"]
 
 def test_without_a_run_every_claim_says_so(shelf):
     board = published_scoreboard(TESTED)
-    assert list(board.columns) == COLUMNS
+    assert list(board.columns) == COLUMNS + NUMBERS
     assert list(board.index) == [claim.id for claim in CLAIMS if claim.figure in TESTED]
     assert (board[SHOWN] == NOT_MEASURED).all(axis=None)
 

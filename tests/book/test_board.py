@@ -1,0 +1,78 @@
+"""The scoreboard's page: a row per claim, grouped, with its numbers in place."""
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hfclib.paper.registry import CHAPTERS
+from hfclib.paper.scoreboard import COLUMNS, NUMBERS
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "book"))
+import board as page
+
+ROWS = {
+    "fig4-a": (
+        "A <b>",
+        "v",
+        "direction: above 0",
+        "ours",
+        3,
+        ".550",
+        "yes",
+        "reproduced",
+        "s",
+        "fig4",
+        0.3,
+        0.1,
+        0.5,
+        0.5,
+    ),
+    "fig4-b": (
+        "B",
+        "v",
+        "direction: above 0",
+        "ours",
+        1,
+        "-",
+        "-",
+        "one network",
+        "s",
+        "fig4",
+        0,
+        -np.inf,
+        np.inf,
+        np.nan,
+    ),
+    "fig1-c": ("C", "v", "bound", "not measured", 0, "-", "-", "run missing", "s", "fig1", *[np.nan] * 4),
+}
+
+
+def test_a_row_per_claim_grouped_by_question():
+    frame = pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS)
+    html = page.forest(frame).data
+    HTMLParser().feed(html)
+    assert re.findall(r'<details class="hfc-claim" id="([\w-]+)"', html) == ["fig1-c", "fig4-a", "fig4-b"]
+    assert re.findall(r'<h3 id="board-(\w+)"', html) == ["fig1", "fig4"]
+    assert "A &lt;b&gt;" in html
+    assert 'value="one network"> one network (1)' in html
+    assert html.count('class="interval"') == 1  # a single network has none
+    assert html.count('class="paper"') == 1
+
+
+def test_marks_stand_at_their_values():
+    row = pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS).loc["fig4-a"]
+    picture = page._picture(row)
+    scale = (page.WIDTH - 16) / (page.HIGH - page.LOW)
+    dot, diamond = 8 + (0.3 - page.LOW) * scale, 8 + (0.5 - page.LOW) * scale
+    assert f'cx="{dot:.1f}"' in picture
+    assert f'd="M{diamond:.1f} ' in picture
+    beyond = page._picture(row.replace({0.3: 7.0}))
+    assert f'cx="{page.WIDTH - 8:.1f}"' in beyond
+
+
+def test_every_chapter_with_claims_has_its_question():
+    assert {name for name, chapter in CHAPTERS.items() if chapter.claims} <= set(page.QUESTIONS)
