@@ -18,7 +18,7 @@ from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PAGES = sorted((ROOT / "book").glob("*.md"))
+PAGES = sorted((ROOT / "book").rglob("*.md"))
 DRAWS = re.compile(r"\b(plt|plots)\.|\breports\.picture\b")  # a drawing cell of a Markdown page: it has no outputs
 PICTURES = {"image/png", "image/svg+xml", "image/jpeg"}
 FENCE = re.compile(r"^(`{3,}|:{3,})\{([a-z:-]+)\}[ ]*([^\n]*)\n(.*?)^\1[ ]*$", re.DOTALL | re.MULTILINE)
@@ -28,7 +28,8 @@ CHECK = ROOT / "book" / "check_html.py"
 
 def toc_files() -> list[str]:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *(one["file"] for chapter in chapters for one in [chapter, *chapter.get("sections", [])])]
 
 
 def directives(text: str) -> list[tuple[str, str, dict, str]]:
@@ -161,7 +162,8 @@ def exists(name: str) -> bool:
 
 
 def test_every_module_but_those_of_chapters_must_be_in_the_reference():
-    documented = set(re.findall(r"automodule:: (hfclib[\w.]*)", (ROOT / "book" / "api.md").read_text()))
+    pages = "".join(path.read_text() for path in (ROOT / "book" / "api").glob("*.md"))
+    documented = set(re.findall(r"automodule:: (hfclib[\w.]*)", pages))
     paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "hfclib").rglob("*.py")]
     modules = {".".join(path.parts) for path in paths if not path.name.startswith("_")} - {"hfclib.cli"}
     chapters = {place.split(":")[0] for place in [*CHAPTER_PLACES.values(), *EXPERIMENT_PLACES.values()]}
