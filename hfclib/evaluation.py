@@ -8,19 +8,24 @@ Two choices change what is measured:
   images (the authors' code).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from hfclib.data.cifar import MEAN
 from hfclib.devices import arithmetic, device_of
-from hfclib.frequency import check_images, split, svd_split
+from hfclib.frequency import check_images, in_bins, split, svd_split
 from hfclib.transforms import FEEDS, Feed, feed_images
 
+KEYS = ("image", "images", "pixel_values"), ("label", "labels")  # of batches that are mappings
+Labels = Tensor | Sequence[int] | None
 BnStats = Literal["running", "batch"]
 BN_STATS: tuple[BnStats, ...] = ("running", "batch")
 PAPER_RADII = (4, 8, 12, 16)
@@ -86,38 +91,71 @@ def logits(
     check_images(images)
     if len(images) == 0:
         raise ValueError("expected at least one image, got none")
+    if bn_stats == "batch" and len(images) % batch_size == 1:
+        raise ValueError(f"expected batches of 2 images or more to take statistics of, got {len(images)} images")
     device = device_of(model)
     with evaluating(model, bn_stats), arithmetic(device, amp=amp):
         batches = (batch.to(device, memory_format=torch.channels_last) for batch in images.split(batch_size))
         return torch.cat([model(batch).float().to(images.device) for batch in batches])
 
 
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor, **options) -> float:
-    """Share of images in [0, 1] whose largest logit is at their label, (N,); options and errors as in `logits`."""
-    check_labels(labels, images)
-    return _share_correct(logits(model, images, **options).argmax(dim=1), labels)
+def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, **options) -> float:
+    """Share of images (or bands) whose largest logit is at their label; see `batches`, and `logits` for the options."""
+    stream = batches(model, images, labels, most=100)
+    correct = [logits(model, part, **options).argmax(dim=1) == classes for part, classes in stream]
+    return torch.cat(correct).float().mean().item()
 
 
-def check_labels(labels: Tensor, images: Tensor) -> None:
-    """Raise TypeError or ValueError if images are not (N, C, H, W), or labels not (N,)."""
+def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, *, most: float = 1) -> Iterator:
+    """Checked batches (images, labels), one at a time: (N, C, H, W) in [0, 1], or +-`most` if above 1; (N,) int64.
+
+    Args:
+        model: is fed two images first, so that labels beyond its classes are found before the work.
+        images, labels: all of them; or, without labels, an iterable of batches: pairs, or mappings with the keys
+            "image", "images" or "pixel_values" and "label" or "labels".
+    """
+    shape = None
+    for batch in images if labels is None else [(images, labels)]:
+        if isinstance(batch, Mapping):
+            batch = [next(batch[name] for name in some if name in batch) for some in KEYS]
+        part, classes = batch[0], check_labels(batch[1], batch[0])
+        if part.shape[-1] in (1, 3, 4) and part.shape[1] not in (1, 3, 4):
+            raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
+        check_pixels(part, most)
+        shape = shape or logits(model, part[:2]).shape
+        if len(shape) != 2 or classes.max() >= shape[1]:
+            raise ValueError(f"expected labels below the number of logits, got {classes.max()} and {tuple(shape)}")
+        yield part, classes
+    if shape is None:
+        raise ValueError("expected at least one image, got none")
+
+
+def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
+    """Labels as int64 (N,) on the device of images (N, C, H, W); TypeError or ValueError for others."""
     check_images(images)
+    labels = torch.as_tensor(labels)
     if labels.shape != images.shape[:1]:
         raise ValueError(f"expected one label per image, got labels {tuple(labels.shape)} for {len(images)} images")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"expected labels, a tensor of whole numbers, got {labels.dtype}")
+    if len(labels) and labels.min() < 0:
+        raise ValueError(f"expected labels of at least 0, got {labels.min().item()}")
+    return labels.to(images.device, torch.int64)
 
 
-def _share_correct(predictions: Tensor, labels: Tensor) -> float:
-    return (predictions == labels.to(predictions.device)).float().mean().item()
+def check_pixels(images: Tensor, most: float = 1) -> None:
+    """Raise a ValueError if images are NaN, or leave [0, 1], or [-most, most] if that is above 1."""
+    if len(images) and not (images.min() >= (0 if most == 1 else -most) and images.max() <= most):
+        low, high = images.min().item(), images.max().item()
+        raise ValueError(f"expected images in [0, 1], got values from {low:g} to {high:g}")
 
 
 def band_conditions(
     radii: Iterable[float], batch_norm: bool, other_radii: Iterable[float] | None = None
 ) -> Iterator[Condition]:
-    """The conditions under which the bands are measured, radius by radius, each once: canonical ones only.
+    """The canonical conditions, by radius: raw bands with running statistics at `radii`, all others at `other_radii`.
 
-    Args:
-        radii: at which the bands are fed raw, with running statistics.
-        batch_norm: whether the network has BatchNorm.
-        other_radii: at which the other feeds and the batch statistics are used; None takes PAPER_RADII among `radii`.
+    By default the other radii are those of PAPER_RADII among `radii`.
     """
     radii = list(radii)
     others = [radius for radius in PAPER_RADII if radius in radii] if other_radii is None else list(other_radii)
@@ -130,33 +168,43 @@ def band_conditions(
 
 def band_accuracy(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    radii: Sequence[float] = PAPER_RADII,
+    images: Tensor | Iterable,
+    labels: Labels = None,
+    radii: float | Sequence[float] = PAPER_RADII,
     *,
     feed: Feed = "raw",
     bn_stats: BnStats = "running",
+    colour: Sequence[float] | None = MEAN,
     amp: bool = False,
 ) -> pd.DataFrame:
-    """Accuracy on the LFC and HFC of images (N, 3, H, W) at each radius.
+    """Accuracy on the LFC and HFC of images at each radius.
 
     Args:
-        model, images, labels: any module to (N, classes), images in [0, 1], and (N,) whole numbers.
-        radii: DFT bins, each 0 or more.
+        model, images, labels: any module to (N, classes), or a `Classifier`; see `batches`.
+        radii: one or more, in DFT bins or as a float in (0, 1], see `in_bins`.
         feed, bn_stats, amp: see `hfclib.evaluation` and `logits`.
+        colour: what "mean" adds, one number per channel; None takes the mean of the first batch.
     Returns:
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
-    Raises:
-        TypeError, ValueError: as `split`, `feed_images` and `logits`.
     Source: paper, section 4.2 and Fig. 5.
     """
-    wanted = [Condition(band, radius, feed, bn_stats) for radius in radii for band in ("lfc", "hfc")]
-    columns = ["radius", "band", "feed", "bn_stats", "images", "accuracy"]
-    return pd.DataFrame(_measure(model, images, labels, wanted, amp=amp), columns=columns)
+    cuts = list(product([radii] if isinstance(radii, int | float) else radii, ("lfc", "hfc")))
+    correct, total = [0] * len(cuts), 0
+    for part, classes in batches(model, images, labels):
+        if colour is None:
+            colour = part.mean(dim=(0, 2, 3)).tolist()
+            logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)
+        wanted = [Condition(band, in_bins(radius, part), feed, bn_stats) for radius, band in cuts]
+        for place, row in enumerate(_measure(model, part, classes, wanted, amp=amp, colour=colour)):
+            correct[place] += round(row["accuracy"] * len(part))
+        total += len(part)
+    shares = [np.float32(count / total).item() for count in correct]  # the precision in which runs store accuracies
+    rows = [(*cut, feed, bn_stats, total, share) for cut, share in zip(cuts, shares, strict=True)]
+    return pd.DataFrame(rows, columns=["radius", "band", "feed", "bn_stats", "images", "accuracy"])
 
 
-def _measure(model, images, labels, wanted: Iterable[Condition], *, amp: bool, kept: dict | None = None) -> Iterator:
-    check_labels(labels, images)
+def _measure(model, images, labels, wanted: Iterable[Condition], *, amp, kept=None, colour=MEAN) -> Iterator[dict]:
+    labels = check_labels(labels, images)
     cut, bands = None, {}
     for condition in wanted:
         band, radius, feed, bn_stats = condition
@@ -164,18 +212,16 @@ def _measure(model, images, labels, wanted: Iterable[Condition], *, amp: bool, k
             cut, bands = radius, dict(zip(("lfc", "hfc"), split(images, radius), strict=True))
         predictions = (kept or {}).get(condition)
         if predictions is None:
-            fed = feed_images(bands[band], feed, add_mean=band == "hfc")
+            fed = feed_images(bands[band], feed, add_mean=band == "hfc", colour=colour)
             predictions = logits(model, fed, bn_stats=bn_stats, amp=amp).argmax(dim=1)
         if kept is not None:
             kept[condition] = predictions.to("cpu", torch.uint8)
-        yield condition._asdict() | {"images": len(images), "accuracy": _share_correct(predictions, labels)}
+        accuracy = (predictions == labels.to(predictions.device)).float().mean().item()
+        yield condition._asdict() | {"images": len(images), "accuracy": accuracy}
 
 
 def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict]:
-    """Rows (CURVE_COLUMNS, split "train") of the accuracy on the raw bands of training images, at PAPER_RADII.
-
-    Arguments and errors as in `band_accuracy`; the labels are those of the training. Source: paper, Fig. 3.
-    """
+    """Rows (CURVE_COLUMNS) on the raw bands of training images, at PAPER_RADII. Source: paper, Fig. 3."""
     statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
     wanted = [Condition(band, r, "raw", s) for r, s, band in product(PAPER_RADII, statistics, ("lfc", "hfc"))]
     return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, amp=True)]
@@ -201,15 +247,12 @@ def curve_rows(
     exact: bool = False,
     kept: dict | None = None,
 ) -> list[dict]:
-    """The rows that a run records after an epoch: the parts, then every band of `band_conditions`.
+    """The rows (CURVE_COLUMNS) that a run records after an epoch: the parts, then every band of `band_conditions`.
 
     Args:
-        parts, test: whole images; and (images float in [0, 1], labels), whose bands are measured.
-        radii: DFT bins.
+        parts, test: whole images; and (images float in [0, 1], labels), whose bands are measured at `radii`.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
         kept: known predictions by `Condition`, (N,) uint8; the others are added.
-    Returns:
-        Rows with the columns CURVE_COLUMNS.
     """
     batch_norm, rows = uses_batch_statistics(model), []
     for part in parts:
@@ -233,26 +276,22 @@ def misaligned(
     *,
     cut: Cut = "fourier",
     feed: Feed = "raw",
+    colour: Sequence[float] = MEAN,
     **options,
 ) -> Tensor:
-    """Which images the model classifies correctly as they are and by their high part alone, but not by their low part.
+    """Which images, (N,) bool, are classified correctly as they are and by their high part, but not by their low part.
 
     Args:
-        model, images, labels: as in `band_accuracy`.
-        radius: DFT bins, 0 or more.
+        model, images, labels, radius: a module and tensors as in `band_accuracy`, and a radius in DFT bins.
         cut: "fourier" for LFC and HFC, "svd" for the parts of `svd_split`.
-        feed: of the two parts; the image itself is fed as it is.
+        feed, colour: of the two parts, as in `band_accuracy`; the image itself is fed as it is.
         options: bn_stats, batch_size and amp, as in `logits`.
-    Returns:
-        (N,) bool, on the device of the images.
-    Raises:
-        TypeError, ValueError: another cut, or as `split`, `feed_images` and `logits`.
     Source: paper, Fig. 2.
     """
-    check_labels(labels, images)
+    labels = check_labels(labels, images)
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
     low, high, *_ = split(images, radius) if cut == "fourier" else svd_split(images, radius)
-    fed = images, feed_images(high, feed, add_mean=True), feed_images(low, feed)
-    correct, by_high, by_low = (logits(model, one, **options).argmax(dim=1) == labels.to(one.device) for one in fed)
+    fed = images, feed_images(high, feed, add_mean=True, colour=colour), feed_images(low, feed)
+    correct, by_high, by_low = (logits(model, one, **options).argmax(dim=1) == labels for one in fed)
     return correct & by_high & ~by_low

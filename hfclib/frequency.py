@@ -18,14 +18,14 @@ def check_radius(radius: float) -> float:
     return float(radius)
 
 
-def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> Tensor:
-    """Which DFT bins are low: those nearer to the centre (frequency zero) than `radius`.
+def in_bins(radius: float, images: Tensor) -> float:
+    """A radius in DFT bins; a float in (0, 1] is a share of the Nyquist frequency of the shorter side of images."""
+    return radius * min(images.shape[-2:]) / 2 if isinstance(radius, float) and 0 < radius <= 1 else radius
 
-    Args:
-        height, width: size of the image, in pixels.
-        radius, inclusive: as in `split`.
-    Returns:
-        Boolean (height, width) with frequency zero at [height // 2, width // 2].
+
+def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> Tensor:
+    """Which DFT bins are low: boolean (height, width), with frequency zero at [height // 2, width // 2]; see `split`.
+
     Source: paper, section 3; strict "<" is what the authors' images show, the text says "<=".
     """
     radius = check_radius(radius)
@@ -109,11 +109,11 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
     Returns:
         (lfc, hfc), like images, but they leave [0, 1]; lfc + hfc equals images up to rounding.
     Raises:
-        TypeError: radius is not a number, or images are not a float tensor.
-        ValueError: radius is negative, NaN or infinite, or images are not 4-D.
+        TypeError, ValueError: images are not a float tensor (N, C, H, W), or radius no finite number of at least 0.
     Source: paper, section 3; strict "<" by default as the authors' published images show.
 
-    Differentiable. The centre is frequency zero at odd sizes too; at even sizes it is the authors' N/2.
+    Differentiable. The centre is frequency zero at odd sizes too; at even sizes it is the authors' N/2. A bin is one
+    cycle per image along either side.
     """
     check_images(images)
     radius = check_radius(radius)

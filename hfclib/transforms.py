@@ -1,5 +1,6 @@
 """What a network is fed of a band: the band itself, or on another scale, or with another brightness."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -31,15 +32,15 @@ def rescaled(images: Tensor, how: str) -> Tensor:
     return (images - lowest) / torch.where(height > _FAINT, height, torch.ones_like(height))
 
 
-def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
+def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False, colour: Sequence[float] = MEAN) -> Tensor:
     """What a network is fed of a band.
 
     Args:
-        band: (N, 3, H, W) float, an LFC or HFC as `split` returns it, or whole images.
+        band: (N, C, H, W) float, an LFC or HFC as `split` returns it, or whole images.
         feed: see `hfclib.evaluation`.
-        add_mean: the band is an HFC, to which "mean" adds the mean colour; otherwise "mean" changes nothing.
+        add_mean, colour: the band is an HFC, to which "mean" adds the colour, one number per channel; else it does not.
     Returns:
-        (N, 3, H, W), unclipped.
+        (N, C, H, W), unclipped.
     Source: "max" from the authors' code; "mean" is ours.
     """
     if feed not in FEEDS:
@@ -47,5 +48,7 @@ def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False) -> Tensor:
     if feed == "max":
         return rescaled(band, "max")
     if feed == "mean" and add_mean:
-        return band + torch.tensor(MEAN, dtype=band.dtype, device=band.device).view(1, 3, 1, 1)
+        if len(colour) != band.shape[1]:
+            raise ValueError(f"expected colour, one number per channel ({band.shape[1]}), got {len(colour)}")
+        return band + band.new_tensor(colour).view(-1, 1, 1)
     return band

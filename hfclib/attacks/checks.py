@@ -6,22 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.devices import arithmetic
-from hfclib.evaluation import check_labels
+from hfclib.evaluation import check_labels, check_pixels
 
 
 def check_batch(images: Tensor, labels: Tensor) -> Tensor:
     """The labels as int64 on the device of the images; TypeError or ValueError for a bad type, shape or range."""
-    check_labels(labels, images)
+    labels = check_labels(labels, images)
     if images.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"expected float32 images, got {images.dtype}: its steps are too coarse for an attack")
-    if len(images) and not (images.min() >= 0 and images.max() <= 1):
-        low, high = images.min().item(), images.max().item()
-        raise ValueError(f"expected images in [0, 1], got values from {low:g} to {high:g}")
-    if labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        raise TypeError(f"expected labels, a tensor of whole numbers, got {labels.dtype}")
-    if len(labels) and labels.min() < 0:
-        raise ValueError(f"expected labels of at least 0, got {labels.min().item()}")
-    return labels.to(images.device, torch.int64)
+    check_pixels(images)
+    return labels
 
 
 def per_image(name: str, value: float | Tensor, images: Tensor) -> Tensor:

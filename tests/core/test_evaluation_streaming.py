@@ -1,0 +1,136 @@
+"""hfclib.evaluation on any iterable of batches: equal to tensors, one batch at a time, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from hfclib import accuracy, band_accuracy
+from hfclib.frequency import in_bins
+
+
+@pytest.fixture
+def network():
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 4)).eval()
+
+
+@pytest.fixture
+def data(network):
+    images = torch.rand(250, 3, 8, 8)
+    return images, torch.where(torch.rand(250) < 0.7, network(images).argmax(dim=1), 0)
+
+
+def test_batches_give_what_tensors_give(network, data):
+    images, labels = data
+    pairs = list(zip(images.split(100), labels.split(100), strict=True))
+    ways = [
+        lambda: pairs,
+        lambda: DataLoader(TensorDataset(*data), batch_size=100),
+        lambda: (pair for pair in pairs),
+        lambda: [{"pixel_values": part, "labels": classes.tolist()} for part, classes in pairs],
+        lambda: [{"image": part, "label": classes.numpy()} for part, classes in pairs],
+    ]
+    for way in ways:
+        for bn_stats in ("running", "batch"):
+            expected = accuracy(network, images, labels, bn_stats=bn_stats)
+            assert accuracy(network, way(), bn_stats=bn_stats) == expected
+            table = band_accuracy(network, images, labels, [2, 3], feed="mean", bn_stats=bn_stats)
+            assert band_accuracy(network, way(), radii=[2, 3], feed="mean", bn_stats=bn_stats).equals(table)
+    assert 0.2 < expected < 1
+
+
+def test_other_batch_sizes_give_the_same_with_running_statistics(network, data):
+    loader = DataLoader(TensorDataset(*data), batch_size=7)
+    assert accuracy(network, loader) == accuracy(network, *data)
+    assert band_accuracy(network, loader, radii=[2]).equals(band_accuracy(network, *data, [2]))
+
+
+def test_one_batch_is_in_memory_at_a_time(channel_means):
+    alive = []
+
+    def stream():
+        for _ in range(5):
+            images = torch.rand(4, 3, 8, 8)
+            alive.append(images.untyped_storage()._weak_ref())
+            yield images, torch.zeros(4, dtype=torch.int64)
+            del images
+            free = [torch.UntypedStorage._expired(reference) for reference in alive[:-1]]
+            assert all(free)
+
+    assert len(band_accuracy(channel_means, stream(), radii=[2])) == 2
+    assert len(alive) == 5
+    for reference in alive:
+        torch.UntypedStorage._free_weak_ref(reference)
+
+
+def test_radii_may_be_one_or_shares_of_nyquist(network, data):
+    images, labels = data
+    assert band_accuracy(network, images, labels, 3).equals(band_accuracy(network, images, labels, [3]))
+    shares = band_accuracy(network, images, labels, [0.5, 1.0])
+    assert shares["radius"].tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert shares["accuracy"].tolist() == band_accuracy(network, images, labels, [2, 4])["accuracy"].tolist()
+    wide = torch.rand(1, 1, 10, 64)
+    assert [in_bins(radius, wide) for radius in (1, 1.0, 0.5, 0, 2.5)] == [1, 5, 2.5, 0, 2.5]
+
+
+def test_the_mean_colour_may_be_given_or_estimated_for_any_number_of_channels(caplog):
+    network, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False)), torch.rand(60, 1, 8, 8)
+    network[1].weight.data.normal_()
+    labels = network(images).argmax(dim=1)
+    with pytest.raises(ValueError, match=r"expected colour, one number per channel \(1\), got 3"):
+        band_accuracy(network, images, labels, 2, feed="mean")
+    caplog.set_level("INFO")
+    estimated = band_accuracy(network, images, labels, 2, feed="mean", colour=None)
+    assert "the mean colour of 60 images is" in caplog.text
+    given = band_accuracy(network, images, labels, 2, feed="mean", colour=images.mean(dim=(0, 2, 3)).tolist())
+    assert estimated.equals(given)
+    assert not estimated.equals(band_accuracy(network, images, labels, 2, feed="mean", colour=[5.0]))
+
+
+def test_labels_may_be_a_list_or_an_array(network, data):
+    images, labels = data
+    for given in (labels.tolist(), labels.numpy(), labels.numpy().astype(np.uint8), labels.to(torch.int16)):
+        assert accuracy(network, images, given) == accuracy(network, images, labels)
+
+
+def test_what_is_refused_before_the_work(network):
+    asked = []
+    network.register_forward_pre_hook(lambda module, images: asked.append(len(images[0])))
+    images, labels = torch.rand(12, 3, 8, 8), torch.zeros(12, dtype=torch.int64)
+    holed = images.clone()
+    holed[3, 0, 0, 0] = torch.nan
+    for given, classes, error, message in [
+        (images, labels[:, None], ValueError, r"one label per image, got labels \(12, 1\) for 12 images"),
+        (images, nn.functional.one_hot(labels, 4), ValueError, r"got labels \(12, 4\)"),
+        (images, labels[:11], ValueError, r"got labels \(11,\) for 12 images"),
+        (images, labels.float(), TypeError, "whole numbers, got torch.float32"),
+        (images, labels - 1, ValueError, "at least 0, got -1"),
+        (images, labels + 4, ValueError, r"labels below the number of logits, got 4 and \(2, 4\)"),
+        (images * 255, labels, ValueError, r"images in \[0, 1\], got values from"),
+        (holed, labels, ValueError, "got values from nan to nan"),
+        (images.movedim(1, -1), labels, ValueError, r"which seem to be \(N, H, W, C\)"),
+        ((images * 255).to(torch.uint8), labels, TypeError, "float images"),
+        (images[:0], labels[:0], ValueError, "at least one image"),
+        (images[0], labels, ValueError, r"\(N, C, H, W\)"),
+    ]:
+        for measure in (accuracy, band_accuracy):
+            with pytest.raises(error, match=message):
+                measure(network, given, classes)
+            with pytest.raises(error, match=message):
+                measure(network, [(given, classes)])
+    with pytest.raises(ValueError, match=r"images in \[0, 1\], got values from -1.9"):
+        band_accuracy(network, images * 4 - 2, labels)
+    assert sum(asked) <= 8  # two images show how many classes there are
+    for measure in (accuracy, band_accuracy):
+        with pytest.raises(ValueError, match="at least one image, got none"):
+            measure(network, [])
+        with pytest.raises((ValueError, TypeError)):
+            measure(network, images)
+
+
+def test_a_last_batch_of_one_has_no_statistics(network, data):
+    images, labels = torch.cat([data[0]] * 2)[:301], torch.cat([data[1]] * 2)[:301]
+    with pytest.raises(ValueError, match="batches of 2 images or more to take statistics of, got 301"):
+        accuracy(network, images, labels, bn_stats="batch")
+    assert 0 < accuracy(network, images, labels) < 1
