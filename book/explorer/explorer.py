@@ -1,0 +1,182 @@
+"""The landing page's explorer: its stored answers, its data files, and the Sphinx extension that adds them to the book.
+
+python book/explorer/explorer.py            ask the stored networks again and write answers.json: minutes
+python book/explorer/explorer.py FOLDER     write FOLDER/book/explorer.html, the explorer as a page of its own
+"""
+
+import base64
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import torch
+from torch import Tensor, nn
+
+from hfclib.data import CLASSES, MEAN, embedded, to_float
+from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, logits
+from hfclib.frequency import split
+from hfclib.paper.batchnorm import NAMES, all_recipes, table
+from hfclib.paper.intervals import Estimate, over_seeds
+from hfclib.paper.presets import SEEDS
+from hfclib.paper.style import VARIANT_COLOURS
+from hfclib.runs.collect import stored_runs
+from hfclib.runs.predictions import weights_of
+from hfclib.runs.store import Run, find
+from hfclib.training.recipe import RADII
+from hfclib.transforms import FEEDS, feed_images, rescaled
+
+HERE = Path(__file__).parent
+ANSWERS = HERE / "answers.json"
+IMAGES = (95, 134, 633, 692, 2568, 4435, 8267, 8501, *range(40))  # of the test set: the paper's eight, and the first 40
+NETWORKS = [("vanilla", "running"), ("batchnorm", "running"), ("batchnorm", "batch"), ("adversarial", "running")]
+SHOWN = ("vanilla", "batchnorm", "dropout", "mixup", "groupnorm", "adversarial")  # in the live picture
+
+
+def runs() -> dict[str, Run]:
+    """The runs of seed 0 that answer in the explorer, by variant."""
+    found = {variant: find(all_recipes()[variant], 0) for variant in dict(NETWORKS)}
+    if missing := [variant for variant, run in found.items() if run is None]:
+        raise FileNotFoundError(f"not stored at seed 0: {', '.join(missing)}")
+    return found
+
+
+def conditions(images: Tensor) -> Iterator[Tensor]:
+    """What a network is fed of images (N, 3, 32, 32): themselves, then at each radius LFC raw and max, HFC in FEEDS."""
+    yield images
+    for radius in RADII:
+        low, high = split(images, radius)
+        yield from (low, rescaled(low, "max"), *(feed_images(high, feed, add_mean=True) for feed in FEEDS))
+
+
+def confidences(model: nn.Module, images: Tensor, bn_stats: str) -> Tensor:
+    """Softmax outputs under each of `conditions`, in steps of 1/255, (N, conditions, classes) uint8.
+
+    The class with the largest logit keeps the largest value.
+    """
+    exact = torch.stack([logits(model, fed, bn_stats=bn_stats).softmax(1) for fed in conditions(images)], dim=1)
+    top, rounded = exact.argmax(dim=2, keepdim=True), (exact * 255).round()
+    tied = (rounded == rounded.gather(2, top)).sum(dim=2, keepdim=True) > 1
+    return rounded.scatter_add(2, top, tied.float()).to(torch.uint8)
+
+
+def ask() -> dict:
+    """The content of answers.json: confidences of each of NETWORKS for IMAGES, and the weights they come from."""
+    test, found = to_float(embedded("test")[0]), runs()
+    batches = sorted({index // BATCH_SIZE for index in IMAGES})
+    whole = torch.cat([test[BATCH_SIZE * batch :][:BATCH_SIZE] for batch in batches])
+    places = [batches.index(index // BATCH_SIZE) * BATCH_SIZE + index % BATCH_SIZE for index in IMAGES]
+    answers = []
+    for variant, bn_stats in NETWORKS:
+        model = found[variant].model()
+        if bn_stats == "batch":
+            answers.append(confidences(model, whole, bn_stats)[places])
+        else:
+            answers.append(confidences(model, test[list(IMAGES)], bn_stats))
+    weights = {variant: weights_of(run.path) for variant, run in found.items()}
+    content = base64.b64encode(torch.stack(answers).numpy().tobytes()).decode()
+    return {"weights": weights, "torch": torch.__version__, "images": IMAGES, "confidences": content}
+
+
+def stored_answers() -> np.ndarray:
+    """The confidences in answers.json, (networks, images, conditions, classes) uint8."""
+    flat = np.frombuffer(base64.b64decode(json.loads(ANSWERS.read_text())["confidences"]), np.uint8)
+    return flat.reshape(len(NETWORKS), len(IMAGES), -1, len(CLASSES))
+
+
+def measured() -> dict[str, dict[str, list[float | None]]]:
+    """What the live picture draws: [mean, low, high] over seeds of "accuracy" on the HFC and of BatchNorm's "gap".
+
+    Keys are "variant statistics feed radius", and for the gap "vanilla's statistics, BatchNorm's, feed, radius".
+    """
+    recipes = {variant: all_recipes()[variant] for variant in SHOWN}
+    rows = table(stored_runs(recipes, SEEDS, optional=SHOWN))
+    rows = rows.query("part == 'feeds' and band == 'hfc' and feed in @FEEDS and radius in @PAPER_RADII")
+    keys = ["variant", "statistics", "feed", "radius"]
+    by_seed = {key: ones.set_index("seed")["accuracy"] for key, ones in rows.groupby(keys)}
+    gaps = {
+        (of_vanilla, statistics, *how): over_seeds(own - other)
+        for (variant, statistics, *how), own in by_seed.items()
+        for (second, of_vanilla, *others), other in by_seed.items()
+        if (variant, second) == ("batchnorm", "vanilla") and how == others
+    }
+    accuracy = {key: over_seeds(values) for key, values in by_seed.items()}
+    return {
+        name: {" ".join(map(str, key)): _numbers(estimate) for key, estimate in found.items()}
+        for name, found in (("accuracy", accuracy), ("gap", gaps))
+    }
+
+
+def _numbers(estimate: Estimate) -> list[float | None]:
+    values = estimate.mean, estimate.low, estimate.high
+    return [round(value, 4) if np.isfinite(value) else None for value in values]
+
+
+def data() -> dict:
+    """All that the page shows, but for the weights of the live network."""
+    images, labels = (tensor[list(IMAGES)] for tensor in embedded("test"))
+    networks = [{"name": NAMES[variant], "colour": VARIANT_COLOURS[variant]} for variant, _ in NETWORKS]
+    return {
+        "classes": CLASSES,
+        "mean": MEAN,
+        "radii": PAPER_RADII,
+        "images": IMAGES,
+        "labels": labels.tolist(),
+        "pixels": base64.b64encode(images.numpy().tobytes()).decode(),
+        "answers": json.loads(ANSWERS.read_text())["confidences"],
+        "networks": networks,
+        "variants": {variant: {"name": NAMES[variant], "colour": VARIANT_COLOURS[variant]} for variant in SHOWN},
+        **measured(),
+    }
+
+
+def weights() -> dict:
+    """The tensors of the live network, vanilla at seed 0, as they are stored."""
+    tensors = safetensors.numpy.load_file(runs()["vanilla"].path / "weights.safetensors")
+    content = b"".join(tensor.astype("<f2").tobytes() for tensor in tensors.values())
+    shapes = [(name, tensor.shape) for name, tensor in tensors.items()]
+    return {"shapes": shapes, "float16": base64.b64encode(content).decode()}
+
+
+def write(folder: Path) -> None:
+    """Write the files that the page loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("explorer.js", "explorer.css", "../one-picture.svg"):
+        shutil.copy(HERE / name, folder)
+    for name, content in (("data", data()), ("weights", weights())):
+        text = f"window.hfc{name.capitalize()} = {json.dumps(content, separators=(',', ':'))};\n"
+        (folder / f"{name}.js").write_text(text)
+
+
+def write_page(folder: Path) -> Path:
+    """Write the explorer as a page of its own, and return its path."""
+    write(folder / "_static" / "explorer")
+    page = folder / "book" / "explorer.html"
+    page.parent.mkdir(exist_ok=True)
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    body = "".join((HERE / name).read_text() for name in ("explorer.html", "gap.html"))
+    page.write_text(
+        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>Explorer</title></head>\n<body>{body}</body></html>\n'
+    )
+    return page
+
+
+def _add_to_book(app, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        write(Path(app.outdir) / "_static" / "explorer")
+
+
+def setup(app) -> dict[str, bool]:
+    """Register the extension."""
+    app.connect("build-finished", _add_to_book)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(write_page(Path(sys.argv[1])))
+    else:
+        ANSWERS.write_text(json.dumps(ask()) + "\n")
