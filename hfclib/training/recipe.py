@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, fields
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -28,7 +28,7 @@ Sizes = Annotated[tuple[Annotated[int, Field(strict=True, ge=8, le=31)], ...], F
 class Recipe:
     """How a network is built, trained and measured. Equal recipes and seeds give equal runs.
 
-    A value that is not allowed raises pydantic's ValidationError, a ValueError that names the field and what is wrong.
+    A value that is not allowed raises a ValueError that names the field, what is wrong, and the value.
 
     Attributes:
         name: such as "laptop-batchnorm"; not part of the hash.
@@ -168,3 +168,20 @@ class Recipe:
     def to_dict(self) -> dict:
         """The fields as plain values, for JSON."""
         return asdict(self)
+
+
+_init = Recipe.__init__
+
+
+def _init_in_one_line(self: Recipe, *args: object, **values: object) -> None:
+    try:
+        _init(self, *args, **values)
+    except ValidationError as error:
+        bad = [
+            (".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, "), one) for one in error.errors()
+        ]
+        text = "; ".join(f"{where}: {what}, got {one['input']!r}" if where else what for where, what, one in bad)
+        raise ValueError(f"refused recipe: {text}") from None
+
+
+Recipe.__init__ = _init_in_one_line
