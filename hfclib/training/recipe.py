@@ -177,11 +177,11 @@ def _init_in_one_line(self: Recipe, *args: object, **values: object) -> None:
     try:
         _init(self, *args, **values)
     except ValidationError as error:
-        bad = [
-            (".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, "), one) for one in error.errors()
-        ]
-        text = "; ".join(f"{where}: {what}, got {one['input']!r}" if where else what for where, what, one in bad)
-        raise ValueError(f"refused recipe: {text}") from None
+        told = []
+        for one in error.errors():
+            where, what = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
+            told.append(f"{where}: {what}, got {one['input']!r}" if where else what)
+        raise ValueError(f"refused recipe: {'; '.join(told)}") from None
 
 
 Recipe.__init__ = _init_in_one_line
