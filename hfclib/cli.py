@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from hfclib.paper.names import CHAPTER_PLACES, PRESETS, TRAINED, check_choice
+from hfclib.report import commands
 
 _Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(TRAINED))]
 _PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS))]
@@ -209,6 +210,9 @@ def _run(
             os.environ["OMP_NUM_THREADS"] = str(threads)  # the notebook's process starts with it
         typer.echo(f"wrote {execute(figure, values, output)}")
 
+
+for _name, _command in {"report": commands.report_command, "compare": commands.compare_command}.items():
+    app.command(_name)(_reporting("stopped; the same command goes on with the missing parts")(_command))
 
 if __name__ == "__main__":
     app()

@@ -1,0 +1,27 @@
+"""Reports on any network: how much of each frequency band it reads, on any data, in a folder with a page.
+
+The package can be called: `hfclib.report(model, data)` is `hfclib.report.make.make_report(model, data)`.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+
+_HOME = {"BandAccuracy": "metric", "Classifier": "metric", "Report": "make", "compare": "make"}
+__all__ = [*_HOME, "report"]
+
+
+class _Package(ModuleType):
+    def __call__(self, *args, **options):
+        return importlib.import_module("hfclib.report.make").make_report(*args, **options)
+
+
+# `import hfclib.report` binds the package to the name `hfclib.report`, so the package itself is the function.
+report = sys.modules[__name__]
+report.__class__ = _Package
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

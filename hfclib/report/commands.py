@@ -1,0 +1,72 @@
+"""`hfc report` and `hfc compare`; PyTorch is imported once a command's words are checked."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_Numbers = Annotated[str | None, typer.Option(help="one number per channel, such as 0.5,0.5,0.5")]
+
+
+def report_command(
+    model: Annotated[str, typer.Argument(help="a stored run, torchvision:NAME, timm:NAME or package.module:build")],
+    data: Annotated[str, typer.Option(help="a folder with one folder of images per class, or cifar10-test")],
+    weights: Annotated[str | None, typer.Option(help="pretrained ones, such as DEFAULT (default: random)")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the report (default: report-MODEL)")] = None,
+    radii: Annotated[str | None, typer.Option(help="bins such as 4,8, or shares of Nyquist such as 0.25,0.5")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="measure only so many images")] = None,
+    images: Annotated[int, typer.Option(min=2, help="for all parts but the accuracy")] = 256,
+    grid: Annotated[int, typer.Option(min=3, help="frequencies of the heat map per axis")] = 15,
+    steps: Annotated[int, typer.Option(min=1, help="of PGD")] = 10,
+    size: Annotated[int | None, typer.Option(min=2, help="pixels of a folder's images (default: the model's)")] = None,
+    batch_size: Annotated[int, typer.Option(min=2)] = 100,
+    mean: _Numbers = None,
+    std: _Numbers = None,
+    fail_if: Annotated[list[str] | None, typer.Option(help="such as 'hfc@8 > .4': then the exit status is 1")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Measure which frequencies a network reads, and write a report; the same command goes on after a stop."""
+    cuts, channels = _numbers(radii), {"mean": _numbers(mean), "std": _numbers(std)}
+    from hfclib.devices import best_device
+    from hfclib.report.make import Rule, make_report
+    from hfclib.report.sources import named_data, named_model
+
+    rules = [Rule.parse(text) for text in fail_if or ()]
+    sys.path.insert(0, "")  # for package.module:build in this folder
+    found = named_model(model, weights)
+    sizes = (round(size * 256 / 224), size) if size else found.sizes
+    given = named_data(data, sizes=sizes, batch_size=batch_size, limit=limit, seed=seed)
+    folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model))
+    if not mean and not std:
+        channels = {"mean": found.mean, "std": found.std}
+    options = {"radii": cuts, "images": images, "grid": grid, "steps": steps, "seed": seed, "rules": fail_if or ()}
+    network = found.model.to(best_device()) if hasattr(found.model, "to") else found.model
+    made = make_report(network, given.batches, folder, name=model, colour=given.colour, **channels, **options)
+    typer.echo(f"{made.content['summary']}\nwrote {folder / 'report.html'}")
+    failed = [text for text, rule in zip(fail_if or (), rules, strict=True) if rule.fails(made)]
+    for text in failed:
+        typer.echo(f"failed: {text}", err=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+def compare_command(
+    first: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a report.json")],
+    second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="another")],
+) -> None:
+    """Print the accuracies of two reports (a and b) side by side."""
+    from hfclib.report.make import compare, read_report
+
+    table = compare(read_report(first), read_report(second))
+    typer.echo(table.to_string(index=False, float_format="{:.3f}".format))
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    """Numbers separated by commas: whole ones as int; ValueError for another text."""
+    if text is None:
+        return None
+    try:
+        return [float(part) if "." in part else int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"expected numbers such as 4,8 or 0.25,0.5, got {text!r}") from None

@@ -1,0 +1,281 @@
+"""The report: its parts measured one by one, each stored at once, and what is read from it."""
+
+import hashlib
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hfclib._files import write
+from hfclib.attacks.checks import warn_if_probabilities
+from hfclib.devices import device_of
+from hfclib.evaluation import PAPER_RADII, batches, logits, uses_batch_statistics
+from hfclib.frequency import in_bins
+from hfclib.moments import matched, norm_places
+from hfclib.report import page, parts
+from hfclib.report.metric import BandAccuracy, Classifier, whole_batches
+
+SCHEMA = 1  # of report.json
+FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished report.
+
+    Attributes:
+        folder: with report.json, report.html, and one CSV per part; None for one that was only read.
+        content: what report.json holds: schema, hfclib, key (settings, hashes of the weights and of the first images),
+            data_sha256, parts (the rows of each), and summary.
+    """
+
+    folder: Path | None
+    content: dict
+
+    def table(self, part: str = "accuracy") -> pd.DataFrame:
+        """The rows of a part: "accuracy", "heat_map", "noise", "energy" or "misaligned"."""
+        return pd.DataFrame(self.content["parts"][part])
+
+    def value(self, band: str, radius: float | None = None) -> float:
+        """The accuracy on "test" (whole images), on "lfc", or on "hfc" with the mean colour; running statistics."""
+        feed = "mean" if band == "hfc" else "raw"
+        for row in self.content["parts"]["accuracy"]:
+            found = row["band"], row["feed"], row["bn_stats"], row["radius"] if row["band"] != "x" else None
+            if found == ("x" if band == "test" else band, feed, "running", radius):
+                return row["accuracy"]
+        raise ValueError(f"the report has no {band} at radius {radius}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A limit such as "hfc@8 > .4" or "test < .9": a report that meets it fails."""
+
+    band: str
+    radius: float | None
+    sign: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Rule":
+        """The rule in a text: test, lfc@RADIUS or hfc@RADIUS, then < or >, then a number; ValueError for another."""
+        number = r"(\d*\.?\d+)"
+        found = re.fullmatch(rf"\s*(?:(test)|(lfc|hfc)\s*@\s*{number})\s*([<>])\s*{number}\s*", text)
+        if not found:
+            raise ValueError(f"expected a rule such as hfc@8 > .4, lfc@0.25 < .5 or test < .9, got {text!r}")
+        test, band, radius, sign, limit = found.groups()
+        return cls(test or band, parse_number(radius) if radius else None, sign, float(limit))
+
+    def fails(self, report: Report) -> bool:
+        """Whether the report is on the wrong side of the limit."""
+        value = report.value(self.band, self.radius)
+        return value > self.limit if self.sign == ">" else value < self.limit
+
+
+def parse_number(text: str) -> float:
+    """A radius as a person writes it: whole numbers are DFT bins, others may be shares of Nyquist (`in_bins`)."""
+    return float(text) if "." in text else int(text)
+
+
+def make_report(
+    model: Callable,
+    data: tuple[Tensor, Tensor] | Iterable,
+    folder: str | Path = "report",
+    *,
+    name: str = "a network",
+    radii: float | Sequence[float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    colour: Sequence[float] | None = None,
+    images: int = 256,
+    grid: int = 15,
+    norm: float | None = None,
+    eps: float = 8 / 255,
+    steps: int = 10,
+    seed: int = 0,
+    rules: Sequence[str] = (),
+) -> Report:
+    """Measure a classifier and write a report; one that was stopped goes on with the parts that are missing.
+
+    Args:
+        model: any classifier, see `Classifier`.
+        data: (images, labels), float (N, C, H, W) in [0, 1] and (N,); or batches that can be read more than once, such
+            as a DataLoader, see `hfclib.evaluation.batches`.
+        folder: of the report, made if it is missing.
+        radii: as in `band_accuracy`; by default PAPER_RADII up to 32 pixels, and FRACTIONS of Nyquist beyond.
+        mean, std: that the model expects its input to be normalised by, see `Classifier`.
+        colour: the mean colour of the data; None estimates it from `images`.
+        images: so many of the first images are used for all parts but the accuracy.
+        grid, norm: of `heat_map`. By default the noise has the norm 4 in 32 x 32 pixels, and the same size per pixel.
+        eps, steps, seed: of PGD; of all random numbers.
+        rules: checked here for radii that are not measured; see `Rule`.
+    Raises:
+        TypeError, ValueError: bad data or settings, or the folder has a report with others.
+    """
+    network = model if isinstance(model, Classifier) else Classifier(model, mean, std)
+    if isinstance(data, tuple) and isinstance(data[0], Tensor):
+        data = [data]
+    if iter(data) is data:
+        raise ValueError(
+            "expected data that can be read more than once, such as a DataLoader or a list, got an iterator"
+        )
+    some, labels = _first(network, data, images)
+    side = min(some.shape[-2:])
+    radii = PAPER_RADII if radii is None and side <= 32 else FRACTIONS if radii is None else radii
+    radii = [radii] if isinstance(radii, int | float) else list(radii)
+    norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
+    colour = list(colour) if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
+    for rule in map(Rule.parse, rules):
+        if rule.radius is not None and rule.radius not in radii:
+            raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
+    settings = {"name": name, "radii": radii, "mean": mean, "std": std, "colour": colour, "images": len(some)}
+    known, classes = _size(data), logits(network, some[:2]).shape[1]
+    if known and known % 100 == 1:
+        raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
+    settings |= {
+        "classes": classes,
+        "grid": grid,
+        "norm": norm,
+        "eps": eps,
+        "steps": steps,
+        "seed": seed,
+        "size": list(some.shape[1:]),
+    }
+    digest = _digest([some, labels])
+    weights = _digest(network.state_dict().values())
+    key = json.loads(json.dumps({"settings": settings, "weights_sha256": weights, "first_images_sha256": digest}))
+    folder = Path(folder)
+    content = _begun(folder, key)
+    bins = [in_bins(radius, some) for radius in radii]
+    log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
+    _guard(network, some)
+    _estimate(network, some, known or len(some), len(radii), grid, steps)
+    measures = {
+        "accuracy": lambda: _accuracy(network, data, radii, colour, some, content),
+        "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed),
+        "noise": lambda: parts.band_noise(network, some, labels, radii, norm=norm, seed=seed),
+        "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps, seed=seed),
+        "misaligned": lambda: parts.misaligned_images(network, some, labels, radii, colour=colour),
+    }
+    for number, (part, measure) in enumerate(measures.items(), 1):
+        if part in content["parts"]:
+            log.info("%d of %d: %s is stored", number, len(measures), part)
+            continue
+        log.info("%d of %d: %s", number, len(measures), part)
+        content["parts"][part] = measure()
+        pd.DataFrame(content["parts"][part]).to_csv(folder / f"{part}.csv", index=False)
+        write(folder / "report.json", _json(content))
+    report = Report(folder, content)
+    content["summary"] = page.summary(report)
+    write(folder / "report.json", _json(content))
+    write(folder / "report.html", page.html(report, some).encode())
+    return report
+
+
+def read_report(path: Path) -> Report:
+    """The report in a report.json; ValueError if it is not one, or has another schema or is not finished."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+        if content["schema"] != SCHEMA or "summary" not in content:
+            raise ValueError(f"schema {content['schema']}, expected a finished report of schema {SCHEMA}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a finished report ({error})") from error
+    return Report(None, content)
+
+
+def compare(first: Report, second: Report) -> pd.DataFrame:
+    """The accuracies of two reports side by side: one row per condition that both have, with their difference."""
+    keys = ["band", "radius", "feed", "bn_stats"]
+    tables = [report.table()[[*keys, "images", "accuracy", "low", "high"]] for report in (first, second)]
+    both = tables[0].merge(tables[1], on=keys, suffixes=("_a", "_b"))
+    return both.assign(difference=both["accuracy_b"] - both["accuracy_a"])
+
+
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _first(network: Classifier, data: Iterable, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` images and their labels, on the device of the network."""
+    held, found = [], 0
+    for part, classes in batches(network, data):
+        held.append((part[: count - found], classes[: count - found]))
+        found += len(held[-1][0])
+        if found >= count:
+            break
+    if found < 2:
+        raise ValueError(f"expected at least two images, got {found}")
+    images, labels = (torch.cat(tensors).to(device_of(network)) for tensors in zip(*held, strict=True))
+    return images.float(), labels
+
+
+def _begun(folder: Path, key: dict) -> dict:
+    """The content of the report in the folder if it was begun with this key; else a new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "report.json"
+    if not file.exists():
+        return {"schema": SCHEMA, "hfclib": version("hfclib"), "key": key, "data_sha256": None, "parts": {}}
+    content = json.loads(file.read_bytes())
+    if content["schema"] != SCHEMA or content["key"] != key:
+        other = [name for name in key if key[name] != content["key"].get(name)]
+        raise ValueError(f"{folder} has a report of another {', '.join(other) or 'schema'}: choose another folder")
+    return content
+
+
+def _guard(network: Classifier, images: Tensor) -> None:
+    scores = logits(network, images[:100])
+    warn_if_probabilities(scores)
+    if len(images) < 100:
+        log.info("only %d images: expect wide intervals", len(images))
+
+
+def _size(data: Iterable) -> int | None:
+    """The number of images, where it is known before they are read."""
+    if isinstance(data, list):
+        return sum(len(next(iter(batch.values())) if isinstance(batch, dict) else batch[0]) for batch in data)
+    return len(data.sampler) if hasattr(data, "sampler") else None
+
+
+def _estimate(network: Classifier, images: Tensor, known: int, radii: int, grid: int, steps: int) -> None:
+    """Log how long the report will take, from the time of a batch of whole images."""
+    start = time.perf_counter()
+    logits(network, images[:100])
+    seconds = (time.perf_counter() - start) / len(images[:100])
+    passes = known * 2 * (1 + 3 * radii) + len(images) * (grid * grid // 2 + 4 * radii + 3 * steps)
+    log.info("about %.1f minutes for %d images", seconds * passes / 60, known)
+
+
+def _accuracy(network: Classifier, data: Iterable, radii: Sequence[float], colour, some: Tensor, content) -> list[dict]:
+    """The rows of `BandAccuracy`, with both statistics, or with matched moments as "matched"."""
+    feeds, helped = ("raw", "mean"), None
+    batch_norm = uses_batch_statistics(network)
+    plain = BandAccuracy(network, radii, feeds=feeds, bn_stats=("running", "batch")[: 1 + batch_norm], colour=colour)
+    if not batch_norm and norm_places(network):
+        helped = BandAccuracy(matched(network, some), radii, feeds=feeds, colour=colour)
+    total = hashlib.sha256()
+    for part, classes in whole_batches(tqdm(batches(network, data), disable=None, leave=False), 100):
+        total.update(_digest([part, classes]).encode())
+        for metric in (plain, helped) if helped else (plain,):
+            metric.update(part, classes)
+    content["data_sha256"] = total.hexdigest()
+    table = plain.compute()
+    if helped:
+        table = pd.concat([table, helped.compute().assign(bn_stats="matched")])
+    return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -1,0 +1,154 @@
+"""Any classifier as a module, and its accuracy by frequency band as a metric with `update`, `compute` and `reset`."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
+
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from hfclib.evaluation import (
+    PAPER_RADII,
+    BnStats,
+    Condition,
+    Labels,
+    batches,
+    logits,
+    uses_batch_statistics,
+)
+from hfclib.frequency import in_bins, split
+from hfclib.transforms import Feed, feed_images
+
+log = logging.getLogger(__name__)
+
+
+class Classifier(nn.Module):
+    """Any classifier as a module from images (N, C, H, W) in [0, 1] to logits (N, classes).
+
+    Args:
+        model: a module or any callable. The logits are what it returns, the first of a tuple, or called "logits".
+            A callable gets images where they are; a module is fed the type of its weights.
+        mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
+    """
+
+    def __init__(
+        self, model: Callable, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None):
+            raise ValueError("expected mean and std, or neither")
+        self.model, self.mean, self.std = model, mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images; ValueError for another number of channels than that of mean and std."""
+        if self.mean is not None:
+            if not len(self.mean) == len(self.std) == images.shape[1]:
+                counts = f"{len(self.mean)} and {len(self.std)}"
+                raise ValueError(f"expected mean and std for {images.shape[1]} channels, got {counts} numbers")
+            mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+            images = (images - mean) / std
+        types = (weight.dtype for weight in self.parameters() if weight.is_floating_point())
+        output = self.model(images.to(next(types, images.dtype)))
+        if isinstance(output, Mapping):
+            return output["logits"]
+        return output[0] if isinstance(output, tuple | list) else getattr(output, "logits", output)
+
+
+def counted(correct: int, images: int) -> dict:
+    """The columns of a share: images, correct, accuracy, and its 95 % Wilson interval, low and high."""
+    interval = binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    return {
+        "images": images,
+        "correct": correct,
+        "accuracy": correct / images,
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }
+
+
+def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same images and labels in batches of a multiple of `size`; the last may be smaller."""
+    rest: list = []
+    for batch, following in pairwise(chain(stream, [None])):
+        images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
+        end = len(labels) - len(labels) % size if following else len(labels)
+        rest = [(images[end:], labels[end:])]
+        if end:
+            yield images[:end], labels[:end]
+
+
+class BandAccuracy:
+    """Accuracy on whole images and on their bands, in the manner of a metric of torchmetrics; only counts are kept.
+
+    Args:
+        model: any classifier, see `Classifier`.
+        radii, colour: as in `band_accuracy`; without a colour, "mean" adds the mean of the first batch.
+        feeds, bn_stats: as in `band_accuracy`, one or several. The statistics are those of each 100 images of a batch.
+        mean, std: see `Classifier`.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        radii: float | Sequence[float] = PAPER_RADII,
+        *,
+        feeds: Sequence[Feed] = ("mean",),
+        bn_stats: Sequence[BnStats] = ("running",),
+        colour: Sequence[float] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        self.model = model if isinstance(model, Classifier) else Classifier(model, mean, std)
+        self.colour, batch_norm = colour, uses_batch_statistics(self.model)
+        radii = [radii] if isinstance(radii, int | float) else radii
+        wanted = [Condition("x", bn_stats=statistics) for statistics in bn_stats]
+        for radius in radii:
+            bands = [Condition(band, radius, feed, s) for band in ("lfc", "hfc") for feed in feeds for s in bn_stats]
+            wanted += [condition.canonical(batch_norm) for condition in bands]
+        self.wanted = list(dict.fromkeys(wanted))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.classes = self.images = 0
+        self.correct, self.top5 = dict.fromkeys(self.wanted, 0), dict.fromkeys(self.wanted, 0)
+
+    def update(self, images: Tensor | Iterable, labels: Labels = None) -> None:
+        """Count a batch, or all of an iterable of batches; arguments and errors as in `hfclib.evaluation.batches`."""
+        for part, classes in batches(self.model, images, labels):
+            if self.colour is None and any(condition.feed == "mean" for condition in self.wanted):
+                self.colour = part.mean(dim=(0, 2, 3)).tolist()
+                log.info("the mean colour of %d images is %s", len(part), [round(value, 3) for value in self.colour])
+            for condition, fed in self._fed(part):
+                scores = logits(self.model, fed, bn_stats=condition.bn_stats)
+                self.classes = scores.shape[1]
+                self.correct[condition] += int((scores.argmax(dim=1) == classes).sum())
+                best = scores.topk(min(5, self.classes)).indices
+                self.top5[condition] += int((best == classes[:, None]).any(dim=1).sum())
+            self.images += len(part)
+
+    def _fed(self, images: Tensor) -> Iterator[tuple[Condition, Tensor]]:
+        cut, bands = None, {"x": images}
+        for condition in self.wanted:
+            if condition.band != "x" and condition.radius != cut:
+                cut = condition.radius
+                bands |= zip(("lfc", "hfc"), split(images, in_bins(cut, images)), strict=True)
+            high = condition.band == "hfc"
+            yield condition, feed_images(bands[condition.band], condition.feed, add_mean=high, colour=self.colour or ())
+
+    def compute(self) -> pd.DataFrame:
+        """The table of all batches so far.
+
+        Returns:
+            One row per condition: band ("x" for whole images, "lfc", "hfc"), radius, feed, bn_stats, the columns of
+            `counted`, and top5, the share with the label among five largest logits; NaN with fewer than 10 classes.
+        Raises:
+            ValueError: no batch yet.
+        """
+        if self.images == 0:
+            raise ValueError("expected a batch before the table: call update first")
+        rows = [condition._asdict() | counted(self.correct[condition], self.images) for condition in self.wanted]
+        top5 = [self.top5[condition] / self.images if self.classes >= 10 else None for condition in self.wanted]
+        return pd.DataFrame(rows).assign(top5=pd.Series(top5, dtype=float))

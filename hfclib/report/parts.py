@@ -1,0 +1,122 @@
+"""The measurements of a report beside the accuracy by band: each returns the rows of a table."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hfclib.attacks.gradient import pgd
+from hfclib.evaluation import logits, misaligned
+from hfclib.frequency import in_bins, mask, split
+from hfclib.report.metric import counted
+
+GALLERY = 8  # misaligned images that are shown
+
+
+def _correct(model: Callable, images: Tensor, labels: Tensor) -> dict:
+    return counted(int((logits(model, images).argmax(dim=1) == labels).sum()), len(labels))
+
+
+def frequencies(height: int, width: int, grid: int) -> Iterator[tuple[int, int]]:
+    """Frequencies (row, column) in cycles per image, at most `grid` per axis; one of each pair with opposite signs."""
+    rows, columns = (torch.linspace(-(side // 2), side // 2, grid).round().int().tolist() for side in (height, width))
+    for row, column in product(sorted(set(rows)), sorted(set(columns))):
+        if (column, row) >= (0, 0):
+            yield row, column
+
+
+def wave(height: int, width: int, row: int, column: int) -> Tensor:
+    """A real image (height, width) of L2 norm 1 whose DFT is zero but at (row, column) and (-row, -column)."""
+    down, across = (torch.arange(side, dtype=torch.float64) / side for side in (height, width))
+    plane = torch.cos(2 * math.pi * (row * down[:, None] + column * across))
+    return (plane / plane.norm()).float()
+
+
+def heat_map(model: Callable, images: Tensor, labels: Tensor, *, grid: int, norm: float, seed: int) -> list[dict]:
+    """Error rate under noise along each Fourier basis vector; pixels are not clipped.
+
+    Args:
+        model, images, labels: a module, (N, C, H, W) in [0, 1], and (N,).
+        grid: frequencies per axis, evenly spaced from -Nyquist to Nyquist.
+        norm: L2 norm of the noise in each channel. Its sign is drawn for each image and channel.
+    Returns:
+        One row per frequency, half of the plane: row, column (cycles per image), error, and the columns of `counted`.
+    Source: Yin et al., NeurIPS 2019, section 3.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, (*images.shape[:2], 1, 1), generator=generator).to(images) * 2 - 1
+    rows = []
+    for row, column in tqdm(list(frequencies(*images.shape[-2:], grid)), "heat map", disable=None, leave=False):
+        noise = norm * wave(*images.shape[-2:], row, column).to(images)
+        found = _correct(model, images + signs * noise, labels)
+        rows.append({"row": row, "column": column, "error": 1 - found["accuracy"], **found})
+    return rows
+
+
+def band_noise(
+    model: Callable, images: Tensor, labels: Tensor, radii: Sequence[float], *, norm: float, seed: int
+) -> list[dict]:
+    """Accuracy under Gaussian noise of each band between consecutive radii; arguments as in `heat_map`.
+
+    Returns:
+        One row per band: from_bins, to_bins, and the columns of `counted`.
+    """
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
+    edges = sorted({0.0, math.hypot(*images.shape[-2:]), *(float(in_bins(radius, images)) for radius in radii)})
+    rows = []
+    for inner, outer in pairwise(edges):
+        band = split(noise, outer)[0] - split(noise, inner)[0]
+        if (mask(*images.shape[-2:], outer) ^ mask(*images.shape[-2:], inner)).any():
+            scaled = norm * band / band.norm(dim=(2, 3), keepdim=True)
+            rows.append({"from_bins": inner, "to_bins": outer, **_correct(model, images + scaled, labels)})
+    return rows
+
+
+def attack_energy(
+    model: Callable, images: Tensor, labels: Tensor, radii: Sequence[float], *, eps: float, steps: int, seed: int
+) -> list[dict]:
+    """Where the energy of a PGD perturbation (L-infinity) lies.
+
+    Args:
+        model, images, labels: as in `pgd`.
+        eps, steps: of PGD, with steps of eps / 4 and a random start.
+    Returns:
+        One row per radius: radius, images; share, the mean over images of the energy at or beyond the radius; low and
+        high, its 95 % normal interval; bins, the share of the bins there, which white noise would have; and
+        robust_correct, the number of images that stay correct.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    options = {"eps": eps, "alpha": eps / 4, "steps": steps, "generator": generator}
+    blocks = [pgd(model, *block, **options) for block in zip(images.split(100), labels.split(100), strict=True)]
+    adv_images = torch.cat(blocks)
+    robust, delta, rows = _correct(model, adv_images, labels)["correct"], adv_images - images, []
+    energy = delta.square().sum(dim=(1, 2, 3)).clamp_min(1e-30)
+    for radius in radii:
+        bins = in_bins(radius, images)
+        shares = split(delta, bins)[1].square().sum(dim=(1, 2, 3)) / energy
+        share = shares.mean().item()
+        half = 1.96 * shares.std(unbiased=True).item() / math.sqrt(len(shares)) if len(shares) > 1 else math.nan
+        white = 1 - mask(*images.shape[-2:], bins).double().mean().item()
+        row = {"radius": radius, "images": len(shares), "share": share, "low": share - half, "high": share + half}
+        rows.append(row | {"bins": white, "robust_correct": robust})
+    return rows
+
+
+def misaligned_images(
+    model: Callable, images: Tensor, labels: Tensor, radii: Sequence[float], *, colour: Sequence[float]
+) -> list[dict]:
+    """How many images are misaligned (`hfclib.misaligned`, feed "mean") at each radius.
+
+    Returns:
+        One row per radius: radius; the columns of `counted`, where correct is the number of misaligned images and
+        accuracy their share; and first, the numbers of the first few.
+    """
+    rows = []
+    for radius in radii:
+        found = misaligned(model, images, labels, in_bins(radius, images), feed="mean", colour=colour)
+        first = found.nonzero().squeeze(1).tolist()[:GALLERY]
+        rows.append({"radius": radius, **counted(int(found.sum()), len(images)), "first": first})
+    return rows

@@ -1,0 +1,111 @@
+"""hfclib.report.metric: any classifier as a module, and accuracy by band as a metric."""
+
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from hfclib import BandAccuracy, Classifier, accuracy, band_accuracy
+from hfclib.report.metric import counted, whole_batches
+
+
+@pytest.fixture
+def network():
+    found = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 12)).eval()
+    found[-1].weight.data.normal_()
+    return found
+
+
+@pytest.fixture
+def data(network):
+    images = torch.rand(250, 3, 8, 8)
+    return images, torch.where(torch.rand(250) < 0.7, network(images).argmax(dim=1), 0)
+
+
+def test_the_metric_equals_band_accuracy_and_adds_columns(network, data):
+    metric = BandAccuracy(network, [2, 0.75], feeds=("raw", "mean"), bn_stats=("running", "batch"), colour=(0.5,) * 3)
+    for start, end in ((0, 100), (100, 200), (200, 250)):
+        metric.update(data[0][start:end], data[1][start:end])
+    table = metric.compute()
+    for bn_stats in ("running", "batch"):
+        for feed in ("raw", "mean"):
+            expected = band_accuracy(network, *data, [2, 0.75], feed=feed, bn_stats=bn_stats, colour=(0.5,) * 3)
+            for row in expected.itertuples():
+                key = (row.band, row.radius, "raw" if row.band == "lfc" else feed, bn_stats)
+                found = table[table[["band", "radius", "feed", "bn_stats"]].apply(tuple, axis=1) == key]
+                assert found["accuracy"].item() == pytest.approx(row.accuracy, abs=1e-7)
+        whole = table.query("band == 'x' and bn_stats == @bn_stats").squeeze()
+        assert whole["accuracy"] == pytest.approx(accuracy(network, *data, bn_stats=bn_stats), abs=1e-7)
+        assert whole["low"] < whole["accuracy"] < whole["high"]
+    assert len(table) == 2 * (1 + 2 * 3)
+    scores = network(data[0]).detach()
+    ranks = (scores > scores.gather(1, data[1][:, None])).sum(dim=1)
+    assert table["top5"][0] == pytest.approx((ranks < 5).double().mean().item())
+    metric.reset()
+    with pytest.raises(ValueError, match="call update first"):
+        metric.compute()
+    metric.update([data])  # an iterable of batches, as accuracy takes it
+    assert metric.compute().equals(table)
+
+
+def test_few_classes_have_no_top5_and_a_single_radius_will_do(channel_means, images, labels):
+    metric = BandAccuracy(channel_means, 2)
+    metric.update(images, labels)
+    table = metric.compute()
+    assert table["top5"].isna().all()
+    assert table["accuracy"][0] == 1
+    assert metric.colour == pytest.approx(images.mean(dim=(0, 2, 3)).tolist())
+
+
+def test_wilson_interval_by_hand():
+    found = counted(30, 120)
+    z, n, p = 1.959964, 120, 0.25
+    centre, half = (p + z * z / 2 / n), z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
+    assert found["low"] == pytest.approx((centre - half) / (1 + z * z / n), abs=1e-6)
+    assert found["high"] == pytest.approx((centre + half) / (1 + z * z / n), abs=1e-6)
+
+
+def test_any_classifier(network, data):
+    images, labels = data
+    expected = accuracy(network, images, labels)
+    for wrap in (
+        lambda scores: (scores, "features"),
+        lambda scores: [scores],
+        lambda scores: OrderedDict(logits=scores, loss=None),
+        lambda scores: SimpleNamespace(logits=scores),
+    ):
+        assert accuracy(Classifier(lambda x, wrap=wrap: wrap(network(x))), images, labels) == expected
+    for dtype in (torch.bfloat16, torch.float64):
+        other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).to(dtype)
+        by_hand = other(images.to(dtype)).argmax(dim=1)
+        assert accuracy(Classifier(other), images, by_hand) == 1
+        assert 0 < band_accuracy(Classifier(other), images, by_hand, 3)["accuracy"].max() <= 1
+
+
+def test_normalisation_comes_after_the_split():
+    images = torch.rand(40, 2, 8, 8)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(128, 3))
+    mean, std = (0.4, 0.6), (0.2, 0.3)
+    first, second = (torch.tensor(values).view(1, 2, 1, 1) for values in (mean, std))
+    by_hand = nn.Sequential(nn.Flatten(), nn.Linear(128, 3))
+    by_hand.load_state_dict(network.state_dict())
+    by_hand.register_forward_pre_hook(lambda module, given: (given[0] - first) / second)
+    labels = by_hand(images).argmax(dim=1)
+    expected = band_accuracy(by_hand, images, labels, [2, 3], feed="mean", colour=mean)
+    assert band_accuracy(Classifier(network, mean, std), images, labels, [2, 3], feed="mean", colour=mean).equals(
+        expected
+    )
+    with pytest.raises(ValueError, match="mean and std for 1 channels, got 2 and 2 numbers"):
+        accuracy(Classifier(network, mean, std), images[:, :1], labels)
+    with pytest.raises(ValueError, match="mean and std, or neither"):
+        Classifier(network, mean)
+
+
+def test_batches_of_any_size_are_made_whole():
+    pairs = [(torch.rand(size, 1, 2, 2), torch.arange(size)) for size in (3, 250, 40, 1, 7)]
+    found = list(whole_batches(pairs, 100))
+    assert [len(labels) for _, labels in found] == [200, 101]
+    for number in (0, 1):
+        assert torch.equal(torch.cat([pair[number] for pair in found]), torch.cat([pair[number] for pair in pairs]))

@@ -1,0 +1,289 @@
+"""hfclib.report: the parts against NumPy, the folder, going on after a stop, and the two commands."""
+
+import json
+import re
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
+
+import hfclib
+from hfclib.cli import app
+from hfclib.report import parts
+from hfclib.report.make import Rule, make_report, read_report
+from hfclib.report.sources import named_data, named_model
+
+FAST = {"images": 24, "grid": 3, "steps": 1, "radii": [2, 3]}
+
+
+@pytest.fixture(autouse=True)
+def _few_images_are_enough(caplog):
+    caplog.set_level("INFO")
+
+
+@pytest.fixture
+def network():
+    found = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10, bias=False))
+    found[1].weight.data.normal_()
+    return found
+
+
+@pytest.fixture
+def data(network):
+    images = torch.rand(120, 3, 8, 8)
+    return images, torch.where(torch.rand(120) < 0.8, network(images).argmax(dim=1), 0)
+
+
+@pytest.fixture
+def hfc(monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+# ---- the parts
+
+
+def test_heat_map_is_that_of_an_independent_construction(network, data):
+    images, labels = (tensor[:30] for tensor in data)
+    rows = parts.heat_map(network, images, labels, grid=5, norm=2.5, seed=3)
+    assert [(row["row"], row["column"]) for row in rows] == list(parts.frequencies(8, 8, 5))
+    assert {(row["row"], row["column"]) for row in rows} >= {(0, 0), (2, 2), (-4, 2), (4, 4)}
+    weight = network[1].weight.detach().double().numpy()
+    generator = torch.Generator().manual_seed(3)
+    signs = (torch.randint(0, 2, (30, 3, 1, 1), generator=generator) * 2 - 1).numpy()
+    errors = []
+    for row in rows:
+        spectrum = np.zeros((8, 8))
+        spectrum[row["row"] % 8, row["column"] % 8] = spectrum[-row["row"] % 8, -row["column"] % 8] = 1
+        plane = np.fft.ifft2(spectrum).real
+        plane /= np.linalg.norm(plane)
+        noisy = images.double().numpy() + 2.5 * signs * plane
+        errors.append((noisy.reshape(30, -1) @ weight.T).argmax(axis=1) != labels.numpy())
+    assert [row["error"] for row in rows] == pytest.approx([wrong.mean() for wrong in errors])
+    assert len({row["error"] for row in rows}) > 2
+
+
+def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, images):
+            seen.append(images)
+            return images.flatten(1)[:, :10]
+
+    images, labels = data[0][:20], torch.zeros(20, dtype=torch.int64)
+    rows = parts.band_noise(Watching(), images, labels, [2, 0.75], norm=1.5, seed=0)
+    assert [(row["from_bins"], row["to_bins"]) for row in rows] == [(0, 2), (2, 3), (3, pytest.approx(8 * 2**0.5))]
+    for row, noisy in zip(rows, seen, strict=True):
+        noise = (noisy - images).double().numpy()
+        assert np.linalg.norm(noise, axis=(2, 3)) == pytest.approx(1.5, abs=1e-4)
+        spectrum = np.abs(np.fft.fftshift(np.fft.fft2(noise), axes=(2, 3)))
+        distance = np.hypot(*np.ogrid[-4:4, -4:4])
+        outside = (distance < row["from_bins"]) | (distance >= row["to_bins"])
+        assert spectrum[..., outside].max() < 1e-4
+
+
+def test_energy_of_an_attack_by_radius(data):
+    images = torch.full((20, 3, 8, 8), 0.5)
+    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(3, 4, 4)  # frequency (4, 4), at distance 5.7
+
+    class Checked(nn.Module):
+        def forward(self, x):
+            score = (x * checks).sum(dim=(1, 2, 3))
+            return torch.stack([score + 10, -score], dim=1)
+
+    options = {"eps": 0.1, "steps": 40, "seed": 0}
+    rows = parts.attack_energy(Checked(), images, torch.zeros(20, dtype=torch.int64), [1, 5, 6], **options)
+    assert [row["share"] for row in rows] == pytest.approx([1, 1, 0], abs=1e-3)
+    assert [row["bins"] for row in rows] == [63 / 64, 1 - np.mean(np.hypot(*np.ogrid[-4:4, -4:4]) < 5), 0]
+    assert rows[0]["robust_correct"] == 0
+
+
+# ---- the folder
+
+
+def test_numbers_of_a_report_are_those_of_band_accuracy(network, data, tmp_path):
+    made = hfclib.report(network, DataLoader(TensorDataset(*data), batch_size=7), tmp_path / "report", **FAST)
+    stored = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert stored == made.content
+    assert read_report(tmp_path / "report" / "report.json").content == stored
+    assert made.value("test") == pytest.approx(hfclib.accuracy(network, *data), abs=1e-7)
+    colour = stored["key"]["settings"]["colour"]
+    assert colour == pytest.approx(data[0][:24].mean(dim=(0, 2, 3)).tolist())
+    table = made.table()
+    for feed in ("raw", "mean"):
+        for row in hfclib.band_accuracy(network, *data, [2, 3], feed=feed, colour=colour).itertuples():
+            key = (row.band, row.radius, "raw" if row.band == "lfc" else feed)
+            found = table[table[["band", "radius", "feed"]].apply(tuple, axis=1) == key]["accuracy"].item()
+            assert found == pytest.approx(row.accuracy, abs=1e-7)
+            if row.band == "lfc" or feed == "mean":
+                assert made.value(row.band, row.radius) == found
+    for rows in stored["parts"].values():
+        assert all(row["low"] <= row.get("accuracy", row.get("share")) <= row["high"] for row in rows)
+        assert all(row["images"] in (24, 120) for row in rows)
+    for part, rows in stored["parts"].items():
+        assert len(pd.read_csv(tmp_path / "report" / f"{part}.csv")) == len(rows)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert not re.search(r"https?:|//|url\(\s*[^#\s]|@import", re.sub(r"base64,[^\"]+", "", page))
+    assert "prefers-color-scheme:dark" in page
+    assert page.count("<svg") >= 4
+    assert f"{made.value('test'):.1%}" in page
+    assert stored["key"]["weights_sha256"] in page
+
+
+def test_statistics_of_the_batch_and_matched_moments(tmp_path):
+    data = torch.rand(30, 3, 8, 8), torch.arange(30) % 4
+    for norm, other in ((nn.BatchNorm2d(4), "batch"), (nn.Identity(), "matched")):
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 4))
+        table = hfclib.report(network, data, tmp_path / other, **FAST).table()
+        assert set(table["bn_stats"]) == {"running", other}
+        helped = hfclib.matched(network, data[0][:24]) if other == "matched" else network
+        options = {"bn_stats": "batch"} if other == "batch" else {}
+        expected = hfclib.band_accuracy(helped, *data, [2, 3], **options)["accuracy"]
+        found = table.query("bn_stats == @other and feed == 'raw' and band != 'x'")["accuracy"]
+        assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-7)
+
+
+def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path, monkeypatch):
+    whole = make_report(network, data, tmp_path / "whole", **FAST)
+
+    def stopping(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "band_noise", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            make_report(network, data, tmp_path / "stopped", **FAST)
+    half = json.loads((tmp_path / "stopped" / "report.json").read_text())
+    assert list(half["parts"]) == ["accuracy", "heat_map"]
+    with pytest.raises(ValueError, match="not a finished report"):
+        read_report(tmp_path / "stopped" / "report.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "heat_map", stopping)  # it is stored
+        made = make_report(network, data, tmp_path / "stopped", **FAST)
+    assert made.content == whole.content
+    for options, images in (({**FAST, "grid": 5}, data[0]), (FAST, 1 - data[0])):
+        with pytest.raises(ValueError, match=r"has a report of another (settings|first_images_sha256).*choose another"):
+            make_report(network, (images, data[1]), tmp_path / "stopped", **options)
+
+
+def test_what_a_report_refuses(network, data, tmp_path):
+    images, labels = data
+    for given, options, message in [
+        (iter([data]), {}, "can be read more than once"),
+        ((images, labels[:, None]), {}, r"got labels \(120, 1\)"),
+        ((images * 255, labels), {}, r"expected images in \[0, 1\]"),
+        ((images[:101], labels[:101]), {}, "101 images leave one"),
+        ((images[:1], labels[:1]), {}, "at least two images, got 1"),
+        (data, {"rules": ["hfc@8 > .4"]}, r"a rule about a radius of \[2, 3\], got 8"),
+        (data, {"rules": ["hfc > .4"]}, "expected a rule such as hfc@8 > .4"),
+        (data, {"colour": [0.5]}, r"expected colour, one number per channel \(3\), got 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make_report(network, given, tmp_path / "refused", **{**FAST, **options})
+    with pytest.warns(UserWarning, match="seems to return probabilities"):
+        make_report(nn.Sequential(network, nn.Softmax(dim=1)), data, tmp_path / "softmax", **FAST)
+
+
+def test_rules(network, data, tmp_path):
+    made = make_report(network, data, tmp_path / "report", **FAST)
+    value = made.value("hfc", 3)
+    for text, fails in [
+        (f"hfc@3 > {value - 0.01:.3f}", True),
+        (f"hfc @ 3>{value + 0.01:.3f}", False),
+        (f"hfc@3<{value + 0.01:.3f}", True),
+        ("lfc@2 > 1", False),
+        ("test < .1", False),
+    ]:
+        assert Rule.parse(text).fails(made) is fails, text
+    assert Rule.parse("lfc@0.25<.5") == Rule("lfc", 0.25, "<", 0.5)
+    other = replace(made, content=json.loads(json.dumps(made.content)))
+    other.content["parts"]["accuracy"][0]["accuracy"] += 0.25
+    both = hfclib.report.compare(made, other)
+    assert both["difference"].tolist() == pytest.approx([0.25] + [0] * (len(both) - 1))
+
+
+# ---- names and commands
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """An ImageFolder of 20 made images of different sizes in two classes."""
+    generator = np.random.default_rng(0)
+    for number in range(20):
+        folder = tmp_path / "pictures" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (70 + number, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+# resnet18 with random weights gives all images of so small a size about the same logits.
+def test_a_network_of_torchvision_on_a_folder(hfc, pictures, tmp_path):
+    small = ["--size", 64, "--images", 4, "--grid", 3, "--steps", 1, "--radii", "0.25", "--out", "made"]
+    words = ["report", "torchvision:resnet18", "--data", pictures, *small]
+    torch.manual_seed(0)
+    result = hfc(*words, "--fail-if", "test > 1")
+    assert result.exit_code == 0, result.output
+    stored = read_report(tmp_path / "made" / "report.json")
+    settings = stored.content["key"]["settings"]
+    assert (settings["size"], settings["classes"]) == ([3, 64, 64], 1000)
+    assert settings["mean"] == [0.485, 0.456, 0.406]
+    torch.manual_seed(0)
+    found = named_model("torchvision:resnet18")
+    given = named_data(str(pictures), sizes=(73, 64))
+    network = hfclib.Classifier(found.model, found.mean, found.std)
+    expected = hfclib.band_accuracy(network, given.batches, radii=0.25, feed="mean", colour=settings["colour"])
+    assert [stored.value("lfc", 0.25), stored.value("hfc", 0.25)] == pytest.approx(expected["accuracy"].tolist())
+    assert stored.table()["top5"].notna().all()
+    torch.manual_seed(0)
+    again = hfc(*words, "--fail-if", "test < 1")  # stored already, so that only the exit status is new
+    assert again.exit_code == 1, again.output
+    assert "failed: test < 1" in again.output
+    assert "accuracy is stored" in again.output
+    table = hfc("compare", "made/report.json", "made/report.json")
+    assert table.exit_code == 0
+    assert "difference" in table.output
+
+
+def test_a_function_of_a_package_and_ctrl_c(hfc, pictures, tmp_path, monkeypatch):
+    code = "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 2))\n"
+    (tmp_path / "mine.py").write_text(code)
+    words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 4, "--grid", 3, "--steps", 1]
+
+    def stopping(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "heat_map", stopping)
+        result = hfc(*words)
+    assert result.exit_code == 130, result.output
+    assert "stopped; the same command goes on with the missing parts" in result.output
+    assert (tmp_path / "report-mine-build" / "accuracy.csv").exists()
+
+
+def test_unknown_models_and_data(hfc, pictures, monkeypatch):
+    (pictures / "a" / "broken.png").write_bytes(b"no image")
+    monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
+    for words, message in [
+        (["laptop-vanila-0", "--data", "cifar10-test"], "expected one stored run.*near: .*laptop-vanilla-0"),
+        (["laptop-batchnorm", "--data", "cifar10-test"], "near: .*laptop-batchnorm-0.*laptop-batchnorm-1"),
+        (["torchvision:resnet19", "--data", "cifar10-test"], "expected a model of torchvision.*resnet18"),
+        (["timm:vit_tiny", "--data", "cifar10-test"], "pip install timm"),
+        (["nowhere:build", "--data", "cifar10-test"], "expected package.module:build"),
+        (["laptop-vanilla-0", "--data", "nowhere"], "expected cifar10-test or a folder of images, got 'nowhere'"),
+        (["laptop-vanilla-0", "--data", pictures], "broken.png can't be read as an image"),
+        (["laptop-vanilla-0", "--data", pictures, "--radii", "4;8"], "expected numbers such as 4,8"),
+    ]:
+        result = hfc("report", *words)
+        assert result.exit_code == 1, result.output
+        assert re.search(message, result.output), result.output
+        assert len(result.output.splitlines()) == 1
