@@ -464,7 +464,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
                     ends_at = LABELS_PUBLISHED[labels]["train"], LABELS_PUBLISHED[labels][f"L{radius}"]
                     ax.plot(*ends_at, "s", mfc="white", mec=COLOURS[labels], ms=8, clip_on=False)
                 ax.plot([0, 1], [0, 1], color="0.3", lw=1, ls=":")
-                ax.set(title=f"r = {radius}", xlim=(0, 1), ylim=(0, 1.02))
+                ax.set(title=f"r = {radius}", xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1))
                 ax.grid(alpha=0.3, lw=0.5)
         for ax in panels[-1]:
             ax.set_xlabel("Accuracy on training images" if len(radii) == 1 else "On training images")
