@@ -24,6 +24,7 @@ from hfclib.frequency import in_bins
 from hfclib.moments import matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, whole_batches
+from hfclib.transforms import feed_images
 
 SCHEMA = 1  # of report.json
 FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
@@ -126,9 +127,7 @@ def make_report(
     if isinstance(data, tuple) and isinstance(data[0], Tensor):
         data = [data]
     if iter(data) is data:
-        raise ValueError(
-            "expected data that can be read more than once, such as a DataLoader or a list, got an iterator"
-        )
+        raise ValueError("expected data that can be read more than once, such as a DataLoader, got an iterator")
     some, labels = _first(network, data, images)
     side = min(some.shape[-2:])
     radii = PAPER_RADII if radii is None and side <= 32 else FRACTIONS if radii is None else radii
@@ -138,22 +137,15 @@ def make_report(
     for rule in map(Rule.parse, rules):
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
-    settings = {"name": name, "radii": radii, "mean": mean, "std": std, "colour": colour, "images": len(some)}
+    feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, classes = _size(data), logits(network, some[:2]).shape[1]
     if known and known % 100 == 1:
         raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
-    settings |= {
-        "classes": classes,
-        "grid": grid,
-        "norm": norm,
-        "eps": eps,
-        "steps": steps,
-        "seed": seed,
-        "size": list(some.shape[1:]),
-    }
-    digest = _digest([some, labels])
-    weights = _digest(network.state_dict().values())
-    key = json.loads(json.dumps({"settings": settings, "weights_sha256": weights, "first_images_sha256": digest}))
+    settings = {"name": name, "radii": radii, "mean": mean, "std": std, "colour": colour, "size": list(some.shape[1:])}
+    settings |= {"classes": classes, "known_images": known, "first_images": len(some), "grid": grid, "norm": norm}
+    settings |= {"eps": eps, "steps": steps, "seed": seed}
+    weights, first = _digest(network.state_dict().values()), _digest([some, labels])
+    key = json.loads(json.dumps({"settings": settings, "weights_sha256": weights, "first_images_sha256": first}))
     folder = Path(folder)
     content = _begun(folder, key)
     bins = [in_bins(radius, some) for radius in radii]

@@ -50,11 +50,8 @@ def summary(report) -> str:
     worst = max(heat, key=lambda row: row["error"])
     place = f"({worst['row']}, {worst['column']}) cycles per image"
     said.append(f"Noise along one frequency harms most at {place}: the error is then {1 - worst['accuracy']:.1%}.")
-    last = energy[len(energy) // 2]
-    text = (
-        "Of the energy of a PGD perturbation, {:.0%} lies at or beyond radius {}; white noise would have {:.0%} there."
-    )
-    said.append(text.format(last["share"], last["radius"], last["bins"]))
+    text = "Of a PGD perturbation's energy, {:.0%} lies at or beyond radius {}; white noise would have {:.0%} there."
+    said += [text.format(row["share"], row["radius"], row["bins"]) for row in energy[len(energy) // 2 :][:1]]
     return " ".join(said)
 
 
@@ -168,7 +165,9 @@ def _noise(rows: list[dict]) -> Figure:
     return figure
 
 
-def _energy(rows: list[dict], lookup: dict) -> Figure:
+def _energy(rows: list[dict], lookup: dict) -> Figure | None:
+    if not rows:
+        return None
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes, x = figure.subplots(), [lookup[row["radius"]] for row in rows]
     _bars(

@@ -86,8 +86,11 @@ def attack_energy(
     Returns:
         One row per radius: radius, images; share, the mean over images of the energy at or beyond the radius; low and
         high, its 95 % normal interval; bins, the share of the bins there, which white noise would have; and
-        robust_correct, the number of images that stay correct.
+        robust_correct, the number of images that stay correct. No row if the logits have no gradient.
     """
+    with torch.enable_grad():
+        if not model(images[:2].clone().requires_grad_()).requires_grad:
+            return []
     generator = torch.Generator().manual_seed(seed)
     options = {"eps": eps, "alpha": eps / 4, "steps": steps, "generator": generator}
     blocks = [pgd(model, *block, **options) for block in zip(images.split(100), labels.split(100), strict=True)]

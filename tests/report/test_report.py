@@ -170,7 +170,7 @@ def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path
         patch.setattr(parts, "heat_map", stopping)  # it is stored
         made = make_report(network, data, tmp_path / "stopped", **FAST)
     assert made.content == whole.content
-    for options, images in (({**FAST, "grid": 5}, data[0]), (FAST, 1 - data[0])):
+    for options, images in (({**FAST, "grid": 5}, data[0]), (FAST, 1 - data[0]), ({**FAST, "images": 20}, data[0])):
         with pytest.raises(ValueError, match=r"has a report of another (settings|first_images_sha256).*choose another"):
             make_report(network, (images, data[1]), tmp_path / "stopped", **options)
 
@@ -191,6 +191,16 @@ def test_what_a_report_refuses(network, data, tmp_path):
             make_report(network, given, tmp_path / "refused", **{**FAST, **options})
     with pytest.warns(UserWarning, match="seems to return probabilities"):
         make_report(nn.Sequential(network, nn.Softmax(dim=1)), data, tmp_path / "softmax", **FAST)
+
+
+def test_a_function_without_a_gradient(network, data, tmp_path):
+    made = make_report(lambda images: network(images).detach(), data, tmp_path / "report", **FAST)
+    assert made.content["parts"]["energy"] == []
+    assert made.value("test") == pytest.approx(hfclib.accuracy(network, *data), abs=1e-7)
+    assert made.value("lfc", 2) < 1
+    fewer = data[0][:90], data[1][:90]
+    with pytest.raises(ValueError, match="a report of another settings"):
+        make_report(lambda images: network(images).detach(), fewer, tmp_path / "report", **FAST)
 
 
 def test_rules(network, data, tmp_path):
