@@ -4,7 +4,7 @@ Its recipes are `presets.fig4_recipes`, since other chapters take networks from 
 statistics BatchNorm uses are in `tables.CONDITIONS`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import matplotlib as mpl
@@ -17,12 +17,12 @@ from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, interval, over_seeds
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
-from hfclib.paper.presets import SEEDS, TITLES, fig4_recipes
+from hfclib.paper.presets import TITLES, fig4_recipes
 from hfclib.paper.published import fig4_difference, fig4_value
 from hfclib.paper.style import STYLE, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import CONDITIONS, TableFeed, by_seed, decimals, difference, gather, select, with_interval
 from hfclib.paper.verdicts import MARGIN, Claim, Relation
-from hfclib.runs.collect import stored_runs
+from hfclib.runs.store import Run
 
 CHANCE = 0.1
 _AUTHORS = "measured as the authors did"
@@ -59,21 +59,19 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
     return pd.DataFrame(columns).rename_axis("accuracy on")
 
 
-def beside_narrow(final: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
-    """The stored networks with the paper's schedule beside ours and the paper, as in `beside_paper`; empty without any.
+def beside_narrow(final: pd.DataFrame, narrow: Mapping[str, Sequence[Run]], radii: Sequence[int]) -> pd.DataFrame:
+    """Networks with the paper's schedule beside ours and the paper, measured as the authors did; as `beside_paper`.
 
     Args:
         final: a table from `gather(runs, "final")` of networks of "laptop".
+        narrow: the runs of "narrow", one variant or more.
         radii: DFT bins.
     """
-    recipes = fig4_recipes("narrow")
-    if not (runs := stored_runs(recipes, SEEDS, optional=recipes)):
-        return pd.DataFrame()
-    laptop, narrow = (beside_paper(one, radii, *CONDITIONS[_AUTHORS]) for one in (final, gather(runs, "final")))
+    ours, theirs = (beside_paper(one, radii, *CONDITIONS[_AUTHORS]) for one in (final, gather(narrow, "final")))
     columns = {}
-    for title in narrow.columns.unique(level=0):
-        columns[title, "laptop"], columns[title, "narrow"] = laptop[title, "ours"], narrow[title, "ours"]
-        columns[title, "paper"] = narrow[title, "paper"]
+    for title in theirs.columns.unique(level=0):
+        columns[title, "laptop"], columns[title, "narrow"] = ours[title, "ours"], theirs[title, "ours"]
+        columns[title, "paper"] = theirs[title, "paper"]
     return pd.DataFrame(columns).rename_axis("accuracy on")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib.paper.fig4 import FIG4, batchnorm_effect, beside_paper, curves_figure, hfc_by_condition
+from hfclib.paper.fig4 import FIG4, batchnorm_effect, beside_narrow, beside_paper, curves_figure, hfc_by_condition
 from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.published import fig4_value
 from hfclib.paper.tables import decimals, gather, select, with_interval
@@ -24,6 +24,17 @@ def test_beside_the_paper_stand_mean_and_sd(runs):
 def test_one_seed_has_no_spread(runs):
     table = beside_paper(gather({"vanilla": runs["vanilla"][:1]}, "final"), [4], "raw", "running")
     assert "±" not in table.loc["H4", ("Vanilla", "ours")]
+
+
+def test_the_papers_schedule_stands_between_ours_and_the_paper(runs):
+    final = gather(runs, "final")
+    table = beside_narrow(final, {"vanilla": runs["vanilla"][:1]}, [4])
+    assert list(table.columns) == [("Vanilla", one) for one in ("laptop", "narrow", "paper")]
+    ours = beside_paper(final, [4], "authors", "batch")["Vanilla", "ours"]
+    alone = beside_paper(gather({"vanilla": runs["vanilla"][:1]}, "final"), [4], "authors", "batch")["Vanilla", "ours"]
+    assert table["Vanilla", "laptop"].tolist() == ours.tolist() != alone.tolist()
+    assert table["Vanilla", "narrow"].tolist() == alone.tolist()
+    assert table.loc["H4", ("Vanilla", "paper")] == ".10"
 
 
 def test_the_effect_is_batchnorm_less_vanilla_beside_the_papers(runs):
