@@ -26,13 +26,18 @@ def report_command(
     std: _Numbers = None,
     fail_if: Annotated[list[str] | None, typer.Option(help="such as 'hfc@8 > .4': then the exit status is 1")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS)")] = None,
 ) -> None:
     """Measure which frequencies a network reads, and write a report; the same command goes on after a stop."""
     cuts, channels = _numbers(radii), {"mean": _numbers(mean), "std": _numbers(std)}
+    import torch
+
     from hfclib.devices import best_device
     from hfclib.report.make import Rule, make_report
     from hfclib.report.sources import named_data, named_model
 
+    if threads:
+        torch.set_num_threads(threads)
     rules = [Rule.parse(text) for text in fail_if or ()]
     sys.path.insert(0, "")  # for package.module:build in this folder
     found = named_model(model, weights)

@@ -101,7 +101,7 @@ def make_report(
     images: int = 256,
     grid: int = 15,
     norm: float | None = None,
-    eps: float = 8 / 255,
+    eps: float | None = None,
     steps: int = 10,
     seed: int = 0,
     rules: Sequence[str] = (),
@@ -118,7 +118,8 @@ def make_report(
         colour: the mean colour of the data; None estimates it from `images`.
         images: so many of the first images are used for all parts but the accuracy.
         grid, norm: of `heat_map`. By default the noise has the norm 4 in 32 x 32 pixels, and the same size per pixel.
-        eps, steps, seed: of PGD; of all random numbers.
+        eps, steps: of PGD, see `attack_energy`. By default eps is norm / 8, which is .5 in 32 x 32 pixels.
+        seed: of all random numbers.
         rules: checked here for radii that are not measured; see `Rule`.
     Raises:
         TypeError, ValueError: bad data or settings, or the folder has a report with others.
@@ -133,6 +134,7 @@ def make_report(
     radii = PAPER_RADII if radii is None and side <= 32 else FRACTIONS if radii is None else radii
     radii = [radii] if isinstance(radii, int | float) else list(radii)
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
+    eps = eps if eps is not None else norm / 8
     colour = list(colour) if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
     for rule in map(Rule.parse, rules):
         if rule.radius is not None and rule.radius not in radii:
@@ -156,7 +158,7 @@ def make_report(
         "accuracy": lambda: _accuracy(network, data, radii, colour, some, content),
         "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed),
         "noise": lambda: parts.band_noise(network, some, labels, radii, norm=norm, seed=seed),
-        "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps, seed=seed),
+        "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps),
         "misaligned": lambda: parts.misaligned_images(network, some, labels, radii, colour=colour),
     }
     for number, (part, measure) in enumerate(measures.items(), 1):

@@ -37,15 +37,19 @@ def summary(report) -> str:
     said = [f"On whole images the network is right for {_share(rows[0])}; guessing gives {chance:.1%}."]
     if rows[0]["low"] <= chance:
         said.append("It can't be told from guessing, so that the rest says little.")
-    for radius in report.content["key"]["settings"]["radii"]:
-        pair = [
-            next(row for row in rows if (row["band"], row["radius"], row["feed"], row["bn_stats"]) == wanted)
-            for wanted in (("lfc", radius, "raw", "running"), ("hfc", radius, "mean", "running"))
-        ]
-        text = (
-            "From the frequencies below radius {} alone it is right for {}; from the others and the mean colour for {}."
-        )
-        said.append(text.format(radius, *map(_share, pair)))
+    radii = report.content["key"]["settings"]["radii"]
+    radius = radii[(len(radii) - 1) // 2]
+    low, high = (
+        next(row for row in rows if (row["band"], row["radius"], row["feed"], row["bn_stats"]) == wanted)
+        for wanted in (("lfc", radius, "raw", "running"), ("hfc", radius, "mean", "running"))
+    )
+    text = (
+        f"Cut at radius {radius}, it is right for {_share(low)} by the low frequencies alone, and for {_share(high)} by"
+    )
+    apart = low["low"] > high["high"] or high["low"] > low["high"]
+    more = "low" if low["accuracy"] > high["accuracy"] else "high"
+    reads = f"more from the {more} ones" if apart else "about as much from either"
+    said.append(f"{text} the high ones with the mean colour: it reads {reads}.")
     energy, heat = report.content["parts"]["energy"], report.content["parts"]["heat_map"]
     worst = max(heat, key=lambda row: row["error"])
     place = f"({worst['row']}, {worst['column']}) cycles per image"
@@ -94,8 +98,8 @@ the first images. Bars are 95 % Wilson intervals; the grey line is the accuracy 
     "Fourier heat map": """Error rate when noise of fixed L2 norm along one Fourier basis vector is added to the pixels,
 before any normalisation. The centre is frequency zero. The numbers are in heat_map.csv.""",
     "Accuracy under noise of one band": "Gaussian noise of the same norm, in one band of frequencies.",
-    "Where an attack puts its energy": """Mean share of the energy of a PGD perturbation at or beyond each radius; the
-dashed line is what white noise has there.""",
+    "Where an attack puts its energy": """Mean share of the energy of a PGD perturbation (L2) at or beyond each radius;
+the dashed line is what white noise has there.""",
     "Misaligned images": """Right as they are and by their HFC with the mean colour, wrong by their LFC. Columns: the
 image, its LFC, its HFC, stretched for the eye. In the table accuracy is the share of such images.""",
 }
@@ -118,7 +122,7 @@ def _bars(axes, rows: list[dict], x: list[float], **look) -> None:
 
 
 def _accuracy(rows: list[dict], lookup: dict) -> Figure:
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     axes.axhline(rows[0]["accuracy"], color="grey", lw=1)
     for band, feed in (("lfc", "raw"), ("hfc", "mean"), ("hfc", "raw")):
@@ -135,7 +139,7 @@ def _accuracy(rows: list[dict], lookup: dict) -> Figure:
                 alpha=1 if statistics == "running" else 0.45,
             )
     axes.set(xlabel="radius (cycles per image)", ylabel="accuracy", ylim=(0, 1))
-    axes.legend(fontsize=9)
+    figure.legend(loc="outside right upper", fontsize=10)
     return figure
 
 
@@ -146,7 +150,7 @@ def _heat_map(rows: list[dict]) -> Figure:
     for row in rows:
         for sign in (1, -1):
             values[down.index(sign * row["row"]), across.index(sign * row["column"])] = row["error"]
-    figure = Figure(figsize=(5.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.subplots()
     edges = [[2 * at[0] - at[1], *at, 2 * at[-1] - at[-2]] if len(at) > 1 else [-1, 0, 1] for at in (across, down)]
     x, y = ([(a + b) / 2 for a, b in pairwise(at)] for at in edges)
