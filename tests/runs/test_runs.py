@@ -395,7 +395,7 @@ def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_h
     )
     again = train(tmp_path)
     assert same(again, trained)
-    whole, bands = 4, 76  # two sets of images, two kinds of statistics
+    whole, bands = 2 * 4, 76  # two sets of images, two kinds of statistics; `batches` feeds two images first each time
     at_twelve_radii = 12 * 2 + 3 * 8  # three of them the paper's, with eight more conditions
     assert len(asked) == whole + bands - (0 if spoilt else at_twelve_radii)
 
