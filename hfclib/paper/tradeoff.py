@@ -167,12 +167,13 @@ _EPS = 8 / 255
 
 def _evidence(runs: Runs) -> pd.DataFrame:
     """One row per network: the share of images that `ruled_out` finds at Linf 8/255, at any of the paper's radii."""
-    images, labels = embedded("test")
+    found = [(variant, seed, one) for variant, ones in stored_predictions(runs).items() for seed, one in ones.items()]
+    count = min((len(one.on("x")) for *_, one in found), default=0)
+    images, labels = (part[:count] for part in embedded("test"))
     distance = distances(to_float(images), PAPER_RADII)["linf"]
     rows = [
         (variant, seed, ruled_out(distance, changed_radius(one, PAPER_RADII, labels), [_EPS]).item())
-        for variant, ones in stored_predictions(runs).items()
-        for seed, one in ones.items()
+        for variant, seed, one in found
     ]
     return pd.DataFrame(rows, columns=["variant", "seed", "share"])
 
