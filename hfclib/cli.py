@@ -77,11 +77,7 @@ def _recipes(figure: str, preset: str, variants: Sequence[str] | None) -> dict:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds as a person writes them: "3", "0-9", "0,2,5" or "0-2,7"; each once, in that order.
-
-    Raises:
-        ValueError: anything else, or a range of more than 1,000.
-    """
+    """Seeds such as "3", "0-9" or "0-2,7", each once; a ValueError for anything else, or a range of over 1,000."""
     found: dict[int, None] = {}
     for part in text.split(","):
         bounds = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part, re.ASCII)

@@ -86,15 +86,11 @@ def train_run(
 
     Args:
         seed: 0 or more.
-        device: None finds the best.
-        store: folder of runs; None is `<home>/runs`.
+        device, store: None finds the best device; None is the folder `<home>/runs`.
         progress: show a bar; without it a line is logged after every epoch.
     Raises:
-        ValueError: a bad seed.
-        CheckpointError: a damaged checkpoint.
-        OSError: the disk is full; the last checkpoint is whole.
-        TrainingError: as `fit`.
-        DataError: no source has the training images.
+        ValueError: a bad seed. CheckpointError: a damaged checkpoint. TrainingError: as `fit`. DataError: no source has
+        the training images. OSError: the disk is full; the last checkpoint is whole.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")

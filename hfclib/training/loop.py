@@ -164,8 +164,7 @@ def fit(
         model = MyNet().to("cuda")
         recipe = hfclib.Recipe("mine", epochs=10, batch_size=128, learning_rate=1e-3, augment=True)
         progress = hfclib.fit(model, (images, labels), (test_images, test_labels), recipe, seed=0)
-        curves = pandas.DataFrame(progress.rows)
-        hfc = curves[(curves.band == "hfc") & (curves.radius == 8)]
+        hfc = pandas.DataFrame(progress.rows).query("band == 'hfc' and radius == 8")
 
     Args:
         model: from (N, 3, H, W) float32 to (N, classes), on the device where it is to be trained.

@@ -32,25 +32,21 @@ class Recipe:
 
     Attributes:
         name: such as "laptop-batchnorm"; not part of the hash.
-        arch: "lenet", "alexnet" and "vgg11" have no dropout, no other first layer and no smaller images, and a norm in
-            "vgg11" only.
+        arch: "lenet", "alexnet", "vgg11" take no dropout, stem_kernel and early_sizes, and a norm in "vgg11" only.
         width: channels of the first stage; not used by "resnet32", "lenet" and "alexnet".
         norm: "none", "batch" (BatchNorm) or "group" (GroupNorm, `GROUPS`).
         dropout, dropout_at: drop probability; where: "features" (paper) or "map" (authors' code).
         mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw per batch; 0 turns mix-up off.
-        optimizer: "adam" (paper), "sgd" with Nesterov momentum .9, or "sgd_plain" without momentum, "adagrad",
-            "adadelta", "rmsprop" (paper, section 5.1), with PyTorch's own settings beyond the learning rate.
+        optimizer: "adam" (paper), "sgd" (Nesterov momentum .9), or of section 5.1 "sgd_plain", "adagrad", "adadelta",
+            "rmsprop"; other settings are PyTorch's own.
         learning_rate: the peak when the schedule is "one_cycle".
         weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
         augment: random crop with 4 pixels of zero padding, and horizontal flip.
-        early_sizes: side in pixels, 8 to 31, to which images are shrunk in each of the first epochs; at least the last
-            epoch trains on images as they are. Needs whole images, no rescaling and no attack.
-        label_smoothing: share of a label that is spread evenly over all classes in the training loss (Szegedy et al.
-            2016).
+        early_sizes: sides in pixels, 8 to 31, of images in the first epochs; fewer than epochs, no rescaling or attack.
+        label_smoothing: share of a label that is spread over all classes in the loss (Szegedy et al. 2016).
         rescale: what is done to each training image, last: "max" divides it by its own maximum (authors' code);
-            "range" maps its own minimum and maximum to 0 and 1, the standard pixel range (our reading of the paper's
-            section 4.1).
+            "range" maps its own minimum and maximum to 0 and 1 (our reading of section 4.1).
         train_band: "x" to train on whole images, "lfc" or "hfc" to train on that band of them (paper, Table 1).
         train_radius: at which radius the band is split off, a whole number of DFT bins; 0 with "x".
         adversarial: "single_step" trains on images attacked by one step of PGD (Wong et al. 2020), "pgd" by several
@@ -60,10 +56,8 @@ class Recipe:
         adv_random_start: start the attack at a random point of the ball, not at the image (the authors' code).
         stem_kernel: side of the first layer's kernels, 3 or 5.
         smoothness_penalty: weight in the loss of `smoothness_penalty` of the first layer; 0 turns it off.
-        labels: "shuffled" permutes the training labels, in the same way for every seed; the network is trained and
-            measured on those, and test images keep theirs (paper, Fig. 3).
-        train_bands: also measure the raw bands of the training images at r = 4, 8, 12, 16, with the labels that the
-            network is trained on (paper, Fig. 3). Needs train_band "x".
+        labels: "shuffled" permutes the training labels, alike for every seed; test images keep theirs (Fig. 3).
+        train_bands: also measure the raw bands of training images at r = 4, 8, 12, 16; needs train_band "x" (Fig. 3).
         train_images: how many training images; 50,000 is all, up to 5,000 come with the package.
         eval_images: test and training images measured after each epoch: the first so many of each set.
         final_images: test images measured after the last epoch.
@@ -177,10 +171,8 @@ def _init_in_one_line(self: Recipe, *args: object, **values: object) -> None:
     try:
         _init(self, *args, **values)
     except ValidationError as error:
-        told = []
-        for one in error.errors():
-            where, what = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
-            told.append(f"{where}: {what}, got {one['input']!r}" if where else what)
+        found = [(".".join(map(str, one["loc"])), one["msg"], one["input"]) for one in error.errors()]
+        told = [f"{at}: {what}, got {value!r}" if at else what.split(", ", 1)[1] for at, what, value in found]
         raise ValueError(f"refused recipe: {'; '.join(told)}") from None
 
 
