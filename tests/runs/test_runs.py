@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -418,8 +419,8 @@ PUBLISHED = sorted(
 )  # those two are trainings under way, which git leaves out
 KNOWN = {
     recipe.run_name(seed): recipe
-    for figure in RECIPES
-    for recipe in chapter_recipes(figure, "laptop").values()
+    for figure, preset in product(RECIPES, ("laptop", "narrow"))
+    for recipe in chapter_recipes(figure, preset).values()
     for seed in range(10)
 }
 
