@@ -89,8 +89,8 @@ def train_run(
         device, store: None finds the best device; None is the folder `<home>/runs`.
         progress: show a bar; without it a line is logged after every epoch.
     Raises:
-        ValueError: a bad seed. CheckpointError: a damaged checkpoint. TrainingError: as `fit`. DataError: no source has
-        the training images. OSError: the disk is full; the last checkpoint is whole.
+        ValueError, CheckpointError: a bad seed; a damaged checkpoint.
+        TrainingError, DataError, OSError: as `fit`; no training images; a full disk, with the last checkpoint whole.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
