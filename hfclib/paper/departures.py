@@ -9,7 +9,7 @@ from hfclib.paper.batchnorm import ablation_recipes
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import SEEDS, Preset, adversarial_recipes, fig4_recipes
-from hfclib.runs.collect import stored_runs
+from hfclib.runs.store import find
 from hfclib.training.recipe import Recipe
 
 Networks = tuple[Callable[[Preset], Mapping[str, Recipe]], Preset, tuple[str, ...]]
@@ -102,18 +102,22 @@ DEPARTURES = (
 )
 
 
+_UNTRAINED = "(not trained yet)"
+
+
+def _with_seeds(recipe: Recipe) -> str:
+    seeds = [str(seed) for seed in SEEDS if find(recipe, seed)]
+    return f"{recipe.name} (seed {', '.join(seeds)})" if seeds else f"{recipe.name} {_UNTRAINED}"
+
+
 def departures_table() -> pd.DataFrame:
     """`DEPARTURES`, one row each, with the stored runs that test it, or "untested" where they are not trained yet."""
     rows = {}
     for one in DEPARTURES:
         names = [
-            f"{recipes(preset)[variant].name} (seed {', '.join(str(run.seed) for run in found[variant])})"
-            if variant in (found := stored_runs({variant: recipes(preset)[variant]}, SEEDS, optional=(variant,)))
-            else f"{recipes(preset)[variant].name} (not trained yet)"
-            for recipes, preset, variants in one.tests
-            for variant in variants
+            _with_seeds(recipes(preset)[variant]) for recipes, preset, variants in one.tests for variant in variants
         ]
-        tested = "untested: " if names and all("not trained" in name for name in names) else ""
+        tested = "untested: " if names and all(name.endswith(_UNTRAINED) for name in names) else ""
         rows[one.what] = (one.paper, one.here, tested + (", ".join(names) or "\u2013"), one.how)
     columns = ["paper", "published runs", "tested by", "how"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("departure")

@@ -24,7 +24,7 @@ from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, table1_value
 from hfclib.paper.style import STYLE, show_image
-from hfclib.paper.tables import decimals, gather
+from hfclib.paper.tables import decimals, gather, mean_sd
 from hfclib.paper.verdicts import Claim
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
@@ -70,11 +70,6 @@ def band_results(final: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates(["variant", "seed", "tested on"])
 
 
-def _mean_sd(values: pd.Series) -> str:
-    spread = f"\u00a0±\u00a0{decimals(values.std(ddof=1))}" if len(values) > 1 else ""
-    return decimals(values.mean()) + spread
-
-
 def table1_rows(final: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 1 beside ours, and the accuracy on the same band of test images, which it does not give.
 
@@ -82,7 +77,7 @@ def table1_rows(final: pd.DataFrame) -> pd.DataFrame:
         final: as in `band_results`; one row per network, text, ours mean ± sample standard deviation over seeds.
     """
     index = ["variant", "trained on", "train_radius"]
-    table = band_results(final).pivot_table("accuracy", index, "tested on", aggfunc=_mean_sd, sort=False)
+    table = band_results(final).pivot_table("accuracy", index, "tested on", aggfunc=mean_sd, sort=False)
     for name, measure in _MEASURES.items():
         values = [table1_value(variant, measure) for variant in table.index.unique("variant")]
         table[f"{name}, paper"] = [decimals(one.value) if one else TABLE1_HFC[measure] for one in values]

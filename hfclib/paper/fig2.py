@@ -428,10 +428,14 @@ def stored_predictions(runs: Runs) -> dict[str, dict[int, Predictions]]:
     return found
 
 
+def predicted_images(found: Mapping[str, Mapping[int, Predictions]]) -> int:
+    """How many test images, the first ones, all of the `stored_predictions` are about."""
+    return min((len(one.on("x")) for ones in found.values() for one in ones.values()), default=0)
+
+
 def _evidence(runs: Runs) -> pd.DataFrame:
     found = stored_predictions(runs)
-    count = min((len(one.on("x")) for ones in found.values() for one in ones.values()), default=0)
-    return counts_over_seeds(found, embedded("test")[1][:count])
+    return counts_over_seeds(found, embedded("test")[1][: predicted_images(found)])
 
 
 FIG2 = Chapter(

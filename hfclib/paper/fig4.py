@@ -20,7 +20,17 @@ from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsC
 from hfclib.paper.presets import TITLES, fig4_recipes
 from hfclib.paper.published import fig4_difference, fig4_value
 from hfclib.paper.style import STYLE, mean_line, network_looks, panel_grid, radius_colour
-from hfclib.paper.tables import CONDITIONS, TableFeed, by_seed, decimals, difference, gather, select, with_interval
+from hfclib.paper.tables import (
+    CONDITIONS,
+    TableFeed,
+    by_seed,
+    decimals,
+    difference,
+    gather,
+    mean_sd,
+    select,
+    with_interval,
+)
 from hfclib.paper.verdicts import MARGIN, Claim, Relation
 from hfclib.runs.store import Run
 
@@ -45,15 +55,14 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
         sample standard deviation; a single seed has none.
     """
     rows = select(final, radii, feed, bn_stats)
-    grouped = rows.groupby(["variant", "measure"], sort=False)["accuracy"].agg(["mean", "std", "count"])
+    cells = rows.groupby(["variant", "measure"], sort=False)["accuracy"].agg(mean_sd)
     columns = {}
     for variant in dict.fromkeys(rows["variant"]):
         ours, paper = (columns.setdefault((TITLES[variant], source), {}) for source in ("ours", "paper"))
         for measure in measures(radii):
-            mean, sd, count = grouped.loc[(variant, measure)]
             other = measure[1:].isdigit() and int(measure[1:]) not in PAPER_RADII
             name = f"{measure} (raw, running)" if other and (feed, bn_stats) != ("raw", "running") else measure
-            ours[name] = decimals(mean) + (f"\u00a0±\u00a0{decimals(sd)}" if count > 1 else "")
+            ours[name] = cells[variant, measure]
             value = fig4_value(variant, measure)
             paper[name] = decimals(value.value, 2) if value else "not published"
     return pd.DataFrame(columns).rename_axis("accuracy on")

@@ -25,7 +25,7 @@ from hfclib.paper.parameters import SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, radius_colour
-from hfclib.paper.tables import decimals, with_interval
+from hfclib.paper.tables import decimals, mean_sd, with_interval
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
 from hfclib.training.recipe import Recipe
@@ -279,10 +279,9 @@ def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: st
 
 
 def _mean_cell(values: pd.Series, without: str = RUN_MISSING) -> str:
-    """Mean ± sample standard deviation over seeds, as text; `without` where there is no seed."""
+    """`mean_sd` over the seeds that have a value; `without` where there is none."""
     values = values.dropna()
-    spread = f"\u00a0±\u00a0{decimals(values.std())}" if len(values) > 1 else ""
-    return decimals(values.mean()) + spread if len(values) else without
+    return mean_sd(values) if len(values) else without
 
 
 def band_names(radii: Sequence[int]) -> list[str]:

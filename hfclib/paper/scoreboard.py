@@ -34,7 +34,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
     """
     rows = {}
     for claim in CLAIMS:
-        if claim.figure not in evidence or (claim.preset == "narrow") != (preset == "narrow"):
+        if claim.figure not in evidence or not _is_about(claim, preset):
             continue
         ours, seeds, within, judged, numbers = "not measured", 0, None, "run missing", (np.nan,) * 3
         if (table := evidence[claim.figure]) is not None and len(table):
@@ -48,6 +48,10 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
         place = claim.section, claim.figure
         rows[claim.id] = (claim.text, claim.version, _tested(claim), *outcome, *place, *numbers, published)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS + NUMBERS).rename_axis("id")
+
+
+def _is_about(claim: Claim, preset: str) -> bool:
+    return (claim.preset == "narrow") == (preset == "narrow")
 
 
 def readable(board: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +100,7 @@ def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: st
     """
     boards = []
     for one in ("laptop", "narrow") if preset == "laptop" else (preset,):
-        tested = {claim.figure for claim in CLAIMS if (claim.preset == "narrow") == (one == "narrow")}
+        tested = {claim.figure for claim in CLAIMS if _is_about(claim, one)}
         evidence = {name: CHAPTERS[name].published(one) for name in chapters if name in tested}
         boards.append(scoreboard(evidence, preset=one))
     board = pd.concat(boards)

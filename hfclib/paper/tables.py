@@ -86,6 +86,12 @@ def decimals(value: float, places: int = 3) -> str:
     return f"{value:z.{places}f}".replace("0.", ".", 1)
 
 
+def mean_sd(values: pd.Series) -> str:
+    """Mean ± sample standard deviation of values, one per seed, as text; a single value has no spread."""
+    spread = f"\u00a0±\u00a0{decimals(values.std(ddof=1))}" if len(values) > 1 else ""
+    return decimals(values.mean()) + spread
+
+
 def with_interval(mean: float, low: float, high: float) -> str:
     """The text "mean [low, high]", which does not break; the mean alone where the interval is infinite."""
     if not np.isfinite(low):

@@ -20,7 +20,7 @@ from hfclib.data.cifar import embedded, to_float
 from hfclib.evaluation import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.fig2 import FIG2, fig2_recipes, stored_predictions
+from hfclib.paper.fig2 import FIG2, fig2_recipes, predicted_images, stored_predictions
 from hfclib.paper.intervals import over_seeds
 from hfclib.paper.parameters import OneSeed, number, several
 from hfclib.paper.style import FIG2_TITLES, STYLE, network_looks
@@ -167,13 +167,13 @@ _EPS = 8 / 255
 
 def _evidence(runs: Runs) -> pd.DataFrame:
     """One row per network: the share of images that `ruled_out` finds at Linf 8/255, at any of the paper's radii."""
-    found = [(variant, seed, one) for variant, ones in stored_predictions(runs).items() for seed, one in ones.items()]
-    count = min((len(one.on("x")) for *_, one in found), default=0)
-    images, labels = (part[:count] for part in embedded("test"))
+    found = stored_predictions(runs)
+    images, labels = (part[: predicted_images(found)] for part in embedded("test"))
     distance = distances(to_float(images), PAPER_RADII)["linf"]
     rows = [
         (variant, seed, ruled_out(distance, changed_radius(one, PAPER_RADII, labels), [_EPS]).item())
-        for variant, seed, one in found
+        for variant, ones in found.items()
+        for seed, one in ones.items()
     ]
     return pd.DataFrame(rows, columns=["variant", "seed", "share"])
 
