@@ -77,7 +77,10 @@ def table1_rows(final: pd.DataFrame) -> pd.DataFrame:
         final: as in `band_results`; one row per network, text, ours mean ± sample standard deviation over seeds.
     """
     index = ["variant", "trained on", "train_radius"]
-    table = band_results(final).pivot_table("accuracy", index, "tested on", aggfunc=mean_sd, sort=False)
+    results = band_results(final)
+    table = results.pivot_table(
+        "accuracy", index, "tested on", aggfunc=lambda ones: mean_sd(ones.mean(), ones.std(), len(ones)), sort=False
+    )
     for name, measure in _MEASURES.items():
         values = [table1_value(variant, measure) for variant in table.index.unique("variant")]
         table[f"{name}, paper"] = [decimals(one.value) if one else TABLE1_HFC[measure] for one in values]

@@ -55,14 +55,14 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
         sample standard deviation; a single seed has none.
     """
     rows = select(final, radii, feed, bn_stats)
-    cells = rows.groupby(["variant", "measure"], sort=False)["accuracy"].agg(mean_sd)
+    grouped = rows.groupby(["variant", "measure"], sort=False)["accuracy"].agg(["mean", "std", "count"])
     columns = {}
     for variant in dict.fromkeys(rows["variant"]):
         ours, paper = (columns.setdefault((TITLES[variant], source), {}) for source in ("ours", "paper"))
         for measure in measures(radii):
             other = measure[1:].isdigit() and int(measure[1:]) not in PAPER_RADII
             name = f"{measure} (raw, running)" if other and (feed, bn_stats) != ("raw", "running") else measure
-            ours[name] = cells[variant, measure]
+            ours[name] = mean_sd(*grouped.loc[(variant, measure)])
             value = fig4_value(variant, measure)
             paper[name] = decimals(value.value, 2) if value else "not published"
     return pd.DataFrame(columns).rename_axis("accuracy on")

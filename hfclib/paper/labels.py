@@ -281,7 +281,7 @@ def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: st
 def _mean_cell(values: pd.Series, without: str = RUN_MISSING) -> str:
     """`mean_sd` over the seeds that have a value; `without` where there is none."""
     values = values.dropna()
-    return mean_sd(values) if len(values) else without
+    return mean_sd(values.mean(), values.std(), len(values)) if len(values) else without
 
 
 def band_names(radii: Sequence[int]) -> list[str]:
