@@ -23,7 +23,7 @@ CHAPTER_PLACES = {
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
-    "training": "hfclib.paper.choices:choices_recipes",
+    "training": "hfclib.paper.training:training_recipes",
 }
 # What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook.
 TRAINED = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name != "detection")

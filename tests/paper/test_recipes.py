@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from hfclib.paper.batchnorm import ablation_recipes, all_recipes, batchnorm_recipes, fig6_recipes
-from hfclib.paper.choices import choices_recipes
 from hfclib.paper.defense.setup import defense_recipes
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
@@ -15,6 +14,7 @@ from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.labels import labels_recipes
 from hfclib.paper.presets import PRESETS, fig4_recipes
 from hfclib.paper.registry import RECIPES, chapter_recipes
+from hfclib.paper.training import training_recipes
 from hfclib.training.recipe import Recipe
 
 PANELS = ["vanilla", "dropout", "mixup", "batchnorm", "adversarial"]
@@ -74,7 +74,7 @@ OF_FIGURE = {
     "batchnorm": all_recipes,
     "fig6": fig6_recipes,
     "ablation": ablation_recipes,
-    "training": choices_recipes,
+    "training": training_recipes,
 }
 
 
@@ -153,7 +153,7 @@ def test_augmentation_is_taken_back_where_there_is_any():
 
 def test_training_changes_one_thing_at_a_time():
     for preset in PRESETS:
-        variants = choices_recipes(preset)
+        variants = training_recipes(preset)
         vanilla = variants.pop("vanilla")
         assert vanilla == fig4_recipes(preset)["vanilla"]
         changed = {
