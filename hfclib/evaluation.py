@@ -172,9 +172,9 @@ def band_accuracy(
     labels: Labels = None,
     radii: float | Sequence[float] = PAPER_RADII,
     *,
-    feed: Feed = "raw",
+    feed: Feed = "mean",
     bn_stats: BnStats = "running",
-    colour: Sequence[float] | None = MEAN,
+    colour: Sequence[float] | None = None,
     amp: bool = False,
 ) -> pd.DataFrame:
     """Accuracy on the LFC and HFC of images at each radius.
@@ -183,7 +183,8 @@ def band_accuracy(
         model, images, labels: any module to (N, classes), or a `Classifier`; see `batches`.
         radii: one or more, in DFT bins or as a float in (0, 1], see `in_bins`.
         feed, bn_stats, amp: see `hfclib.evaluation` and `logits`.
-        colour: what "mean" adds, one number per channel; None takes the mean of the first batch.
+        colour: what "mean" adds, one number per channel, such as `hfclib.data.MEAN` for CIFAR-10; None takes the mean
+            of the first batch, or of all images if they are one tensor.
     Returns:
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
     Source: paper, section 4.2 and Fig. 5.
@@ -191,7 +192,7 @@ def band_accuracy(
     cuts = list(product([radii] if isinstance(radii, int | float) else radii, ("lfc", "hfc")))
     correct, total = [0] * len(cuts), 0
     for part, classes in batches(model, images, labels):
-        if colour is None:
+        if colour is None and feed == "mean":
             colour = part.mean(dim=(0, 2, 3)).tolist()
             logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)
         wanted = [Condition(band, in_bins(radius, part), feed, bn_stats) for radius, band in cuts]

@@ -157,7 +157,7 @@ def test_band_accuracy_equals_a_loop_over_images(network, feed):
     images = torch.rand(40, 3, 8, 8)
     labels = network(images).argmax(dim=1)
     weight, bias = (p.detach().double().numpy() for p in network[1].parameters())
-    table = band_accuracy(network, images, labels, [1, 2.5, 4], feed=feed)
+    table = band_accuracy(network, images, labels, [1, 2.5, 4], feed=feed, colour=MEAN)
     assert table[["radius", "band"]].values.tolist() == [[r, b] for r in (1, 2.5, 4) for b in ("lfc", "hfc")]
     for row in table.itertuples():
         right = 0

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from hfclib import accuracy, band_accuracy
+from hfclib.data import MEAN
 from hfclib.frequency import in_bins
 
 
@@ -35,15 +36,19 @@ def test_batches_give_what_tensors_give(network, data):
         for bn_stats in ("running", "batch"):
             expected = accuracy(network, images, labels, bn_stats=bn_stats)
             assert accuracy(network, way(), bn_stats=bn_stats) == expected
-            table = band_accuracy(network, images, labels, [2, 3], feed="mean", bn_stats=bn_stats)
-            assert band_accuracy(network, way(), radii=[2, 3], feed="mean", bn_stats=bn_stats).equals(table)
+            table = band_accuracy(network, images, labels, [2, 3], bn_stats=bn_stats, colour=MEAN)
+            assert band_accuracy(network, way(), radii=[2, 3], bn_stats=bn_stats, colour=MEAN).equals(table)
     assert 0.2 < expected < 1
 
 
 def test_other_batch_sizes_give_the_same_with_running_statistics(network, data):
     loader = DataLoader(TensorDataset(*data), batch_size=7)
     assert accuracy(network, loader) == accuracy(network, *data)
-    assert band_accuracy(network, loader, radii=[2]).equals(band_accuracy(network, *data, [2]))
+    one, all_at_once = (
+        band_accuracy(network, loader, radii=[2], colour=MEAN),
+        band_accuracy(network, *data, [2], colour=MEAN),
+    )
+    assert one.equals(all_at_once)
 
 
 def test_one_batch_is_in_memory_at_a_time(channel_means):
@@ -79,13 +84,13 @@ def test_the_mean_colour_may_be_given_or_estimated_for_any_number_of_channels(ca
     network[1].weight.data.normal_()
     labels = network(images).argmax(dim=1)
     with pytest.raises(ValueError, match=r"expected colour, one number per channel \(1\), got 3"):
-        band_accuracy(network, images, labels, 2, feed="mean")
+        band_accuracy(network, images, labels, 2, colour=MEAN)
     caplog.set_level("INFO")
-    estimated = band_accuracy(network, images, labels, 2, feed="mean", colour=None)
+    estimated = band_accuracy(network, images, labels, 2)
     assert "the mean colour of 60 images is" in caplog.text
-    given = band_accuracy(network, images, labels, 2, feed="mean", colour=images.mean(dim=(0, 2, 3)).tolist())
+    given = band_accuracy(network, images, labels, 2, colour=images.mean(dim=(0, 2, 3)).tolist())
     assert estimated.equals(given)
-    assert not estimated.equals(band_accuracy(network, images, labels, 2, feed="mean", colour=[5.0]))
+    assert not estimated.equals(band_accuracy(network, images, labels, 2, colour=[5.0]))
 
 
 def test_labels_may_be_a_list_or_an_array(network, data):
