@@ -11,6 +11,7 @@ QUESTIONS = {
     "fig2": "Does a network read what people do not?",
     "tradeoff": "Must an accurate network be fragile?",
     "labels": "Through which band are labels memorised?",
+    "training": "Do batch size, optimiser and architecture change how much HFC is used?",
     "fig4": "Do training heuristics change how much HFC is used?",
     "batchnorm": "Why does BatchNorm look as if it read the HFC?",
     "fig3": "Are the kernels of robust networks smooth?",

@@ -87,6 +87,13 @@ DEPARTURES = (
         "attacked images", "a subset that is not named", "the first 500 test images", (), "intervals cover the draw"
     ),
     Departure(
+        "batch sizes, rates of optimisers",
+        "not stated (code: SGD .01, AdaDelta .1)",
+        "ours",
+        (),
+        "untested: none is tuned",
+    ),
+    Departure(
         "steps of PGD at test time", "not stated", "20, random start", (), "the strong attack takes 40, five times"
     ),
     Departure("singular values kept", "not stated", "as many as match the LFC's energy", (), "untested"),

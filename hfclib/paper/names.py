@@ -15,6 +15,7 @@ CHAPTER_PLACES = {
     "fig3": "hfclib.paper.fig3:FIG3",
     "fig4": "hfclib.paper.fig4:FIG4",
     "labels": "hfclib.paper.labels:LABELS",
+    "training": "hfclib.paper.training:TRAINING",
     "batchnorm": "hfclib.paper.batchnorm:BATCHNORM",
     "defense": "hfclib.paper.defense.claims:DEFENSE",
     "detection": "hfclib.paper.detection.chapter:DETECTION",
@@ -23,7 +24,6 @@ CHAPTER_PLACES = {
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
-    "training": "hfclib.paper.training:training_recipes",
 }
 # What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook.
 TRAINED = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name != "detection")

@@ -3,17 +3,44 @@
 Networks have no BatchNorm, as vanilla has none, so a measurement does not depend on the test batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
+import matplotlib as mpl
 import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from hfclib.paper.chapter import Chapter
+from hfclib.paper.fig4 import CHANCE
 from hfclib.paper.intervals import Estimate, over_seeds
+from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
-from hfclib.paper.tables import CONDITIONS, by_seed
+from hfclib.paper.show import listed
+from hfclib.paper.style import STYLE
+from hfclib.paper.tables import CONDITIONS, Version, by_seed, decimals, gather, mean_sd
 from hfclib.paper.verdicts import Claim
+from hfclib.runs.collect import Runs, obtain
 from hfclib.training.recipe import Recipe
+
+Choice = Literal["batch_size", "optimizer", "architecture"]
+# The networks of each choice in the order of the figure, with their names there; {} is the size of the batches.
+PANELS: dict[Choice, dict[str, str]] = {
+    "batch_size": dict.fromkeys(("batch32", "batch64", "vanilla", "batch256", "batch512"), "{}")
+    | {"steps512": "{}, equal steps"},
+    "optimizer": {
+        "vanilla": "Adam",
+        "sgd": "SGD",
+        "adagrad": "AdaGrad",
+        "adadelta": "AdaDelta",
+        "rmsprop": "RMSprop",
+    },
+    "architecture": {"vanilla": "ResNet", "lenet": "LeNet", "alexnet": "AlexNet", "vgg": "VGG"},
+}
+CHOICES: tuple[Choice, ...] = tuple(PANELS)
 
 
 def training_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -47,37 +74,38 @@ def training_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     return {"vanilla": vanilla, **variants}
 
 
+def chosen_recipes(preset: Preset, choices: Sequence[Choice]) -> dict[str, Recipe]:
+    """Those of `training_recipes` that the panels of some choices show."""
+    recipes, shown = training_recipes(preset), {variant for one in choices for variant in PANELS[one]}
+    return {variant: recipe for variant, recipe in recipes.items() if variant in shown}
+
+
 # ---- claims: written before any network of this chapter but vanilla was trained
 
-HFC = "measured as the authors did, mean of H4 and H8"
-SMALL, LARGE = ("batch32", "batch64"), ("batch256", "batch512")
-OTHER_OPTIMIZERS = ("vanilla", "adagrad", "adadelta", "rmsprop")  # vanilla has Adam
-OTHER_ARCHITECTURES = ("lenet", "alexnet", "vgg")  # vanilla is a ResNet
+_HFC = "measured as the authors did, mean of H4 and H8"
+_OTHER_OPTIMIZERS = ("vanilla", "adagrad", "adadelta", "rmsprop")  # vanilla has Adam
+_OTHER_ARCHITECTURES = ("lenet", "alexnet", "vgg")  # vanilla is a ResNet
 
 
-def at_end(final: pd.DataFrame, what: str) -> pd.DataFrame:
+def at_end(final: pd.DataFrame, what: str, version: Version = "measured as the authors did") -> pd.DataFrame:
     """What the claims compare, of networks after training: one row per seed, one column per stored variant.
 
     Args:
         final: a table from `gather(runs, "final")`.
         what: "train" or "test" accuracy on whole images, "gap", the former less the latter, or "hfc", the mean of the
-            accuracies on the HFC at r = 4 and 8, divided by its own maximum, as the authors' code feeds it.
+            accuracies on the HFC at r = 4 and 8.
+        version: how the HFC is fed: divided by its own maximum, as in the authors' code, or "controlled", with the data
+            set's mean colour added. The claims take the first.
     """
-    feed, bn_stats = CONDITIONS["measured as the authors did"]
+    feed, bn_stats = CONDITIONS[version]
     terms = {"gap": {"train": 1, "test": -1}, "hfc": {"H4": 0.5, "H8": 0.5}}.get(what, {what: 1})
     return sum(weight * by_seed(final, measure, feed, bn_stats) for measure, weight in terms.items())
 
 
 def _batches(final: pd.DataFrame, *, what: tuple[str, ...]) -> Estimate:
-    """Small batches less large ones, by seed; of several quantities the smallest difference.
-
-    Each side is the mean of two sizes; a seed that lacks one of the four has no value.
-    """
-    differences = {}
-    for one in what:
-        wide = at_end(final, one).reindex(columns=[*SMALL, *LARGE])
-        sides = (wide[list(names)].mean(axis=1, skipna=False) for names in (SMALL, LARGE))
-        differences[one] = next(sides) - next(sides)
+    """The mean of 32 and 64 images a batch less that of 256 and 512, by seed; of several quantities the smallest."""
+    sizes = ["batch32", "batch64", "batch256", "batch512"]
+    differences = {one: at_end(final, one).reindex(columns=sizes) @ [0.5, 0.5, -0.5, -0.5] for one in what}
     return over_seeds(pd.DataFrame(differences).min(axis=1, skipna=False))
 
 
@@ -101,7 +129,7 @@ def _claims() -> Iterator[Claim]:
             ("gap",),
             "whole images",
         ),
-        "hfc": ("Large batches make a network less accurate on the HFC than small ones do", ("hfc",), HFC),
+        "hfc": ("Large batches make a network less accurate on the HFC than small ones do", ("hfc",), _HFC),
     }
     for name, (text, what, version) in rows.items():
         yield batches(
@@ -114,29 +142,192 @@ def _claims() -> Iterator[Claim]:
         id="training-steps-hfc",
         section="ours",
         text="At as many steps, batches of 512 make a network less accurate on the HFC than batches of 128 do",
-        version=HFC,
+        version=_HFC,
         statistic=partial(_leads, what="hfc", variant="vanilla", others=("steps512",)),
     )
     others = "LeNet, AlexNet and VGG"
     for what, text, sign, version in (
         ("test", f"A ResNet is more accurate on test images than {others}", 1, "whole images"),
         ("gap", f"A ResNet has a smaller gap between training and test accuracy than {others}", -1, "whole images"),
-        ("hfc", f"A ResNet is less accurate on the HFC than {others}", -1, HFC),
+        ("hfc", f"A ResNet is less accurate on the HFC than {others}", -1, _HFC),
     ):
         yield claim(
             id=f"training-resnet-{what}",
             section="section 5.1",
             text=text,
             version=f"{version}; the smallest of three differences",
-            statistic=partial(_leads, what=what, variant="vanilla", others=OTHER_ARCHITECTURES, sign=sign),
+            statistic=partial(_leads, what=what, variant="vanilla", others=_OTHER_ARCHITECTURES, sign=sign),
         )
     yield claim(
         id="training-sgd-hfc",
         section="section 5.1",
         text="SGD makes a network more accurate on the HFC than Adam, AdaGrad, AdaDelta and RMSprop do",
-        version=f"{HFC}; the smallest of four differences",
-        statistic=partial(_leads, what="hfc", variant="sgd", others=OTHER_OPTIMIZERS),
+        version=f"{_HFC}; the smallest of four differences",
+        statistic=partial(_leads, what="hfc", variant="sgd", others=_OTHER_OPTIMIZERS),
     )
 
 
-CLAIMS = tuple(_claims())
+# ---- what the notebook shows
+
+COMPARED: dict[str, tuple[str, Version]] = {
+    "train": ("train", "controlled"),
+    "test": ("test", "controlled"),
+    "gap": ("gap", "controlled"),
+    "HFC, as the authors": ("hfc", "measured as the authors did"),
+    "HFC, controlled": ("hfc", "controlled"),
+}
+_TITLES = {"batch_size": "Batch size", "optimizer": "Optimiser", "architecture": "Architecture"}
+_LOOKS = {"train": ("0.6", "s"), "test": ("black", "o"), "gap": ("black", "D")}
+_LOOKS |= {"HFC, as the authors": ("#EE7733", "^"), "HFC, controlled": ("#009988", "v")}  # colours that no network has
+_AXES = {
+    "Accuracy (share of images)": ("train", "test"),
+    "Train less test accuracy": ("gap",),
+    "Accuracy on the HFC": ("HFC, as the authors", "HFC, controlled"),
+}
+
+
+def network_names(recipes: Mapping[str, Recipe], one: Choice) -> dict[str, str]:
+    """What the networks of a choice are called in its panels, by variant, in their order; stored or not."""
+    return {
+        variant: name.format(recipes[variant].batch_size) for variant, name in PANELS[one].items() if variant in recipes
+    }
+
+
+def results(final: pd.DataFrame, recipes: Mapping[str, Recipe], choices: Sequence[Choice]) -> pd.DataFrame:
+    """What was measured of the networks after training.
+
+    Args:
+        final: a table from `gather(runs, "final")`.
+        recipes: from `chosen_recipes`.
+        choices: whose networks; one that belongs to several is in the table several times.
+    Returns:
+        One row per choice, network and seed: choice, network (its name there), variant, seed, steps (of the optimiser),
+        and the columns of COMPARED: accuracies on whole images, the gap, and the mean of the accuracies on the HFC at
+        r = 4 and 8, fed in two ways (`at_end`).
+    """
+    by_network = {name: at_end(final, *what).stack() for name, what in COMPARED.items()}
+    measured = pd.concat(by_network, axis=1).dropna().reset_index()
+    parts = []
+    for one in choices:
+        for variant, name in network_names(recipes, one).items():
+            recipe, own = recipes[variant], measured[measured["variant"] == variant]
+            steps = recipe.epochs * -(-recipe.train_images // recipe.batch_size)
+            parts.append(own.assign(choice=one, network=name, steps=steps))
+    return pd.concat(parts, ignore_index=True)[["choice", "network", "variant", "seed", "steps", *COMPARED]]
+
+
+def results_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """`results` over seeds: index (choice, network), columns seeds, steps and COMPARED; mean ± sd as text."""
+    cells = {}
+    for (one, name), own in rows.groupby(["choice", "network"], sort=False):
+        seeds = {"seeds": ", ".join(map(str, own["seed"])), "steps": own["steps"].iloc[0]}
+        shown = {measure: mean_sd(own[measure].mean(), own[measure].std(), len(own)) for measure in COMPARED}
+        cells[_TITLES[one], name] = seeds | shown
+    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["choice", "network"])
+
+
+def training_answer(rows: pd.DataFrame, verdicts: pd.Series) -> Markdown:
+    """Test accuracy, gap and HFC accuracy of the networks of each choice, over the seeds that all stored ones have.
+
+    Args:
+        rows: from `results`.
+        verdicts: the column of a scoreboard.
+    """
+    lines, hfc = [], "HFC, as the authors"
+    for one, own in rows.groupby("choice", sort=False):
+        seeds = set.intersection(*(set(part["seed"]) for _, part in own.groupby("network")))
+        means = own[own["seed"].isin(seeds)].groupby("network", sort=False)[["test", "gap", hfc]].mean()
+        if len(means) < 2:
+            lines.append(f"- {_TITLES[one]}: too few networks are trained yet to compare any.")
+            continue
+        texts = (
+            f"{what} " + ", ".join(f"{decimals(value, 2)} ({name})" for name, value in means[column].items())
+            for column, what in {"test": "test accuracy", "gap": "gap", hfc: "accuracy on the HFC"}.items()
+        )
+        lines.append(f"- {_TITLES[one]}, {_seeds(seeds)}: {'; '.join(texts)}.")
+    same = rows.drop_duplicates(["variant", "seed"]).query("variant == 'vanilla'")
+    if len(same) > 1:
+        span = " to ".join(decimals(value, 2) for value in (same[hfc].min(), same[hfc].max()))
+        lines.append(f"- Vanilla with nothing changed but the seed ({_seeds(same['seed'])}): {span} on the HFC.")
+    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
+    lines.append(f"- Verdicts on the {len(verdicts)} claims: {said}.")
+    return listed("After training; HFC as the authors measure it, mean of r = 4 and 8:", lines)
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    numbers = sorted(seeds)
+    return f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
+def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
+    """What was measured of the networks of each choice after training: a line of three panels per choice.
+
+    Args:
+        rows: from `results`.
+        recipes: from `chosen_recipes`: a network without rows has "not trained" at its place.
+    Returns:
+        A Figure; points are single networks, and thin lines join those of one seed and of as many epochs.
+    """
+    choices = list(dict.fromkeys(rows["choice"]))
+    names = {one: network_names(recipes, one) for one in choices}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.4, 1.6 + 0.42 * sum(map(len, names.values()))), layout="constrained")
+        heights = {"height_ratios": [len(names[one]) for one in choices]}
+        panels = figure.subplots(len(choices), len(_AXES), squeeze=False, sharex="col", gridspec_kw=heights)
+        for line, one in zip(panels, choices, strict=True):
+            places = dict(zip(names[one], range(len(names[one])), strict=True))
+            own = rows[rows["choice"] == one]
+            for ax, measures in zip(line, _AXES.values(), strict=True):
+                for measure, (_, network) in ((measure, part) for measure in measures for part in own.groupby("seed")):
+                    colour, marker = _LOOKS[measure]
+                    joined = network[network["variant"] != "steps512"]
+                    ax.plot(joined[measure], joined["variant"].map(places), color=colour, lw=0.8, alpha=0.6)
+                    ax.plot(network[measure], network["variant"].map(places), marker, color=colour, alpha=0.8)
+                ax.set_ylim(len(places) - 0.5, -0.5)
+                ax.set_yticks(range(len(places)), names[one].values() if ax is line[0] else [""] * len(places))
+                ax.grid(alpha=0.3, lw=0.5)
+            for variant in set(places) - set(own["variant"]):
+                line[0].text(0.5, places[variant], "not trained yet", color="0.4", ha="center", va="center")
+            line[0].set_ylabel(_TITLES[one])
+            line[0].set_xlim(0, 1)
+            line[2].set_xlim(0, 1)
+            line[1].axvline(0, color="0.3", lw=1)
+            line[2].axvline(CHANCE, color="0.3", lw=1, ls=":")
+        figure.align_ylabels(panels[:, 0])
+        for ax, title in zip(panels[-1], _AXES, strict=True):
+            ax.set_xlabel(title)
+        handles = [Line2D([], [], color=c, marker=m, ls="", label=name) for name, (c, m) in _LOOKS.items()]
+        handles.append(Line2D([], [], color="0.3", lw=1, ls=":", label="chance (.10)"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+# ---- the chapter
+
+
+_CHOSEN = several(choice(Choice, CHOICES), len(CHOICES))
+
+
+class TrainingParameters(SeveralSeeds):
+    """The parameters of `notebooks/training.ipynb`."""
+
+    choice: _CHOSEN = CHOICES
+
+
+class TrainingChapter(Chapter):
+    """A chapter that obtains the networks of the chosen panels only."""
+
+    def obtain(self, settings: TrainingParameters) -> Runs:
+        """The runs of the chosen panels: loaded; trained where `retrain` says so."""
+        recipes = chosen_recipes(settings.preset, settings.choice)
+        return obtain(recipes, settings.all_seeds, retrain=settings.retrain, optional=self.optional)
+
+
+TRAINING = TrainingChapter(
+    name="training",
+    recipes=training_recipes,
+    parameters=TrainingParameters,
+    optional=tuple(variant for variant in training_recipes() if variant != "vanilla"),
+    claims=tuple(_claims()),
+    evidence=partial(gather, which="final"),
+)

@@ -39,6 +39,8 @@ def run_at_smoke(notebook, tmp_path):
     smoke = ["-p", "preset", "smoke", "-p", "retrain", True, "-p", seeds, 0]
     if "n_images" in known:  # attacks are not made smaller by the preset
         smoke += ["-p", "n_images", 20, "-p", "steps", 2, "-p", "rho", 0.5, "-p", "eps", 0.03]
+    if "choice" in known:  # of panels, which have twelve networks together
+        smoke += ["-p", "choice", "architecture"]
     done = papermill_command(notebook, tmp_path / "out.ipynb", *smoke)
     assert done.returncode == 0, done.stderr
     assert "to train on" in printed(tmp_path / "out.ipynb")

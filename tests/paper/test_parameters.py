@@ -29,6 +29,7 @@ BAD = {
     "preset": BAD_TEXT,
     "feed": BAD_TEXT,
     "bn_stats": BAD_TEXT,
+    "choice": [*BAD_TEXT, [], ["optimizer", "optimizer"], ["optimizer", "raw"], "optimizer, architecture"],
     "retrain": ["True", "", 1, 0, 1.0, None, [], [True]],
     "radius": [*BAD_WHOLE, 0, 23, [], [0], [4, 23], [4, 4], [4, "8"], "[4, 8]", [[4]], list(range(1, 8))],
     "seed": [*BAD_WHOLE, 10_000, [], [1, 2]],

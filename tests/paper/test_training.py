@@ -1,12 +1,17 @@
 """The chapter on batch size, optimiser and architecture, on tables made by hand."""
 
+from dataclasses import fields
+
 import pandas as pd
 import pytest
 
+from hfclib.paper import training
 from hfclib.paper.intervals import MissingRunError
-from hfclib.paper.training import CLAIMS
+from hfclib.paper.presets import PRESETS, fig4_recipes
+from hfclib.paper.training import CHOICES, TRAINING, chosen_recipes, training_recipes
+from hfclib.training.recipe import Recipe
 
-BY_ID = {claim.id.removeprefix("training-"): claim for claim in CLAIMS}
+BY_ID = {claim.id.removeprefix("training-"): claim for claim in TRAINING.claims}
 # Accuracies on training and test images and on the HFC at r = 4 and 8, by variant.
 NETWORKS = {
     "vanilla": (0.84, 0.80, 0.30, 0.20),
@@ -26,21 +31,67 @@ NETWORKS = {
 
 
 def measured(variant, seed, train, test, h4, h8):
-    """The rows of a gathered table that the claims need. The HFC fed in another way is an accuracy that none reads."""
-    common = {"variant": variant, "seed": seed, "bn_stats": "batch"}
+    """The rows of a gathered table. The claims read neither the HFC at r = 12 nor that with the mean colour added."""
+    common = {"variant": variant, "seed": seed}
     whole = common | {"band": "x", "radius": -1, "feed": "raw"}
     high = common | {"split": "test", "band": "hfc"}
-    return [
+    rows = [
         whole | {"split": "train", "accuracy": train},
         whole | {"split": "test", "accuracy": test},
         *(high | {"radius": r, "feed": "max", "accuracy": one} for r, one in ((4, h4), (8, h8), (12, 0.9))),
-        high | {"radius": 4, "feed": "mean", "accuracy": 0.95},
+        *(high | {"radius": r, "feed": "mean", "accuracy": 0.95} for r in (4, 8)),
     ]
+    return [row | {"bn_stats": bn_stats} for row in rows for bn_stats in ("running", "batch")]
 
 
 def table(networks=NETWORKS, seeds=(0, 1, 2)):
     rows = (measured(variant, seed, *values) for variant, values in networks.items() for seed in seeds)
     return pd.DataFrame([row for one in rows for row in one])
+
+
+def shown(final, choices=CHOICES, preset="laptop"):
+    return training.results(final, chosen_recipes(preset, choices), choices)
+
+
+# ---- recipes
+
+
+def test_training_changes_one_thing_at_a_time():
+    for preset in PRESETS:
+        variants = training_recipes(preset)
+        vanilla = variants.pop("vanilla")
+        assert vanilla == fig4_recipes(preset)["vanilla"]
+        changed = {
+            variant: {f.name for f in fields(Recipe) if getattr(recipe, f.name) != getattr(vanilla, f.name)} - {"name"}
+            for variant, recipe in variants.items()
+        }
+        sizes = [size for size in (32, 64, 256, 512) if size != vanilla.batch_size]
+        assert changed.pop("steps512") == {"batch_size", "epochs"}
+        assert changed.pop("vgg") == ({"arch", "width"} if preset == "laptop" else {"arch"})
+        assert all(changed.pop(f"batch{size}") == {"batch_size"} for size in sizes)
+        assert all(changed.pop(variant) == {"arch"} for variant in ("lenet", "alexnet"))
+        assert set(changed) == {"sgd", "adagrad", "adadelta", "rmsprop"}
+        assert all(found - {"learning_rate"} == {"optimizer"} for found in changed.values())
+        long = variants["steps512"]
+        steps = [len(range(0, recipe.train_images, recipe.batch_size)) * recipe.epochs for recipe in (long, vanilla)]
+        assert steps[0] == pytest.approx(steps[1], rel=0.01)
+        assert sum(parameter.numel() for parameter in variants["vgg"].build().parameters()) == {
+            "smoke": 36_610,
+            "laptop": 2_308_810,
+            "narrow": 578_410,
+        }.get(preset, 9_225_610)
+
+
+def test_every_network_is_in_a_panel_and_a_choice_obtains_its_own_only(monkeypatch):
+    assert chosen_recipes("laptop", CHOICES) == training_recipes("laptop")
+    monkeypatch.setattr(training, "obtain", lambda recipes, *args, **options: list(recipes))
+    for one, variants in training.PANELS.items():
+        settings = TRAINING.check({"choice": one, "preset": "smoke", "retrain": True})
+        expected = {variant for variant in variants if variant != "batch64"}  # at smoke this is vanilla's own size
+        assert set(TRAINING.obtain(settings)) == expected
+
+
+# ---- claims
 
 
 def test_the_claims_on_a_table_with_known_answers():
@@ -86,3 +137,49 @@ def test_a_seed_counts_only_if_all_networks_of_the_claim_have_it():
     final = pd.concat([table(seeds=(0,)), table(later, seeds=(1, 2))])
     assert BY_ID["batch-hfc"].statistic(final).seeds == 1
     assert BY_ID["batch-hfc"].judge(BY_ID["batch-hfc"].statistic(final)) == "one network"
+
+
+# ---- tables and the figure
+
+
+def test_results_name_a_network_as_its_panel_does():
+    rows = shown(table(seeds=(0,)))
+    vanilla = rows[rows["variant"] == "vanilla"].set_index("choice")
+    assert vanilla["network"].to_dict() == {"batch_size": "128", "optimizer": "Adam", "architecture": "ResNet"}
+    at = rows.set_index("variant").loc["batch512"]
+    assert (at["steps"], at["gap"], at["HFC, as the authors"]) == (16 * 98, pytest.approx(0), pytest.approx(0.15))
+    small = shown(table({"vanilla": NETWORKS["vanilla"]}, seeds=(0,)), ["batch_size"], "smoke")
+    assert small[["network", "steps"]].values.tolist() == [["64", 16]]
+
+
+def test_the_table_has_every_stored_network_with_its_seeds():
+    final = pd.concat([table({"vanilla": NETWORKS["vanilla"]}), table({"sgd": NETWORKS["sgd"]}, seeds=(0,))])
+    found = training.results_table(shown(final, ["optimizer"]))
+    assert found["seeds"].to_dict() == {("Optimiser", "Adam"): "0, 1, 2", ("Optimiser", "SGD"): "0"}
+    assert found["test"].tolist() == [".800\u00a0±\u00a0.000", ".600"]
+
+
+def test_the_answer_compares_networks_over_the_seeds_that_all_have():
+    vanilla = {seed: (0.84, 0.80 + 0.02 * seed, 0.30, 0.10 * (seed + 1)) for seed in range(3)}
+    final = pd.concat(
+        [table({"vanilla": one}, [seed]) for seed, one in vanilla.items()] + [table({"sgd": NETWORKS["sgd"]}, [1])]
+    )
+    said = training.training_answer(shown(final), pd.Series(["one network", "run missing", "run missing"])).data
+    assert "- Optimiser, seed 1: test accuracy .82 (Adam), .60 (SGD); gap .02 (Adam), .00 (SGD);" in said
+    assert "- Batch size: too few networks are trained yet to compare any." in said
+    assert "(seeds 0, 1, 2): .20 to .30 on the HFC" in said
+    assert "on the 3 claims: 2 run missing, 1 one network." in said
+
+
+def test_the_figure_has_a_place_for_every_network_and_names_those_that_are_not_trained():
+    part = {variant: NETWORKS[variant] for variant in ("vanilla", "batch32", "steps512")}
+    recipes = chosen_recipes("laptop", CHOICES)
+    axes = training.results_figure(shown(table(part)), recipes).axes
+    assert len(axes) == 9
+    places = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert places == ["32", "64", "128", "256", "512", "512, equal steps"]
+    missing = [places[int(text.get_position()[1])] for text in axes[0].texts]
+    assert sorted(missing) == ["256", "512", "64"]
+    assert len(axes[3].texts) == 4  # every optimiser but Adam
+    lines = [line.get_ydata() for line in axes[1].lines if line.get_linestyle() == "-" and line.get_marker() == "None"]
+    assert [0, 2] in [list(line) for line in lines]  # 32 and 128, and not equal steps, are joined
