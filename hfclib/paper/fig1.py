@@ -4,7 +4,7 @@ Table 1 tests networks that were trained on the LFC or the HFC alone on original
 scalings of the bands, and adds the accuracy on the same band of test images.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +22,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe
-from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, table1_value
+from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.style import STYLE, show_image
 from hfclib.paper.tables import decimals, gather, mean_sd
 from hfclib.paper.verdicts import Claim
@@ -30,9 +30,9 @@ from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
 
 _SCALINGS = {"range": "stretched to [0, 1]", "max": "divided by its maximum"}  # by `Recipe.rescale`
-_MEASURES = {"training images": "train", "original test images": "test"}  # of Table 1, as `table1_value` names them
+_MEASURES = {"training images": "train", "original test images": "test"}  # of Table 1, as in TABLE1_VALUES
 _OURS = "same band of test images"
-_LFC_ON_ORIGINALS = [table1_value(f"lfc{radius}", "test").value for radius in PAPER_RADII]
+_LFC_ON_ORIGINALS = [TABLE1_VALUES[f"lfc{radius}", "test"] for radius in PAPER_RADII]
 
 
 def fig1_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -82,8 +82,8 @@ def table1_rows(final: pd.DataFrame) -> pd.DataFrame:
         "accuracy", index, "tested on", aggfunc=lambda ones: mean_sd(ones.mean(), ones.std(), len(ones)), sort=False
     )
     for name, measure in _MEASURES.items():
-        values = [table1_value(variant, measure) for variant in table.index.unique("variant")]
-        table[f"{name}, paper"] = [decimals(one.value) if one else TABLE1_HFC[measure] for one in values]
+        values = [TABLE1_VALUES.get((variant, measure)) for variant in table.index.unique("variant")]
+        table[f"{name}, paper"] = [decimals(one) if one else TABLE1_HFC[measure] for one in values]
     columns = [name for measure in _MEASURES for name in (measure, f"{measure}, paper")]
     table = table.droplevel("variant")[[*columns, _OURS]]
     return table.rename_axis(index={"train_radius": "radius"}, columns=None)
@@ -107,9 +107,8 @@ def table1_figure(final: pd.DataFrame) -> Figure:
         order = {"hue_order": rows["trained on"].unique(), "style_order": [*_MEASURES, _OURS][1:]}
         sns.lineplot(rows, **columns, **bars, **order, palette=colours, markers=["o", "s"], ax=ax)
         ax.get_legend().remove()
-        paper = [table1_value(f"lfc{radius}", "test").value for radius in PAPER_RADII]
         looks = {"color": "0.2", "ls": "", "marker": "D", "ms": 8, "mfc": "none"}
-        ax.plot(PAPER_RADII, paper, **looks, label="paper: LFC, original images")
+        ax.plot(PAPER_RADII, _LFC_ON_ORIGINALS, **looks, label="paper: LFC, original images")
         ax.axhline(TABLE1_HFC_AT_MOST, color="0.2", lw=1, ls="-.", label="paper: HFC, original images, at most")
         ax.set(xlabel="Radius (DFT bins)", ylabel="Test accuracy (share of images)", ylim=(0, 1), xticks=PAPER_RADII)
         ax.grid(alpha=0.3, lw=0.5)
@@ -178,32 +177,15 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
     return figure
 
 
-def _on_originals(final: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy on original test images: one row per seed, one column per network, empty where it is not there."""
+def _by_seed(final: pd.DataFrame, *, value: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
+    """A value per seed of the accuracies on original test images, trained on the LFC and on the HFC by its maximum.
+
+    Both are (seeds, radii), NaN where a network is missing, as is then every mean, difference or extreme of them.
+    """
     rows = final[(final["split"] == "test") & (final["band"] == "x") & (final["bn_stats"] == "running")]
-    return rows.pivot_table(index="seed", columns="variant", values="accuracy").reindex(columns=list(fig1_recipes()))
-
-
-def _columns(band: str, end: str = "") -> list[str]:
-    return [f"{band}{radius}{end}" for radius in PAPER_RADII]
-
-
-def _least_lead(final: pd.DataFrame) -> Estimate:
-    wide = _on_originals(final)
-    leads = wide[_columns("lfc")].to_numpy() - wide[_columns("hfc", "max")].to_numpy()
-    return over_seeds(leads.min(axis=1))  # NaN where a seed lacks a network
-
-
-def _highest_hfc(final: pd.DataFrame) -> Estimate:
-    return over_seeds(_on_originals(final)[_columns("hfc", "max")].max(axis=1, skipna=False))
-
-
-def _least_step(final: pd.DataFrame) -> Estimate:
-    return over_seeds(np.diff(_on_originals(final)[_columns("lfc")], axis=1).min(axis=1))
-
-
-def _from_paper(final: pd.DataFrame) -> Estimate:
-    return over_seeds((_on_originals(final)[_columns("lfc")] - _LFC_ON_ORIGINALS).mean(axis=1, skipna=False))
+    wide = rows.pivot_table(index="seed", columns="variant", values="accuracy")
+    names = ([form.format(radius) for radius in PAPER_RADII] for form in ("lfc{}", "hfc{}max"))
+    return over_seeds(value(*(wide.reindex(columns=one).to_numpy() for one in names)))
 
 
 def _fig1_claims() -> Iterator[Claim]:
@@ -215,7 +197,7 @@ def _fig1_claims() -> Iterator[Claim]:
         text="On original images a network trained on the LFC is at each radius more accurate than one on the HFC",
         version="HFC divided by its maximum; the smallest difference of four radii",
         relation="exceeds",
-        statistic=_least_lead,
+        statistic=partial(_by_seed, value=lambda lfc, hfc: (lfc - hfc).min(axis=1)),
     )
     yield claim(
         id="fig1-hfc",
@@ -223,7 +205,7 @@ def _fig1_claims() -> Iterator[Claim]:
         version="HFC divided by its maximum; the largest of four radii",
         relation="at most",
         bound=TABLE1_HFC_AT_MOST,
-        statistic=_highest_hfc,
+        statistic=partial(_by_seed, value=lambda lfc, hfc: hfc.max(axis=1)),
         paper=TABLE1_HFC_AT_MOST,
     )
     yield claim(
@@ -231,7 +213,7 @@ def _fig1_claims() -> Iterator[Claim]:
         text="Trained on the LFC a network is the more accurate on original images, the larger the radius",
         version="the smallest step between the four radii",
         relation="exceeds",
-        statistic=_least_step,
+        statistic=partial(_by_seed, value=lambda lfc, hfc: np.diff(lfc, axis=1).min(axis=1)),
         paper=round(float(np.diff(_LFC_ON_ORIGINALS).min()), 3),
     )
     yield claim(
@@ -239,7 +221,7 @@ def _fig1_claims() -> Iterator[Claim]:
         text="Networks trained on the LFC are as accurate on original images as in Table 1",
         version="ours less the paper's, mean of four radii",
         relation="does not differ",
-        statistic=_from_paper,
+        statistic=partial(_by_seed, value=lambda lfc, hfc: (lfc - _LFC_ON_ORIGINALS).mean(axis=1)),
         paper=0.0,
     )
 

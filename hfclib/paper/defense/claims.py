@@ -19,7 +19,7 @@ from hfclib.paper.defense.setup import RHO, STRONGEST, Attack, Defense, defense_
 from hfclib.paper.defense.trials import Trial, trial_rows
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds_and_images
 from hfclib.paper.parameters import OneSeed, number, several, whole
-from hfclib.paper.published import table2_value
+from hfclib.paper.published import TABLE2_VALUES
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
 
@@ -103,8 +103,8 @@ def _claims() -> Iterator[Claim]:
     ) -> Claim:
         """That the first network with its defense is more accurate than the second under an attack."""
         sides = [_side(*one, method, eps) for one in (first, second)]
-        cells = [table2_value(one.variant, *one.defense, method, eps) for one in sides]
-        paper = round(cells[0].value - cells[1].value, 3) if all(cells) else None
+        cells = [TABLE2_VALUES.get((one.variant, *one.defense, method, eps)) for one in sides]
+        paper = round(cells[0] - cells[1], 3) if all(cells) else None
         version = _WORDS[method] + (f", eps {eps:.2f}".replace("0.", ".") if eps else "")
         values = {"version": version, "paper": paper} | values
         return claim(f"defense-{name}", text=text, statistic=Contrast([[(1, sides[0]), (-1, sides[1])]]), **values)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hfclib.paper.defense.setup import STRONG_CHAIN, STRONGEST
-from hfclib.paper.published import table2_value
+from hfclib.paper.published import TABLE2_VALUES
 from hfclib.paper.tables import decimals
 
 DEFENSE_TITLES = {
@@ -80,8 +80,8 @@ def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFram
     shown = table[table["defense"].isin(["none", *methods]) & table["attack"].isin(["clean", "fgsm", "pgd"])]
     cells = []
     for row in shown.sort_values("attack", kind="stable").itertuples():
-        paper = table2_value(row.variant, row.defense, row.strength, row.attack, row.eps)
-        text = share_text(row.accuracy, row.images) + (f" (paper {decimals(paper.value)})" if paper else "")
+        paper = TABLE2_VALUES.get((row.variant, row.defense, row.strength, row.attack, row.eps))
+        text = share_text(row.accuracy, row.images) + (f" (paper {decimals(paper)})" if paper else "")
         column = ATTACKS[row.attack] + (f", eps {number_text(row.eps)}" if row.eps else "")
         cells.append(((DEFENSE_TITLES[row.variant], defense_title(row.defense, row.strength)), column, text))
     return _wide(cells, ["network", "defense"])
