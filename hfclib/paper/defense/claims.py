@@ -72,23 +72,18 @@ class Contrast:
         Raises:
             MissingRunError: no seed has them all.
         """
-        found = [_signed_sum(table, one) for one in self.terms]
+        correct = table.pivot(
+            index="seed", columns=["variant", "defense", "strength", "attack", "eps"], values="correct"
+        )
+        found = []
+        for terms in self.terms:
+            sides = [(side.variant, *side.defense, side.attack.method, side.attack.eps) for _, side in terms]
+            rows = correct.reindex(columns=sides).dropna().to_numpy()
+            if not len(rows):
+                raise MissingRunError("no seed has all the trials of the claim")
+            signs = [sign for sign, _ in terms]
+            found.append(over_seeds_and_images([np.dot(signs, np.array(list(row), float)) for row in rows]))
         return max(found, key=lambda one: one.mean)
-
-
-def _signed_sum(table: pd.DataFrame, terms: Sequence[tuple[int, Side]]) -> Estimate:
-    correct = [(sign, _correct_by_seed(table, side)) for sign, side in terms]
-    seeds = sorted(set.intersection(*(set(ones) for _, ones in correct)))
-    if not seeds:
-        raise MissingRunError("no seed has all the trials of the claim")
-    return over_seeds_and_images([sum(sign * np.array(ones[seed], float) for sign, ones in correct) for seed in seeds])
-
-
-def _correct_by_seed(table: pd.DataFrame, side: Side) -> dict[int, tuple[bool, ...]]:
-    wanted = {"variant": side.variant, "defense": side.defense.method, "strength": side.defense.strength}
-    wanted |= {"attack": side.attack.method, "eps": side.attack.eps}
-    rows = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
-    return dict(zip(rows["seed"], rows["correct"], strict=True))
 
 
 _NONE, _RULE, _KERNELS, _FILTER = ("none", 0.0), ("rule", 1.0), ("kernels", 8.0), ("input", 8.0)
@@ -171,11 +166,9 @@ class DefenseParameters(OneSeed):
 
 def _evidence(runs: Runs) -> pd.DataFrame:
     """The stored trials of the claims; no attack is run."""
-    return trial_rows(runs, claim_trials(_preset_of(runs)), images=DefenseParameters().n_images, compute=False)
-
-
-def _preset_of(runs: Runs) -> str:
-    return "narrow" if runs.all()[0].recipe.name.startswith("narrow-") else "laptop"
+    wanted = claim_trials("narrow" if runs.all()[0].recipe.name.startswith("narrow-") else "laptop")
+    images = DefenseParameters().n_images
+    return trial_rows(runs, lambda variant, seed: wanted.get(variant, []), images=images, compute=False)
 
 
 DEFENSE = Chapter(

@@ -81,9 +81,7 @@ def verdicts_on_gains(found: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame
             own = correct[tuple(one[name] for name in KEY)]
             other = correct[one["baseline_variant"], one["seed"], "none", 0.0, one["eps"]]
             numbers = [np.mean(own), np.mean(other), *paired(own, other)]
-            low = numbers[3]
-            verdict = "robust" if low > CONTROL_GAIN else "attack falls short" if low > 0 else "masked"
-            if verdict == "robust" and one["defense"] == "scale":
-                verdict = "attack falls short"
+            least = np.inf if one["defense"] == "scale" else CONTROL_GAIN
+            verdict = "robust" if numbers[3] > least else "attack falls short" if numbers[3] > 0 else "masked"
         rows.append((*one.values(), *numbers, verdict))
     return pd.DataFrame(rows, columns=[*found.columns, *_STRONG_COLUMNS, "verdict"])

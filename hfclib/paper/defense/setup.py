@@ -81,16 +81,10 @@ class Attack(NamedTuple):
 NONE, CLEAN = Defense("none"), Attack("clean")
 
 
-class Scaled(nn.Module):
-    """A network whose logits are multiplied by `gain`."""
-
-    def __init__(self, model: nn.Module, gain: float) -> None:
-        super().__init__()
-        self.model, self.gain = model, gain
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W)."""
-        return self.gain * self.model(images)
+def _scaled(model: nn.Module, gain: float) -> nn.Module:
+    scaled = copy.deepcopy(model)
+    scaled.register_forward_hook(lambda module, images, logits: gain * logits)
+    return scaled
 
 
 def defended(model: nn.Module, defense: Defense) -> nn.Module:
@@ -106,7 +100,7 @@ def defended(model: nn.Module, defense: Defense) -> nn.Module:
         "normalised": lambda: smooth_kernels(model, strength, normalise=True),
         "kernels": lambda: filter_kernels(model, strength),
         "input": lambda: nn.Sequential(LowPass(strength), copy.deepcopy(model)),
-        "scale": lambda: Scaled(copy.deepcopy(model), 1 + 8 * strength),
+        "scale": lambda: _scaled(model, 1 + 8 * strength),
     }
     if method not in changes:
         raise ValueError(f"expected method of a defense, one of {', '.join(changes)}, got {method!r}")

@@ -4,7 +4,7 @@ All take the trials of one seed per network: `table` from `trials_table`, `stron
 from `verdicts_on_gains`. Cells of readers' tables are text, with as many decimals as the number of images supports.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -60,14 +60,6 @@ def share_text(accuracy: float, images: int) -> str:
     return decimals(exact, 3 if images >= _ENOUGH else 2)
 
 
-def _wide(cells: Iterable[tuple[tuple[str, str], str, str]], index: list[str]) -> pd.DataFrame:
-    """A table from (row, column, text), rows and columns in the order in which they first appear."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for row, column, text in cells:
-        found.setdefault(row, {})[column] = text
-    return pd.DataFrame.from_dict(found, orient="index").rename_axis(index)
-
-
 def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFrame:
     """The cells of Table 2, with the paper's in brackets where they are known to us.
 
@@ -83,8 +75,10 @@ def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFram
         paper = TABLE2_VALUES.get((row.variant, row.defense, row.strength, row.attack, row.eps))
         text = share_text(row.accuracy, row.images) + (f" (paper {decimals(paper)})" if paper else "")
         column = ATTACKS[row.attack] + (f", eps {number_text(row.eps)}" if row.eps else "")
-        cells.append(((DEFENSE_TITLES[row.variant], defense_title(row.defense, row.strength)), column, text))
-    return _wide(cells, ["network", "defense"])
+        cells.append((DEFENSE_TITLES[row.variant], defense_title(row.defense, row.strength), column, text))
+    found = pd.DataFrame(cells, columns=["network", "defense", "attack", "text"])
+    wide = found.pivot_table("text", ["network", "defense"], "attack", aggfunc="first", sort=False)
+    return wide.rename_axis(columns=None)
 
 
 def attack_chain(strong: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:

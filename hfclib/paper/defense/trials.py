@@ -6,7 +6,6 @@ Each is computed once and stored in a record of kind "attacks" (`hfclib.runs.pre
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 
 import pandas as pd
 import torch
@@ -43,7 +42,6 @@ Trial = tuple[Defense, Attack]
 _VERSIONS = {"transfer": 2, "square": 2}
 TRIAL_COLUMNS = ["variant", "seed", "defense", "strength", "attack", "eps", "steps"]
 HIGHEST_EPS = 0.125  # the largest that `smallest_eps_table` tries
-_KEEP_EVERY = 60.0  # seconds
 
 
 def trials_of(
@@ -52,8 +50,7 @@ def trials_of(
     """Which of the first test images a network classifies correctly in each trial.
 
     Missing trials are computed, with those that they build on (`attacks_before`): gradients in bfloat16 where the
-    device gains from it, predictions in float32. They are stored in `<home>/attacks` every minute and when a stop ends
-    them early.
+    device gains from it, predictions in float32. Each is stored in `<home>/attacks` when it is done.
 
     Args:
         run: a stored run.
@@ -76,80 +73,53 @@ def trials_of(
     missing = [trial for trial, name in names.items() if name not in found]
     if missing and compute:
         stored = {trial: found[name] for trial, name in names.items() if name in found}
-        made: dict[str, Tensor] = {}
-        keep = partial(store_record, "attacks", run.path.name, made, weights_of(run.path))
-        kept_at = time.monotonic()
-        try:
-            for trial, correct in _compute(run, missing, stored, images=images, progress=progress):
-                found[names[trial]] = correct
-                made[names[trial]] = correct.to(torch.uint8)
-                if time.monotonic() - kept_at > _KEEP_EVERY:
-                    keep()
-                    kept_at = time.monotonic()
-        finally:
-            if made:
-                keep()
+        weights = weights_of(run.path)
+        for trial, correct in _compute(run, missing, stored, images=images, progress=progress):
+            found[names[trial]] = correct
+            store_record("attacks", run.path.name, {names[trial]: correct.to(torch.uint8)}, weights)
     return {trial: found[names[trial]] for trial in asked if names[trial] in found}
+
+
+def trial_rows(
+    runs: Mapping[str, Sequence[Run]], wanted: Callable[[str, int], Iterable[Trial]], **options: object
+) -> pd.DataFrame:
+    """The trials of several networks.
+
+    Args:
+        runs: by variant, one per seed.
+        wanted: from a variant and seed to its trials.
+        options: images, progress and compute, as in `trials_of`.
+    Returns:
+        One row per trial: TRIAL_COLUMNS, images, accuracy in [0, 1], and correct, a tuple of one bool per image.
+    """
+    rows = [
+        (variant, run.seed, *defense, *attack, len(correct), correct.float().mean().item(), tuple(correct.tolist()))
+        for variant, ones in runs.items()
+        for run in ones
+        for (defense, attack), correct in trials_of(run, wanted(variant, run.seed), **options).items()
+    ]
+    return pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"])
 
 
 def trials_table(
     runs: Mapping[str, Sequence[Run]], rho: Sequence[float], eps: Sequence[float], steps: int, **options: object
 ) -> pd.DataFrame:
-    """The trials of every defense under the attacks of the paper.
-
-    Args:
-        runs: by variant, one per seed.
-        rho: as in `all_defenses`.
-        eps, steps: as in `table_attacks`.
-        options: images, progress and compute, as in `trials_of`.
-    Returns:
-        One row per trial: TRIAL_COLUMNS, images, accuracy in [0, 1], and correct, a tuple of one bool per image.
-    """
+    """`trial_rows` of `all_defenses(rho)` under the attacks of the paper; eps and steps as in `table_attacks`."""
     wanted = [(one, attack) for one in all_defenses(rho) for attack in table_attacks(one, eps, steps)]
-    return _gathered(runs, lambda variant, run: wanted, **options)
+    return trial_rows(runs, lambda variant, seed: wanted, **options)
 
 
 def strong_trials(
     runs: Mapping[str, Sequence[Run]], wanted: pd.DataFrame, steps: int, **options: object
 ) -> pd.DataFrame:
-    """The trials of the strong attack.
+    """`trial_rows` of the strong attack, `long_attacks` for each row (variant, seed, defense, strength, eps) wanted."""
 
-    Args:
-        runs: by variant, one per seed.
-        wanted: one row per (variant, seed, defense, strength, eps).
-        steps, options: as in `trials_table`.
-    Returns:
-        Rows as from `trials_table`, four for each row of `wanted`.
-    """
+    def of_network(variant: str, seed: int) -> Iterator[Trial]:
+        for one in wanted[(wanted["variant"] == variant) & (wanted["seed"] == seed)].itertuples():
+            for attack in long_attacks(one.eps, steps):
+                yield Defense(one.defense, one.strength), attack
 
-    def of_run(variant: str, run: Run) -> list[Trial]:
-        own = wanted[(wanted["variant"] == variant) & (wanted["seed"] == run.seed)]
-        return [
-            (Defense(one.defense, one.strength), attack)
-            for one in own.itertuples()
-            for attack in long_attacks(one.eps, steps)
-        ]
-
-    return _gathered(runs, of_run, **options)
-
-
-def trial_rows(
-    runs: Mapping[str, Sequence[Run]], wanted: Mapping[str, Sequence[Trial]], **options: object
-) -> pd.DataFrame:
-    """The trials of each variant, as rows like those of `trials_table`; options as there."""
-    return _gathered(runs, lambda variant, run: list(wanted.get(variant, ())), **options)
-
-
-def _gathered(
-    runs: Mapping[str, Sequence[Run]], wanted: Callable[[str, Run], list[Trial]], **options: object
-) -> pd.DataFrame:
-    rows = [
-        (variant, run.seed, *defense, *attack, len(correct), correct.float().mean().item(), tuple(correct.tolist()))
-        for variant, ones in runs.items()
-        for run in ones
-        for (defense, attack), correct in trials_of(run, wanted(variant, run), **options).items()
-    ]
-    return pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"])
+    return trial_rows(runs, of_network, **options)
 
 
 def smallest_eps_table(runs: Mapping[str, Run], images: int) -> pd.DataFrame:
