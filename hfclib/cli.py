@@ -68,9 +68,9 @@ def _reporting(when_stopped: str) -> Iterator[None]:
 def _recipes(figure: str, preset: str, variants: Sequence[str] | None) -> dict:
     check_choice("chapter", figure, TRAINED)
     check_choice("preset", preset, PRESETS)
-    from hfclib.paper.registry import chapter_recipes
+    from hfclib.paper.registry import RECIPES
 
-    known = chapter_recipes(figure, preset)
+    known = RECIPES[figure](preset)
     for variant in variants or ():
         check_choice("variant", variant, known)
     return {name: recipe for name, recipe in known.items() if not variants or name in variants}

@@ -77,24 +77,19 @@ class Claim:
         return found.low <= high and low <= found.high
 
 
-def regions(bound: float) -> dict[str, tuple[float, float]]:
-    """Where each relation holds: (least, most), both included."""
-    return {
-        "exceeds": (np.nextafter(0.0, 1.0), np.inf),  # 0 does not exceed 0
-        "does not differ": (-MARGIN, MARGIN),
-        "at most": (-np.inf, bound),
-        "at least": (bound, np.inf),
-        "about": (bound / FACTOR, bound * FACTOR),
-    }
-
-
 def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> Verdict:
     """Apply the module's rule to an interval.
 
     Raises:
         ValueError: another relation.
     """
-    places = regions(bound)
+    places = {  # where each relation holds: (least, most), both included
+        "exceeds": (np.nextafter(0.0, 1.0), np.inf),  # 0 does not exceed 0
+        "does not differ": (-MARGIN, MARGIN),
+        "at most": (-np.inf, bound),
+        "at least": (bound, np.inf),
+        "about": (bound / FACTOR, bound * FACTOR),
+    }
     if relation not in places:
         raise ValueError(f"expected relation, one of {', '.join(places)}, got {relation!r}")
     least, most = places[relation]

@@ -13,7 +13,7 @@ from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.labels import labels_recipes
 from hfclib.paper.presets import PRESETS, fig4_recipes
-from hfclib.paper.registry import RECIPES, chapter_recipes
+from hfclib.paper.registry import RECIPES
 from hfclib.paper.training import training_recipes
 from hfclib.training.recipe import Recipe
 
@@ -80,7 +80,7 @@ OF_FIGURE = {
 
 def test_recipes_of_a_figure():
     for figure, recipes in OF_FIGURE.items():
-        assert chapter_recipes(figure, "paper") == recipes("paper")
+        assert RECIPES[figure]("paper") == recipes("paper")
     assert set(RECIPES) == {*OF_FIGURE, "tradeoff"}
 
 
@@ -175,7 +175,7 @@ def test_misalignment_is_counted_on_the_networks_of_fig4():
 
 def test_narrow_differs_from_the_paper_in_the_width_alone():
     for figure in RECIPES:
-        narrow, paper = chapter_recipes(figure, "narrow"), chapter_recipes(figure, "paper")
+        narrow, paper = RECIPES[figure]("narrow"), RECIPES[figure]("paper")
         assert {variant: replace(recipe, width=64, name="same") for variant, recipe in narrow.items()} == {
             variant: replace(recipe, name="same") for variant, recipe in paper.items()
         }

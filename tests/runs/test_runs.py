@@ -22,7 +22,7 @@ from hfclib import accuracy
 from hfclib._files import data_folder
 from hfclib.data.cifar import to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII, logits
-from hfclib.paper.registry import RECIPES, chapter_recipes
+from hfclib.paper.registry import RECIPES
 from hfclib.runs import train as job
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import find, load
@@ -420,7 +420,7 @@ PUBLISHED = sorted(
 KNOWN = {
     recipe.run_name(seed): recipe
     for figure, preset in product(RECIPES, ("laptop", "narrow"))
-    for recipe in chapter_recipes(figure, preset).values()
+    for recipe in RECIPES[figure](preset).values()
     for seed in range(10)
 }
 
