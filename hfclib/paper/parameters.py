@@ -24,10 +24,6 @@ _CHECKED = "_names_at_the_first_check"
 _SHELL = {"In", "Out"}  # IPython's own plain values
 
 
-def _as_list(value: object) -> object:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
 def _different(values: tuple) -> tuple:
     if len(set(values)) < len(values):
         raise ValueError("the same value twice")
@@ -39,28 +35,19 @@ def whole(low: int, high: int, meaning: str) -> object:
     return Annotated[int, Field(ge=low, le=high, description=f"{meaning}, from {low} to {high}")]
 
 
-def number(low: float, high: float, meaning: str) -> object:
-    """The type of a number from `low` to `high`."""
-    span = f"{meaning}, from {low:g} to {high:g}"
-    return Annotated[float, Field(ge=low, le=high, allow_inf_nan=False, description=span)]
+def number(low: float, high: float, meaning: str, *, above: bool = False) -> object:
+    """The type of a number from `low` to `high`; with `above` not `low` itself."""
+    text = f"{meaning}, above {low:g}, up to {high:g}" if above else f"{meaning}, from {low:g} to {high:g}"
+    bound = {"gt": low} if above else {"ge": low}
+    return Annotated[float, Field(**bound, le=high, allow_inf_nan=False, description=text)]
 
 
-def several(one: object, limit: int, above: float | None = None) -> object:
-    """The type of one value, or a list of up to `limit` different ones.
-
-    Args:
-        one: the type of each value, from `whole` or `number`.
-        limit: how many at most.
-        above: a lower bound that is not allowed itself, in place of that of `one`.
-    """
-    text = one.__metadata__[0].description
-    if above is not None:
-        one = Annotated[one, Field(gt=above)]
-        text = text.replace("from ", "above ").replace(" to ", ", up to ")
-    text = f"{text}, or a list of up to {limit} different ones"
+def several(one: object, limit: int) -> object:
+    """The type of one value, or a list of up to `limit` different ones, each of the type `one` (`whole`, `number`)."""
+    text = f"{one.__metadata__[0].description}, or a list of up to {limit} different ones"
     return Annotated[
         tuple[one, ...],
-        BeforeValidator(_as_list),
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list | tuple) else (value,)),
         AfterValidator(_different),
         Field(min_length=1, max_length=limit, description=text),
     ]
