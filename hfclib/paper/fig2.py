@@ -180,9 +180,6 @@ def confidence_table(indices: Sequence[int], values: Mapping[str, Tensor]) -> pd
     return pd.DataFrame(rows, columns=["image", "part", *CLASSES])
 
 
-_RIGHT = {True: "right", False: "wrong"}
-
-
 def example_table(
     predictions: Mapping[str, Predictions],
     indices: Sequence[int],
@@ -202,7 +199,7 @@ def example_table(
         on = [one.on("x", bn_stats=bn_stats), *(one.on(band, radius, feed, bn_stats) for band in ("hfc", "lfc"))]
         for (index, _), row in table.items():
             correct = [bool(classes[index] == labels[index]) for classes in on] if index < len(on[0]) else []
-            text = ", ".join(_RIGHT[one] for one in correct) or "not measured"
+            text = ", ".join("right" if one else "wrong" for one in correct) or "not measured"
             row[FIG2_TITLES[variant]] = text + ": misaligned" * (correct == [True, True, False])
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["image", "class"])
 
@@ -283,15 +280,15 @@ def counts_figure(counts: pd.DataFrame) -> Figure:
     return figure
 
 
-def _show_bars(ax: Axes, confidence: Tensor, label: int, shown: int = 3) -> None:
-    """The most likely classes with their confidences, the true one in colour."""
-    top = confidence.topk(shown)
+def _show_bars(ax: Axes, confidence: Tensor, label: int) -> None:
+    """The three most likely classes with their confidences, the true one in colour."""
+    top = confidence.topk(3)
     for place, (value, number) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True)):
         correct = number == label
         ax.barh(place, value, color=_TRUE_BAR if correct else _OTHER_BAR, height=0.8)
         weight = "bold" if correct else "normal"
         ax.text(0.03, place, f"{CLASSES[number]} {decimals(value, 2)}", va="center", fontsize=11, weight=weight)
-    ax.set(xlim=(0, 1), ylim=(shown - 0.5, -0.5), xticks=[], yticks=[])
+    ax.set(xlim=(0, 1), ylim=(2.5, -0.5), xticks=[], yticks=[])
     ax.spines[["top", "right", "bottom"]].set_visible(False)
 
 
@@ -301,7 +298,7 @@ def examples_figure(
     parts: Mapping[str, Tensor],
     confidences: Mapping[str, Tensor],
     *,
-    network: str = "",
+    network: str,
 ) -> Figure:
     """Images, their LFC and HFC as fed, the network's confidences, and the HFC stretched: one row per image.
 
@@ -323,8 +320,7 @@ def examples_figure(
                 bars.set_title("confidence" if row == 0 else "", fontsize=12, color="0.3")
             show_image(line[6], stretched[row], "HFC\nstretched" if row == 0 else "")
             line[0].set_ylabel(f"{CLASSES[labels[row]]}\n(no. {indices[row]})", fontsize=11)
-        if network:
-            figure.suptitle(f"Network: {network}", fontsize=12)
+        figure.suptitle(f"Network: {network}", fontsize=12)
     return figure
 
 
@@ -336,7 +332,7 @@ def gallery_figure(
     confidences: Mapping[str, Tensor],
     *,
     across: int = 3,
-    network: str = "",
+    network: str,
 ) -> Figure:
     """Misaligned images, each as image, LFC and stretched HFC, with the predicted class and its confidence below.
 
@@ -354,9 +350,8 @@ def gallery_figure(
         axes = figure.subplots(down, 4 * across, squeeze=False, width_ratios=[1, 1, 1, 0.25] * across)
         for ax in axes.flat:
             ax.set_axis_off()
-        none = "" if len(images) else "No image is misaligned at this radius."
-        if head := "\n".join(filter(None, [f"Network: {network}" * bool(network), none])):
-            figure.suptitle(head, fontsize=12)
+        none = "" if len(images) else "\nNo image is misaligned at this radius."
+        figure.suptitle(f"Network: {network}{none}", fontsize=12)
         for number, (column, (name, pictures)) in product(range(len(images)), enumerate(shown.items())):
             ax = axes[number // across, 4 * (number % across) + column]
             ax.set_axis_on()

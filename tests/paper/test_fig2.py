@@ -355,7 +355,7 @@ def test_a_gallery_shows_three_pictures_per_image_with_the_predictions(images, c
     parts = {"image": images, "LFC": lfc.clamp(0, 1), "HFC": rescaled(hfc, "range")}
     values = {name: torch.rand(count, 10).softmax(dim=1) for name in parts}
     values["HFC"][0] = torch.eye(10)[4]
-    figure = gallery_figure(images[:count], labels, indices, 3, values, across=across)
+    figure = gallery_figure(images[:count], labels, indices, 3, values, across=across, network="Vanilla")
     assert len({ax.get_subplotspec().rowspan.start for ax in figure.axes}) == lines
     used = [ax for ax in figure.axes if ax.get_images()]
     assert len(used) == 3 * count
