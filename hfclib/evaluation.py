@@ -183,8 +183,7 @@ def band_accuracy(
         model, images, labels: any module to (N, classes), or a `Classifier`; see `batches`.
         radii: one or more, in DFT bins or as a float in (0, 1], see `in_bins`.
         feed, bn_stats, amp: see `hfclib.evaluation` and `logits`.
-        colour: what "mean" adds, one number per channel, such as `hfclib.data.MEAN` for CIFAR-10; None takes the mean
-            of the first batch, or of all images if they are one tensor.
+        colour: what "mean" adds, a number per channel; None takes the mean of the first batch, or of the tensor.
     Returns:
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
     Source: paper, section 4.2 and Fig. 5.

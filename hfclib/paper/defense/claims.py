@@ -15,13 +15,22 @@ import pandas as pd
 from hfclib.data.cifar import TEST_IMAGES
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.defense.judgement import claimed_gains
-from hfclib.paper.defense.setup import RHO, STRONGEST, Attack, Defense, defense_recipes
+from hfclib.paper.defense.setup import (
+    RHO,
+    STRONGEST,
+    Attack,
+    Defense,
+    all_defenses,
+    defense_recipes,
+    table_attacks,
+)
+from hfclib.paper.defense.tables import table2_rows
 from hfclib.paper.defense.trials import Trial, trial_rows
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds_and_images
 from hfclib.paper.parameters import OneSeed, number, several, whole
 from hfclib.paper.published import TABLE2_VALUES
 from hfclib.paper.verdicts import MARGIN, Claim
-from hfclib.runs.collect import Runs
+from hfclib.runs.collect import Runs, stored_runs
 
 SMALL, MIDDLE, LARGE = 0.03, 0.06, 0.09  # the eps of the paper's Table 2
 TINY = 2 / 255  # ours: at .03 the strong attack leaves nothing of a network that was not trained adversarially
@@ -153,6 +162,19 @@ def claim_trials(preset: str) -> dict[str, list[Trial]]:
             for _, side in (term for terms in claim.statistic.terms for term in terms):
                 found.setdefault(side.variant, {})[side.defense, side.attack] = None
     return {variant: list(trials) for variant, trials in found.items()}
+
+
+def table2_narrow() -> pd.DataFrame:
+    """`table2_rows` of the vanilla network of the paper's schedule at rho = 1, from stored trials alone."""
+    runs = stored_runs({"vanilla": defense_recipes("narrow")["vanilla"]}, [0])
+    wanted = [
+        (one, attack)
+        for one in all_defenses([1.0])
+        if one.method in ("none", "rule", "normalised", "scale")
+        for attack in table_attacks(one, (SMALL, MIDDLE, LARGE), STEPS)
+    ]
+    table = trial_rows(runs, lambda variant, seed: wanted, images=DefenseParameters().n_images, compute=False)
+    return table2_rows(table, ["rule", "normalised", "scale"])
 
 
 class DefenseParameters(OneSeed):

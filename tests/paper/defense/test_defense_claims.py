@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib.paper.defense.claims import DEFENSE, Contrast, Side, claim_trials, needs_strong_attack
+from hfclib.paper.defense.claims import DEFENSE, Contrast, Side, claim_trials, needs_strong_attack, table2_narrow
 from hfclib.paper.defense.judgement import KEY, claimed_gains, gains
 from hfclib.paper.defense.setup import NONE, Attack, Defense, all_defenses, defense_recipes, table_attacks
 from hfclib.paper.defense.trials import TRIAL_COLUMNS
@@ -214,3 +214,13 @@ def test_the_strong_attack_is_needed_at_the_filtered_input_and_at_every_gain():
     gained = {("vanilla", Defense("scale", 1.0), 0.06), ("vanilla", NONE, 0.06)}
     assert places(claimed_gains(found)) == gained
     assert places(needs_strong_attack(found)) == FIXED | gained
+
+
+def test_table_2_at_the_papers_schedule_is_stored_whole():
+    table = table2_narrow().droplevel("network")
+    assert len(table) == 4
+    assert not table.isna().any(axis=None)
+    assert table.loc["none", "FGSM, eps .03"].endswith("(paper .107)")
+    assert (
+        table.loc["logits x 9 (control)", "clean"] == table.loc["none", "clean"] != table.loc["rule, rho = 1", "clean"]
+    )
