@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from hfclib.paper.names import CHAPTER_PLACES, PRESETS, TRAINED, check_choice
+from hfclib.paper.names import CHAPTER_PLACES, DATA_NAMES, PRESETS, TRAINED, check_choice
 from hfclib.report import commands
 
 _Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(TRAINED))]
@@ -89,12 +89,13 @@ def parse_seeds(text: str) -> list[int]:
 
 
 @app.command("data")
-def _data() -> None:
-    """Fetch and verify the full CIFAR-10, and say where each part came from."""
+def _data(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))] = "cifar10") -> None:
+    """Fetch and verify a full data set, and say where each part came from."""
     with _reporting("stopped; what is verified is kept"):
-        from hfclib.data.cifar import fetch
+        check_choice("set", name, DATA_NAMES)
+        from hfclib.data import DATA_SETS
 
-        for part, origin in fetch().items():
+        for part, origin in DATA_SETS[name].fetch().items():
             typer.echo(f"{part}: {origin}")
 
 

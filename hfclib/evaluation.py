@@ -228,7 +228,7 @@ def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list
 
 
 class Part(NamedTuple):
-    """Images (N, 3, H, W) float on which a run measures the accuracy, and their columns; "x" is the whole image."""
+    """Images (N, C, H, W) float on which a run measures the accuracy, and their columns; "x" is the whole image."""
 
     split: str
     images: Tensor
@@ -246,6 +246,7 @@ def curve_rows(
     *,
     exact: bool = False,
     kept: dict | None = None,
+    colour: Sequence[float] = MEAN,
 ) -> list[dict]:
     """The rows (CURVE_COLUMNS) that a run records after an epoch: the parts, then every band of `band_conditions`.
 
@@ -253,6 +254,7 @@ def curve_rows(
         parts, test: whole images; and (images float in [0, 1], labels), whose bands are measured at `radii`.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
         kept: known predictions by `Condition`, (N,) uint8; the others are added.
+        colour: the mean of the data set, as in `band_accuracy`.
     """
     batch_norm, rows = uses_batch_statistics(model), []
     for part in parts:
@@ -260,8 +262,9 @@ def curve_rows(
             measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, amp=not exact)
             values = part.split, part.band, part.radius, part.feed, bn_stats, len(part.labels), measured
             rows.append(dict(zip(CURVE_COLUMNS, values, strict=True)))
-    wanted = band_conditions(radii, batch_norm)
-    return rows + [{"split": "test", **row} for row in _measure(model, *test, wanted, amp=True, kept=kept)]
+    options = {"amp": True, "kept": kept, "colour": colour}
+    measured = _measure(model, *test, band_conditions(radii, batch_norm), **options)
+    return rows + [{"split": "test", **row} for row in measured]
 
 
 Cut = Literal["fourier", "svd"]

@@ -1,8 +1,9 @@
 """The networks: ResNet-18 for 32x32 images, the authors' ResNet-32, LeNet, AlexNet and VGG-11.
 
-All take images (N, 3, H, W) in [0, 1], 32 x 32 but for the ResNets, and return logits (N, num_classes). To normalise
-pixels, put a module in front: `nn.Sequential(torchvision.transforms.v2.Normalize(mean, std), resnet18())`. Attack sizes
-and radii then still refer to pixels in [0, 1].
+All take images (N, 3, H, W) in [0, 1], and return logits (N, num_classes): 32 x 32, but for the ResNets, which take
+any size, and any number of channels. To normalise pixels, put a module in front:
+`nn.Sequential(torchvision.transforms.v2.Normalize(mean, std), resnet18())`. Attack sizes and radii then still refer to
+pixels in [0, 1].
 """
 
 import math
@@ -81,13 +82,16 @@ class PreactBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network for small images; build one with `resnet18` or `resnet32`."""
 
-    def __init__(self, block, widths, depth, norm, dropout, dropout_at, num_classes=10, stem_kernel=3) -> None:
+    def __init__(
+        self, block, widths, depth, norm, dropout, dropout_at, num_classes=10, stem_kernel=3, in_channels=3
+    ) -> None:
         super().__init__()
         if stem_kernel % 2 == 0 or dropout_at not in ("features", "map"):
             expected = "expected stem_kernel, an odd number, and dropout_at, features or map"
             raise ValueError(f"{expected}, got {stem_kernel} and {dropout_at!r}")
         preact = block is PreactBlock
-        self.conv1 = nn.Conv2d(3, widths[0], stem_kernel, 1, stem_kernel // 2, bias=not preact and norm == "none")
+        bias = not preact and norm == "none"
+        self.conv1 = nn.Conv2d(in_channels, widths[0], stem_kernel, 1, stem_kernel // 2, bias=bias)
         self.norm1 = nn.Identity() if preact else norm_layer(norm, widths[0])
         self.activation1 = nn.Identity() if preact else nn.ReLU()
         blocks, channels = [], widths[0]
@@ -131,7 +135,7 @@ def resnet18(
         norm: "batch" for BatchNorm, "group" for GroupNorm (Wu and He 2018; up to GROUPS groups of channels), "none" for
             convolutions with a bias instead.
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
-        options: num_classes (10), and stem_kernel (3), the side of the first layer's kernels, odd.
+        options: num_classes (10); stem_kernel (3), the side of the first layer's kernels, odd; in_channels (3).
     Raises:
         ValueError: another norm or dropout_at, or an even stem_kernel.
     Source: paper, section 4.2.

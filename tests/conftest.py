@@ -8,9 +8,8 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-from hfclib.data.cifar import embedded
+from hfclib.data import embedded
 from hfclib.evaluation import PAPER_RADII
-from hfclib.runs import train as job
 from hfclib.runs.predictions import Predictions, prediction_conditions
 from hfclib.training.recipe import RADII
 
@@ -104,12 +103,6 @@ def labels(channel_means, images):
 def cifar():
     """The embedded images and labels, decoded once."""
     return {split: embedded(split) for split in ("train", "test")}
-
-
-@pytest.fixture
-def decoded_once(monkeypatch, cifar):
-    """Trainings take the embedded images from memory: each of them would decode the files twice."""
-    monkeypatch.setattr(job, "embedded", cifar.__getitem__)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from typing import Literal
 Preset = Literal["smoke", "laptop", "narrow", "paper", "authors"]
 PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "narrow", "paper", "authors")
 
+DATA_NAMES = ("cifar10", "mnist", "fashion-mnist")
+
 # Where each `Chapter` is defined, in the order of the book; a notebook of the same name belongs to each.
 CHAPTER_PLACES = {
     "fig1": "hfclib.paper.fig1:FIG1",
@@ -24,6 +26,7 @@ CHAPTER_PLACES = {
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
+    "datasets": "hfclib.paper.datasets:datasets_recipes",
 }
 # What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook.
 TRAINED = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name != "detection")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from hfclib.data import DATA_SETS
 from hfclib.devices import best_device, device_name
 from hfclib.runs.store import Run, find
 from hfclib.runs.train import train_run
@@ -25,7 +26,9 @@ class Runs(dict[str, list[Run]]):
 def estimate_seconds(recipe: Recipe, device: torch.device, batches: int = 2, measured: int = 10) -> float:
     """About how long a run of `recipe` takes on `device`, in seconds: a training on a few random images is timed."""
     count = batches * recipe.batch_size
-    data = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
+    known = DATA_SETS[recipe.data]
+    shape = count, len(known.mean), known.side, known.side
+    data = torch.randint(0, 256, shape, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
     short = replace(recipe, epochs=1, early_sizes=(), eval_images=measured)
     for _ in range(2):  # the first time also warms up
         spent = fit(initial_model(recipe, 0).to(device), data, data, short, seed=0, progress=False)

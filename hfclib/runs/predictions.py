@@ -14,10 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfclib._files import data_folder, home, load_tensors, locked, save_tensors, sha256
-from hfclib.data import embedded, to_float
+from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, logits
 from hfclib.frequency import split, svd_split
+from hfclib.runs.images import test_set
 from hfclib.runs.store import Run, RunError
 from hfclib.training.recipe import RADII
 from hfclib.transforms import Feed, feed_images
@@ -135,7 +136,8 @@ def predictions_of(
     batch_norm = run.recipe.norm == "batch"
     if wanted is None:
         narrow = run.recipe.arch == "resnet32" or run.recipe.width <= 16
-        wanted = prediction_conditions(batch_norm, other_radii=RADII if narrow else PAPER_RADII)
+        radii = run.recipe.radii
+        wanted = prediction_conditions(batch_norm, radii, radii if narrow else PAPER_RADII)
     asked = list(dict.fromkeys(Condition(*one).canonical(batch_norm) for one in [*wanted, *also]))
     classes = by_condition(load_record("predictions", run))
     if missing := [condition for condition in asked if condition not in classes]:
@@ -146,7 +148,7 @@ def predictions_of(
 
 
 def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> dict[Condition, Tensor]:
-    images = to_float(embedded("test")[0][: run.recipe.final_images])
+    images, colour = test_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data].mean
     model = run.model().to(best_device())
     with_svd = any(condition.band.startswith("svd") for condition in wanted)
     factors = torch.linalg.svd(images, full_matrices=False) if with_svd else None
@@ -159,7 +161,7 @@ def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> dict[Condi
             else:
                 cut = dict(zip(("lfc", "hfc"), split(images, one.radius), strict=True))
             parts, radius = {"x": images, **cut}, one.radius
-        fed = feed_images(parts[one.band], one.feed, add_mean=one.band in ("hfc", "svd_high"))
+        fed = feed_images(parts[one.band], one.feed, add_mean=one.band in ("hfc", "svd_high"), colour=colour)
         predicted = logits(model, fed, bn_stats=one.bn_stats, amp=True).argmax(dim=1)
         made[one] = predicted.to("cpu", torch.uint8)
     return made

@@ -7,68 +7,55 @@ predictions of the trained network on the bands are kept radius by radius, so th
 import logging
 import platform
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 import hfclib
 from hfclib._files import home, locked, sha256, write
-from hfclib.data import cifar10, embedded, to_float
+from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
-from hfclib.evaluation import CURVE_COLUMNS, curve_rows, training_band_rows
+from hfclib.evaluation import CURVE_COLUMNS, Part, curve_rows, training_band_rows
+from hfclib.runs.images import test_set, training_set
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
 from hfclib.runs.store import Run, description, load, put_in_place, stored_weights
 from hfclib.training.adversarial import robust_rows
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
-from hfclib.training.loop import Progress, TrainingError, fit, initial_model, measured_parts
-from hfclib.training.recipe import RADII, Recipe
+from hfclib.training.loop import Progress, TrainingError, fit, initial_model, measured_parts, pixels
+from hfclib.training.recipe import Recipe
 
-SHUFFLE_SEED = 0  # of the permutation of the labels, one for all seeds of a training
 TRAIN_IMAGES_AT_END = 5_000  # the embedded ones, so that anyone can recompute the final training accuracy
 MEASURED = "answers.safetensors"  # predictions of a trained network that is being measured
 logger = logging.getLogger(__name__)
-
-
-def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tensor]:
-    """The recipe's training images and labels, uint8 and int64: embedded ones where they are enough.
-
-    Shuffled labels are those of these images in a permuted order: every class keeps its number of images, and about a
-    tenth of the images keep their label.
-    """
-    images, labels = embedded("train")
-    if recipe.train_images > len(labels):
-        images, labels = cifar10("train", progress=progress)
-    images, labels = images[: recipe.train_images], labels[: recipe.train_images]
-    if recipe.labels == "shuffled":
-        labels = labels[torch.from_numpy(np.random.default_rng(SHUFFLE_SEED).permutation(len(labels)))]
-    return images, labels
 
 
 def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *, progress: bool) -> list[dict]:
     """The rows of `final.csv`; the predictions behind those of the bands are kept in `partial` radius by radius."""
     if len(train[1]) > TRAIN_IMAGES_AT_END:
         # Shuffled labels belong to positions in the whole set, which the embedded images don't have.
-        natural = recipe.labels == "natural"
-        train = embedded("train") if natural else tuple(tensor[:TRAIN_IMAGES_AT_END] for tensor in train)
-    test = tuple(tensor[: recipe.final_images] for tensor in test)
-    measured = to_float(test[0]), test[1]
-    rows = curve_rows(model, measured_parts(recipe, train, test), measured, (), exact=True)
+        natural, few = recipe.labels == "natural", replace(recipe, train_images=TRAIN_IMAGES_AT_END)
+        train = training_set(few) if natural else tuple(tensor[:TRAIN_IMAGES_AT_END] for tensor in train)
+    test = pixels(test[0][: recipe.final_images]), test[1][: recipe.final_images]
+    parts, colour = measured_parts(recipe, train, test), DATA_SETS[recipe.data].mean
+    if recipe.planted:
+        parts.append(Part("clean", to_float(DATA_SETS[recipe.data].embedded("test")[0][: len(test[1])]), test[1]))
+    rows = curve_rows(model, parts, test, (), exact=True)
     if recipe.train_bands:
-        rows += training_band_rows(model, to_float(train[0]), train[1])
+        rows += training_band_rows(model, pixels(train[0]), train[1])
     path, weights = partial / MEASURED, weights_of(partial)
     kept = by_condition(kept_record(path, weights))
-    for radius in tqdm(RADII, desc=f"measuring {recipe.name}", unit=" radii", disable=not progress):
+    for radius in tqdm(recipe.radii, desc=f"measuring {recipe.name}", unit=" radii", disable=not progress):
         before = len(kept)
-        rows += curve_rows(model, (), measured, [radius], kept=kept)
+        rows += curve_rows(model, (), test, [radius], kept=kept, colour=colour)
         if len(kept) > before:
             add_to_record(path, by_name(kept), weights)
-    return rows + robust_rows(model, *measured, recipe, after_training=True)
+    return rows + robust_rows(model, *test, recipe, after_training=True)
 
 
 def train_run(
@@ -116,7 +103,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
         if not progress:
             logger.info(_after_epoch(recipe, seed, state))
 
-    train, test = training_set(recipe, progress=progress), embedded("test")
+    train, test = training_set(recipe, progress=progress), test_set(recipe)
     model = initial_model(recipe, seed).to(device)
     state = fit(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, progress=progress)
     weights = stored_weights(model)

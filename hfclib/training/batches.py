@@ -15,7 +15,7 @@ class Batches:
     """Shuffled batches of a training set.
 
     Args:
-        images, labels: (N, C, H, W) uint8, or a band in float16; (N,) int64. The crop's border is 0, neutral in both.
+        images, labels: (N, C, H, W) uint8, or float such as a band; (N,) int64. The crop's border is 0.
         batch_size: images per batch; the last batch of an epoch may be smaller.
         augment: a random crop out of the zero-padded image and a horizontal flip, drawn for each image.
         rescale: "none", "max" or "range"; see `rescaled`.

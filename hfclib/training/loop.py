@@ -13,14 +13,14 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
-from hfclib.data import to_float
+from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import autocast, device_of
 from hfclib.evaluation import Part, curve_rows, training_band_rows
 from hfclib.frequency import split
 from hfclib.kernels import convolutions, smoothness_penalty
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.batches import Batches
-from hfclib.training.recipe import RADII, Recipe
+from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
 
 # The class of each of `OPTIMIZERS` and its settings; fused where PyTorch has that on CPUs and GPUs alike.
@@ -167,9 +167,9 @@ def fit(
         hfc = pandas.DataFrame(progress.rows).query("band == 'hfc' and radius == 8")
 
     Args:
-        model: from (N, 3, H, W) float32 to (N, classes), on the device where it is to be trained.
-        train, test: (images (N, 3, H, W) uint8, labels (N,) int64). The first `recipe.eval_images` of each are
-            measured after every epoch.
+        model: from (N, C, H, W) float32 to (N, classes), on the device where it is to be trained.
+        train, test: (images (N, C, H, W), uint8 or float in [0, 1]; labels (N,) int64). The first
+            `recipe.eval_images` of each are measured after every epoch.
         seed: of the order, crops, flips, dropout, mix-up and attacks; 0 or more.
         restore: fills model, optimizer and scheduler from a checkpoint and returns its Progress; None starts afresh.
         checkpoint: stores them; called after every epoch.
@@ -188,16 +188,16 @@ def fit(
     state = restore(model, optimizer, scheduler) if restore else Progress()
     part = slice(recipe.eval_images)
     seen, held_out = (images[part], labels[part]), (test[0][part], test[1][part])
-    parts, measured = measured_parts(recipe, seen, held_out), (to_float(held_out[0]), held_out[1])
+    parts, measured = measured_parts(recipe, seen, held_out), (pixels(held_out[0]), held_out[1])
     done = {"total": recipe.epochs * len(labels), "initial": state.epoch * len(labels), "unit": " images"}
     with tqdm(desc=f"{recipe.name}, seed {seed}", disable=not progress, **done) as bar:
         for epoch in range(state.epoch, recipe.epochs):
             start = time.perf_counter()
             own = _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
             between = time.perf_counter()
-            rows = curve_rows(model, parts, measured, RADII)
+            rows = curve_rows(model, parts, measured, recipe.radii, colour=DATA_SETS[recipe.data].mean)
             if recipe.train_bands:
-                rows += training_band_rows(model, to_float(seen[0]), seen[1])
+                rows += training_band_rows(model, pixels(seen[0]), seen[1])
             rows += robust_rows(model, *measured, recipe)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
             if collapsed(state.rows, own):
@@ -213,15 +213,20 @@ def fit(
     return state
 
 
+def pixels(images: Tensor) -> Tensor:
+    """Images as in `fit`, as float32."""
+    return images.float() if images.is_floating_point() else to_float(images)
+
+
 def _band_of(images: Tensor, recipe: Recipe) -> Tensor:
     if recipe.train_band == "x":
-        return to_float(images)
-    parts = [split(to_float(block), recipe.train_radius) for block in images.split(1000)]
+        return pixels(images)
+    parts = [split(pixels(block), recipe.train_radius) for block in images.split(1000)]
     return torch.cat([part[recipe.train_band == "hfc"] for part in parts])
 
 
 def as_trained(images: Tensor, recipe: Recipe) -> Tensor:
-    """Images (N, 3, H, W) uint8 as the recipe feeds them in training, without augmentation: float32, same shape."""
+    """Images (N, C, H, W), as in `fit`, as the recipe trains on them, without augmentation: float32, same shape."""
     return rescaled(_band_of(images, recipe), recipe.rescale)
 
 
@@ -233,5 +238,5 @@ def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Ten
     """
     feed = "raw" if recipe.rescale == "none" else recipe.rescale
     band = {"band": recipe.train_band, "radius": recipe.train_radius, "feed": feed} if recipe.train_band != "x" else {}
-    parts = [Part("train", as_trained(train[0], recipe), train[1], **band), Part("test", to_float(test[0]), test[1])]
+    parts = [Part("train", as_trained(train[0], recipe), train[1], **band), Part("test", pixels(test[0]), test[1])]
     return parts + ([Part("test", as_trained(test[0], recipe), test[1], **band)] if band else [])

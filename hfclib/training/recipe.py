@@ -9,10 +9,11 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from hfclib.data import DATA_SETS
 from hfclib.models import DropoutAt, NormLayer, alexnet, lenet, resnet18, resnet32, vgg11
 
 TRAINING_VERSION = 1  # part of every hash: raise it when training code changes what a recipe produces
-RADII = tuple(range(1, 23))  # every radius at which a 32x32 image can be split in two
+RADII = DATA_SETS["cifar10"].radii  # 1 to 22
 
 Arch = Literal["resnet18", "resnet32", "lenet", "alexnet", "vgg11"]
 Optimizer = Literal["adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"]
@@ -58,7 +59,10 @@ class Recipe:
         smoothness_penalty: weight in the loss of `smoothness_penalty` of the first layer; 0 turns it off.
         labels: "shuffled" permutes the training labels, alike for every seed; test images keep theirs (Fig. 3).
         train_bands: also measure the raw bands of training images at r = 4, 8, 12, 16; needs train_band "x" (Fig. 3).
-        train_images: how many training images; 50,000 is all, up to 5,000 come with the package.
+        data: "cifar10", "mnist" or "fashion-mnist" (`DATA_SETS`); the last two exclude augment and early_sizes.
+        planted: amplitude of the pattern that each class has in training and test images (`planted`), in units of
+            pixels in [0, 1]; 0 turns it off. It takes natural labels and no adversarial training.
+        train_images: how many training images; 50,000 is all, of other sets 60,000; up to 5,000 come with the code.
         eval_images: test and training images measured after each epoch: the first so many of each set.
         final_images: test images measured after the last epoch.
     """
@@ -91,6 +95,8 @@ class Recipe:
     smoothness_penalty: Number = 0.0
     labels: Literal["natural", "shuffled"] = "natural"
     train_bands: bool = False
+    data: Literal["cifar10", "mnist", "fashion-mnist"] = "cifar10"
+    planted: Number = 0.0
     train_images: Count = 50_000
     eval_images: Count = 500
     final_images: Count = 10_000
@@ -98,7 +104,9 @@ class Recipe:
     def __post_init__(self) -> None:
         whole, attacked = self.train_band == "x", self.adversarial != "none"
         self._require("stem_kernel", self.stem_kernel != 4, "3 or 5")
-        self._require("train_radius", whole == (self.train_radius == 0), '0 with train_band "x", 1 to 22 with others')
+        radii = DATA_SETS[self.data].radii
+        allowed = f'0 with train_band "x", 1 to {radii[-1]} with others'
+        self._require("train_radius", self.train_radius in ((0,) if whole else radii), allowed)
         self._require("train_band", whole or not self.train_bands, '"x" with train_bands')
         if self.early_sizes:
             self._require("early_sizes", len(self.early_sizes) < self.epochs, "fewer of them than epochs")
@@ -112,8 +120,12 @@ class Recipe:
         attack = ("adv_eps", "adv_alpha", "adv_steps", "adv_random_start")
         for field in ("mixup_alpha", "train_band") if attacked else attack:
             self._require_default(field, f'adversarial "{self.adversarial}"')
+        for field in ("augment", "early_sizes") if self.data != "cifar10" else ():
+            self._require_default(field, f'data "{self.data}"')
+        for field in ("labels", "adversarial") if self.planted else ():
+            self._require_default(field, "planted")
         if not self.arch.startswith("resnet"):
-            lacking = ("dropout", "dropout_at", "stem_kernel", "early_sizes")
+            lacking = ("data", "dropout", "dropout_at", "stem_kernel", "early_sizes")
             for field in lacking if self.arch == "vgg11" else ("norm", *lacking):
                 self._require_default(field, f'arch "{self.arch}"')
 
@@ -124,6 +136,11 @@ class Recipe:
     def _require_default(self, field: str, setting: str) -> None:
         default = type(self).__dataclass_fields__[field].default
         self._require(field, getattr(self, field) == default, f"{default!r} with {setting}")
+
+    @property
+    def radii(self) -> tuple[int, ...]:
+        """Every whole radius at which an image of its data set has two parts."""
+        return DATA_SETS[self.data].radii
 
     @property
     def hash(self) -> str:
@@ -155,6 +172,7 @@ class Recipe:
         if self.arch == "vgg11":
             return vgg11(self.width, self.norm)
         options = {"dropout_at": self.dropout_at, "stem_kernel": self.stem_kernel}
+        options["in_channels"] = len(DATA_SETS[self.data].mean)
         if self.arch == "resnet32":
             return resnet32(self.norm, self.dropout, **options)
         return resnet18(self.width, self.norm, self.dropout, **options)

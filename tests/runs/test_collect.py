@@ -6,11 +6,9 @@ import torch
 
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
-from hfclib.runs import train as job
 from hfclib.runs.collect import estimate_seconds, load_or_train, obtain, stored_runs
 from hfclib.runs.store import RunError
 from hfclib.runs.train import train_run
-from hfclib.training import loop
 from hfclib.training.loop import Progress
 from hfclib.training.recipe import Recipe
 
@@ -143,9 +141,8 @@ def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
         assert found == pytest.approx(0.5 * epochs * 100 + 0.25 * (40 + 20))
 
 
-def test_the_estimate_is_near_the_time_that_a_training_takes(monkeypatch, decoded_once, tmp_path):
-    monkeypatch.setattr(loop, "RADII", (4,))
-    monkeypatch.setattr(job, "RADII", (4,))
+def test_the_estimate_is_near_the_time_that_a_training_takes(monkeypatch, tmp_path):
+    monkeypatch.setattr(Recipe, "radii", (4,))
     recipe = Recipe("a", width=8, epochs=2, batch_size=50, train_images=500, eval_images=100, final_images=100)
     start = time.perf_counter()
     train_run(recipe, seed=0, store=tmp_path, progress=False)
@@ -153,9 +150,8 @@ def test_the_estimate_is_near_the_time_that_a_training_takes(monkeypatch, decode
     assert taken / 5 < estimate_seconds(recipe, torch.device("cpu")) < 5 * taken
 
 
-def test_real_runs_end_up_with_their_variants(monkeypatch, decoded_once):
-    for module in (loop, job):  # most of so small a training's time goes into measuring bands
-        monkeypatch.setattr(module, "RADII", (4,))
+def test_real_runs_end_up_with_their_variants(monkeypatch):
+    monkeypatch.setattr(Recipe, "radii", (4,))  # most of so small a training's time goes into measuring bands
     found = obtain(RECIPES, [0, 1])
     assert {variant: [run.seed for run in ones] for variant, ones in found.items()} == {
         "vanilla": [0, 1],

@@ -12,10 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import hfclib
 from hfclib._files import sha256
-from hfclib.runs import train as job
 from hfclib.runs.store import RunError, description, load
 from hfclib.runs.train import train_run
-from hfclib.training import loop
 from hfclib.training.checkpoint import CheckpointError, epochs_done, restore_checkpoint, save_checkpoint
 from hfclib.training.loop import Progress, make_optimizer
 from hfclib.training.recipe import Recipe
@@ -28,9 +26,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, cifar):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "embedded", cifar.__getitem__)
-        for module in (loop, job):
-            patch.setattr(module, "RADII", (4,))
+        patch.setattr(Recipe, "radii", (4,))
         return train_run(TINY, seed=0, store=tmp_path_factory.mktemp("store"), progress=False)
 
 

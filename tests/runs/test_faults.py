@@ -13,17 +13,16 @@ import pytest
 from safetensors.torch import load_file
 
 from hfclib.paper.presets import fig4_recipes
-from hfclib.runs import train as job
 from hfclib.runs.store import load
 from hfclib.runs.train import train_run
-from hfclib.training import loop
 from hfclib.training.checkpoint import epochs_done
+from hfclib.training.recipe import Recipe
 from tests.runs.tiny import FILES, TINY
 
 # Trains a recipe again and again, each time in a child process that is ended by SIGKILL as it was told, and that starts
 # with everything imported and decoded: what is killed is the training, not Python on its way to it.
 TRAINING = """
-import functools, json, os, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 from hfclib import _files, data
 from hfclib.runs import store, train_run
@@ -31,11 +30,8 @@ from hfclib.runs import train as job
 from hfclib.training import Recipe, checkpoint, loop
 
 recipe, moments = Recipe(**json.loads(sys.argv[1])), json.loads(sys.argv[2])
-embedded = functools.cache(data.embedded)
-embedded("train"), embedded("test")
-job.embedded = embedded
-for module in (loop, job):
-    module.RADII = (4,)  # most of a small training's time goes into measuring bands
+data.embedded("train"), data.embedded("test")  # decoded before the moments that are counted
+Recipe.radii = (4,)  # most of a small training's time goes into measuring bands
 
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -146,8 +142,7 @@ from pathlib import Path
 from hfclib.runs import train as job
 from hfclib.training import Recipe, loop
 
-for module in (loop, job):
-    module.RADII = (4,)
+Recipe.radii = (4,)
 save, done = job.save_checkpoint, []
 
 def limited(*args):
@@ -165,9 +160,8 @@ except OSError as error:
 """
 
 
-def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path, monkeypatch, decoded_once):
-    for module in (loop, job):
-        monkeypatch.setattr(module, "RADII", (4,))
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(Recipe, "radii", (4,))
     store = tmp_path / "full"
     words = [sys.executable, "-c", LIMITED, repr(TINY.to_dict()), str(store)]
     done = subprocess.run(words, capture_output=True, text=True)
@@ -187,8 +181,7 @@ from pathlib import Path
 from hfclib.runs import train as job
 from hfclib.training import Recipe, loop
 
-for module in (loop, job):
-    module.RADII = (4,)
+Recipe.radii = (4,)
 fit = job.fit
 
 def slow(*args, **options):

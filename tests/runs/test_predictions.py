@@ -43,7 +43,6 @@ SOME = [
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch, cifar, tmp_path):
     """Images from memory, a folder of published files of its own, and float32 also where bfloat16 is amp."""
-    monkeypatch.setattr("hfclib.runs.predictions.embedded", cifar.__getitem__)
     monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path / "data")
     monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
 
@@ -201,7 +200,7 @@ def test_a_second_call_reads_the_file_and_computes_nothing(run, mine, computed, 
     first = predictions_of(run, SOME, progress=False)
     assert mine.exists()
     assert [path.name for path in mine.parent.iterdir()] == [mine.name]
-    monkeypatch.setattr("hfclib.runs.predictions.embedded", lambda split: pytest.fail("images were read"))
+    monkeypatch.setattr("hfclib.runs.predictions.test_set", lambda recipe: pytest.fail("images were read"))
     monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
     assert same(predictions_of(run, SOME, progress=False), first)
     assert computed == [SOME]

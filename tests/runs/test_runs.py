@@ -29,20 +29,13 @@ from hfclib.runs.store import find, load
 from hfclib.runs.train import MEASURED, _after_epoch, _final_rows, code_commit, train_run
 from hfclib.training import loop
 from hfclib.training.loop import Progress, TrainingError
-from hfclib.training.recipe import RADII
+from hfclib.training.recipe import RADII, Recipe
 from tests.runs.tiny import FILES, TINY
-
-
-@pytest.fixture(autouse=True)
-def _decoded_once(decoded_once):
-    pass
 
 
 def undisturbed(store, cifar, radii):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "embedded", cifar.__getitem__)
-        for module in (loop, job):
-            patch.setattr(module, "RADII", radii)
+        patch.setattr(Recipe, "radii", radii)
         return train_run(TINY, seed=0, store=store, progress=False)
 
 
@@ -61,8 +54,7 @@ def trained_briefly(tmp_path_factory, cifar):
 @pytest.fixture
 def one_radius(monkeypatch):
     """Measure at one radius only: most of such a small training's time goes there."""
-    for module in (loop, job):
-        monkeypatch.setattr(module, "RADII", (4,))
+    monkeypatch.setattr(Recipe, "radii", (4,))
 
 
 @pytest.fixture
@@ -100,7 +92,6 @@ def test_a_run_loads_as_it_was_stored(trained):
 
 
 def test_what_the_network_answered_at_the_end_is_kept(cifar, monkeypatch, one_radius, tmp_path, own_home):
-    monkeypatch.setattr("hfclib.runs.predictions.embedded", cifar.__getitem__)
     run = train(tmp_path)
     rows = run.final.query("split == 'test' and band != 'x'")
     wanted = [(row.band, row.radius, row.feed, row.bn_stats) for row in rows.itertuples()]
@@ -188,7 +179,7 @@ def _part(images_and_labels, count):
 def test_final_training_accuracy_of_a_large_set(monkeypatch, cifar, tmp_path, labels):
     """On the embedded images; but shuffled labels belong to positions in the whole set."""
     whole = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
-    monkeypatch.setattr("hfclib.runs.train.RADII", ())
+    monkeypatch.setattr(Recipe, "radii", ())
     used = []
     monkeypatch.setattr(
         "hfclib.runs.train.curve_rows",

@@ -12,7 +12,6 @@ from hfclib.attacks.gradient import pgd
 from hfclib.data.cifar import to_float
 from hfclib.evaluation import CURVE_COLUMNS
 from hfclib.kernels import roughness, smoothness_penalty
-from hfclib.runs import train as job
 from hfclib.runs.train import train_run, training_set
 from hfclib.training import adversarial, loop
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
@@ -33,11 +32,6 @@ TINY = Recipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def _decoded_once(decoded_once):
-    pass
-
-
 def trained(recipe, cifar, seed=0, **options):
     """A network of the recipe and the Progress of its training."""
     model = initial_model(recipe, seed)
@@ -46,8 +40,7 @@ def trained(recipe, cifar, seed=0, **options):
 
 @pytest.fixture
 def no_bands(monkeypatch):
-    for module in (loop, job):
-        monkeypatch.setattr(module, "RADII", ())
+    monkeypatch.setattr(Recipe, "radii", ())
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 import hfclib
 from hfclib import accuracy, split
-from hfclib.data.cifar import to_float
+from hfclib.data import DataSet, to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
-from hfclib.runs.train import SHUFFLE_SEED, training_set
+from hfclib.runs.images import SHUFFLE_SEED, training_set
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import (
     Progress,
@@ -43,15 +43,10 @@ ATTACKED = replace(
 )
 
 
-@pytest.fixture(autouse=True)
-def _decoded_once(decoded_once):
-    pass
-
-
 @pytest.fixture
 def no_bands(monkeypatch):
     """Measure whole images only."""
-    monkeypatch.setattr("hfclib.training.loop.RADII", ())
+    monkeypatch.setattr(Recipe, "radii", ())
 
 
 @pytest.fixture
@@ -222,7 +217,7 @@ def test_so_short_a_one_cycle_is_no_error():
 
 
 def test_training_set_is_the_first_so_many(cifar, monkeypatch):
-    monkeypatch.setattr("hfclib.runs.train.cifar10", lambda *args, **options: pytest.fail("the full set was asked for"))
+    monkeypatch.setattr(DataSet, "load", lambda *args, **options: pytest.fail("the full set was asked for"))
     images, labels = training_set(replace(TINY, train_images=70))
     assert torch.equal(images, cifar["train"][0][:70])
     assert torch.equal(labels, cifar["train"][1][:70])
@@ -242,7 +237,7 @@ def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_cha
 
 def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
     full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
-    monkeypatch.setattr("hfclib.runs.train.cifar10", lambda split, *, progress: {"train": full}[split])
+    monkeypatch.setattr(DataSet, "load", lambda self, split, *, progress: {"train": full}[split])
     images, labels = training_set(replace(TINY, train_images=5_001))
     assert images.shape == (5_001, 3, 32, 32)
     assert labels[-1] == 5_000
@@ -385,7 +380,8 @@ def test_curves_have_a_row_for_every_measurement_of_every_epoch(norm, count, tra
 def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar, train):
     measured = []
     monkeypatch.setattr(
-        "hfclib.training.loop.curve_rows", lambda model, parts, test, radii: measured.append((parts, test)) or []
+        "hfclib.training.loop.curve_rows",
+        lambda model, parts, test, *_, **options: measured.append((parts, test)) or [],
     )
     train(replace(TINY, rescale="max", epochs=1))
     (on_train, on_test), (test_images, test_labels) = measured[0]

@@ -40,6 +40,8 @@ OTHER = {
     "smoothness_penalty": 1.0,
     "labels": "shuffled",
     "train_bands": True,
+    "data": "mnist",
+    "planted": 2 / 255,
     "train_images": 512,
     "eval_images": 100,
     "final_images": 200,
@@ -102,9 +104,11 @@ BAD = {
     ),
     **dict.fromkeys(("dropout", "label_smoothing"), (-0.1, 1, 1.0, math.nan, math.inf, True, "0")),
     **dict.fromkeys(
-        ("mixup_alpha", "weight_decay", "adv_eps", "adv_alpha", "smoothness_penalty"), (-0.1, math.nan, math.inf, True)
+        ("mixup_alpha", "weight_decay", "adv_eps", "adv_alpha", "smoothness_penalty", "planted"),
+        (-0.1, math.nan, math.inf, True),
     ),
     **dict.fromkeys(("augment", "adv_random_start", "train_bands"), ("no", "yes", None, 1)),
+    "data": ("else", None, 1),
     "early_sizes": (16, None, "16", (7,), (32,), (16, 9.5), (16.0,), (True,), (None,), ("16",)),
     "train_radius": (1, -1, 0.0, False, True, None, 23),
     "learning_rate": (0, -1e-4, math.nan, math.inf),
@@ -147,6 +151,11 @@ SMALL = {"epochs": 3, "early_sizes": (8, 31)}
         (SMALL, ATTACK, "adversarial, 'none' with early_sizes"),
         ({"train_bands": True}, {"train_band": "lfc", "train_radius": 4}, 'train_band, "x" with train_bands'),
         ({"arch": "vgg11", "norm": "batch"}, {"arch": "lenet"}, "norm, 'none' with arch \"lenet\""),
+        ({"train_band": "lfc", "train_radius": 20}, {"data": "mnist"}, "train_radius, .*1 to 19"),
+        ({"data": "mnist"}, {"augment": True}, "augment, False with data"),
+        ({"data": "mnist"}, {"arch": "vgg11"}, "data, 'cifar10' with arch"),
+        ({"planted": 0.01}, {"labels": "shuffled"}, "labels, 'natural' with planted"),
+        ({"planted": 0.01}, ATTACK, "adversarial, 'none' with planted"),
         ({"arch": "vgg11"}, {"stem_kernel": 5}, 'stem_kernel, 3 with arch "vgg11"'),
     ],
 )

