@@ -7,7 +7,7 @@ _NAMES = {
     "attacks": ["fgsm", "pgd", "robust_accuracy", "square"],
     "data": ["cifar10"],
     "evaluation": ["accuracy", "band_accuracy", "logits", "misaligned"],
-    "frequency": ["HighPass", "LowPass", "split"],
+    "frequency": ["BandPass", "HighPass", "LowPass", "split", "swap_amplitude"],
     "kernels": ["smooth_kernels"],
     "models": ["resnet18", "resnet32"],
     "moments": ["matched"],

@@ -1,14 +1,15 @@
 """Splitting images into a low- and a high-frequency component at a radius in the centred DFT plane."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-_BLOCK = 128  # images transformed at once on a CPU: so many of CIFAR-10 fit into its cache
+_BLOCK = 2**17  # pixels of a channel transformed at once on a CPU: so many fit into its cache
 
 
 def check_radius(radius: float) -> float:
@@ -29,18 +30,19 @@ def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> 
     Source: paper, section 3; strict "<" is what the authors' images show, the text says "<=".
     """
     radius = check_radius(radius)
-    rows, columns = np.ogrid[-(height // 2) : (height + 1) // 2, -(width // 2) : (width + 1) // 2]
-    # NumPy's root is correctly rounded, so that a radius of math.sqrt(2) equals the distance of bins (1, 1).
-    distance = np.sqrt(rows**2.0 + columns**2.0)
-    return torch.from_numpy(distance <= radius if inclusive else distance < radius)
+    rows, columns = (torch.arange(-(side // 2), (side + 1) // 2, device="cpu").double() for side in (height, width))
+    # The root is correctly rounded, so that a radius of math.sqrt(2) equals the distance of bins (1, 1).
+    distance = (rows[:, None].square() + columns.square()).sqrt()
+    return distance <= radius if inclusive else distance < radius
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # the cached tensor is used in training too
 def _low_bins(height: int, width: int, radius: float, inclusive: bool, dtype: torch.dtype) -> Tensor:
     """0 or 1 for the real and imaginary part of each bin of `fft2`; the first width // 2 + 1 columns are `rfft2`'s."""
     low = torch.fft.ifftshift(mask(height, width, radius, inclusive=inclusive))
     return low.to(dtype)[..., None].repeat(1, 1, 2)
+
+
+_kept_bins = lru_cache(maxsize=64)(torch.inference_mode(False)(_low_bins))  # what is kept is used in training too
 
 
 def check_images(images: Tensor) -> None:
@@ -84,11 +86,23 @@ def _room_for(images: Tensor) -> Tensor:
     return room
 
 
+def _in_blocks(images: Tensor) -> bool:
+    """Whether images are split in blocks: where only the result matters, and neither a trace nor a derivative."""
+    return (
+        not torch.compiler.is_compiling()
+        and images.device.type == "cpu"
+        and images[:, 0].numel() > _BLOCK
+        and not images.requires_grad
+        and not torch._C._functorch.is_functorch_wrapped_tensor(images)  # in vmap, jvp, ...
+        and forward_ad.unpack_dual(images).tangent is None
+    )
+
+
 def _split_in_blocks(images: Tensor, low_bins: Tensor) -> tuple[Tensor, Tensor]:
     lfc, hfc = _room_for(images), _room_for(images)
     torch.empty(30 * 2**20, dtype=torch.uint8)  # freeing so much makes glibc keep the memory of smaller blocks
     planes, low, high = (tensor.flatten(0, 1) for tensor in (images.contiguous(), lfc, hfc))
-    size = _BLOCK * images.shape[1]
+    size = max(_BLOCK // images[0, 0].numel(), 1) * images.shape[1]
     for block, low_block, high_block in zip(planes.split(size), low.split(size), high.split(size), strict=True):
         even = len(block) // 2 * 2 if _may_be_paired(block) else 0
         if even:
@@ -117,37 +131,128 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
     """
     check_images(images)
     radius = check_radius(radius)
-    if len(images) == 0:
+    if images.shape[0] == 0:
         return images.clone(), images.clone()
     full = images if images.dtype in (torch.float32, torch.float64) else images.float()
-    low_bins = _low_bins(*images.shape[-2:], radius, bool(inclusive), full.dtype).to(images.device)
-    if len(full) <= _BLOCK or full.requires_grad or full.device.type != "cpu":
+    bins = _low_bins if torch.compiler.is_compiling() else _kept_bins  # a tracer must not see what is kept
+    low_bins = bins(*images.shape[-2:], radius, bool(inclusive), full.dtype).to(images.device)
+    if _in_blocks(full):
+        lfc, hfc = _split_in_blocks(full, low_bins)
+    else:
         lfc = _low(full, low_bins)
         hfc = full - lfc
-    else:
-        lfc, hfc = _split_in_blocks(full, low_bins)
     return lfc.to(images.dtype), hfc.to(images.dtype)
 
 
-class _Band(nn.Module):
-    def __init__(self, radius: float, *, inclusive: bool = False) -> None:
-        super().__init__()
-        self.radius, self.inclusive = check_radius(radius), inclusive
+Radius = float | tuple[float, float]  # a pair: drawn evenly between the two at each call
 
-    def forward(self, images: Tensor) -> Tensor:
-        return split(images, self.radius, inclusive=self.inclusive)[self.part]
+
+class _Band(nn.Module):
+    def __init__(self, *radii: Radius, inclusive: bool = False) -> None:
+        super().__init__()
+        pairs = [radius if isinstance(radius, tuple | list) else (radius, radius) for radius in radii]
+        self.radii = [tuple(map(check_radius, pair)) for pair in pairs]
+        ends = [end for pair in self.radii for end in pair]
+        if ends != sorted(ends):
+            raise ValueError(f"expected radii in ascending order, got {', '.join(map(str, radii))}")
+        self.inclusive = inclusive
+
+    def forward(self, images: object, *others: object) -> object:
+        drawn = [low if low == high else low + (high - low) * torch.rand(()).item() for low, high in self.radii]
+
+        def filtered(images: Tensor) -> Tensor:
+            single = isinstance(images, Tensor) and images.ndim == 3
+            band = self._band(images[None] if single else images, *drawn)
+            return band[0] if single else band
+
+        if others or not isinstance(images, Tensor) or type(images).__module__.startswith("torchvision"):
+            return _in_sample(filtered, (images, *others))
+        return filtered(images)
+
+
+def _in_sample(filtered: Callable[[Tensor], Tensor], sample: Sequence) -> object:
+    """The sample with its images filtered: those that the transforms of torchvision v2 take for images."""
+    from PIL.Image import Image
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    found = []
+
+    def transformed(value: Tensor | Image) -> Tensor:
+        if isinstance(value, Image):
+            value = v2.functional.to_dtype(v2.functional.to_image(value), torch.float32, scale=True)
+        elif isinstance(value, tv_tensors.TVTensor) and not isinstance(value, tv_tensors.Image | tv_tensors.Video):
+            return value  # boxes and masks
+        found.append(value)
+        band = filtered(value)
+        return tv_tensors.wrap(band, like=value) if isinstance(value, tv_tensors.TVTensor) else band
+
+    result = v2.Lambda(transformed, Tensor, Image)(*sample)
+    if not found:
+        check_images(sample[0])  # names what came in place of an image
+    return result
 
 
 class LowPass(_Band):
-    """Keep the low-frequency component of images (N, C, H, W), in front of a network or in a pipeline; see `split`."""
+    """Keep the low-frequency component of images, in front of a network or as a transform; see `split`.
 
-    part = 0  # of the result of `split`
+    Args:
+        radius: as in `split`, or a pair: each call draws a radius evenly between the two.
+        inclusive: as in `split`.
+
+    It takes float images (N, C, H, W) or (C, H, W), or what a transform of torchvision v2 takes, such as an image and
+    its label, of which it changes the images only. Images of `tv_tensors` keep their type; a PIL image becomes one, of
+    float32, because a band leaves [0, 1]. At a fixed radius it can be compiled, exported and mapped (`torch.func`).
+    """
+
+    def __init__(self, radius: Radius, *, inclusive: bool = False) -> None:
+        super().__init__(radius, inclusive=inclusive)
+
+    def _band(self, images: Tensor, radius: float) -> Tensor:
+        return split(images, radius, inclusive=self.inclusive)[0]
 
 
-class HighPass(_Band):
-    """Keep the high-frequency component of images (N, C, H, W); see `split`."""
+class HighPass(LowPass):
+    """Keep the high-frequency component of images; see `LowPass`."""
 
-    part = 1
+    def _band(self, images: Tensor, radius: float) -> Tensor:
+        return split(images, radius, inclusive=self.inclusive)[1]
+
+
+class BandPass(_Band):
+    """Keep the frequencies from a radius `inner` on and below a radius `outer`; see `LowPass`."""
+
+    def __init__(self, inner: Radius, outer: Radius, *, inclusive: bool = False) -> None:
+        super().__init__(inner, outer, inclusive=inclusive)
+
+    def _band(self, images: Tensor, inner: float, outer: float) -> Tensor:
+        within, core = (split(images, radius, inclusive=self.inclusive)[0] for radius in (outer, inner))
+        return within - core
+
+
+def swap_amplitude(images: Tensor, others: Tensor, radius: float | None = None) -> Tensor:
+    """Images with the phases of their own and the amplitudes of others, as an augmentation or to tell the two apart.
+
+    Args:
+        images, others: (N, C, H, W), as in `split`; `images.roll(1, dims=0)` are others from the same batch.
+        radius: only frequencies below it, as in `split`, get the other amplitude; None for all.
+    Returns:
+        Like images; they leave [0, 1].
+    Raises:
+        TypeError, ValueError: as `split`, or others of another shape.
+    Source: Chen et al., ICCV 2021, for all frequencies; Yang and Soatto, CVPR 2020, for the low ones, in a square.
+    """
+    check_images(images)
+    check_images(others)
+    if images.shape != others.shape:
+        raise ValueError(f"expected others of shape {tuple(images.shape)}, got {tuple(others.shape)}")
+    spectrum, other = (torch.fft.rfft2(one if one.dtype == torch.float64 else one.float()) for one in (images, others))
+    height, width = images.shape[-2:]
+    amplitude = other.abs()
+    if radius is not None:
+        low = torch.fft.ifftshift(mask(height, width, radius))[:, : width // 2 + 1].to(images.device)
+        amplitude = amplitude.where(low, spectrum.abs())
+    return torch.fft.irfft2(torch.polar(amplitude, spectrum.angle()), s=(height, width)).to(images.dtype)
 
 
 def svd_split(

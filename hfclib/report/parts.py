@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
 from hfclib.evaluation import logits, misaligned
-from hfclib.frequency import in_bins, mask, split
+from hfclib.frequency import BandPass, in_bins, mask, split
 from hfclib.report.metric import counted
 
 GALLERY = 8  # misaligned images that are shown
@@ -68,7 +68,7 @@ def band_noise(
     edges = sorted({0.0, math.hypot(*images.shape[-2:]), *(float(in_bins(radius, images)) for radius in radii)})
     rows = []
     for inner, outer in pairwise(edges):
-        band = split(noise, outer)[0] - split(noise, inner)[0]
+        band = BandPass(inner, outer)(noise)
         if (mask(*images.shape[-2:], outer) ^ mask(*images.shape[-2:], inner)).any():
             scaled = norm * band / band.norm(dim=(2, 3), keepdim=True)
             rows.append({"from_bins": inner, "to_bins": outer, **_correct(model, images + scaled, labels)})

@@ -1,18 +1,30 @@
 """hfclib.frequency: the split against NumPy and a hand-made DFT, its properties, its gradients and its refusals."""
 
+import io
 import math
+import warnings
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import default_collate
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from hfclib import HighPass, LowPass, split
-from hfclib.frequency import _BLOCK, mask
+from hfclib import BandPass, HighPass, LowPass, split, swap_amplitude
+from hfclib.frequency import mask
 
+BLOCK = 128  # images of 7 x 5 pixels that are transformed at once in these tests
 SIZES = [(32, 32), (28, 28), (33, 33), (7, 5), (224, 160)]
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr("hfclib.frequency._BLOCK", BLOCK * 7 * 5)
 
 
 def low_by_numpy(images, radius, inclusive=False):
@@ -41,7 +53,7 @@ def test_split_agrees_with_numpy(height, width):
 
 
 def test_large_batches_agree_with_numpy():
-    for count in [_BLOCK, _BLOCK + 1, 3 * _BLOCK + 5]:
+    for count in [BLOCK, BLOCK + 1, 3 * BLOCK + 5]:
         images = torch.rand(count, 3, 12, 9)
         lfc, hfc = split(images, 3)
         assert largest(lfc.numpy() - low_by_numpy(images, 3)) < 1e-5
@@ -216,7 +228,7 @@ def test_gradients_are_right():
 
 
 def test_gradient_is_the_filtered_weight():
-    for count in [2, 2 * _BLOCK + 3]:
+    for count in [2, 2 * BLOCK + 3]:
         images, weights = torch.rand(count, 3, 8, 8, requires_grad=True), torch.rand(count, 3, 8, 8)
         for part, filtered in zip(split(images, 3), split(weights, 3), strict=True):
             gradient = torch.autograd.grad((part * weights).sum(), images, retain_graph=True)[0]
@@ -224,13 +236,13 @@ def test_gradient_is_the_filtered_weight():
 
 
 def test_blocks_equal_the_differentiable_way():
-    images = torch.rand(2 * _BLOCK + 3, 3, 8, 8)
+    images = torch.rand(2 * BLOCK + 3, 3, 8, 8)
     for blocks, whole in zip(split(images, 3), split(images.clone().requires_grad_(), 3), strict=True):
         torch.testing.assert_close(blocks, whole.detach(), rtol=0, atol=5e-7)
 
 
 def test_last_plane_without_a_partner():
-    for shape in [(2 * _BLOCK + 1, 1, 8, 8), (_BLOCK + 1, 1, 7, 5), (3 * _BLOCK, 3, 5, 6)]:
+    for shape in [(2 * BLOCK + 1, 1, 8, 8), (BLOCK + 1, 1, 7, 5), (3 * BLOCK, 3, 5, 6)]:
         images = torch.rand(shape)
         for blocks, whole in zip(split(images, 2), split(images.double(), 2), strict=True):
             torch.testing.assert_close(blocks.double(), whole, rtol=0, atol=1e-6)
@@ -238,7 +250,7 @@ def test_last_plane_without_a_partner():
 
 def test_an_odd_image_does_not_spoil_the_others():
     for odd_one in [float("nan"), float("inf"), 1e20]:
-        images = torch.rand(2 * _BLOCK, 3, 8, 8)
+        images = torch.rand(2 * BLOCK, 3, 8, 8)
         spoilt = images.clone()
         spoilt[5] = odd_one
         others = torch.arange(len(images)) != 5
@@ -259,7 +271,7 @@ def test_gradients_after_a_first_use_in_inference_mode():
 
 def test_half_types_are_computed_in_float32():
     for dtype in [torch.float16, torch.bfloat16]:
-        images = torch.rand(_BLOCK + 2, 3, 16, 16).to(dtype)
+        images = torch.rand(BLOCK + 2, 3, 16, 16).to(dtype)
         for half, single in zip(split(images, 4), split(images.float(), 4), strict=True):
             assert half.dtype == dtype
             assert torch.equal(half, single.to(dtype))
@@ -276,7 +288,7 @@ def test_double_precision_is_used():
 
 
 def test_memory_layout_does_not_matter():
-    for count in [3, _BLOCK + 3]:
+    for count in [3, BLOCK + 3]:
         images = torch.rand(count, 3, 9, 12)
         expected = split(images, 3)[0]
         layouts = {
@@ -317,7 +329,7 @@ def test_bad_images():
     for images, error, message in [
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "divide integers by 255"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.complex64), TypeError, "float images"),
-        (torch.rand(3, 8, 8), ValueError, r"\(N, C, H, W\), got \(3, 8, 8\)"),
+        (torch.rand(8, 8), ValueError, r"\(N, C, H, W\), got \(8, 8\)"),
         (torch.rand(1, 1, 3, 8, 8), ValueError, r"\(N, C, H, W\), got \(1, 1, 3, 8, 8\)"),
         (torch.rand(1, 3, 0, 8), ValueError, r"got \(1, 3, 0, 8\)"),
         (np.zeros((1, 3, 8, 8), np.float32), TypeError, "got ndarray"),
@@ -325,13 +337,132 @@ def test_bad_images():
         for use in (lambda x: split(x, 4), LowPass(4), HighPass(4)):
             with pytest.raises(error, match=message):
                 use(images)
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\), got \(3, 8, 8\)"):
+        split(torch.rand(3, 8, 8), 4)
+    with pytest.raises(TypeError, match="got dict"):
+        LowPass(4)({"label": 3})
 
 
 def test_modules(images):
     for inclusive in (False, True):
         lfc, hfc = split(images, 3, inclusive=inclusive)
-        assert torch.equal(LowPass(3, inclusive=inclusive)(images), lfc)
-        assert torch.equal(HighPass(3, inclusive=inclusive)(images), hfc)
+        for module, band in [(LowPass(3, inclusive=inclusive), lfc), (HighPass(3, inclusive=inclusive), hfc)]:
+            assert torch.equal(module(images), band)
+            torch.testing.assert_close(module(images[0]), band[0])
+        within = low_by_numpy(images, 3, inclusive) - low_by_numpy(images, 1, inclusive)
+        assert largest(BandPass(1, 3, inclusive=inclusive)(images).numpy() - within) < 1e-5
+
+
+def test_a_radius_is_drawn_at_each_call(images):
+    low, torch_state = LowPass((1.0, 4.0)), torch.get_rng_state()
+    kept = [low(images) for _ in range(40)]
+    sizes = {int((torch.fft.fft2(one.double()).abs() > 1e-4).any(dim=(0, 1)).sum()) for one in kept}
+    assert len(sizes) > 5
+    assert min(sizes) >= mask(8, 8, 1).sum()
+    assert max(sizes) <= mask(8, 8, 4).sum()
+    torch.set_rng_state(torch_state)
+    assert torch.equal(low(images), kept[0])
+    for make in (lambda: LowPass((4, 1)), lambda: BandPass(3, 2), lambda: BandPass((1, 3), (2, 4))):
+        with pytest.raises(ValueError, match="radii in ascending order"):
+            make()
+
+
+def test_transforms_change_the_images_of_a_sample_only():
+    pixels = torch.randint(0, 256, (3, 9, 12), dtype=torch.uint8)
+    image = pixels / 255
+    photo, label = v2.functional.to_pil_image(pixels), torch.tensor([0.5, 2.0])
+    for module, expected in [(LowPass(2), split(image[None], 2)[0][0]), (HighPass(2), split(image[None], 2)[1][0])]:
+        pipeline = v2.Compose([module, v2.Identity()])
+        for one in (image, tv_tensors.Image(image), photo):
+            for found, kept in (pipeline(one, label), pipeline((one, label)), pipeline([one, label])):
+                assert type(found) is (torch.Tensor if one is image else tv_tensors.Image)
+                torch.testing.assert_close(found, expected, check_dtype=True, atol=1e-6, rtol=0, msg=str(type(one)))
+                assert kept is label
+    assert type(LowPass(2)(tv_tensors.Image(image))) is tv_tensors.Image
+    assert type(LowPass(2)(tv_tensors.Video(image[None]))) is tv_tensors.Video
+    mask_of = tv_tensors.Mask(torch.rand(9, 12))
+    made = LowPass(2)({"image": photo, "mask": mask_of, "name": "frog"})
+    torch.testing.assert_close(made["image"], tv_tensors.Image(split(image[None], 2)[0][0]))
+    assert made["mask"] is mask_of
+    assert made["name"] == "frog"
+    batch = default_collate([(image, 1), (1 - image, 2)])
+    found, labels = HighPass(2)(*batch)
+    torch.testing.assert_close(found, split(torch.stack([image, 1 - image]), 2)[1])
+    assert labels.tolist() == [1, 2]
+    with pytest.raises(TypeError, match="divide integers by 255"):
+        LowPass(2)(tv_tensors.Image(pixels))
+
+
+def test_swapped_amplitudes_by_numpy():
+    images, others = torch.rand(2, 2, 3, 9, 8).unbind()
+    spectra, donors = (np.fft.fft2(one.double().numpy()) for one in (images, others))
+    distance = np.hypot(*np.meshgrid(np.fft.fftfreq(9) * 9, np.fft.fftfreq(8) * 8, indexing="ij"))
+    for radius in (None, 0, 2.5, 20):
+        chosen = np.where(distance < (20 if radius is None else radius), abs(donors), abs(spectra))
+        expected = np.fft.ifft2(chosen * np.exp(1j * np.angle(spectra))).real
+        assert largest(swap_amplitude(images, others, radius).numpy() - expected) < 1e-5
+    with pytest.raises(ValueError, match=r"others of shape \(2, 3, 9, 8\), got \(1, 3, 9, 8\)"):
+        swap_amplitude(images, others[:1])
+
+
+# ---- traced, exported, mapped
+
+
+@pytest.fixture(params=["low", "high", "band", "network"])
+def traced(request):
+    head = [nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 6 * 5, 4)]
+    return {
+        "low": LowPass(2),
+        "high": HighPass(2),
+        "band": BandPass(1, 2.5),
+        "network": nn.Sequential(LowPass(2), *head).eval(),
+    }[request.param]
+
+
+def by_the_differentiable_way(module, images):
+    return module(images.clone().requires_grad_()).detach()
+
+
+def test_compiled_and_exported_for_any_batch_size(traced):
+    batches = [torch.rand(count, 3, 8, 7) for count in (2, 3, 2 * BLOCK + 1)]
+    compiled = torch.compile(traced, fullgraph=True, backend="aot_eager", dynamic=True)
+    exported = torch.export.export(traced, (batches[1],), dynamic_shapes=({0: torch.export.Dim("images")},)).module()
+    with torch.no_grad():
+        for batch in batches:
+            for made in (compiled, exported):
+                torch.testing.assert_close(made(batch), by_the_differentiable_way(traced, batch), atol=1e-6, rtol=0)
+
+
+def test_onnx_for_any_batch_size(traced):
+    file, dynamic = io.BytesIO(), ({0: torch.export.Dim("images")},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter uses what PyTorch deprecates
+        torch.onnx.export(traced, (torch.rand(3, 3, 8, 7),), dynamic_shapes=dynamic, dynamo=True, verbose=False).save(
+            file
+        )
+    session = onnxruntime.InferenceSession(file.getvalue())
+    for count in (1, 2, 2 * BLOCK + 1):
+        batch = torch.rand(count, 3, 8, 7)
+        (found,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+        assert largest(found - by_the_differentiable_way(traced, batch).numpy()) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # imported by PyTorch's own derivatives
+def test_mapped_and_differentiated_forwards_at_any_batch_size(traced):
+    for count in (2, 2 * BLOCK + 1):
+        images, towards = torch.rand(2, count, 3, 8, 7)
+        expected = by_the_differentiable_way(traced, images)
+        with torch.no_grad():
+            many, one_by_one = torch.func.vmap(traced)(images[None]), torch.func.vmap(traced)(images[:, None])
+            value, tangent = torch.func.jvp(traced, (images,), (towards,))
+            with torch.autograd.forward_ad.dual_level():
+                dual = traced(torch.autograd.forward_ad.make_dual(images, towards))
+                other = torch.autograd.forward_ad.unpack_dual(dual).tangent
+        linear = by_the_differentiable_way(traced, towards) - by_the_differentiable_way(traced, 0 * towards)
+        for found, wanted in [(many[0], expected), (one_by_one[:, 0], expected), (value, expected)]:
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+        for found in (tangent, other):
+            torch.testing.assert_close(found, linear, atol=1e-5, rtol=0)
 
 
 def test_modules_have_no_weights_and_work_in_a_network(images):
