@@ -38,6 +38,7 @@ PROMISES = {
     "pgd_stopping": Promise("PGD: the same, stopping at fooled images", 9, 5),
     "pgd_accuracy": Promise("PGD: robust accuracies, points apart", 0.5, 0.5, at_least=False, unit=""),
     "autoattack": Promise("robust accuracy above AutoAttack's", 1, 1, at_least=False, unit=" points"),
+    "strongest": Promise("the same, under strongest()", 0.5, 0.5, at_least=False, unit=" points"),
 }
 
 

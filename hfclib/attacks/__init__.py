@@ -1,7 +1,8 @@
 """Attacks on a network, and how it is scored under them."""
 
+from hfclib.attacks.auto import apgd, strongest
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
 from hfclib.attacks.robustness import robust_accuracy, robust_correct, smallest_eps
 
-__all__ = ["fgsm", "pgd", "robust_accuracy", "robust_correct", "smallest_eps", "square"]
+__all__ = ["apgd", "fgsm", "pgd", "robust_accuracy", "robust_correct", "smallest_eps", "square", "strongest"]

@@ -1,6 +1,8 @@
 """The checks of the attacks: bad images, labels and settings are refused, misleading models warned of."""
 
 import warnings
+from collections.abc import Callable
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +20,30 @@ def check_batch(images: Tensor, labels: Tensor) -> Tensor:
     return labels
 
 
-def per_image(name: str, value: float | Tensor, images: Tensor) -> Tensor:
-    """A setting such as eps, one number or (N,), as (N, 1, 1, 1); refuses what is negative or not finite."""
+def for_each_eps(attack: Callable[..., Tensor]) -> Callable:
+    """An attack with the keyword eps that takes a list of them too, and then returns a list of adv_images."""
+
+    @wraps(attack)
+    def attacked(*args: object, **options: object) -> Tensor | list[Tensor]:
+        eps = options.get("eps")
+        if isinstance(eps, list | tuple):
+            return [attack(*args, **options | {"eps": one}) for one in eps]
+        return attack(*args, **options)
+
+    return attacked
+
+
+def per_image(name: str, value: float | Tensor, images: Tensor, norm: str = "l2") -> Tensor:
+    """A setting, one number or (N,), as (N, 1, 1, 1); refuses negative ones, and with the norm linf above 1."""
     values = torch.as_tensor(value, dtype=images.dtype, device=images.device)
     if values.shape not in ((), images.shape[:1]):
         raise ValueError(f"expected {name}, one number or one per image, got shape {tuple(values.shape)}")
     if not (values.isfinite() & (values >= 0)).all():
         raise ValueError(f"expected {name}, finite and at least 0, got {value}")
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"expected norm, linf or l2, got {norm!r}")
+    if norm == "linf" and (values > 1).any():
+        raise ValueError(f"expected {name} of at most 1, such as 8 / 255 for pixels in [0, 1], got {value}")
     return values.expand(len(images)).view(-1, 1, 1, 1)
 
 
@@ -48,13 +67,20 @@ def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = Fal
 
 
 @torch.no_grad()
-def surely_fooled(model: nn.Module, images: Tensor, labels: Tensor, suspects: Tensor, *, amp: bool) -> Tensor:
+def surely_fooled(
+    model: nn.Module, images: Tensor, labels: Tensor, suspects: Tensor, *, targeted: bool = False, amp: bool
+) -> Tensor:
     """Which of the `suspects` (N,) bool of bfloat16 fool the model in full precision too; all of them without `amp`."""
     if not amp or not suspects.any():
         return suspects
     fooled, some = suspects.clone(), labels[suspects]
-    fooled[suspects] = forward(model, images[suspects], some).argmax(dim=1) != some
+    fooled[suspects] = is_fooled(forward(model, images[suspects], some), some, targeted)
     return fooled
+
+
+def is_fooled(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
+    """Where an attack has succeeded, (N,) bool: the prediction is not the label; or if targeted it is."""
+    return (logits.argmax(dim=1) == labels) == targeted
 
 
 def warn_if_probabilities(logits: Tensor) -> None:

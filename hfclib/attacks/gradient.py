@@ -14,24 +14,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfclib.attacks.checks import check_batch, check_count, forward, per_image, surely_fooled, warn_of_masking
+from hfclib.attacks.checks import (
+    check_batch,
+    check_count,
+    for_each_eps,
+    forward,
+    is_fooled,
+    per_image,
+    surely_fooled,
+    warn_of_masking,
+)
 from hfclib.evaluation import evaluating
 
 AttackNorm = Literal["linf", "l2"]
 Loss = Literal["cross_entropy", "margin"]
+EPS = 8 / 255
+Band = Callable[[Tensor], Tensor] | None
+_BAND_ROUNDS = 5  # after which a thousandth of a perturbation's energy is left outside its band
 
 
+@for_each_eps
 def pgd(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float | Tensor,
-    alpha: float | Tensor,
-    steps: int,
+    eps: float | Tensor = EPS,
+    alpha: float | Tensor | None = None,
+    steps: int = 10,
     norm: AttackNorm = "linf",
     random_start: bool = True,
     restarts: int = 1,
+    targeted: bool = False,
+    band: Band = None,
     generator: torch.Generator | None = None,
     loss: Loss = "cross_entropy",
     stop_early: bool = False,
@@ -42,12 +57,16 @@ def pgd(
     Args:
         model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the device of the images.
         images, labels: (N, C, H, W) float32 or float64 in [0, 1]; (N,) whole numbers from 0 to classes - 1.
-        eps: radius of the ball in units of pixels in [0, 1], 0 or more; one number, or (N,), one per image.
-        alpha: length of a step in `norm`, same units, one number or (N,).
+        eps: radius of the ball in units of pixels in [0, 1], 0 or more, with Linf up to 1; one number, or (N,), one per
+            image. A list of numbers gives a list of results.
+        alpha: length of a step in `norm`, same units, one number or (N,); None for eps / 4.
         steps: number of steps, 0 or more.
         norm: of the ball and of the step.
         random_start: start at a point drawn uniformly from the ball, then clipped to [0, 1]; else at the image.
         restarts: number of random starts, 1 or more. Each image keeps the one that fools the model, or of highest loss.
+        targeted: labels are the classes that the model is to predict; it is fooled where it does.
+        band: a linear filter such as `LowPass(8)` that the perturbation is to pass unchanged. The last clipping,
+            to [0, 1] and the ball, puts a little of it elsewhere: a thousandth of its energy on CIFAR-10.
         generator: of the random starts; None takes PyTorch's own.
         loss: "cross_entropy", or "margin" (the largest other logit minus the label's), which cannot saturate.
         stop_early: attack an image no further once it is fooled, at the start included. Otherwise the last step counts.
@@ -60,11 +79,15 @@ def pgd(
         UserWarning: the model seems to return probabilities, or a correctly classified image has no gradient at all.
     Source: Madry et al., ICLR 2018.
     """
-    labels, eps, alpha = check_batch(images, labels), per_image("eps", eps, images), per_image("alpha", alpha, images)
+    labels, eps = check_batch(images, labels), per_image("eps", eps, images, norm)
+    alpha = eps / 4 if alpha is None else per_image("alpha", alpha, images)
     check_count("steps", steps, 0)
     check_count("restarts", restarts, 1)
-    if norm not in ("linf", "l2") or loss not in _LOSSES:
-        raise ValueError(f"expected norm, linf or l2, and loss, cross_entropy or margin, got {norm!r} and {loss!r}")
+    if loss not in _LOSSES:
+        raise ValueError(f"expected loss, cross_entropy or margin, got {loss!r}")
+    objective = _LOSSES[loss] if not targeted else lambda logits, labels: -_LOSSES[loss](logits, labels)
+    options = {"norm": norm, "objective": objective, "targeted": targeted, "band": band}
+    options |= {"stop_early": stop_early, "amp": amp}
     draws = Draws(len(images), generator) if random_start else None
     # Gradients are needed also where the caller has them switched off; tensors of its inference mode must be copied.
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
@@ -76,43 +99,50 @@ def pgd(
             if len(which) == 0:
                 break
             some, classes, ball = images[which], labels[which], eps[which]
-            adv_images = start(some, ball, norm, draws, which) if draws else some
-            adv_images = _ascend(
-                model, some, classes, adv_images, ball, alpha[which], steps, norm, loss, stop_early=stop_early, amp=amp
-            )
+            adv_images = start(some, ball, norm, draws, which, band) if draws else some
+            adv_images = _ascend(model, some, classes, adv_images, ball, alpha[which], steps, **options)
             if restarts == 1:
                 return adv_images
-            _keep_better(model, adv_images, classes, which, best, losses, fooled, loss)
+            _keep_better(model, adv_images, classes, which, best, losses, fooled, objective, targeted)
     return best
 
 
-def _ascend(model, images, labels, adv_images, eps, alpha, steps, norm, loss, *, stop_early, amp) -> Tensor:
+def _ascend(
+    model, images, labels, adv_images, eps, alpha, steps, *, norm, objective, targeted, band, stop_early, amp
+) -> Tensor:
     """The steps of PGD from `adv_images`: gradient of the loss, step along it, back into the ball and into [0, 1]."""
     adv_images, active = adv_images.clone(), torch.arange(len(images), device=images.device)
     for step in range(steps):
-        points = adv_images[active].requires_grad_()
-        logits = forward(model, points, labels[active], amp=amp)
-        (gradient,) = torch.autograd.grad(_LOSSES[loss](logits, labels[active]).sum(), points)
-        wrong = logits.argmax(dim=1) != labels[active]
+        points, some = adv_images[active], labels[active]
+        logits, _, gradient = gradients(model, points, some, objective, amp=amp)
+        wrong = is_fooled(logits, some, targeted)
         if step == 0:
             warn_of_masking(logits, gradient, wrong)
-        points = points.detach()
         if stop_early:
-            going = ~surely_fooled(model, points, labels[active], wrong, amp=amp)
+            going = ~surely_fooled(model, points, some, wrong, targeted=targeted, amp=amp)
             active, points, gradient = active[going], points[going], gradient[going]
             if len(active) == 0:
                 break
-        moved = points + alpha[active] * direction(gradient, norm)
-        adv_images[active] = projected(moved, images[active], eps[active], norm)
+        moved = points + alpha[active] * direction(band(gradient) if band else gradient, norm)
+        adv_images[active] = projected(moved, images[active], eps[active], norm, band)
     return adv_images
 
 
-def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float | Tensor, amp: bool = False) -> Tensor:
+def gradients(model: nn.Module, points: Tensor, labels: Tensor, objective: Callable, *, amp: bool) -> tuple:
+    """The logits (N, classes) of points (N, C, H, W), their `objective` (N,), and its gradient like points."""
+    points = points.detach().requires_grad_()
+    logits = forward(model, points, labels, amp=amp)
+    values = objective(logits, labels)
+    return logits.detach(), values.detach(), torch.autograd.grad(values.sum(), points)[0]
+
+
+@for_each_eps
+def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float | Tensor = EPS, **options) -> Tensor:
     """One step of length eps along the sign of the gradient, from the image itself; arguments and errors as in `pgd`.
 
     Source: Goodfellow et al., ICLR 2015.
     """
-    return pgd(model, images, labels, eps=eps, alpha=eps, steps=1, random_start=False, amp=amp)
+    return pgd(model, images, labels, eps=eps, alpha=eps, steps=1, random_start=False, **options)
 
 
 def direction(gradient: Tensor, norm: AttackNorm) -> Tensor:
@@ -123,8 +153,13 @@ def direction(gradient: Tensor, norm: AttackNorm) -> Tensor:
     return scaled / _length(scaled)
 
 
-def projected(moved: Tensor, images: Tensor, eps: Tensor, norm: AttackNorm) -> Tensor:
-    """Points moved back into the ball of eps (N, 1, 1, 1) around images, then into [0, 1], still in the ball."""
+def projected(moved: Tensor, images: Tensor, eps: Tensor, norm: AttackNorm, band: Band = None) -> Tensor:
+    """Points moved back into the ball of eps (N, 1, 1, 1) around images, then into [0, 1], still in the ball.
+
+    With a band, they are moved into it and back in turns, which ends near a point of both.
+    """
+    for _ in range(_BAND_ROUNDS if band else 0):
+        moved = projected(images + band(moved - images), images, eps, norm)
     if norm == "linf":
         return moved.maximum(images - eps).minimum(images + eps).clamp(0, 1)
     delta = moved - images
@@ -135,14 +170,14 @@ def _length(vectors: Tensor) -> Tensor:
     return vectors.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)  # never a division by zero
 
 
-def start(images: Tensor, eps: Tensor, norm: AttackNorm, draws: "Draws", which: Tensor) -> Tensor:
+def start(images: Tensor, eps: Tensor, norm: AttackNorm, draws: "Draws", which: Tensor, band: Band = None) -> Tensor:
     """A point drawn uniformly from the ball of eps around each image, then clipped to [0, 1]; `which` as in `Draws`."""
     if norm == "linf":
         delta = 2 * draws.numbers(which, images.shape[1:]) - 1
     else:
         towards = direction(draws.numbers(which, images.shape[1:], torch.randn), norm)
         delta = towards * draws.numbers(which, (1, 1, 1)) ** (1 / images[0].numel())
-    return projected(images + eps * delta.to(images.dtype), images, eps, norm)
+    return projected(images + eps * delta.to(images.dtype), images, eps, norm, band)
 
 
 class Draws:
@@ -167,11 +202,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 _LOSSES = {"cross_entropy": partial(F.cross_entropy, reduction="none"), "margin": margin}
 
 
-def _keep_better(model, adv_images, labels, which, best, losses, fooled, loss) -> None:
+def _keep_better(model, adv_images, labels, which, best, losses, fooled, objective, targeted) -> None:
     """Put into `best`, `losses` and `fooled` what beats the best result so far of the images `which`."""
     with torch.no_grad():
         logits = forward(model, adv_images, labels)
-        found, wrong = _LOSSES[loss](logits, labels).to(losses.dtype), logits.argmax(dim=1) != labels
+        found, wrong = objective(logits, labels).to(losses.dtype), is_fooled(logits, labels, targeted)
     better = (wrong & ~fooled[which]) | ((wrong == fooled[which]) & (found > losses[which]))
     place = which[better]
     best[place], losses[place], fooled[place] = adv_images[better], found[better], wrong[better]

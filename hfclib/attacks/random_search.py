@@ -3,8 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-from hfclib.attacks.checks import check_batch, check_count, forward, per_image, surely_fooled, warn_if_probabilities
-from hfclib.attacks.gradient import Draws, margin
+from hfclib.attacks.checks import (
+    check_batch,
+    check_count,
+    for_each_eps,
+    forward,
+    per_image,
+    surely_fooled,
+    warn_if_probabilities,
+)
+from hfclib.attacks.gradient import EPS, Draws, margin
 from hfclib.evaluation import evaluating
 
 # The shares of the queries after which the squares halve their area, from the published table.
@@ -19,15 +27,17 @@ def square_side(query: int, queries: int, height: int, width: int, area: float) 
     return min(max(side, 1), height, width)
 
 
+@for_each_eps
 @torch.no_grad()
 def square(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float | Tensor,
+    eps: float | Tensor = EPS,
     queries: int = 5_000,
     area: float = 0.8,
+    targeted: bool = False,
     generator: torch.Generator | None = None,
     amp: bool = False,
 ) -> Tensor:
@@ -37,7 +47,7 @@ def square(
     at a random place and +eps or -eps for each of its channels; squares get smaller. A fooled image is left alone.
 
     Args:
-        model, images, labels, eps: as in `pgd`, with the Linf norm.
+        model, images, labels, eps, targeted: as in `pgd`, with the Linf norm.
         queries: how often each image may be shown to the model, 1 or more; the start is the first. Confirmations in
             full precision with `amp` are not counted.
         area: share of the image that the first squares cover, in (0, 1].
@@ -46,7 +56,7 @@ def square(
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6); raises and warns as `pgd`.
     Source: Andriushchenko et al., ECCV 2020, with the margin as loss; first area and schedule of AutoAttack.
     """
-    labels, eps = check_batch(images, labels), per_image("eps", eps, images)
+    labels, eps = check_batch(images, labels), per_image("eps", eps, images, "linf")
     check_count("queries", queries, 1)
     if not 0 < area <= 1:
         raise ValueError(f"expected area, a share in (0, 1], got {area!r}")
@@ -59,8 +69,9 @@ def square(
         best = torch.where(draws.numbers(active, (channels, 1, width)) < 0.5, low, high)
         logits = forward(model, best, labels, amp=amp)
         warn_if_probabilities(logits)
-        loss = -margin(logits, labels)  # how far the label is ahead: below 0 the image is fooled
-        fooled = surely_fooled(model, best, labels, loss < 0, amp=amp)
+        sign = 1 if targeted else -1
+        loss = sign * margin(logits, labels)  # how far the attack is from success: below 0 the image is fooled
+        fooled = surely_fooled(model, best, labels, loss < 0, targeted=targeted, amp=amp)
         for query in range(1, queries):
             active = active[~fooled[active]]
             if len(active) == 0:
@@ -74,12 +85,13 @@ def square(
             inside = _inside(numbers[:, :2], side, height, width)
             corner = torch.where(numbers[:, 2:, None, None] < 0.5, low[active], high[active])
             tried = torch.where(inside, corner, best[active])
-            found = -margin(forward(model, tried, labels[active], amp=amp), labels[active])
+            found = sign * margin(forward(model, tried, labels[active], amp=amp), labels[active])
             better = found < loss[active]
             changed = active[better]
             best[changed], loss[changed] = tried[better], found[better]
             if len(changed):
-                fooled[changed] = surely_fooled(model, best[changed], labels[changed], loss[changed] < 0, amp=amp)
+                some, classes = best[changed], labels[changed]
+                fooled[changed] = surely_fooled(model, some, classes, found[better] < 0, targeted=targeted, amp=amp)
     return best
 
 

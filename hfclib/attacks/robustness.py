@@ -1,18 +1,20 @@
 """Scoring attacks: which images stay correctly classified, which share, and the smallest eps that fools each image.
 
-An attack here is any function (model, images, labels) -> images, such as `functools.partial(pgd, eps=8 / 255,
-alpha=2 / 255, steps=20)`. One that attacks another model and ignores the first argument measures transfer.
+An attack here is any function (model, images, labels) -> images, such as `pgd` or `functools.partial(pgd, steps=20)`.
+One that attacks another model and ignores the first argument measures transfer.
 """
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hfclib.attacks.checks import check_batch, check_count, forward
-from hfclib.evaluation import evaluating
+from hfclib.attacks.gradient import pgd
+from hfclib.devices import device_of
+from hfclib.evaluation import Labels, batches, evaluating
 
 ATTACK_BATCH_SIZE = 512
 AttackFunction = Callable[..., Tensor]
@@ -24,6 +26,7 @@ def robust_correct(
     labels: Tensor,
     attacks: AttackFunction | Sequence[AttackFunction],
     *,
+    eps: float | None = None,
     batch_size: int = ATTACK_BATCH_SIZE,
     stop_early: bool = True,
     amp: bool = False,
@@ -33,6 +36,7 @@ def robust_correct(
     Args:
         model, images, labels: as in `pgd`.
         attacks: one attack or several, tried one after the other on the images that are still correct.
+        eps: passed to attacks that have it; None for their own.
         batch_size: images attacked at once; the result does not depend on it, but for rounding.
         stop_early, amp: passed to attacks that have such options, see `pgd`. Scores are always in full precision.
     Returns:
@@ -43,8 +47,9 @@ def robust_correct(
     labels = check_batch(images, labels)
     correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
     attacks = [attacks] if callable(attacks) else attacks
+    given = {"stop_early": stop_early, "amp": amp} | ({} if eps is None else {"eps": eps})
     for attack in [lambda model, images, labels: images, *attacks]:  # without an attack first
-        options = _accepted(attack, stop_early=stop_early, amp=amp)
+        options = _accepted(attack, **given)
         for block in _blocks(correct, batch_size):
             adv_images = _attacked(attack, model, images[block], labels[block], **options)
             correct[block] = _correct(model, adv_images, labels[block])
@@ -52,12 +57,29 @@ def robust_correct(
 
 
 def robust_accuracy(
-    model: nn.Module, images: Tensor, labels: Tensor, attacks: AttackFunction | Sequence[AttackFunction], **options
-) -> float:
-    """Share of images in [0, 1] that are correct before and after every attack; as `robust_correct`, of 1 or more."""
-    if len(images) == 0:
-        raise ValueError("expected at least one image, got none")
-    return robust_correct(model, images, labels, attacks, **options).float().mean().item()
+    model: nn.Module,
+    images: Tensor | Iterable,
+    labels: Labels = None,
+    attacks: AttackFunction | Sequence[AttackFunction] = pgd,
+    *,
+    eps: float | Sequence[float] | None = None,
+    **options,
+) -> float | list[float]:
+    """Share of images that are correct before and after every attack; by default PGD of 10 steps at eps 8 / 255.
+
+    Args:
+        model, images, labels: as in `batches`: tensors, or without labels a loader. Batches go to the model's device.
+        attacks, options: as in `robust_correct`; or `strongest()`.
+        eps: as in `robust_correct`; a list of numbers gives a list of shares.
+    """
+    many = list(eps) if isinstance(eps, list | tuple) else [eps]
+    found, device = [[] for _ in many], device_of(model)
+    for part, classes in batches(model, images, labels):
+        part, classes = part.to(device), classes.to(device)
+        for one, correct in zip(many, found, strict=True):
+            correct.append(robust_correct(model, part, classes, attacks, eps=one, **options))
+    shares = [torch.cat(correct).float().mean().item() for correct in found]
+    return shares if isinstance(eps, list | tuple) else shares[0]
 
 
 def smallest_eps(

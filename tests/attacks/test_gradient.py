@@ -4,6 +4,7 @@ import itertools
 import math
 import warnings
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from hfclib import BandPass, HighPass, LowPass, square
 from hfclib._files import data_folder
 from hfclib.attacks import gradient as algorithm
 from hfclib.attacks.gradient import Draws, direction, fgsm, margin, pgd, projected
@@ -81,6 +83,22 @@ def test_adversarial_images_are_those_of_foolbox_and_torchattacks(other_librarie
         torch.testing.assert_close(fgsm(published, images, labels, eps=2 / 255) if steps == 1 else ours, ours)
 
 
+def test_defaults_are_those_of_torchattacks(other_libraries, published, cifar):
+    images, labels = to_float(cifar["test"][0][:12]), cifar["test"][1][:12]
+    library = other_libraries.torchattacks
+    for targeted in (False, True):
+        for ours, theirs in [
+            (
+                pgd(published, images, labels, random_start=False, targeted=targeted),
+                library.PGD(published, random_start=False),
+            ),
+            (fgsm(published, images, labels, targeted=targeted), library.FGSM(published)),
+        ]:
+            if targeted:
+                theirs.set_mode_targeted_by_label(quiet=True)
+            assert ((ours - theirs(images, labels)).abs() <= 1e-5).float().mean() >= 0.99
+
+
 # ---- ball, box, independence
 
 
@@ -98,7 +116,8 @@ def test_within_the_ball_and_the_box(data, norm, loss, stop_early, random_start,
     images = torch.rand(4, 3, 4, 4, generator=generator)
     images = data.draw(st.sampled_from([images, images.round(), images**8]))  # many pixels at or near the box's sides
     labels = torch.randint(0, 4, (4,), generator=generator)
-    eps, alpha = data.draw(st.floats(0, 2)), data.draw(st.floats(0, 3))
+    eps, alpha = data.draw(st.floats(0, 1)), data.draw(st.floats(0, 3))
+    band = data.draw(st.sampled_from([None, LowPass(1.5)]))
     adv_images = pgd(
         Bends(),
         images,
@@ -110,6 +129,7 @@ def test_within_the_ball_and_the_box(data, norm, loss, stop_early, random_start,
         loss=loss,
         stop_early=stop_early,
         random_start=random_start,
+        band=band,
         generator=generator,
     )
     assert adv_images.shape == images.shape
@@ -216,6 +236,44 @@ def test_eps_and_alpha_may_differ_between_images(small, answers):
             random_start=False,
         )
         torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-6)
+
+
+def test_a_list_of_eps_gives_a_list_of_results(small, answers):
+    for attack in (fgsm, partial(pgd, random_start=False), partial(square, queries=3)):
+        torch.manual_seed(0)
+        found = attack(Bends(), small, answers, eps=[0, 0.1, 1])
+        torch.manual_seed(0)
+        for eps, adv_images in zip((0, 0.1, 1), found, strict=True):
+            assert torch.equal(adv_images, attack(Bends(), small, answers, eps=eps))
+
+
+def test_a_targeted_attack_makes_the_model_predict_the_labels(small):
+    network = Bends()
+    scores = network(small).detach()
+    labels = scores.topk(2).indices[:, 1]
+    labels[0] = scores[0].argmax()  # predicted already
+    for attack in (
+        partial(pgd, steps=20, stop_early=True, random_start=False),
+        partial(pgd, steps=20, loss="margin", restarts=3),
+        partial(square, queries=400),
+    ):
+        found = network(attack(network, small, labels, eps=0.2, targeted=True)).argmax(dim=1) == labels
+        assert found[0]
+        assert found.sum() >= 8
+    stopped = pgd(network, small, labels, eps=0.2, steps=20, stop_early=True, random_start=False, targeted=True)
+    assert torch.equal(stopped[0], small[0])
+
+
+def test_a_perturbation_stays_in_its_band(cifar, published):
+    images, labels = to_float(cifar["test"][0][:6]), cifar["test"][1][:6]
+    for norm, eps in (("linf", 8 / 255), ("l2", 0.5)):
+        for band, steps in ((LowPass(8), 4), (HighPass(8), 4), (BandPass(4, 12), 0)):
+            delta = pgd(published, images, labels, eps=eps, steps=steps, norm=norm, band=band) - images
+            outside = (delta - band(delta)).square().sum() / delta.square().sum()
+            assert outside < 2e-3
+            assert distance(images + delta, images, norm).min() > 0.4 * eps
+    free = pgd(published, images, labels) - images
+    assert (free - LowPass(8)(free)).square().sum() > 0.1 * free.square().sum()
 
 
 def test_doubles_stay_doubles(small, answers):
@@ -445,6 +503,7 @@ def test_bad_arguments():
         (None, None, {"eps": math.nan}, ValueError, "expected eps, finite"),
         (None, None, {"eps": math.inf}, ValueError, "expected eps, finite"),
         (None, None, {"eps": "8/255"}, TypeError, "invalid data type 'str'"),
+        (None, None, {"eps": 8}, ValueError, "expected eps of at most 1, such as 8 / 255 .* got 8"),
         (
             None,
             None,
@@ -457,7 +516,7 @@ def test_bad_arguments():
         (None, None, {"steps": -1}, ValueError, "steps, a whole number of at least 0"),
         (None, None, {"restarts": 0}, ValueError, "restarts, a whole number of at least 1"),
         (None, None, {"norm": "l1"}, ValueError, "norm, linf or l2.*got 'l1'"),
-        (None, None, {"loss": "hinge"}, ValueError, "loss, cross_entropy or margin.*'hinge'"),
+        (None, None, {"loss": "hinge"}, ValueError, "loss, cross_entropy or margin, got 'hinge'"),
     ]:
         images = torch.rand(2, 3, 4, 4) if images is None else images
         labels = torch.tensor([0, 1] if labels is None else labels)

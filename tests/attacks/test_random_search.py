@@ -19,7 +19,7 @@ def linear(weight):
     return network
 
 
-@given(seed=st.integers(0, 2**40), eps=st.floats(0, 2), queries=st.integers(1, 30), area=st.floats(0.01, 1))
+@given(seed=st.integers(0, 2**40), eps=st.floats(0, 1), queries=st.integers(1, 30), area=st.floats(0.01, 1))
 def test_within_the_ball_and_the_box_and_never_worse(seed, eps, queries, area):
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(4, 3, 5, 6, generator=generator).round(decimals=1)
@@ -153,6 +153,7 @@ def test_bad_arguments():
     for options, error, message in [
         ({"eps": -1}, ValueError, "expected eps, finite and at least 0"),
         ({"eps": math.nan}, ValueError, "expected eps, finite"),
+        ({"eps": 8}, ValueError, "expected eps of at most 1"),
         ({"queries": 0}, ValueError, "queries, a whole number of at least 1"),
         *[({"area": bad}, ValueError, r"area, a share in \(0, 1\]") for bad in (0, 1.1, math.nan)],
     ]:

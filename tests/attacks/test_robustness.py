@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
@@ -79,6 +80,22 @@ def test_of_several_attacks_all_must_fail(network, pictures):
     expected = ~fooled | (torch.arange(30) >= 20)
     assert torch.equal(right, expected)
     assert seen == [30, 30 - int(fooled[:12].sum())]  # the second attack gets what the first has left
+
+
+def test_a_loader_and_a_list_of_eps(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    lead = needed(network, pictures)
+    eps = [lead.quantile(share).item() for share in (0.2, 0.5, 0.8)]
+    expected = [(lead > one).float().mean().item() for one in eps]
+    exact = partial(fgsm, eps=0)
+    loader = DataLoader(TensorDataset(pictures, labels), batch_size=8)
+    for data in ((pictures, labels), (loader,)):
+        assert robust_accuracy(network, *data, attacks=exact, eps=eps) == pytest.approx(expected)
+        assert robust_accuracy(network, *data, attacks=[exact, lambda m, x, y: x], eps=eps[1]) == pytest.approx(
+            expected[1]
+        )
+    by_default = robust_accuracy(network, [{"image": pictures, "label": labels}])
+    assert by_default == robust_accuracy(network, pictures, labels, partial(pgd, eps=8 / 255, alpha=2 / 255, steps=10))
 
 
 def test_no_attack_at_all_is_clean_accuracy(network, pictures):
@@ -171,7 +188,7 @@ def test_bad_arguments(network, pictures):
         ({"attacks": lambda model, x, y: x * math.nan}, ValueError, r"images in \[0, 1\] from the attack"),
         ({"images": torch.rand(30, 3, 4, 4) + 1}, ValueError, r"images in \[0, 1\]"),
         ({"images": torch.rand(0, 3, 4, 4), "labels": torch.zeros(0).long()}, ValueError, "at least one image"),
-        ({"labels": torch.full((30,), 2)}, ValueError, "labels below 2"),
+        ({"labels": torch.full((30,), 2)}, ValueError, "labels below the number of logits, got 2"),
     ]:
         good = {"images": pictures, "labels": network(pictures).argmax(dim=1), "attacks": ()}
         with pytest.raises(error, match=message):
