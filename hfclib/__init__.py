@@ -11,7 +11,7 @@ _NAMES = {
     "kernels": ["smooth_kernels"],
     "models": ["resnet18", "resnet32"],
     "moments": ["matched"],
-    "report": ["BandAccuracy", "Classifier", "report"],
+    "report": ["BandAccuracy", "Classifier", "plot", "report"],
     "runs": ["find", "load"],
     "training": ["Recipe", "fit"],
 }

@@ -7,7 +7,7 @@ import importlib
 import sys
 from types import ModuleType
 
-_HOME = {"BandAccuracy": "metric", "Classifier": "metric", "Report": "make", "compare": "make"}
+_HOME = {"BandAccuracy": "metric", "Classifier": "metric", "Report": "make", "compare": "make", "plot": "page"}
 __all__ = [*_HOME, "report"]
 
 

@@ -22,6 +22,7 @@ def report_command(
     steps: Annotated[int, typer.Option(min=1, help="of PGD")] = 10,
     size: Annotated[int | None, typer.Option(min=2, help="pixels of a folder's images (default: the model's)")] = None,
     batch_size: Annotated[int, typer.Option(min=2)] = 100,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="leave out images that can't be read")] = False,
     mean: _Numbers = None,
     std: _Numbers = None,
     fail_if: Annotated[list[str] | None, typer.Option(help="such as 'hfc@8 > .4': then the exit status is 1")] = None,
@@ -42,11 +43,13 @@ def report_command(
     sys.path.insert(0, "")  # for package.module:build in this folder
     found = named_model(model, weights)
     sizes = (round(size * 256 / 224), size) if size else found.sizes
-    given = named_data(data, sizes=sizes, batch_size=batch_size, limit=limit, seed=seed)
+    reading = {"batch_size": batch_size, "limit": limit, "seed": seed, "skip_broken": skip_broken}
+    given = named_data(data, sizes=sizes, **reading)
     folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model))
     if not mean and not std:
         channels = {"mean": found.mean, "std": found.std}
     options = {"radii": cuts, "images": images, "grid": grid, "steps": steps, "seed": seed, "rules": fail_if or ()}
+    options |= {"skipped": given.skipped}
     network = found.model.to(best_device()) if hasattr(found.model, "to") else found.model
     made = make_report(network, given.batches, folder, name=model, colour=given.colour, **channels, **options)
     typer.echo(f"{made.content['summary']}\nwrote {folder / 'report.html'}")

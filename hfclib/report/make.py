@@ -105,6 +105,7 @@ def make_report(
     steps: int = 10,
     seed: int = 0,
     rules: Sequence[str] = (),
+    skipped: int = 0,
 ) -> Report:
     """Measure a classifier and write a report; one that was stopped goes on with the parts that are missing.
 
@@ -121,6 +122,7 @@ def make_report(
         eps, steps: of PGD, see `attack_energy`. By default eps is norm / 8, which is .5 in 32 x 32 pixels.
         seed: of all random numbers.
         rules: checked here for radii that are not measured; see `Rule`.
+        skipped: the number of images that were left out of the data because they can't be read, to be reported.
     Raises:
         TypeError, ValueError: bad data or settings, or the folder has a report with others.
     """
@@ -145,7 +147,7 @@ def make_report(
         raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
     settings = {"name": name, "radii": radii, "mean": mean, "std": std, "colour": colour, "size": list(some.shape[1:])}
     settings |= {"classes": classes, "known_images": known, "first_images": len(some), "grid": grid, "norm": norm}
-    settings |= {"eps": eps, "steps": steps, "seed": seed}
+    settings |= {"eps": eps, "steps": steps, "seed": seed, **({"skipped_images": skipped} if skipped else {})}
     weights, first = _digest(network.state_dict().values()), _digest([some, labels])
     key = json.loads(json.dumps({"settings": settings, "weights_sha256": weights, "first_images_sha256": first}))
     folder = Path(folder)

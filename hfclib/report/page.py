@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file without addresses, with figures as SVG that follow the reader's colours."""
+"""The figure of a table; and the page of a report, one HTML file with SVG that follows the reader's colours."""
 
 import html as escape
 import io
@@ -7,10 +7,12 @@ from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from hfclib.frequency import in_bins, split
+from hfclib.report.metric import counted
 
 INK = "#010203"  # of lines and letters, replaced by the colour of the page's text
 LOOK = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
@@ -68,9 +70,10 @@ def html(report, images: Tensor) -> str:
     key, found = report.content["key"], report.content["parts"]
     settings = key["settings"]
     lookup = {radius: in_bins(radius, images) for radius in settings["radii"]}
+    table = report.table()
     with mpl.rc_context(LOOK):
         sections = {
-            "Accuracy by band": (_accuracy(found["accuracy"], lookup), "accuracy"),
+            "Accuracy by band": (plot(table.assign(radius=table["radius"].map(lookup))), "accuracy"),
             "Fourier heat map": (_heat_map(found["heat_map"]), None),
             "Accuracy under noise of one band": (_noise(found["noise"]), "noise"),
             "Where an attack puts its energy": (_energy(found["energy"], lookup), "energy"),
@@ -121,24 +124,32 @@ def _bars(axes, rows: list[dict], x: list[float], **look) -> None:
     axes.errorbar(x, y, [y - low, high - y], capsize=3, **look)
 
 
-def _accuracy(rows: list[dict], lookup: dict) -> Figure:
+def plot(table: pd.DataFrame) -> Figure:
+    """Accuracy by radius: one curve with 95 % Wilson intervals per band, feed and kind of statistics.
+
+    Args:
+        table: from `band_accuracy`, `BandAccuracy.compute` or `Report.table`, with all radii in DFT bins, or all in
+            shares of Nyquist (`in_bins`).
+    Returns:
+        A figure of Matplotlib, as for `savefig`. A grey line is the accuracy on whole images, if the table has it.
+    Raises:
+        ValueError: radii of both kinds.
+    """
+    bands, whole = table[table["band"] != "x"], table[table["band"] == "x"]
+    radii = bands["radius"].astype(float)
+    if ((radii > 0) & (radii < 1)).any() and (radii > 1).any():
+        raise ValueError(f"expected radii all in bins or all in shares of Nyquist, got {sorted(set(radii))}")
+    unit = "share of Nyquist" if (radii % 1).any() and radii.max() <= 1 else "cycles per image"
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    axes.axhline(rows[0]["accuracy"], color="grey", lw=1)
-    for band, feed in (("lfc", "raw"), ("hfc", "mean"), ("hfc", "raw")):
-        for statistics in dict.fromkeys(row["bn_stats"] for row in rows):
-            some = [row for row in rows if (row["band"], row["feed"], row["bn_stats"]) == (band, feed, statistics)]
-            look = {"color": BAND_COLOURS[band], "ls": ":" if (band, feed) == ("hfc", "raw") else "-", "marker": "o"}
-            label = f"{band.upper()}, {feed}, {statistics}"
-            _bars(
-                axes,
-                some,
-                [lookup[row["radius"]] for row in some],
-                label=label,
-                **look,
-                alpha=1 if statistics == "running" else 0.45,
-            )
-    axes.set(xlabel="radius (cycles per image)", ylabel="accuracy", ylim=(0, 1))
+    for accuracy in whole["accuracy"][:1]:
+        axes.axhline(accuracy, color="grey", lw=1)
+    for (band, feed, statistics), some in bands.groupby(["band", "feed", "bn_stats"], sort=False):
+        rows = [counted(round(row.accuracy * row.images), row.images) for row in some.itertuples()]
+        look = {"ls": ":" if (band, feed) == ("hfc", "raw") else "-", "alpha": 1 if statistics == "running" else 0.45}
+        label = f"{band.upper()}, {feed}, {statistics}"
+        _bars(axes, rows, list(some["radius"]), label=label, color=BAND_COLOURS[band], marker="o", **look)
+    axes.set(xlabel=f"radius ({unit})", ylabel="accuracy", ylim=(0, 1))
     figure.legend(loc="outside right upper", fontsize=10)
     return figure
 

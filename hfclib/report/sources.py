@@ -1,18 +1,22 @@
 """Models and data by name, as the command line takes them."""
 
 import difflib
+import logging
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
 
 from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.runs.store import folders, load
 
+log = logging.getLogger(__name__)
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what torchvision's networks expect
 
 
@@ -79,22 +83,30 @@ def _package(name: str):
 
 @dataclass(frozen=True)
 class NamedData:
-    """Batches (images, labels) that can be read more than once, and the mean colour if it is known."""
+    """Batches (images, labels) that can be read more than once, the mean colour if it is known, and images left out."""
 
     batches: Iterable
     colour: Sequence[float] | None = None
+    skipped: int = 0
 
 
 def named_data(
-    name: str, *, sizes: tuple[int, int] = (256, 224), batch_size: int = 100, limit: int | None = None, seed: int = 0
+    name: str,
+    *,
+    sizes: tuple[int, int] = (256, 224),
+    batch_size: int = 100,
+    limit: int | None = None,
+    seed: int = 0,
+    skip_broken: bool = False,
 ) -> NamedData:
     """The images of "cifar10-test", or of a folder with one folder per class, in an order drawn from the seed.
 
     Args:
         sizes: of a folder's images: the shorter side is resized to the first, the centre cut to the second, in pixels.
         limit: only so many images.
+        skip_broken: leave out the images of a folder that can't be read, and log their names.
     Raises:
-        ValueError, OSError: no such folder, no class in it, or a file that is not an image, which is named.
+        ValueError, OSError: no such folder, no class in it, or images that can't be read. All are opened once first.
     """
     if name == "cifar10-test":
         images, labels = embedded("test")
@@ -114,13 +126,28 @@ def named_data(
 
     steps = [v2.ToImage(), v2.Resize(sizes[0]), v2.CenterCrop(sizes[1]), v2.ToDtype(torch.float32, scale=True)]
     dataset = ImageFolder(name, v2.Compose(steps), loader=_opened)
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit]
-    return NamedData(DataLoader(Subset(dataset, order.tolist()), batch_size))
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(_problem, (dataset.samples[place][0] for place in order))
+        problems = list(tqdm(found, "opening the images", len(order), disable=None, leave=False))
+    broken = [problem for problem in problems if problem]
+    if broken and not skip_broken:
+        more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise ValueError(f"{broken[0]}{more}: repair or remove what is broken, or pass --skip-broken")
+    for problem in broken:
+        log.info("skipped: %s", problem)
+    kept = [place for place, problem in zip(order, problems, strict=True) if not problem]
+    return NamedData(DataLoader(Subset(dataset, kept), batch_size), skipped=len(broken))
 
 
 def _opened(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _problem(path: str) -> str | None:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} can't be read as an image ({error}): repair or remove it") from error
+        _opened(path)
+    except (OSError, SyntaxError) as error:  # the second from the chunks of a PNG
+        return f"{path} can't be read as an image ({error})"
+    return None

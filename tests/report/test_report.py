@@ -15,10 +15,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
 import hfclib
+from hfclib._files import data_folder
 from hfclib.cli import app
+from hfclib.data.cifar import to_float
 from hfclib.report import parts
 from hfclib.report.make import Rule, make_report, read_report
+from hfclib.report.metric import counted
 from hfclib.report.sources import named_data, named_model
+from hfclib.runs.store import load
 
 FAST = {"images": 24, "grid": 3, "steps": 1, "radii": [2, 3]}
 
@@ -51,24 +55,72 @@ def hfc(monkeypatch, tmp_path):
 # ---- the parts
 
 
-def test_heat_map_is_that_of_an_independent_construction(network, data):
-    images, labels = (tensor[:30] for tensor in data)
-    rows = parts.heat_map(network, images, labels, grid=5, norm=2.5, seed=3)
-    assert [(row["row"], row["column"]) for row in rows] == list(parts.frequencies(8, 8, 5))
-    assert {(row["row"], row["column"]) for row in rows} >= {(0, 0), (2, 2), (-4, 2), (4, 4)}
-    weight = network[1].weight.detach().double().numpy()
+def test_heat_map_of_a_stored_network_is_that_of_an_independent_construction(cifar):
+    (path,) = (data_folder() / "runs").glob("laptop-batchnorm-0-*")
+    network = load(path).model().eval()
+    images, labels = to_float(cifar["test"][0][:25]), cifar["test"][1][:25]
+    rows = parts.heat_map(network, images, labels, grid=7, norm=4, seed=3)
+    assert [(row["row"], row["column"]) for row in rows] == list(parts.frequencies(32, 32, 7))
+    assert {(row["row"], row["column"]) for row in rows} >= {(0, 0), (5, 5), (-16, 5), (16, 16)}
     generator = torch.Generator().manual_seed(3)
-    signs = (torch.randint(0, 2, (30, 3, 1, 1), generator=generator) * 2 - 1).numpy()
-    errors = []
-    for row in rows:
-        spectrum = np.zeros((8, 8))
-        spectrum[row["row"] % 8, row["column"] % 8] = spectrum[-row["row"] % 8, -row["column"] % 8] = 1
+    signs = (torch.randint(0, 2, (25, 3, 1, 1), generator=generator) * 2 - 1).numpy()
+    expected = []
+    for row in rows[:20]:
+        spectrum = np.zeros((32, 32))
+        spectrum[row["row"] % 32, row["column"] % 32] = spectrum[-row["row"] % 32, -row["column"] % 32] = 1
         plane = np.fft.ifft2(spectrum).real
-        plane /= np.linalg.norm(plane)
-        noisy = images.double().numpy() + 2.5 * signs * plane
-        errors.append((noisy.reshape(30, -1) @ weight.T).argmax(axis=1) != labels.numpy())
-    assert [row["error"] for row in rows] == pytest.approx([wrong.mean() for wrong in errors])
-    assert len({row["error"] for row in rows}) > 2
+        noisy = images.numpy() + 4 * signs * plane / np.linalg.norm(plane)
+        with torch.no_grad():
+            predictions = network(torch.from_numpy(noisy).float()).argmax(dim=1)
+        expected.append((predictions != labels).double().mean().item())
+    assert [row["error"] for row in rows[:20]] == pytest.approx(expected)
+    assert len(set(expected)) > 5
+
+
+def test_bfloat16_decides_only_where_it_cannot_err(monkeypatch):
+    """Images of a lead below its errors are looked at again: the counts are those of float32."""
+    weight = torch.randn(10, 12, generator=torch.Generator().manual_seed(0))
+    asked = []
+
+    class Rounded(nn.Linear):
+        def forward(self, x):
+            asked.append(len(x))
+            return super().forward(x.flatten(1).float()) + (rounding if asked[-1] == 400 else 0)
+
+    network = Rounded(12, 10, bias=False)
+    network.weight.data = weight
+    images, rounding = torch.rand(400, 3, 2, 2), 0.0
+    labels = network(images).argmax(dim=1)
+    rounding = 0.02 * torch.randn(400, 10)
+    assert (network(images).argmax(dim=1) != labels).any()
+    monkeypatch.setattr(parts, "gains_from_bf16", lambda device: True)
+    monkeypatch.setattr(parts, "logits", lambda model, x, **options: model(x).detach())
+    assert parts._correct(network, images, labels)["correct"] == 400
+    assert 0 < asked[-1] < 150
+
+
+def test_plot_shows_a_table_with_intervals(network, data):
+    images, labels = data
+    tables = [hfclib.band_accuracy(network, images, labels, radii) for radii in ([2, 3], [0.5, 0.75])]
+    metric = hfclib.BandAccuracy(network, [2, 3], feeds=("raw", "mean"))
+    metric.update(images, labels)
+    tables.append(metric.compute())
+    for table, unit, curves in zip(
+        tables, ("cycles per image", "share of Nyquist", "cycles per image"), (2, 2, 3), strict=True
+    ):
+        figure = hfclib.plot(table)
+        (axes,) = figure.axes
+        assert (axes.get_xlabel(), axes.get_ylabel()) == (f"radius ({unit})", "accuracy")
+        assert len(axes.containers) == curves
+        bands = table[table["band"] == "lfc"]
+        line, _, (bars,) = next(one for one in axes.containers if one.get_label().startswith("LFC"))
+        assert line.get_xdata() == pytest.approx(bands["radius"].astype(float))
+        assert line.get_ydata() == pytest.approx(bands["accuracy"])
+        for row, (low, high) in zip(bands.itertuples(), (path[:, 1] for path in bars.get_segments()), strict=True):
+            interval = counted(round(row.accuracy * row.images), row.images)
+            assert (low, high) == pytest.approx((interval["low"], interval["high"]))
+    with pytest.raises(ValueError, match=r"all in bins or all in shares of Nyquist, got \[0.5, 3.0\]"):
+        hfclib.plot(hfclib.band_accuracy(network, images, labels, [0.5, 3]))
 
 
 def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
@@ -76,7 +128,7 @@ def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
 
     class Watching(nn.Module):
         def forward(self, images):
-            seen.append(images)
+            seen.extend([images] * (len(images) == 20))  # some are looked at again in full precision
             return images.flatten(1)[:, :10]
 
     images, labels = data[0][:20], torch.zeros(20, dtype=torch.int64)
@@ -278,6 +330,30 @@ def test_a_function_of_a_package_and_ctrl_c(hfc, pictures, tmp_path, monkeypatch
     assert result.exit_code == 130, result.output
     assert "stopped; the same command goes on with the missing parts" in result.output
     assert (tmp_path / "report-mine-build" / "accuracy.csv").exists()
+
+
+def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 2))\n"
+    )
+    whole = (pictures / "b" / "1.png").read_bytes()
+    (pictures / "b" / "1.png").write_bytes(whole[: len(whole) // 2])  # cut off
+    flipped = bytearray((pictures / "a" / "2.png").read_bytes())
+    flipped[len(flipped) // 2] ^= 255  # a chunk whose sum is wrong
+    (pictures / "a" / "2.png").write_bytes(flipped)
+    words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 4, "--grid", 3, "--steps", 1]
+    refused = hfc(*words)
+    assert refused.exit_code == 1
+    assert re.search(r"[12].png can't be read as an image .* and 1 more: repair .* pass --skip-broken", refused.output)
+    assert not (tmp_path / "report-mine-build").exists()
+    result = hfc(*words, "--skip-broken")
+    assert result.exit_code == 0, result.output
+    for name in ("1.png", "2.png"):
+        assert re.search(f"skipped: .*{name} can't be read", result.output)
+    stored = read_report(tmp_path / "report-mine-build" / "report.json").content
+    assert stored["key"]["settings"]["skipped_images"] == 2
+    assert stored["parts"]["accuracy"][0]["images"] == 18
+    assert "skipped_images" in (tmp_path / "report-mine-build" / "report.html").read_text()
 
 
 def test_unknown_models_and_data(hfc, pictures, monkeypatch):
