@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfclib.attacks import checks
-from hfclib.attacks.gradient import EPS, AttackNorm, Band, Draws, direction, gradients, projected, start
+from hfclib.attacks.gradient import DEFAULT_EPS, AttackNorm, Band, Draws, direction, gradients, projected, start
 from hfclib.attacks.random_search import square
 from hfclib.evaluation import evaluating
 
@@ -23,7 +23,7 @@ def apgd(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float | Tensor = EPS,
+    eps: float | Tensor = DEFAULT_EPS,
     steps: int = 100,
     targets: int = 0,
     norm: AttackNorm = "linf",
@@ -121,7 +121,11 @@ def _checkpoints(steps: int) -> set[int]:
 
 
 def strongest(
-    eps: float | Tensor = EPS, *, steps: int = 100, queries: int = 5_000, generator: torch.Generator | None = None
+    eps: float | Tensor = DEFAULT_EPS,
+    *,
+    steps: int = 100,
+    queries: int = 5_000,
+    generator: torch.Generator | None = None,
 ) -> list[Callable[..., Tensor]]:
     """The attacks (Linf) that `robust_accuracy` takes for a number to publish: APGD, APGD with targets, Square.
 

@@ -28,7 +28,7 @@ from hfclib.evaluation import evaluating
 
 AttackNorm = Literal["linf", "l2"]
 Loss = Literal["cross_entropy", "margin"]
-EPS = 8 / 255
+DEFAULT_EPS = 8 / 255
 Band = Callable[[Tensor], Tensor] | None
 _BAND_ROUNDS = 5  # after which a thousandth of a perturbation's energy is left outside its band
 
@@ -39,7 +39,7 @@ def pgd(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float | Tensor = EPS,
+    eps: float | Tensor = DEFAULT_EPS,
     alpha: float | Tensor | None = None,
     steps: int = 10,
     norm: AttackNorm = "linf",
@@ -137,7 +137,7 @@ def gradients(model: nn.Module, points: Tensor, labels: Tensor, objective: Calla
 
 
 @for_each_eps
-def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float | Tensor = EPS, **options) -> Tensor:
+def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float | Tensor = DEFAULT_EPS, **options) -> Tensor:
     """One step of length eps along the sign of the gradient, from the image itself; arguments and errors as in `pgd`.
 
     Source: Goodfellow et al., ICLR 2015.

@@ -12,7 +12,7 @@ from hfclib.attacks.checks import (
     surely_fooled,
     warn_if_probabilities,
 )
-from hfclib.attacks.gradient import EPS, Draws, margin
+from hfclib.attacks.gradient import DEFAULT_EPS, Draws, margin
 from hfclib.evaluation import evaluating
 
 # The shares of the queries after which the squares halve their area, from the published table.
@@ -34,7 +34,7 @@ def square(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float | Tensor = EPS,
+    eps: float | Tensor = DEFAULT_EPS,
     queries: int = 5_000,
     area: float = 0.8,
     targeted: bool = False,
