@@ -128,7 +128,7 @@ def bands_figure(images: Tensor, recipes: Mapping[str, Recipe]) -> Figure:
         title = recipe.train_band.upper() + "\n/ max" * (recipe.rescale == "max") + f"\nr = {recipe.train_radius}"
         columns[title] = rescaled(split(images, recipe.train_radius)[recipe.train_band == "hfc"], recipe.rescale)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.76 * len(columns), 0.7 + 0.76 * len(images)), layout="constrained")
+        figure = Figure(figsize=(0.71 * len(columns), 0.7 + 0.71 * len(images)), layout="constrained")
         axes = figure.subplots(len(images), len(columns), squeeze=False)
         for row, line in enumerate(axes):
             for ax, (title, pictures) in zip(line, columns.items(), strict=True):
@@ -161,7 +161,7 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
         ax.set_axis_off()
         for text, (picture, left, bottom) in pictures.items():
             shown = picture.clamp(0, 1).permute(1, 2, 0).numpy()
-            ax.imshow(shown, extent=(left, left + 1.3, bottom, bottom + 1.3), interpolation="nearest", zorder=2)
+            ax.imshow(shown, extent=(left, left + 1.3, bottom, bottom + 1.3), interpolation="none", zorder=2)
             ax.text(left + 0.65, bottom - 0.05, text, ha="center", va="top")
         ax.set(xlim=(0, 9), ylim=(-0.3, 4.15))
         frame = {"boxstyle": "round,pad=0.06", "fc": "white", "lw": 2}

@@ -287,7 +287,7 @@ def _show_bars(ax: Axes, confidence: Tensor, label: int) -> None:
         correct = number == label
         ax.barh(place, value, color=_TRUE_BAR if correct else _OTHER_BAR, height=0.8)
         weight = "bold" if correct else "normal"
-        ax.text(0.03, place, f"{CLASSES[number]} {decimals(value, 2)}", va="center", fontsize=11, weight=weight)
+        ax.text(0.03, place, f"{CLASSES[number]} {decimals(value, 2)}", va="center", fontsize=12, weight=weight)
     ax.set(xlim=(0, 1), ylim=(2.5, -0.5), xticks=[], yticks=[])
     ax.spines[["top", "right", "bottom"]].set_visible(False)
 
@@ -319,7 +319,7 @@ def examples_figure(
                 _show_bars(bars, confidences[name][row], labels[row].item())
                 bars.set_title("confidence" if row == 0 else "", fontsize=12, color="0.3")
             show_image(line[6], stretched[row], "HFC\nstretched" if row == 0 else "")
-            line[0].set_ylabel(f"{CLASSES[labels[row]]}\n(no. {indices[row]})", fontsize=11)
+            line[0].set_ylabel(f"{CLASSES[labels[row]]}\n(no. {indices[row]})", fontsize=12)
         figure.suptitle(f"Network: {network}", fontsize=12)
     return figure
 
@@ -358,8 +358,8 @@ def gallery_figure(
             show_image(ax, pictures[number])
             value, predicted = (one.item() for one in confidences[name][number].max(dim=0))
             colour = _TRUE if predicted == labels[number] else "black"
-            ax.set_xlabel(f"{CLASSES[predicted]}\n{decimals(value, 2)}", fontsize=11, color=colour, labelpad=2)
-            ax.set_title(f"no. {indices[number]}" if column == 0 else name, fontsize=11, pad=2)
+            ax.set_xlabel(f"{CLASSES[predicted]}\n{decimals(value, 2)}", fontsize=12, color=colour, labelpad=2)
+            ax.set_title(f"no. {indices[number]}" if column == 0 else name, fontsize=12, pad=2)
     return figure
 
 

@@ -216,7 +216,7 @@ def _block(ax: Axes, weight: Tensor, limit: float) -> mpl.image.AxesImage:
     step = size + 1
     gaps = F.pad(weight, (0, 1, 0, 1), value=torch.nan)  # a line after each plane
     mosaic = gaps.permute(1, 2, 0, 3).reshape(channels * step, count * step)[:-1, :-1]
-    shown = ax.imshow(mosaic.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    shown = ax.imshow(mosaic.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
     rough = [decimals(value, 2) for value in roughness(weight).mean(dim=1).tolist()]
     ax.set_xticks(np.arange(count) * step + (size - 1) / 2, rough)
     ax.set_yticks(np.arange(channels) * step + (size - 1) / 2, ["red", "green", "blue"][:channels])
@@ -240,8 +240,9 @@ def responses_figure(found: Mapping[str, Tensor], across: int = 3) -> Figure:
     with mpl.rc_context(STYLE):
         figure, axes, free = panel_grid(len(found), across, (2.6, 2.6), (1.4, 0.6))
         edges = (-SIZE / 2 - 0.5, SIZE / 2 - 0.5)
+        extent = (*edges, *reversed(edges))
         for ax, (title, response) in zip(axes, found.items(), strict=True):
-            shown = ax.imshow(response.numpy(), cmap="viridis", vmin=0, vmax=limit, extent=(*edges, *reversed(edges)))
+            shown = ax.imshow(response.numpy(), cmap="viridis", vmin=0, vmax=limit, extent=extent, interpolation="none")
             ax.add_patch(Circle((0, 0), KERNEL_RADIUS, fill=False, ec="white", ls=":", lw=1.2))
             ax.set(xticks=(-16, -8, 0, 8), yticks=(-16, -8, 0, 8))
             ax.set_title(title, fontsize=12)

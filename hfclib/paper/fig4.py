@@ -20,7 +20,7 @@ from hfclib.paper.intervals import Estimate, interval, over_seeds
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
 from hfclib.paper.presets import TITLES, fig4_recipes
 from hfclib.paper.published import FIG4_VALUES, fig4_difference
-from hfclib.paper.style import STYLE, mean_line, network_looks, panel_grid, radius_colour
+from hfclib.paper.style import STYLE, WIDTH, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
     CONDITIONS,
     TableFeed,
@@ -117,7 +117,7 @@ def curves_figure(rows: pd.DataFrame) -> Figure:
         raise ValueError("expected curves, got an empty table")
     variants = [variant for variant in TITLES if variant in set(rows["variant"])]
     with mpl.rc_context(STYLE):
-        across, width = (3, 2.9) if len(variants) > 4 else (2, 3.6)
+        across, width = (3, 2.7) if len(variants) > 4 else (2, 3.6)
         figure, axes, free = panel_grid(len(variants), across, (width, 2.9), (1.2, 0.9))
         for variant, ax in zip(variants, axes, strict=True):
             for (band, split, radius), line in rows[rows["variant"] == variant].groupby(["band", "split", "radius"]):
@@ -170,7 +170,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
     """
     variants = [variant for variant in TITLES if variant in set(final["variant"])]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
         for ax, (version, condition) in zip(figure.subplots(1, 2, sharey=True), CONDITIONS.items(), strict=True):
             rows = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
             for variant, look in network_looks(variants).items():

@@ -24,7 +24,7 @@ from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE, radius_colour
+from hfclib.paper.style import STYLE, WIDTH, radius_colour
 from hfclib.paper.tables import decimals, mean_sd, with_interval
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
@@ -408,7 +408,7 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
         A Figure; hollow squares are the published values at the end of training.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 7.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 7.2), layout="constrained")
         panels = figure.subplots(2, 2, sharey=True)
         for row, (version, suffix) in zip(panels, VERSIONS.values(), strict=True):
             for ax, labels in zip(row, KINDS, strict=True):
@@ -451,7 +451,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     """
     drawn = [one for one in VERSIONS.values() if not one[1] or rows["variant"].str.endswith("_plain").any()]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4 if len(radii) > 1 else 6, 0.9 + 3.0 * len(drawn)), layout="constrained")
+        figure = Figure(figsize=(WIDTH if len(radii) > 1 else 6, 0.9 + 3.0 * len(drawn)), layout="constrained")
         panels = figure.subplots(len(drawn), len(radii), sharex=True, sharey=True, squeeze=False)
         for line, (version, suffix) in zip(panels, drawn, strict=True):
             line[0].set_ylabel(version)

@@ -4,21 +4,22 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import pandas as pd
-from IPython.display import HTML, Image, Markdown
+from IPython.display import HTML, SVG, Markdown
 from matplotlib.figure import Figure
 
+from hfclib.paper.style import STYLE
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
 
-_PNG_DPI = 144
 
-
-def show_figure(figure: Figure) -> Image:
-    """A figure as a PNG, shown at half its pixels: 72 an inch, sharp on dense screens."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_PNG_DPI, facecolor="white")
-    return Image(buffer.getvalue(), width=round(figure.get_figwidth() * _PNG_DPI / 2))
+def show_figure(figure: Figure) -> SVG:
+    """A figure as SVG, on white; equal figures give equal text."""
+    file = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
+    return SVG(file.getvalue())
 
 
 def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None) -> HTML:
@@ -36,31 +37,25 @@ def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None) -> H
 
 
 def show_provenance(
-    name: str, runs: Sequence[Run] | None, figure: Figure, table: pd.DataFrame | None = None, page: str | None = None
+    name: str, runs: Sequence[Run] | None, table: pd.DataFrame | None = None, page: str | None = None
 ) -> HTML:
-    """One line on where a figure comes from, with its notebook, its table as CSV and itself as SVG to download.
+    """Where a figure comes from, folded: its runs, its notebook, and its table as CSV to download.
 
     Args:
         name: of the figure, such as "fig4-controlled"; its notebook is what stands before the first hyphen.
         runs: behind the figure, empty where they are not stored; None where it shows images only.
-        figure: offered as SVG.
         table: the rows drawn, offered as CSV; None offers none.
         page: where in the book the figure is explained, such as "book/your-images.md", if not in its notebook.
     """
-    svg = io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
     page = page or f"notebooks/{name.split('-')[0]}.ipynb"
     links = [f'<a href="../_sources/{page}">{"notebook" if page.endswith(".ipynb") else "page"}</a>']
     if table is not None:
         content = table.to_csv(index=any(table.index.names)).encode()
-        links.append(_download(f"{name}.csv", "text/csv", content, "table (CSV)"))
-    links.append(_download(f"{name}.svg", "image/svg+xml", svg.getvalue(), "figure (SVG)"))
+        address = f"data:text/csv;base64,{base64.b64encode(content).decode()}"
+        links.append(f'<a download="{name}.csv" href="{address}">table (CSV)</a>')
     text = "Drawn from the embedded test set; no run is behind it." if runs is None else _behind(runs)
-    return HTML(f'<p class="hfc-provenance">{text} {" · ".join(links)}</p>')
-
-
-def _download(file: str, kind: str, content: bytes, text: str) -> str:
-    return f'<a download="{file}" href="data:{kind};base64,{base64.b64encode(content).decode()}">{text}</a>'
+    head = "<summary>Where this figure comes from</summary>"
+    return HTML(f'<details class="hfc-provenance">{head}{text} {" · ".join(links)}</details>')
 
 
 def _behind(runs: Sequence[Run]) -> str:

@@ -1,6 +1,7 @@
 """What the figures of all chapters look like: lettering, colours, grids of panels.
 
-Figures are shown at 72 pixels an inch (`show.show_figure`), so a font of 12 points is 12 pixels high.
+The book shows figures at 72 pixels an inch, so a font of 12 points is 12 pixels high. On a window of 1280 pixels it has
+room for `WIDTH` inches.
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 FIG2_TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
+WIDTH = 9.3
 STYLE = {"font.size": 12, "axes.titlesize": 13, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
 
 # The colour of each network, in every chapter: Paul Tol's "muted" scheme, which colour-blind readers can tell apart.
@@ -72,7 +74,7 @@ def panel_grid(
 
 def show_image(ax: Axes, image: Tensor, title: str = "") -> None:
     """Draw an image (3, H, W), clipped to [0, 1], without ticks."""
-    ax.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+    ax.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="none")  # an SVG keeps its pixels
     ax.set(xticks=[], yticks=[])
     if title:
         ax.set_title(title, fontsize=12)

@@ -20,7 +20,7 @@ from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE
+from hfclib.paper.style import STYLE, WIDTH
 from hfclib.paper.tables import CONDITIONS, Version, by_seed, decimals, gather, mean_sd
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, obtain
@@ -271,7 +271,7 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
     choices = list(dict.fromkeys(rows["choice"]))
     names = {one: network_names(recipes, one) for one in choices}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 1.6 + 0.42 * sum(map(len, names.values()))), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.6 + 0.42 * sum(map(len, names.values()))), layout="constrained")
         heights = {"height_ratios": [len(names[one]) for one in choices]}
         panels = figure.subplots(len(choices), len(_AXES), squeeze=False, sharex="col", gridspec_kw=heights)
         for line, one in zip(panels, choices, strict=True):

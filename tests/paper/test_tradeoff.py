@@ -319,7 +319,7 @@ MARKED = (2 / 255, 8 / 255)
 
 def drawn(figure):
     """Draw for real: warnings of the layout come only then, and are errors."""
-    return show_figure(figure).data.startswith(b"\x89PNG")
+    return show_figure(figure).data.startswith("<svg")
 
 
 def labelled(ax):

@@ -114,7 +114,7 @@ def boxes_figure(model: nn.Module, image: Tensor, target: dict, colour: Tensor, 
         sure = [box for box in detect(model, picture, fed, colour) if box["score"] > _SHOWN_SCORE]
         drawn[title] = fed.of(picture, colour), sure
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.5 * (1 + len(radii)), 5), layout="constrained")
+        figure = Figure(figsize=(2.32 * (1 + len(radii)), 4.7), layout="constrained")
         axes = figure.subplots(2, 1 + len(radii))
         places = [*axes[:, 0], *axes[0, 1:], *axes[1, 1:]]
         for ax, (title, (shown, boxes)) in zip(places, drawn.items(), strict=True):
