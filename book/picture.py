@@ -1,10 +1,11 @@
-"""Draws the README's picture, book/one-picture.svg, whose description holds its numbers: `python book/picture.py`."""
+"""Draws the README's picture, whose description holds its numbers, and that of shared links: python book/picture.py"""
 
 from pathlib import Path
 
 from hfclib.paper import fig4, tables
 
 FILE = Path(__file__).parent / "one-picture.svg"
+SHARED = Path(__file__).parent / "_static" / "share.png"
 
 
 def drawn() -> tuple[fig4.Figure, str]:
@@ -18,3 +19,5 @@ def drawn() -> tuple[fig4.Figure, str]:
 if __name__ == "__main__":
     figure, numbers = drawn()
     figure.savefig(FILE, metadata={"Date": None, "Description": numbers}, facecolor="white")
+    figure.set_size_inches(12, 6.3)
+    figure.savefig(SHARED, dpi=100, facecolor="white")  # 1200 x 630 pixels, as sites ask for

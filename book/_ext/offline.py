@@ -40,9 +40,15 @@ def short_signature(app, what, name, obj, options, signature, returns) -> tuple[
     return f"({', '.join(shown)})", ""
 
 
+def skip_numbers_of_fields(app, what, name, obj, skip, options) -> bool | None:
+    """The fields of a named tuple are in its signature; what Python says of each is its number."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("config-inited", vendor_mathjax)
     app.connect("config-inited", buttons_follow_address, priority=100)  # before the theme reads its options
     app.connect("autodoc-process-signature", short_signature)
+    app.connect("autodoc-skip-member", skip_numbers_of_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,67 @@
+"""Sphinx extension of this book: figures at their size, words explained where they first stand, what a search shows."""
+
+import re
+from html import escape
+from textwrap import shorten
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+GLOSSARY = "book/glossary"
+PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
+
+
+def figures_at_their_size(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Show SVGs at 72 pixels an inch; Sphinx makes every picture with a scale a link to its file."""
+    for image in doctree.findall(nodes.image):
+        if image["uri"].endswith(".svg"):
+            image["scale"] = 75  # of CSS's 96
+
+
+def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Link the first mention of each word of the glossary in a page's prose to its entry, whose text comes on hover."""
+    if docname == GLOSSARY or docname.startswith("book/api"):
+        return
+    meanings = {
+        term.astext().lower(): (term["ids"][0], " ".join(item[-1].astext().split()))
+        for item in app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item)
+        for term in item.findall(nodes.term)
+    }
+    longest_first = sorted(map(re.escape, meanings), key=len, reverse=True)
+    words = re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])", re.IGNORECASE)
+    page = app.builder.get_relative_uri(docname, GLOSSARY)
+    for text in list(doctree.findall(nodes.Text)):
+        if not isinstance(text.parent, PROSE) or isinstance(text.parent.parent, nodes.reference):
+            continue
+        pieces, end = [], 0
+        for match in words.finditer(text):
+            if found := meanings.pop(match[0].lower(), None):
+                anchor, meaning = found
+                link = {"refuri": f"{page}#{anchor}", "reftitle": meaning, "internal": True, "classes": ["hfc-word"]}
+                pieces += [nodes.Text(text[end : match.start()]), nodes.reference("", match[0], **link)]
+                end = match.end()
+        if pieces:
+            text.parent.replace(text, [*pieces, nodes.Text(text[end:])])
+
+
+def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
+    """For searches and shared links: the page's first paragraph, and a picture where the book has an address."""
+    first = doctree and doctree.next_node(nodes.paragraph)
+    if not first:
+        return
+    text = shorten(re.sub(r" \[[A-Z]\w*\+?\w*\]", "", first.astext()), 200, placeholder=" …")
+    tags = {"description": text, "og:description": text, "og:title": context["title"]}
+    if address := app.config.html_baseurl:
+        tags["og:image"] = f"{address.rstrip('/')}/_static/share.png"
+    context["metatags"] += "".join(
+        f'<meta {"property" if ":" in name else "name"}="{name}" content="{escape(content)}">\n'
+        for name, content in tags.items()
+    )
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the extension."""
+    app.connect("doctree-resolved", figures_at_their_size)
+    app.connect("doctree-resolved", explain_words)
+    app.connect("html-page-context", describe)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,61 @@
+"""The book's own Sphinx extension, on a book of two pages."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+application = pytest.importorskip("sphinx.application")
+sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
+
+GLOSSARY = """
+Words
+=====
+.. glossary::
+
+   LFC
+     What is *low*.
+
+   masked
+     A gain that is gone.
+"""
+PAGE = """
+The LFC in a title
+==================
+Not ``LFC``, but an LFC, once; the second LFC is as before. Unmasked, non-masked, and *Masked*.
+
+.. image:: curve.svg
+   :alt: a curve that rises
+"""
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The HTML of the page."""
+    (tmp_path / "conf.py").write_text('extensions = ["pages"]\nhtml_baseurl = "https://example.org/book/"\n')
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "glossary.rst").write_text(GLOSSARY)
+    (tmp_path / "index.rst").write_text(PAGE + "\n.. toctree::\n\n   book/glossary\n")
+    (tmp_path / "curve.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="144pt" height="72pt"/>')
+    app = application.Sphinx(tmp_path, tmp_path, tmp_path / "_html", tmp_path / "_doctrees", "html", status=None)
+    app.build()
+    return (tmp_path / "_html" / "index.html").read_text()
+
+
+def test_the_first_mention_of_a_word_leads_to_the_glossary(page):
+    links = re.findall(r'<a class="hfc-word[^>]*href="([^"]*)" title="([^"]*)">(\w+)<', page)
+    assert links == [
+        ("book/glossary.html#term-LFC", "What is low.", "LFC"),
+        ("book/glossary.html#term-masked", "A gain that is gone.", "Masked"),
+    ]
+    assert "but an <a" in page
+
+
+def test_a_figure_is_shown_at_72_pixels_an_inch_and_leads_to_its_file(page):
+    assert re.search(r'<a class="[^"]*image-reference" href="_images/curve.svg"><img [^>]*width: 144.0?px', page)
+
+
+def test_a_page_says_what_a_search_shows(page):
+    assert '<meta name="description" content="Not LFC, but an LFC, once;' in page
+    assert '<meta property="og:image" content="https://example.org/book/_static/share.png">' in page
