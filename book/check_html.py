@@ -1,15 +1,20 @@
-"""Check a built book: nothing comes from outside, every picture has alternative text, no internal link is broken.
+"""Check a built book: nothing comes from outside, pictures have alternative text, links lead on, no page is heavy.
+
+Where there is a browser, and always under CI=true, each page is opened in it: see `browse`.
 
     python book/check_html.py [_build/html]
 
 Prints one line a fault and exits with 1 if there is any, with 2 if there is no book.
 """
 
+import os
 import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import browse
 
 # What a browser fetches by itself; a link that a reader may click is not in this list.
 FETCHED = {
@@ -34,6 +39,8 @@ SCRIPT_ADDRESS = re.compile(
     r"""["'`]((?:https?:)?//[^"'`\s]+\.(?:m?js|css|json|wasm))["'`]|"""
     r"""(?:import|fetch|importScripts)\s*\(\s*["'`]((?:https?:)?//[^"'`]+)"""
 )
+# Bytes of a page with its pictures, without what all pages share.
+HEAVY, HEAVY_WITH_EXPLORER = 2_000_000, 5_000_000
 
 
 class Page(HTMLParser):
@@ -82,13 +89,22 @@ def css_addresses(text: str) -> list[str]:
     return [first or second for first, second in CSS_ADDRESS.findall(text)]
 
 
+def own_bytes(path: Path, page: Page) -> int:
+    """The size of a page with the pictures and the explorer's files that it fetches, without what all pages share."""
+    paths = {urlsplit(address).path for address in page.fetched if not urlsplit(address).scheme}
+    own = [path.parent / unquote(one) for one in paths if "_static/" not in one or "_static/explorer/" in one]
+    return sum(one.stat().st_size for one in [path, *own] if one.is_file())
+
+
+def pages_of(folder: Path) -> list[Path]:
+    """The pages of a built book, without those that the theme keeps beside its scripts."""
+    found = (path.resolve() for path in sorted(folder.rglob("*.html")))
+    return [path for path in found if not path.is_relative_to(folder.resolve() / "_static")]
+
+
 def faults(folder: Path) -> list[str]:
-    """All faults of the book in `folder`, a line each, without repetitions."""
-    pages = {
-        path.resolve(): Page(path.read_text("utf-8"))
-        for path in sorted(folder.rglob("*.html"))
-        if "_static" not in path.relative_to(folder).parts
-    }
+    """All faults of the files of the book in `folder`, a line each, without repetitions."""
+    pages = {path: Page(path.read_text("utf-8")) for path in pages_of(folder)}
     found: dict[str, None] = {}
 
     def check(source: Path, address: str, fetched: bool) -> None:
@@ -114,6 +130,9 @@ def faults(folder: Path) -> list[str]:
             check(path, address, fetched=False)
         for picture in page.undescribed:
             found[f"{path.relative_to(folder.resolve())}: no alternative text for {picture}"] = None
+        limit = HEAVY_WITH_EXPLORER if any("/explorer/" in one for one in page.fetched) else HEAVY
+        if (size := own_bytes(path, page)) > limit:
+            found[f"{path.relative_to(folder.resolve())}: {size:,} bytes with its pictures, of {limit:,}"] = None
     for path in sorted(folder.rglob("*.css")):
         for address in css_addresses(path.read_text("utf-8", errors="replace")):
             check(path.resolve(), address, fetched=True)
@@ -127,7 +146,12 @@ def main(arguments: list[str]) -> int:
         print(f"{folder} holds no built book: run `make book` first", file=sys.stderr)
         return 2
     found = faults(folder)
-    print("\n".join(found) or f"{folder}: nothing from outside, every picture described, every internal link leads on")
+    if browse.ready() or os.environ.get("CI"):
+        with browse.browser() as opened:
+            found += browse.faults(opened, pages_of(folder))
+    else:
+        print("The pages were not opened in a browser, which takes Chromium, Playwright and axe: see CONTRIBUTING.md")
+    print("\n".join(found) or f"{folder}: no fault found")
     return 1 if found else 0
 
 

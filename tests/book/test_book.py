@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import json
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +16,15 @@ import hfclib
 from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "book"))
+import check_html  # noqa: E402
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted((ROOT / "book").rglob("*.md"))
 DRAWS = re.compile(r"\b(plt|plots)\.|\breports\.picture\b")  # a drawing cell of a Markdown page: it has no outputs
 PICTURES = {"image/png", "image/svg+xml", "image/jpeg"}
 FENCE = re.compile(r"^(`{3,}|:{3,})\{([a-z:-]+)\}[ ]*([^\n]*)\n(.*?)^\1[ ]*$", re.DOTALL | re.MULTILINE)
 HEADER = re.compile(r"---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
-CHECK = ROOT / "book" / "check_html.py"
 
 
 def toc_files() -> list[str]:
@@ -177,14 +178,15 @@ def test_citation_file_names_this_version():
     assert citation["license"] == "BSD-3-Clause"
 
 
-GOOD = '<body id="top"><a href="other.html#there">x</a><img src="a%20b.png" alt="a line that rises"></body>'
+HEAD = '<!DOCTYPE html><html lang="en"><title>A page</title>'
+GOOD = HEAD + '<body id="top"><a href="other.html#there">x</a><img src="a%20b.png" alt="a line that rises"></body>'
 
 
 @pytest.fixture
 def book(tmp_path):
     (tmp_path / "index.html").write_text(GOOD)
     (tmp_path / "other.html").write_text(
-        '<p id="there"><a href="https://example.org/a">out</a><a href="#">up</a></p>'
+        HEAD + '<p id="there"><a href="https://example.org/a">out</a><a href="#">up</a></p>'
         '<link rel="canonical" href="https://example.org/"><img src="data:image/png;base64,AA==" alt="a dot on white">'
     )
     (tmp_path / "a b.png").write_bytes(b"")
@@ -193,11 +195,10 @@ def book(tmp_path):
 
 
 def test_a_sound_book_has_no_faults(book):
-    assert runpy.run_path(str(CHECK))["faults"](book) == []
+    assert check_html.faults(book) == []
 
 
 def test_a_fault_of_the_built_book_is_found(book):
-    faults = runpy.run_path(str(CHECK))["faults"]
     for name, content, fault in [
         ("page.html", '<script src="https://example.org/x.js"></script>', "from outside"),
         ("page.html", '<script src="//example.org/x.js"></script>', "from outside"),
@@ -216,11 +217,13 @@ def test_a_fault_of_the_built_book_is_found(book):
         ("page.html", '<a href="../outside.html">x</a>', "leads nowhere"),
         ("page.html", '<a href="other.html#nowhere">x</a>', "no #nowhere"),
         ("page.html", '<script src="missing.js"></script>', "leads nowhere"),
+        ("page.html", HEAD + "x" * 2_000_000, "bytes with its pictures"),
+        ("a b.png", "x" * 2_000_000, "bytes with its pictures"),
         ("page.html", '<meta http-equiv="Refresh" content="0; url=missing.html">', "leads nowhere"),
     ]:
         before = (book / name).read_text() if (book / name).exists() else None
         (book / name).write_text(content)
-        found = faults(book)
+        found = check_html.faults(book)
         assert len(found) == 1, content
         assert fault in found[0]
         if before is None:
@@ -231,7 +234,7 @@ def test_a_fault_of_the_built_book_is_found(book):
 
 def test_the_exit_status_of_check_html(book):
     def status(folder):
-        return subprocess.run([sys.executable, str(CHECK), str(folder)], capture_output=True).returncode
+        return subprocess.run([sys.executable, check_html.__file__, str(folder)], capture_output=True).returncode
 
     assert status(book) == 0
     (book / "page.html").write_text('<a href="missing.html">x</a>')

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,28 +22,8 @@ HERE = Path(__file__).parents[2] / "book" / "explorer"
 sys.path.insert(0, str(HERE))
 import explorer  # noqa: E402
 
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-FLAGS += " --disable-component-update --disable-sync"
 CANVAS = "document.querySelector('[data-part=%s] canvas').toDataURL()"
 SAID = "#hfc-explorer [role=status]"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium; where there is none, the tests are skipped, but not in CI."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        program = None
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs Playwright and Chromium: apt-get install chromium")
-        pytest.skip("no Playwright or no Chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=FLAGS.split())
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,29 @@
+"""What is found wrong with a page that is opened in a browser."""
+
+import browse
+import pytest
+
+PICTURE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='600' height='80'%3E%3C/svg%3E"
+SOUND = f"""<!DOCTYPE html><html lang="en"><head><title>A page</title><style>
+figure {{ margin: 0; overflow-x: auto; }} img {{ background: #fff; }} :root {{ color-scheme: light dark; }}
+</style></head><body><main class="bd-article-container"><h1>A page</h1>
+<figure tabindex="0"><img src="{PICTURE}" width="600" alt="A white sheet"></figure></main></body></html>"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("", "", None),
+        ("<h1>", '<p style="background: #fff; color: #bbb">faint</p><h1>', "contrast"),
+        ("<h1>", '<p style="width: 600px">wide</p><h1>', "beyond a phone's edge"),
+        ("margin: 0;", "margin: 0; width: 600px;", "beyond a phone's edge"),
+        ("img {", "img { max-width: 100%;", "smaller than drawn: A white sheet"),
+        ("</style>", "@media (prefers-color-scheme: dark) { img { filter: brightness(.8); } }</style>", "in the dark"),
+    ],
+)
+def test_each_fault_of_a_page_is_found(browser, tmp_path, old, new, fault):
+    page = tmp_path / "page.html"
+    page.write_text(SOUND.replace(old, new, 1))
+    found = browse.faults(browser, [page])
+    assert bool(found) == bool(fault)
+    assert all(fault in one for one in found)
