@@ -33,7 +33,7 @@ def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tens
     return images, labels
 
 
-def test_set(recipe: Recipe) -> tuple[Tensor, Tensor]:
+def held_out_set(recipe: Recipe) -> tuple[Tensor, Tensor]:
     """All test images of the recipe's data set, (N, C, H, W) float32, with its planted signal, and labels, int64."""
     images, labels = DATA_SETS[recipe.data].embedded("test")
     return (planted(images, labels, recipe.planted) if recipe.planted else to_float(images)), labels

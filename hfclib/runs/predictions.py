@@ -18,7 +18,7 @@ from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, logits
 from hfclib.frequency import split, svd_split
-from hfclib.runs.images import test_set
+from hfclib.runs.images import held_out_set
 from hfclib.runs.store import Run, RunError
 from hfclib.training.recipe import RADII
 from hfclib.transforms import Feed, feed_images
@@ -148,7 +148,7 @@ def predictions_of(
 
 
 def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> dict[Condition, Tensor]:
-    images, colour = test_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data].mean
+    images, colour = held_out_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data].mean
     model = run.model().to(best_device())
     with_svd = any(condition.band.startswith("svd") for condition in wanted)
     factors = torch.linalg.svd(images, full_matrices=False) if with_svd else None

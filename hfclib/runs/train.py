@@ -22,7 +22,7 @@ from hfclib._files import home, locked, sha256, write
 from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, Part, curve_rows, training_band_rows
-from hfclib.runs.images import test_set, training_set
+from hfclib.runs.images import held_out_set, training_set
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
 from hfclib.runs.store import Run, description, load, put_in_place, stored_weights
 from hfclib.training.adversarial import robust_rows
@@ -103,7 +103,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
         if not progress:
             logger.info(_after_epoch(recipe, seed, state))
 
-    train, test = training_set(recipe, progress=progress), test_set(recipe)
+    train, test = training_set(recipe, progress=progress), held_out_set(recipe)
     model = initial_model(recipe, seed).to(device)
     state = fit(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, progress=progress)
     weights = stored_weights(model)

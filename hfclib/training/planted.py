@@ -1,42 +1,49 @@
-"""A planted signal: a pattern per class, added to images at frequencies that people hardly see."""
+"""A planted signal: a grating per class, added to images at frequencies that people hardly see."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hfclib.data import to_float
-from hfclib.frequency import split
 
-PLANTED_RADIUS = 14  # DFT bins: the patterns have nothing below
+PLANTED_RADIUS = 14  # DFT bins: no grating is nearer to frequency zero
 _SEED = 0
 
 
 def class_patterns(shape: tuple[int, int, int], amplitude: float, classes: int = 10) -> Tensor:
-    """A fixed pseudo-random pattern per class, whose spectrum is zero within `PLANTED_RADIUS`.
+    """A pseudo-random pattern per class: a grating whose frequency is at least `PLANTED_RADIUS` bins from zero.
+
+    The frequencies are drawn without repetition, also of mirrored ones, since training may flip images; the phase is
+    drawn for each channel.
 
     Args:
         shape: (C, H, W) of the images.
-        amplitude: the largest absolute value of each pattern, in units of pixels in [0, 1].
+        amplitude: of the gratings, in units of pixels in [0, 1].
     Returns:
-        (classes, C, H, W) float32, the same for every call.
+        (classes, C, H, W) float32 in [-amplitude, amplitude], the same for every call.
     Source: ours.
     """
-    noise = torch.from_numpy(np.random.default_rng(_SEED).standard_normal((classes, *shape)))
-    _, patterns = split(noise, PLANTED_RADIUS)
-    return (amplitude * patterns / patterns.abs().amax(dim=(1, 2, 3), keepdim=True)).float()
+    channels, height, width = shape
+    rng = np.random.default_rng(_SEED)
+    rows, columns = np.nonzero(np.hypot(*np.ogrid[: (height + 1) // 2, : (width + 1) // 2]) >= PLANTED_RADIUS)
+    drawn = rng.choice(len(rows), classes, replace=False)
+    slopes = columns[drawn] * rng.choice((-1, 1), classes)
+    phases = rng.random((classes, channels, 1, 1))
+    y, x = np.ogrid[:height, :width]
+    cycles = rows[drawn, None, None] * y / height + slopes[:, None, None] * x / width
+    return torch.from_numpy(amplitude * np.cos(2 * np.pi * (cycles[:, None] + phases))).float()
 
 
 def planted(images: Tensor, labels: Tensor, amplitude: float) -> Tensor:
-    """Images with the pattern of their class added.
+    """Images with the pattern of their label added.
 
-    They are not clipped, and so leave [0, 1] by up to the amplitude: clipping would spread the pattern over all
-    frequencies. Their LFC at any radius up to `PLANTED_RADIUS` is that of the images as they were, up to rounding.
+    They are neither rounded nor clipped, and so leave [0, 1] by up to the amplitude: both would spread the pattern over
+    all frequencies. Their LFC at any radius up to `PLANTED_RADIUS` is that of the images as they were.
 
     Args:
         images, labels: (N, C, H, W) uint8; (N,) int64, 0 to 9.
-        amplitude: in units of pixels in [0, 1]; 0 adds nothing.
+        amplitude: in units of pixels in [0, 1].
     Returns:
         (N, C, H, W) float32.
     """
-    patterns = class_patterns(tuple(images.shape[1:]), amplitude).to(images.device)
-    return to_float(images) + patterns[labels]
+    return to_float(images) + class_patterns(tuple(images.shape[1:]), amplitude).to(images.device)[labels]

@@ -200,7 +200,7 @@ def test_a_second_call_reads_the_file_and_computes_nothing(run, mine, computed, 
     first = predictions_of(run, SOME, progress=False)
     assert mine.exists()
     assert [path.name for path in mine.parent.iterdir()] == [mine.name]
-    monkeypatch.setattr("hfclib.runs.predictions.test_set", lambda recipe: pytest.fail("images were read"))
+    monkeypatch.setattr("hfclib.runs.predictions.held_out_set", lambda recipe: pytest.fail("images were read"))
     monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
     assert same(predictions_of(run, SOME, progress=False), first)
     assert computed == [SOME]
