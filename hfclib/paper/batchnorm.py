@@ -4,15 +4,10 @@
 with a description of where it comes from. Networks whose table is there already are skipped.
 """
 
-import io
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
-from pathlib import Path
-from typing import Annotated
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -23,12 +18,10 @@ import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from pydantic import Field
 from torch import Tensor
 
-from hfclib._files import data_folder, sha256, write
 from hfclib.data.cifar import embedded, to_float
-from hfclib.devices import best_device, device_name
+from hfclib.devices import best_device
 from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.moments import matched
@@ -36,7 +29,8 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.intervals import Estimate, interval, over_seeds
-from hfclib.paper.parameters import SeveralSeeds, several
+from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import TITLES, Preset, adversarial_recipes, base_recipe, fig4_recipes
 from hfclib.paper.published import fig4_difference
 from hfclib.paper.show import listed
@@ -44,9 +38,7 @@ from hfclib.paper.style import STYLE, network_looks
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
-from hfclib.runs.predictions import weights_of
-from hfclib.runs.store import Run, RunError
-from hfclib.runs.train import code_commit
+from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import FEEDS, feed_images
 
@@ -176,36 +168,15 @@ def _fed(row: Mapping, images: Tensor, low: Tensor | None = None, high: Tensor |
     return fed
 
 
-def stored(run: Run, folder: Path | None = None) -> pd.DataFrame | None:
-    """The rows in a folder, or the published ones, that were measured of a run's own weights; None where none are.
-
-    Raises:
-        RunError: the table is damaged.
-    """
-    path = (folder or data_folder() / "batchnorm") / f"{run.path.name}.json"
-    if not path.exists() or (origin := json.loads(path.read_text()))["weights"] != weights_of(run.path):
-        return None
-    content = path.with_suffix(".csv").read_bytes()
-    if sha256(content) != origin["sha256"]:
-        raise RunError(f"{path.with_suffix('.csv')} is damaged: delete it and {path.name}, and measure again")
-    return pd.read_csv(io.BytesIO(content))
+stored = partial(stored_table, "batchnorm")
 
 
 def publish() -> None:
     """Measure every stored network of the chapter that has no table in `data/batchnorm` yet, and write it there."""
-    recipes, folder = all_recipes(), data_folder() / "batchnorm"
-    folder.mkdir(exist_ok=True)
-    for variant, ones in stored_runs(recipes, range(10), optional=recipes).items():
-        for run in ones:
-            if any(conditions(run, variant)) and stored(run) is None:
-                start, path = time.monotonic(), folder / f"{run.path.name}.csv"
-                content = measure(run, variant).round({"accuracy": 6}).to_csv(index=False).encode()
-                origin = {"weights": weights_of(run.path), "sha256": sha256(content), "commit": code_commit()}
-                origin |= {"device": device_name(best_device()), "torch": torch.__version__}
-                origin["seconds"] = round(time.monotonic() - start)
-                write(path, content)
-                write(path.with_suffix(".json"), (json.dumps(origin, indent=2) + "\n").encode())
-                print(run.path.name, flush=True)
+    recipes = all_recipes()
+    runs = stored_runs(recipes, range(10), optional=recipes).items()
+    asked = {variant: [run for run in ones if any(conditions(run, variant))] for variant, ones in runs}
+    publish_tables("batchnorm", asked, measure)
 
 
 def table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
@@ -363,13 +334,10 @@ def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     return wide[columns].map(partial(decimals, places=2)).join(seeds).loc[order]
 
 
-_MEASURED = Annotated[int, Field(ge=4, le=16, multiple_of=4, description="one of 4, 8, 12, 16")]
-
-
 class BatchNormParameters(SeveralSeeds):
     """The parameters of `notebooks/batchnorm.ipynb`."""
 
-    radius: several(_MEASURED, 4) = PAPER_RADII
+    radius: several(PaperRadius, 4) = PAPER_RADII
 
 
 BATCHNORM = Chapter(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from pydantic import Field
 
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
@@ -21,7 +19,7 @@ from hfclib.evaluation import PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
-from hfclib.paper.parameters import SeveralSeeds, several
+from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, WIDTH, radius_colour
@@ -69,7 +67,6 @@ LABELS_PUBLISHED = {
     "shuffled": {"train": 0.97, "L4": 0.14, "L8": 0.53, "L12": 0.90, "L16": 0.97},
 }
 NATURAL_L4_PEAK = 0.39  # after the second and third epoch
-_MEASURED = Annotated[int, Field(ge=4, le=16, multiple_of=4, description="one of 4, 8, 12, 16")]
 
 
 def labels_table(runs: Runs) -> pd.DataFrame:
@@ -481,7 +478,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
 class LabelsParameters(SeveralSeeds):
     """The parameters of `notebooks/labels.ipynb`."""
 
-    radius: several(_MEASURED, 4) = PAPER_RADII
+    radius: several(PaperRadius, 4) = PAPER_RADII
 
 
 class LabelsChapter(Chapter):

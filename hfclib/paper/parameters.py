@@ -60,6 +60,7 @@ def choice(kind: object, allowed: tuple[str, ...]) -> object:
 
 Radius = whole(RADII[0], RADII[-1], "a whole number of DFT bins")
 Radii = several(Radius, 6)
+PaperRadius = Annotated[int, Field(ge=4, le=16, multiple_of=4, description="one of 4, 8, 12, 16")]
 Seed = whole(0, 9_999, "a whole number")
 Seeds = several(Seed, 100)
 FeedChoice = choice(Feed, FEEDS)

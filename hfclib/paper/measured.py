@@ -1,0 +1,59 @@
+"""Tables measured of stored networks beside their runs.
+
+Of each network a folder of `data` holds `<run>.csv`, the table, and `<run>.json`: the SHA-256 of the network's weights
+and of the table, the commit, device and version that measured it, and how long that took.
+"""
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from hfclib._files import data_folder, sha256, write
+from hfclib.devices import best_device, device_name
+from hfclib.runs.predictions import weights_of
+from hfclib.runs.store import Run, RunError
+from hfclib.runs.train import code_commit
+
+
+def stored_table(kind: str, run: Run, folder: Path | None = None) -> pd.DataFrame | None:
+    """The table in a folder, or the published one in `data/<kind>`, that was measured of a run's own weights.
+
+    Returns:
+        None where there is none.
+    Raises:
+        RunError: the table is damaged.
+    """
+    path = (folder or data_folder() / kind) / f"{run.path.name}.json"
+    if not path.exists() or (origin := json.loads(path.read_text()))["weights"] != weights_of(run.path):
+        return None
+    content = path.with_suffix(".csv").read_bytes()
+    if sha256(content) != origin["sha256"]:
+        raise RunError(f"{path.with_suffix('.csv')} is damaged: delete it and {path.name}, and measure again")
+    return pd.read_csv(io.BytesIO(content))
+
+
+def publish_tables(kind: str, runs: Mapping[str, Sequence[Run]], measure: Callable[[Run, str], pd.DataFrame]) -> None:
+    """Measure every run that has no table in `data/<kind>` yet, and write it there; a stop loses one network's at most.
+
+    Args:
+        kind: the name of the folder.
+        runs: by variant.
+        measure: from a run and its variant to a table with a column "accuracy", which is rounded to six decimals.
+    """
+    folder = data_folder() / kind
+    folder.mkdir(exist_ok=True)
+    for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
+        if stored_table(kind, run) is None:
+            start, path = time.monotonic(), folder / f"{run.path.name}.csv"
+            content = measure(run, variant).round({"accuracy": 6}).to_csv(index=False).encode()
+            origin = {"weights": weights_of(run.path), "sha256": sha256(content), "commit": code_commit()}
+            origin |= {"device": device_name(best_device()), "torch": torch.__version__}
+            origin["seconds"] = round(time.monotonic() - start)
+            write(path, content)
+            write(path.with_suffix(".json"), (json.dumps(origin, indent=2) + "\n").encode())
+            print(run.path.name, flush=True)
