@@ -1,0 +1,318 @@
+"""The chapter on all published networks: LFC accuracy next to test accuracy, and does HFC reading predict fragility?
+
+A network is fragile to a shift, such as JPEG compression, as far as it loses accuracy under it. The chapter measures
+every stored network under ten shifts and under attack, and compares this with how much of the HFC the network reads.
+
+`python -m hfclib.paper.networks` measures the stored networks and writes one table per network to `data/networks`, with
+a description of where it comes from. Networks whose table is there already are skipped.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageEnhance
+from scipy import stats
+from torch import Tensor
+
+from hfclib.attacks import pgd, robust_correct
+from hfclib.data.cifar import embedded, to_float
+from hfclib.devices import best_device
+from hfclib.evaluation import PAPER_RADII, accuracy
+from hfclib.frequency import split
+from hfclib.paper.batchnorm import ablation_recipes, all_recipes
+from hfclib.paper.chapter import Chapter
+from hfclib.paper.defense.setup import defense_recipes
+from hfclib.paper.fig1 import fig1_recipes
+from hfclib.paper.fig3 import fig3_recipes
+from hfclib.paper.intervals import CONFIDENCE, Estimate, MissingRunError
+from hfclib.paper.labels import labels_recipes
+from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.paper.names import check_choice
+from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
+from hfclib.paper.presets import SEEDS, Preset, fig4_recipes
+from hfclib.paper.tables import gather, select
+from hfclib.paper.training import training_recipes
+from hfclib.paper.verdicts import Claim
+from hfclib.runs.collect import Runs, stored_runs
+from hfclib.runs.store import Run
+from hfclib.training.recipe import Recipe
+
+COUNTS = {"shifts": 2_000, "attacks": 500}  # the first test images, on which a network is measured
+RADIUS = 8  # of the claims, in DFT bins
+USABLE = 0.4  # the least test accuracy of a recipe that is compared: a share of nearly nothing is noise
+DRAWS = 5_000  # of the bootstrap
+
+
+def networks_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """All networks of the book; of "smoke" only those of Fig. 4.
+
+    "laptop" has those of "narrow" as well, as narrow_vanilla and so on.
+    """
+    found = fig4_recipes(preset)
+    if preset == "smoke":
+        return found
+    others = fig1_recipes, all_recipes, fig3_recipes, defense_recipes, labels_recipes, ablation_recipes
+    for recipes in (*others, training_recipes):
+        found |= recipes(preset)
+    narrow = networks_recipes("narrow") if preset == "laptop" else {}
+    return found | {f"narrow_{variant}": recipe for variant, recipe in narrow.items()}
+
+
+# ---- shifts
+
+Shift = Literal[
+    "jpeg90", "jpeg70", "jpeg50", "jpeg30", "resize24", "resize16", "noise4", "noise8", "noise16", "sharpen2"
+]
+SHIFTS: tuple[Shift, ...] = get_args(Shift)
+_HFC_ONLY = [f"{shift} hfc" for shift in SHIFTS]
+KINDS = {"jpeg": "JPEG", "resize": "resized", "noise": "noise", "sharpen": "sharpened"}
+
+
+def shifted(images: Tensor, shift: Shift) -> Tensor:
+    """Images under a shift, the same at each call.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        shift: "jpegQ" saves them at quality Q with Pillow's defaults, which halve the resolution of the colours.
+            "resizeS" resizes them to S x S pixels and back (bicubic). "noiseS" adds normal noise of standard deviation
+            S (of 255) to each value, rounds and clips. "sharpen2" doubles the difference to Pillow's smoothed image.
+    Returns:
+        (N, 3, H, W) uint8. An image does not depend on those behind it.
+    Raises:
+        ValueError: images are not uint8, or another shift.
+    """
+    check_choice("shift", shift, SHIFTS)
+    if images.dtype != torch.uint8:
+        raise ValueError(f"expected images, uint8 (N, 3, H, W), got {images.dtype}")
+    kind = shift.rstrip("0123456789")
+    strength = int(shift.removeprefix(kind))
+    if kind == "noise":
+        # NumPy's stream is the same on every processor.
+        drawn = np.random.default_rng(0).standard_normal(tuple(images.shape), dtype=np.float32)
+        return (images + strength * torch.from_numpy(drawn)).round().clamp(0, 255).to(torch.uint8)
+    change = {"jpeg": _jpeg, "resize": _resize, "sharpen": _sharpen}[kind]
+    pictures = (Image.fromarray(one) for one in images.permute(0, 2, 3, 1).numpy())
+    return torch.from_numpy(np.stack([change(one, strength) for one in pictures])).permute(0, 3, 1, 2)
+
+
+def _jpeg(picture: Image.Image, quality: int) -> np.ndarray:
+    picture.save(buffer := io.BytesIO(), "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+def _resize(picture: Image.Image, side: int) -> np.ndarray:
+    small = picture.resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))
+
+
+def _sharpen(picture: Image.Image, factor: int) -> np.ndarray:
+    return np.asarray(ImageEnhance.Sharpness(picture).enhance(factor))
+
+
+@cache
+def _shifted_test(shift: Shift, count: int) -> Tensor:
+    return shifted(embedded("test")[0][:count], shift)
+
+
+# ---- measuring
+
+ATTACKS = {"pgd0": 0.0, "pgd2": 2 / 255, "pgd8": 8 / 255}  # eps
+
+
+def shift_inputs(count: int) -> Iterator[tuple[str, Tensor]]:
+    """What a network is fed of the first `count` test images: (measure, (count, 3, 32, 32) float).
+
+    "none" is the images as they are. A shift's name is the images under it; with " hfc" only the HFC of its change at
+    RADIUS is added to the image, so that the image's LFC is left alone exactly; pixels may then leave [0, 1].
+    """
+    images = to_float(embedded("test")[0][:count])
+    yield "none", images
+    for shift in SHIFTS:
+        changed = to_float(_shifted_test(shift, count))
+        yield shift, changed
+        yield f"{shift} hfc", images + split(changed - images, RADIUS)[1]
+
+
+def measure(run: Run, variant: str = "", counts: Mapping[str, int] = COUNTS) -> pd.DataFrame:
+    """The accuracy of a network under the shifts and under attack.
+
+    Args:
+        run: its BatchNorm uses running statistics.
+        variant: has no effect.
+        counts: how many test images, as COUNTS, but no more than the run's final_images.
+    Returns:
+        One row per measure: measure, images (their number), accuracy [0, 1]. Measures are those of `shift_inputs`, and
+        ATTACKS: the share of images that are correct before and after PGD in 20 steps of eps / 4 from a random start.
+    """
+    count, attacked = (min(counts[part], run.recipe.final_images) for part in ("shifts", "attacks"))
+    model, labels = run.model().to(best_device()), embedded("test")[1]
+    rows = [(name, count, accuracy(model, fed, labels[:count], amp=True)) for name, fed in shift_inputs(count)]
+    images, classes = (part[:attacked].to(best_device()) for part in (to_float(embedded("test")[0][:attacked]), labels))
+    for name, eps in ATTACKS.items():
+        generator = torch.Generator().manual_seed(0)
+        attack = [partial(pgd, eps=eps, alpha=eps / 4, steps=20, generator=generator)] if eps else []
+        correct = robust_correct(model, images, classes, attack, amp=True)
+        rows.append((name, attacked, correct.double().mean().item()))
+    return pd.DataFrame(rows, columns=["measure", "images", "accuracy"])
+
+
+stored = partial(stored_table, "networks")
+
+
+def publish() -> None:
+    """Measure each stored network of "laptop" and "narrow" that has no table in `data/networks`, and write it there."""
+    recipes = networks_recipes()
+    publish_tables("networks", stored_runs(recipes, SEEDS, optional=recipes), measure)
+
+
+def table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
+    """The chapter's table: accuracies on test images, from the runs themselves and from what was measured beside them.
+
+    Args:
+        runs: by variant.
+        compute: measure what is not stored; it takes a minute a network and is not kept (`publish` keeps it).
+    Returns:
+        One row per network and measure: variant, seed, kind (`kind_of`), measure, accuracy [0, 1]. Measures are "test",
+        "L4" to "H16" (bands of all images with the mean colour, running statistics), and those of `measure`.
+    """
+    parts = []
+    for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
+        own = select(gather({variant: [run]}, "final"), PAPER_RADII, "mean", "running")
+        beside = stored(run)
+        if beside is None and compute:
+            beside = measure(run)
+        own = own.loc[own["measure"] != "train", ["measure", "accuracy"]]
+        parts.append(pd.concat([own, beside]).assign(variant=variant, seed=run.seed, kind=kind_of(run.recipe)))
+    columns = ["variant", "seed", "kind", "measure", "accuracy"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def kind_of(recipe: Recipe) -> str:
+    """How a network was trained, in a word or two."""
+    if recipe.train_band != "x":
+        return f"trained on the {recipe.train_band.upper()}"
+    if recipe.adversarial != "none":
+        return "adversarial training"
+    return {"none": "no normalisation", "batch": "BatchNorm", "group": "GroupNorm"}[recipe.norm]
+
+
+# ---- does HFC reading predict fragility?
+
+
+def lost(found: pd.DataFrame) -> pd.DataFrame:
+    """How much of its accuracy each recipe loses, and what it reads.
+
+    Args:
+        found: a `table`.
+    Returns:
+        One row per measured recipe (variant, kind) with a test accuracy of at least USABLE. Columns "test" and "L4" to
+        "H16" are accuracies. Those of shifts and attacks are shares lost, 1 - a / b, where a is the accuracy under the
+        shift and b that on the same images without it, computed for each network; "mean" is over SHIFTS, "mean hfc"
+        over the HFC of their changes. All are means over seeds.
+    """
+    wide = found.pivot_table("accuracy", ["variant", "kind", "seed"], "measure", sort=False)
+    wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *ATTACKS], sort=False)])
+    for names, clean in (([*SHIFTS, *_HFC_ONLY], "none"), (list(ATTACKS), "pgd0")):
+        wide[names] = 1 - wide[names].div(wide[clean], axis=0)
+    wide = wide.assign(**{"mean": wide[list(SHIFTS)].mean(axis=1), "mean hfc": wide[_HFC_ONLY].mean(axis=1)})
+    means = wide.groupby(["variant", "kind"], sort=False).mean().dropna(subset=["mean", "pgd2"])
+    return means[means["test"] >= USABLE]
+
+
+def rank_correlation(
+    first: Sequence[float], second: Sequence[float], control: Sequence[float] | None = None
+) -> Estimate:
+    """Spearman's rank correlation of two columns with one value per recipe, and its 95 % interval.
+
+    Args:
+        first, second: equally long.
+        control: a third such column. With it, ranks are replaced by what is left of them after a linear regression on
+            the ranks of the control (partial correlation).
+    Returns:
+        An Estimate whose unit is the recipe: "seeds" is the number of recipes. The interval is the 2.5th to 97.5th
+        percentile over bootstrap samples of recipes; it is infinite for two.
+    Raises:
+        MissingRunError: fewer than two recipes.
+    """
+    values = np.array([first, second] if control is None else [first, second, control], dtype=float)
+    count = values.shape[1]
+    if count < 2:
+        raise MissingRunError("fewer than two recipes are measured")
+    picks = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+    found = _spearman(values[:, np.vstack([np.arange(count), picks])])
+    tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+    low, high = np.nanquantile(found[1:], tails) if count > 2 else (-np.inf, np.inf)
+    return Estimate(float(found[0]), float(low), float(high), seeds=count)
+
+
+def _spearman(samples: np.ndarray) -> np.ndarray:
+    """(2 or 3 columns, samples, recipes) to (samples,); NaN where a column of a sample is constant."""
+    ranks = stats.rankdata(samples, axis=2)
+    first, second, *control = ranks - ranks.mean(axis=2, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for one in control:
+            first, second = (
+                part - one * ((part * one).sum(axis=1) / (one * one).sum(axis=1))[:, None] for part in (first, second)
+            )
+        norms = (first * first).sum(axis=1) * (second * second).sum(axis=1)
+        return (first * second).sum(axis=1) / np.sqrt(np.where(norms > 1e-9, norms, np.nan))
+
+
+def association(found: pd.DataFrame, measure: str, radius: int = RADIUS, *, equal: bool = False) -> Estimate:
+    """The `rank_correlation` of HFC accuracy at a radius and the share of accuracy lost, over recipes of a `table`.
+
+    Args:
+        measure: a column of `lost`.
+        equal: with the test accuracy as control.
+    """
+    rows = lost(found)
+    return rank_correlation(rows[f"H{radius}"], rows[measure], rows["test"] if equal else None)
+
+
+def _claims() -> Iterator[Claim]:
+    # Written before any network was measured under a shift. Robust accuracies were known of three networks on 100
+    # images, and those of the chapter on defenses.
+    hfc = "when its input's LFC is left alone and its HFC changes"
+    rows = (
+        ("shift", hfc, "mean of ten shifts", {"measure": "mean hfc"}),
+        ("shift-equal", hfc, "mean of ten shifts, test accuracy regressed out", {"measure": "mean hfc", "equal": True}),
+        ("attack", "to an attack", "PGD, eps 2/255", {"measure": "pgd2"}),
+    )
+    for name, when, version, options in rows:
+        yield Claim(
+            id=f"networks-{name}",
+            figure="networks",
+            section="blog",
+            text=f"The more a network reads of the HFC, the more of its accuracy it loses {when}",
+            version=f"{version}; Spearman's correlation with H{RADIUS}, of recipes in place of seeds",
+            relation="exceeds",
+            statistic=partial(association, **options),
+        )
+
+
+# ---- the chapter
+
+
+class NetworksParameters(SeveralSeeds):
+    """The parameters of `notebooks/networks.ipynb`."""
+
+    radius: PaperRadius = RADIUS
+    shift: choice(Shift, SHIFTS) = "jpeg50"
+
+
+NETWORKS = Chapter(
+    name="networks",
+    recipes=networks_recipes,
+    parameters=NetworksParameters,
+    optional=tuple(variant for variant in networks_recipes() if variant != "vanilla"),
+    claims=tuple(_claims()),
+    evidence=table,
+)
+
+if __name__ == "__main__":
+    publish()
