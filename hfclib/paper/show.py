@@ -22,15 +22,17 @@ def show_figure(figure: Figure) -> SVG:
     return SVG(file.getvalue())
 
 
-def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None) -> HTML:
+def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None, *, sortable: bool = False) -> HTML:
     """A table with whole cells, however long.
 
     Args:
         frame: its text is escaped, and its index becomes the first columns.
         links: from cell text to address; a cell that is just this text becomes a link.
+        sortable: in the book, a click on a heading sorts the rows by that column (`book/_static/sort.js`).
     """
+    classes = "hfc-sortable" if sortable else None
     with pd.option_context("display.max_colwidth", None):
-        html = frame.reset_index().to_html(index=False, border=0, justify="left")
+        html = frame.reset_index().to_html(index=False, border=0, justify="left", classes=classes)
     for text, address in (links or {}).items():
         html = html.replace(f"<td>{text}</td>", f'<td><a href="{address}">{text}</a></td>')
     return HTML(html)
