@@ -14,6 +14,7 @@ QUESTIONS = {
     "training": "Do batch size, optimiser and architecture change how much HFC is used?",
     "fig4": "Do training heuristics change how much HFC is used?",
     "batchnorm": "Why does BatchNorm look as if it read the HFC?",
+    "networks": "Is a network that reads the HFC fragile?",
     "fig3": "Are the kernels of robust networks smooth?",
     "defense": "Does smoothing defend against attacks?",
     "detection": "Does a detector need the high frequencies?",

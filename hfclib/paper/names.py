@@ -19,6 +19,7 @@ CHAPTER_PLACES = {
     "labels": "hfclib.paper.labels:LABELS",
     "training": "hfclib.paper.training:TRAINING",
     "batchnorm": "hfclib.paper.batchnorm:BATCHNORM",
+    "networks": "hfclib.paper.networks:NETWORKS",
     "defense": "hfclib.paper.defense.claims:DEFENSE",
     "detection": "hfclib.paper.detection.chapter:DETECTION",
 }
@@ -28,8 +29,9 @@ EXPERIMENT_PLACES = {
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
     "datasets": "hfclib.paper.datasets:datasets_recipes",
 }
-# What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook.
-TRAINED = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name != "detection")
+# What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook; "networks" has the
+# recipes of all chapters.
+TRAINED = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name not in ("detection", "networks"))
 
 
 def check_choice(kind: str, name: str, allowed: Collection[str]) -> None:

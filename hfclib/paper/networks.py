@@ -8,13 +8,19 @@ a description of where it comes from. Networks whose table is there already are 
 """
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
+from itertools import product
 from typing import Literal, get_args
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Markdown
+from matplotlib.figure import Figure
 from PIL import Image, ImageEnhance
 from scipy import stats
 from torch import Tensor
@@ -24,7 +30,7 @@ from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
 from hfclib.evaluation import PAPER_RADII, accuracy
 from hfclib.frequency import split
-from hfclib.paper.batchnorm import ablation_recipes, all_recipes
+from hfclib.paper.batchnorm import NAMES, ablation_recipes, all_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.defense.setup import defense_recipes
 from hfclib.paper.fig1 import fig1_recipes
@@ -35,8 +41,10 @@ from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.presets import SEEDS, Preset, fig4_recipes
-from hfclib.paper.tables import gather, select
-from hfclib.paper.training import training_recipes
+from hfclib.paper.show import listed
+from hfclib.paper.style import STYLE, VARIANT_COLOURS
+from hfclib.paper.tables import decimals, gather, select, with_interval
+from hfclib.paper.training import PANELS, training_recipes
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
@@ -254,24 +262,25 @@ def _spearman(samples: np.ndarray) -> np.ndarray:
     """(2 or 3 columns, samples, recipes) to (samples,); NaN where a column of a sample is constant."""
     ranks = stats.rankdata(samples, axis=2)
     first, second, *control = ranks - ranks.mean(axis=2, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for one in control:
-            first, second = (
-                part - one * ((part * one).sum(axis=1) / (one * one).sum(axis=1))[:, None] for part in (first, second)
-            )
-        norms = (first * first).sum(axis=1) * (second * second).sum(axis=1)
-        return (first * second).sum(axis=1) / np.sqrt(np.where(norms > 1e-9, norms, np.nan))
+    for one in control:
+        squares = np.maximum((one * one).sum(axis=1), 1e-9)  # a constant control explains nothing
+        first, second = (part - one * ((part * one).sum(axis=1) / squares)[:, None] for part in (first, second))
+    norms = (first * first).sum(axis=1) * (second * second).sum(axis=1)
+    return (first * second).sum(axis=1) / np.sqrt(np.where(norms > 1e-9, norms, np.nan))
 
 
-def association(found: pd.DataFrame, measure: str, radius: int = RADIUS, *, equal: bool = False) -> Estimate:
-    """The `rank_correlation` of HFC accuracy at a radius and the share of accuracy lost, over recipes of a `table`.
+def association(
+    found: pd.DataFrame, measure: str, radius: int = RADIUS, *, equal: bool = False, band: Literal["H", "L"] = "H"
+) -> Estimate:
+    """The `rank_correlation` of the accuracy on a band with the share of accuracy lost, over the recipes of a `table`.
 
     Args:
         measure: a column of `lost`.
+        radius, band: DFT bins; "H" for the HFC or "L" for the LFC.
         equal: with the test accuracy as control.
     """
     rows = lost(found)
-    return rank_correlation(rows[f"H{radius}"], rows[measure], rows["test"] if equal else None)
+    return rank_correlation(rows[f"{band}{radius}"], rows[measure], rows["test"] if equal else None)
 
 
 def _claims() -> Iterator[Claim]:
@@ -293,6 +302,195 @@ def _claims() -> Iterator[Claim]:
             relation="exceeds",
             statistic=partial(association, **options),
         )
+
+
+# ---- what the notebook shows
+
+_LOOKS = {  # colour, marker and filling by `kind_of`; networks of a figure keep its colours
+    "no normalisation": (VARIANT_COLOURS["vanilla"], "o", "full"),
+    "GroupNorm": (VARIANT_COLOURS["groupnorm"], "o", "full"),
+    "BatchNorm": (VARIANT_COLOURS["batchnorm"], "s", "full"),
+    "adversarial training": (VARIANT_COLOURS["adversarial"], "v", "full"),
+    "trained on the LFC": ("0.3", "D", "none"),
+    "trained on the HFC": ("0.3", "D", "full"),
+}
+_SHORT = {"mean hfc": "HFC of the shifts", "pgd2": "attack of 2/255"}
+_PARTS = {"whole": "shifts as they are", "hfc": "their HFC alone"}
+_VARIANTS = PANELS["optimizer"] | PANELS["architecture"] | NAMES
+_VARIANTS |= {
+    "vanilla5": "Vanilla, 5 x 5",
+    "adversarial5": "Adversarial training, 5 x 5",
+    "penalised": "Penalised kernels",
+    "natural": "BatchNorm, 5,000 images",
+    "shuffled": "BatchNorm, shuffled labels",
+    "natural_plain": "Vanilla, 5,000 images",
+    "shuffled_plain": "Vanilla, shuffled labels",
+    "vanilla_noaug": "Vanilla, no augmentation",
+    "batchnorm_noaug": "BatchNorm, no augmentation",
+    "steps512": "Batches of 512, equal steps",
+}
+
+
+def network_name(variant: str) -> str:
+    """What a table calls a variant of `networks_recipes`, such as "Vanilla" or "Trained on the LFC, r = 8"."""
+    if variant.startswith("narrow_"):
+        return f"{network_name(variant.removeprefix('narrow_'))}, the paper's schedule"
+    if band := re.fullmatch(r"(batchnorm_)?([lh]fc)(\d+)(max)?", variant):
+        normed, name, radius, scaled = band.groups()
+        return f"Trained on the {name.upper()}, r = {radius}{', / max' * bool(scaled)}{', BatchNorm' * bool(normed)}"
+    return _VARIANTS.get(variant, variant.replace("batch", "Batches of "))
+
+
+def shift_name(measure: str) -> str:
+    """What a figure calls a shift, or a mean of shifts, or an attack, such as "JPEG 50" or "noise 8/255"."""
+    others = {"mean": "mean of ten shifts", "pgd2": "PGD, eps 2/255", "pgd8": "PGD, eps 8/255", "sharpen2": "sharpened"}
+    kind = measure.rstrip("0123456789")
+    strength = measure.removeprefix(kind)
+    text = {"jpeg": f"JPEG {strength}", "resize": f"{strength} x {strength} and back", "noise": f"noise {strength}/255"}
+    return others.get(measure) or text[kind]
+
+
+def change_table(count: int) -> pd.DataFrame:
+    """Where the changes lie that the shifts make to the first `count` test images: one row per shift, as text.
+
+    Columns: the size of the change, root mean square in 255ths; the share of its energy beyond each of the paper's
+    radii; and the size of its LFC and HFC at RADIUS as a share of the contrast of the images' own LFC and HFC.
+    """
+    images = to_float(embedded("test")[0][:count])
+    own = split(images - images.mean(dim=(2, 3), keepdim=True), RADIUS)
+    rows = {}
+    for shift in SHIFTS:
+        change = to_float(_shifted_test(shift, count)) - images
+        energy = change.square().mean()
+        row = {"size of the change": f"{255 * energy.sqrt():.1f}/255"}
+        for radius in PAPER_RADII:
+            row[f"beyond r = {radius}"] = decimals((split(change, radius)[1].square().mean() / energy).item(), 2)
+        for name, part, band in zip(("LFC", "HFC"), split(change, RADIUS), own, strict=True):
+            row[f"{name}: change / contrast"] = decimals((part.square().mean() / band.square().mean()).sqrt().item(), 2)
+        rows[shift_name(shift)] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("shift")
+
+
+def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
+    """The table that the paper asks for: one row per recipe, the most accurate first, as text.
+
+    Columns: number of seeds, accuracy on test images, on their LFC and on their HFC at a radius (with the mean colour),
+    robust accuracy (PGD), and accuracy under the shifts, mean of the strengths of each kind. Means over seeds.
+    """
+    means = found.pivot_table("accuracy", "variant", "measure", sort=False)
+    means = means.reindex(columns=["test", f"L{radius}", f"H{radius}", *SHIFTS, *ATTACKS])
+    means = means.rename(columns={"pgd2": "PGD 2/255", "pgd8": "PGD 8/255"})
+    for kind, name in KINDS.items():
+        means[name] = means[[shift for shift in SHIFTS if shift.startswith(kind)]].mean(axis=1)
+    means = means.sort_values("test", ascending=False)[
+        ["test", f"L{radius}", f"H{radius}", "PGD 2/255", "PGD 8/255", *KINDS.values()]
+    ]
+    text = means.map(lambda value: "\u2013" if np.isnan(value) else decimals(value, 2))
+    text.insert(0, "seeds", found.groupby("variant")["seed"].nunique())
+    return text.rename(index=network_name).rename_axis("network").rename_axis(columns=None)
+
+
+def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
+    """The share of accuracy lost against HFC accuracy, one point per recipe of `lost`: under a shift, under attack."""
+    rows = lost(found)
+    measures = {shift: shift_name(shift), f"{shift} hfc": f"{shift_name(shift)}, HFC alone", "pgd2": shift_name("pgd2")}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.4, 4.4), layout="constrained")
+        panels = figure.subplots(1, 3)
+        panels[1].sharey(panels[0])
+        for ax, (measure, title) in zip(panels, measures.items(), strict=True):
+            for kind, (colour, marker, filling) in _LOOKS.items():
+                own = rows[rows.index.get_level_values("kind") == kind]
+                if len(own):
+                    look = {"color": colour, "marker": marker, "fillstyle": filling, "ls": "", "ms": 8}
+                    ax.plot(own[f"H{radius}"], own[measure], **look, label=kind)
+            ax.set(title=title, xlabel=f"Accuracy on the HFC, r = {radius}", xlim=(0, None))
+            ax.axhline(0, color="0.3", lw=1, ls=":")
+            ax.grid(alpha=0.3, lw=0.5)
+        figure.supylabel("Share of accuracy lost", fontsize=12)
+        if len(rows):
+            figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def association_rows(found: pd.DataFrame, radius: int) -> pd.DataFrame:
+    """The `association` with every shift, their mean, and attack: one row per measure, part and control.
+
+    Columns: measure, part ("whole" or "hfc"), control ("none" or "test accuracy"), mean, low, high, recipes. None where
+    fewer than two recipes are measured.
+    """
+    rows = []
+    for measure, part, control in product((*SHIFTS, "mean", "pgd2"), _PARTS, ("none", "test accuracy")):
+        if (measure, part) != ("pgd2", "hfc"):
+            column = f"{measure} hfc" if part == "hfc" else measure
+            with suppress(MissingRunError):
+                one = association(found, column, radius, equal=control != "none")
+                rows.append((measure, part, control, one.mean, one.low, one.high, one.seeds))
+    return pd.DataFrame(rows, columns=["measure", "part", "control", "mean", "low", "high", "recipes"])
+
+
+def association_figure(rows: pd.DataFrame) -> Figure:
+    """The correlations of `association_rows` with their 95 % intervals, one panel per part."""
+    names = list(dict.fromkeys(rows["measure"]))
+    looks = {"none": ("Spearman", "0.1", -0.15), "test accuracy": ("at equal test accuracy", "#D55E00", 0.15)}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 5.2), layout="constrained")
+        panels = figure.subplots(1, 2, sharex=True, sharey=True)
+        for ax, (part, title) in zip(panels, _PARTS.items(), strict=True):
+            for control, (label, colour, offset) in looks.items():
+                own = rows[(rows["part"] == part) & (rows["control"] == control)]
+                at = [names.index(one) + offset for one in own["measure"]]
+                ax.hlines(at, own["low"].clip(-1), own["high"].clip(upper=1), color=colour)
+                ax.plot(own["mean"], at, "o" if control == "none" else "D", color=colour, label=label)
+            ax.axvline(0, color="0.3", lw=1, ls=":")
+            ax.set(title=title, xlabel="Correlation over recipes", xlim=(-1, 1))
+            ax.set_yticks(range(len(names)), map(shift_name, names))
+            ax.grid(alpha=0.3, lw=0.5, axis="x")
+        panels[0].invert_yaxis()
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
+    """The `association` among fewer recipes: without those trained against attacks, on a band, or both; as text.
+
+    Columns: number of recipes; for the mean over the HFC of the shifts and for the attack of 2/255, Spearman's
+    correlation and that at equal test accuracy, with their intervals.
+    """
+    adversarial, bands = ["adversarial training"], ["trained on the LFC", "trained on the HFC"]
+    subsets = {"all": [], "no adversarial training": adversarial, "trained on whole images": bands}
+    subsets["whole images, no adversarial training"] = adversarial + bands
+    table = {}
+    for name, left_out in subsets.items():
+        some = found[~found["kind"].isin(left_out)]
+        row = {"number": str(len(lost(some)))}
+        for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
+            column = f"{_SHORT[measure]}{', equal test accuracy' * equal}"
+            row[column] = "not measured"
+            with suppress(MissingRunError):
+                one = association(some, measure, radius, equal=equal)
+                row[column] = with_interval(one.mean, one.low, one.high)
+        table[name] = row
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("recipes")
+
+
+def answer(found: pd.DataFrame, radius: int) -> Markdown:
+    """The correlations on which the answer rests, and what three networks read and lose."""
+    rows = lost(found).droplevel("kind")
+    lines = []
+    for band, measure in product("HL", ("mean hfc", "pgd2")):
+        with suppress(MissingRunError):
+            estimates = [association(found, measure, radius, equal=equal, band=band) for equal in (False, True)]
+            plain, equal = (with_interval(one.mean, one.low, one.high) for one in estimates)
+            lost_to = f"{band}FC accuracy, and the share lost to the {_SHORT[measure]}"
+            lines.append(f"- {lost_to}: {plain}; {equal} at equal test accuracy.")
+    for variant in ("batchnorm", "lfc4", "adversarial"):
+        if variant in rows.index:
+            reads, shifts, attack = (decimals(rows.loc[variant, one], 2) for one in (f"H{radius}", "mean hfc", "pgd2"))
+            text = f"HFC accuracy {reads}, loses {shifts} to the HFC of the shifts and {attack} to the attack"
+            lines.append(f"- {network_name(variant)}: {text}.")
+    head = f"Rank correlations at r = {radius} over {len(rows)} recipes [95 % interval], and what three of them lose:"
+    return listed(head, lines)
 
 
 # ---- the chapter

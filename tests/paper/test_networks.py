@@ -1,5 +1,7 @@
 """The chapter on all networks: the shifts, the correlation over recipes, and the claims on tables made by hand."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,9 @@ from hfclib.frequency import split
 from hfclib.paper import networks
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.networks import NETWORKS, SHIFTS, lost, networks_recipes, rank_correlation, shifted
+from hfclib.paper.presets import SEEDS
+from hfclib.runs.collect import stored_runs
+from hfclib.runs.store import find
 
 CLAIMS = {claim.id: claim for claim in NETWORKS.claims}
 
@@ -99,7 +104,7 @@ def test_the_interval_is_that_of_fishers_transformation_in_a_large_sample():
 def rows(variant, seed, test, hfc, kept, kind="no normalisation"):
     """The rows of a table for a network that keeps a share of its accuracy under every shift and attack."""
     clean = {"test": test, "none": test + 0.01, "pgd0": test - 0.01}
-    bands = {f"H{radius}": hfc for radius in (4, 8, 12, 16)}
+    bands = {f"{band}{radius}": hfc for radius in (4, 8, 12, 16) for band in "HL"}
     under = {name: kept * (test + 0.01) for shift in SHIFTS for name in (shift, f"{shift} hfc")}
     attacked = dict.fromkeys(("pgd2", "pgd8"), kept * (test - 0.01))
     common = {"variant": variant, "seed": seed, "kind": kind}
@@ -150,3 +155,86 @@ def test_every_published_network_is_in_the_chapter():
     names = [path.parent.name.rsplit("-", 2) for path in paths]
     assert len(names) >= 37
     assert [name for name, _, recipe_hash in names if known[name].hash != recipe_hash] == []
+
+
+def test_every_published_table_is_whole_and_says_where_it_comes_from():
+    measures = {"none", *SHIFTS, *(f"{shift} hfc" for shift in SHIFTS), *networks.ATTACKS}
+    recipes = networks_recipes()
+    measured = 0
+    for run in stored_runs(recipes, SEEDS, optional=recipes).all():
+        if (rows := networks.stored(run)) is not None:  # else it was published since, and is measured by the module
+            measured += 1
+            assert set(rows["measure"]) == measures
+            counts = rows["measure"].isin(networks.ATTACKS).map({True: 500, False: 2_000})
+            assert (rows["images"] == counts).all()
+            by_name = rows.set_index("measure")["accuracy"]
+            assert by_name["pgd8"] <= by_name["pgd2"] <= by_name["pgd0"], run.path.name
+            assert by_name["none"] == pytest.approx(run.test_accuracy(), abs=0.04)  # four standard errors
+            origin = json.loads((data_folder() / "networks" / f"{run.path.name}.json").read_text())
+            assert len(origin["commit"]) == 40, origin["commit"]
+    assert measured >= 37
+
+
+def test_a_network_is_measured_again_on_fewer_images():
+    run = find(networks_recipes()["lfc4"], 0)
+    stored, again = networks.stored(run), networks.measure(run, counts={"shifts": 300, "attacks": 30})
+    assert again["measure"].tolist() == stored["measure"].tolist()
+    error = np.where(again["measure"].isin(networks.ATTACKS), 0.37, 0.116)  # four standard errors of a share, at most
+    assert ((again["accuracy"] - stored["accuracy"]).abs() < error).all()
+
+
+# ---- what is shown
+
+
+def test_noise_lies_beyond_a_radius_as_far_as_the_bins_do(cifar):
+    row = networks.change_table(200).loc["noise 4/255"]
+    assert float(row["size of the change"].removesuffix("/255")) == pytest.approx(4, abs=0.1)
+    for radius, bins in ((4, 45), (8, 193), (12, 437), (16, 793)):
+        assert float(row[f"beyond r = {radius}"]) == pytest.approx(1 - bins / 1024, abs=0.02)
+
+
+def test_the_table_has_every_network_the_most_accurate_first():
+    unmeasured = [row for row in rows("batchnorm", 0, 0.8, 0.3, 0.5) if row["measure"] in ("test", "H8")]
+    text = networks.report_table(pd.DataFrame([*rows("lfc4", 1, 0.7, 0.1, 0.6), *unmeasured]), 8)
+    assert list(text.index) == ["BatchNorm", "Trained on the LFC, r = 4"]
+    assert text.loc["BatchNorm", ["seeds", "test", "H8", "JPEG"]].tolist() == [1, ".80", ".30", "\u2013"]
+    assert text.loc["Trained on the LFC, r = 4", ["JPEG", "PGD 8/255"]].tolist() == [".43", ".41"]
+
+
+def test_names_of_networks_are_different():
+    names = [networks.network_name(variant) for variant in networks_recipes()]
+    assert len(set(names)) == len(names)
+    assert {"Trained on the HFC, r = 4, / max", "Vanilla, the paper's schedule", "Penalised kernels"} <= set(names)
+
+
+def test_the_figures_show_the_shares_and_the_correlations():
+    found = made(4)
+    figure = networks.fragility_figure(found, 8, "noise8")
+    assert [ax.get_title() for ax in figure.axes] == ["noise 8/255", "noise 8/255, HFC alone", "PGD, eps 2/255"]
+    assert figure.axes[0].lines[0].get_ydata() == pytest.approx([0.09, 0.19, 0.29, 0.39])
+    drawn = networks.association_rows(found, 8)
+    assert len(drawn) == 2 * (2 * 11 + 1)
+    one = drawn.query("measure == 'mean' and part == 'hfc' and control == 'none'").iloc[0]
+    estimate = CLAIMS["networks-shift"].statistic(found)
+    assert (one["mean"], one["low"], one["recipes"]) == (estimate.mean, estimate.low, estimate.seeds)
+    shown = networks.association_figure(drawn).axes[0]
+    assert [tick.get_text() for tick in shown.get_yticklabels()][-2:] == ["mean of ten shifts", "PGD, eps 2/255"]
+    assert "over 4 recipes" in networks.answer(found, 8).data
+    nothing = found[found["measure"].isin(["test", "H8", "L8"])]
+    assert networks.association_rows(nothing, 8).empty
+    networks.fragility_figure(nothing, 8, "noise8")
+
+
+def test_the_correlation_among_fewer_recipes():
+    against = pd.DataFrame(
+        row for number in (0, 1) for row in rows(f"a{number}", 0, 0.6, 0.1, 0.8 + number / 10, "adversarial training")
+    )
+    text = networks.subset_table(pd.concat([made(3), against]), 8)
+    assert text["number"].tolist() == ["5", "3", "5", "3"]
+    assert text.loc["no adversarial training", "attack of 2/255"].startswith("1.000")
+    assert not text.loc["all", "attack of 2/255"].startswith("1.000")
+
+
+def test_without_a_measured_network_there_is_no_verdict():
+    with pytest.raises(MissingRunError):
+        CLAIMS["networks-attack"].statistic(made(3).query("measure == 'test' or measure == 'H8'"))

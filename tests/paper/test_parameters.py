@@ -28,6 +28,7 @@ BAD = {
     "preset": BAD_TEXT,
     "feed": BAD_TEXT,
     "bn_stats": BAD_TEXT,
+    "shift": BAD_TEXT,
     "choice": [*BAD_TEXT, [], ["optimizer", "optimizer"], ["optimizer", "raw"], "optimizer, architecture"],
     "retrain": ["True", "", 1, 0, 1.0, None, [], [True]],
     "radius": [*BAD_WHOLE, 0, 23, [], [0], [4, 23], [4, 4], [4, "8"], "[4, 8]", [[4]], list(range(1, 8))],
