@@ -15,6 +15,7 @@ QUESTIONS = {
     "fig4": "Do training heuristics change how much HFC is used?",
     "batchnorm": "Why does BatchNorm look as if it read the HFC?",
     "networks": "Is a network that reads the HFC fragile?",
+    "datasets": "Does it hold for other data, and does the LFC accuracy give a planted signal away?",
     "fig3": "Are the kernels of robust networks smooth?",
     "defense": "Does smoothing defend against attacks?",
     "detection": "Does a detector need the high frequencies?",

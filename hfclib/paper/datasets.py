@@ -4,37 +4,66 @@ The paper's networks on two more data sets; and networks on CIFAR-10 whose train
 class that is too faint to see and has no low frequency.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
+import matplotlib as mpl
+import numpy as np
 import pandas as pd
+import torch
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from torch import Tensor
 
-from hfclib.data import DATA_SETS
-from hfclib.paper.fig1 import fig1_recipes
+from hfclib.data import DATA_SETS, to_float
+from hfclib.evaluation import PAPER_RADII, logits
+from hfclib.frequency import split
+from hfclib.paper.chapter import Chapter
+from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predictions
-from hfclib.paper.intervals import Estimate, over_seeds
-from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
+from hfclib.paper.fig4 import CHANCE, measures
+from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
+from hfclib.paper.parameters import SeveralSeeds, whole
+from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.published import TABLE1_HFC_AT_MOST
-from hfclib.paper.tables import CONDITIONS, Version, by_seed, difference, gather
+from hfclib.paper.show import listed
+from hfclib.paper.style import STYLE, VARIANT_COLOURS, mean_line, network_looks, show_image
+from hfclib.paper.tables import (
+    CONDITIONS,
+    Version,
+    by_seed,
+    decimals,
+    difference,
+    gather,
+    mean_sd,
+    select,
+    with_interval,
+)
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
-from hfclib.training.recipe import Recipe
+from hfclib.training.planted import PLANTED_RADIUS, planted
+from hfclib.training.recipe import RADII, Recipe
+from hfclib.transforms import feed_images
 
 SETS = {"cifar10": "cifar10", "mnist": "mnist", "fashion": "fashion-mnist"}  # short names, and `Recipe.data`
 _BANDS = ("lfc4max", "lfc8max", "hfc4max", "hfc8max")
 AMPLITUDE = 2 / 255
+SIGNAL_NETWORKS = {"batchnorm": "with BatchNorm", "vanilla": "without BatchNorm"}
 
 
 def datasets_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """The networks of Fig. 4 and Table 1 on other data, and networks with a planted signal.
 
-    - vanilla, dropout, mixup, batchnorm, adversarial, hfc4max, hfc8max: those of CIFAR-10, from the two chapters.
-    - mnist-vanilla, mnist-dropout, mnist-mixup, mnist-batchnorm, mnist-adversarial as in Fig. 4, and mnist-lfc4max,
-      mnist-lfc8max, mnist-hfc4max, mnist-hfc8max as in Table 1, each band divided by its maximum; the same with
-      fashion. No crop and no flip, which would make other digits; at "laptop" 4 epochs of 60,000 images.
+    - vanilla, dropout, mixup, batchnorm, adversarial as in Fig. 4, and lfc4max, lfc8max, hfc4max, hfc8max as in
+      Table 1, each band divided by its maximum: on CIFAR-10.
+    - The same with mnist- and fashion- in front: on MNIST and Fashion-MNIST, with no crop and no flip, which would make
+      other digits; at "laptop" 4 epochs of 60,000 images.
     - planted-vanilla, planted-batchnorm: vanilla and batchnorm with a pattern per class (`planted`) of amplitude 2/255
       in the training and test images of CIFAR-10.
+
+    "smoke" has a part of them: vanilla, batchnorm, lfc8max, hfc8max and those with a signal.
 
     Source: paper, section 5.2, Fig. 5, and section 4.1, Table 1; the blog's remark that HFC may be specific to one data
     set. The planted signal is ours.
@@ -42,16 +71,21 @@ def datasets_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     base = base_recipe(preset)
     changes = {"augment": False, "train_images": base.train_images if preset == "smoke" else 60_000}
     changes |= {"epochs": 4} if preset == "laptop" else {}
-    heuristics, by_band = fig4_recipes(preset), fig1_recipes(preset)
-    bands = {name: replace(by_band[f"hfc{name[3]}max"], train_band=name[:3]) for name in _BANDS}
-    variants = heuristics | {name: by_band[name] for name in _BANDS if name in by_band}
+    by_band = fig1_recipes(preset)
+    bands = {
+        name: replace(by_band[f"hfc{name[3]}max"], name=f"{base.name}-{name}", train_band=name[:3]) for name in _BANDS
+    }
+    plain = fig4_recipes(preset) | bands
+    if preset == "smoke":
+        plain = {name: plain[name] for name in ("vanilla", "batchnorm", "lfc8max", "hfc8max")}
+    variants = dict(plain)
     for word, data in list(SETS.items())[1:]:
-        for name, recipe in (heuristics | bands).items():
+        for name, recipe in plain.items():
             variant = f"{word}-{name}"
             variants[variant] = replace(recipe, name=f"{base.name}-{variant}", data=data, **changes)
-    for name in ("vanilla", "batchnorm"):
+    for name in SIGNAL_NETWORKS:
         variant = f"planted-{name}"
-        variants[variant] = replace(heuristics[name], name=f"{base.name}-{variant}", planted=AMPLITUDE)
+        variants[variant] = replace(plain[name], name=f"{base.name}-{variant}", planted=AMPLITUDE)
     return variants
 
 
@@ -99,6 +133,11 @@ GIVEN_AWAY = MARGIN  # by how much the gap between test and LFC accuracy must ex
 REPORTED, HOLDING = 12, 20  # radii whose LFC lacks the signal and holds it; the paper names no radius to report
 
 
+def title_of(data: str) -> str:
+    """The title of a data set by its short name."""
+    return DATA_SETS[SETS[data]].title
+
+
 def _of(found: pd.DataFrame, data: str) -> pd.DataFrame:
     return found[found["data"] == data]
 
@@ -144,6 +183,10 @@ def gap_by_signal(found: pd.DataFrame, variant: str, radius: int) -> pd.Series:
     return gaps["planted"] - gaps["cifar10"]
 
 
+def _widened(found: pd.DataFrame, *, variant: str, radius: int) -> Estimate:
+    return over_seeds(gap_by_signal(found, variant, radius))
+
+
 def _lost_on_clean(found: pd.DataFrame, *, variant: str) -> Estimate:
     return over_seeds(
         accuracy_by_seed(found, "cifar10", variant, "test") - accuracy_by_seed(found, "planted", variant, "clean")
@@ -152,7 +195,8 @@ def _lost_on_clean(found: pd.DataFrame, *, variant: str) -> Estimate:
 
 def _claims() -> Iterator[Claim]:
     claim = partial(Claim, figure="datasets", section="ours")
-    for data, title in (("mnist", "MNIST"), ("fashion", "Fashion-MNIST")):
+    for data in ("mnist", "fashion"):
+        title = title_of(data)
         for name, version in (("", "measured as the authors did"), ("-controlled", "controlled")):
             yield claim(
                 id=f"datasets-{data}-batchnorm{name}",
@@ -177,7 +221,7 @@ def _claims() -> Iterator[Claim]:
             statistic=partial(_fewer_misaligned, data=data),
         )
     claim = partial(claim, comparable=True)  # about networks of ours
-    for variant, title in (("batchnorm", "with BatchNorm"), ("vanilla", "without BatchNorm")):
+    for variant, title in SIGNAL_NETWORKS.items():
         yield claim(
             id=f"datasets-planted-{variant}-test",
             text="A network with the planted signal has a test accuracy of at least .99",
@@ -203,7 +247,333 @@ def _claims() -> Iterator[Claim]:
                 version=title,
                 relation=relation,
                 bound=GIVEN_AWAY,
-                statistic=lambda found, variant=variant, radius=radius: over_seeds(
-                    gap_by_signal(found, variant, radius)
-                ),
+                statistic=partial(_widened, variant=variant, radius=radius),
             )
+
+
+# ---- what the notebook shows
+
+_MISSING = "not trained yet"
+
+
+def _estimate(statistic: Callable[..., Estimate], found: pd.DataFrame, **options: object) -> str:
+    """ "mean [low, high]" of a statistic; `_MISSING` where its runs are."""
+    try:
+        one = statistic(found, **options)
+    except MissingRunError:
+        return _MISSING
+    return with_interval(one.mean, one.low, one.high)
+
+
+def _mean(values: pd.Series) -> str:
+    return mean_sd(values.mean(), values.std(), len(values)) if len(values) else _MISSING
+
+
+def datasets_answer(found: pd.DataFrame) -> Markdown:
+    """What the chapter finds, in sentences, from the networks that are stored."""
+    lines = []
+    for data in SETS:
+        if _of(found, data).empty:
+            lines.append(f"- {title_of(data)}: {_MISSING}.")
+            continue
+        gains = [_estimate(_batchnorm_gain, found, data=data, version=version) for version in CONDITIONS]
+        trained = [_mean(accuracy_by_seed(found, data, f"hfc{radius}max", "test")) for radius in (4, 8)]
+        lines.append(
+            f"- {title_of(data)}: BatchNorm is ahead of vanilla training on the HFC at r = 4 and 8 by {gains[0]} as "
+            f"the authors measure it, by {gains[1]} in the controlled way. Networks trained on the HFC at r = 4 and at "
+            f"r = 8 are right on {trained[0]} and {trained[1]} of the original test images."
+        )
+    for variant, title in SIGNAL_NETWORKS.items():
+        test, clean, low = (
+            accuracy_by_seed(found, "planted", variant, one) for one in ("test", "clean", f"L{REPORTED}")
+        )
+        if test.empty:
+            lines.append(f"- Planted signal, {title}: {_MISSING}.")
+            continue
+        plain = accuracy_by_seed(found, "cifar10", variant, "test")
+        wider = decimals(gap_by_signal(found, variant, REPORTED).mean())
+        lines.append(
+            f"- Planted signal, {title}: test accuracy {_mean(test)}, on clean images {_mean(clean)} (trained without "
+            f"the signal: {_mean(plain)}), on the LFC at r = {REPORTED} {_mean(low)}. The signal widens the gap "
+            f"between test and LFC accuracy there by {wider}, and by less than "
+            f"{decimals(GIVEN_AWAY, 2)} from r = {hidden_from(found, variant)} on."
+        )
+    return listed("From the networks that are stored:", lines)
+
+
+def hidden_from(found: pd.DataFrame, variant: str) -> int | None:
+    """The smallest radius from which on the signal widens the gap to the LFC accuracy by less than `GIVEN_AWAY`.
+
+    Means over seeds; None where it is wider at every radius.
+    """
+    wider = [radius for radius in RADII if not gap_by_signal(found, variant, radius).mean() < GIVEN_AWAY]
+    after = max(wider, default=0) + 1
+    return after if after in RADII else None
+
+
+def images_of(data: str, count: int) -> Tensor:
+    """The first test images of a data set by its short name, (count, C, H, W) float32 in [0, 1]."""
+    return to_float(DATA_SETS[SETS[data]].embedded("test")[0][:count])
+
+
+def examples_of_bands(radius: int) -> Figure:
+    """The first two test images of each set, their LFC and their HFC with the mean colour, at a radius in DFT bins."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.4, 5.2), layout="constrained")
+        rows = figure.subplots(3, 6)
+        for line, data in zip(rows, SETS, strict=True):
+            images = images_of(data, 2)
+            low, high = split(images, radius)
+            fed = images, low, feed_images(high, "mean", add_mean=True, colour=DATA_SETS[SETS[data]].mean)
+            for place, (index, (title, parts)) in enumerate(
+                (index, one) for index in range(2) for one in zip(("image", "LFC", "HFC"), fed, strict=True)
+            ):
+                show_image(line[place], parts[index].expand(3, -1, -1), title if data == "cifar10" else "")
+            line[0].set_ylabel(title_of(data), fontsize=12)
+    return figure
+
+
+def heuristics_rows(found: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of the networks of Fig. 4 on all three sets, under both of `CONDITIONS` (column "version")."""
+    rows = found[found["data"].isin(list(SETS)) & found["variant"].isin(list(TITLES))]
+    parts = [select(rows, PAPER_RADII, *condition).assign(version=one) for one, condition in CONDITIONS.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def heuristics_figure(rows: pd.DataFrame) -> Figure:
+    """HFC accuracy against the radius, one column per data set, one line of panels per condition.
+
+    Args:
+        rows: from `heuristics_rows`.
+    Returns:
+        A Figure; points are means over seeds, bars one sample standard deviation. A network that is not stored is
+        named in its panel.
+    """
+    looks = network_looks(TITLES)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 6.6), layout="constrained")
+        panels = figure.subplots(2, 3, sharex=True, sharey=True)
+        for line, version in zip(panels, CONDITIONS, strict=True):
+            for ax, data in zip(line, SETS, strict=True):
+                own = rows[(rows["version"] == version) & (rows["data"] == data) & (rows["band"] == "hfc")]
+                for variant, look in looks.items():
+                    if (one := own[own["variant"] == variant]).size:
+                        mean_line(ax, one, "radius", "accuracy", look, TITLES[variant])
+                absent = [title for variant, title in TITLES.items() if variant not in set(own["variant"])]
+                if absent:
+                    said = "\n".join(["not trained yet:", *absent])
+                    ax.text(0.98, 0.97, said, ha="right", va="top", fontsize=11, transform=ax.transAxes)
+                ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")
+                ax.set(ylim=(0, 1), xticks=PAPER_RADII)
+                ax.grid(alpha=0.3, lw=0.5)
+            line[0].set_ylabel(version)
+        for ax, data in zip(panels[0], SETS, strict=True):
+            ax.set_title(title_of(data))
+        for ax in panels[1]:
+            ax.set_xlabel("Radius (DFT bins)")
+        figure.supylabel("Accuracy on the HFC", fontsize=12)
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _by_network(found: pd.DataFrame, cells: Callable[[str, str], Mapping[str, str]]) -> pd.DataFrame:
+    """One row per data set and network of Fig. 4 that has rows in `found`."""
+    rows = {
+        (title_of(data), title): cells(data, variant)
+        for data in SETS
+        for variant, title in TITLES.items()
+        if variant in set(_of(found, data)["variant"])
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "network"])
+
+
+def heuristics_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies measured as the authors did, one row per data set and network that is stored; text, mean ± sd."""
+    authors = CONDITIONS["measured as the authors did"]
+
+    def cells(data: str, variant: str) -> dict[str, str]:
+        wide = {one: by_seed(_of(found, data), one, *authors) for one in measures(PAPER_RADII)}
+        return {one: _mean(table.reindex(columns=[variant])[variant].dropna()) for one, table in wide.items()}
+
+    return _by_network(found, cells)
+
+
+def misaligned_counts(found: pd.DataFrame, radius: int) -> pd.DataFrame:
+    """Misaligned test images of 10,000, bands fed raw, running statistics: text, means over seeds.
+
+    One row per data set and network whose predictions are stored.
+
+    Args:
+        found: from `datasets_table`.
+        radius: DFT bins, shown beside 4, 8, 12, 16.
+    """
+    radii, counted = sorted({*PAPER_RADII, radius}), found[found["band"] == "misaligned"]
+    if counted.empty:
+        return pd.DataFrame({"data": ["no predictions are stored"]}).set_index("data")
+
+    def cells(data: str, variant: str) -> dict[str, str]:
+        shares = {r: misaligned_shares(found, data, variant, r) for r in radii}
+        return {f"r = {r}": f"{10_000 * one.mean():.0f}" if len(one) else "\u2013" for r, one in shares.items()}
+
+    return _by_network(counted, cells)
+
+
+def trained_on_bands(found: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 on three data sets: networks trained on a band, each divided by its maximum; text, mean ± sd.
+
+    Returns:
+        One row per data set and band; columns training images, original test images, same band of test images.
+    """
+    rows = {}
+    for data in SETS:
+        own = _of(found, data)
+        results = band_results(own[own["variant"].isin(_BANDS)])
+        for variant in _BANDS:
+            one = results[results["variant"] == variant]
+            cells = {tested: _mean(accuracies) for tested, accuracies in one.groupby("tested on")["accuracy"]}
+            name = f"{variant[:3].upper()}, r = {variant[3]}"
+            kinds = ("training images", "original test images", "same band of test images")
+            rows[title_of(data), name] = {kind: cells.get(kind, _MISSING) for kind in kinds}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "trained on"])
+
+
+def signal_figure(index: int = 0) -> Figure:
+    """A test image without and with the signal, the signal alone magnified, and where in the spectrum it lies."""
+    images, labels = (part[index : index + 1] for part in DATA_SETS["cifar10"].embedded("test"))
+    clean, with_signal = to_float(images), planted(images, labels, AMPLITUDE)
+    signal = with_signal - clean
+    strength = torch.fft.fftshift(torch.fft.fft2(signal[0]).abs().mean(dim=0))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.4, 3.0), layout="constrained")
+        first, second, third, last = figure.subplots(1, 4)
+        show_image(first, clean[0], "image")
+        show_image(second, with_signal[0], "with the signal")
+        show_image(third, 0.5 + signal[0] / (2 * AMPLITUDE), "signal, magnified")
+        last.imshow(strength.numpy(), cmap="Greys", extent=(-16.5, 15.5, 15.5, -16.5), interpolation="nearest")
+        last.add_patch(mpl.patches.Circle((0, 0), PLANTED_RADIUS, fill=False, color=VARIANT_COLOURS["batchnorm"], lw=2))
+        last.set_title(f"its spectrum, and r = {PLANTED_RADIUS}", fontsize=12)
+        last.set(xticks=[-16, 0, 15], yticks=[-16, 0, 15], xlabel="DFT bins")
+    return figure
+
+
+def planted_rows(found: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of `SIGNAL_NETWORKS` with and without the signal on the LFC at every radius, and on whole images.
+
+    Returns:
+        Columns data ("planted" or "cifar10"), variant, seed, measure ("test", "clean", "L1" to "L22"), accuracy.
+    """
+    measured = ("test", "clean", *(f"L{radius}" for radius in RADII))
+    parts = []
+    for data, variant, measure in product(("planted", "cifar10"), SIGNAL_NETWORKS, measured):
+        values = accuracy_by_seed(found, data, variant, measure)
+        rows = pd.DataFrame({"seed": values.index, "accuracy": values.to_numpy()})
+        parts.append(rows.assign(data=data, variant=variant, measure=measure))
+    return pd.concat(parts, ignore_index=True)
+
+
+def planted_figure(rows: pd.DataFrame) -> Figure:
+    """Accuracy on the LFC against its radius, with and without the signal, one panel per network.
+
+    Args:
+        rows: from `planted_rows`.
+    Returns:
+        A Figure; lines are means over seeds, shades from the lowest to the highest seed. Horizontal lines: accuracy on
+        whole test images; dotted, on clean ones.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.4, 4.6), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for ax, (variant, title) in zip(axes, SIGNAL_NETWORKS.items(), strict=True):
+            for data, colour, name in (
+                ("planted", VARIANT_COLOURS[variant], "with the signal"),
+                ("cifar10", "0.5", "without"),
+            ):
+                own = rows[(rows["data"] == data) & (rows["variant"] == variant)]
+                low = own[own["measure"].str.startswith("L")]
+                low = low.assign(radius=low["measure"].str[1:].astype(int)).groupby("radius")["accuracy"]
+                if own.empty:
+                    ax.text(0.5, 0.1, f"{name}: not trained yet", ha="center", transform=ax.transAxes)
+                    continue
+                ax.plot(low.mean(), color=colour, lw=2, label=f"LFC, {name}")
+                ax.fill_between(low.mean().index, low.min(), low.max(), color=colour, alpha=0.2, lw=0)
+                for measure, style, what in (("test", "--", "test images"), ("clean", ":", "clean test images")):
+                    level = own.loc[own["measure"] == measure, "accuracy"].mean()
+                    if not np.isnan(level):
+                        ax.axhline(level, color=colour, ls=style, label=f"{what}, {name}")
+            ax.axvline(PLANTED_RADIUS, color="0.3", lw=1, ls="-.", label="signal beyond")
+            ax.set(title=title[0].upper() + title[1:], ylim=(0, 1.02), xlabel="Radius of the LFC (DFT bins)")
+            ax.grid(alpha=0.3, lw=0.5)
+            ax.legend(loc="lower right", fontsize=11)
+        axes[0].set_ylabel("Accuracy")
+    return figure
+
+
+def planted_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What a report would show of networks with and without the signal.
+
+    Returns:
+        One row per network and measure; accuracy with and without the signal as mean ± sd, and by how much the signal
+        widens the gap to the test accuracy, with its 95 % interval over seeds; text.
+    """
+    rows = {}
+    for variant, title in SIGNAL_NETWORKS.items():
+        for measure in ("test", "clean", *(f"L{radius}" for radius in (4, 8, 12, 14, 16, 18, 20, 22))):
+            cells = {
+                name: _mean(accuracy_by_seed(found, data, variant, measure))
+                for data, name in (("planted", "with the signal"), ("cifar10", "without"))
+            }
+            widened = partial(_widened, variant=variant, radius=int(measure[1:])) if measure[0] == "L" else None
+            cells["gap to test wider by"] = _estimate(widened, found) if widened else ""
+            if measure == "clean":
+                cells["without"] = ""
+            rows[title, measure] = cells
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "accuracy on"])
+
+
+def swapped(runs: Runs, count: int = 500) -> pd.DataFrame:
+    """What a network with the signal predicts when the signal is taken away, or is that of another class.
+
+    Args:
+        runs: the chapter's; the first seed of each network with the signal is asked.
+        count: the first so many test images.
+    Returns:
+        One row per network and signal; the share of images predicted as their own class, and as the signal's; text.
+    """
+    images, labels = (part[:count] for part in DATA_SETS["cifar10"].embedded("test"))
+    other = (labels + 1) % 10
+    rows = {}
+    for variant, title in SIGNAL_NETWORKS.items():
+        for run in runs.get(f"planted-{variant}", [])[:1]:
+            for signal, classes, fed in (
+                ("its own", labels, planted(images, labels, AMPLITUDE)),
+                ("none", labels, to_float(images)),
+                ("that of the next class", other, planted(images, other, AMPLITUDE)),
+            ):
+                predicted = logits(run.model(), fed).argmax(dim=1)
+                own, signals = ((predicted == one).float().mean().item() for one in (labels, classes))
+                cell = decimals(signals, 2) if signal == "that of the next class" else "\u2013"
+                rows[title, signal] = {"own class": decimals(own, 2), "the signal's class": cell}
+    columns = ["own class", "the signal's class"]
+    if not rows:
+        rows = {(_MISSING, "\u2013"): dict.fromkeys(columns, "\u2013")}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(["network", "signal"])
+
+
+# ---- the chapter
+
+
+class DatasetsParameters(SeveralSeeds):
+    """The parameters of `notebooks/datasets.ipynb`."""
+
+    radius: whole(1, DATA_SETS["mnist"].radii[-1], "a whole number of DFT bins") = 8
+
+
+DATASETS = Chapter(
+    name="datasets",
+    recipes=datasets_recipes,
+    parameters=DatasetsParameters,
+    optional=tuple(datasets_recipes()),
+    claims=tuple(_claims()),
+    evidence=datasets_table,
+)

@@ -20,6 +20,7 @@ CHAPTER_PLACES = {
     "training": "hfclib.paper.training:TRAINING",
     "batchnorm": "hfclib.paper.batchnorm:BATCHNORM",
     "networks": "hfclib.paper.networks:NETWORKS",
+    "datasets": "hfclib.paper.datasets:DATASETS",
     "defense": "hfclib.paper.defense.claims:DEFENSE",
     "detection": "hfclib.paper.detection.chapter:DETECTION",
 }
@@ -27,7 +28,6 @@ CHAPTER_PLACES = {
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
-    "datasets": "hfclib.paper.datasets:datasets_recipes",
 }
 # What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook; "networks" has the
 # recipes of all chapters.

@@ -133,7 +133,7 @@ def put(folder, chapter, preset, seeds, without=()):
                 (folder / recipe.run_name(seed)).mkdir(parents=True)
 
 
-@pytest.mark.parametrize("notebook", [name for name in CHAPTERS if name not in ("fig1", "labels")])
+@pytest.mark.parametrize("notebook", [name for name in CHAPTERS if name not in ("fig1", "labels", "datasets")])
 def test_a_run_that_is_not_stored_is_named(notebook, own_home):
     chapter = CHAPTERS[notebook]
     variant, recipe = next(iter(chapter.recipes("smoke").items()))

@@ -153,24 +153,6 @@ def test_augmentation_is_taken_back_where_there_is_any():
             assert recipe == replace(with_it, name=f"{preset}-{variant}", augment=False)
 
 
-def test_other_data_is_the_only_change_but_for_crop_flip_and_length():
-    for preset in PRESETS:
-        variants, others = datasets_recipes(preset), fig4_recipes(preset) | fig1_recipes(preset)
-        for word, data in (("mnist", "mnist"), ("fashion", "fashion-mnist")):
-            own = {name.removeprefix(f"{word}-"): one for name, one in variants.items() if name.startswith(f"{word}-")}
-            assert list(own) == [*PANELS, "lfc4max", "lfc8max", "hfc4max", "hfc8max"]
-            for name, recipe in own.items():
-                like = replace(others[name.replace("lfc", "hfc")], train_band=recipe.train_band)
-                kept = {field: getattr(like, field) for field in ("name", "augment", "epochs", "train_images")}
-                assert recipe.data == data
-                assert replace(recipe, data="cifar10", **kept) == like
-                assert recipe.build()(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-        for name in ("vanilla", "batchnorm"):
-            assert variants[name] == others[name]
-            assert replace(variants[f"planted-{name}"], name=others[name].name, planted=0) == others[name]
-            assert variants[f"planted-{name}"].planted == 2 / 255
-
-
 def test_table_1_trains_on_each_band_at_each_radius():
     for preset in PRESETS:
         variants = {name: one for name, one in fig1_recipes(preset).items() if not name.endswith("max")}

@@ -1,0 +1,194 @@
+"""The chapter on other data and on a planted signal, on tables made by hand."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from hfclib.data import DATA_SETS
+from hfclib.evaluation import PAPER_RADII
+from hfclib.paper import datasets
+from hfclib.paper.datasets import DATASETS, SETS, SIGNAL_NETWORKS, datasets_recipes
+from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.names import DATA_NAMES
+from hfclib.paper.presets import PRESETS, fig4_recipes
+from hfclib.runs.collect import Runs
+from hfclib.runs.predictions import store_record, weights_of
+from hfclib.runs.store import Run, stored_weights
+from hfclib.training.recipe import RADII
+
+CLAIMS = {claim.id.removeprefix("datasets-"): claim for claim in DATASETS.claims}
+
+
+def rows(data, variant, seed, **accuracies):
+    """Rows of the chapter's table: `test`, `clean`, `train`, "L4" and so on, alike under every feed and statistics."""
+    found = []
+    for name, accuracy in accuracies.items():
+        band = {"L": "lfc", "H": "hfc", "M": "misaligned"}.get(name[0], "x")
+        radius = -1 if band == "x" else int(name[1:])
+        for feed, bn_stats in [("raw", "running"), ("raw", "batch"), ("max", "batch"), ("mean", "running")]:
+            if (band == "x" and feed != "raw") or (band == "misaligned" and (feed, bn_stats) != ("raw", "running")):
+                continue
+            row = {"split": name if band == "x" else "test", "band": band, "radius": radius, "accuracy": accuracy}
+            row |= {"feed": feed, "bn_stats": bn_stats, "train_band": "x", "train_radius": 0, "rescale": "none"}
+            found.append(row | {"data": data, "variant": variant, "seed": seed})
+    return found
+
+
+def lfc(step_at, low, high):
+    """Accuracies on the LFC at every radius: `low`, and from `step_at` on `high`."""
+    return {f"L{radius}": high if radius >= step_at else low for radius in RADII}
+
+
+@pytest.fixture
+def found():
+    """Three seeds: BatchNorm is .3 ahead on the HFC of MNIST; a signal lifts .8 to .995 from r = 16 on."""
+    table = []
+    for seed in range(3):
+        more = 0.01 * seed
+        for data in ("cifar10", "mnist"):
+            table += rows(data, "vanilla", seed, train=0.9, test=0.8, H4=0.2, H8=0.1, M8=0.05 if data != "mnist" else 0)
+            table += rows(data, "batchnorm", seed, train=0.9, test=0.8, H4=0.5 + more, H8=0.4 + more)
+            table += rows(data, "hfc4max", seed, test=0.3) + rows(data, "hfc8max", seed, test=0.2)
+        table += rows("cifar10", "batchnorm", seed, **lfc(1, 0, 0.78))
+        table += rows("planted", "batchnorm", seed, test=0.995, clean=0.6, **lfc(16, 0.59, 0.98))
+    return pd.DataFrame(table)
+
+
+# ---- recipes
+
+
+def test_the_data_set_is_the_only_change_but_for_crop_flip_and_length():
+    for preset in PRESETS:
+        variants = datasets_recipes(preset)
+        plain = {name: recipe for name, recipe in variants.items() if "-" not in name}
+        assert set(fig4_recipes(preset)) <= set(plain) or preset == "smoke"
+        for name, recipe in plain.items():
+            assert recipe == fig4_recipes(preset).get(name, recipe)
+            if name.endswith("max"):
+                assert (recipe.train_band, recipe.train_radius, recipe.rescale) == (name[:3], int(name[3]), "max")
+            for word, data in list(SETS.items())[1:]:
+                other = variants[f"{word}-{name}"]
+                kept = {field: getattr(recipe, field) for field in ("name", "augment", "epochs", "train_images")}
+                assert other.data == data
+                assert replace(other, data="cifar10", **kept) == recipe
+                assert other.build()(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+        for name in SIGNAL_NETWORKS:
+            signal = variants[f"planted-{name}"]
+            assert signal.planted == 2 / 255
+            assert replace(signal, name=plain[name].name, planted=0) == plain[name]
+
+
+def test_the_command_knows_every_data_set():
+    assert tuple(DATA_SETS) == DATA_NAMES
+
+
+# ---- the table
+
+
+def test_runs_are_sorted_by_data_and_misaligned_images_counted_on_their_own_test_set(random_run, own_home):
+    made = random_run("vanilla", 0)
+    (made.path / "weights.safetensors").write_bytes(b"of which no predictions are stored")
+    recipe = datasets_recipes("smoke")["mnist-vanilla"]
+    path = own_home / "runs" / recipe.run_name(0)
+    path.mkdir(parents=True)
+    torch.save(stored_weights(recipe.build()), path / "weights.safetensors")
+    run = Run(recipe, 0, made.curves, made.final, made.provenance, path)
+    labels = DATA_SETS["mnist"].embedded("test")[1][:50].to(torch.uint8)
+    wrong = (labels + 1) % 10
+    low = torch.where(torch.arange(50) < 10, wrong, labels)  # ten images are right but for their LFC
+    names = {"x 0": labels, "lfc 8": low, "hfc 8": labels.clone()}
+    store_record("predictions", path.name, {f"{k} raw running": v for k, v in names.items()}, weights_of(path))
+    table = datasets.datasets_table(Runs({"vanilla": [made], "mnist-vanilla": [run], "planted-vanilla": [made]}))
+    assert set(table["data"]) == {"cifar10", "mnist", "planted"}
+    assert set(table["variant"]) == {"vanilla"}
+    assert datasets.misaligned_shares(table, "mnist", "vanilla", 8).to_dict() == {0: 0.2}
+    assert datasets.misaligned_shares(table, "cifar10", "vanilla", 8).empty
+    counts = datasets.misaligned_counts(table, 8)
+    assert counts.loc[("MNIST", "Vanilla")].tolist() == ["\u2013", "2000", "\u2013", "\u2013"]
+
+
+# ---- claims
+
+
+def test_the_claims_on_a_table_with_known_answers(found):
+    expected = {
+        "mnist-batchnorm": (0.31, "reproduced"),
+        "mnist-batchnorm-controlled": (0.31, "reproduced"),
+        "mnist-hfc": (0.25, "not comparable"),
+        "mnist-misaligned": (0.05, "reproduced"),
+        "planted-batchnorm-test": (0.995, "reproduced"),
+        "planted-batchnorm-clean": (0.2, "reproduced"),
+        "planted-batchnorm-L12": ((0.995 - 0.59) - (0.8 - 0.78), "reproduced"),
+        "planted-batchnorm-L20": ((0.995 - 0.98) - (0.8 - 0.78), "reproduced"),
+    }
+    for name, (mean, verdict) in expected.items():
+        estimate = CLAIMS[name].statistic(found)
+        assert (estimate.mean, estimate.seeds) == (pytest.approx(mean), 3), name
+        assert CLAIMS[name].judge(estimate) == verdict, name
+    for name in set(CLAIMS) - set(expected):  # on Fashion-MNIST, and on a signal without BatchNorm
+        with pytest.raises(MissingRunError):
+            CLAIMS[name].statistic(found)
+
+
+def test_a_signal_that_the_lfc_shows_everywhere_is_not_given_away(found):
+    seen = found.copy()
+    seen.loc[(seen["data"] == "planted") & (seen["band"] == "lfc"), "accuracy"] = 0.98
+    claim = CLAIMS["planted-batchnorm-L12"]
+    assert claim.judge(claim.statistic(seen)) == "contradicted"
+    assert datasets.hidden_from(seen, "batchnorm") == 1
+    assert datasets.hidden_from(found, "batchnorm") == 16
+    nowhere = found.assign(accuracy=found["accuracy"].where(found["radius"] != 22, 0.5))
+    nowhere.loc[(nowhere["data"] == "cifar10") & (nowhere["radius"] == 22), "accuracy"] = 0.78
+    assert datasets.hidden_from(nowhere, "batchnorm") is None
+
+
+# ---- what is shown
+
+
+def test_the_answer_and_the_tables_say_what_is_known_and_what_is_not_trained(found):
+    said = datasets.datasets_answer(found).data
+    assert "- MNIST: BatchNorm is ahead of vanilla training on the HFC at r = 4 and 8 by .310" in said
+    assert "- Fashion-MNIST: not trained yet." in said
+    assert "- Planted signal, without BatchNorm: not trained yet." in said
+    assert "by less than .05 from r = 16 on" in said
+    table = datasets.planted_table(found)
+    assert table.loc[("with BatchNorm", "L12")].tolist()[:2] == [".590\u00a0±\u00a0.000", ".780\u00a0±\u00a0.000"]
+    assert table.loc[("with BatchNorm", "L12")].iloc[2].startswith(".385")
+    assert set(table.loc[("without BatchNorm", "L12")]) == {"not trained yet"}
+    assert list(datasets.misaligned_counts(found[found["band"] == "x"], 8).index) == ["no predictions are stored"]
+    by_network = datasets.heuristics_table(found)
+    assert by_network.loc[("MNIST", "BatchNorm"), "H4"] == ".510\u00a0±\u00a0.010"
+    assert ("Fashion-MNIST", "Vanilla") not in by_network.index
+
+
+def test_figures_draw_what_is_stored_and_name_the_rest(found):
+    shown = datasets.heuristics_rows(found)
+    axes = datasets.heuristics_figure(shown).axes
+    assert len(axes) == 6
+    texts = ["\n".join(text.get_text() for text in ax.texts) for ax in axes]
+    assert [("BatchNorm" in text, "Dropout" in text) for text in texts[:3]] == [(False, True)] * 2 + [(True, True)]
+    with_norm, without = datasets.planted_figure(datasets.planted_rows(found)).axes
+    curves = [list(line.get_ydata()) for line in with_norm.lines if len(line.get_ydata()) == len(RADII)]
+    assert [0.59] * 15 + [0.98] * 7 in curves
+    assert "with the signal: not trained yet" in [text.get_text() for text in without.texts]
+    assert len(datasets.examples_of_bands(8).axes) == 18
+    assert set(PAPER_RADII) == set(shown.query("band == 'hfc'")["radius"]) | {12, 16}
+
+
+def test_taking_the_signal_away_and_giving_that_of_another_class():
+    class ReadsTheSignal(torch.nn.Module):
+        def forward(self, images):
+            patterns = datasets.planted(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10), 1.0)
+            return torch.einsum("nchw,kchw->nk", images, patterns)
+
+    class Reader:
+        def model(self):
+            return ReadsTheSignal().eval()
+
+    table = datasets.swapped(Runs({"planted-batchnorm": [Reader()]}), count=100)
+    assert float(table.loc[("with BatchNorm", "that of the next class"), "the signal's class"]) > 0.7
+    assert float(table.loc[("with BatchNorm", "its own"), "own class"]) > 0.7
+    assert float(table.loc[("with BatchNorm", "none"), "own class"]) < 0.3
+    assert list(datasets.swapped(Runs()).index) == [("not trained yet", "\u2013")]
