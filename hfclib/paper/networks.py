@@ -50,7 +50,7 @@ from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
 
-COUNTS = {"shifts": 2_000, "attacks": 500}  # the first test images, on which a network is measured
+NETWORK_IMAGES = {"shifts": 2_000, "attacks": 500}  # the first test images, on which a network is measured
 RADIUS = 8  # of the claims, in DFT bins
 USABLE = 0.4  # the least test accuracy of a recipe that is compared: a share of nearly nothing is noise
 DRAWS = 5_000  # of the bootstrap
@@ -78,7 +78,7 @@ Shift = Literal[
 ]
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
 _HFC_ONLY = [f"{shift} hfc" for shift in SHIFTS]
-KINDS = {"jpeg": "JPEG", "resize": "resized", "noise": "noise", "sharpen": "sharpened"}
+SHIFT_KINDS = {"jpeg": "JPEG", "resize": "resized", "noise": "noise", "sharpen": "sharpened"}
 
 
 def shifted(images: Tensor, shift: Shift) -> Tensor:
@@ -129,7 +129,7 @@ def _shifted_test(shift: Shift, count: int) -> Tensor:
 
 # ---- measuring
 
-ATTACKS = {"pgd0": 0.0, "pgd2": 2 / 255, "pgd8": 8 / 255}  # eps
+NETWORK_ATTACKS = {"pgd0": 0.0, "pgd2": 2 / 255, "pgd8": 8 / 255}  # eps
 
 
 def shift_inputs(count: int) -> Iterator[tuple[str, Tensor]]:
@@ -146,22 +146,22 @@ def shift_inputs(count: int) -> Iterator[tuple[str, Tensor]]:
         yield f"{shift} hfc", images + split(changed - images, RADIUS)[1]
 
 
-def measure(run: Run, variant: str = "", counts: Mapping[str, int] = COUNTS) -> pd.DataFrame:
+def measure_network(run: Run, variant: str = "", counts: Mapping[str, int] = NETWORK_IMAGES) -> pd.DataFrame:
     """The accuracy of a network under the shifts and under attack.
 
     Args:
         run: its BatchNorm uses running statistics.
         variant: has no effect.
-        counts: how many test images, as COUNTS, but no more than the run's final_images.
+        counts: how many test images, as NETWORK_IMAGES, but no more than the run's final_images.
     Returns:
         One row per measure: measure, images (their number), accuracy [0, 1]. Measures are those of `shift_inputs`, and
-        ATTACKS: the share of images that are correct before and after PGD in 20 steps of eps / 4 from a random start.
+        NETWORK_ATTACKS: the share of images correct before and after PGD in 20 steps of eps / 4 from a random start.
     """
     count, attacked = (min(counts[part], run.recipe.final_images) for part in ("shifts", "attacks"))
     model, labels = run.model().to(best_device()), embedded("test")[1]
     rows = [(name, count, accuracy(model, fed, labels[:count], amp=True)) for name, fed in shift_inputs(count)]
     images, classes = (part[:attacked].to(best_device()) for part in (to_float(embedded("test")[0][:attacked]), labels))
-    for name, eps in ATTACKS.items():
+    for name, eps in NETWORK_ATTACKS.items():
         generator = torch.Generator().manual_seed(0)
         attack = [partial(pgd, eps=eps, alpha=eps / 4, steps=20, generator=generator)] if eps else []
         correct = robust_correct(model, images, classes, attack, amp=True)
@@ -169,31 +169,31 @@ def measure(run: Run, variant: str = "", counts: Mapping[str, int] = COUNTS) -> 
     return pd.DataFrame(rows, columns=["measure", "images", "accuracy"])
 
 
-stored = partial(stored_table, "networks")
+stored_measures = partial(stored_table, "networks")
 
 
-def publish() -> None:
+def publish_networks() -> None:
     """Measure each stored network of "laptop" and "narrow" that has no table in `data/networks`, and write it there."""
     recipes = networks_recipes()
-    publish_tables("networks", stored_runs(recipes, SEEDS, optional=recipes), measure)
+    publish_tables("networks", stored_runs(recipes, SEEDS, optional=recipes), measure_network)
 
 
-def table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
+def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
     """The chapter's table: accuracies on test images, from the runs themselves and from what was measured beside them.
 
     Args:
         runs: by variant.
-        compute: measure what is not stored; it takes a minute a network and is not kept (`publish` keeps it).
+        compute: measure what is not stored; it takes a minute a network and is not kept (`publish_networks` keeps it).
     Returns:
         One row per network and measure: variant, seed, kind (`kind_of`), measure, accuracy [0, 1]. Measures are "test",
-        "L4" to "H16" (bands of all images with the mean colour, running statistics), and those of `measure`.
+        "L4" to "H16" (bands of all images with the mean colour, running statistics), and those of `measure_network`.
     """
     parts = []
     for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
         own = select(gather({variant: [run]}, "final"), PAPER_RADII, "mean", "running")
-        beside = stored(run)
+        beside = stored_measures(run)
         if beside is None and compute:
-            beside = measure(run)
+            beside = measure_network(run)
         own = own.loc[own["measure"] != "train", ["measure", "accuracy"]]
         parts.append(pd.concat([own, beside]).assign(variant=variant, seed=run.seed, kind=kind_of(run.recipe)))
     columns = ["variant", "seed", "kind", "measure", "accuracy"]
@@ -216,7 +216,7 @@ def lost(found: pd.DataFrame) -> pd.DataFrame:
     """How much of its accuracy each recipe loses, and what it reads.
 
     Args:
-        found: a `table`.
+        found: a `networks_table`.
     Returns:
         One row per measured recipe (variant, kind) with a test accuracy of at least USABLE. Columns "test" and "L4" to
         "H16" are accuracies. Those of shifts and attacks are shares lost, 1 - a / b, where a is the accuracy under the
@@ -224,8 +224,8 @@ def lost(found: pd.DataFrame) -> pd.DataFrame:
         over the HFC of their changes. All are means over seeds.
     """
     wide = found.pivot_table("accuracy", ["variant", "kind", "seed"], "measure", sort=False)
-    wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *ATTACKS], sort=False)])
-    for names, clean in (([*SHIFTS, *_HFC_ONLY], "none"), (list(ATTACKS), "pgd0")):
+    wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *NETWORK_ATTACKS], sort=False)])
+    for names, clean in (([*SHIFTS, *_HFC_ONLY], "none"), (list(NETWORK_ATTACKS), "pgd0")):
         wide[names] = 1 - wide[names].div(wide[clean], axis=0)
     wide = wide.assign(**{"mean": wide[list(SHIFTS)].mean(axis=1), "mean hfc": wide[_HFC_ONLY].mean(axis=1)})
     means = wide.groupby(["variant", "kind"], sort=False).mean().dropna(subset=["mean", "pgd2"])
@@ -272,7 +272,7 @@ def _spearman(samples: np.ndarray) -> np.ndarray:
 def association(
     found: pd.DataFrame, measure: str, radius: int = RADIUS, *, equal: bool = False, band: Literal["H", "L"] = "H"
 ) -> Estimate:
-    """The `rank_correlation` of the accuracy on a band with the share of accuracy lost, over the recipes of a `table`.
+    """The `rank_correlation` of the accuracy on a band with the share of accuracy lost, over recipes.
 
     Args:
         measure: a column of `lost`.
@@ -378,12 +378,12 @@ def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     robust accuracy (PGD), and accuracy under the shifts, mean of the strengths of each kind. Means over seeds.
     """
     means = found.pivot_table("accuracy", "variant", "measure", sort=False)
-    means = means.reindex(columns=["test", f"L{radius}", f"H{radius}", *SHIFTS, *ATTACKS])
+    means = means.reindex(columns=["test", f"L{radius}", f"H{radius}", *SHIFTS, *NETWORK_ATTACKS])
     means = means.rename(columns={"pgd2": "PGD 2/255", "pgd8": "PGD 8/255"})
-    for kind, name in KINDS.items():
+    for kind, name in SHIFT_KINDS.items():
         means[name] = means[[shift for shift in SHIFTS if shift.startswith(kind)]].mean(axis=1)
     means = means.sort_values("test", ascending=False)[
-        ["test", f"L{radius}", f"H{radius}", "PGD 2/255", "PGD 8/255", *KINDS.values()]
+        ["test", f"L{radius}", f"H{radius}", "PGD 2/255", "PGD 8/255", *SHIFT_KINDS.values()]
     ]
     text = means.map(lambda value: "\u2013" if np.isnan(value) else decimals(value, 2))
     text.insert(0, "seeds", found.groupby("variant")["seed"].nunique())
@@ -474,7 +474,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("recipes")
 
 
-def answer(found: pd.DataFrame, radius: int) -> Markdown:
+def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
     """The correlations on which the answer rests, and what three networks read and lose."""
     rows = lost(found).droplevel("kind")
     lines = []
@@ -509,8 +509,8 @@ NETWORKS = Chapter(
     parameters=NetworksParameters,
     optional=tuple(variant for variant in networks_recipes() if variant != "vanilla"),
     claims=tuple(_claims()),
-    evidence=table,
+    evidence=networks_table,
 )
 
 if __name__ == "__main__":
-    publish()
+    publish_networks()

@@ -158,14 +158,16 @@ def test_every_published_network_is_in_the_chapter():
 
 
 def test_every_published_table_is_whole_and_says_where_it_comes_from():
-    measures = {"none", *SHIFTS, *(f"{shift} hfc" for shift in SHIFTS), *networks.ATTACKS}
+    measures = {"none", *SHIFTS, *(f"{shift} hfc" for shift in SHIFTS), *networks.NETWORK_ATTACKS}
     recipes = networks_recipes()
     measured = 0
     for run in stored_runs(recipes, SEEDS, optional=recipes).all():
-        if (rows := networks.stored(run)) is not None:  # else it was published since, and is measured by the module
+        if (
+            rows := networks.stored_measures(run)
+        ) is not None:  # else it was published since, and is measured by the module
             measured += 1
             assert set(rows["measure"]) == measures
-            counts = rows["measure"].isin(networks.ATTACKS).map({True: 500, False: 2_000})
+            counts = rows["measure"].isin(networks.NETWORK_ATTACKS).map({True: 500, False: 2_000})
             assert (rows["images"] == counts).all()
             by_name = rows.set_index("measure")["accuracy"]
             assert by_name["pgd8"] <= by_name["pgd2"] <= by_name["pgd0"], run.path.name
@@ -177,9 +179,11 @@ def test_every_published_table_is_whole_and_says_where_it_comes_from():
 
 def test_a_network_is_measured_again_on_fewer_images():
     run = find(networks_recipes()["lfc4"], 0)
-    stored, again = networks.stored(run), networks.measure(run, counts={"shifts": 300, "attacks": 30})
+    stored, again = networks.stored_measures(run), networks.measure_network(run, counts={"shifts": 300, "attacks": 30})
     assert again["measure"].tolist() == stored["measure"].tolist()
-    error = np.where(again["measure"].isin(networks.ATTACKS), 0.37, 0.116)  # four standard errors of a share, at most
+    error = np.where(
+        again["measure"].isin(networks.NETWORK_ATTACKS), 0.37, 0.116
+    )  # four standard errors of a share, at most
     assert ((again["accuracy"] - stored["accuracy"]).abs() < error).all()
 
 
@@ -219,7 +223,7 @@ def test_the_figures_show_the_shares_and_the_correlations():
     assert (one["mean"], one["low"], one["recipes"]) == (estimate.mean, estimate.low, estimate.seeds)
     shown = networks.association_figure(drawn).axes[0]
     assert [tick.get_text() for tick in shown.get_yticklabels()][-2:] == ["mean of ten shifts", "PGD, eps 2/255"]
-    assert "over 4 recipes" in networks.answer(found, 8).data
+    assert "over 4 recipes" in networks.networks_answer(found, 8).data
     nothing = found[found["measure"].isin(["test", "H8", "L8"])]
     assert networks.association_rows(nothing, 8).empty
     networks.fragility_figure(nothing, 8, "noise8")
