@@ -493,7 +493,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
                 low = own[own["measure"].str.startswith("L")]
                 low = low.assign(radius=low["measure"].str[1:].astype(int)).groupby("radius")["accuracy"]
                 if own.empty:
-                    ax.text(0.5, 0.1, f"{name}: not trained yet", ha="center", transform=ax.transAxes)
+                    ax.text(0.03, 0.94, f"{name}: not trained yet", transform=ax.transAxes)
                     continue
                 ax.plot(low.mean(), color=colour, lw=2, label=f"LFC, {name}")
                 ax.fill_between(low.mean().index, low.min(), low.max(), color=colour, alpha=0.2, lw=0)

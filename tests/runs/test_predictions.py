@@ -13,6 +13,7 @@ from hfclib._files import data_folder
 from hfclib.data.cifar import to_float
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.frequency import svd_split
+from hfclib.runs.images import held_out_set
 from hfclib.runs.predictions import (
     Condition,
     Predictions,
@@ -312,7 +313,7 @@ def test_damaged_weights_stop_before_anything_is_stored(run, mine):
 PUBLISHED = sorted((data_folder() / "predictions").glob("*.safetensors"))
 
 
-def test_published_answers_are_whole_and_agree_with_the_published_accuracy(cifar):
+def test_published_answers_are_whole_and_agree_with_the_published_accuracy():
     assert PUBLISHED
     for path in PUBLISHED:
         run = load(data_folder() / "runs" / path.stem)
@@ -322,7 +323,7 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy(cifar
         assert {Condition("x"), Condition("lfc", 12), Condition("hfc", 12)} <= set(answers) <= every
         assert {(tensor.dtype, tuple(tensor.shape)) for tensor in answers.values()} == {(torch.uint8, (10_000,))}
         assert max(tensor.max() for tensor in answers.values()) < 10
-        labels, stored = cifar["test"][1], Predictions(answers, batch_norm)
+        labels, stored = held_out_set(run.recipe)[1], Predictions(answers, batch_norm)
         for row in run.final[run.final["split"] == "test"].itertuples():
             condition = (row.band, max(row.radius, 0), row.feed, row.bn_stats)
             if not stored.has(*condition):

@@ -24,6 +24,7 @@ from hfclib.data.cifar import to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII, logits
 from hfclib.paper.registry import RECIPES
 from hfclib.runs import train as job
+from hfclib.runs.images import held_out_set
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import find, load
 from hfclib.runs.train import MEASURED, _after_epoch, _final_rows, code_commit, train_run
@@ -439,8 +440,7 @@ def test_published_runs_are_whole():
     "path",
     [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path != PUBLISHED[0] else []) for path in PUBLISHED],
 )
-def test_published_accuracy_is_that_of_the_weights(path, cifar, all_threads):
+def test_published_accuracy_is_that_of_the_weights(path, all_threads):
     run = load(path)
-    images, labels = cifar["test"]
-    measured = accuracy(run.model(), to_float(images), labels)
+    measured = accuracy(run.model(), *held_out_set(run.recipe))
     assert abs(measured - run.test_accuracy()) <= 5 / 10_000
