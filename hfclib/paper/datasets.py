@@ -29,7 +29,7 @@ from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.published import TABLE1_HFC_AT_MOST
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE, VARIANT_COLOURS, mean_line, network_looks, show_image
+from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH, mean_line, network_looks, show_image
 from hfclib.paper.tables import (
     CONDITIONS,
     Version,
@@ -319,7 +319,7 @@ def images_of(data: str, count: int) -> Tensor:
 def examples_of_bands(radius: int) -> Figure:
     """The first two test images of each set, their LFC and their HFC with the mean colour, at a radius in DFT bins."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 5.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
         rows = figure.subplots(3, 6)
         for line, data in zip(rows, SETS, strict=True):
             images = images_of(data, 2)
@@ -351,7 +351,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
     """
     looks = network_looks(TITLES)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 6.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
         panels = figure.subplots(2, 3, sharex=True, sharey=True)
         for line, version in zip(panels, CONDITIONS, strict=True):
             for ax, data in zip(line, SETS, strict=True):
@@ -445,7 +445,7 @@ def signal_figure(index: int = 0) -> Figure:
     signal = with_signal - clean
     strength = torch.fft.fftshift(torch.fft.fft2(signal[0]).abs().mean(dim=0))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 3.0), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         first, second, third, last = figure.subplots(1, 4)
         show_image(first, clean[0], "image")
         show_image(second, with_signal[0], "with the signal")
@@ -482,7 +482,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
         whole test images; dotted, on clean ones.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 4.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for ax, (variant, title) in zip(axes, SIGNAL_NETWORKS.items(), strict=True):
             for data, colour, name in (

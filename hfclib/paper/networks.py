@@ -42,7 +42,7 @@ from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.presets import SEEDS, Preset, fig4_recipes
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE, VARIANT_COLOURS
+from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH
 from hfclib.paper.tables import decimals, gather, select, with_interval
 from hfclib.paper.training import PANELS, training_recipes
 from hfclib.paper.verdicts import Claim
@@ -395,7 +395,7 @@ def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
     rows = lost(found)
     measures = {shift: shift_name(shift), f"{shift} hfc": f"{shift_name(shift)}, HFC alone", "pgd2": shift_name("pgd2")}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 4.4), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         panels = figure.subplots(1, 3)
         panels[1].sharey(panels[0])
         for ax, (measure, title) in zip(panels, measures.items(), strict=True):
@@ -434,7 +434,7 @@ def association_figure(rows: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(rows["measure"]))
     looks = {"none": ("Spearman", "0.1", -0.15), "test accuracy": ("at equal test accuracy", "#D55E00", 0.15)}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 5.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
         for ax, (part, title) in zip(panels, _PARTS.items(), strict=True):
             for control, (label, colour, offset) in looks.items():
