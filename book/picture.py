@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import matplotlib as mpl
+
 from hfclib.paper import fig4, tables
+from hfclib.paper.style import STYLE
 
 FILE = Path(__file__).parent / "one-picture.svg"
 SHARED = Path(__file__).parent / "_static" / "share.png"
@@ -18,6 +21,7 @@ def drawn() -> tuple[fig4.Figure, str]:
 
 if __name__ == "__main__":
     figure, numbers = drawn()
-    figure.savefig(FILE, metadata={"Date": None, "Description": numbers}, facecolor="white")
+    with mpl.rc_context(STYLE):
+        figure.savefig(FILE, metadata={"Date": None, "Description": numbers}, facecolor="white")
     figure.set_size_inches(12, 6.3)
     figure.savefig(SHARED, dpi=100, facecolor="white")  # 1200 x 630 pixels, as sites ask for

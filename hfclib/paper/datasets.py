@@ -362,7 +362,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
                 absent = [title for variant, title in TITLES.items() if variant not in set(own["variant"])]
                 if absent:
                     said = "\n".join(["not trained yet:", *absent])
-                    ax.text(0.98, 0.97, said, ha="right", va="top", fontsize=11, transform=ax.transAxes)
+                    ax.text(0.98, 0.97, said, ha="right", va="top", fontsize=12, transform=ax.transAxes)
                 ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")
                 ax.set(ylim=(0, 1), xticks=PAPER_RADII)
                 ax.grid(alpha=0.3, lw=0.5)
@@ -504,7 +504,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
             ax.axvline(PLANTED_RADIUS, color="0.3", lw=1, ls="-.", label="signal beyond")
             ax.set(title=title[0].upper() + title[1:], ylim=(0, 1.02), xlabel="Radius of the LFC (DFT bins)")
             ax.grid(alpha=0.3, lw=0.5)
-            ax.legend(loc="lower right", fontsize=11)
+            ax.legend(loc="lower right", fontsize=12)
         axes[0].set_ylabel("Accuracy")
     return figure
 

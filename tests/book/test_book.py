@@ -14,6 +14,7 @@ import yaml
 
 import hfclib
 from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES
+from hfclib.paper.style import WIDTH
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book"))
@@ -104,6 +105,18 @@ def test_toc_and_files_agree():
 
 def test_every_figure_is_named_captioned_and_described():
     assert [fault for path in [*NOTEBOOKS, *PAGES] for fault in undescribed(path)] == []
+
+
+def test_figures_fit_beside_the_sidebars_and_their_letters_are_twelve_pixels_high():
+    for path in NOTEBOOKS:
+        outputs = [one for cell in json.loads(path.read_text())["cells"] for one in cell.get("outputs", [])]
+        stored = [one["data"] for one in outputs if PICTURES & set(one.get("data", ()))]
+        assert stored, path.name
+        for picture in stored:
+            svg = "".join(picture["image/svg+xml"])
+            assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) <= 72 * WIDTH, path.name
+            # Matplotlib's glyphs are 100 units high.
+            assert min(float(size) for size in re.findall(r"scale\(([\d.]+) -", svg)) >= 0.12, path.name
 
 
 def without_provenance(path: Path) -> list[str]:
