@@ -32,6 +32,9 @@ class Promise:
 PROMISES = {
     "split": Promise("split: times as fast as NumPy, image by image", 35, 35),
     "copy": Promise("split: times as long as a copy of the images", 5, 5, at_least=False),
+    "large": Promise("split: times as fast as fft2, 224 px", 2, 2),
+    "memory": Promise("band_accuracy: memory beside the network", 500, 500, at_least=False, unit=" MB"),
+    "heat_map": Promise("heat map: times as fast as a plain loop", 3, 1.8),
     "training": Promise("training: times as fast as the plain loop", 2.2, 1.4),
     "data": Promise("training: time more than on one fixed batch", 10, 10, at_least=False, unit=" %"),
     "pgd": Promise("PGD: times as fast as the faster library", 2.4, 1.3),

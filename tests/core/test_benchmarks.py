@@ -3,6 +3,8 @@
 import importlib
 import itertools
 import re
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,6 +21,7 @@ from benchmarks.measure import PROMISES, Promise, Ratio
 from hfclib import split
 from hfclib.attacks.gradient import pgd
 from hfclib.data.cifar import to_float
+from hfclib.report.parts import heat_map
 from hfclib.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -36,15 +39,47 @@ def pictures(cifar):
 def test_numpy_way_gives_the_same_bands(cifar):
     images, radius = to_float(cifar["test"][0][:5]), split_benchmark.RADIUS
     bands = split_benchmark.numpy_split(images.numpy(), radius)
-    for ours, other in zip(split(images, radius), bands, strict=True):
+    plain = split_benchmark.plain_split(images, radius)
+    for ours, other, third in zip(split(images, radius), bands, plain, strict=True):
         assert abs(ours.numpy() - other).max() < 1e-5
+        assert abs(third.numpy() - other).max() < 1e-5
 
 
 def test_split_benchmark_runs_as_a_command(capsys):
-    assert split_benchmark.main(["--images", "8", "--repeats", "1"]) in (0, 1)
+    assert split_benchmark.main(["--images", "8", "--large", "2", "--repeats", "1"]) in (0, 1)
     said = capsys.readouterr().out
-    for words in ("8 images: NumPy", "bfloat16 arithmetic:", "at least 35x", "at most 5x"):
+    for words in ("8 images: NumPy", "2 images of 224 x 224", "bfloat16 arithmetic:", "at least 35x", "at least 2x"):
         assert words in said
+
+
+# ---- memory, and the heat map
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource is a module of Unix")
+def test_a_stream_of_large_images_takes_little_memory():
+    """More images than are promised the memory: what was kept of each would show."""
+    call = [sys.executable, "-m", "benchmarks.memory", "--images", "1500"]
+    made = subprocess.run(call, capture_output=True, text=True, cwd=Path(measure.__file__).parents[1])
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "1500 images, 8 rows" in made.stdout
+    assert "kept" in made.stdout
+
+
+def test_both_heat_maps_are_the_same(cifar):
+    benchmark = importlib.import_module("benchmarks.heat_map")
+    model, images, labels = TINY.build().eval(), to_float(cifar["test"][0][:20]), cifar["test"][1][:20]
+    plain = benchmark.plain_heat_map(model, images, labels, grid=5)
+    ours = heat_map(model, images, labels, grid=5, norm=benchmark.NORM, seed=0)
+    assert len(plain) == 25
+    for row in ours:
+        for sign in (1, -1):
+            assert plain[sign * row["row"], sign * row["column"]] == pytest.approx(row["error"], abs=1e-6)
+
+
+def test_heat_map_benchmark_runs_as_a_command(capsys):
+    benchmark = importlib.import_module("benchmarks.heat_map")
+    assert benchmark.main(["--images", "4", "--grid", "3", "--repeats", "1"]) in (0, 1)
+    assert "4 images, 3 x 3 frequencies" in capsys.readouterr().out
 
 
 # ---- training
