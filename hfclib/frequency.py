@@ -193,7 +193,15 @@ def _in_sample(filtered: Callable[[Tensor], Tensor], sample: Sequence) -> object
     return result
 
 
-class LowPass(_Band):
+class _Cut(_Band):
+    def __init__(self, radius: Radius, *, inclusive: bool = False) -> None:
+        super().__init__(radius, inclusive=inclusive)
+
+    def _band(self, images: Tensor, radius: float) -> Tensor:
+        return split(images, radius, inclusive=self.inclusive)[self.part]
+
+
+class LowPass(_Cut):
     """Keep the low-frequency component of images, in front of a network or as a transform; see `split`.
 
     Args:
@@ -205,18 +213,13 @@ class LowPass(_Band):
     float32, because a band leaves [0, 1]. At a fixed radius it can be compiled, exported and mapped (`torch.func`).
     """
 
-    def __init__(self, radius: Radius, *, inclusive: bool = False) -> None:
-        super().__init__(radius, inclusive=inclusive)
-
-    def _band(self, images: Tensor, radius: float) -> Tensor:
-        return split(images, radius, inclusive=self.inclusive)[0]
+    part = 0  # of the result of `split`
 
 
-class HighPass(LowPass):
+class HighPass(_Cut):
     """Keep the high-frequency component of images; see `LowPass`."""
 
-    def _band(self, images: Tensor, radius: float) -> Tensor:
-        return split(images, radius, inclusive=self.inclusive)[1]
+    part = 1
 
 
 class BandPass(_Band):
