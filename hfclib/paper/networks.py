@@ -78,7 +78,7 @@ Shift = Literal[
 ]
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
 _HFC_ONLY = [f"{shift} hfc" for shift in SHIFTS]
-SHIFT_KINDS = {"jpeg": "JPEG", "resize": "resized", "noise": "noise", "sharpen": "sharpened"}
+SHIFT_KINDS = {"jpeg": "JPEG", "resize": "resized", "noise": "noise", "sharpen": "sharper"}
 
 
 def shifted(images: Tensor, shift: Shift) -> Tensor:
@@ -332,12 +332,13 @@ _VARIANTS |= {
 
 
 def network_name(variant: str) -> str:
-    """What a table calls a variant of `networks_recipes`, such as "Vanilla" or "Trained on the LFC, r = 8"."""
+    """What a table calls a variant of `networks_recipes`, such as "Vanilla" or "LFC only, r = 8"."""
     if variant.startswith("narrow_"):
         return f"{network_name(variant.removeprefix('narrow_'))}, the paper's schedule"
     if band := re.fullmatch(r"(batchnorm_)?([lh]fc)(\d+)(max)?", variant):
         normed, name, radius, scaled = band.groups()
-        return f"Trained on the {name.upper()}, r = {radius}{', / max' * bool(scaled)}{', BatchNorm' * bool(normed)}"
+        text = f"{name.upper()} only, r = {radius}{', / max' * bool(scaled)}{', BatchNorm' * bool(normed)}"
+        return text.replace(" = ", "\u00a0=\u00a0")  # which does not break in the table
     return _VARIANTS.get(variant, variant.replace("batch", "Batches of "))
 
 
