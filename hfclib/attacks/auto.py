@@ -72,10 +72,8 @@ def _climb(model, own, steps: int, adv_images: Tensor, *, targeted: bool, norm: 
     ends, last = _checkpoints(steps), 0
     own.step, own.earlier, own.best, own.best_slope = 2 * own.eps, own.points, own.points, own.points
     own.best_value = own.value = own.value_then = own.images.new_full(own.labels.shape, -torch.inf)
-    own.rises, own.halved = (
-        torch.full_like(own.labels, -1),
-        own.labels < 0,
-    )  # the first value is no rise; none is halved
+    own.rises = torch.full_like(own.labels, -1)  # the first value is no rise
+    own.halved = torch.zeros_like(own.labels, dtype=torch.bool)
     for number in range(steps + 1):
         if number:
             share = _MOMENTUM if number > 1 else 1

@@ -15,17 +15,9 @@ import pandas as pd
 from hfclib.data.cifar import TEST_IMAGES
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.defense.judgement import claimed_gains
-from hfclib.paper.defense.setup import (
-    RHO,
-    STRONGEST,
-    Attack,
-    Defense,
-    all_defenses,
-    defense_recipes,
-    table_attacks,
-)
+from hfclib.paper.defense.setup import RHO, STRONGEST, Attack, Defense, defense_recipes
 from hfclib.paper.defense.tables import table2_rows
-from hfclib.paper.defense.trials import Trial, trial_rows
+from hfclib.paper.defense.trials import Trial, trial_rows, trials_table
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds_and_images
 from hfclib.paper.parameters import OneSeed, number, several, whole
 from hfclib.paper.published import TABLE2_VALUES
@@ -167,13 +159,8 @@ def claim_trials(preset: str) -> dict[str, list[Trial]]:
 def table2_narrow() -> pd.DataFrame:
     """`table2_rows` of the vanilla network of the paper's schedule at rho = 1, from stored trials alone."""
     runs = stored_runs({"vanilla": defense_recipes("narrow")["vanilla"]}, [0])
-    wanted = [
-        (one, attack)
-        for one in all_defenses([1.0])
-        if one.method in ("none", "rule", "normalised", "scale")
-        for attack in table_attacks(one, (SMALL, MIDDLE, LARGE), STEPS)
-    ]
-    table = trial_rows(runs, lambda variant, seed: wanted, images=DefenseParameters().n_images, compute=False)
+    options = {"images": DefenseParameters().n_images, "compute": False}
+    table = trials_table(runs, [1.0], (SMALL, MIDDLE, LARGE), STEPS, **options)
     return table2_rows(table, ["rule", "normalised", "scale"])
 
 
