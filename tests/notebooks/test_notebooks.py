@@ -15,14 +15,17 @@ import pytest
 
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.presets import PUBLISHED_SEEDS, fig4_recipes
+from hfclib.paper.registry import CHAPTERS
+from hfclib.paper.training import chosen_recipes
+from hfclib.runs.collect import load_or_train
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def papermill_command(*words, cwd=ROOT, **options):
+def papermill_command(*words, cwd=ROOT, home=None, **options):
     """Run papermill as a command of its own, in another process."""
-    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"} | ({"HFCLIB_HOME": str(home)} if home else {})
     command = [sys.executable, "-m", "papermill", *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=quiet, capture_output=True, text=True, check=False, **options)
 
@@ -33,29 +36,53 @@ def printed(path: Path) -> str:
     return json.dumps([output.get("data", output.get("text")) for output in outputs])
 
 
-def run_at_smoke(notebook, tmp_path):
+@pytest.fixture(scope="session")
+def smoke_home(tmp_path_factory, worker_id):
+    """A home in which the notebooks share their runs: two chapters that show the same network train it once."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "smoke-home"
+
+
+def run_at_smoke(notebook, tmp_path, home):
+    """The networks of the chapter are trained, and its notebook is run on them; a detector is trained by it."""
     known = papermill.inspect_notebook(str(notebook))
     (seeds,) = {"seed", "seeds"} & set(known)
-    smoke = ["-p", "preset", "smoke", "-p", "retrain", True, "-p", seeds, 0]
+    smoke = ["-p", "preset", "smoke", "-p", seeds, 0]
     if "n_images" in known:  # attacks are not made smaller by the preset
         smoke += ["-p", "n_images", 20, "-p", "steps", 2, "-p", "rho", 0.5, "-p", "eps", 0.03]
+    recipes = CHAPTERS[notebook.stem].recipes("smoke")
     if "choice" in known:  # of panels, which have twelve networks together
         smoke += ["-p", "choice", "architecture"]
-    done = papermill_command(notebook, tmp_path / "out.ipynb", *smoke)
+        recipes = chosen_recipes("smoke", ["architecture"])
+    detects = notebook.stem == "detection"
+    if detects:
+        smoke += ["-p", "retrain", True]
+    else:
+        list(load_or_train(recipes, [0], store=home / "runs", progress=False))
+    done = papermill_command(notebook, tmp_path / "out.ipynb", *smoke, home=home)
     assert done.returncode == 0, done.stderr
-    assert "to train on" in printed(tmp_path / "out.ipynb")
+    shown = printed(tmp_path / "out.ipynb")
+    assert ("to train on" in shown) == detects
+    assert "smoke" in shown
 
 
 class TestHalfOfTheNotebooks:  # `make test` gives a class to one of its two processes
     @pytest.mark.parametrize("notebook", NOTEBOOKS[::2], ids=lambda path: path.stem)
-    def test_trains_and_runs_at_smoke(self, notebook, tmp_path):
-        run_at_smoke(notebook, tmp_path)
+    def test_runs_at_smoke(self, notebook, tmp_path, smoke_home):
+        run_at_smoke(notebook, tmp_path, smoke_home)
 
 
 class TestTheOtherHalf:
     @pytest.mark.parametrize("notebook", NOTEBOOKS[1::2], ids=lambda path: path.stem)
-    def test_trains_and_runs_at_smoke(self, notebook, tmp_path):
-        run_at_smoke(notebook, tmp_path)
+    def test_runs_at_smoke(self, notebook, tmp_path, smoke_home):
+        run_at_smoke(notebook, tmp_path, smoke_home)
+
+
+def test_a_notebook_trains_its_networks_again(tmp_path):
+    smoke = ["-p", "preset", "smoke", "-p", "retrain", True, "-p", "seed", 0]
+    done = papermill_command("notebooks/tradeoff.ipynb", tmp_path / "out.ipynb", *smoke)
+    assert done.returncode == 0, done.stderr
+    assert "3 runs to train on" in printed(tmp_path / "out.ipynb")
 
 
 def test_an_unknown_parameter_stops_the_notebook_at_once(own_home, tmp_path):

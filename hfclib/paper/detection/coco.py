@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights, retinanet_resnet50_fpn
 from tqdm import tqdm
 
 from hfclib._files import home, write
@@ -75,7 +74,10 @@ def evaluate_coco(
     if check_radius(radius) == 0 or (limit is not None and limit < 1):
         raise ValueError(f"expected radius and limit above 0, got {radius!r} and {limit!r}")
     truth, device = _truth(Path(folder), limit), best_device()
-    model = model or retinanet_resnet50_fpn(weights=RetinaNet_ResNet50_FPN_Weights.COCO_V1)
+    if model is None:
+        from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights, retinanet_resnet50_fpn
+
+        model = retinanet_resnet50_fpn(weights=RetinaNet_ResNet50_FPN_Weights.COCO_V1)
     model = model.to(device).eval()
     digest = hashlib.sha256(f"r = {radius:g}".encode())
     for tensor in model.state_dict().values():

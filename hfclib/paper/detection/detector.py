@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
-from torchvision.models.resnet import BasicBlock
-from torchvision.ops import FeaturePyramidNetwork
 from tqdm import tqdm
 
 from hfclib._files import sha256
@@ -23,6 +20,9 @@ from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES, BCCD_IMAGES
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import Progress, TrainingError
+
+if TYPE_CHECKING:  # a second that every notebook would wait for, since its scoreboard knows all chapters
+    from torchvision.models.detection import RetinaNet
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,9 @@ class _Pyramid(nn.Module):
     """ResNet-18 with a small stem, and a feature pyramid on its last three stages."""
 
     def __init__(self, width: int, out_channels: int) -> None:
+        from torchvision.models.resnet import BasicBlock
+        from torchvision.ops import FeaturePyramidNetwork
+
         super().__init__()
         norm = nn.BatchNorm2d(width)
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), norm, nn.ReLU(inplace=True))
@@ -97,7 +100,7 @@ class _Pyramid(nn.Module):
         return self.pyramid(maps)
 
 
-def build_detector(recipe: DetectionRecipe) -> RetinaNet:
+def build_detector(recipe: DetectionRecipe) -> "RetinaNet":
     """An untrained detector.
 
     Returns:
@@ -105,6 +108,10 @@ def build_detector(recipe: DetectionRecipe) -> RetinaNet:
         `load_bccd`, and returns two losses; in evaluation mode it returns for each image up to 100 "boxes" in pixels,
         "scores" and "labels". Nine anchors per place: three sizes a third of an octave apart, three shapes.
     """
+    from torchvision.models.detection import RetinaNet
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.retinanet import RetinaNetHead
+
     # Three levels: steps of 8, 16 and 32 pixels.
     sizes = tuple(tuple(round(recipe.anchor * 2 ** (level + n / 3)) for n in range(3)) for level in range(3))
     # The group normalisation makes the heads train at a high learning rate with small batches.
@@ -139,7 +146,7 @@ def fit_detector(
     device: torch.device,
     checkpoint: Path,
     commit: str = "none",
-) -> tuple[RetinaNet, Progress]:
+) -> tuple["RetinaNet", Progress]:
     """Train a detector, or go on with its training.
 
     Args:
