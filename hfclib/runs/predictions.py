@@ -4,6 +4,7 @@ A record is a file `<kind>/<run>.safetensors` of tensors that names the weights 
 weights is not used. Published records are in `data`, your own in `<home>`. Kinds: "predictions" and "attacks".
 """
 
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, logits
 from hfclib.frequency import split, svd_split
 from hfclib.runs.images import held_out_set
-from hfclib.runs.store import Run, RunError
+from hfclib.runs.store import WEIGHTS, Run, RunError
 from hfclib.training.recipe import RADII
 from hfclib.transforms import Feed, feed_images
 
@@ -27,8 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def weights_of(folder: Path) -> str:
-    """SHA-256 of the `weights.safetensors` in the folder of a run."""
-    return sha256((folder / "weights.safetensors").read_bytes())
+    """SHA-256 of the weights in the folder of a run, from its `run.json` where they are not kept."""
+    if (folder / WEIGHTS).exists():
+        return sha256((folder / WEIGHTS).read_bytes())
+    return json.loads((folder / "run.json").read_bytes())["sha256"][WEIGHTS]
 
 
 def load_record(kind: str, run: Run) -> dict[str, Tensor]:

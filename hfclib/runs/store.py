@@ -2,7 +2,8 @@
 
 A run is a folder `<recipe>-<seed>-<hash>` of four files: `run.json` (recipe, seed, provenance and the SHA-256 of the
 others), `curves.csv` (accuracy after each epoch), `final.csv` (accuracy after training) and `weights.safetensors`
-(parameters as float16). Published runs are in `data/runs`, your own in `<home>/runs`.
+(parameters as float16). Published runs are in `data/runs`, your own in `<home>/runs`. Of a published run that no page
+computes with, the weights' checksum is kept and the weights are not.
 """
 
 import contextlib
@@ -23,12 +24,13 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hfclib._files import data_folder, home, sha256
+from hfclib._files import data_folder, home, sha256, write
 from hfclib.training.checkpoint import CheckpointError, epochs_done
 from hfclib.training.recipe import Recipe
 
 FORMAT_VERSION = 2
-FILES = ("curves.csv", "final.csv", "weights.safetensors")  # beside run.json, which holds their checksums
+WEIGHTS = "weights.safetensors"
+FILES = ("curves.csv", "final.csv", WEIGHTS)  # beside run.json, which holds their checksums
 ADVICE = "delete the folder and train the run again, or restore the published one"
 _WHOLE = "split == 'test' and band == 'x' and feed == 'raw' and bn_stats == 'running'"
 
@@ -64,7 +66,11 @@ class Run:
         Raises:
             RunError: the weights file is missing, damaged, or of another network.
         """
-        path, model = self.path / FILES[2], self.recipe.build()
+        path, model = self.path / WEIGHTS, self.recipe.build()
+        if not path.exists():
+            raise RunError(
+                f"{path} is not there: of this run only tables are kept; `hfc train --retrain` trains it again"
+            )
         try:
             model.load_state_dict(safetensors.torch.load(_read(path)))
         except (SafetensorError, RuntimeError) as error:
@@ -102,7 +108,8 @@ def load(path: Path) -> Run:
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{file} is missing, damaged or edited ({type(error).__name__}: {error}): {ADVICE}") from error
     curves, final = (pd.read_csv(io.BytesIO(_read(path / name, checksums[name]))) for name in FILES[:2])
-    _read(path / FILES[2], checksums[FILES[2]])
+    if not content.get("weights_dropped"):
+        _read(path / WEIGHTS, checksums[WEIGHTS])
     return Run(recipe, seed, curves, final, provenance, path)
 
 
@@ -114,6 +121,13 @@ def _read(path: Path, checksum: str | None = None) -> bytes:
     if checksum and sha256(content) != checksum:
         raise RunError(f"{path} is damaged (its checksum is not the one in run.json): {ADVICE}")
     return content
+
+
+def drop_weights(path: Path) -> None:
+    """Delete the weights of the stored run in a folder; `run.json` says so, and keeps their checksum."""
+    content = json.loads((path / "run.json").read_bytes()) | {"weights_dropped": True}
+    write(path / "run.json", (json.dumps(content, indent=2) + "\n").encode())
+    (path / WEIGHTS).unlink()
 
 
 def stored_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -160,7 +174,9 @@ class StoreEntry:
     name: str  # of the recipe, as far as the folder's name says it
     seed: int | None
     size: int  # bytes of all files
-    state: str  # "stored"; "training" (a process is at it) or "unfinished" (none is), with the epochs done; "damaged"
+    # "stored", "stored, no weights"; "training" (a process is at it) or "unfinished" (none is), with the epochs done;
+    # "damaged".
+    state: str
     run: Run | None = None  # if it is stored
     problem: str | None = None  # if it is damaged: what is wrong, and what to do
 
@@ -179,7 +195,8 @@ def _entry(path: Path) -> StoreEntry:
     entry = partial(StoreEntry, path, name, seed, sum(file.stat().st_size for file in path.iterdir() if file.exists()))
     try:
         if path.suffix != ".partial":
-            return entry("stored", load(path))
+            run = load(path)
+            return entry("stored" if (path / WEIGHTS).exists() else "stored, no weights", run)
         done = epochs_done(path / "checkpoint.safetensors")
         state = "training" if _is_locked(path.with_suffix(".lock")) else "unfinished"
         return entry(f"{state}, {done} epoch{'s' * (done != 1)} done")

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import hfclib
 from hfclib._files import sha256
-from hfclib.runs.store import RunError, description, load
+from hfclib.runs.predictions import weights_of
+from hfclib.runs.store import RunError, description, drop_weights, load, store_entries
 from hfclib.runs.train import train_run
 from hfclib.training.checkpoint import CheckpointError, epochs_done, restore_checkpoint, save_checkpoint
 from hfclib.training.loop import Progress, make_optimizer
@@ -70,6 +71,21 @@ def test_a_missing_file_is_named(copied):
         (copied / name).unlink()
         refused(copied, name)
         (copied / name).write_bytes(content)
+
+
+def test_without_its_weights_a_run_keeps_its_tables_and_says_so(copied):
+    before, weights = load(copied), weights_of(copied)
+    drop_weights(copied)
+    assert not (copied / "weights.safetensors").exists()
+    run = load(copied)
+    assert run.final.equals(before.final)
+    assert run.provenance == before.provenance
+    assert weights_of(copied) == weights
+    assert [entry.state for entry in store_entries([copied.parent])] == ["stored, no weights"]
+    with pytest.raises(RunError, match=r"only tables are kept; `hfc train --retrain` trains it again"):
+        run.model()
+    (copied / "final.csv").write_bytes(b"")
+    refused(copied, "final.csv")
 
 
 def renew_checksums(folder):
