@@ -27,7 +27,7 @@ test: $(VENV)/test.stamp
 
 # Every published run, recomputed from its weights, and kills in the middle of a training.
 slow: $(VENV)/test.stamp
-	$(BIN)/python -m pytest tests -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m slow -n 2
 
 # Execute the notebooks in place: their stored outputs are what `pytest --nbval` compares with.
 notebooks: $(VENV)/test.stamp
