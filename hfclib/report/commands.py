@@ -25,6 +25,10 @@ def report_command(
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="leave out images that can't be read")] = False,
     mean: _Numbers = None,
     std: _Numbers = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="another network's report.json, drawn behind; repeatable"),
+    ] = None,
     fail_if: Annotated[list[str] | None, typer.Option(help="such as 'hfc@8 > .4': then the exit status is 1")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS)")] = None,
@@ -34,12 +38,12 @@ def report_command(
     import torch
 
     from hfclib.devices import best_device
-    from hfclib.report.make import Rule, make_report
+    from hfclib.report.make import Rule, make_report, read_report
     from hfclib.report.sources import named_data, named_model
 
     if threads:
         torch.set_num_threads(threads)
-    rules = [Rule.parse(text) for text in fail_if or ()]
+    rules, others = [Rule.parse(text) for text in fail_if or ()], [read_report(path) for path in compare or ()]
     sys.path.insert(0, "")  # for package.module:build in this folder
     found = named_model(model, weights)
     sizes = (round(size * 256 / 224), size) if size else found.sizes
@@ -49,7 +53,7 @@ def report_command(
     if not mean and not std:
         channels = {"mean": found.mean, "std": found.std}
     options = {"radii": cuts, "images": images, "grid": grid, "steps": steps, "seed": seed, "rules": fail_if or ()}
-    options |= {"skipped": given.skipped}
+    options |= {"skipped": given.skipped, "compare": others}
     network = found.model.to(best_device()) if hasattr(found.model, "to") else found.model
     made = make_report(network, given.batches, folder, name=model, colour=given.colour, **channels, **options)
     typer.echo(f"{made.content['summary']}\nwrote {folder / 'report.html'}")

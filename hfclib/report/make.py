@@ -26,7 +26,7 @@ from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, whole_batches
 from hfclib.transforms import feed_images
 
-SCHEMA = 1  # of report.json
+SCHEMA = 2  # of report.json; 2 has the part "phase"
 FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Report:
     """A finished report.
 
     Attributes:
-        folder: with report.json, report.html, and one CSV per part; None for one that was only read.
+        folder: with report.json, report.html, card.png, and one CSV per part; None for one that was only read.
         content: what report.json holds: schema, hfclib, key (settings, hashes of the weights and of the first images),
             data_sha256, parts (the rows of each), and summary.
     """
@@ -45,7 +45,7 @@ class Report:
     content: dict
 
     def table(self, part: str = "accuracy") -> pd.DataFrame:
-        """The rows of a part: "accuracy", "heat_map", "noise", "energy" or "misaligned"."""
+        """The rows of a part: "accuracy", "heat_map", "noise", "energy", "misaligned" or "phase"."""
         return pd.DataFrame(self.content["parts"][part])
 
     def value(self, band: str, radius: float | None = None) -> float:
@@ -106,6 +106,7 @@ def make_report(
     seed: int = 0,
     rules: Sequence[str] = (),
     skipped: int = 0,
+    compare: Sequence["Report | str | Path"] = (),
 ) -> Report:
     """Measure a classifier and write a report; one that was stopped goes on with the parts that are missing.
 
@@ -123,9 +124,13 @@ def make_report(
         seed: of all random numbers.
         rules: checked here for radii that are not measured; see `Rule`.
         skipped: the number of images that were left out of the data because they can't be read, to be reported.
+        compare: reports of other networks, or their report.json, whose curves are drawn behind. Only the page has them.
     Raises:
-        TypeError, ValueError: bad data or settings, or the folder has a report with others.
+        TypeError, ValueError: bad data or settings, a report to compare with that is not finished, of another schema,
+            or of radii of another kind (bins, or shares of Nyquist); or the folder has a report with other settings.
+        OSError: a report to compare with can't be read.
     """
+    others = [other if isinstance(other, Report) else read_report(other) for other in compare]
     network = model if isinstance(model, Classifier) else Classifier(model, mean, std)
     if isinstance(data, tuple) and isinstance(data[0], Tensor):
         data = [data]
@@ -138,6 +143,12 @@ def make_report(
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
     colour = list(colour) if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
+    for theirs in (other.content["key"]["settings"] for other in others):
+        if _kinds(theirs["radii"]) != _kinds(radii):
+            radii_of = f"{radii} and {theirs['radii']} of {theirs['name']}"
+            raise ValueError(
+                f"expected to compare bins with bins, and shares of Nyquist with such, got radii {radii_of}"
+            )
     for rule in map(Rule.parse, rules):
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
@@ -162,6 +173,7 @@ def make_report(
         "noise": lambda: parts.band_noise(network, some, labels, radii, norm=norm, seed=seed),
         "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps),
         "misaligned": lambda: parts.misaligned_images(network, some, labels, radii, colour=colour),
+        "phase": lambda: parts.phase_or_amplitude(network, some, labels, seed=seed),
     }
     for number, (part, measure) in enumerate(measures.items(), 1):
         if part in content["parts"]:
@@ -174,8 +186,14 @@ def make_report(
     report = Report(folder, content)
     content["summary"] = page.summary(report)
     write(folder / "report.json", _json(content))
-    write(folder / "report.html", page.html(report, some).encode())
+    write(folder / "report.html", page.html(report, some, others).encode())
+    page.card(report, some).savefig(folder / "card.png")
     return report
+
+
+def _kinds(radii: Sequence[float]) -> set[bool]:
+    """Whether there are shares of Nyquist among radii (True), and bins (False); see `in_bins`."""
+    return {isinstance(radius, float) and 0 < radius <= 1 for radius in radii}
 
 
 def read_report(path: Path) -> Report:

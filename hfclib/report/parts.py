@@ -11,7 +11,7 @@ from tqdm import tqdm
 from hfclib.attacks.gradient import pgd
 from hfclib.devices import device_of, gains_from_bf16
 from hfclib.evaluation import logits, misaligned
-from hfclib.frequency import BandPass, in_bins, mask, split
+from hfclib.frequency import BandPass, in_bins, mask, split, swap_amplitude
 from hfclib.report.metric import counted
 
 GALLERY = 8  # misaligned images that are shown
@@ -130,3 +130,25 @@ def misaligned_images(
         first = found.nonzero().squeeze(1).tolist()[:GALLERY]
         rows.append({"radius": radius, **counted(int(found.sum()), len(images)), "first": first})
     return rows
+
+
+def phase_or_amplitude(model: Callable, images: Tensor, labels: Tensor, *, seed: int) -> list[dict]:
+    """Which class predictions follow, if the phases are of one image and the amplitudes of one of another class.
+
+    Args:
+        model, images, labels: as in `heat_map`. Each image gives the phases once; the image that gives the amplitudes
+            is drawn from those of the other classes. The mixed images are not clipped.
+    Returns:
+        Three rows: follows ("phase", "amplitude" or "neither"), and the columns of `counted`, where correct is the
+        number of such predictions and accuracy their share. No row if all images are of one class.
+    Source: Chen et al., ICCV 2021, for the mixed images.
+    """
+    different = (labels[:, None] != labels).float().cpu()
+    if not different.any():
+        return []
+    partners = torch.multinomial(different, 1, generator=torch.Generator().manual_seed(seed)).squeeze(1)
+    partners = partners.to(labels.device)
+    predictions = logits(model, swap_amplitude(images, images[partners])).argmax(dim=1)
+    phase, amplitude = (int((predictions == classes).sum()) for classes in (labels, labels[partners]))
+    counts = {"phase": phase, "amplitude": amplitude, "neither": len(labels) - phase - amplitude}
+    return [{"follows": name, **counted(count, len(labels))} for name, count in counts.items()]
