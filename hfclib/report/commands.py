@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -31,15 +32,23 @@ def report_command(
     ] = None,
     fail_if: Annotated[list[str] | None, typer.Option(help="such as 'hfc@8 > .4': then the exit status is 1")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    engine: Annotated[str, typer.Option(help="local (this process) or ray (a cluster's cores)")] = "local",
+    address: Annotated[str | None, typer.Option(help="of the Ray cluster (default: one on this machine)")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS)")] = None,
 ) -> None:
-    """Measure which frequencies a network reads, and write a report; the same command goes on after a stop."""
+    """Measure which frequencies a network reads, and write a report; the same command goes on where it was stopped.
+
+    What has been counted is kept, also within the accuracy part. With --compare a finished report is only drawn anew.
+    """
+    if engine not in ("local", "ray") or (engine == "local" and address):
+        raise ValueError(f"expected engine, local or ray, and an address with ray only, got {engine} and {address}")
     cuts, channels = _numbers(radii), {"mean": _numbers(mean), "std": _numbers(std)}
     import torch
 
     from hfclib.devices import best_device
     from hfclib.report.make import Rule, make_report, read_report
     from hfclib.report.sources import named_data, named_model
+    from hfclib.runs.ray import ray_map
 
     if threads:
         torch.set_num_threads(threads)
@@ -54,8 +63,11 @@ def report_command(
         channels = {"mean": found.mean, "std": found.std}
     options = {"radii": cuts, "images": images, "grid": grid, "steps": steps, "seed": seed, "rules": fail_if or ()}
     options |= {"skipped": given.skipped, "compare": others}
-    network = found.model.to(best_device()) if hasattr(found.model, "to") else found.model
-    made = make_report(network, given.batches, folder, name=model, colour=given.colour, **channels, **options)
+    device = best_device() if engine == "local" else "cpu"  # the cores of the cluster are what Ray gives
+    network = found.model.to(device) if hasattr(found.model, "to") else found.model
+    with ray_map(address) if engine == "ray" else nullcontext(map) as chosen:
+        options |= {"engine": chosen, "colour": given.colour, **channels}
+        made = make_report(network, given.batches, folder, name=model, **options)
     typer.echo(f"{made.content['summary']}\nwrote {folder / 'report.html'}")
     failed = [text for text, rule in zip(fail_if or (), rules, strict=True) if rule.fails(made)]
     for text in failed:

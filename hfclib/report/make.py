@@ -1,13 +1,16 @@
 """The report: its parts measured one by one, each stored at once, and what is read from it."""
 
+import copy
 import hashlib
 import json
 import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from tqdm import tqdm
 from hfclib._files import write
 from hfclib.attacks.checks import warn_if_probabilities
 from hfclib.devices import device_of
-from hfclib.evaluation import PAPER_RADII, batches, logits, uses_batch_statistics
+from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, batches, logits, uses_batch_statistics
 from hfclib.frequency import in_bins
 from hfclib.moments import matched, norm_places
 from hfclib.report import page, parts
@@ -28,6 +31,7 @@ from hfclib.transforms import feed_images
 
 SCHEMA = 2  # of report.json; 2 has the part "phase"
 FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
+STORED_EVERY = 10  # seconds between two states of a part under way
 log = logging.getLogger(__name__)
 
 
@@ -107,8 +111,11 @@ def make_report(
     rules: Sequence[str] = (),
     skipped: int = 0,
     compare: Sequence["Report | str | Path"] = (),
+    engine: Callable[[Callable, Iterable], Iterable] = map,
 ) -> Report:
-    """Measure a classifier and write a report; one that was stopped goes on with the parts that are missing.
+    """Measure a classifier and write a report; one that was stopped goes on with what is missing.
+
+    The accuracy goes on after the images that were counted: they are read again, for data_sha256, and not classified.
 
     Args:
         model: any classifier, see `Classifier`.
@@ -125,6 +132,8 @@ def make_report(
         rules: checked here for radii that are not measured; see `Rule`.
         skipped: the number of images that were left out of the data because they can't be read, to be reported.
         compare: reports of other networks, or their report.json, whose curves are drawn behind. Only the page has them.
+        engine: applies a function to each batch of the accuracy and each frequency of the heat map, and gives the
+            results in order: `map`, or what `hfclib.runs.ray.ray_map` gives, for a model on the CPU.
     Raises:
         TypeError, ValueError: bad data or settings, a report to compare with that is not finished, of another schema,
             or of radii of another kind (bins, or shares of Nyquist); or the folder has a report with other settings.
@@ -167,9 +176,10 @@ def make_report(
     log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
     _guard(network, some)
     _estimate(network, some, known or len(some), len(radii), grid, steps)
+    file = folder / "report.json"
     measures = {
-        "accuracy": lambda: _accuracy(network, data, radii, colour, some, content),
-        "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed),
+        "accuracy": lambda: _accuracy(network, data, radii, colour, some, content, file, engine),
+        "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed, engine=engine),
         "noise": lambda: parts.band_noise(network, some, labels, radii, norm=norm, seed=seed),
         "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps),
         "misaligned": lambda: parts.misaligned_images(network, some, labels, radii, colour=colour),
@@ -182,10 +192,10 @@ def make_report(
         log.info("%d of %d: %s", number, len(measures), part)
         content["parts"][part] = measure()
         pd.DataFrame(content["parts"][part]).to_csv(folder / f"{part}.csv", index=False)
-        write(folder / "report.json", _json(content))
+        write(file, _json(content))
     report = Report(folder, content)
     content["summary"] = page.summary(report)
-    write(folder / "report.json", _json(content))
+    write(file, _json(content))
     write(folder / "report.html", page.html(report, some, others).encode())
     page.card(report, some).savefig(folder / "card.png")
     return report
@@ -276,20 +286,58 @@ def _estimate(network: Classifier, images: Tensor, known: int, radii: int, grid:
     log.info("about %.1f minutes for %d images", seconds * passes / 60, known)
 
 
-def _accuracy(network: Classifier, data: Iterable, radii: Sequence[float], colour, some: Tensor, content) -> list[dict]:
-    """The rows of `BandAccuracy`, with both statistics, or with matched moments as "matched"."""
+def _accuracy(
+    network: Classifier, data: Iterable, radii: Sequence[float], colour, some: Tensor, content: dict, file: Path, engine
+) -> list[dict]:
+    """The rows of `BandAccuracy`, with both statistics, or with matched moments as "matched".
+
+    Every few seconds the counts so far go into `file`, as "counted" of the report's content.
+    """
     feeds, helped = ("raw", "mean"), None
     batch_norm = uses_batch_statistics(network)
     plain = BandAccuracy(network, radii, feeds=feeds, bn_stats=("running", "batch")[: 1 + batch_norm], colour=colour)
     if not batch_norm and norm_places(network):
         helped = BandAccuracy(matched(network, some), radii, feeds=feeds, colour=colour)
-    total = hashlib.sha256()
-    for part, classes in whole_batches(tqdm(batches(network, data), disable=None, leave=False), 100):
-        total.update(_digest([part, classes]).encode())
-        for metric in (plain, helped) if helped else (plain,):
-            metric.update(part, classes)
+    metrics = [plain, helped] if helped else [plain]
+    start = content.get("counted", {"batches": 0, "sha256": None, "counts": []})
+    for metric, counts in zip(metrics, start["counts"], strict=False):
+        metric.add(counts)
+    total, digests = hashlib.sha256(), deque()
+
+    def missing() -> Iterator[tuple[Tensor, Tensor]]:
+        number, changed = 0, ValueError("the data are not those that the report was begun with: choose another folder")
+        stream = tqdm(batches(network, data), disable=None, leave=False)
+        for number, batch in enumerate(whole_batches(stream, BATCH_SIZE), 1):
+            total.update(_digest(batch).encode())
+            if number > start["batches"]:
+                digests.append(total.hexdigest())
+                yield batch
+            elif number == start["batches"] and total.hexdigest() != start["sha256"]:
+                raise changed
+        if number < start["batches"]:
+            raise changed
+
+    stored = time.monotonic()
+    found = engine(partial(_counts, [copy.copy(metric) for metric in metrics]), missing())
+    for number, results in enumerate(found, start["batches"] + 1):
+        digest = digests.popleft()
+        for metric, counts in zip(metrics, results, strict=True):
+            metric.add(counts)
+        if time.monotonic() - stored > STORED_EVERY:
+            counts = [metric.counts() for metric in metrics]
+            write(file, _json(content | {"counted": {"batches": number, "sha256": digest, "counts": counts}}))
+            stored = time.monotonic()
+    content.pop("counted", None)
     content["data_sha256"] = total.hexdigest()
     table = plain.compute()
     if helped:
         table = pd.concat([table, helped.compute().assign(bn_stats="matched")])
     return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _counts(metrics: Sequence[BandAccuracy], batch: tuple[Tensor, Tensor]) -> list[dict]:
+    """What each metric counts on a batch alone."""
+    for metric in metrics:
+        metric.reset()
+        metric.update(*batch)
+    return [metric.counts() for metric in metrics]

@@ -23,6 +23,7 @@ LOOK |= {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 12, "
 LOOK |= {"legend.frameon": False, "svg.hashsalt": "hfclib"}
 BAND_COLOURS = {"lfc": "#4477AA", "hfc": "#EE6677"}
 MARKERS = "sDv^P*X"  # of other networks
+BAND_WORDS = {"lfc": "low frequencies (LFC)", "hfc": "high ones (HFC), mean colour"}
 READ = {"lfc": "raw", "hfc": "mean"}  # the feed of each band by which a network is summed up, with running statistics
 CSS = """:root{color-scheme:light dark;--ground:#fff;--ink:#1b1b1b;--line:#ccc}
 @media (prefers-color-scheme:dark){:root{--ground:#16181c;--ink:#e6e6e6;--line:#444}}
@@ -141,13 +142,13 @@ def card(report, images: Tensor) -> Figure:
     for band, feed in READ.items():
         some = [row for row in rows if (row["band"], row["feed"], row["bn_stats"]) == (band, feed, "running")]
         x = [in_bins(row["radius"], images) for row in some]
-        _bars(axes, some, x, label=f"{band.upper()} alone", color=BAND_COLOURS[band], marker="o", lw=2.5)
+        _bars(axes, some, x, label=BAND_WORDS[band], color=BAND_COLOURS[band], marker="o", lw=2.5)
     axes.axhline(rows[0]["accuracy"], color="grey", lw=1)
     axes.set_xlabel("radius of the cut (cycles per image)", fontsize=14)
     axes.set_ylabel("accuracy", fontsize=14)
     axes.set_ylim(0, 1)
     axes.tick_params(labelsize=12)
-    axes.legend(fontsize=14, frameon=False)
+    axes.legend(fontsize=12, frameon=False)
     return figure
 
 
@@ -254,14 +255,17 @@ def _points(part: str, found: dict, others: dict, tick: Callable[[dict], str]) -
     """Shares with intervals, one place per row of the part, which `tick` names."""
     if not found[part]:
         return None
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(8, 3), layout="constrained")
     axes, ticks = figure.subplots(), [tick(row) for row in found[part]]
-    _bars(axes, found[part], list(range(len(ticks))), color=BAND_COLOURS["hfc"], marker="o", ls="")
+    _bars(
+        axes, found[part], list(range(len(ticks))), color=BAND_COLOURS["hfc"], marker="o", ls="", label="this network"
+    )
     for number, (marker, (name, parts)) in enumerate(zip(cycle(MARKERS), others.items(), strict=False), 1):
         if rows := [row for row in parts.get(part, ()) if tick(row) in ticks]:
             x = [ticks.index(tick(row)) + 0.12 * number for row in rows]
             _bars(axes, rows, x, label=name, color="grey", marker=marker, ls="", zorder=1)
-            axes.legend()
+    if others:
+        figure.legend(loc="outside right upper", fontsize=10)
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set(xlabel=AXES[part][0], ylabel=AXES[part][1], ylim=(0, 1))
     return figure
@@ -276,7 +280,7 @@ AXES = {
 def _energy(rows: list[dict], others: dict, lookup: dict) -> Figure | None:
     if not rows:
         return None
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(8, 3), layout="constrained")
     axes, x = figure.subplots(), [lookup[row["radius"]] for row in rows]
     _bars(axes, rows, x, color=BAND_COLOURS["hfc"], marker="o", label="PGD")
     for marker, (name, parts) in zip(cycle(MARKERS), others.items(), strict=False):
@@ -287,7 +291,7 @@ def _energy(rows: list[dict], others: dict, lookup: dict) -> Figure | None:
         [lookup[row["radius"]] for row in rows], [row["bins"] for row in rows], "--", color="grey", label="white noise"
     )
     axes.set(xlabel="radius (cycles per image)", ylabel="share beyond", ylim=(0, 1))
-    axes.legend()
+    figure.legend(loc="outside right upper", fontsize=10)
     return figure
 
 

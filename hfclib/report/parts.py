@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise, product
 
 import torch
@@ -43,25 +44,37 @@ def wave(height: int, width: int, row: int, column: int) -> Tensor:
     return (plane / plane.norm()).float()
 
 
-def heat_map(model: Callable, images: Tensor, labels: Tensor, *, grid: int, norm: float, seed: int) -> list[dict]:
+def heat_map(
+    model: Callable,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    grid: int,
+    norm: float,
+    seed: int,
+    engine: Callable = map,
+) -> list[dict]:
     """Error rate under noise along each Fourier basis vector; pixels are not clipped.
 
     Args:
         model, images, labels: a module, (N, C, H, W) in [0, 1], and (N,).
         grid: frequencies per axis, evenly spaced from -Nyquist to Nyquist.
         norm: L2 norm of the noise in each channel. Its sign is drawn for each image and channel.
+        engine: as in `make_report`.
     Returns:
         One row per frequency, half of the plane: row, column (cycles per image), error, and the columns of `counted`.
     Source: Yin et al., NeurIPS 2019, section 3.
     """
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (*images.shape[:2], 1, 1), generator=generator).to(images) * 2 - 1
-    rows = []
-    for row, column in tqdm(list(frequencies(*images.shape[-2:], grid)), "heat map", disable=None, leave=False):
-        noise = norm * wave(*images.shape[-2:], row, column).to(images)
-        found = _correct(model, images + signs * noise, labels)
-        rows.append({"row": row, "column": column, "error": 1 - found["accuracy"], **found})
-    return rows
+    places = list(frequencies(*images.shape[-2:], grid))
+    rows = engine(partial(_under_wave, model, images, labels, norm * signs), places)
+    return list(tqdm(rows, "heat map", len(places), disable=None, leave=False))
+
+
+def _under_wave(model: Callable, images: Tensor, labels: Tensor, factors: Tensor, place: tuple[int, int]) -> dict:
+    found = _correct(model, images + factors * wave(*images.shape[-2:], *place).to(images), labels)
+    return {"row": place[0], "column": place[1], "error": 1 - found["accuracy"], **found}
 
 
 def band_noise(

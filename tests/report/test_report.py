@@ -1,7 +1,10 @@
 """hfclib.report: the parts against NumPy, the folder, going on after a stop, and the two commands."""
 
+import itertools
 import json
+import os
 import re
+import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -26,6 +29,7 @@ from hfclib.report import parts
 from hfclib.report.make import Rule, make_report, read_report
 from hfclib.report.metric import counted
 from hfclib.report.sources import named_data, named_model
+from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
 
 FAST = {"images": 24, "grid": 3, "steps": 1, "radii": [2, 3]}
@@ -261,6 +265,50 @@ def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path
             make_report(network, (images, data[1]), tmp_path / "stopped", **options)
 
 
+def test_a_report_goes_on_within_the_accuracy(network, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfclib.report.make.STORED_EVERY", -1)
+    images, labels = torch.rand(330, 3, 8, 8), torch.arange(330) % 10
+    whole = make_report(network, (images, labels), tmp_path / "whole", **FAST)
+    counted = []
+
+    def stopping(function, items):
+        yield from itertools.islice(map(function, items), 2)
+        raise KeyboardInterrupt
+
+    def watching(function, items):
+        return (counted.append(item) or function(item) for item in items)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_report(network, (images, labels), tmp_path / "report", engine=stopping, **FAST)
+    changed = images.clone()
+    changed[150] = 0
+    with pytest.raises(ValueError, match="not those that the report was begun with"):
+        make_report(network, (changed, labels), tmp_path / "report", **FAST)
+    made = make_report(network, (images, labels), tmp_path / "report", engine=watching, **FAST)
+    assert made.content == whole.content
+    assert [len(batch[1]) for batch in counted[:2]] == [100, 30]
+    assert len(counted) == 2 + len(made.table("heat_map"))
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_of_which_one_is_killed_count_the_same(network, data, tmp_path):
+    pytest.importorskip("ray")
+    driver, marker = os.getpid(), tmp_path / "killed"
+
+    def dying(images):
+        if os.getpid() != driver and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return network(images).detach()
+
+    data = [(part, classes) for part, classes in zip(data[0].split(30), data[1].split(30), strict=True)] * 4
+    alone = make_report(dying, data, tmp_path / "alone", **FAST)
+    with ray_map(workers=2) as engine:
+        made = make_report(dying, data, tmp_path / "ray", engine=engine, **FAST)
+    assert marker.exists()
+    assert made.content == alone.content
+
+
 def test_what_a_report_refuses(network, data, tmp_path):
     images, labels = data
     for given, options, message in [
@@ -468,6 +516,7 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["torchvision:resnet19", "--data", "cifar10-test"], "expected a model of torchvision.*resnet18"),
         (["timm:vit_tiny", "--data", "cifar10-test"], "pip install timm"),
         (["nowhere:build", "--data", "cifar10-test"], "expected package.module:build"),
+        (["laptop-vanilla-0", "--data", "cifar10-test", "--address", "auto"], "an address with ray only"),
         (["laptop-vanilla-0", "--data", "nowhere"], "expected cifar10-test or a folder of images, got 'nowhere'"),
         (["laptop-vanilla-0", "--data", pictures], "broken.png can't be read as an image"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4;8"], "expected numbers such as 4,8"),
