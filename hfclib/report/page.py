@@ -218,7 +218,7 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) 
         label = f"{band.upper()}, {feed}, {statistics}"
         _bars(axes, _counted(some), list(some["radius"]), label=label, color=BAND_COLOURS[band], marker="o", **look)
     for marker, (name, other) in zip(cycle(MARKERS), behind.items(), strict=False):
-        for band, some in other[other["bn_stats"] == "running"].groupby("band"):
+        for band, some in other[other["bn_stats"] == "running"].groupby("band", sort=False):
             look = {"color": BAND_COLOURS[band], "ls": "--", "alpha": 0.7, "marker": marker, "zorder": 1}
             _bars(axes, _counted(some), list(some["radius"]), label=f"{band.upper()}, {name}", **look)
     axes.set(xlabel=f"radius ({unit})", ylabel="accuracy", ylim=(0, 1))
@@ -286,7 +286,7 @@ def _energy(rows: list[dict], others: dict, lookup: dict) -> Figure | None:
     for marker, (name, parts) in zip(cycle(MARKERS), others.items(), strict=False):
         if theirs := parts.get("energy"):
             x = [lookup[row["radius"]] for row in theirs]
-            _bars(axes, theirs, x, color="grey", marker=marker, ls="--", label=name, zorder=1)
+            _bars(axes, theirs, x, color="grey", marker=marker, ls="-.", label=name, zorder=1)
     axes.plot(
         [lookup[row["radius"]] for row in rows], [row["bins"] for row in rows], "--", color="grey", label="white noise"
     )
