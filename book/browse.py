@@ -23,7 +23,7 @@ PICTURES = "main figure img, main [data-part=hfc] canvas"
 SHRUNK = """figures => figures.filter(one => one.getBoundingClientRect().width < one.getAttribute("width") - 1)
     .map(one => one.alt)"""
 # What reaches beyond the window, but for what lies in a box that scrolls or is cut on purpose.
-BEYOND = """() => [...document.querySelectorAll(".bd-article-container *")].filter(one => {
+BEYOND = """() => [...document.querySelectorAll(".bd-article-container *, body > main *")].filter(one => {
     const { left, right } = one.getBoundingClientRect();
     const reach = getComputedStyle(one).overflowX === "visible" ? left + one.scrollWidth : 0;
     if (Math.max(right, reach) <= window.innerWidth + 1) return false;

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -25,21 +26,33 @@ def report_command(
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="leave out images that can't be read")] = False,
     mean: _Numbers = None,
     std: _Numbers = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="another network's report.json, drawn behind; repeatable"),
+    ] = None,
     fail_if: Annotated[list[str] | None, typer.Option(help="such as 'hfc@8 > .4': then the exit status is 1")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    engine: Annotated[str, typer.Option(help="local (this process) or ray (a cluster's cores)")] = "local",
+    address: Annotated[str | None, typer.Option(help="of the Ray cluster (default: one on this machine)")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS)")] = None,
 ) -> None:
-    """Measure which frequencies a network reads, and write a report; the same command goes on after a stop."""
+    """Measure which frequencies a network reads, and write a report; the same command goes on where it was stopped.
+
+    What has been counted is kept, also within the accuracy part. With --compare a finished report is only drawn anew.
+    """
+    if engine not in ("local", "ray") or (engine == "local" and address):
+        raise ValueError(f"expected engine, local or ray, and an address with ray only, got {engine} and {address}")
     cuts, channels = _numbers(radii), {"mean": _numbers(mean), "std": _numbers(std)}
     import torch
 
     from hfclib.devices import best_device
-    from hfclib.report.make import Rule, make_report
+    from hfclib.report.make import Rule, make_report, read_report
     from hfclib.report.sources import named_data, named_model
+    from hfclib.runs.ray import ray_map
 
     if threads:
         torch.set_num_threads(threads)
-    rules = [Rule.parse(text) for text in fail_if or ()]
+    rules, others = [Rule.parse(text) for text in fail_if or ()], [read_report(path) for path in compare or ()]
     sys.path.insert(0, "")  # for package.module:build in this folder
     found = named_model(model, weights)
     sizes = (round(size * 256 / 224), size) if size else found.sizes
@@ -49,9 +62,12 @@ def report_command(
     if not mean and not std:
         channels = {"mean": found.mean, "std": found.std}
     options = {"radii": cuts, "images": images, "grid": grid, "steps": steps, "seed": seed, "rules": fail_if or ()}
-    options |= {"skipped": given.skipped}
-    network = found.model.to(best_device()) if hasattr(found.model, "to") else found.model
-    made = make_report(network, given.batches, folder, name=model, colour=given.colour, **channels, **options)
+    options |= {"skipped": given.skipped, "compare": others}
+    device = best_device() if engine == "local" else "cpu"  # the cores of the cluster are what Ray gives
+    network = found.model.to(device) if hasattr(found.model, "to") else found.model
+    with ray_map(address) if engine == "ray" else nullcontext(map) as chosen:
+        options |= {"engine": chosen, "colour": given.colour, **channels}
+        made = make_report(network, given.batches, folder, name=model, **options)
     typer.echo(f"{made.content['summary']}\nwrote {folder / 'report.html'}")
     failed = [text for text, rule in zip(fail_if or (), rules, strict=True) if rule.fails(made)]
     for text in failed:

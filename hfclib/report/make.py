@@ -1,13 +1,16 @@
 """The report: its parts measured one by one, each stored at once, and what is read from it."""
 
+import copy
 import hashlib
 import json
 import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,15 +22,16 @@ from tqdm import tqdm
 from hfclib._files import write
 from hfclib.attacks.checks import warn_if_probabilities
 from hfclib.devices import device_of
-from hfclib.evaluation import PAPER_RADII, batches, logits, uses_batch_statistics
+from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, batches, logits, uses_batch_statistics
 from hfclib.frequency import in_bins
 from hfclib.moments import matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, whole_batches
 from hfclib.transforms import feed_images
 
-SCHEMA = 1  # of report.json
+SCHEMA = 2  # of report.json; 2 has the part "phase"
 FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
+STORED_EVERY = 10  # seconds between two states of a part under way
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +40,7 @@ class Report:
     """A finished report.
 
     Attributes:
-        folder: with report.json, report.html, and one CSV per part; None for one that was only read.
+        folder: with report.json, report.html, card.png, and one CSV per part; None for one that was only read.
         content: what report.json holds: schema, hfclib, key (settings, hashes of the weights and of the first images),
             data_sha256, parts (the rows of each), and summary.
     """
@@ -45,7 +49,7 @@ class Report:
     content: dict
 
     def table(self, part: str = "accuracy") -> pd.DataFrame:
-        """The rows of a part: "accuracy", "heat_map", "noise", "energy" or "misaligned"."""
+        """The rows of a part: "accuracy", "heat_map", "noise", "energy", "misaligned" or "phase"."""
         return pd.DataFrame(self.content["parts"][part])
 
     def value(self, band: str, radius: float | None = None) -> float:
@@ -106,8 +110,12 @@ def make_report(
     seed: int = 0,
     rules: Sequence[str] = (),
     skipped: int = 0,
+    compare: Sequence["Report | str | Path"] = (),
+    engine: Callable[[Callable, Iterable], Iterable] = map,
 ) -> Report:
-    """Measure a classifier and write a report; one that was stopped goes on with the parts that are missing.
+    """Measure a classifier and write a report; one that was stopped goes on with what is missing.
+
+    The accuracy goes on after the images that were counted: they are read again, for data_sha256, and not classified.
 
     Args:
         model: any classifier, see `Classifier`.
@@ -123,9 +131,15 @@ def make_report(
         seed: of all random numbers.
         rules: checked here for radii that are not measured; see `Rule`.
         skipped: the number of images that were left out of the data because they can't be read, to be reported.
+        compare: reports of other networks, or their report.json, whose curves are drawn behind. Only the page has them.
+        engine: applies a function to each batch of the accuracy and each frequency of the heat map, and gives the
+            results in order: `map`, or what `hfclib.runs.ray.ray_map` gives, for a model on the CPU.
     Raises:
-        TypeError, ValueError: bad data or settings, or the folder has a report with others.
+        TypeError, ValueError: bad data or settings, a report to compare with that is not finished, of another schema,
+            or of radii of another kind (bins, or shares of Nyquist); or the folder has a report with other settings.
+        OSError: a report to compare with can't be read.
     """
+    others = [other if isinstance(other, Report) else read_report(other) for other in compare]
     network = model if isinstance(model, Classifier) else Classifier(model, mean, std)
     if isinstance(data, tuple) and isinstance(data[0], Tensor):
         data = [data]
@@ -138,6 +152,12 @@ def make_report(
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
     colour = list(colour) if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
+    for theirs in (other.content["key"]["settings"] for other in others):
+        if _kinds(theirs["radii"]) != _kinds(radii):
+            radii_of = f"{radii} and {theirs['radii']} of {theirs['name']}"
+            raise ValueError(
+                f"expected to compare bins with bins, and shares of Nyquist with such, got radii {radii_of}"
+            )
     for rule in map(Rule.parse, rules):
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
@@ -156,12 +176,14 @@ def make_report(
     log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
     _guard(network, some)
     _estimate(network, some, known or len(some), len(radii), grid, steps)
+    file = folder / "report.json"
     measures = {
-        "accuracy": lambda: _accuracy(network, data, radii, colour, some, content),
-        "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed),
+        "accuracy": lambda: _accuracy(network, data, radii, colour, some, content, file, engine),
+        "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed, engine=engine),
         "noise": lambda: parts.band_noise(network, some, labels, radii, norm=norm, seed=seed),
         "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps),
         "misaligned": lambda: parts.misaligned_images(network, some, labels, radii, colour=colour),
+        "phase": lambda: parts.phase_or_amplitude(network, some, labels, seed=seed),
     }
     for number, (part, measure) in enumerate(measures.items(), 1):
         if part in content["parts"]:
@@ -170,12 +192,18 @@ def make_report(
         log.info("%d of %d: %s", number, len(measures), part)
         content["parts"][part] = measure()
         pd.DataFrame(content["parts"][part]).to_csv(folder / f"{part}.csv", index=False)
-        write(folder / "report.json", _json(content))
+        write(file, _json(content))
     report = Report(folder, content)
     content["summary"] = page.summary(report)
-    write(folder / "report.json", _json(content))
-    write(folder / "report.html", page.html(report, some).encode())
+    write(file, _json(content))
+    write(folder / "report.html", page.html(report, some, others).encode())
+    page.card(report, some).savefig(folder / "card.png")
     return report
+
+
+def _kinds(radii: Sequence[float]) -> set[bool]:
+    """Whether there are shares of Nyquist among radii (True), and bins (False); see `in_bins`."""
+    return {isinstance(radius, float) and 0 < radius <= 1 for radius in radii}
 
 
 def read_report(path: Path) -> Report:
@@ -258,20 +286,58 @@ def _estimate(network: Classifier, images: Tensor, known: int, radii: int, grid:
     log.info("about %.1f minutes for %d images", seconds * passes / 60, known)
 
 
-def _accuracy(network: Classifier, data: Iterable, radii: Sequence[float], colour, some: Tensor, content) -> list[dict]:
-    """The rows of `BandAccuracy`, with both statistics, or with matched moments as "matched"."""
+def _accuracy(
+    network: Classifier, data: Iterable, radii: Sequence[float], colour, some: Tensor, content: dict, file: Path, engine
+) -> list[dict]:
+    """The rows of `BandAccuracy`, with both statistics, or with matched moments as "matched".
+
+    Every few seconds the counts so far go into `file`, as "counted" of the report's content.
+    """
     feeds, helped = ("raw", "mean"), None
     batch_norm = uses_batch_statistics(network)
     plain = BandAccuracy(network, radii, feeds=feeds, bn_stats=("running", "batch")[: 1 + batch_norm], colour=colour)
     if not batch_norm and norm_places(network):
         helped = BandAccuracy(matched(network, some), radii, feeds=feeds, colour=colour)
-    total = hashlib.sha256()
-    for part, classes in whole_batches(tqdm(batches(network, data), disable=None, leave=False), 100):
-        total.update(_digest([part, classes]).encode())
-        for metric in (plain, helped) if helped else (plain,):
-            metric.update(part, classes)
+    metrics = [plain, helped] if helped else [plain]
+    start = content.get("counted", {"batches": 0, "sha256": None, "counts": []})
+    for metric, counts in zip(metrics, start["counts"], strict=False):
+        metric.add(counts)
+    total, digests = hashlib.sha256(), deque()
+
+    def missing() -> Iterator[tuple[Tensor, Tensor]]:
+        number, changed = 0, ValueError("the data are not those that the report was begun with: choose another folder")
+        stream = tqdm(batches(network, data), disable=None, leave=False)
+        for number, batch in enumerate(whole_batches(stream, BATCH_SIZE), 1):
+            total.update(_digest(batch).encode())
+            if number > start["batches"]:
+                digests.append(total.hexdigest())
+                yield batch
+            elif number == start["batches"] and total.hexdigest() != start["sha256"]:
+                raise changed
+        if number < start["batches"]:
+            raise changed
+
+    stored = time.monotonic()
+    found = engine(partial(_counts, [copy.copy(metric) for metric in metrics]), missing())
+    for number, results in enumerate(found, start["batches"] + 1):
+        digest = digests.popleft()
+        for metric, counts in zip(metrics, results, strict=True):
+            metric.add(counts)
+        if time.monotonic() - stored > STORED_EVERY:
+            counts = [metric.counts() for metric in metrics]
+            write(file, _json(content | {"counted": {"batches": number, "sha256": digest, "counts": counts}}))
+            stored = time.monotonic()
+    content.pop("counted", None)
     content["data_sha256"] = total.hexdigest()
     table = plain.compute()
     if helped:
         table = pd.concat([table, helped.compute().assign(bn_stats="matched")])
     return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _counts(metrics: Sequence[BandAccuracy], batch: tuple[Tensor, Tensor]) -> list[dict]:
+    """What each metric counts on a batch alone."""
+    for metric in metrics:
+        metric.reset()
+        metric.update(*batch)
+    return [metric.counts() for metric in metrics]

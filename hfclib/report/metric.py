@@ -69,14 +69,14 @@ def counted(correct: int, images: int) -> dict:
 
 
 def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same images and labels in batches of a multiple of `size`; the last may be smaller."""
+    """The same images and labels in batches of `size`; the last may be smaller."""
     rest: list = []
     for batch, following in pairwise(chain(stream, [None])):
         images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
         end = len(labels) - len(labels) % size if following else len(labels)
         rest = [(images[end:], labels[end:])]
         if end:
-            yield images[:end], labels[:end]
+            yield from zip(images[:end].split(size), labels[:end].split(size), strict=True)
 
 
 class BandAccuracy:
@@ -114,6 +114,22 @@ class BandAccuracy:
         """Forget all batches."""
         self.classes = self.images = 0
         self.correct, self.top5 = dict.fromkeys(self.wanted, 0), dict.fromkeys(self.wanted, 0)
+
+    def counts(self) -> dict:
+        """All that is kept, for `add`: whole numbers and lists of them."""
+        return {
+            "images": self.images,
+            "classes": self.classes,
+            "correct": list(self.correct.values()),
+            "top5": list(self.top5.values()),
+        }
+
+    def add(self, counts: Mapping) -> None:
+        """Add the `counts` of one with the same settings: from other images, as in another process."""
+        self.images, self.classes = self.images + counts["images"], counts["classes"]
+        for kept, added in ((self.correct, counts["correct"]), (self.top5, counts["top5"])):
+            for condition, count in zip(self.wanted, added, strict=True):
+                kept[condition] += count
 
     def update(self, images: Tensor | Iterable, labels: Labels = None) -> None:
         """Count a batch, or all of an iterable of batches; arguments and errors as in `hfclib.evaluation.batches`."""

@@ -1,9 +1,12 @@
-"""The figure of a table; and the page of a report, one HTML file with SVG that follows the reader's colours."""
+"""The figure of a table; the page of a report, one HTML file with SVG in the reader's colours; and its card."""
 
 import html as escape
 import io
 import re
-from itertools import pairwise
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, pairwise
+from operator import itemgetter
 
 import matplotlib as mpl
 import numpy as np
@@ -19,16 +22,19 @@ LOOK = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.
 LOOK |= {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 12, "axes.facecolor": "none"}
 LOOK |= {"legend.frameon": False, "svg.hashsalt": "hfclib"}
 BAND_COLOURS = {"lfc": "#4477AA", "hfc": "#EE6677"}
+MARKERS = "sDv^P*X"  # of other networks
+BAND_WORDS = {"lfc": "low frequencies (LFC)", "hfc": "high ones (HFC), mean colour"}
+READ = {"lfc": "raw", "hfc": "mean"}  # the feed of each band by which a network is summed up, with running statistics
 CSS = """:root{color-scheme:light dark;--ground:#fff;--ink:#1b1b1b;--line:#ccc}
 @media (prefers-color-scheme:dark){:root{--ground:#16181c;--ink:#e6e6e6;--line:#444}}
 body{background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;
-padding:0 1rem}svg{max-width:100%;height:auto}
+padding:0 1rem}figure{margin:0;overflow-x:auto}svg{display:block}
 table{border-collapse:collapse;font-size:14px;display:block;overflow-x:auto}
 td,th{border-bottom:1px solid var(--line);padding:.2rem .6rem;text-align:right}code{overflow-wrap:anywhere}"""
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{title}</title><style>{css}</style></head><body><h1>{title}</h1><p id="summary">{summary}</p>
-{body}<h2>Settings</h2><table>{settings}</table></body></html>
+<title>{title}</title><style>{css}</style></head><body><main><h1>{title}</h1><p id="summary">{summary}</p>
+{body}<h2>Settings</h2><table>{settings}</table></main></body></html>
 """
 
 
@@ -39,11 +45,26 @@ def summary(report) -> str:
     said = [f"On whole images the network is right for {_share(rows[0])}; guessing gives {chance:.1%}."]
     if rows[0]["low"] <= chance:
         said.append("It can't be told from guessing, so that the rest says little.")
+    said.append(_reads(report))
+    energy, heat = report.content["parts"]["energy"], report.content["parts"]["heat_map"]
+    worst = max(heat, key=lambda row: row["error"])
+    place = f"({worst['row']}, {worst['column']}) cycles per image"
+    said.append(f"Noise along one frequency harms most at {place}: the error is then {1 - worst['accuracy']:.1%}.")
+    text = "Of a PGD perturbation's energy, {:.0%} lies at or beyond radius {}; white noise would have {:.0%} there."
+    said += [text.format(row["share"], row["radius"], row["bins"]) for row in energy[len(energy) // 2 :][:1]]
+    follows = {row["follows"]: _share(row) for row in report.content["parts"]["phase"]}
+    text = "Given the phases of one image and the amplitudes of one of another class, it follows the phases for"
+    said += [f"{text} {follows['phase']}, the amplitudes for {follows['amplitude']}."] if follows else []
+    return " ".join(said)
+
+
+def _reads(report) -> str:
+    """The sentence that compares the LFC with the HFC at the middle radius."""
     radii = report.content["key"]["settings"]["radii"]
     radius = radii[(len(radii) - 1) // 2]
     low, high = (
-        next(row for row in rows if (row["band"], row["radius"], row["feed"], row["bn_stats"]) == wanted)
-        for wanted in (("lfc", radius, "raw", "running"), ("hfc", radius, "mean", "running"))
+        next(row for row in report.content["parts"]["accuracy"] if _condition(row) == (band, radius, feed, "running"))
+        for band, feed in READ.items()
     )
     text = (
         f"Cut at radius {radius}, it is right for {_share(low)} by the low frequencies alone, and for {_share(high)} by"
@@ -51,33 +72,43 @@ def summary(report) -> str:
     apart = low["low"] > high["high"] or high["low"] > low["high"]
     more = "low" if low["accuracy"] > high["accuracy"] else "high"
     reads = f"more from the {more} ones" if apart else "about as much from either"
-    said.append(f"{text} the high ones with the mean colour: it reads {reads}.")
-    energy, heat = report.content["parts"]["energy"], report.content["parts"]["heat_map"]
-    worst = max(heat, key=lambda row: row["error"])
-    place = f"({worst['row']}, {worst['column']}) cycles per image"
-    said.append(f"Noise along one frequency harms most at {place}: the error is then {1 - worst['accuracy']:.1%}.")
-    text = "Of a PGD perturbation's energy, {:.0%} lies at or beyond radius {}; white noise would have {:.0%} there."
-    said += [text.format(row["share"], row["radius"], row["bins"]) for row in energy[len(energy) // 2 :][:1]]
-    return " ".join(said)
+    return f"{text} the high ones with the mean colour: it reads {reads}."
+
+
+def _condition(row: dict) -> tuple:
+    return row["band"], row["radius"], row["feed"], row["bn_stats"]
 
 
 def _share(row: dict) -> str:
     return f"{row['accuracy']:.1%} (95 % interval {row['low']:.1%} to {row['high']:.1%}, n = {row['images']:,})"
 
 
-def html(report, images: Tensor) -> str:
-    """The page of a finished report; `images` (N, C, H, W) are those that the gallery is drawn from."""
+def html(report, images: Tensor, others: Sequence = ()) -> str:
+    """The page of a finished report.
+
+    Args:
+        images: (N, C, H, W), the first ones of the report's data, from which the gallery is drawn.
+        others: finished reports, whose curves are drawn behind; noise and attack where their settings are the same.
+    """
     key, found = report.content["key"], report.content["parts"]
-    settings = key["settings"]
-    lookup = {radius: in_bins(radius, images) for radius in settings["radii"]}
-    table = report.table()
+    settings, named = key["settings"], {}
+    for other in others:
+        name = other.content["key"]["settings"]["name"]
+        named[f"{name} ({len(named) + 1})" if name in named else name] = other.content
+    parts = {name: other["parts"] for name, other in named.items()}
+    same = {name: parts[name] if _same_noise(named[name]["key"]["settings"], settings) else {} for name in named}
+    all_radii = [settings["radii"], *(other["key"]["settings"]["radii"] for other in named.values())]
+    lookup = {radius: in_bins(radius, images) for radii in all_radii for radius in radii}
+    table, *behind = (pd.DataFrame(one["accuracy"]) for one in (found, *parts.values()))
+    behind = {name: one.assign(radius=one["radius"].map(lookup)) for name, one in zip(named, behind, strict=True)}
     with mpl.rc_context(LOOK):
         sections = {
-            "Accuracy by band": (plot(table.assign(radius=table["radius"].map(lookup))), "accuracy"),
+            "Accuracy by band": (plot(table.assign(radius=table["radius"].map(lookup)), behind), "accuracy"),
             "Fourier heat map": (_heat_map(found["heat_map"]), None),
-            "Accuracy under noise of one band": (_noise(found["noise"]), "noise"),
-            "Where an attack puts its energy": (_energy(found["energy"], lookup), "energy"),
+            "Accuracy under noise of one band": (_points("noise", found, same, _edges), "noise"),
+            "Where an attack puts its energy": (_energy(found["energy"], same, lookup), "energy"),
             "Misaligned images": (_gallery(found["misaligned"], images, lookup), "misaligned"),
+            "Phase against amplitude": (_points("phase", found, parts, itemgetter("follows")), "phase"),
         }
         body = "".join(
             f"<h2>{title}</h2>{_svg(figure, title)}<p>{NOTES[title]}</p>"
@@ -91,13 +122,41 @@ def html(report, images: Tensor) -> str:
     )
     title = escape.escape(f"What {settings['name']} reads, by frequency")
     text = escape.escape(report.content["summary"])
-    return TEMPLATE.format(title=title, css=CSS, summary=text, body=body, settings=cells)
+    page = TEMPLATE.format(title=title, css=CSS, summary=text, body=body, settings=cells)
+    return page.replace("<table", '<table tabindex="0"')  # wide ones scroll, by the keyboard too
+
+
+def _same_noise(settings: dict, others: dict) -> bool:
+    return all(settings[name] == others[name] for name in ("size", "norm", "eps", "steps"))
+
+
+def card(report, images: Tensor) -> Figure:
+    """A picture of 1200 x 630 pixels: name, test accuracy, the curves, and the sentence on what the network reads."""
+    settings, rows = report.content["key"]["settings"], report.content["parts"]["accuracy"]
+    name = settings["name"]
+    figure = Figure(figsize=(12, 6.3), dpi=100, facecolor="white")
+    figure.text(0.04, 0.88, textwrap.shorten(name, 70), fontsize=28 if len(name) < 50 else 18, weight="bold")
+    figure.text(0.04, 0.78, f"test accuracy {rows[0]['accuracy']:.1%}", fontsize=22)
+    figure.text(0.04, 0.68, textwrap.fill(_reads(report), 40), fontsize=16, va="top", linespacing=1.5)
+    axes = figure.add_axes((0.56, 0.13, 0.4, 0.66))
+    for band, feed in READ.items():
+        some = [row for row in rows if (row["band"], row["feed"], row["bn_stats"]) == (band, feed, "running")]
+        x = [in_bins(row["radius"], images) for row in some]
+        _bars(axes, some, x, label=BAND_WORDS[band], color=BAND_COLOURS[band], marker="o", lw=2.5)
+    axes.axhline(rows[0]["accuracy"], color="grey", lw=1)
+    axes.set_xlabel("radius of the cut (cycles per image)", fontsize=14)
+    axes.set_ylabel("accuracy", fontsize=14)
+    axes.set_ylim(0, 1)
+    axes.tick_params(labelsize=12)
+    axes.legend(fontsize=12, frameon=False)
+    return figure
 
 
 NOTES = {
     "Accuracy by band": """LFC: the frequencies below the radius, as they are. HFC: the others, as they are (dotted) or
 with the mean colour added. Pale lines: BatchNorm with the statistics of the test batch, or moments matched to those of
-the first images. Bars are 95 % Wilson intervals; the grey line is the accuracy on whole images.""",
+the first images. Bars are 95 % Wilson intervals; the grey line is the accuracy on whole images.
+Dashed: other networks by their LFC, and by their HFC with the mean colour.""",
     "Fourier heat map": """Error rate when noise of fixed L2 norm along one Fourier basis vector is added to the pixels,
 before any normalisation. The centre is frequency zero. The numbers are in heat_map.csv.""",
     "Accuracy under noise of one band": "Gaussian noise of the same norm, in one band of frequencies.",
@@ -105,6 +164,8 @@ before any normalisation. The centre is frequency zero. The numbers are in heat_
 the dashed line is what white noise has there.""",
     "Misaligned images": """Right as they are and by their HFC with the mean colour, wrong by their LFC. Columns: the
 image, its LFC, its HFC, stretched for the eye. In the table accuracy is the share of such images.""",
+    "Phase against amplitude": """Images with the phases of one image and the amplitudes of one of another class: the
+share of predictions that are the class of the phases, that of the amplitudes, or neither.""",
 }
 
 
@@ -116,27 +177,35 @@ def _svg(figure: Figure | None, title: str) -> str:
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # needless within HTML
-    return text.replace(INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    text = text.replace(INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    return f'<figure tabindex="0">{text}</figure>'
 
 
 def _bars(axes, rows: list[dict], x: list[float], **look) -> None:
-    y, low, high = (np.array([row[name] for row in rows]) for name in ("accuracy", "low", "high"))
+    y = np.array([row["share"] if "share" in row else row["accuracy"] for row in rows])
+    low, high = (np.array([row[name] for row in rows]) for name in ("low", "high"))
     axes.errorbar(x, y, [y - low, high - y], capsize=3, **look)
 
 
-def plot(table: pd.DataFrame) -> Figure:
+def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> Figure:
     """Accuracy by radius: one curve with 95 % Wilson intervals per band, feed and kind of statistics.
 
     Args:
         table: from `band_accuracy`, `BandAccuracy.compute` or `Report.table`, with all radii in DFT bins, or all in
             shares of Nyquist (`in_bins`).
+        others: such tables of other networks, by the names that the legend gives them. Their LFC, and their HFC with
+            the mean colour, are drawn behind, dashed, with running statistics.
     Returns:
         A figure of Matplotlib, as for `savefig`. A grey line is the accuracy on whole images, if the table has it.
     Raises:
         ValueError: radii of both kinds.
     """
     bands, whole = table[table["band"] != "x"], table[table["band"] == "x"]
-    radii = bands["radius"].astype(float)
+    behind = {
+        name: other[(other["band"] != "x") & ((other["band"] == "lfc") | (other["feed"] == "mean"))]
+        for name, other in (others or {}).items()
+    }
+    radii = pd.concat([one["radius"] for one in (bands, *behind.values())]).astype(float)
     if ((radii > 0) & (radii < 1)).any() and (radii > 1).any():
         raise ValueError(f"expected radii all in bins or all in shares of Nyquist, got {sorted(set(radii))}")
     unit = "share of Nyquist" if (radii % 1).any() and radii.max() <= 1 else "cycles per image"
@@ -145,13 +214,20 @@ def plot(table: pd.DataFrame) -> Figure:
     for accuracy in whole["accuracy"][:1]:
         axes.axhline(accuracy, color="grey", lw=1)
     for (band, feed, statistics), some in bands.groupby(["band", "feed", "bn_stats"], sort=False):
-        rows = [counted(round(row.accuracy * row.images), row.images) for row in some.itertuples()]
         look = {"ls": ":" if (band, feed) == ("hfc", "raw") else "-", "alpha": 1 if statistics == "running" else 0.45}
         label = f"{band.upper()}, {feed}, {statistics}"
-        _bars(axes, rows, list(some["radius"]), label=label, color=BAND_COLOURS[band], marker="o", **look)
+        _bars(axes, _counted(some), list(some["radius"]), label=label, color=BAND_COLOURS[band], marker="o", **look)
+    for marker, (name, other) in zip(cycle(MARKERS), behind.items(), strict=False):
+        for band, some in other[other["bn_stats"] == "running"].groupby("band", sort=False):
+            look = {"color": BAND_COLOURS[band], "ls": "--", "alpha": 0.7, "marker": marker, "zorder": 1}
+            _bars(axes, _counted(some), list(some["radius"]), label=f"{band.upper()}, {name}", **look)
     axes.set(xlabel=f"radius ({unit})", ylabel="accuracy", ylim=(0, 1))
     figure.legend(loc="outside right upper", fontsize=10)
     return figure
+
+
+def _counted(table: pd.DataFrame) -> list[dict]:
+    return [counted(round(row.accuracy * row.images), row.images) for row in table.itertuples()]
 
 
 def _heat_map(rows: list[dict]) -> Figure:
@@ -171,26 +247,51 @@ def _heat_map(rows: list[dict]) -> Figure:
     return figure
 
 
-def _noise(rows: list[dict]) -> Figure:
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
-    _bars(axes, rows, list(range(len(rows))), color=BAND_COLOURS["hfc"], marker="o", ls="")
-    axes.set_xticks(range(len(rows)), [f"{row['from_bins']:.3g} to {row['to_bins']:.3g}" for row in rows])
-    axes.set(xlabel="band of the noise (cycles per image)", ylabel="accuracy", ylim=(0, 1))
+def _edges(row: dict) -> str:
+    return f"{row['from_bins']:.3g} to {row['to_bins']:.3g}"
+
+
+def _points(part: str, found: dict, others: dict, tick: Callable[[dict], str]) -> Figure | None:
+    """Shares with intervals, one place per row of the part, which `tick` names."""
+    if not found[part]:
+        return None
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes, ticks = figure.subplots(), [tick(row) for row in found[part]]
+    _bars(
+        axes, found[part], list(range(len(ticks))), color=BAND_COLOURS["hfc"], marker="o", ls="", label="this network"
+    )
+    for number, (marker, (name, parts)) in enumerate(zip(cycle(MARKERS), others.items(), strict=False), 1):
+        if rows := [row for row in parts.get(part, ()) if tick(row) in ticks]:
+            x = [ticks.index(tick(row)) + 0.12 * number for row in rows]
+            _bars(axes, rows, x, label=name, color="grey", marker=marker, ls="", zorder=1)
+    if others:
+        figure.legend(loc="outside right upper", fontsize=10)
+    axes.set_xticks(range(len(ticks)), ticks)
+    axes.set(xlabel=AXES[part][0], ylabel=AXES[part][1], ylim=(0, 1))
     return figure
 
 
-def _energy(rows: list[dict], lookup: dict) -> Figure | None:
+AXES = {
+    "noise": ("band of the noise (cycles per image)", "accuracy"),
+    "phase": ("class that the predictions follow", "share"),
+}
+
+
+def _energy(rows: list[dict], others: dict, lookup: dict) -> Figure | None:
     if not rows:
         return None
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(8, 3), layout="constrained")
     axes, x = figure.subplots(), [lookup[row["radius"]] for row in rows]
-    _bars(
-        axes, [{**row, "accuracy": row["share"]} for row in rows], x, color=BAND_COLOURS["hfc"], marker="o", label="PGD"
+    _bars(axes, rows, x, color=BAND_COLOURS["hfc"], marker="o", label="PGD")
+    for marker, (name, parts) in zip(cycle(MARKERS), others.items(), strict=False):
+        if theirs := parts.get("energy"):
+            x = [lookup[row["radius"]] for row in theirs]
+            _bars(axes, theirs, x, color="grey", marker=marker, ls="-.", label=name, zorder=1)
+    axes.plot(
+        [lookup[row["radius"]] for row in rows], [row["bins"] for row in rows], "--", color="grey", label="white noise"
     )
-    axes.plot(x, [row["bins"] for row in rows], "--", color="grey", label="white noise")
     axes.set(xlabel="radius (cycles per image)", ylabel="share beyond", ylim=(0, 1))
-    axes.legend()
+    figure.legend(loc="outside right upper", fontsize=10)
     return figure
 
 

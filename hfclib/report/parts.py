@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise, product
 
 import torch
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from hfclib.attacks.gradient import pgd
 from hfclib.devices import device_of, gains_from_bf16
 from hfclib.evaluation import logits, misaligned
-from hfclib.frequency import BandPass, in_bins, mask, split
+from hfclib.frequency import BandPass, in_bins, mask, split, swap_amplitude
 from hfclib.report.metric import counted
 
 GALLERY = 8  # misaligned images that are shown
@@ -43,25 +44,37 @@ def wave(height: int, width: int, row: int, column: int) -> Tensor:
     return (plane / plane.norm()).float()
 
 
-def heat_map(model: Callable, images: Tensor, labels: Tensor, *, grid: int, norm: float, seed: int) -> list[dict]:
+def heat_map(
+    model: Callable,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    grid: int,
+    norm: float,
+    seed: int,
+    engine: Callable = map,
+) -> list[dict]:
     """Error rate under noise along each Fourier basis vector; pixels are not clipped.
 
     Args:
         model, images, labels: a module, (N, C, H, W) in [0, 1], and (N,).
         grid: frequencies per axis, evenly spaced from -Nyquist to Nyquist.
         norm: L2 norm of the noise in each channel. Its sign is drawn for each image and channel.
+        engine: as in `make_report`.
     Returns:
         One row per frequency, half of the plane: row, column (cycles per image), error, and the columns of `counted`.
     Source: Yin et al., NeurIPS 2019, section 3.
     """
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (*images.shape[:2], 1, 1), generator=generator).to(images) * 2 - 1
-    rows = []
-    for row, column in tqdm(list(frequencies(*images.shape[-2:], grid)), "heat map", disable=None, leave=False):
-        noise = norm * wave(*images.shape[-2:], row, column).to(images)
-        found = _correct(model, images + signs * noise, labels)
-        rows.append({"row": row, "column": column, "error": 1 - found["accuracy"], **found})
-    return rows
+    places = list(frequencies(*images.shape[-2:], grid))
+    rows = engine(partial(_under_wave, model, images, labels, norm * signs), places)
+    return list(tqdm(rows, "heat map", len(places), disable=None, leave=False))
+
+
+def _under_wave(model: Callable, images: Tensor, labels: Tensor, factors: Tensor, place: tuple[int, int]) -> dict:
+    found = _correct(model, images + factors * wave(*images.shape[-2:], *place).to(images), labels)
+    return {"row": place[0], "column": place[1], "error": 1 - found["accuracy"], **found}
 
 
 def band_noise(
@@ -130,3 +143,25 @@ def misaligned_images(
         first = found.nonzero().squeeze(1).tolist()[:GALLERY]
         rows.append({"radius": radius, **counted(int(found.sum()), len(images)), "first": first})
     return rows
+
+
+def phase_or_amplitude(model: Callable, images: Tensor, labels: Tensor, *, seed: int) -> list[dict]:
+    """Which class predictions follow, if the phases are of one image and the amplitudes of one of another class.
+
+    Args:
+        model, images, labels: as in `heat_map`. Each image gives the phases once; the image that gives the amplitudes
+            is drawn from those of the other classes. The mixed images are not clipped.
+    Returns:
+        Three rows: follows ("phase", "amplitude" or "neither"), and the columns of `counted`, where correct is the
+        number of such predictions and accuracy their share. No row if all images are of one class.
+    Source: Chen et al., ICCV 2021, for the mixed images.
+    """
+    different = (labels[:, None] != labels).float().cpu()
+    if not different.any():
+        return []
+    partners = torch.multinomial(different, 1, generator=torch.Generator().manual_seed(seed)).squeeze(1)
+    partners = partners.to(labels.device)
+    predictions = logits(model, swap_amplitude(images, images[partners])).argmax(dim=1)
+    phase, amplitude = (int((predictions == classes).sum()) for classes in (labels, labels[partners]))
+    counts = {"phase": phase, "amplitude": amplitude, "neither": len(labels) - phase - amplitude}
+    return [{"follows": name, **counted(count, len(labels))} for name, count in counts.items()]

@@ -1,4 +1,4 @@
-"""The sweep engine for a Ray cluster: one task per run, and every run comes home as the bytes of its files.
+"""Ray clusters: the engine for sweeps, one task per run, each of which comes home as the bytes of its files; and `map`.
 
 The machines need hfclib, and share no file system. A machine keeps the checkpoints of a run under way in
 `<home>/away`, so that a task that is tried again there goes on.
@@ -9,9 +9,11 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 from joblib import cpu_count
 
@@ -33,25 +35,12 @@ def ray_engine(address: str | None = None) -> Engine:
     Raises:
         ValueError: Ray is not installed.
     """
-    # No reports to Ray's makers; every line of every run; CUDA_VISIBLE_DEVICES left alone where no GPU is asked for.
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_DEDUP_LOGS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
-        os.environ.setdefault(name, "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("the engine ray needs Ray: pip install 'hfclib[ray]'") from error
+    ray = _imported()
 
     def engine(jobs: Sequence[Job], store: Path | None, workers: int | None) -> Iterator[Outcome]:
         alone = not (address or os.environ.get("RAY_ADDRESS"))
         count = max(1, min(workers or (cpu_count() if alone else len(jobs)), len(jobs)))
-        options = {"num_cpus": count, "include_dashboard": False} if alone else {}
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(address=address, logging_level="warning", **options)
-        except Exception as error:  # of many kinds
-            raise ConnectionError(f"Ray could not be {'started' if alone else 'reached'}: {error}") from error
-        with suppress(ValueError, TypeError):  # outside the main thread, or no handler of Python's
-            signal.signal(signal.SIGTERM, before)  # Ray's own would exit at once
+        _connect(ray, address, count if alone else None)
         gpus = ray.cluster_resources().get("GPU", 0)
         task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(train_remotely)
         threads = max(1, cpu_count() // count) if alone else 1
@@ -76,6 +65,72 @@ def ray_engine(address: str | None = None) -> Engine:
             ray.shutdown()
 
     return engine
+
+
+def _imported() -> ModuleType:
+    # No reports to Ray's makers; every line of every run; CUDA_VISIBLE_DEVICES left alone where no GPU is asked for.
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_DEDUP_LOGS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        os.environ.setdefault(name, "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("the engine ray needs Ray: pip install 'hfclib[ray]'") from error
+    return ray
+
+
+def _connect(ray: ModuleType, address: str | None, slots: int | None) -> None:
+    """Start Ray on this machine with so many slots, or, without them, reach the cluster."""
+    options = {"num_cpus": slots, "include_dashboard": False} if slots else {}
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, logging_level="warning", **options)
+    except Exception as error:  # of many kinds
+        raise ConnectionError(f"Ray could not be {'started' if slots else 'reached'}: {error}") from error
+    with suppress(ValueError, TypeError):  # outside the main thread, or no handler of Python's
+        signal.signal(signal.SIGTERM, before)  # Ray's own would exit at once
+
+
+@contextmanager
+def ray_map(
+    address: str | None = None, workers: int | None = None
+) -> Iterator[Callable[[Callable, Iterable], Iterator]]:
+    """A context whose value is `map` on Ray: one task per item, on a core; the results come in the order of the items.
+
+    A task whose worker dies is tried again. The function is sent to each machine once.
+
+    Args:
+        address: as in `ray_engine`.
+        workers: of a cluster on this machine alone; None is one per core.
+    Raises:
+        ValueError: Ray is not installed.
+        ConnectionError: the cluster can't be reached, or a task failed there for good.
+    """
+    ray = _imported()
+    alone = not (address or os.environ.get("RAY_ADDRESS"))
+    _connect(ray, address, (workers or cpu_count()) if alone else None)
+    task = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_applied)
+    most = 2 * int(ray.cluster_resources()["CPU"])
+
+    def mapped(function: Callable, items: Iterable) -> Iterator:
+        sent, running = ray.put(function), deque()
+        try:
+            for item in items:
+                running.append(task.remote(sent, item))
+                if len(running) == most:
+                    yield ray.get(running.popleft())
+            while running:
+                yield ray.get(running.popleft())
+        except ray.exceptions.RayError as error:
+            raise ConnectionError(f"a task of Ray failed: {error}") from error
+
+    try:
+        yield mapped
+    finally:
+        ray.shutdown()
+
+
+def _applied(function: Callable, item: object) -> object:
+    return function(item)
 
 
 def train_remotely(job: Job, threads: int) -> dict[str, bytes] | str:

@@ -1,5 +1,7 @@
 """hfclib.report.metric: any classifier as a module, and accuracy by band as a metric."""
 
+import copy
+import json
 from collections import OrderedDict
 from types import SimpleNamespace
 
@@ -46,6 +48,13 @@ def test_the_metric_equals_band_accuracy_and_adds_columns(network, data):
     metric.reset()
     with pytest.raises(ValueError, match="call update first"):
         metric.compute()
+    for some in (slice(100), slice(100, None)):
+        part = copy.copy(metric)
+        part.reset()
+        part.update(data[0][some], data[1][some])
+        metric.add(json.loads(json.dumps(part.counts())))
+    assert metric.compute().equals(table)
+    metric.reset()
     metric.update([data])  # an iterable of batches, as accuracy takes it
     assert metric.compute().equals(table)
 
@@ -106,6 +115,6 @@ def test_normalisation_comes_after_the_split():
 def test_batches_of_any_size_are_made_whole():
     pairs = [(torch.rand(size, 1, 2, 2), torch.arange(size)) for size in (3, 250, 40, 1, 7)]
     found = list(whole_batches(pairs, 100))
-    assert [len(labels) for _, labels in found] == [200, 101]
+    assert [len(labels) for _, labels in found] == [100, 100, 100, 1]
     for number in (0, 1):
         assert torch.equal(torch.cat([pair[number] for pair in found]), torch.cat([pair[number] for pair in pairs]))

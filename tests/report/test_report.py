@@ -1,7 +1,10 @@
 """hfclib.report: the parts against NumPy, the folder, going on after a stop, and the two commands."""
 
+import itertools
 import json
+import os
 import re
+import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -26,6 +29,7 @@ from hfclib.report import parts
 from hfclib.report.make import Rule, make_report, read_report
 from hfclib.report.metric import counted
 from hfclib.report.sources import named_data, named_model
+from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
 
 FAST = {"images": 24, "grid": 3, "steps": 1, "radii": [2, 3]}
@@ -163,6 +167,33 @@ def test_energy_of_an_attack_by_radius(data):
     assert rows[0]["robust_correct"] == 0
 
 
+def test_predictions_follow_what_a_network_reads():
+    known, labels = torch.rand(4, 3, 8, 8), torch.arange(4).repeat(6)
+    reads = {
+        "phase": lambda images: torch.view_as_real(torch.fft.fft2(images) / torch.fft.fft2(images).abs()),
+        "amplitude": lambda images: torch.fft.fft2(images).abs(),
+    }
+
+    def nearest(read):  # the known image that is nearest in what the network reads; class 4 is of no image
+        def scores(images):
+            return nn.functional.pad(-torch.cdist(read(images).flatten(1), read(known).flatten(1)), (0, 1), value=-1e9)
+
+        return hfclib.Classifier(scores)
+
+    for follows, read in reads.items():
+        rows = parts.phase_or_amplitude(nearest(read), known[labels], labels, seed=0)
+        assert {row["follows"]: row["correct"] for row in rows} == {
+            **dict.fromkeys(reads, 0),
+            "neither": 0,
+            follows: 24,
+        }
+    other = hfclib.Classifier(lambda images: nn.functional.one_hot(torch.full((len(images),), 4), 5).float())
+    rows = parts.phase_or_amplitude(other, known[labels], labels, seed=0)
+    assert [(row["follows"], row["correct"]) for row in rows] == [("phase", 0), ("amplitude", 0), ("neither", 24)]
+    assert rows[2] == {"follows": "neither", **counted(24, 24)}
+    assert parts.phase_or_amplitude(other, known, torch.zeros(4, dtype=torch.int64), seed=0) == []
+
+
 # ---- the folder
 
 
@@ -193,6 +224,9 @@ def test_numbers_of_a_report_are_those_of_band_accuracy(network, data, tmp_path)
     assert page.count("<svg") >= 4
     assert f"{made.value('test'):.1%}" in page
     assert stored["key"]["weights_sha256"] in page
+    with Image.open(tmp_path / "report" / "card.png") as card:
+        assert card.size == (1200, 630)
+        assert 0.02 < (np.asarray(card.convert("L")) < 200).mean() < 0.3  # letters and curves on white
 
 
 def test_statistics_of_the_batch_and_matched_moments(tmp_path):
@@ -231,6 +265,50 @@ def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path
             make_report(network, (images, data[1]), tmp_path / "stopped", **options)
 
 
+def test_a_report_goes_on_within_the_accuracy(network, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfclib.report.make.STORED_EVERY", -1)
+    images, labels = torch.rand(330, 3, 8, 8), torch.arange(330) % 10
+    whole = make_report(network, (images, labels), tmp_path / "whole", **FAST)
+    counted = []
+
+    def stopping(function, items):
+        yield from itertools.islice(map(function, items), 2)
+        raise KeyboardInterrupt
+
+    def watching(function, items):
+        return (counted.append(item) or function(item) for item in items)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_report(network, (images, labels), tmp_path / "report", engine=stopping, **FAST)
+    changed = images.clone()
+    changed[150] = 0
+    with pytest.raises(ValueError, match="not those that the report was begun with"):
+        make_report(network, (changed, labels), tmp_path / "report", **FAST)
+    made = make_report(network, (images, labels), tmp_path / "report", engine=watching, **FAST)
+    assert made.content == whole.content
+    assert [len(batch[1]) for batch in counted[:2]] == [100, 30]
+    assert len(counted) == 2 + len(made.table("heat_map"))
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_of_which_one_is_killed_count_the_same(network, data, tmp_path):
+    pytest.importorskip("ray")
+    driver, marker = os.getpid(), tmp_path / "killed"
+
+    def dying(images):
+        if os.getpid() != driver and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return network(images).detach()
+
+    data = [(part, classes) for part, classes in zip(data[0].split(30), data[1].split(30), strict=True)] * 4
+    alone = make_report(dying, data, tmp_path / "alone", **FAST)
+    with ray_map(workers=2) as engine:
+        made = make_report(dying, data, tmp_path / "ray", engine=engine, **FAST)
+    assert marker.exists()
+    assert made.content == alone.content
+
+
 def test_what_a_report_refuses(network, data, tmp_path):
     images, labels = data
     for given, options, message in [
@@ -247,6 +325,38 @@ def test_what_a_report_refuses(network, data, tmp_path):
             make_report(network, given, tmp_path / "refused", **{**FAST, **options})
     with pytest.warns(UserWarning, match="seems to return probabilities"):
         make_report(nn.Sequential(network, nn.Softmax(dim=1)), data, tmp_path / "softmax", **FAST)
+
+
+def test_other_networks_are_drawn_behind(network, data, tmp_path):
+    other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
+    others = [make_report(other, data, tmp_path / "second", name="second", **FAST)]
+    for changed in ({"name": "third", "norm": 2}, {"name": "shares", "radii": [0.25, 0.5]}):
+        content = json.loads(json.dumps(others[0].content))
+        content["key"]["settings"] |= changed
+        others.append(replace(others[0], content=content))
+    alone = make_report(network, data, tmp_path / "report", **FAST)
+    assert "second" not in (tmp_path / "report" / "report.html").read_text()
+    files = [tmp_path / "second" / "report.json", others[1], others[1]]
+    made = make_report(network, data, tmp_path / "report", compare=files, **FAST)
+    assert made.content == alone.content  # measured once
+    drawn = (tmp_path / "report" / "report.html").read_text()
+    # In the figures of the bands, of the noise, of the energy and of the phase; another norm is another noise.
+    assert [drawn.count(name) for name in ("LFC, second<", "HFC, second<", ">second<", ">third<")] == [1, 1, 3, 1]
+    assert drawn.count("HFC, third (3)<") == 1
+    table, behind = alone.table(), {"second": others[0].table()}
+    line, *_ = next(one for one in hfclib.plot(table, behind).axes[0].containers if one.get_label() == "HFC, second")
+    assert line.get_ydata() == pytest.approx([others[0].value("hfc", radius) for radius in (2, 3)])
+    assert line.get_zorder() < 2
+    (tmp_path / "old.json").write_text(json.dumps({**others[0].content, "schema": 1}))
+    (tmp_path / "cut.json").write_text(json.dumps(others[0].content)[:-9])
+    for compared, message in [
+        (tmp_path / "old.json", "old.json is not a finished report .schema 1, expected a finished report of schema 2"),
+        (tmp_path / "cut.json", "cut.json is not a finished report"),
+        (others[2], r"expected to compare bins with bins.* got radii \[2, 3\] and \[0.25, 0.5\] of shares"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make_report(network, data, tmp_path / "none", compare=[compared], **FAST)
+        assert not (tmp_path / "none").exists()
 
 
 def test_a_function_without_a_gradient(network, data, tmp_path):
@@ -347,6 +457,11 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
     again = hfc(*words, "--fail-if", "test < 1")  # stored already, so that only the exit status is new
     assert again.exit_code == 1, again.output
     assert "accuracy is stored" in again.output
+    (tmp_path / "old.json").write_text('{"schema": 1}')
+    refused = hfc(*words, "--compare", "made/report.json", "--compare", "old.json")
+    assert refused.exit_code == 1
+    assert "old.json is not a finished report" in refused.output
+    assert "accuracy is stored" not in refused.output
     table = hfc("compare", "made/report.json", "made/report.json")
     assert table.exit_code == 0
     assert "difference" in table.output
@@ -401,6 +516,7 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["torchvision:resnet19", "--data", "cifar10-test"], "expected a model of torchvision.*resnet18"),
         (["timm:vit_tiny", "--data", "cifar10-test"], "pip install timm"),
         (["nowhere:build", "--data", "cifar10-test"], "expected package.module:build"),
+        (["laptop-vanilla-0", "--data", "cifar10-test", "--address", "auto"], "an address with ray only"),
         (["laptop-vanilla-0", "--data", "nowhere"], "expected cifar10-test or a folder of images, got 'nowhere'"),
         (["laptop-vanilla-0", "--data", pictures], "broken.png can't be read as an image"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4;8"], "expected numbers such as 4,8"),

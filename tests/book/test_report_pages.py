@@ -1,0 +1,72 @@
+"""The reports in the book: what is stored is what the code measures, and the pages in a real browser."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import browse
+import pytest
+
+from hfclib.data import to_float
+from hfclib.report import parts
+from hfclib.report.sources import named_model
+
+BOOK = Path(__file__).parents[2] / "book"
+sys.path.insert(0, str(BOOK / "_ext"))
+import reports  # noqa: E402
+
+STORED = {path.stem: json.loads(path.read_text()) for path in reports.FOLDER.glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The report pages as files."""
+    folder = tmp_path_factory.mktemp("reports")
+    for name, page in reports.report_pages().items():
+        (folder / f"{name}.html").write_text(page, "utf-8")
+    return sorted(folder.iterdir())
+
+
+def test_the_book_links_to_each_report():
+    linked = re.findall(r'href="reports/([^"]+)\.html"', (BOOK / "report.md").read_text())
+    assert sorted(linked) == sorted(STORED)
+    assert len(STORED) == 2
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_stored_reports_are_of_the_published_runs(name, cifar):
+    settings = STORED[name]["key"]["settings"]
+    images, labels = (tensor[: settings["first_images"]] for tensor in cifar["test"])
+    model = named_model(name).model
+    found = parts.phase_or_amplitude(model, to_float(images), labels, seed=settings["seed"])
+    # Arithmetic differs between processors, by an image or two near a border of classes.
+    shares = [row["accuracy"] for row in STORED[name]["parts"]["phase"]]
+    assert [row["accuracy"] for row in found] == pytest.approx(shares, abs=0.01)
+    assert all(row["images"] == 10_000 for row in STORED[name]["parts"]["accuracy"])
+
+
+def test_pages_show_the_stored_numbers_without_a_network(pages, browser):
+    assert len(pages) == len(STORED)
+    for path in pages:
+        assert path.stat().st_size < 2_000_000
+        context, asked = browser.new_context(offline=True), []
+        page = context.new_page()
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.goto(path.as_uri(), wait_until="networkidle")
+        rows = [row.split("\t") for row in page.locator("table").first.inner_text().splitlines()]
+        (shown,) = [dict(zip(rows[0], row, strict=True)) for row in rows if row[:4] == ["hfc", "8", "mean", "running"]]
+        (row,) = [
+            row
+            for row in STORED[path.stem]["parts"]["accuracy"]
+            if (row["band"], row["radius"], row["feed"], row["bn_stats"]) == ("hfc", 8, "mean", "running")
+        ]
+        assert float(shown["accuracy"]) == pytest.approx(row["accuracy"], abs=5e-5)
+        (other,) = set(STORED) - {path.stem}
+        assert page.get_by_text(f"HFC, {other}").count() == 1
+        assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
+        context.close()
+
+
+def test_pages_have_no_fault_in_light_dark_and_on_a_phone(pages, browser):
+    assert browse.faults(browser, pages) == []
