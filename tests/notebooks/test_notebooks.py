@@ -44,7 +44,7 @@ def smoke_home(tmp_path_factory, worker_id):
 
 
 def run_at_smoke(notebook, tmp_path, home):
-    """The networks of the chapter are trained, and its notebook is run on them; a detector is trained by it."""
+    """Most networks of the chapter are trained, and its notebook is run on them; a detector is trained by it."""
     known = papermill.inspect_notebook(str(notebook))
     (seeds,) = {"seed", "seeds"} & set(known)
     smoke = ["-p", "preset", "smoke", "-p", seeds, 0]
@@ -58,7 +58,9 @@ def run_at_smoke(notebook, tmp_path, home):
     if detects:
         smoke += ["-p", "retrain", True]
     else:
-        list(load_or_train(recipes, [0], store=home / "runs", progress=False))
+        # Bands cut at r = 12 and 16 differ from those at 4 and 8 by a number only.
+        few = {variant: recipe for variant, recipe in recipes.items() if recipe.train_radius <= 8}
+        list(load_or_train(few, [0], store=home / "runs", progress=False))
     done = papermill_command(notebook, tmp_path / "out.ipynb", *smoke, home=home)
     assert done.returncode == 0, done.stderr
     shown = printed(tmp_path / "out.ipynb")
