@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,9 +19,6 @@ from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES, BCCD_IMAGES
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import Progress, TrainingError
-
-if TYPE_CHECKING:  # a second that every notebook would wait for, since its scoreboard knows all chapters
-    from torchvision.models.detection import RetinaNet
 
 
 @dataclass(frozen=True)
@@ -76,6 +72,7 @@ class _Pyramid(nn.Module):
     """ResNet-18 with a small stem, and a feature pyramid on its last three stages."""
 
     def __init__(self, width: int, out_channels: int) -> None:
+        # Imported here and below: a second that every notebook would wait for, since its scoreboard knows all chapters.
         from torchvision.models.resnet import BasicBlock
         from torchvision.ops import FeaturePyramidNetwork
 
@@ -100,8 +97,8 @@ class _Pyramid(nn.Module):
         return self.pyramid(maps)
 
 
-def build_detector(recipe: DetectionRecipe) -> "RetinaNet":
-    """An untrained detector.
+def build_detector(recipe: DetectionRecipe) -> nn.Module:
+    """An untrained detector, torchvision's `RetinaNet`.
 
     Returns:
         A network that takes a list of images (3, H, W) in [0, 1]. In training mode it also takes targets, as from
@@ -146,7 +143,7 @@ def fit_detector(
     device: torch.device,
     checkpoint: Path,
     commit: str = "none",
-) -> tuple["RetinaNet", Progress]:
+) -> tuple[nn.Module, Progress]:
     """Train a detector, or go on with its training.
 
     Args:
