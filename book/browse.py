@@ -80,6 +80,12 @@ def faults(opened, pages: list[Path]) -> list[str]:
     return found
 
 
+def faults_of(pages: list[Path]) -> list[str]:
+    """`faults` in a browser of their own."""
+    with browser() as opened:
+        return faults(opened, pages)
+
+
 def _inside(shot: bytes) -> bytes:
     """The pixels of a picture without its edge, which lies between two pixels and shows what is behind."""
     with Image.open(io.BytesIO(shot)) as image:

@@ -11,10 +11,12 @@ import os
 import re
 import sys
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import browse
+from joblib import Parallel, delayed
 
 # What a browser fetches by itself; a link that a reader may click is not in this list.
 FETCHED = {
@@ -147,8 +149,9 @@ def main(arguments: list[str]) -> int:
         return 2
     found = faults(folder)
     if browse.ready() or os.environ.get("CI"):
-        with browse.browser() as opened:
-            found += browse.faults(opened, pages_of(folder))
+        pages = pages_of(folder)
+        halves = (delayed(browse.faults_of)(half) for half in (pages[::2], pages[1::2]))
+        found += chain.from_iterable(Parallel(n_jobs=2)(halves))
     else:
         print("The pages were not opened in a browser, which takes Chromium, Playwright and axe: see CONTRIBUTING.md")
     print("\n".join(found) or f"{folder}: no fault found")
