@@ -58,8 +58,12 @@ def run_at_smoke(notebook, tmp_path, home):
     if detects:
         smoke += ["-p", "retrain", True]
     else:
-        # Bands cut at r = 12 and 16 differ from those at 4 and 8 by a number only.
-        few = {variant: recipe for variant, recipe in recipes.items() if recipe.train_radius <= 8}
+        # Bands cut at r = 12 and 16, and Fashion-MNIST, take no code of their own.
+        few = {
+            variant: recipe
+            for variant, recipe in recipes.items()
+            if recipe.train_radius <= 8 and recipe.data != "fashion-mnist"
+        }
         list(load_or_train(few, [0], store=home / "runs", progress=False))
     done = papermill_command(notebook, tmp_path / "out.ipynb", *smoke, home=home)
     assert done.returncode == 0, done.stderr
