@@ -157,13 +157,18 @@ def folders() -> list[Path]:
 def find(recipe: Recipe, seed: int, store: Path | None = None) -> Run | None:
     """The stored run of a recipe and seed, in `store` or else in `folders()`; None if it was never trained.
 
+    One without weights yields to a later one that has them, so that a run that is trained again is found.
+
     Raises:
         RunError: it is there but damaged.
     """
-    for folder in [store] if store else folders():
-        if (folder / recipe.run_name(seed)).is_dir():
-            return load(folder / recipe.run_name(seed))
-    return None
+    paths = [folder / recipe.run_name(seed) for folder in ([store] if store else folders())]
+    found = None
+    for run in (load(path) for path in paths if path.is_dir()):
+        if (run.path / WEIGHTS).exists():
+            return run
+        found = found or run
+    return found
 
 
 @dataclass(frozen=True)

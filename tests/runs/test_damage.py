@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import hfclib
 from hfclib._files import sha256
 from hfclib.runs.predictions import weights_of
-from hfclib.runs.store import RunError, description, drop_weights, load, store_entries
+from hfclib.runs.store import RunError, description, drop_weights, find, load, store_entries
 from hfclib.runs.train import train_run
 from hfclib.training.checkpoint import CheckpointError, epochs_done, restore_checkpoint, save_checkpoint
 from hfclib.training.loop import Progress, make_optimizer
@@ -86,6 +86,16 @@ def test_without_its_weights_a_run_keeps_its_tables_and_says_so(copied):
         run.model()
     (copied / "final.csv").write_bytes(b"")
     refused(copied, "final.csv")
+
+
+def test_a_run_without_weights_yields_to_one_that_was_trained_again(trained, tmp_path, monkeypatch):
+    published, own = (tmp_path / name / trained.path.name for name in ("published", "own"))
+    shutil.copytree(trained.path, published)
+    drop_weights(published)
+    monkeypatch.setattr("hfclib.runs.store.folders", lambda: [published.parent, own.parent])
+    assert find(trained.recipe, trained.seed).path == published
+    shutil.copytree(trained.path, own)
+    assert find(trained.recipe, trained.seed).path == own
 
 
 def renew_checksums(folder):
