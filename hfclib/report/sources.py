@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from hfclib.data.cifar import MEAN, embedded, to_float
-from hfclib.runs.store import folders, load
+from hfclib.runs.store import find, folders, load
 
 log = logging.getLogger(__name__)
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what torchvision's networks expect
@@ -63,15 +63,15 @@ def named_model(name: str, weights: str | None = None) -> Named:
             raise ValueError(
                 f"expected package.module:build, a function that returns a model, got {name}: {error}"
             ) from error
-    found = [path.parent for folder in folders() for path in sorted(folder.glob("*/run.json"))]
-    matching = [path for path in found if path.name == name or path.name.startswith(f"{name}-")]
+    found = {path.parent.name: path.parent for folder in folders() for path in sorted(folder.glob("*/run.json"))}
+    matching = [one for one in found if one == name or one.startswith(f"{name}-")]
     if len(matching) != 1:
-        near = matching or difflib.get_close_matches(name, [path.name for path in found], 3)
-        listed = ", ".join(getattr(one, "name", one) for one in near) or "none"
+        near = ", ".join(matching or difflib.get_close_matches(name, found, 3)) or "none"
         raise ValueError(
-            f"expected one stored run, torchvision:NAME, timm:NAME or module:build, got {name}; near: {listed}"
+            f"expected one stored run, torchvision:NAME, timm:NAME or module:build, got {name}; near: {near}"
         )
-    return Named(load(matching[0]).model())
+    run = load(found[matching[0]])
+    return Named(find(run.recipe, run.seed).model())  # a run may be published without weights, and yours have them
 
 
 def _package(name: str):
