@@ -28,7 +28,7 @@ from hfclib.moments import matched
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
-from hfclib.paper.intervals import Estimate, interval, over_seeds
+from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_seeds
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import TITLES, Preset, adversarial_recipes, base_recipe, fig4_recipes
@@ -39,6 +39,7 @@ from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
+from hfclib.training.loop import as_trained
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import FEEDS, feed_images
 
@@ -46,6 +47,7 @@ PAIR = ("vanilla", "batchnorm")  # measured in every way; the others under the a
 COUNTS = {"feeds": 10_000, "where": 2_000, "batch size": 2_000, "mixed": 2_000, "scaled": 1_000}  # images of each part
 NAMES = TITLES | {"adversarial_batchnorm": "Adversarial, BatchNorm", "fullwidth": "BatchNorm, width 64"}
 NAMES |= {"groupnorm": "GroupNorm"}
+LOUDER = (2, 4)  # times as loud is the HFC at radius 8 in the training of `louder_recipes`
 
 
 def batchnorm_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -90,9 +92,25 @@ def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     }
 
 
+def louder_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """vanilla and batchnorm of Fig. 4, trained on images whose HFC at r = 8 is two and four times as loud: louder2,
+    louder4, batchnorm_louder2, batchnorm_louder4.
+
+    Source: ours, after the blog: if BatchNorm helps because it makes faint signals larger, a louder HFC should do the
+    same.
+    """
+    variants, base = fig4_recipes(preset), base_recipe(preset)
+    louder = {}
+    for (variant, before), scale in product((("vanilla", ""), ("batchnorm", "batchnorm_")), LOUDER):
+        name, how = f"{before}louder{scale}", {"train_band": "sum", "train_radius": 8, "train_scale": float(scale)}
+        louder[name] = replace(variants[variant], name=f"{base.name}-{name}", **how)
+    return louder
+
+
 def all_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """The networks above without the ablation, adversarial training with and without BatchNorm, and fullwidth."""
-    return batchnorm_recipes(preset) | adversarial_recipes(preset) | fig2_recipes(preset) | fig6_recipes(preset)
+    others = adversarial_recipes(preset) | fig2_recipes(preset)
+    return batchnorm_recipes(preset) | others | fig6_recipes(preset) | louder_recipes(preset)
 
 
 # ---- measuring
@@ -109,7 +127,7 @@ def conditions(run: Run, variant: str) -> Iterator[dict]:
     helped = "batch" if run.recipe.norm == "batch" else "matched"
     usual = {"part": "feeds", "band": "hfc", "radius": -1, "feed": "max", "scale": 1, "statistics": helped}
     usual |= {"where": "all", "batch_size": BATCH_SIZE}
-    if run.recipe.train_band != "x":
+    if run.recipe.train_band in ("lfc", "hfc"):
         return
     if helped == "matched":
         yield usual | {"band": "x", "feed": "raw"}
@@ -140,7 +158,7 @@ def measure(run: Run, variant: str, counts: Mapping[str, int] = COUNTS) -> pd.Da
     """
     model = run.model().to(best_device())
     images, labels = (tensor[: run.recipe.final_images] for tensor in embedded("test"))
-    images, reference = to_float(images), to_float(embedded("train")[0][: run.recipe.train_images])
+    images, reference = to_float(images), as_trained(embedded("train")[0][: run.recipe.train_images], run.recipe)
     network = cache(lambda where: matched(model, reference, where=where))
     bands = cache(lambda radius: split(images, radius))
     rows = []
@@ -332,6 +350,28 @@ def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
     order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1] != "running"))
     return wide[columns].map(partial(decimals, places=2)).join(seeds).loc[order]
+
+
+def louder_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy on the HFC at r = 8, max feed, by how loud it was in training, as text; empty where no pair is stored.
+
+    Vanilla with matched moments, BatchNorm with the statistics of the test batch, and BatchNorm's lead with its 95 %
+    interval: means over the seeds.
+    """
+    rows = {}
+    for scale in (1, *LOUDER):
+        names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
+        vanilla, normed = ((*one, "hfc", 8, "max") for one in zip(names, ("matched", "batch"), strict=True))
+        means = [accuracies(found, term).mean() for term in (vanilla, normed)]
+        row = [decimals(mean, places=2) if mean == mean else "" for mean in means]
+        try:
+            lead = _difference(found, {normed: 1, vanilla: -1})
+            row += [with_interval(lead.mean, lead.low, lead.high), lead.seeds]
+        except MissingRunError:
+            row += ["", 0]
+        rows[f"{scale}"] = row
+    columns = ["vanilla, matched", "BatchNorm, test batch", "BatchNorm's lead", "seeds"]
+    return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("HFC in training, times")
 
 
 class BatchNormParameters(SeveralSeeds):

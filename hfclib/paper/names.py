@@ -27,6 +27,7 @@ CHAPTER_PLACES = {
 # Recipes of experiments that have no chapter yet.
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
+    "louder": "hfclib.paper.batchnorm:louder_recipes",
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
 }
 # What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook; "networks" has the

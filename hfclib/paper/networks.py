@@ -202,6 +202,8 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
 
 def kind_of(recipe: Recipe) -> str:
     """How a network was trained, in a word or two."""
+    if recipe.train_band == "sum":
+        return "trained on a louder HFC"
     if recipe.train_band != "x":
         return f"trained on the {recipe.train_band.upper()}"
     if recipe.adversarial != "none":
@@ -313,6 +315,7 @@ _LOOKS = {  # colour, marker and filling by `kind_of`; networks of a figure keep
     "adversarial training": (VARIANT_COLOURS["adversarial"], "v", "full"),
     "trained on the LFC": ("0.3", "D", "none"),
     "trained on the HFC": ("0.3", "D", "full"),
+    "trained on a louder HFC": ("0.3", "P", "full"),
 }
 _SHORT = {"mean hfc": "HFC of the shifts", "pgd2": "attack of 2/255"}
 _PARTS = {"whole": "shifts as they are", "hfc": "their HFC alone"}
@@ -458,7 +461,10 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     Columns: number of recipes; for the mean over the HFC of the shifts and for the attack of 2/255, Spearman's
     correlation and that at equal test accuracy, with their intervals.
     """
-    adversarial, bands = ["adversarial training"], ["trained on the LFC", "trained on the HFC"]
+    adversarial, bands = (
+        ["adversarial training"],
+        ["trained on the LFC", "trained on the HFC", "trained on a louder HFC"],
+    )
     subsets = {"all": [], "no adversarial training": adversarial, "trained on whole images": bands}
     subsets["whole images, no adversarial training"] = adversarial + bands
     table = {}

@@ -222,6 +222,8 @@ def _band_of(images: Tensor, recipe: Recipe) -> Tensor:
     if recipe.train_band == "x":
         return pixels(images)
     parts = [split(pixels(block), recipe.train_radius) for block in images.split(1000)]
+    if recipe.train_band == "sum":
+        return torch.cat([low + recipe.train_scale * high for low, high in parts])
     return torch.cat([part[recipe.train_band == "hfc"] for part in parts])
 
 

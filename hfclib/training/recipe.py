@@ -48,8 +48,10 @@ class Recipe:
         label_smoothing: share of a label that is spread over all classes in the loss (Szegedy et al. 2016).
         rescale: what is done to each training image, last: "max" divides it by its own maximum (authors' code);
             "range" maps its own minimum and maximum to 0 and 1 (our reading of section 4.1).
-        train_band: "x" to train on whole images, "lfc" or "hfc" to train on that band of them (paper, Table 1).
+        train_band: "x" to train on whole images, "lfc" or "hfc" to train on that band of them (paper, Table 1),
+            "sum" on the LFC plus train_scale times the HFC.
         train_radius: at which radius the band is split off, a whole number of DFT bins; 0 with "x".
+        train_scale: what "sum" multiplies the HFC by; 1 with the other bands.
         adversarial: "single_step" trains on images attacked by one step of PGD (Wong et al. 2020), "pgd" by several
             (paper). Both need whole images and no mix-up.
         adv_eps, adv_alpha: size of the attack in Linf and of its steps, in units of pixels in [0, 1]; 0 with "none".
@@ -84,8 +86,9 @@ class Recipe:
     early_sizes: Sizes = ()
     label_smoothing: Share = 0.0
     rescale: Literal["none", "max", "range"] = "none"
-    train_band: Literal["x", "lfc", "hfc"] = "x"
+    train_band: Literal["x", "lfc", "hfc", "sum"] = "x"
     train_radius: Annotated[int, Field(ge=0, le=RADII[-1])] = 0
+    train_scale: Number = 1.0
     adversarial: Literal["none", "single_step", "pgd"] = "none"
     adv_eps: Number = 0.0
     adv_alpha: Number = 0.0
@@ -108,6 +111,8 @@ class Recipe:
         allowed = f'0 with train_band "x", 1 to {radii[-1]} with others'
         self._require("train_radius", self.train_radius in ((0,) if whole else radii), allowed)
         self._require("train_band", whole or not self.train_bands, '"x" with train_bands')
+        if self.train_band != "sum":
+            self._require_default("train_scale", f'train_band "{self.train_band}"')
         if self.early_sizes:
             self._require("early_sizes", len(self.early_sizes) < self.epochs, "fewer of them than epochs")
             for field in ("train_band", "rescale", "adversarial"):

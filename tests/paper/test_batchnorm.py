@@ -139,9 +139,18 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
     for variant, (x, low) in gains.items():
         rows.append(row(variant, "running", x, 0, band="x", radius=-1, feed="raw"))
         rows.append(row(variant, "running", low, 0, band="lfc", radius=int(variant.split("lfc")[1]), feed="range"))
+    standardised = {"vanilla": 0.3, "batchnorm": 0.4, "louder4": 0.5, "batchnorm_louder4": 0.55}
+    for variant, accuracy in standardised.items():
+        statistics = "batch" if "batchnorm" in variant else "matched"
+        rows.append(row(variant, statistics, accuracy, 0, band="hfc", radius=8, feed="max"))
     found = pd.DataFrame(rows)
-    means = {name: CLAIMS[f"batchnorm-{name}"].statistic(found).mean for name in ("groupnorm-H4", "lfc-x", "lfc-xl")}
-    assert means == pytest.approx({"groupnorm-H4": 0.2, "lfc-x": 0.05, "lfc-xl": 0.06})
+    expected = {"groupnorm-H4": 0.2, "lfc-x": 0.05, "lfc-xl": 0.06}
+    means = {name: CLAIMS[f"batchnorm-{name}"].statistic(found).mean for name in expected}
+    assert means == pytest.approx(expected)
+    table = batchnorm.louder_table(found)
+    assert table.loc["1"].tolist() == [".30", ".40", ".100", 1]
+    assert table.loc["2"].tolist() == ["", "", "", 0]
+    assert table.loc["4"].tolist() == [".50", ".55", ".050", 1]
 
 
 def test_the_published_claims(found):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hfclib.paper.batchnorm import ablation_recipes, all_recipes, batchnorm_recipes, fig6_recipes
+from hfclib.paper.batchnorm import ablation_recipes, all_recipes, batchnorm_recipes, fig6_recipes, louder_recipes
 from hfclib.paper.datasets import datasets_recipes
 from hfclib.paper.defense.setup import defense_recipes
 from hfclib.paper.fig1 import fig1_recipes
@@ -74,6 +74,7 @@ OF_FIGURE = {
     "labels": labels_recipes,
     "batchnorm": all_recipes,
     "fig6": fig6_recipes,
+    "louder": louder_recipes,
     "ablation": ablation_recipes,
     "training": training_recipes,
     "datasets": datasets_recipes,
@@ -142,6 +143,16 @@ def test_fig6_adds_batch_norm_to_the_networks_of_the_lfc():
             assert variants[variant] == networks[variant]
             normed = variants[f"batchnorm_{variant}"]
             assert normed == replace(networks[variant], name=f"{preset}-batchnorm_{variant}", norm="batch")
+
+
+def test_a_louder_hfc_is_the_only_change():
+    for preset in PRESETS:
+        variants, others = louder_recipes(preset), fig4_recipes(preset)
+        assert list(variants) == ["louder2", "louder4", "batchnorm_louder2", "batchnorm_louder4"]
+        for variant, recipe in variants.items():
+            plain = others["batchnorm" if variant.startswith("batchnorm") else "vanilla"]
+            how = {"train_band": "sum", "train_radius": 8, "train_scale": float(variant[-1])}
+            assert recipe == replace(plain, name=f"{preset}-{variant}", **how)
 
 
 def test_augmentation_is_taken_back_where_there_is_any():

@@ -430,6 +430,15 @@ def test_a_band_is_what_split_gives_rescaled(cifar, band, rescale):
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
 
 
+def test_a_louder_hfc_is_added_to_the_lfc(cifar):
+    images = cifar["train"][0][:20]
+    low, high = split(to_float(images), 8)
+    recipe = replace(TINY, train_band="sum", train_radius=8, train_scale=4.0)
+    torch.testing.assert_close(as_trained(images, recipe), low + 4 * high, rtol=0, atol=1e-5)
+    alike = as_trained(images, replace(recipe, train_scale=1.0))
+    torch.testing.assert_close(alike, to_float(images), rtol=0, atol=1e-5)
+
+
 def test_a_network_trained_on_a_band_is_fed_the_band(monkeypatch, no_bands, cifar, train):
     fed = []
 

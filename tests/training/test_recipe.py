@@ -31,6 +31,7 @@ OTHER = {
     "rescale": "max",
     "train_band": "lfc",
     "train_radius": 4,
+    "train_scale": 2.0,
     "adversarial": "pgd",
     "adv_eps": 0.03,
     "adv_alpha": 0.01,
@@ -68,6 +69,7 @@ def test_the_name_is_not_in_the_hash():
 def test_every_other_field_is_in_the_hash():
     # A band and its radius go together, and so do an attack and its settings: each is changed beside others' values.
     partners = {"train_band": {"train_radius": 8}, "train_radius": {"train_band": "hfc"}}
+    partners["train_scale"] = {"train_band": "sum", "train_radius": 8}
     attack = {"adversarial": "pgd", "adv_eps": 0.1, "adv_alpha": 0.1, "adv_steps": 1}
     partners |= dict.fromkeys(("adv_random_start", *attack), attack)
     hashes = {Recipe("a", **partners.get(field, {}) | {field: value}).hash for field, value in OTHER.items()}
@@ -104,7 +106,7 @@ BAD = {
     ),
     **dict.fromkeys(("dropout", "label_smoothing"), (-0.1, 1, 1.0, math.nan, math.inf, True, "0")),
     **dict.fromkeys(
-        ("mixup_alpha", "weight_decay", "adv_eps", "adv_alpha", "smoothness_penalty", "planted"),
+        ("mixup_alpha", "weight_decay", "train_scale", "adv_eps", "adv_alpha", "smoothness_penalty", "planted"),
         (-0.1, math.nan, math.inf, True),
     ),
     **dict.fromkeys(("augment", "adv_random_start", "train_bands"), ("no", "yes", None, 1)),
@@ -137,6 +139,7 @@ SMALL = {"epochs": 3, "early_sizes": (8, 31)}
     [
         ({}, {"train_band": "hfc", "train_radius": 0}, "train_radius"),
         ({}, {"train_radius": 4}, 'train_radius, 0 with train_band "x"'),
+        ({"train_band": "hfc", "train_radius": 4}, {"train_scale": 2.0}, 'train_scale, 1.0 with train_band "hfc"'),
         *[({}, {field: ATTACK[field]}, f'{field}, 0.* with adversarial "none"') for field in list(ATTACK)[1:]],
         ({}, {"adv_random_start": False}, 'adv_random_start, True with adversarial "none"'),
         (ATTACK, {"adv_eps": 0}, "adv_eps, above 0"),
