@@ -1,0 +1,42 @@
+"""A number that is typed in a notebook's text is one that the notebook shows."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.notebooks.test_notebooks import NOTEBOOKS
+
+# Settings, and numbers of networks that the notebook speaks of without showing them.
+ELSEWHERE = {
+    "detection": {".39", ".95"},  # a point of the figure, see test_detection.py; the largest overlap of COCO's mAP
+    "fig1": {".08"},  # difference of two numbers in a table
+    "fig2": {".93"},  # test accuracy of the network of full width
+    "fig4": {".66"},  # a trial
+    "training": {".001", ".06"},  # learning rates; millions of parameters
+}
+
+
+def shown_numbers(cells: list[dict]) -> set[float]:
+    data = [part for cell in cells for output in cell.get("outputs", ()) for part in (output, output.get("data", {}))]
+    texts = [
+        "".join(part.get(kind, "")) for part in data for kind in ("text", "text/plain", "text/html", "text/markdown")
+    ]
+    words = re.sub(r"<svg.*?</svg>|<[^>]+>", " ", html.unescape(" ".join(texts)), flags=re.DOTALL)
+    return {float(number) for number in re.findall(r"(?<!\w)\d*\.\d+", words)}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_decimals_in_the_text_stand_in_an_output_or_round_one_that_does(notebook: Path):
+    cells = json.loads(notebook.read_text())["cells"]
+    shown = shown_numbers([cell for cell in cells if cell["cell_type"] == "code"])
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    typed = set(re.findall(r"(?<![\w.,])\.\d+(?!\w)", re.sub(r"`[^`]*`", "", prose)))
+    strange = {
+        number
+        for number in typed - ELSEWHERE.get(notebook.stem, set())
+        if not any(abs(float(number) - one) <= 0.5 * 10 ** -(len(number) - 1) + 1e-9 for one in shown)
+    }
+    assert not strange
