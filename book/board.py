@@ -1,6 +1,7 @@
 """The scoreboard as a page: one row per claim, with its interval as a picture, grouped by question."""
 
 import base64
+import re
 from html import escape
 
 import pandas as pd
@@ -21,6 +22,7 @@ QUESTIONS = {
     "detection": "Does a detector need the high frequencies?",
 }
 WIDTH, LOW, HIGH = 220, -0.4, 1.0  # of the picture of an interval, in pixels and in units of accuracy
+TICKS = {LOW: "-.4", 0.0: "0", 0.5: ".5", HIGH: "1"}
 
 
 def forest(board: pd.DataFrame) -> HTML:
@@ -40,7 +42,8 @@ def forest(board: pd.DataFrame) -> HTML:
         rows = board[board["figure"] == figure]
         shown = "".join(_row(name, row) for name, row in rows.iterrows())
         link = f'<a href="../notebooks/{figure}.html">{question}</a>'
-        parts.append(f'<section><h3 id="board-{figure}">{link}</h3>{shown}</section>' if len(rows) else "")
+        if len(rows):
+            parts.append(f'<section><h3 id="board-{figure}">{link}</h3>{_scale()}{shown}</section>')
     table = base64.b64encode(board.to_csv().encode()).decode()
     parts.append(f'<p><a download="scoreboard.csv" href="data:text/csv;base64,{table}">All columns as CSV</a></p>')
     return HTML(f'<div class="hfc-board">{"".join(parts)}</div>')
@@ -59,18 +62,30 @@ def _row(name: str, row: pd.Series) -> str:
     return (
         f'<details class="hfc-claim" id="{name}" data-verdict="{escape(row["verdict"])}"><summary>'
         f'<span class="hfc-text">{escape(row["claim"])}<small>{escape(row["version"])}</small></span>'
-        f'{_picture(row)}<span class="hfc-verdict">{escape(row["verdict"])}</span></summary><dl>{items}</dl></details>'
+        f'<span>{_picture(row)}<small class="hfc-ours">{escape(row["ours"])}</small></span>'
+        f'<span class="hfc-verdict">{escape(row["verdict"])}</span></summary><dl>{items}</dl></details>'
     )
 
 
+def at(value: float) -> float:
+    """Where a number stands in the picture of an interval, in pixels from the left."""
+    return (min(max(value, LOW), HIGH) - LOW) / (HIGH - LOW) * (WIDTH - 16) + 8
+
+
+def _scale() -> str:
+    """The numbers above the pictures of a group."""
+    texts = "".join(f'<text x="{at(value):.0f}" y="12">{text}</text>' for value, text in TICKS.items())
+    svg = f'<svg viewBox="0 0 {WIDTH} 16" width="{WIDTH}" height="16">{texts}</svg>'
+    return f'<div class="hfc-scale" aria-hidden="true">{svg}</div>'
+
+
 def _picture(row: pd.Series) -> str:
-    """The interval as a line with our mean as a dot, the paper's value as a hollow diamond, and a line at 0."""
-
-    def at(value: float) -> float:
-        return (min(max(value, LOW), HIGH) - LOW) / (HIGH - LOW) * (WIDTH - 16) + 8
-
-    zero = at(0)
-    marks = [f'<line x1="{zero:.0f}" x2="{zero:.0f}" y1="2" y2="26" class="zero"/>']
+    """The interval as a line with our mean as a dot, the paper's value as a hollow diamond, 0 and the rule's edges."""
+    edges = [float(edge) for edge in re.findall(r"\.\d+", row["tested"])]
+    if "of 0" in row["tested"]:  # within so much of 0
+        edges += [-edge for edge in edges]
+    lines = [(0, "zero"), *((edge, "edge") for edge in edges)]
+    marks = [f'<line x1="{at(x):.1f}" x2="{at(x):.1f}" y1="2" y2="26" class="{kind}"/>' for x, kind in lines]
     if pd.notna(row["mean"]):
         if row["seeds"] > 1:
             marks.append(

@@ -8,6 +8,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 GLOSSARY = "book/glossary"
+UNBROKEN = re.compile(r"(?<=\br) (?==)|(?<=\br =) (?=\d)|(?<=\d) (?=%)|(?<=\d) (?=x \d)|(?<=\d x) (?=\d)")
 PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
 
 
@@ -20,7 +21,7 @@ def figures_at_their_size(app: Sphinx, doctree: nodes.document, docname: str) ->
 
 def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Link the first mention of each word of the glossary in a page's prose to its entry, whose text comes on hover."""
-    if docname == GLOSSARY or docname.startswith("book/api"):
+    if docname in (GLOSSARY, "book/bibliography") or docname.startswith("book/api"):
         return
     meanings = {
         term.astext().lower(): (term["ids"][0], " ".join(item[-1].astext().split()))
@@ -44,6 +45,16 @@ def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             text.parent.replace(text, [*pieces, nodes.Text(text[end:])])
 
 
+def hold_together(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """No line breaks within "r = 4", "95 %" and "3 x 3"; in headings that name a module, breaks after its dots."""
+    for text in list(doctree.findall(nodes.Text)):
+        held = UNBROKEN.sub("\u00a0", text)
+        if isinstance(text.parent, nodes.title) and text.startswith("hfclib."):
+            held = text.replace(".", ".\u200b")
+        if held != text and isinstance(text.parent, (*PROSE, nodes.title, nodes.term)):
+            text.parent.replace(text, nodes.Text(held))
+
+
 def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
     """For searches and shared links: the page's first paragraph, and a picture where the book has an address."""
     first = doctree and doctree.next_node(nodes.paragraph)
@@ -63,5 +74,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("doctree-resolved", figures_at_their_size)
     app.connect("doctree-resolved", explain_words)
+    app.connect("doctree-resolved", hold_together)
     app.connect("html-page-context", describe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

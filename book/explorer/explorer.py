@@ -90,7 +90,8 @@ def stored_answers() -> np.ndarray:
 def measured() -> dict[str, dict[str, list[float | None]]]:
     """What the live picture draws: [mean, low, high] over seeds of "accuracy" on the HFC and of BatchNorm's "gap".
 
-    Keys are "variant statistics feed radius", and for the gap "vanilla's statistics, BatchNorm's, feed, radius".
+    An accuracy's interval is cut at 0 and 1. Keys are "variant statistics feed radius", and for the gap "vanilla's
+    statistics, BatchNorm's, feed, radius".
     """
     recipes = {variant: all_recipes()[variant] for variant in SHOWN}
     rows = table(stored_runs(recipes, SEEDS, optional=SHOWN))
@@ -105,14 +106,14 @@ def measured() -> dict[str, dict[str, list[float | None]]]:
     }
     accuracy = {key: over_seeds(values) for key, values in by_seed.items()}
     return {
-        name: {" ".join(map(str, key)): _numbers(estimate) for key, estimate in found.items()}
-        for name, found in (("accuracy", accuracy), ("gap", gaps))
+        name: {" ".join(map(str, key)): _numbers(estimate, *ends) for key, estimate in found.items()}
+        for name, found, ends in (("accuracy", accuracy, (0, 1)), ("gap", gaps, (-1, 1)))
     }
 
 
-def _numbers(estimate: Estimate) -> list[float | None]:
+def _numbers(estimate: Estimate, least: float, most: float) -> list[float | None]:
     values = estimate.mean, estimate.low, estimate.high
-    return [round(value, 4) if np.isfinite(value) else None for value in values]
+    return [round(min(max(value, least), most), 4) if np.isfinite(value) else None for value in values]
 
 
 def data() -> dict:

@@ -232,18 +232,18 @@ def _claims() -> Iterator[Claim]:
         )
         yield claim(
             id=f"datasets-planted-{variant}-clean",
-            text="On clean test images it is less accurate than the network that was trained without the signal",
+            text="On clean test images a network with the planted signal is less accurate than one trained without it",
             version=title,
             relation="exceeds",
             statistic=partial(_lost_on_clean, variant=variant),
         )
         for radius, relation, what in (
-            (REPORTED, "at least", "gives the signal away: the gap to the test accuracy is at least .05 wider"),
-            (HOLDING, "at most", "does not give the signal away: the gap to the test accuracy is at most .05 wider"),
+            (REPORTED, "at least", "gives the planted signal away: the gap to the test accuracy is at least .05 wider"),
+            (HOLDING, "at most", "does not give it away: the gap to the test accuracy is at most .05 wider"),
         ):
             yield claim(
                 id=f"datasets-planted-{variant}-L{radius}",
-                text=f"Its accuracy on the LFC at r = {radius} {what} than without it",
+                text=f"With a planted signal the accuracy on the LFC at r = {radius} {what} than without",
                 version=title,
                 relation=relation,
                 bound=GIVEN_AWAY,
@@ -348,14 +348,14 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
         rows: from `heuristics_rows`.
     Returns:
         A Figure; points are means over seeds, bars one sample standard deviation. A network that is not stored is
-        named in its panel.
+        named in its panel; a data set without any has none.
     """
-    looks = network_looks(TITLES)
+    looks, drawn = network_looks(TITLES), [data for data in SETS if data in set(rows["data"])]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
-        panels = figure.subplots(2, 3, sharex=True, sharey=True)
+        panels = figure.subplots(2, len(drawn), sharex=True, sharey=True, squeeze=False)
         for line, version in zip(panels, CONDITIONS, strict=True):
-            for ax, data in zip(line, SETS, strict=True):
+            for ax, data in zip(line, drawn, strict=True):
                 own = rows[(rows["version"] == version) & (rows["data"] == data) & (rows["band"] == "hfc")]
                 for variant, look in looks.items():
                     if (one := own[own["variant"] == variant]).size:
@@ -368,7 +368,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
                 ax.set(ylim=(0, 1), xticks=PAPER_RADII)
                 ax.grid(alpha=0.3, lw=0.5)
             line[0].set_ylabel(version)
-        for ax, data in zip(panels[0], SETS, strict=True):
+        for ax, data in zip(panels[0], drawn, strict=True):
             ax.set_title(title_of(data))
         for ax in panels[1]:
             ax.set_xlabel("Radius (DFT bins)")
@@ -394,7 +394,8 @@ def heuristics_table(found: pd.DataFrame) -> pd.DataFrame:
     authors = CONDITIONS["measured as the authors did"]
 
     def cells(data: str, variant: str) -> dict[str, str]:
-        wide = {one: by_seed(_of(found, data), one, *authors) for one in measures(PAPER_RADII)}
+        order = sorted(measures(PAPER_RADII), key=lambda one: one[0] == "L")  # the HFC first, which this is about
+        wide = {one: by_seed(_of(found, data), one, *authors) for one in order}
         return {one: _mean(table.reindex(columns=[variant])[variant].dropna()) for one, table in wide.items()}
 
     return _by_network(found, cells)
@@ -424,11 +425,14 @@ def trained_on_bands(found: pd.DataFrame) -> pd.DataFrame:
     """Table 1 on three data sets: networks trained on a band, each divided by its maximum; text, mean ± sd.
 
     Returns:
-        One row per data set and band; columns training images, original test images, same band of test images.
+        One row per data set with such networks and band; columns training images, original test images, same band of
+        test images.
     """
     rows = {}
     for data in SETS:
         own = _of(found, data)
+        if not set(_BANDS) & set(own["variant"]):
+            continue
         results = band_results(own[own["variant"].isin(_BANDS)])
         for variant in _BANDS:
             one = results[results["variant"] == variant]
@@ -494,7 +498,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
                 low = own[own["measure"].str.startswith("L")]
                 low = low.assign(radius=low["measure"].str[1:].astype(int)).groupby("radius")["accuracy"]
                 if own.empty:
-                    ax.text(0.03, 0.94, f"{name}: not trained yet", transform=ax.transAxes)
+                    ax.text(0.03, 0.94, f"{name}:\nnot trained yet", va="top", transform=ax.transAxes)
                     continue
                 ax.plot(low.mean(), color=colour, lw=2, label=f"LFC, {name}")
                 ax.fill_between(low.mean().index, low.min(), low.max(), color=colour, alpha=0.2, lw=0)

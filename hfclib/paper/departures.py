@@ -79,7 +79,7 @@ DEPARTURES = (
         "scale of a band at test time", "not stated (code: divided by its maximum)", "raw, max and mean", (), _EVERY
     ),
     Departure("BatchNorm at test time", "running averages (code: the test batch's)", "both", (), _EVERY),
-    Departure("bins at distance r", "kept (code: not kept)", "not kept", (), "untested: `inclusive=True` is an option"),
+    Departure("bins at distance r", "kept (code: not kept)", "not kept", (), "untested: inclusive=True is an option"),
     Departure("initial weights", "Xavier", "Xavier, uniform", (), "untested: the paper does not say which form"),
     Departure("arithmetic", "not stated", "bfloat16 where the processor has it", (), "tests hold it to float32"),
     Departure("accuracy after each epoch", "not stated", "on the first 500 images", (), "final values are on 10,000"),

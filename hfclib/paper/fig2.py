@@ -188,19 +188,19 @@ def example_table(
     feed: Feed,
     bn_stats: BnStats,
 ) -> pd.DataFrame:
-    """Whether networks are correct on some images, on their HFC and on their LFC, in that order.
+    """Whether networks are correct on some images, on their LFC and on their HFC, in that order.
 
     Returns:
-        One row per image, one column per network; text such as "right, wrong, right". "right, right, wrong" is marked
+        One row per image, one column per network; text such as "right, right, wrong". "right, wrong, right" is marked
         as misaligned, and "not measured" stands where there are no predictions for the image.
     """
     table = {(index, CLASSES[labels[index]]): {} for index in indices}
     for variant, one in predictions.items():
-        on = [one.on("x", bn_stats=bn_stats), *(one.on(band, radius, feed, bn_stats) for band in ("hfc", "lfc"))]
+        on = [one.on("x", bn_stats=bn_stats), *(one.on(band, radius, feed, bn_stats) for band in ("lfc", "hfc"))]
         for (index, _), row in table.items():
             correct = [bool(classes[index] == labels[index]) for classes in on] if index < len(on[0]) else []
             text = ", ".join("right" if one else "wrong" for one in correct) or "not measured"
-            row[FIG2_TITLES[variant]] = text + ": misaligned" * (correct == [True, True, False])
+            row[FIG2_TITLES[variant]] = text + ": misaligned" * (correct == [True, False, True])
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["image", "class"])
 
 
@@ -224,7 +224,7 @@ def counts_at(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
         rows = _under(counts, feed, bn_stats).query(f"cut == 'fourier' and radius == {radius}")
         table[bn_stats, feed] = dict(zip(rows["variant"].map(FIG2_TITLES), _beside_chance(rows), strict=True))
     frame = pd.DataFrame.from_dict(table, orient="index").dropna(how="all").fillna("not measured")
-    return frame.assign(paper="~600" if radius == 12 else "not published").rename_axis(["statistics", "feed"])
+    return frame.assign(paper="~600" if radius == 12 else "not available to us").rename_axis(["statistics", "feed"])
 
 
 def counts_by_cut(counts: pd.DataFrame) -> pd.DataFrame:

@@ -50,7 +50,7 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
     """End-of-training accuracies of each network: our mean ± sd over seeds, and the paper's value.
 
     Returns:
-        Index measure, columns (title, "ours" or "paper"), text cells; "not published" where the paper has none. A
+        Index measure, columns (title, "ours" or "paper"), text cells; "not available to us" where we know of none. A
         measure that is recorded under another condition than the one asked for (`select`) says so. The sd is the
         sample standard deviation; a single seed has none.
     """
@@ -64,7 +64,7 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
             name = f"{measure} (raw, running)" if other and (feed, bn_stats) != ("raw", "running") else measure
             ours[name] = mean_sd(*grouped.loc[(variant, measure)])
             value = FIG4_VALUES.get((variant, measure))
-            paper[name] = decimals(value, 2) if value else "not published"
+            paper[name] = decimals(value, 2) if value else "not available to us"
     return pd.DataFrame(columns).rename_axis("accuracy on")
 
 

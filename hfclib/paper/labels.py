@@ -286,6 +286,12 @@ def band_names(radii: Sequence[int]) -> list[str]:
     return [f"{band}{radius}" for band in "LH" for radius in radii]
 
 
+def _trained(found: pd.DataFrame) -> list[tuple[str, str]]:
+    """The VERSIONS of which a network is in the table; the first where none is."""
+    there, versions = set(found["variant"]), list(VERSIONS.values())
+    return [one for one in versions if there & {f"{labels}{one[1]}" for labels in KINDS}] or versions[:1]
+
+
 def end_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """Accuracy on training images and their bands after training, ours and the paper's.
 
@@ -297,8 +303,8 @@ def end_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     for labels in KINDS:
         paper = {one: decimals(value, 2) for one, value in LABELS_PUBLISHED[labels].items()}
         rows = ["train", *band_names(radii)]
-        columns[f"{labels} labels", "paper"] = {one: paper.get(one, "not published") for one in rows}
-        for version, suffix in VERSIONS.values():
+        columns[f"{labels} labels", "paper"] = {one: paper.get(one, "not in the paper") for one in rows}
+        for version, suffix in _trained(found):
             cells = {one: _mean_cell(ends(found, f"{labels}{suffix}", one)) for one in rows}
             columns[f"{labels} labels", version] = cells
     return pd.DataFrame(columns).rename_axis("accuracy on")
@@ -312,7 +318,7 @@ def equal_table(found: pd.DataFrame, radii: Sequence[int], levels: Sequence[floa
         over the seeds that reach it; the difference has its 95 % interval over seeds.
     """
     rows, there = {}, set(found["variant"])
-    for version, suffix in VERSIONS.values():
+    for version, suffix in _trained(found):
         for measure in band_names(radii):
             cells = rows.setdefault((version, measure), {})
             for level in levels:
@@ -321,7 +327,7 @@ def equal_table(found: pd.DataFrame, radii: Sequence[int], levels: Sequence[floa
                     variant = f"{labels}{suffix}"
                     values = at_accuracy(found, variant, measure, [level]).loc[level]
                     cells[at, labels] = _mean_cell(values, NOT_REACHED if variant in there else RUN_MISSING)
-                cells[at, "natural less shuffled"] = _difference_cell(found, measure, level, suffix)
+                cells[at, "difference"] = _difference_cell(found, measure, level, suffix)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "accuracy on"])
 
 
@@ -356,7 +362,7 @@ def reading_table(found: pd.DataFrame, agreed: pd.DataFrame, radii: Sequence[int
         Index (networks, what), one column per measure, text cells; accuracies are means over seeds.
     """
     rows, shares = {}, agreed.set_index(["variant", "measure"])["agreement"]
-    for version, suffix in VERSIONS.values():
+    for version, suffix in _trained(found):
         for labels in KINDS:
             variant, name = f"{labels}{suffix}", f"{labels}, {version}"
             columns = ("test", *band_names(radii))
@@ -399,15 +405,16 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     """Accuracy on training images and their bands after each epoch, a panel per kind of labels and of network.
 
     Args:
-        rows: from `epochs_rows`. A panel without rows says that its network is not trained.
+        rows: from `epochs_rows`. Of networks that are not trained, there are no panels.
         radii: DFT bins, of 4, 8, 12, 16.
     Returns:
         A Figure; hollow squares are the published values at the end of training.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 7.2), layout="constrained")
-        panels = figure.subplots(2, 2, sharey=True)
-        for row, (version, suffix) in zip(panels, VERSIONS.values(), strict=True):
+        drawn = _trained(rows)
+        figure = Figure(figsize=(WIDTH, 1.2 + 3 * len(drawn)), layout="constrained")
+        panels = figure.subplots(len(drawn), 2, sharey=True, squeeze=False)
+        for row, (version, suffix) in zip(panels, drawn, strict=True):
             for ax, labels in zip(row, KINDS, strict=True):
                 own = rows[rows["variant"] == f"{labels}{suffix}"]
                 last = own["epoch"].max() if len(own) else 1

@@ -55,8 +55,13 @@ def _is_about(claim: Claim, preset: str) -> bool:
 
 
 def readable(board: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a `scoreboard` that a chapter shows, with the claim in front."""
-    return board.set_index("claim")[COLUMNS[1:-2]]
+    """The columns of a `scoreboard` that a chapter shows, with the claim and its verdict in front."""
+    shown = board.set_index("claim")[["verdict", "ours", "seeds", "paper", "within", "tested", "version"]]
+    shown = shown.rename(columns={"within": "paper's value in our interval"})
+    shown.attrs["caption"] = (
+        "The claims of this chapter: our statistic with its 95 % interval over the seeds, and the paper's value."
+    )
+    return shown
 
 
 def _tested(claim: Claim) -> str:

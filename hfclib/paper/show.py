@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import matplotlib as mpl
 import pandas as pd
@@ -22,12 +23,15 @@ def show_figure(figure: Figure) -> SVG:
     return SVG(file.getvalue())
 
 
-def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None, *, sortable: bool = False) -> HTML:
+def show_table(
+    frame: pd.DataFrame, links: Mapping[str, str] | None = None, *, caption: str = "", sortable: bool = False
+) -> HTML:
     """A table with whole cells, however long.
 
     Args:
         frame: its text is escaped, and its index becomes the first columns.
         links: from cell text to address; a cell that is just this text becomes a link.
+        caption: above the table; without it that of the frame, `frame.attrs["caption"]`, if it has one.
         sortable: in the book, a click on a heading sorts the rows by that column (`book/_static/sort.js`).
     """
     classes = "hfc-sortable" if sortable else None
@@ -35,6 +39,8 @@ def show_table(frame: pd.DataFrame, links: Mapping[str, str] | None = None, *, s
         html = frame.reset_index().to_html(index=False, border=0, justify="left", classes=classes)
     for text, address in (links or {}).items():
         html = html.replace(f"<td>{text}</td>", f'<td><a href="{address}">{text}</a></td>')
+    if caption := caption or frame.attrs.get("caption", ""):
+        html = html.replace("<thead>", f"<caption>{escape(caption)}</caption>\n  <thead>", 1)
     return HTML(html)
 
 
@@ -78,8 +84,8 @@ def _behind(runs: Sequence[Run]) -> str:
     )
 
 
-def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> Markdown | None:
-    """Which networks are not shown, because their runs are not stored, and which are shown with fewer seeds.
+def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> HTML | None:
+    """Which networks are not shown, because their runs are not stored, and which are shown with fewer seeds; folded.
 
     Args:
         wanted: the chapter's recipes, by variant.
@@ -97,7 +103,11 @@ def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> M
     if fewer:
         reason = "for the same reason" if text else "since others are not trained and published yet"
         text += f"{' ' * bool(text)}Shown with these seeds only, {reason}: {', '.join(fewer)}."
-    return Markdown(text) if text else None
+    if not text:
+        return None
+    count = len(names) + len(fewer)
+    head = f"<summary>Networks of this page that are missing or have few seeds: {count}</summary>"
+    return HTML(f'<details class="hfc-provenance">{head}{escape(text)}</details>')
 
 
 def listed(head: str, lines: Sequence[str]) -> Markdown:

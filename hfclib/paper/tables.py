@@ -92,10 +92,14 @@ def mean_sd(mean: float, sd: float, count: int) -> str:
 
 
 def with_interval(mean: float, low: float, high: float) -> str:
-    """The text "mean [low, high]", which does not break; the mean alone where the interval is infinite."""
+    """The text "mean [low, high]", which does not break; the mean alone where the interval is infinite.
+
+    Three decimals; four where an end that is not 0 would round to it.
+    """
     if not np.isfinite(low):
         return decimals(mean)
-    return f"{decimals(mean)} [{decimals(low)}, {decimals(high)}]".replace(" ", "\u00a0")
+    places = 4 if any(0 < abs(end) < 0.0005 for end in (low, high)) else 3
+    return f"{decimals(mean, places)} [{decimals(low, places)}, {decimals(high, places)}]".replace(" ", "\u00a0")
 
 
 def by_seed(final: pd.DataFrame, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:

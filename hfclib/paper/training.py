@@ -289,8 +289,8 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
             for variant in set(places) - set(own["variant"]):
                 line[0].text(0.5, places[variant], "not trained yet", color="0.4", ha="center", va="center")
             line[0].set_ylabel(_TITLES[one])
-            line[0].set_xlim(0, 1)
-            line[2].set_xlim(0, 1)
+            line[0].set(xlim=(0, 1), xticks=(0, 0.5, 1))
+            line[2].set(xlim=(0, 1), xticks=(0, 0.5, 1))
             line[1].axvline(0, color="0.3", lw=1)
             line[2].axvline(CHANCE, color="0.3", lw=1, ls=":")
         figure.align_ylabels(panels[:, 0])

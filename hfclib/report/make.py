@@ -73,7 +73,7 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> "Rule":
-        """The rule in a text: test, lfc@RADIUS or hfc@RADIUS, then < or >, then a number; ValueError for another."""
+        """The rule in a text: `test`, `lfc@RADIUS` or `hfc@RADIUS`, < or >, and a number; ValueError for another."""
         number = r"(\d*\.?\d+)"
         found = re.fullmatch(rf"\s*(?:(test)|(lfc|hfc)\s*@\s*{number})\s*([<>])\s*{number}\s*", text)
         if not found:

@@ -159,7 +159,7 @@ def fit(
 ) -> Progress:
     """Train a model by a recipe, in place, and measure its accuracy on bands of the test images after every epoch.
 
-    Any model and images will do; the recipe's fields about the network and the number of training images are not used:
+    Any model and images will do; the recipe's fields about the network and the number of training images are not used::
 
         model = MyNet().to("cuda")
         recipe = hfclib.Recipe("mine", epochs=10, batch_size=128, learning_rate=1e-3, augment=True)

@@ -312,7 +312,7 @@ def test_the_answer_box_says_what_the_stored_runs_say():
         "mAP {} on images": means.loc["x", "raw", 0]["mAP"],
         "{} on the LFC)": means.loc["lfc", "raw", 48]["mAP"],
         "is worth nothing ({})": means.loc["hfc", "raw", 48]["mAP"],
-        "at r = 12 ({})": means.loc["lfc", "raw", 12]["mAP"],
+        "At r = 12 the LFC (mAP {})": means.loc["lfc", "raw", 12]["mAP"],
         "On {} of the pictures an object is found better on the LFC": means.loc["lfc", "raw", 48]["better"],
         "But on {} of them": means.loc["mirror", "raw", 0]["better"],
     }

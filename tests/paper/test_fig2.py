@@ -232,7 +232,7 @@ def test_examples_say_right_or_wrong_and_when_that_is_misaligned(answers, true_c
         for variant, one in answers.items():
             mask = stored_misaligned(one, true_classes, 12, feed=feed, bn_stats=bn_stats)
             assert mask.any()
-            parts = [one.on("x", bn_stats=bn_stats), *(one.on(band, 12, feed, bn_stats) for band in ("hfc", "lfc"))]
+            parts = [one.on("x", bn_stats=bn_stats), *(one.on(band, 12, feed, bn_stats) for band in ("lfc", "hfc"))]
             for index, text in enumerate(found[FIG2_TITLES[variant]]):
                 said = ", ".join(words[int(part[index]) == index % 10] for part in parts)
                 assert text == said + ": misaligned" * bool(mask[index])
@@ -252,7 +252,7 @@ def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
                 own = counts.query(f"variant == '{variant}' and radius == {radius} and cut == 'fourier'")
                 (one,) = own.query(f"feed == '{feed}' and bn_stats == '{stats}'").itertuples()
                 assert row[title] == f"{one.misaligned} (by chance {one.by_chance:.0f})"
-        assert set(found["paper"]) == ({"~600"} if radius == 12 else {"not published"})
+        assert set(found["paper"]) == ({"~600"} if radius == 12 else {"not available to us"})
     found = counts_at(counts, 7)["BatchNorm, width 64"]  # recorded raw, running only
     expected = int(stored_misaligned(answers["fullwidth"], true_classes, 7).sum())
     assert found["running", "raw"].startswith(f"{expected} (by chance ")
