@@ -1,4 +1,5 @@
-"""Sphinx extension of this book: figures at their size, words explained where they first stand, what a search shows."""
+"""Sphinx extension of this book: figures at their size, words explained where they first stand, what a search shows,
+and the order of names in the reference."""
 
 import re
 from html import escape
@@ -6,6 +7,9 @@ from textwrap import shorten
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc import ModuleDocumenter
+
+import hfclib
 
 GLOSSARY = "book/glossary"
 UNBROKEN = re.compile(r"(?<=\br) (?==)|(?<=\br =) (?=\d)|(?<=\d) (?=%)|(?<=\d) (?=x \d)|(?<=\d x) (?=\d)")
@@ -70,10 +74,20 @@ def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
     )
 
 
+class PublicFirst(ModuleDocumenter):
+    """Puts what `hfclib` itself has in front of a module's other members, which stay in the order of the source."""
+
+    def sort_members(self, documenters: list, order: str) -> list:
+        public = {getattr(hfclib, name).__name__ for name in hfclib.__all__}
+        ordered = super().sort_members(documenters, order)
+        return sorted(ordered, key=lambda one: one[0].name.split("::")[-1] not in public)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("doctree-resolved", figures_at_their_size)
     app.connect("doctree-resolved", explain_words)
     app.connect("doctree-resolved", hold_together)
     app.connect("html-page-context", describe)
+    app.add_autodocumenter(PublicFirst, override=True)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -26,7 +26,7 @@ from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, batches, logits, uses_bat
 from hfclib.frequency import in_bins
 from hfclib.moments import matched, norm_places
 from hfclib.report import page, parts
-from hfclib.report.metric import BandAccuracy, Classifier, whole_batches
+from hfclib.report.metric import BandAccuracy, Classifier, counted, whole_batches
 from hfclib.transforms import feed_images
 
 SCHEMA = 2  # of report.json; 2 has the part "phase"
@@ -174,7 +174,7 @@ def make_report(
     content = _begun(folder, key)
     bins = [in_bins(radius, some) for radius in radii]
     log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
-    _guard(network, some)
+    _guard(network, some, labels)
     _estimate(network, some, known or len(some), len(radii), grid, steps)
     file = folder / "report.json"
     measures = {
@@ -263,9 +263,18 @@ def _begun(folder: Path, key: dict) -> dict:
     return content
 
 
-def _guard(network: Classifier, images: Tensor) -> None:
-    scores = logits(network, images[:100])
+def _guard(network: Classifier, images: Tensor, labels: Tensor) -> None:
+    """Warn of what would make hours of measuring worthless: on up to 100 images."""
+    scores, labels = logits(network, images[:100]), labels[:100]
     warn_if_probabilities(scores)
+    correct = counted(int((scores.argmax(dim=1) == labels).sum()), len(labels))
+    if correct["low"] <= 1 / scores.shape[1]:
+        log.warning(
+            "%d of the first %d images are right, which can't be told from guessing: are its mean and std "
+            "those that it expects, its weights loaded, and the labels in its order of classes?",
+            correct["correct"],
+            len(labels),
+        )
     if len(images) < 100:
         log.info("only %d images: expect wide intervals", len(images))
 

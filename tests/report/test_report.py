@@ -327,6 +327,13 @@ def test_what_a_report_refuses(network, data, tmp_path):
         make_report(nn.Sequential(network, nn.Softmax(dim=1)), data, tmp_path / "softmax", **FAST)
 
 
+def test_a_network_that_guesses_is_told_before_the_work(network, data, tmp_path, caplog):
+    make_report(network, data, tmp_path / "trained", **FAST)
+    assert "guessing" not in caplog.text
+    make_report(network, (data[0], data[1].roll(1)), tmp_path / "guesses", **FAST)
+    assert re.search(r"\d+ of the first 24 images are right, which can't be told from guessing", caplog.text)
+
+
 def test_other_networks_are_drawn_behind(network, data, tmp_path):
     other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
     others = [make_report(other, data, tmp_path / "second", name="second", **FAST)]
