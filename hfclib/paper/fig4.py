@@ -33,6 +33,7 @@ from hfclib.paper.tables import (
     with_interval,
 )
 from hfclib.paper.verdicts import MARGIN, Claim, Relation
+from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
 
 CHANCE = 0.1
@@ -82,6 +83,43 @@ def beside_narrow(final: pd.DataFrame, narrow: Mapping[str, Sequence[Run]], radi
         columns[title, "laptop"], columns[title, "narrow"] = ours[title, "ours"], theirs[title, "ours"]
         columns[title, "paper"] = theirs[title, "paper"]
     return pd.DataFrame(columns).rename_axis("accuracy on")
+
+
+def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
+    """From our schedule to the paper's, one departure at a time: vanilla and BatchNorm, measured as the authors did.
+
+    Where the learning rate is constant, the first epochs of a training are a shorter training: the third row comes from
+    the curves of "narrow".
+
+    Args:
+        laptop, narrow: runs of `fig4_recipes`.
+        unaugmented: runs of `ablation_recipes`.
+    Returns:
+        One row per step, of the networks with seed 0: the number of test images, accuracy on training and test images,
+        and BatchNorm's lead on the HFC, mean of r = 4 and 8; text.
+    """
+    epochs = laptop["vanilla"][0].recipe.epochs
+    steps = {
+        f"ours: crop and flip, one cycle, batches of 128, {epochs} epochs": (laptop, "", "final"),
+        "the same without crop and flip": (unaugmented, "_noaug", "final"),
+        f"and with Adam at 1e-4, batches of 100, {epochs} epochs": (narrow, "", "curves"),
+        "and for 100 epochs: the paper's schedule": (narrow, "", "final"),
+    }
+    pair, rows = ("vanilla", "batchnorm"), {}
+    for step, (runs, suffix, which) in steps.items():
+        both = {variant: [run for run in runs.get(variant + suffix, []) if run.seed == 0] for variant in pair}
+        row = rows.setdefault(step, {"test images": "not trained yet"})
+        if all(both.values()):
+            table = gather(both, which)
+            table = table[table["epoch"] == epochs] if which == "curves" else table
+            found = select(table, (4, 8), *CONDITIONS[_AUTHORS])
+            row["test images"] = f"{found.loc[found['measure'] == 'test', 'images'].max():,}"
+            wide = found.pivot_table(index="variant", columns="measure", values="accuracy")
+            for variant in pair:
+                row |= {f"{TITLES[variant]}, {one}": decimals(wide.at[variant, one]) for one in ("train", "test")}
+            hfc = wide[["H4", "H8"]].mean(axis=1)
+            row["BatchNorm's lead on the HFC"] = decimals(hfc["batchnorm"] - hfc["vanilla"])
+    return pd.DataFrame.from_dict(rows, "index").fillna("").rename_axis("schedule")
 
 
 def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) -> pd.DataFrame:

@@ -4,10 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib.paper.fig4 import FIG4, batchnorm_effect, beside_narrow, beside_paper, curves_figure, hfc_by_condition
+from hfclib.paper.fig4 import (
+    FIG4,
+    ablation,
+    batchnorm_effect,
+    beside_narrow,
+    beside_paper,
+    curves_figure,
+    hfc_by_condition,
+)
 from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.tables import decimals, gather, select, with_interval
+from hfclib.runs.collect import Runs
 
 
 def test_beside_the_paper_stand_mean_and_sd(runs):
@@ -35,6 +44,21 @@ def test_the_papers_schedule_stands_between_ours_and_the_paper(runs):
     assert table["Vanilla", "laptop"].tolist() == ours.tolist() != alone.tolist()
     assert table["Vanilla", "narrow"].tolist() == alone.tolist()
     assert table.loc["H4", ("Vanilla", "paper")] == ".10"
+
+
+def test_one_departure_at_a_time(runs):
+    table = ablation(runs, Runs({"vanilla_noaug": runs["vanilla"][:1]}), runs)
+    ours, unaugmented, short, paper = (row for _, row in table.iterrows())
+    at_end = gather({variant: runs[variant][:1] for variant in ("vanilla", "batchnorm")}, "final")
+    rows = select(at_end, (4, 8), "authors", "batch")
+    test = rows.query("variant == 'vanilla' and measure == 'test'")["accuracy"].item()
+    hfc = rows[rows["band"] == "hfc"].groupby("variant")["accuracy"].mean()
+    assert ours["Vanilla, test"] == decimals(test)
+    assert ours["BatchNorm's lead on the HFC"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
+    assert paper.tolist() == ours.tolist()  # made of the same runs here
+    assert unaugmented.tolist() == ["not trained yet", *[""] * 5]  # one of the pair is missing
+    last = runs["vanilla"][0].curves.query("split == 'train' and band == 'x'").iloc[-1]
+    assert short["Vanilla, train"] == decimals(last["accuracy"])
 
 
 def test_the_effect_is_batchnorm_less_vanilla_beside_the_papers(runs):
