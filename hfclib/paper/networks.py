@@ -461,10 +461,8 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     Columns: number of recipes; for the mean over the HFC of the shifts and for the attack of 2/255, Spearman's
     correlation and that at equal test accuracy, with their intervals.
     """
-    adversarial, bands = (
-        ["adversarial training"],
-        ["trained on the LFC", "trained on the HFC", "trained on a louder HFC"],
-    )
+    adversarial = ["adversarial training"]
+    bands = ["trained on the LFC", "trained on the HFC", "trained on a louder HFC"]
     subsets = {"all": [], "no adversarial training": adversarial, "trained on whole images": bands}
     subsets["whole images, no adversarial training"] = adversarial + bands
     table = {}

@@ -1,6 +1,5 @@
 """The notebooks under papermill, as a reader starts them. `pytest --nbval` compares their stored outputs as well."""
 
-import ast
 import functools
 import json
 import os
@@ -74,6 +73,7 @@ def run_at_smoke(notebook, tmp_path, home):
     assert done.returncode == 0, done.stderr
     shown = printed(tmp_path / "out.ipynb")
     assert ("to train on" in shown) == trains
+    assert ("3 runs to train on" in shown) == (notebook.stem == "tradeoff")
     assert "smoke" in shown
 
 
@@ -159,10 +159,8 @@ def test_no_backslash_was_eaten_on_the_way_into_a_notebook():
 def test_a_notebook_is_short_and_holds_no_code_of_its_own():
     for notebook in NOTEBOOKS:
         cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
-        sources = ["".join(cell["source"]) for cell in cells]
-        statements = [node for one in sources for node in ast.walk(ast.parse(one)) if isinstance(node, ast.stmt)]
-        assert len(statements) <= 60, notebook.name
-        lines = [line.lstrip() for one in sources for line in one.splitlines()]
+        lines = [line.lstrip() for cell in cells for line in "".join(cell["source"]).splitlines() if line.strip()]
+        assert len(lines) <= 60, notebook.name
         assert not [line for line in lines if line.startswith(("def ", "class ", "%", "!")) or "sys.path" in line]
         assert all(cell["execution_count"] for cell in cells), f"{notebook.name}: store the outputs: make notebooks"
         assert not [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]

@@ -611,13 +611,11 @@ def test_published_trials_are_those_of_the_weights(path, monkeypatch, tmp_path, 
     wanted = [
         (NONE, CLEAN),
         (NONE, Attack("fgsm", 0.03, 1)),
-        (NONE, Attack("fgsm", 2 / 255, 1)),
         (Defense("rule", 1.0), Attack("pgd", 0.03, 20)),
         (Defense("input", 8.0), Attack("unaware", 0.03, 20)),
     ]
     stored = trials_of(run, wanted, images=500, compute=False)
-    assert (NONE, CLEAN) in stored
-    assert len(stored) >= 2  # some have no others
+    assert {(NONE, CLEAN), (NONE, Attack("fgsm", 0.03, 1))} <= set(stored)  # some have no others
     monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path)
     made = trials_of(run, list(stored), images=500, progress=False)
     for trial in stored:
