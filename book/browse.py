@@ -20,8 +20,8 @@ THEMES = ("light", "dark")
 DESKTOP, PHONE = {"width": 1280, "height": 2000}, {"width": 390, "height": 844}
 CHECKED = {"exclude": [["dt.sig dl"], [".citation-list"]]}  # how Sphinx writes long signatures and citations
 PICTURES = "main figure img, main [data-part=hfc] canvas"
-SHRUNK = """figures => figures.filter(one => one.getBoundingClientRect().width < one.getAttribute("width") - 1)
-    .map(one => one.alt)"""
+SHRUNK = """figures => figures.filter(one => one.checkVisibility())
+    .filter(one => one.getBoundingClientRect().width < one.getAttribute("width") - 1).map(one => one.alt)"""
 # What reaches beyond the window, but for what lies in a box that scrolls or is cut on purpose.
 BEYOND = """() => [...document.querySelectorAll(".bd-article-container *, body > main *")].filter(one => {
     const { left, right } = one.getBoundingClientRect();

@@ -1,8 +1,11 @@
 """Sphinx extension of this book: figures at their size, words explained where they first stand, what a search shows,
 and the order of names in the reference."""
 
+import base64
 import re
+import zlib
 from html import escape
+from pathlib import Path
 from textwrap import shorten
 
 from docutils import nodes
@@ -13,7 +16,21 @@ import hfclib
 
 GLOSSARY = "book/glossary"
 UNBROKEN = re.compile(r"(?<=\br) (?==)|(?<=\br =) (?=\d)|(?<=\d) (?=%)|(?<=\d) (?=x \d)|(?<=\d x) (?=\d)")
+PHONE = re.compile(r"<!-- phone: (\S+) -->")
 PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
+
+
+def figures_for_phones(app: Sphinx, doctree: nodes.document) -> None:
+    """Unpack what `hfclib.paper.show.show_figure` packed; the style sheet shows one of the two figures."""
+    for image in list(doctree.findall(nodes.image)):
+        file = Path(app.env.relfn2path(image["uri"])[1])
+        if file.suffix == ".svg" and (packed := PHONE.search(file.read_text())):
+            file.with_suffix(".phone.svg").write_bytes(zlib.decompress(base64.b64decode(packed[1])))
+            second = image.deepcopy()
+            second["uri"] = image["uri"].removesuffix(".svg") + ".phone.svg"
+            image["classes"].append("hfc-wide")
+            second["classes"].append("hfc-phone")
+            image.parent.insert(image.parent.index(image) + 1, second)
 
 
 def figures_at_their_size(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -85,6 +102,7 @@ class PublicFirst(ModuleDocumenter):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
+    app.connect("doctree-read", figures_for_phones, priority=400)  # before Sphinx collects pictures
     app.connect("doctree-resolved", figures_at_their_size)
     app.connect("doctree-resolved", explain_words)
     app.connect("doctree-resolved", hold_together)

@@ -487,7 +487,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
         whole test images; dotted, on clean ones.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for ax, (variant, title) in zip(axes, SIGNAL_NETWORKS.items(), strict=True):
             for data, colour, name in (
@@ -509,7 +509,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
             ax.axvline(PLANTED_RADIUS, color="0.3", lw=1, ls="-.", label="signal beyond")
             ax.set(title=title[0].upper() + title[1:], ylim=(0, 1.02), xlabel="Radius of the LFC (DFT bins)")
             ax.grid(alpha=0.3, lw=0.5)
-            ax.legend(loc="lower right", fontsize=12)
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
         axes[0].set_ylabel("Accuracy")
     return figure
 

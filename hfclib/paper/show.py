@@ -2,6 +2,8 @@
 
 import base64
 import io
+import pickle
+import zlib
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -9,18 +11,63 @@ import matplotlib as mpl
 import pandas as pd
 from IPython.display import HTML, SVG, Markdown
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 
-from hfclib.paper.style import STYLE
+from hfclib.paper.style import PHONE_WIDTH, STYLE
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
 
 
 def show_figure(figure: Figure) -> SVG:
-    """A figure as SVG, on white; equal figures give equal text."""
-    file = io.StringIO()
+    """A figure as SVG, on white; equal figures give equal text.
+
+    Where panels stand side by side, a comment at its end holds the same figure with one panel below the other, as
+    SVG, deflated and in base64: the book shows that one on a phone (`book/_ext/pages.py`).
+    """
     with mpl.rc_context(STYLE):
-        figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
-    return SVG(file.getvalue())
+        text = _svg(figure)
+        if (stacked := _stacked(figure)) is not None:
+            packed = base64.b64encode(zlib.compress(_svg(stacked).encode(), 9)).decode()
+            text = text.rstrip().removesuffix("</svg>") + f"<!-- phone: {packed} -->\n</svg>\n"
+    return SVG(text)
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
+    return file.getvalue()
+
+
+def _stacked(figure: Figure) -> Figure | None:
+    """A copy of a figure with one panel below the other, as wide as a phone; None for pictures and for one panel."""
+    grid = figure.axes[0].get_gridspec() if figure.axes else None
+    if grid is None or grid.ncols == 1 or any(ax.images for ax in figure.axes):
+        return None
+    copy = pickle.loads(pickle.dumps(figure))  # matplotlib's own way to copy a figure
+    unused = [ax for ax in copy.axes if not ax.axison]
+    for legend in [*copy.legends, *filter(None, (ax.get_legend() for ax in unused))]:
+        labels = [text.get_text() for text in legend.get_texts()]
+        copy.legend(legend.legend_handles, labels, loc="outside upper center", frameon=False)
+        legend.remove()
+    for ax in unused:
+        ax.remove()
+    ratios = grid.get_height_ratios()
+    heights = [max(2.4, figure.get_figheight() * ratio / sum(ratios)) for ratio in ratios for _ in range(grid.ncols)]
+    heights = heights[: len(copy.axes)]
+    places = GridSpec(len(heights), 1, copy, height_ratios=heights)
+    for at, (ax, place) in enumerate(zip(copy.axes, places, strict=True)):
+        top, left, bottom = at % grid.ncols, at - at % grid.ncols, range(at, len(heights), grid.ncols)[-1]
+        ax.title.set_text(ax.get_title() or copy.axes[top].get_title())
+        ax.yaxis.label.set_text(ax.get_ylabel() or copy.axes[left].get_ylabel())
+        ax.xaxis.label.set_text(ax.get_xlabel() or copy.axes[bottom].get_xlabel())
+        ax.set_subplotspec(place)
+        ax.tick_params(labelleft=True, labelbottom=True)
+    copy.set_size_inches(PHONE_WIDTH, sum(heights))
+    copy.draw_without_rendering()
+    copy.set_layout_engine("none")
+    for ax in copy.axes:  # the layout of a copy differs in the last digits from time to time
+        ax.set_position([round(edge, 4) for edge in ax.get_position().bounds])
+    return copy
 
 
 def show_table(

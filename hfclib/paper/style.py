@@ -1,7 +1,7 @@
 """What the figures of all chapters look like: lettering, colours, grids of panels.
 
 The book shows figures at 72 pixels an inch, so a font of 12 points is 12 pixels high. On a window of 1280 pixels it has
-room for `WIDTH` inches.
+room for `WIDTH` inches, and on a phone of 390 pixels for `PHONE_WIDTH`.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 FIG2_TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
-WIDTH = 9.3
+WIDTH, PHONE_WIDTH = 9.3, 4.7
 STYLE = {"font.size": 12, "axes.titlesize": 13, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
 
 # The colour of each network, in every chapter: Paul Tol's "muted" scheme, which colour-blind readers can tell apart.

@@ -272,8 +272,8 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
     names = {one: network_names(recipes, one) for one in choices}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.6 + 0.42 * sum(map(len, names.values()))), layout="constrained")
-        heights = {"height_ratios": [len(names[one]) for one in choices]}
-        panels = figure.subplots(len(choices), len(_AXES), squeeze=False, sharex="col", gridspec_kw=heights)
+        shared = {"sharex": "col", "sharey": "row", "height_ratios": [len(names[one]) for one in choices]}
+        panels = figure.subplots(len(choices), len(_AXES), squeeze=False, **shared)
         for line, one in zip(panels, choices, strict=True):
             places = dict(zip(names[one], range(len(names[one])), strict=True))
             own = rows[rows["choice"] == one]
@@ -284,7 +284,7 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
                     ax.plot(joined[measure], joined["variant"].map(places), color=colour, lw=0.8, alpha=0.6)
                     ax.plot(network[measure], network["variant"].map(places), marker, color=colour, alpha=0.8)
                 ax.set_ylim(len(places) - 0.5, -0.5)
-                ax.set_yticks(range(len(places)), names[one].values() if ax is line[0] else [""] * len(places))
+                ax.set_yticks(range(len(places)), names[one].values())
                 ax.grid(alpha=0.3, lw=0.5)
             for variant in set(places) - set(own["variant"]):
                 line[0].text(0.5, places[variant], "not trained yet", color="0.4", ha="center", va="center")

@@ -2,14 +2,18 @@
 
 import base64
 import re
+import zlib
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
+from matplotlib.figure import Figure
 
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.fig4 import curves_figure
 from hfclib.paper.show import show_figure, show_missing, show_provenance, show_table
+from hfclib.paper.style import PHONE_WIDTH
 from hfclib.paper.tables import gather, select
 
 
@@ -34,6 +38,28 @@ def test_equal_figures_give_equal_pictures(runs):
     first, second = (show_figure(curves_figure(rows)).data for _ in range(2))
     assert first.startswith("<svg")
     assert first == second
+
+
+def test_a_figure_has_its_panels_one_below_the_other_for_a_phone():
+    figure = Figure(figsize=(9, 3))
+    for ax in figure.subplots(2, 2, sharex=True, sharey=True).flat:
+        ax.plot([0, 1], label="a line")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+    packed = re.search(r"<!-- phone: (\S+) -->\s*</svg>\s*$", show_figure(figure).data)[1]
+    phone = zlib.decompress(base64.b64decode(packed)).decode()
+    width, height = map(float, re.search(r'width="(\S+)pt" height="(\S+)pt"', phone).groups())
+    assert width == pytest.approx(PHONE_WIDTH * 72)
+    assert height > 4 * 2 * 72
+    assert len(re.findall(r'id="axes_\d+"', phone)) == 4
+    assert [ax.get_gridspec().ncols for ax in figure.axes] == [2] * 4  # the figure itself stays as it was
+
+
+def test_one_panel_and_pictures_are_the_same_on_a_phone():
+    alone, pictures = Figure(), Figure()
+    alone.subplots().plot([0, 1])
+    for ax in pictures.subplots(1, 2):
+        ax.imshow([[0, 1]])
+    assert not any("phone:" in show_figure(one).data for one in (alone, pictures))
 
 
 def test_the_line_under_a_figure_of_images_names_no_run():
