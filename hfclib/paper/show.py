@@ -21,7 +21,7 @@ from hfclib.training.recipe import Recipe
 def show_figure(figure: Figure) -> SVG:
     """A figure as SVG, on white; equal figures give equal text.
 
-    Where panels stand side by side, a comment at its end holds the same figure with one panel below the other, as
+    Where charts are wider than a phone, a comment at the end holds the same figure with one panel below the other, as
     SVG, deflated and in base64: the book shows that one on a phone (`book/_ext/pages.py`).
     """
     with mpl.rc_context(STYLE):
@@ -39,16 +39,17 @@ def _svg(figure: Figure) -> str:
 
 
 def _stacked(figure: Figure) -> Figure | None:
-    """A copy of a figure with one panel below the other, as wide as a phone; None for pictures and for one panel."""
+    """A copy of a figure with one panel below the other, as wide as a phone; None for pictures and for what fits."""
     grid = figure.axes[0].get_gridspec() if figure.axes else None
-    if grid is None or grid.ncols == 1 or any(ax.images for ax in figure.axes):
+    if grid is None or figure.get_figwidth() <= PHONE_WIDTH or any(ax.images for ax in figure.axes):
         return None
     copy = pickle.loads(pickle.dumps(figure))  # matplotlib's own way to copy a figure
-    unused = [ax for ax in copy.axes if not ax.axison]
+    unused, lines = [ax for ax in copy.axes if not ax.axison], 0
     for legend in [*copy.legends, *filter(None, (ax.get_legend() for ax in unused))]:
         labels = [text.get_text() for text in legend.get_texts()]
         copy.legend(legend.legend_handles, labels, loc="outside upper center", frameon=False)
         legend.remove()
+        lines += len(labels)
     for ax in unused:
         ax.remove()
     ratios = grid.get_height_ratios()
@@ -62,7 +63,7 @@ def _stacked(figure: Figure) -> Figure | None:
         ax.xaxis.label.set_text(ax.get_xlabel() or copy.axes[bottom].get_xlabel())
         ax.set_subplotspec(place)
         ax.tick_params(labelleft=True, labelbottom=True)
-    copy.set_size_inches(PHONE_WIDTH, sum(heights))
+    copy.set_size_inches(PHONE_WIDTH, sum(heights) + 0.22 * lines)
     copy.draw_without_rendering()
     copy.set_layout_engine("none")
     for ax in copy.axes:  # the layout of a copy differs in the last digits from time to time
