@@ -35,7 +35,7 @@ _NARROW: Networks = (fig4_recipes, "narrow", ("vanilla", "batchnorm"))
 _AUTHORS: Networks = (fig4_recipes, "authors", ("vanilla", "batchnorm"))
 _EVERY = "every stored run is measured both ways"
 DEPARTURES = (
-    Departure("width of the network", "64", "16", ((fig2_recipes, "laptop", ("fullwidth",)),), "Fig. 2 only"),
+    Departure("width of the network", "64", "16", ((fig2_recipes, "laptop", ("fullwidth",)),), "with BatchNorm only"),
     Departure("architecture", "ResNet-18 (text), ResNet-32 (code)", "ResNet-18", (_AUTHORS,), "the code's network"),
     Departure(
         "schedule and length",
@@ -88,7 +88,7 @@ DEPARTURES = (
     ),
     Departure(
         "batch sizes, rates of optimisers",
-        "not stated (code: SGD .01, AdaDelta .1)",
+        "not available to us (code: SGD .01, AdaDelta .1)",
         "ours",
         (),
         "untested: none is tuned",
