@@ -55,6 +55,7 @@ def test_split_benchmark_runs_as_a_command(capsys):
 # ---- memory, and the heat map
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="resource is a module of Unix")
 def test_a_stream_of_large_images_takes_little_memory():
     """More images than are promised the memory: what was kept of each would show."""
