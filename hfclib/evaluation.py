@@ -11,7 +11,7 @@ Two choices change what is measured:
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import chain, pairwise, product
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from hfclib.data.cifar import MEAN
 from hfclib.devices import arithmetic, device_of
-from hfclib.frequency import check_images, in_bins, split, svd_split
+from hfclib.frequency import check_images, each_radius, in_bins, split, svd_split
 from hfclib.transforms import FEEDS, Feed, feed_images
 
 KEYS = ("image", "images", "pixel_values"), ("label", "labels")  # of batches that are mappings
@@ -73,7 +73,6 @@ def uses_batch_statistics(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-@torch.inference_mode()
 def logits(
     model: nn.Module, images: Tensor, *, bn_stats: BnStats = "running", batch_size: int = BATCH_SIZE, amp: bool = False
 ) -> Tensor:
@@ -91,17 +90,20 @@ def logits(
     check_images(images)
     if len(images) == 0:
         raise ValueError("expected at least one image, got none")
-    if bn_stats == "batch" and len(images) % batch_size == 1:
+    if bn_stats == "batch" and (len(images) % batch_size or batch_size) == 1:
         raise ValueError(f"expected batches of 2 images or more to take statistics of, got {len(images)} images")
     device = device_of(model)
-    with evaluating(model, bn_stats), arithmetic(device, amp=amp):
+    with torch.inference_mode(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
         batches = (batch.to(device, memory_format=torch.channels_last) for batch in images.split(batch_size))
-        return torch.cat([model(batch).float().to(images.device) for batch in batches])
+        found = [model(batch).float().to(images.device) for batch in batches]
+    return torch.cat(found)  # outside, so that callers may go on computing with it
 
 
 def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, **options) -> float:
     """Share of images (or bands) whose largest logit is at their label; see `batches`, and `logits` for the options."""
     stream = batches(model, images, labels, most=100)
+    if labels is None and options.get("bn_stats") == "batch":
+        stream = whole_batches(stream, options.get("batch_size", BATCH_SIZE))
     correct = [logits(model, part, **options).argmax(dim=1) == classes for part, classes in stream]
     return torch.cat(correct).float().mean().item()
 
@@ -123,11 +125,24 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
             raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
         check_pixels(part, most)
         shape = shape or logits(model, part[:2]).shape
+        if len(part) == 0:
+            continue
         if len(shape) != 2 or classes.max() >= shape[1]:
             raise ValueError(f"expected labels below the number of logits, got {classes.max()} and {tuple(shape)}")
         yield part, classes
     if shape is None:
         raise ValueError("expected at least one image, got none")
+
+
+def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same images and labels in batches of `size`; the last may be smaller."""
+    rest: list = []
+    for batch, following in pairwise(chain(stream, [None])):
+        images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
+        end = len(labels) - len(labels) % size if following else len(labels)
+        rest = [(images[end:], labels[end:])]
+        if end:
+            yield from zip(images[:end].split(size), labels[:end].split(size), strict=True)
 
 
 def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
@@ -138,9 +153,10 @@ def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
         raise ValueError(f"expected one label per image, got labels {tuple(labels.shape)} for {len(images)} images")
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"expected labels, a tensor of whole numbers, got {labels.dtype}")
+    labels = labels.to(images.device, torch.int64)
     if len(labels) and labels.min() < 0:
         raise ValueError(f"expected labels of at least 0, got {labels.min().item()}")
-    return labels.to(images.device, torch.int64)
+    return labels
 
 
 def check_pixels(images: Tensor, most: float = 1) -> None:
@@ -188,9 +204,10 @@ def band_accuracy(
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
     Source: paper, section 4.2 and Fig. 5.
     """
-    cuts = list(product([radii] if isinstance(radii, int | float) else radii, ("lfc", "hfc")))
+    cuts = list(product(each_radius(radii), ("lfc", "hfc")))
     correct, total = [0] * len(cuts), 0
-    for part, classes in batches(model, images, labels):
+    stream = batches(model, images, labels)
+    for part, classes in whole_batches(stream, BATCH_SIZE) if labels is None and bn_stats == "batch" else stream:
         if colour is None and feed == "mean":
             colour = part.mean(dim=(0, 2, 3)).tolist()
             logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)

@@ -19,8 +19,15 @@ def check_radius(radius: float) -> float:
     return float(radius)
 
 
+def each_radius(radii: float | Iterable[float]) -> list[float]:
+    """One or several radii as numbers of Python, also those of NumPy and PyTorch."""
+    some = radii if np.iterable(radii) else [radii]
+    return [radius.item() if isinstance(radius, np.generic | np.ndarray | Tensor) else radius for radius in some]
+
+
 def in_bins(radius: float, images: Tensor) -> float:
     """A radius in DFT bins; a float in (0, 1] is a share of the Nyquist frequency of the shorter side of images."""
+    (radius,) = each_radius(radius)
     return radius * min(images.shape[-2:]) / 2 if isinstance(radius, float) and 0 < radius <= 1 else radius
 
 
@@ -133,7 +140,7 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
     radius = check_radius(radius)
     if images.shape[0] == 0:
         return images.clone(), images.clone()
-    full = images if images.dtype in (torch.float32, torch.float64) else images.float()
+    full = (images if images.dtype in (torch.float32, torch.float64) else images.float()).resolve_neg()
     bins = _low_bins if torch.compiler.is_compiling() else _kept_bins  # a tracer must not see what is kept
     low_bins = bins(*images.shape[-2:], radius, bool(inclusive), full.dtype).to(images.device)
     if _in_blocks(full):
@@ -249,7 +256,8 @@ def swap_amplitude(images: Tensor, others: Tensor, radius: float | None = None) 
     check_images(others)
     if images.shape != others.shape:
         raise ValueError(f"expected others of shape {tuple(images.shape)}, got {tuple(others.shape)}")
-    spectrum, other = (torch.fft.rfft2(one if one.dtype == torch.float64 else one.float()) for one in (images, others))
+    wide = torch.float64 if torch.float64 in (images.dtype, others.dtype) else torch.float32
+    spectrum, other = (torch.fft.rfft2(one.to(wide)) for one in (images, others))
     height, width = images.shape[-2:]
     amplitude = other.abs()
     if radius is not None:
@@ -272,12 +280,14 @@ def svd_split(
         (low, high, rank): low + high equals images up to rounding; rank is (N,) int64.
     Source: paper, section 8, which does not say how many singular values it keeps; matching the energy is ours.
     """
-    wanted = split(images, radius)[0].square().sum(dim=(1, 2, 3))
-    u, s, vh = factors or torch.linalg.svd(images, full_matrices=False)
+    check_images(images)
+    full = images if images.dtype == torch.float64 else images.float()
+    wanted = split(full, radius)[0].square().sum(dim=(1, 2, 3))
+    u, s, vh = factors or torch.linalg.svd(full, full_matrices=False)
     kept = torch.cat([torch.zeros_like(wanted)[:, None], s.square().sum(dim=1).cumsum(dim=1)], dim=1)
     rank = (kept - wanted[:, None]).abs().argmin(dim=1)
     chosen = torch.arange(s.shape[-1], device=s.device) < rank[:, None, None]
-    low = (u * (s * chosen)[..., None, :]) @ vh
+    low = ((u * (s * chosen)[..., None, :]) @ vh).to(images.dtype)
     return low, images - low, rank
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfclib.devices import device_of
+from hfclib.devices import arithmetic, device_of
 from hfclib.evaluation import BATCH_SIZE, evaluating, uses_batch_statistics
 from hfclib.frequency import check_images
-from hfclib.models import PreactBlock
+from hfclib.models import PreactBlock, ResNet
 
 Where = Literal["all", "first", "input"]
 EPS = 1e-5  # added to each variance, as in PyTorch's BatchNorm
@@ -26,7 +26,8 @@ def norm_places(model: nn.Module) -> list[nn.Module]:
     """The modules whose output BatchNorm would normalise: every Conv2d, or in a ResNet-32 its (empty) norm layers."""
     blocks = [module for module in model.modules() if isinstance(module, PreactBlock)]
     if blocks:
-        return [*(norm for block in blocks for norm in (block.norm1, block.norm2)), model.norm2]
+        last = next(module for module in model.modules() if isinstance(module, ResNet)).norm2
+        return [*(norm for block in blocks for norm in (block.norm1, block.norm2)), last]
     return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
 
 
@@ -90,12 +91,14 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
     sizes: dict[nn.Module, torch.Size] = {}
 
     def add(place: nn.Module, _: tuple, maps: Tensor) -> None:
-        wide, sizes[place] = maps.double(), maps.shape[2:]
+        wide = (maps.cpu() if maps.device.type == "mps" else maps).double()  # which MPS does not have
+        sizes[place] = maps.shape[2:]
         sums[place] = sums.get(place, 0) + torch.stack([wide, wide.square()]).mean(dim=(3, 4)).sum(dim=1)
 
-    with evaluating(model), _hooked(places, add):
+    device = device_of(model)
+    with evaluating(model), arithmetic(device, amp=False), _hooked(places, add):
         for batch in reference.split(BATCH_SIZE):
-            model(found.pixels(batch.to(device_of(model))))
+            model(found.pixels(batch.to(device)))
     for place, total in sums.items():
         if where != "first" or sizes[place] == next(iter(sizes.values())):
             mean, square = total / len(reference)

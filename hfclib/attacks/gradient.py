@@ -7,6 +7,7 @@ depend on the batch that it is in.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal
 
@@ -24,6 +25,7 @@ from hfclib.attacks.checks import (
     surely_fooled,
     warn_of_masking,
 )
+from hfclib.devices import arithmetic
 from hfclib.evaluation import evaluating
 
 AttackNorm = Literal["linf", "l2"]
@@ -74,7 +76,8 @@ def pgd(
     Returns:
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6).
     Raises:
-        TypeError, ValueError: a bad argument, or a model whose logits are not finite or too few for the labels.
+        TypeError, ValueError: a bad argument, or a model whose logits or gradients are not finite, or whose logits are
+            too few for the labels.
     Warns:
         UserWarning: the model seems to return probabilities, or a correctly classified image has no gradient at all.
     Source: Madry et al., ICLR 2018.
@@ -131,9 +134,13 @@ def _ascend(
 def gradients(model: nn.Module, points: Tensor, labels: Tensor, objective: Callable, *, amp: bool) -> tuple:
     """The logits (N, classes) of points (N, C, H, W), their `objective` (N,), and its gradient like points."""
     points = points.detach().requires_grad_()
-    logits = forward(model, points, labels, amp=amp)
-    values = objective(logits, labels)
-    return logits.detach(), values.detach(), torch.autograd.grad(values.sum(), points)[0]
+    with nullcontext() if amp else arithmetic(points.device, amp=False):  # the way back in full precision too
+        logits = forward(model, points, labels, amp=amp)
+        values = objective(logits, labels)
+        gradient = torch.autograd.grad(values.sum(), points)[0]
+    if not gradient.isfinite().all():
+        raise ValueError("expected a finite gradient of the loss, got NaN or infinity")
+    return logits.detach(), values.detach(), gradient
 
 
 @for_each_eps

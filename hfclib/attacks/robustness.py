@@ -36,18 +36,21 @@ def robust_correct(
     Args:
         model, images, labels: as in `pgd`.
         attacks: one attack or several, tried one after the other on the images that are still correct.
-        eps: passed to attacks that have it; None for their own.
+        eps: passed to the attacks that have it, at least one; None for their own.
         batch_size: images attacked at once; the result does not depend on it, but for rounding.
         stop_early, amp: passed to attacks that have such options, see `pgd`. Scores are always in full precision.
     Returns:
         (N,) bool on the device of the images.
     Raises:
-        TypeError, ValueError: as `pgd`, or an attack that returns images of another shape or outside [0, 1].
+        TypeError, ValueError: as `pgd`, no attack that takes the eps, or one that returns images of another shape or
+            outside [0, 1].
     """
     labels = check_batch(images, labels)
     correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
     attacks = [attacks] if callable(attacks) else attacks
     given = {"stop_early": stop_early, "amp": amp} | ({} if eps is None else {"eps": eps})
+    if eps is not None and attacks and not any(_accepted(attack, eps=eps) for attack in attacks):
+        raise ValueError(f"expected an attack with the keyword eps, got eps = {eps} and none that takes it")
     for attack in [lambda model, images, labels: images, *attacks]:  # without an attack first
         options = _accepted(attack, **given)
         for block in _blocks(correct, batch_size):

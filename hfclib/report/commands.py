@@ -21,7 +21,7 @@ def report_command(
     images: Annotated[int, typer.Option(min=2, help="for all parts but the accuracy")] = 256,
     grid: Annotated[int, typer.Option(min=3, help="frequencies of the heat map per axis")] = 15,
     steps: Annotated[int, typer.Option(min=1, help="of PGD")] = 10,
-    size: Annotated[int | None, typer.Option(min=2, help="pixels of a folder's images (default: the model's)")] = None,
+    size: Annotated[int | None, typer.Option(min=2, help="of a folder's images (default: the model's)")] = None,
     batch_size: Annotated[int, typer.Option(min=2)] = 100,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="leave out images that can't be read")] = False,
     mean: _Numbers = None,
@@ -55,9 +55,9 @@ def report_command(
     rules, others = [Rule.parse(text) for text in fail_if or ()], [read_report(path) for path in compare or ()]
     sys.path.insert(0, "")  # for package.module:build in this folder
     found = named_model(model, weights)
-    sizes = (round(size * 256 / 224), size) if size else found.sizes
     reading = {"batch_size": batch_size, "limit": limit, "seed": seed, "skip_broken": skip_broken}
-    given = named_data(data, sizes=sizes, **reading)
+    reading |= {"interpolation": found.interpolation, "mode": found.mode}
+    given = named_data(data, sizes=(size, size) if size else found.sizes, **reading)
     folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model))
     if not mean and not std:
         channels = {"mean": found.mean, "std": found.std}

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from hfclib._files import write
 from hfclib.attacks.checks import warn_if_probabilities
 from hfclib.devices import device_of
-from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, batches, logits, uses_batch_statistics
-from hfclib.frequency import in_bins
+from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, batches, logits, uses_batch_statistics, whole_batches
+from hfclib.frequency import each_radius, in_bins
 from hfclib.moments import matched, norm_places
 from hfclib.report import page, parts
-from hfclib.report.metric import BandAccuracy, Classifier, counted, whole_batches
+from hfclib.report.metric import BandAccuracy, Classifier, counted
 from hfclib.transforms import feed_images
 
 SCHEMA = 2  # of report.json; 2 has the part "phase"
@@ -116,6 +116,7 @@ def make_report(
     """Measure a classifier and write a report; one that was stopped goes on with what is missing.
 
     The accuracy goes on after the images that were counted: they are read again, for data_sha256, and not classified.
+    Once it is stored, the data after the first `images` are not read again.
 
     Args:
         model: any classifier, see `Classifier`.
@@ -148,7 +149,7 @@ def make_report(
     some, labels = _first(network, data, images)
     side = min(some.shape[-2:])
     radii = PAPER_RADII if radii is None and side <= 32 else FRACTIONS if radii is None else radii
-    radii = [radii] if isinstance(radii, int | float) else list(radii)
+    radii = each_radius(radii)
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
     colour = list(colour) if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
@@ -163,13 +164,17 @@ def make_report(
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, classes = _size(data), logits(network, some[:2]).shape[1]
-    if known and known % 100 == 1:
+    by_batch = uses_batch_statistics(network) or norm_places(network)
+    if known and known % BATCH_SIZE == 1 and by_batch:
         raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
     settings = {"name": name, "radii": radii, "mean": mean, "std": std, "colour": colour, "size": list(some.shape[1:])}
     settings |= {"classes": classes, "known_images": known, "first_images": len(some), "grid": grid, "norm": norm}
     settings |= {"eps": eps, "steps": steps, "seed": seed, **({"skipped_images": skipped} if skipped else {})}
-    weights, first = _digest(network.state_dict().values()), _digest([some, labels])
-    key = json.loads(json.dumps({"settings": settings, "weights_sha256": weights, "first_images_sha256": first}))
+    # Not all of a network is in its weights: a filter's radius and a callable are not. Its predictions tell them apart.
+    predictions = logits(network, some[:BATCH_SIZE]).argmax(dim=1)
+    key = {"settings": settings, "weights_sha256": _digest(network.state_dict().values())}
+    key |= {"first_images_sha256": _digest([some, labels]), "first_predictions_sha256": _digest([predictions])}
+    key = json.loads(json.dumps(key))
     folder = Path(folder)
     content = _begun(folder, key)
     bins = [in_bins(radius, some) for radius in radii]
@@ -283,7 +288,13 @@ def _size(data: Iterable) -> int | None:
     """The number of images, where it is known before they are read."""
     if isinstance(data, list):
         return sum(len(next(iter(batch.values())) if isinstance(batch, dict) else batch[0]) for batch in data)
-    return len(data.sampler) if hasattr(data, "sampler") else None
+    try:
+        known = len(data.sampler)
+    except (AttributeError, TypeError):  # no DataLoader, or one that does not know
+        return None
+    if not data.batch_size:  # batches of another sampler
+        return None
+    return known - known % data.batch_size if data.drop_last else known
 
 
 def _estimate(network: Classifier, images: Tensor, known: int, radii: int, grid: int, steps: int) -> None:

@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, pairwise
 
 import pandas as pd
-import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from hfclib.evaluation import (
+    BN_STATS,
     PAPER_RADII,
     BnStats,
     Condition,
@@ -18,8 +17,8 @@ from hfclib.evaluation import (
     logits,
     uses_batch_statistics,
 )
-from hfclib.frequency import in_bins, split
-from hfclib.transforms import Feed, feed_images
+from hfclib.frequency import each_radius, in_bins, split
+from hfclib.transforms import FEEDS, Feed, feed_images
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ class Classifier(nn.Module):
 
     Args:
         model: a module or any callable. The logits are what it returns, the first of a tuple, or called "logits".
-            A callable gets images where they are; a module is fed the type of its weights.
+            A module is fed the type of its weights, on their device; another callable gets images on the CPU.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
@@ -68,17 +67,6 @@ def counted(correct: int, images: int) -> dict:
     }
 
 
-def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same images and labels in batches of `size`; the last may be smaller."""
-    rest: list = []
-    for batch, following in pairwise(chain(stream, [None])):
-        images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
-        end = len(labels) - len(labels) % size if following else len(labels)
-        rest = [(images[end:], labels[end:])]
-        if end:
-            yield from zip(images[:end].split(size), labels[:end].split(size), strict=True)
-
-
 class BandAccuracy:
     """Accuracy on whole images and on their bands, in the manner of a metric of torchmetrics; only counts are kept.
 
@@ -94,20 +82,22 @@ class BandAccuracy:
         model: Callable,
         radii: float | Sequence[float] = PAPER_RADII,
         *,
-        feeds: Sequence[Feed] = ("mean",),
-        bn_stats: Sequence[BnStats] = ("running",),
+        feeds: Feed | Sequence[Feed] = ("mean",),
+        bn_stats: BnStats | Sequence[BnStats] = ("running",),
         colour: Sequence[float] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         self.model = model if isinstance(model, Classifier) else Classifier(model, mean, std)
         self.colour, batch_norm = colour, uses_batch_statistics(self.model)
-        radii = [radii] if isinstance(radii, int | float) else radii
+        feeds, bn_stats = ((one,) if isinstance(one, str) else tuple(one) for one in (feeds, bn_stats))
+        for name, given, known in (("feeds", feeds, FEEDS), ("bn_stats", bn_stats, BN_STATS)):
+            if not given or set(given) - set(known):
+                raise ValueError(f"expected {name}, of {', '.join(known)}, got {given}")
         wanted = [Condition("x", bn_stats=statistics) for statistics in bn_stats]
-        for radius in radii:
-            bands = [Condition(band, radius, feed, s) for band in ("lfc", "hfc") for feed in feeds for s in bn_stats]
-            wanted += [condition.canonical(batch_norm) for condition in bands]
-        self.wanted = list(dict.fromkeys(wanted))
+        for radius in each_radius(radii):
+            wanted += [Condition(band, radius, feed, s) for band in ("lfc", "hfc") for feed in feeds for s in bn_stats]
+        self.wanted = list(dict.fromkeys(condition.canonical(batch_norm) for condition in wanted))
         self.reset()
 
     def reset(self) -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
 from hfclib.devices import device_of, gains_from_bf16
-from hfclib.evaluation import logits, misaligned
+from hfclib.evaluation import evaluating, logits, misaligned
 from hfclib.frequency import BandPass, in_bins, mask, split, swap_amplitude
 from hfclib.report.metric import counted
 
@@ -105,19 +105,21 @@ def attack_energy(
         model, images, labels: as in `pgd`.
         eps, steps: of PGD, with steps of eps / 4 from the image itself.
     Returns:
-        One row per radius: radius, images; share, the mean over images of the energy at or beyond the radius; low and
-        high, its 95 % normal interval; bins, the share of the bins there, which white noise would have; and
-        robust_correct, the number of images that stay correct. No row if the logits have no gradient.
+        One row per radius: radius; images, the number of those that PGD moves; share, the mean over these of the energy
+        at or beyond the radius; low and high, its 95 % normal interval; bins, the share of the bins there, which white
+        noise would have; and robust_correct, the number of images that stay correct. No row if the logits have no
+        gradient, or a zero one everywhere.
     """
-    with torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         if not model(images[:2].clone().requires_grad_()).requires_grad:
             return []
     options = {"eps": eps, "alpha": eps / 4, "steps": steps, "norm": "l2", "random_start": False}
     blocks = [pgd(model, *block, **options) for block in zip(images.split(100), labels.split(100), strict=True)]
     adv_images = torch.cat(blocks)
     robust, delta, rows = _correct(model, adv_images, labels)["correct"], adv_images - images, []
-    energy = delta.square().sum(dim=(1, 2, 3)).clamp_min(1e-30)
-    for radius in radii:
+    energy = delta.square().sum(dim=(1, 2, 3))
+    delta, energy = delta[energy > 0], energy[energy > 0]
+    for radius in radii if len(energy) else ():
         bins = in_bins(radius, images)
         shares = split(delta, bins)[1].square().sum(dim=(1, 2, 3)) / energy
         share = shares.mean().item()

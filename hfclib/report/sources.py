@@ -2,9 +2,11 @@
 
 import difflib
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -13,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from hfclib.data import DATA_SETS
 from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.runs.store import find, folders, load
 
@@ -22,21 +25,31 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what
 
 @dataclass(frozen=True)
 class Named:
-    """A model and how its input is made: normalisation as in `Classifier`, and (resize, crop) in pixels."""
+    """A model and how its input is made.
+
+    Attributes:
+        model: from images in [0, 1].
+        mean, std: of the normalisation, as in `Classifier`.
+        sizes: (resize, crop) in pixels.
+        interpolation: of the resizing, as torchvision calls it.
+        mode: Pillow's, "RGB" or "L" (grey).
+    """
 
     model: torch.nn.Module
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     sizes: tuple[int, int] = (256, 224)
+    interpolation: str = "bilinear"
+    mode: str = "RGB"
 
 
 def named_model(name: str, weights: str | None = None) -> Named:
     """A stored run ("laptop-batchnorm-0"), "torchvision:NAME", "timm:NAME", or "package.module:build".
 
     Args:
-        weights: of torchvision, such as "DEFAULT"; "DEFAULT" for timm's pretrained ones; None draws them at random.
+        weights: pretrained ones, "DEFAULT" or their name in torchvision or timm; None draws them at random.
     Raises:
-        ValueError: no such model, several runs of that name, or a package that is not installed.
+        ValueError: no such model or weights, several runs of that name, or a package that is not installed.
     """
     kind, _, rest = name.partition(":")
     if kind == "torchvision":
@@ -46,23 +59,32 @@ def named_model(name: str, weights: str | None = None) -> Named:
             raise ValueError(f"expected a model of torchvision, got {rest!r}; near: {', '.join(near) or 'none'}")
         if not weights:
             return Named(models.get_model(rest), **IMAGENET)
-        chosen = models.get_model_weights(rest)[weights]
-        steps = chosen.transforms()
+        known = models.get_model_weights(rest).__members__
+        if weights not in known:
+            raise ValueError(f"expected weights of {rest}, one of {', '.join(known)}, got {weights!r}")
+        steps = known[weights].transforms()
         sizes = steps.resize_size[0], steps.crop_size[0]
-        return Named(models.get_model(rest, weights=chosen), steps.mean, steps.std, sizes)
+        model = models.get_model(rest, weights=known[weights])
+        return Named(model, steps.mean, steps.std, sizes, steps.interpolation.value)
     if kind == "timm":
         timm = _package("timm")
-        model = timm.create_model(rest, pretrained=bool(weights))
+        tagged = rest if weights in (None, "DEFAULT") else f"{rest}.{weights}"
+        try:
+            model = timm.create_model(tagged, pretrained=bool(weights))
+        except RuntimeError as error:
+            raise ValueError(f"expected a model of timm and its weights, got {tagged!r}: {error}") from error
         config = timm.data.resolve_model_data_config(model)
         size = config["input_size"][-1]
-        return Named(model, config["mean"], config["std"], (round(size / config["crop_pct"]), size))
+        sizes = math.floor(size / config["crop_pct"]), size
+        return Named(model, config["mean"], config["std"], sizes, config["interpolation"])
     if rest:
         try:
-            return Named(resolve_name(name)())
+            build = resolve_name(name)
         except (ImportError, AttributeError) as error:
             raise ValueError(
                 f"expected package.module:build, a function that returns a model, got {name}: {error}"
             ) from error
+        return Named(build())
     found = {path.parent.name: path.parent for folder in folders() for path in sorted(folder.glob("*/run.json"))}
     matching = [one for one in found if one == name or one.startswith(f"{name}-")]
     if len(matching) != 1:
@@ -71,7 +93,9 @@ def named_model(name: str, weights: str | None = None) -> Named:
             f"expected one stored run, torchvision:NAME, timm:NAME or module:build, got {name}; near: {near}"
         )
     run = load(found[matching[0]])
-    return Named(find(run.recipe, run.seed).model())  # a run may be published without weights, and yours have them
+    data = DATA_SETS[run.recipe.data]
+    model = find(run.recipe, run.seed).model()  # a run may be published without weights, and yours have them
+    return Named(model, sizes=(data.side, data.side), mode="RGB" if len(data.mean) == 3 else "L")
 
 
 def _package(name: str):
@@ -94,6 +118,8 @@ def named_data(
     name: str,
     *,
     sizes: tuple[int, int] = (256, 224),
+    interpolation: str = "bilinear",
+    mode: str = "RGB",
     batch_size: int = 100,
     limit: int | None = None,
     seed: int = 0,
@@ -103,6 +129,7 @@ def named_data(
 
     Args:
         sizes: of a folder's images: the shorter side is resized to the first, the centre cut to the second, in pixels.
+        interpolation, mode: of a folder's images, as in `Named`.
         limit: only so many images.
         skip_broken: leave out the images of a folder that can't be read, and log their names.
     Raises:
@@ -124,8 +151,9 @@ def named_data(
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    steps = [v2.ToImage(), v2.Resize(sizes[0]), v2.CenterCrop(sizes[1]), v2.ToDtype(torch.float32, scale=True)]
-    dataset = ImageFolder(name, v2.Compose(steps), loader=_opened)
+    resized = v2.Resize(sizes[0], v2.InterpolationMode(interpolation))
+    steps = [v2.ToImage(), resized, v2.CenterCrop(sizes[1]), v2.ToDtype(torch.float32, scale=True)]
+    dataset = ImageFolder(name, v2.Compose(steps), loader=partial(_opened, mode=mode))
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
     with ThreadPoolExecutor() as pool:
         found = pool.map(_problem, (dataset.samples[place][0] for place in order))
@@ -140,14 +168,14 @@ def named_data(
     return NamedData(DataLoader(Subset(dataset, kept), batch_size), skipped=len(broken))
 
 
-def _opened(path: str) -> Image.Image:
+def _opened(path: str, mode: str = "RGB") -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        return image.convert(mode)
 
 
 def _problem(path: str) -> str | None:
     try:
         _opened(path)
-    except (OSError, SyntaxError) as error:  # the second from the chunks of a PNG
+    except Exception as error:  # Pillow raises many kinds, also for pictures that are too large
         return f"{path} can't be read as an image ({error})"
     return None

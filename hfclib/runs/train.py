@@ -105,7 +105,8 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
 
     train, test = training_set(recipe, progress=progress), held_out_set(recipe)
     model = initial_model(recipe, seed).to(device)
-    state = fit(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, progress=progress)
+    options = {"colour": DATA_SETS[recipe.data].mean, "progress": progress}
+    state = fit(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, **options)
     weights = stored_weights(model)
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise TrainingError(

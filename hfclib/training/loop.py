@@ -1,7 +1,7 @@
 """The training loop: plain, with dropout, mix-up or BatchNorm, adversarial or penalised, on whole images or a band."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,7 +13,7 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
-from hfclib.data import DATA_SETS, to_float
+from hfclib.data import to_float
 from hfclib.devices import autocast, device_of
 from hfclib.evaluation import Part, curve_rows, training_band_rows
 from hfclib.frequency import split
@@ -153,13 +153,15 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
+    colour: Sequence[float] | None = None,
     restore: Callable[[nn.Module, Optimizer, object], Progress] | None = None,
     checkpoint: Callable[[nn.Module, Optimizer, object, Progress], None] | None = None,
     progress: bool = True,
 ) -> Progress:
     """Train a model by a recipe, in place, and measure its accuracy on bands of the test images after every epoch.
 
-    Any model and images will do; the recipe's fields about the network and the number of training images are not used::
+    Any model and images will do. The recipe's fields about the network, the number of training images, shuffled labels
+    and a planted signal are not used: `train` and `test` are taken as they are::
 
         model = MyNet().to("cuda")
         recipe = hfclib.Recipe("mine", epochs=10, batch_size=128, learning_rate=1e-3, augment=True)
@@ -171,6 +173,7 @@ def fit(
         train, test: (images (N, C, H, W), uint8 or float in [0, 1]; labels (N,) int64). The first
             `recipe.eval_images` of each are measured after every epoch.
         seed: of the order, crops, flips, dropout, mix-up and attacks; 0 or more.
+        colour: what the feed "mean" adds to an HFC, a number per channel; None takes the mean of the training images.
         restore: fills model, optimizer and scheduler from a checkpoint and returns its Progress; None starts afresh.
         checkpoint: stores them; called after every epoch.
         progress: show a bar with loss, accuracy and time left.
@@ -186,6 +189,9 @@ def fit(
     batches = Batches(source, labels, device=device_of(model), **options)
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
     state = restore(model, optimizer, scheduler) if restore else Progress()
+    if colour is None:
+        blocks = images.split(1000)  # all at once would take gigabytes
+        colour = (sum(pixels(block).mean(dim=(2, 3)).sum(dim=0) for block in blocks) / len(images)).tolist()
     part = slice(recipe.eval_images)
     seen, held_out = (images[part], labels[part]), (test[0][part], test[1][part])
     parts, measured = measured_parts(recipe, seen, held_out), (pixels(held_out[0]), held_out[1])
@@ -195,7 +201,7 @@ def fit(
             start = time.perf_counter()
             own = _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
             between = time.perf_counter()
-            rows = curve_rows(model, parts, measured, recipe.radii, colour=DATA_SETS[recipe.data].mean)
+            rows = curve_rows(model, parts, measured, recipe.radii, colour=colour)
             if recipe.train_bands:
                 rows += training_band_rows(model, pixels(seen[0]), seen[1])
             rows += robust_rows(model, *measured, recipe)

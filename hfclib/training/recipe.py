@@ -122,6 +122,9 @@ class Recipe:
             self._require("adv_alpha", self.adv_alpha > 0, "above 0 with adversarial training")
             most = 1 if self.adversarial == "single_step" else self.adv_steps
             self._require("adv_steps", 1 <= self.adv_steps <= most, '1 with "single_step", at least 1 with "pgd"')
+        if self.norm == "batch":  # the statistics of each 100 images, see `logits`
+            for field in ("eval_images", "final_images", *(["train_images"] if self.train_images <= 5_000 else [])):
+                self._require(field, getattr(self, field) % 100 != 1, "which leave no batch of one image")
         attack = ("adv_eps", "adv_alpha", "adv_steps", "adv_random_start")
         for field in ("mixup_alpha", "train_band") if attacked else attack:
             self._require_default(field, f'adversarial "{self.adversarial}"')

@@ -570,3 +570,13 @@ def test_a_flat_gradient_of_an_image_that_is_wrong_already_is_no_matter(small, a
     network.second.data *= 1e5
     for name in ("margin", "cross_entropy"):
         pgd(network, small, (answers + 1) % 4, eps=0.1, alpha=0.02, steps=1, random_start=False, loss=name)
+
+
+def test_an_infinite_gradient_is_refused():
+    class Root(nn.Sequential):
+        def forward(self, images):
+            return super().forward(images.sqrt())  # whose slope is infinite at 0
+
+    network = Root(nn.Flatten(), nn.Linear(12, 2))
+    with pytest.raises(ValueError, match="finite gradient"):
+        pgd(network, torch.zeros(1, 3, 2, 2), torch.tensor([0]), norm="l2", random_start=False)

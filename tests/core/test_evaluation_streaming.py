@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import hfclib
 from hfclib import accuracy, band_accuracy
 from hfclib.data import MEAN
 from hfclib.frequency import in_bins
@@ -139,3 +140,32 @@ def test_a_last_batch_of_one_has_no_statistics(network, data):
     with pytest.raises(ValueError, match="batches of 2 images or more to take statistics of, got 301"):
         accuracy(network, images, labels, bn_stats="batch")
     assert 0 < accuracy(network, images, labels) < 1
+
+
+def test_the_statistics_of_a_batch_are_those_of_100_images_in_any_loader(network, data):
+    for size in (30, 101, 150):
+        loader = DataLoader(TensorDataset(*data), batch_size=size)
+        assert accuracy(network, loader, bn_stats="batch") == accuracy(network, *data, bn_stats="batch")
+        found, expected = (
+            band_accuracy(network, *given, radii=[2], bn_stats="batch", colour=MEAN) for given in ((loader,), data)
+        )
+        assert found.equals(expected)
+
+
+def test_empty_batches_and_radii_of_numpy(network, data):
+    images, labels = data
+    pairs = [(images[:9], labels[:9]), (images[:0], labels[:0])]
+    assert accuracy(network, pairs) == accuracy(network, images[:9], labels[:9])
+    for radii in (np.int64(2), np.array([2]), np.array([0.5], np.float32), torch.tensor([0.5])):
+        table = band_accuracy(network, images, labels, radii)
+        assert table.equals(band_accuracy(network, images, labels, np.asarray(radii).item()))
+
+
+def test_logits_can_be_computed_with(network, data):
+    found = hfclib.logits(network, data[0][:5])
+    scale = torch.ones((), requires_grad=True)
+    found += 1
+    nn.functional.cross_entropy(found * scale, data[1][:5]).backward()
+    assert scale.grad.isfinite()
+    with pytest.raises(ValueError, match="batches of 2 images or more"):
+        hfclib.logits(network, data[0], bn_stats="batch", batch_size=1)

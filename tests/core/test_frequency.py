@@ -469,3 +469,11 @@ def test_modules_have_no_weights_and_work_in_a_network(images):
     network = nn.Sequential(LowPass(3), nn.Flatten(), nn.Linear(192, 2)).eval()
     torch.testing.assert_close(network(images), network[1:](split(images, 3)[0]))
     assert list(network.state_dict()) == ["2.weight", "2.bias"]
+
+
+def test_amplitudes_of_another_precision_and_negative_views():
+    images, others = torch.rand(2, 3, 8, 8, dtype=torch.float64), torch.rand(2, 3, 8, 8)
+    assert torch.allclose(swap_amplitude(images, others), swap_amplitude(images, others.double()))
+    planes = torch.complex(torch.rand(4 * BLOCK, 1, 7, 5), torch.rand(4 * BLOCK, 1, 7, 5)).conj().imag
+    assert planes.is_neg()
+    assert torch.allclose(split(planes, 2)[0], split(planes.clone(), 2)[0], atol=1e-6)

@@ -270,3 +270,10 @@ def test_smoothing_makes_kernels_smoother(network):
     for smoothed in (smooth_kernels(network, 0.5), filter_kernels(network, 8)):
         for measure in (roughness, lambda weight: high_frequency_share(weight, 12)):
             assert measure(smoothed.conv1.weight).mean() < 0.8 * measure(original.conv1.weight).mean()
+
+
+@pytest.mark.parametrize("change", [lambda model: smooth_kernels(model, 1), lambda model: filter_kernels(model, 4)])
+def test_weights_that_are_computed_are_refused(change):
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)))
+    with pytest.raises(ValueError, match="parametrised"):
+        change(model)

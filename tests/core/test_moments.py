@@ -116,3 +116,8 @@ def test_what_is_refused_and_hooks_are_gone_after_an_error():
     with pytest.raises(RuntimeError):
         found(torch.rand(4, 5, 8, 8))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_wrapped_network_has_the_places_of_its_own():
+    network = resnet32()
+    assert norm_places(nn.Sequential(hfclib.LowPass(8), network)) == norm_places(network)

@@ -107,3 +107,10 @@ def test_refusals():
     ]:
         with pytest.raises(error, match=message):
             svd_split(images, radius)
+
+
+def test_half_precision():
+    images = torch.rand(2, 3, 8, 8)
+    low, high, rank = svd_split(images.half(), 3)
+    assert low.dtype == high.dtype == torch.float16
+    assert torch.equal(rank, svd_split(images.half().float(), 3)[2])

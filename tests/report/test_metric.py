@@ -5,12 +5,14 @@ import json
 from collections import OrderedDict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from hfclib import BandAccuracy, Classifier, accuracy, band_accuracy
-from hfclib.report.metric import counted, whole_batches
+from hfclib.evaluation import whole_batches
+from hfclib.report.metric import counted
 
 
 @pytest.fixture
@@ -118,3 +120,18 @@ def test_batches_of_any_size_are_made_whole():
     assert [len(labels) for _, labels in found] == [100, 100, 100, 1]
     for number in (0, 1):
         assert torch.equal(torch.cat([pair[number] for pair in found]), torch.cat([pair[number] for pair in pairs]))
+
+
+def test_names_alone_and_numbers_of_numpy(network, data):
+    metric = BandAccuracy(network, np.int64(2), feeds="raw", bn_stats="batch")
+    metric.update(*data)
+    assert metric.compute()[["band", "radius", "bn_stats"]].values.tolist() == [
+        ["x", 0, "batch"],
+        ["lfc", 2, "batch"],
+        ["hfc", 2, "batch"],
+    ]
+    plain = BandAccuracy(nn.Sequential(nn.Flatten(), nn.Linear(192, 12)), 2, bn_stats=("running", "batch"))
+    assert {condition.bn_stats for condition in plain.wanted} == {"running"}
+    for wrong in ({"feeds": "bright"}, {"bn_stats": ("running", "none")}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            BandAccuracy(network, **wrong)

@@ -1,5 +1,6 @@
 """hfclib.report: the parts against NumPy, the folder, going on after a stop, and the two commands."""
 
+import copy
 import itertools
 import json
 import os
@@ -315,7 +316,6 @@ def test_what_a_report_refuses(network, data, tmp_path):
         (iter([data]), {}, "can be read more than once"),
         ((images, labels[:, None]), {}, r"got labels \(120, 1\)"),
         ((images * 255, labels), {}, r"expected images in \[0, 1\]"),
-        ((images[:101], labels[:101]), {}, "101 images leave one"),
         ((images[:1], labels[:1]), {}, "at least two images, got 1"),
         (data, {"rules": ["hfc@8 > .4"]}, r"a rule about a radius of \[2, 3\], got 8"),
         (data, {"rules": ["hfc > .4"]}, "expected a rule such as hfc@8 > .4"),
@@ -532,3 +532,58 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         assert result.exit_code == 1, result.output
         assert re.search(message, result.output), result.output
         assert len(result.output.splitlines()) == 1
+
+
+def test_the_energy_is_measured_of_the_network_as_it_is_and_of_images_that_move(data):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10)).train()
+    labels = network.eval()(data[0]).argmax(dim=1)
+    before = copy.deepcopy(network.train().state_dict())
+    rows = parts.attack_energy(network, data[0], labels, [2], eps=0.1, steps=1)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    dark = data[0].clone()
+    dark[:20] = 0
+    dead = nn.Sequential(nn.Threshold(0.01, 0), nn.Flatten(), nn.Linear(192, 10, bias=False))  # no gradient at 0
+    (row,) = parts.attack_energy(dead, dark, labels, [2], eps=0.1, steps=1)
+    assert rows[0]["images"] == 120
+    assert row["images"] == 100
+
+
+def test_a_report_of_another_network_of_equal_weights_is_refused(network, data, tmp_path):
+    for radius in (1, 3):
+        one = nn.Sequential(hfclib.LowPass(radius), network)
+        if radius == 1:
+            made = hfclib.report(one, data, tmp_path, **FAST)
+    assert made.value("test") != hfclib.accuracy(one, *data)
+    with pytest.raises(ValueError, match="first_predictions_sha256"):
+        hfclib.report(one, data, tmp_path, **FAST)
+
+
+def test_loaders_that_leave_one_image(network, data, tmp_path):
+    dataset = TensorDataset(*(tensor[:101] for tensor in data))
+    made = hfclib.report(network, DataLoader(dataset, 20), tmp_path / "linear", **FAST)  # it has no statistics
+    assert made.content["key"]["settings"]["known_images"] == 101
+    convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 10))
+    with pytest.raises(ValueError, match="101 images leave one"):
+        hfclib.report(convolution, DataLoader(dataset, 20), tmp_path / "refused", **FAST)
+    made = hfclib.report(convolution, DataLoader(dataset, 20, drop_last=True), tmp_path / "dropped", **FAST)
+    assert made.content["key"]["settings"]["known_images"] == made.table()["images"].max() == 100
+
+
+def test_a_folder_is_read_as_the_stored_network_expects(hfc, pictures):
+    found = named_model("laptop-mnist-vanilla-0")
+    assert (found.sizes, found.mode) == ((28, 28), "L")
+    batch, _ = next(iter(named_data(str(pictures), sizes=found.sizes, mode=found.mode).batches))
+    assert batch.shape[1:] == (1, 28, 28)
+    assert named_model("laptop-vanilla-0").sizes == (32, 32)
+
+
+def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path, monkeypatch):
+    pixels = torch.randint(0, 256, (24, 24, 3), dtype=torch.uint8).numpy()
+    (tmp_path / "one" / "class").mkdir(parents=True)
+    for number in range(2):
+        Image.fromarray(pixels).save(tmp_path / "one" / "class" / f"{number}.png")
+    read = []
+    monkeypatch.setattr("hfclib.report.make.make_report", lambda network, batches, *_, **__: read.extend(batches))
+    hfc("report", "torchvision:resnet18", "--data", tmp_path / "one", "--size", 24)
+    assert np.array_equal((read[0][0][0] * 255).round().byte().permute(1, 2, 0).numpy(), pixels)

@@ -362,6 +362,17 @@ def test_any_network_and_images_can_be_trained(no_bands):
     assert (state.epoch, {row["images"] for row in state.rows}) == (3, {10})
 
 
+def test_the_mean_colour_is_that_of_the_training_images(monkeypatch):
+    images, labels, seen = torch.rand(60, 1, 16, 16) ** 2, torch.arange(60) % 3, []
+    monkeypatch.setattr("hfclib.training.loop.curve_rows", lambda *_, colour: seen.append(colour) or [])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
+    for colour in (None, (0.5,)):
+        options = {"seed": 0, "colour": colour, "progress": False}
+        hfclib.fit(model, (images, labels), (images, labels), Recipe("mine", epochs=1, eval_images=10), **options)
+    assert seen[0] == pytest.approx([images.mean().item()])
+    assert seen[1] == (0.5,)
+
+
 # ---- what is recorded
 
 

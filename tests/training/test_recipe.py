@@ -160,6 +160,8 @@ SMALL = {"epochs": 3, "early_sizes": (8, 31)}
         ({"planted": 0.01}, {"labels": "shuffled"}, "labels, 'natural' with planted"),
         ({"planted": 0.01}, ATTACK, "adversarial, 'none' with planted"),
         ({"arch": "vgg11"}, {"stem_kernel": 5}, 'stem_kernel, 3 with arch "vgg11"'),
+        *[({field: 101}, {"norm": "batch"}, f"{field}, which leave") for field in ("eval_images", "final_images")],
+        ({"train_images": 101}, {"norm": "batch"}, "train_images, which leave"),
     ],
 )
 def test_settings_that_exclude_each_other(sound, changes, message):
