@@ -81,7 +81,7 @@ def _scale() -> str:
 
 def _picture(row: pd.Series) -> str:
     """The interval as a line with our mean as a dot, the paper's value as a hollow diamond, 0 and the rule's edges."""
-    edges = [float(edge) for edge in re.findall(r"\.\d+", row["tested"])]
+    edges = [float(edge) for edge in re.findall(r"-?\d*\.\d+", row["tested"])]
     if "of 0" in row["tested"]:  # within so much of 0
         edges += [-edge for edge in edges]
     lines = [(0, "zero"), *((edge, "edge") for edge in edges)]

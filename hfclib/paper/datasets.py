@@ -292,13 +292,18 @@ def datasets_answer(found: pd.DataFrame) -> Markdown:
             lines.append(f"- Planted signal, {title}: {_MISSING}.")
             continue
         plain = accuracy_by_seed(found, "cifar10", variant, "test")
-        wider = decimals(gap_by_signal(found, variant, REPORTED).mean())
         lines.append(
             f"- Planted signal, {title}: test accuracy {_mean(test)}, on clean images {_mean(clean)} (trained without "
-            f"the signal: {_mean(plain)}), on the LFC at r = {REPORTED} {_mean(low)}. The signal widens the gap "
-            f"between test and LFC accuracy there by {wider}, and by less than "
-            f"{decimals(GIVEN_AWAY, 2)} from r = {hidden_from(found, variant)} on."
+            f"the signal: {_mean(plain)}), on the LFC at r = {REPORTED} {_mean(low)}."
         )
+        if len(wider := gap_by_signal(found, variant, REPORTED).dropna()):
+            bound, radius = decimals(GIVEN_AWAY, 2), hidden_from(found, variant)
+            seen = f"by {bound} or more up to r = {RADII[-1]}"
+            hidden = f"by less than {bound} from r = {radius} on" if radius else seen
+            lines[-1] += (
+                f" The signal widens the gap between test and LFC accuracy there by {decimals(wider.mean())}, "
+                f"and {hidden}."
+            )
     return listed("From the networks that are stored:", lines)
 
 
@@ -373,19 +378,29 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
         for ax in panels[1]:
             ax.set_xlabel("Radius (DFT bins)")
         figure.supylabel("Accuracy on the HFC", fontsize=12)
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        by_label = {}
+        for ax in panels.flat:  # a network may be in some panels only
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+                by_label.setdefault(label, handle)
+        figure.legend(by_label.values(), by_label, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
+def _nothing(text: str) -> pd.DataFrame:
+    """A table of one row that says what is missing."""
+    return pd.DataFrame({"data": [text]}).set_index("data")
+
+
 def _by_network(found: pd.DataFrame, cells: Callable[[str, str], Mapping[str, str]]) -> pd.DataFrame:
-    """One row per data set and network of Fig. 4 that has rows in `found`."""
+    """One row per data set and network of Fig. 4 that has rows in `found`; without any, a row that says so."""
     rows = {
         (title_of(data), title): cells(data, variant)
         for data in SETS
         for variant, title in TITLES.items()
         if variant in set(_of(found, data)["variant"])
     }
+    if not rows:
+        return _nothing("no such network is stored")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "network"])
 
 
@@ -412,7 +427,7 @@ def misaligned_counts(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     """
     radii, counted = sorted({*PAPER_RADII, radius}), found[found["band"] == "misaligned"]
     if counted.empty:
-        return pd.DataFrame({"data": ["no predictions are stored"]}).set_index("data")
+        return _nothing("no predictions are stored")
 
     def cells(data: str, variant: str) -> dict[str, str]:
         shares = {r: misaligned_shares(found, data, variant, r) for r in radii}
@@ -426,7 +441,7 @@ def trained_on_bands(found: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per data set with such networks and band; columns training images, original test images, same band of
-        test images.
+        test images. One row that says so where none is stored.
     """
     rows = {}
     for data in SETS:
@@ -440,6 +455,8 @@ def trained_on_bands(found: pd.DataFrame) -> pd.DataFrame:
             name = f"{variant[:3].upper()}, r = {variant[3]}"
             kinds = ("training images", "original test images", "same band of test images")
             rows[title_of(data), name] = {kind: cells.get(kind, _MISSING) for kind in kinds}
+    if not rows:
+        return _nothing("no network trained on a band is stored")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "trained on"])
 
 

@@ -35,7 +35,13 @@ _NARROW: Networks = (fig4_recipes, "narrow", ("vanilla", "batchnorm"))
 _AUTHORS: Networks = (fig4_recipes, "authors", ("vanilla", "batchnorm"))
 _EVERY = "every stored run is measured both ways"
 DEPARTURES = (
-    Departure("width of the network", "64", "16", ((fig2_recipes, "laptop", ("fullwidth",)),), "with BatchNorm only"),
+    Departure(
+        "width of the network",
+        "64",
+        "16",
+        ((fig2_recipes, "laptop", ("fullwidth",)),),
+        "with BatchNorm and another schedule",
+    ),
     Departure("architecture", "ResNet-18 (text), ResNet-32 (code)", "ResNet-18", (_AUTHORS,), "the code's network"),
     Departure(
         "schedule and length",
@@ -59,7 +65,11 @@ DEPARTURES = (
         "the same in 7 steps of 2/255, or as in the code",
     ),
     Departure(
-        "mix-up", "alpha .5, one draw (code: Beta(1, 1))", "alpha .5", ((*_AUTHORS[:2], ("mixup",)),), "Beta(1, 1)"
+        "mix-up",
+        "alpha .5 (code: Beta(1, 1), one draw a batch)",
+        "alpha .5",
+        ((*_AUTHORS[:2], ("mixup",)),),
+        "Beta(1, 1)",
     ),
     Departure(
         "dropout",

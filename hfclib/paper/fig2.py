@@ -55,6 +55,12 @@ def fig2_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     return chosen
 
 
+def network_titles(preset: Preset = "laptop") -> dict[str, str]:
+    """What figures and tables call the networks of `fig2_recipes`, such as "BatchNorm, width 64"."""
+    kinds = {variant: title.partition(",")[0] for variant, title in FIG2_TITLES.items()}
+    return {variant: f"{kinds[variant]}, width {recipe.width}" for variant, recipe in fig2_recipes(preset).items()}
+
+
 def stored_misaligned(
     predictions: Predictions,
     labels: Tensor,
@@ -187,6 +193,7 @@ def example_table(
     radius: int,
     feed: Feed,
     bn_stats: BnStats,
+    titles: Mapping[str, str] = FIG2_TITLES,
 ) -> pd.DataFrame:
     """Whether networks are correct on some images, on their LFC and on their HFC, in that order.
 
@@ -200,7 +207,7 @@ def example_table(
         for (index, _), row in table.items():
             correct = [bool(classes[index] == labels[index]) for classes in on] if index < len(on[0]) else []
             text = ", ".join("right" if one else "wrong" for one in correct) or "not measured"
-            row[FIG2_TITLES[variant]] = text + ": misaligned" * (correct == [True, False, True])
+            row[titles[variant]] = text + ": misaligned" * (correct == [True, False, True])
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["image", "class"])
 
 
@@ -208,12 +215,13 @@ def _beside_chance(counts: pd.DataFrame) -> list[str]:
     return [f"{row.misaligned} (by chance {row.by_chance:.0f})" for row in counts.itertuples()]
 
 
-def counts_at(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
+def counts_at(counts: pd.DataFrame, radius: int, titles: Mapping[str, str] = FIG2_TITLES) -> pd.DataFrame:
     """Counts of misaligned images at one radius, beside the paper's.
 
     Args:
         counts: from `counts_over_seeds`, of one seed.
         radius: DFT bins.
+        titles: from `network_titles`, here and below.
     Returns:
         One row per (statistics, feed), one column per network; text, "not measured" where there are no predictions.
     Raises:
@@ -222,12 +230,12 @@ def counts_at(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
     counts, table = _of_one_seed(counts), {}
     for bn_stats, feed in product(BN_STATS, ("raw", "mean", "max")):
         rows = _under(counts, feed, bn_stats).query(f"cut == 'fourier' and radius == {radius}")
-        table[bn_stats, feed] = dict(zip(rows["variant"].map(FIG2_TITLES), _beside_chance(rows), strict=True))
+        table[bn_stats, feed] = dict(zip(rows["variant"].map(titles), _beside_chance(rows), strict=True))
     frame = pd.DataFrame.from_dict(table, orient="index").dropna(how="all").fillna("not measured")
     return frame.assign(paper="~600" if radius == 12 else "not available to us").rename_axis(["statistics", "feed"])
 
 
-def counts_by_cut(counts: pd.DataFrame) -> pd.DataFrame:
+def counts_by_cut(counts: pd.DataFrame, titles: Mapping[str, str] = FIG2_TITLES) -> pd.DataFrame:
     """Counts of misaligned images by the Fourier split and by the truncated SVD, raw, running statistics.
 
     Args:
@@ -238,8 +246,8 @@ def counts_by_cut(counts: pd.DataFrame) -> pd.DataFrame:
         ValueError: several seeds.
     """
     rows = _of_one_seed(counts).query("feed == 'raw' and bn_stats == 'running' and radius in (4, 8, 12, 16)")
-    titles = {"fourier": "Fourier split", "svd": "truncated SVD"}
-    column = rows["variant"].map(FIG2_TITLES) + ": " + rows["cut"].map(titles)
+    cuts = {"fourier": "Fourier split", "svd": "truncated SVD"}
+    column = rows["variant"].map(titles) + ": " + rows["cut"].map(cuts)
     rows = rows.assign(column=column, cell=_beside_chance(rows))
     return rows.pivot(index="radius", columns="column", values="cell").rename_axis(columns=None)
 
@@ -249,7 +257,7 @@ _STATS_TITLES = {"running": "running averages", "batch": "statistics of the test
 _TRUE, _TRUE_BAR, _OTHER_BAR = "#00745a", "#66c2a5", "0.75"  # the true class, as text and as a bar; any other
 
 
-def counts_figure(counts: pd.DataFrame) -> Figure:
+def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str] = FIG2_TITLES) -> Figure:
     """Misaligned test images against the radius, logarithmic from 10 on: one row per statistics, one column per feed.
 
     Args:
@@ -265,7 +273,7 @@ def counts_figure(counts: pd.DataFrame) -> Figure:
             panel = _under(counts, feed, bn_stats)
             for variant, (colour, marker) in network_looks(counts["variant"].unique()).items():
                 rows, looks = panel[panel["variant"] == variant], {"color": colour, "marker": marker}
-                ax.plot(rows["radius"], rows["misaligned"], ms=3.5, lw=1.2, label=FIG2_TITLES[variant], **looks)
+                ax.plot(rows["radius"], rows["misaligned"], ms=3.5, lw=1.2, label=titles[variant], **looks)
             ax.axhline(MISALIGNED * images, color="0.3", lw=1, ls="--", label="the paper's “~600” (r = 12)")
             ax.axvline(12, color="0.6", lw=0.8, ls=":")
             ax.set_title(f"{_FEED_TITLES[feed]};\n{_STATS_TITLES[bn_stats]}", fontsize=12)

@@ -69,18 +69,23 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
     return pd.DataFrame(columns).rename_axis("accuracy on")
 
 
-def beside_narrow(final: pd.DataFrame, narrow: Mapping[str, Sequence[Run]], radii: Sequence[int]) -> pd.DataFrame:
+def beside_narrow(
+    runs: Mapping[str, Sequence[Run]], narrow: Mapping[str, Sequence[Run]], radii: Sequence[int]
+) -> pd.DataFrame:
     """Networks with the paper's schedule beside ours and the paper, measured as the authors did; as `beside_paper`.
 
     Args:
-        final: a table from `gather(runs, "final")` of networks of "laptop".
+        runs: of one preset, whose name stands above their column; a network that is not among them has none.
         narrow: the runs of "narrow", one variant or more.
         radii: DFT bins.
     """
-    ours, theirs = (beside_paper(one, radii, *CONDITIONS[_AUTHORS]) for one in (final, gather(narrow, "final")))
+    ours, theirs = (beside_paper(gather(one, "final"), radii, *CONDITIONS[_AUTHORS]) for one in (runs, narrow))
+    preset = next(run.recipe.name for ones in runs.values() for run in ones).split("-")[0]
     columns = {}
     for title in theirs.columns.unique(level=0):
-        columns[title, "laptop"], columns[title, "narrow"] = ours[title, "ours"], theirs[title, "ours"]
+        if title in ours:
+            columns[title, preset] = ours[title, "ours"]
+        columns[title, "narrow"] = theirs[title, "ours"]
         columns[title, "paper"] = theirs[title, "paper"]
     return pd.DataFrame(columns).rename_axis("accuracy on")
 

@@ -9,7 +9,7 @@ PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "narrow", "paper", "authors")
 
 DATA_NAMES = ("cifar10", "mnist", "fashion-mnist")
 
-# Where each `Chapter` is defined, in the order of the book; a notebook of the same name belongs to each.
+# Where each `Chapter` is defined; a notebook of the same name belongs to each.
 CHAPTER_PLACES = {
     "fig1": "hfclib.paper.fig1:FIG1",
     "fig2": "hfclib.paper.fig2:FIG2",

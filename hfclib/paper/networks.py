@@ -45,7 +45,7 @@ from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH
 from hfclib.paper.tables import decimals, gather, select, with_interval
 from hfclib.paper.training import PANELS, training_recipes
-from hfclib.paper.verdicts import Claim
+from hfclib.paper.verdicts import ENOUGH, Claim
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
@@ -245,18 +245,20 @@ def rank_correlation(
             the ranks of the control (partial correlation).
     Returns:
         An Estimate whose unit is the recipe: "seeds" is the number of recipes. The interval is the 2.5th to 97.5th
-        percentile over bootstrap samples of recipes; it is infinite for two.
+        percentile over bootstrap samples of recipes.
     Raises:
-        MissingRunError: fewer than two recipes.
+        MissingRunError: fewer than ENOUGH recipes, or a correlation that is not defined: a column is constant, or the
+            control explains it all.
     """
     values = np.array([first, second] if control is None else [first, second, control], dtype=float)
     count = values.shape[1]
-    if count < 2:
-        raise MissingRunError("fewer than two recipes are measured")
+    if count < ENOUGH:  # two always have a correlation of 1 or -1
+        raise MissingRunError(f"fewer than {ENOUGH} recipes are measured")
     picks = np.random.default_rng(0).integers(count, size=(DRAWS, count))
     found = _spearman(values[:, np.vstack([np.arange(count), picks])])
-    tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
-    low, high = np.nanquantile(found[1:], tails) if count > 2 else (-np.inf, np.inf)
+    if np.isnan(found[0]):
+        raise MissingRunError("the measured recipes have no correlation that is defined")
+    low, high = np.nanquantile(found[1:], ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return Estimate(float(found[0]), float(low), float(high), seeds=count)
 
 
@@ -317,7 +319,6 @@ _LOOKS = {  # colour, marker and filling by `kind_of`; networks of a figure keep
     "trained on the HFC": ("0.3", "D", "full"),
     "trained on a louder HFC": ("0.3", "P", "full"),
 }
-_SHORT = {"mean hfc": "HFC of the shifts", "pgd2": "attack of 2/255"}
 _PARTS = {"whole": "shifts as they are", "hfc": "their HFC alone"}
 _VARIANTS = PANELS["optimizer"] | PANELS["architecture"] | NAMES
 _VARIANTS |= {
@@ -332,6 +333,15 @@ _VARIANTS |= {
     "batchnorm_noaug": "BatchNorm, no augmentation",
     "steps512": "Batches of 512, equal steps",
 }
+
+
+def _at_its_radius(words: str, radius: int) -> str:
+    """Words on the HFC of shifts, which is always that at RADIUS: they say so beside another radius."""
+    return words if radius == RADIUS else f"{words} (r = {RADIUS})"
+
+
+def _short(measure: str, radius: int) -> str:
+    return _at_its_radius("HFC of the shifts", radius) if measure == "mean hfc" else "attack of 2/255"
 
 
 def network_name(variant: str) -> str:
@@ -397,7 +407,8 @@ def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
 def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
     """The share of accuracy lost against HFC accuracy, one point per recipe of `lost`: under a shift, under attack."""
     rows = lost(found)
-    measures = {shift: shift_name(shift), f"{shift} hfc": f"{shift_name(shift)}, HFC alone", "pgd2": shift_name("pgd2")}
+    alone = _at_its_radius(f"{shift_name(shift)}, HFC alone", radius)
+    measures = {shift: shift_name(shift), f"{shift} hfc": alone, "pgd2": shift_name("pgd2")}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         panels = figure.subplots(1, 3)
@@ -421,7 +432,7 @@ def association_rows(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     """The `association` with every shift, their mean, and attack: one row per measure, part and control.
 
     Columns: measure, part ("whole" or "hfc"), control ("none" or "test accuracy"), mean, low, high, recipes. None where
-    fewer than two recipes are measured.
+    `rank_correlation` has none, as with fewer than three recipes.
     """
     rows = []
     for measure, part, control in product((*SHIFTS, "mean", "pgd2"), _PARTS, ("none", "test accuracy")):
@@ -433,8 +444,8 @@ def association_rows(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["measure", "part", "control", "mean", "low", "high", "recipes"])
 
 
-def association_figure(rows: pd.DataFrame) -> Figure:
-    """The correlations of `association_rows` with their 95 % intervals, one panel per part."""
+def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
+    """The correlations of `association_rows` at a radius with their 95 % intervals, one panel per part."""
     names = list(dict.fromkeys(rows["measure"]))
     looks = {"none": ("Spearman", "0.1", -0.15), "test accuracy": ("at equal test accuracy", "#D55E00", 0.15)}
     with mpl.rc_context(STYLE):
@@ -447,6 +458,7 @@ def association_figure(rows: pd.DataFrame) -> Figure:
                 ax.hlines(at, own["low"].clip(-1), own["high"].clip(upper=1), color=colour)
                 ax.plot(own["mean"], at, "o" if control == "none" else "D", color=colour, label=label)
             ax.axvline(0, color="0.3", lw=1, ls=":")
+            title = _at_its_radius(title, radius) if part == "hfc" else title
             ax.set(title=title, xlabel="Correlation over recipes", xlim=(-1, 1))
             ax.set_yticks(range(len(names)), map(shift_name, names))
             ax.grid(alpha=0.3, lw=0.5, axis="x")
@@ -470,7 +482,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
         some = found[~found["kind"].isin(left_out)]
         row = {"number": str(len(lost(some)))}
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
-            column = f"{_SHORT[measure]}{', equal test accuracy' * equal}"
+            column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"
             row[column] = "not measured"
             with suppress(MissingRunError):
                 one = association(some, measure, radius, equal=equal)
@@ -487,12 +499,15 @@ def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
         with suppress(MissingRunError):
             estimates = [association(found, measure, radius, equal=equal, band=band) for equal in (False, True)]
             plain, equal = (with_interval(one.mean, one.low, one.high) for one in estimates)
-            lost_to = f"{band}FC accuracy, and the share lost to the {_SHORT[measure]}"
+            lost_to = f"{band}FC accuracy, and the share lost to the {_short(measure, radius)}"
             lines.append(f"- {lost_to}: {plain}; {equal} at equal test accuracy.")
+    if not lines:
+        lines.append("- Too few recipes are measured for a correlation.")
     for variant in ("batchnorm", "lfc4", "adversarial"):
         if variant in rows.index:
             reads, shifts, attack = (decimals(rows.loc[variant, one], 2) for one in (f"H{radius}", "mean hfc", "pgd2"))
-            text = f"HFC accuracy {reads}, loses {shifts} to the HFC of the shifts and {attack} to the attack"
+            to = _short("mean hfc", radius)
+            text = f"HFC accuracy {reads}, loses {shifts} to the {to} and {attack} to the attack"
             lines.append(f"- {network_name(variant)}: {text}.")
     head = f"Rank correlations at r = {radius} over {len(rows)} recipes [95 % interval], and what three of them lose:"
     return listed(head, lines)

@@ -1,4 +1,4 @@
-"""The chapters in the book's order, and the recipes that `hfc train` knows by name.
+"""The chapters, and the recipes that `hfc train` knows by name.
 
 `names` holds the two lists as plain text; to add a chapter, enter it there.
 """

@@ -15,6 +15,8 @@ CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for cla
 COLUMNS = ["claim", "version", "tested", "ours", "seeds", "paper", "within", "verdict", "section", "figure"]
 NUMBERS = ["mean", "low", "high", "published"]
 _WITHIN = {True: "yes", False: "no", None: "\u2013"}
+# What the intervals of a chapter cover, where it is not the seeds alone.
+_UNITS = {"defense": "over seeds and test images", "networks": "over recipes, by bootstrap"}
 # Of claims whose statistic is exactly 0 in truth, the share that each verdict on a direction has by chance.
 BY_CHANCE = 0.025
 
@@ -58,8 +60,10 @@ def readable(board: pd.DataFrame) -> pd.DataFrame:
     """The columns of a `scoreboard` that a chapter shows, with the claim and its verdict in front."""
     shown = board.set_index("claim")[["verdict", "ours", "seeds", "paper", "within", "tested", "version"]]
     shown = shown.rename(columns={"within": "paper's value in our interval"})
+    units = {_UNITS.get(figure, "over the seeds") for figure in board["figure"]} or {"over the seeds"}
     shown.attrs["caption"] = (
-        "The claims of this chapter: our statistic with its 95 % interval over the seeds, and the paper's value."
+        f"The claims of this chapter: our statistic with its 95 % interval {' or '.join(sorted(units))}, "
+        "and the paper's value."
     )
     return shown
 

@@ -40,14 +40,19 @@ def _svg(figure: Figure) -> str:
 
 def _stacked(figure: Figure) -> Figure | None:
     """A copy of a figure with one panel below the other, as wide as a phone; None for pictures and for what fits."""
-    grid = figure.axes[0].get_gridspec() if figure.axes else None
+    grid = figure.axes[0].get_gridspec() if any(ax.axison for ax in figure.axes) else None
     if grid is None or figure.get_figwidth() <= PHONE_WIDTH or any(ax.images for ax in figure.axes):
         return None
     copy = pickle.loads(pickle.dumps(figure))  # matplotlib's own way to copy a figure
-    unused, lines = [ax for ax in copy.axes if not ax.axison], 0
+    unused, lines, drawn = [ax for ax in copy.axes if not ax.axison], 0, {}
+    for ax in copy.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            drawn.setdefault(label, handle)
     for legend in [*copy.legends, *filter(None, (ax.get_legend() for ax in unused))]:
         labels = [text.get_text() for text in legend.get_texts()]
-        copy.legend(legend.legend_handles, labels, loc="outside upper center", frameon=False)
+        # What a legend holds of a line with error bars is the bar alone.
+        handles = [drawn.get(label, own) for label, own in zip(labels, legend.legend_handles, strict=True)]
+        copy.legend(handles, labels, loc="outside upper center", frameon=False)
         legend.remove()
         lines += len(labels)
     for ax in unused:
@@ -61,6 +66,8 @@ def _stacked(figure: Figure) -> Figure | None:
         ax.title.set_text(ax.get_title() or copy.axes[top].get_title())
         ax.yaxis.label.set_text(ax.get_ylabel() or copy.axes[left].get_ylabel())
         ax.xaxis.label.set_text(ax.get_xlabel() or copy.axes[bottom].get_xlabel())
+        ax.xaxis.label.set_visible(True)  # seaborn hides those of inner panels
+        ax.yaxis.label.set_visible(True)
         ax.set_subplotspec(place)
         ax.tick_params(labelleft=True, labelbottom=True)
     copy.set_size_inches(PHONE_WIDTH, sum(heights) + 0.22 * lines)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+# The networks of Fig. 2 at "laptop"; `fig2.network_titles` has those of any preset.
 FIG2_TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
 WIDTH, PHONE_WIDTH = 9.3, 4.7
 STYLE = {"font.size": 12, "axes.titlesize": 13, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}

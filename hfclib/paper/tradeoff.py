@@ -86,13 +86,19 @@ def ruled_out(distance: Tensor, changed: Tensor, eps: Sequence[float]) -> Tensor
     return torch.stack([(smallest <= one).float().mean() for one in eps])
 
 
-def steps_table(distance: Tensor, changed: Mapping[str, Tensor], radii: Sequence[int]) -> pd.DataFrame:
+def steps_table(
+    distance: Tensor,
+    changed: Mapping[str, Tensor],
+    radii: Sequence[int],
+    titles: Mapping[str, str] = FIG2_TITLES,
+) -> pd.DataFrame:
     """How far an image is from its LFC, and how often the prediction changes: one row per radius.
 
     Args:
         distance: (R, N) in Linf, from `distances`.
         changed: from `changed_radius`, by variant.
         radii: the R radii.
+        titles: of the networks, from `network_titles`, here and below.
     Returns:
         Text: the median distance in 255ths of the pixel range, the share of images within 8/255, and for each network
         the share of images whose prediction changes.
@@ -103,7 +109,7 @@ def steps_table(distance: Tensor, changed: Mapping[str, Tensor], radii: Sequence
     }
     for variant, one in changed.items():
         share = one.double().mean(dim=1).tolist()
-        columns[f"prediction changes: {FIG2_TITLES[variant]}"] = [decimals(value) for value in share]
+        columns[f"prediction changes: {titles[variant]}"] = [decimals(value) for value in share]
     return pd.DataFrame(columns, index=pd.Index(radii, name="radius"))
 
 
@@ -130,13 +136,18 @@ def _size_text(eps: float) -> str:
     return f"{255 * eps:.4g}/255"
 
 
-def ruled_out_table(distance: Tensor, changed: Mapping[str, Tensor], eps: Sequence[float]) -> pd.DataFrame:
+def ruled_out_table(
+    distance: Tensor,
+    changed: Mapping[str, Tensor],
+    eps: Sequence[float],
+    titles: Mapping[str, str] = FIG2_TITLES,
+) -> pd.DataFrame:
     """`ruled_out` as text with three decimals: one row per size, one column per network; `changed` is by variant."""
-    shares = {FIG2_TITLES[variant]: ruled_out(distance, one, eps).tolist() for variant, one in changed.items()}
+    shares = {titles[variant]: ruled_out(distance, one, eps).tolist() for variant, one in changed.items()}
     return pd.DataFrame(shares, index=pd.Index(map(_size_text, eps), name="eps")).map(decimals)
 
 
-def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float]) -> Figure:
+def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping[str, str] = FIG2_TITLES) -> Figure:
     """The shares in a table from `ruled_out_curves` against eps, by metric; those given are marked for Linf."""
     beside = {"xytext": (2, 0), "textcoords": "offset points", "rotation": 90, "va": "top"}
     with mpl.rc_context(STYLE):
@@ -145,7 +156,7 @@ def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float]) -> Figure:
             rows = curves[curves["metric"] == metric]
             for variant, (colour, _) in network_looks(list(rows["variant"].unique())).items():
                 one = rows[rows["variant"] == variant]
-                ax.plot(one["eps"], one["share"], color=colour, lw=1.8, label=FIG2_TITLES[variant])
+                ax.plot(one["eps"], one["share"], color=colour, lw=1.8, label=titles[variant])
             ax.set(xlabel=f"eps, {label}", xscale="log", ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
             for one in eps if metric == "linf" else ():

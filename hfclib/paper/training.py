@@ -141,6 +141,7 @@ def _claims() -> Iterator[Claim]:
     yield claim(
         id="training-steps-hfc",
         section="ours",
+        comparable=True,
         text="At as many steps, batches of 512 make a network less accurate on the HFC than batches of 128 do",
         version=_HFC,
         statistic=partial(_leads, what="hfc", variant="vanilla", others=("steps512",)),
@@ -231,7 +232,7 @@ def training_answer(rows: pd.DataFrame, verdicts: pd.Series) -> Markdown:
 
     Args:
         rows: from `results`.
-        verdicts: the column of a scoreboard.
+        verdicts: the column of a scoreboard; none where no claim is about the preset.
     """
     lines, hfc = [], "HFC, as the authors"
     for one, own in rows.groupby("choice", sort=False):
@@ -249,8 +250,8 @@ def training_answer(rows: pd.DataFrame, verdicts: pd.Series) -> Markdown:
     if len(same) > 1:
         span = " to ".join(decimals(value, 2) for value in (same[hfc].min(), same[hfc].max()))
         lines.append(f"- Vanilla with nothing changed but the seed ({_seeds(same['seed'])}): {span} on the HFC.")
-    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items())
-    lines.append(f"- Verdicts on the {len(verdicts)} claims: {said}.")
+    if said := ", ".join(f"{count} {verdict}" for verdict, count in verdicts.value_counts().items()):
+        lines.append(f"- Verdicts on the {len(verdicts)} claims: {said}.")
     return listed("After training; HFC as the authors measure it, mean of r = 4 and 8:", lines)
 
 

@@ -2,7 +2,8 @@
 
 The rule. A claim's statistic is computed for each seed. Its 95 % interval over seeds (Student's t) is compared with a
 region; lying in it, the claim is reproduced, lying outside it is contradicted, and overlapping its edge it is
-inconclusive:
+inconclusive. In the chapter on defenses the interval covers the draw of test images too; in that on all networks it is
+over recipes in place of seeds, by bootstrap. The regions:
 
 - "exceeds" tests a direction: above 0.
 - "does not differ" tests a bound: within MARGIN of 0.
@@ -47,7 +48,8 @@ class Claim:
         paper: the statistic as published, or the lowest and the highest of a range; None where it is not available.
         bound: what "at most", "at least" and "about" compare with.
         preset: whose networks it is tested on.
-        comparable: whether our departures from the paper's set-up are excluded as the cause of a failure.
+        comparable: whether our departures from the paper's set-up are excluded as the cause of a failure, as for a
+            control on our own networks.
     """
 
     id: str

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from hfclib.paper import scoreboard
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import COLUMNS, NUMBERS
+from hfclib.paper.verdicts import MARGIN, Claim
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "book"))
 import board as page
@@ -72,6 +75,24 @@ def test_marks_stand_at_their_values():
     assert f'd="M{diamond:.1f} ' in picture
     beyond = page._picture(row.replace({0.3: 7.0}))
     assert f'cx="{page.WIDTH - 8:.1f}"' in beyond
+
+
+@pytest.mark.parametrize(
+    ("relation", "bound", "edges"),
+    [
+        ("exceeds", 0.0, []),
+        ("does not differ", 0.0, [-MARGIN, MARGIN]),
+        ("at most", -0.2, [-0.2]),
+        ("at least", 1.0, [1.0]),
+        ("about", 0.06, [0.03, 0.12]),
+    ],
+)
+def test_the_edges_of_every_rule_stand_at_their_values(relation, bound, edges):
+    claim = Claim("fig4-a", "fig4", "section 1", "text", "version", relation, lambda table: None, bound=bound)
+    row = pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS).loc["fig4-a"]
+    picture = page._picture(row.replace({"direction: above 0": scoreboard._tested(claim)}))
+    drawn = re.findall(r'<line x1="(\S+)" [^>]*class="edge"', picture)
+    assert sorted(map(float, drawn)) == [float(f"{page.at(edge):.1f}") for edge in edges]
 
 
 def test_every_chapter_with_claims_has_its_question():

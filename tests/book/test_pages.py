@@ -1,7 +1,9 @@
 """The book's own Sphinx extension, on a book of two pages."""
 
+import base64
 import re
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,12 @@ Not ``LFC``, but an LFC, once; the second LFC is as before. Unmasked, non-masked
 
 .. image:: curve.svg
    :alt: a curve that rises
+
+.. image:: panels.svg
+   :alt: two panels
 """
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="{}pt" height="72pt">{}</svg>'
+STACKED = SVG.format(72, "<!-- one below the other -->")
 
 
 @pytest.fixture
@@ -37,7 +44,9 @@ def page(tmp_path):
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "glossary.rst").write_text(GLOSSARY)
     (tmp_path / "index.rst").write_text(PAGE + "\n.. toctree::\n\n   book/glossary\n")
-    (tmp_path / "curve.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="144pt" height="72pt"/>')
+    (tmp_path / "curve.svg").write_text(SVG.format(144, ""))
+    packed = base64.b64encode(zlib.compress(STACKED.encode())).decode()
+    (tmp_path / "panels.svg").write_text(SVG.format(288, f"<!-- phone: {packed} -->"))
     app = application.Sphinx(tmp_path, tmp_path, tmp_path / "_html", tmp_path / "_doctrees", "html", status=None)
     app.build()
     return (tmp_path / "_html" / "index.html").read_text()
@@ -54,6 +63,15 @@ def test_the_first_mention_of_a_word_leads_to_the_glossary(page):
 
 def test_a_figure_is_shown_at_72_pixels_an_inch_and_leads_to_its_file(page):
     assert re.search(r'<a class="[^"]*image-reference" href="_images/curve.svg"><img [^>]*width: 144.0?px', page)
+
+
+def test_a_wide_figure_has_a_second_picture_for_phones(page, tmp_path):
+    assert (tmp_path / "_html" / "_images" / "panels.phone.svg").read_text() == STACKED
+    assert not (tmp_path / "_html" / "_images" / "curve.phone.svg").exists()
+    pictures = re.findall(r'<img alt="two panels" class="([^"]*)" src="_images/([^"]*)"', page)
+    assert [file for _, file in pictures] == ["panels.svg", "panels.phone.svg"]
+    assert ["hfc-wide" in pictures[0][0], "hfc-phone" in pictures[1][0]] == [True, True]
+    assert "hfc-wide" not in re.search(r'<img [^>]*src="_images/curve.svg"', page)[0]
 
 
 def test_a_page_says_what_a_search_shows(page):

@@ -177,6 +177,30 @@ def test_figures_draw_what_is_stored_and_name_the_rest(found):
     assert set(PAPER_RADII) == set(shown.query("band == 'hfc'")["radius"]) | {12, 16}
 
 
+def test_without_such_networks_the_tables_say_so(found):
+    signal = found[found["data"] == "planted"]
+    assert list(datasets.heuristics_table(signal).index) == ["no such network is stored"]
+    assert list(datasets.trained_on_bands(signal).index) == ["no network trained on a band is stored"]
+    misaligned = signal.head(1).assign(band="misaligned")
+    assert list(datasets.misaligned_counts(misaligned, 8).index) == ["no such network is stored"]
+    assert "The signal widens" not in datasets.datasets_answer(signal).data  # nothing to compare it with
+    assert len(datasets.trained_on_bands(found[found["variant"] != "hfc4max"])) == 4 * 2  # of two data sets
+
+
+def test_a_signal_that_is_given_away_at_every_radius_is_said_to_be(found):
+    seen = found.assign(accuracy=found["accuracy"].mask((found["data"] == "planted") & (found["band"] == "lfc"), 0.5))
+    said = datasets.datasets_answer(seen).data
+    assert "there by .475, and by .05 or more up to r = 22." in said
+    assert "None" not in said
+
+
+def test_the_legend_names_what_any_panel_shows(found):
+    kept = found[(found["data"] != "cifar10") | (found["variant"] != "batchnorm")]
+    figure = datasets.heuristics_figure(datasets.heuristics_rows(kept))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(texts) == ["BatchNorm", "Vanilla", "chance (.10)"]
+
+
 def test_taking_the_signal_away_and_giving_that_of_another_class():
     class ReadsTheSignal(torch.nn.Module):
         def forward(self, images):

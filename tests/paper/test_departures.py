@@ -1,6 +1,9 @@
 """The list of departures names the runs that are stored, and says "untested" where none is."""
 
+from dataclasses import replace
+
 from hfclib.paper import departures
+from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
 
 RECIPE = fig4_recipes("narrow")["vanilla"]
@@ -13,3 +16,13 @@ def test_a_departure_names_the_seeds_that_are_stored(monkeypatch):
     assert tested["schedule and length"] == "narrow-vanilla (seed 0, 4), narrow-batchnorm (not trained yet)"
     assert tested["width of the network"] == "untested: laptop-fullwidth (not trained yet)"
     assert tested["BatchNorm at test time"] == "\u2013"
+
+
+def test_a_test_of_the_width_that_changes_the_schedule_too_says_so():
+    wide, usual = fig2_recipes("laptop")["fullwidth"], fig2_recipes("laptop")["batchnorm"]
+    same_but_for_width = replace(usual, name=wide.name, width=wide.width)
+    assert wide.norm == "batch"
+    assert same_but_for_width != wide
+    table = departures.departures_table()
+    assert table.loc["width of the network", "how"] == "with BatchNorm and another schedule"
+    assert table.loc["mix-up", "paper"] == "alpha .5 (code: Beta(1, 1), one draw a batch)"

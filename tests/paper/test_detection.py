@@ -224,6 +224,14 @@ def test_each_claim_is_judged_by_its_rule():
 FILES = ("run.json", "results.csv", "losses.csv", "weights.safetensors")
 
 
+def test_the_papers_share_stands_at_the_radius_that_keeps_as_many_bins_of_these_pictures():
+    for preset, radius in (("laptop", 48), ("smoke", 24)):
+        size = DETECTION_PRESETS[preset].size
+        figure = detection.plots.better_figure(table_of(better=0.3).assign(worse=0.2), 48, size)
+        (point,) = [line for line in figure.axes[0].lines if str(line.get_label()).startswith("paper: ")]
+        assert (list(point.get_xdata()), list(point.get_ydata())) == ([radius], [1684 / 5000])
+
+
 def measured_again(run, inputs):
     return measure.measure_detector(run.model(), *store.evaluation_data(run.recipe), inputs)
 

@@ -26,6 +26,7 @@ from hfclib.paper.fig2 import (
     examples_figure,
     gallery_figure,
     most_confident,
+    network_titles,
     stored_misaligned,
     stored_predictions,
 )
@@ -259,6 +260,17 @@ def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
     assert set(found.drop(("running", "raw"))) == {"not measured"}
     alone = counts_at(counts.query("variant == 'vanilla'"), 12)
     assert alone.loc["running"].equals(alone.loc["batch"])
+
+
+def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
+    assert network_titles("laptop") == FIG2_TITLES
+    assert network_titles("paper") == {"vanilla": "Vanilla, width 64", "batchnorm": "BatchNorm, width 64"}
+    titles = network_titles("smoke")
+    assert list(titles.values()) == ["Vanilla, width 4", "BatchNorm, width 4", "BatchNorm, width 8"]
+    assert list(counts_at(counts, 12, titles)) == [*titles.values(), "paper"]
+    assert {column.partition(":")[0] for column in counts_by_cut(counts, titles)} == set(titles.values())
+    assert set(labelled(counts_figure(counts.query("cut == 'fourier'"), titles).axes[0])) >= set(titles.values())
+    assert list(example_table(answers, [0], true_classes, 12, "raw", "running", titles)) == list(titles.values())
 
 
 def test_counts_by_cut(answers, true_classes, counts):

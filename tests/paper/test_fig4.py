@@ -37,13 +37,15 @@ def test_one_seed_has_no_spread(runs):
 
 def test_the_papers_schedule_stands_between_ours_and_the_paper(runs):
     final = gather(runs, "final")
-    table = beside_narrow(final, {"vanilla": runs["vanilla"][:1]}, [4])
-    assert list(table.columns) == [("Vanilla", one) for one in ("laptop", "narrow", "paper")]
+    table = beside_narrow(runs, {"vanilla": runs["vanilla"][:1]}, [4])
+    assert list(table.columns) == [("Vanilla", one) for one in ("smoke", "narrow", "paper")]
     ours = beside_paper(final, [4], "authors", "batch")["Vanilla", "ours"]
     alone = beside_paper(gather({"vanilla": runs["vanilla"][:1]}, "final"), [4], "authors", "batch")["Vanilla", "ours"]
-    assert table["Vanilla", "laptop"].tolist() == ours.tolist() != alone.tolist()
+    assert table["Vanilla", "smoke"].tolist() == ours.tolist() != alone.tolist()
     assert table["Vanilla", "narrow"].tolist() == alone.tolist()
     assert table.loc["H4", ("Vanilla", "paper")] == ".10"
+    other = beside_narrow({"batchnorm": runs["batchnorm"]}, {"vanilla": runs["vanilla"][:1]}, [4])
+    assert list(other.columns) == [("Vanilla", "narrow"), ("Vanilla", "paper")]
 
 
 def test_one_departure_at_a_time(runs):

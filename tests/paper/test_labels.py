@@ -116,8 +116,10 @@ def test_a_seed_counts_only_if_both_kinds_of_labels_have_it(found):
 
 
 def test_the_paper_beside_the_claims():
-    paper = {name: CLAIMS[f"labels-{name}"].paper for name in ("end-batchnorm", "end-plain", "fall", "equal")}
-    assert paper == {"end-batchnorm": 0.12, "end-plain": 0.12, "fall": 0.12, "equal": None}
+    paper = {name.removeprefix("labels-"): claim.paper for name, claim in CLAIMS.items()}
+    # Of the levels it is a distance from itself.
+    known = {"end-batchnorm": 0.12, "end-plain": 0.12, "fall": 0.12, "early": 0.0}
+    assert paper == known | {"equal": None, "levels": None}
 
 
 # ---- missing runs
@@ -144,6 +146,10 @@ def test_a_seed_that_no_network_has_is_refused_once_any_run_is_stored(own_home):
     assert LABELS.check({"preset": "smoke", "seeds": [5]}).seeds == (5,)
     with pytest.raises(ValueError, match=r"not stored at preset smoke: .*smoke-natural-6-"):
         LABELS.check({"preset": "smoke", "seeds": [5, 6]})
+    with pytest.raises(ValueError, match=r"not stored at preset smoke: .*smoke-natural-6-"):
+        LABELS.check({"preset": "smoke", "seeds": [6]})  # without any of its own
+    with pytest.raises(ValueError, match=r"not stored at preset laptop: .*laptop-natural-6-"):
+        LABELS.check({"seeds": [6]})
 
 
 def test_missing_runs_are_named_with_the_command_that_trains_them(random_run):

@@ -127,9 +127,22 @@ def test_the_unit_of_the_claims_is_the_recipe():
         estimate = claim.statistic(made(5))
         assert (estimate.mean, estimate.seeds) == (pytest.approx(1), 5)
         assert claim.judge(estimate) == "reproduced"
-        assert claim.judge(claim.statistic(made(2))) == "two networks"
-        with pytest.raises(MissingRunError):
-            claim.statistic(made(1))
+        for few in (made(1), made(2)):  # two have a correlation of 1 or -1 by themselves
+            with pytest.raises(MissingRunError, match="fewer than 3 recipes"):
+                claim.statistic(few)
+
+
+def test_with_two_recipes_or_equal_ones_the_chapter_says_that_they_are_too_few():
+    same = made(3).assign(accuracy=lambda found: found["accuracy"].mask(found["measure"] == "H8", 0.3))
+    with pytest.raises(MissingRunError, match="no correlation that is defined"):
+        CLAIMS["networks-shift"].statistic(same)
+    for found in (made(2), same):
+        said = networks.networks_answer(found, 8).data
+        assert "nan" not in said
+        assert ("Too few recipes are measured for a correlation." in said) == (found is not same)
+        assert networks.association_rows(found, 8).empty
+        networks.association_figure(networks.association_rows(found, 8))
+    assert "3 recipes" in networks.networks_answer(made(3), 8).data
 
 
 def test_the_share_lost_is_of_the_accuracy_on_the_same_images():
@@ -227,6 +240,20 @@ def test_the_figures_show_the_shares_and_the_correlations():
     nothing = found[found["measure"].isin(["test", "H8", "L8"])]
     assert networks.association_rows(nothing, 8).empty
     networks.fragility_figure(nothing, 8, "noise8")
+
+
+def test_beside_another_radius_the_hfc_of_a_shift_names_its_own():
+    found = pd.concat([made(3), pd.DataFrame(rows("batchnorm", 0, 0.8, 0.35, 0.5))])
+    for radius, own in ((8, ""), (4, " (r = 8)")):
+        titles = [ax.get_title() for ax in networks.fragility_figure(found, radius, "noise8").axes]
+        assert titles == ["noise 8/255", f"noise 8/255, HFC alone{own}", "PGD, eps 2/255"]
+        shown = networks.association_figure(networks.association_rows(found, radius), radius)
+        assert [ax.get_title() for ax in shown.axes] == ["shifts as they are", f"their HFC alone{own}"]
+        columns = list(networks.subset_table(found, radius))
+        assert columns[1::2] == [f"HFC of the shifts{own}", "attack of 2/255"]
+        said = networks.networks_answer(found, radius).data
+        assert f"the share lost to the HFC of the shifts{own}: " in said
+        assert f"to the HFC of the shifts{own} and" in said
 
 
 def test_the_correlation_among_fewer_recipes():

@@ -10,6 +10,7 @@ from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
 from hfclib.paper.defense.claims import claim_trials
 from hfclib.paper.defense.setup import all_defenses, defense_recipes
 from hfclib.paper.defense.trials import _trial_name
+from hfclib.paper.intervals import Estimate
 from hfclib.paper.presets import fig4_recipes
 from hfclib.paper.published import TABLE1_VALUES, TABLE2_VALUES
 from hfclib.paper.registry import CHAPTERS
@@ -20,6 +21,7 @@ from hfclib.paper.scoreboard import (
     NUMBERS,
     expected_by_chance,
     published_scoreboard,
+    readable,
     scoreboard,
 )
 from hfclib.runs.store import Run
@@ -174,6 +176,27 @@ def test_every_claim_says_where_the_paper_makes_it():
         made = [claim for claim in CLAIMS if claim.id.startswith(start)]
         assert made
         assert all(section in claim.section for claim in made)
+
+
+def test_a_control_on_our_own_networks_that_fails_is_contradicted():
+    """The paper's set-up has no part in it; it has one where a finding of the paper is asked of other data."""
+    own = [claim for claim in CLAIMS if claim.section == "ours"]
+    of_the_paper = ("batchnorm", "batchnorm-controlled", "hfc", "misaligned")
+    left = {f"datasets-{data}-{what}" for data in ("mnist", "fashion") for what in of_the_paper}
+    assert {claim.id for claim in own if not claim.comparable} == left
+    controls = {"labels-equal", "training-steps-hfc", "batchnorm-groupnorm-H4"}
+    controls |= {"detection-better-than-mirror", "detection-hfc-colour"}
+    assert controls <= {claim.id for claim in own if claim.comparable}
+    by_id = {claim.id: claim for claim in own}
+    assert {by_id[name].judge(Estimate(-0.3, -0.5, -0.1, seeds=3)) for name in controls} == {"contradicted"}
+
+
+def test_a_table_of_claims_says_what_its_intervals_cover():
+    captions = {name: readable(scoreboard({name: None})).attrs["caption"] for name in ("fig4", "defense", "networks")}
+    assert captions["fig4"].endswith("its 95 % interval over the seeds, and the paper's value.")
+    assert "interval over seeds and test images, and" in captions["defense"]
+    assert "interval over recipes, by bootstrap, and" in captions["networks"]
+    assert readable(scoreboard({"fig4": None}, preset="smoke").head(0)).attrs["caption"] == captions["fig4"]
 
 
 def test_table_1_as_it_was_published():

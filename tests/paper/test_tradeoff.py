@@ -310,6 +310,11 @@ def test_the_table_of_steps():
     assert found["median distance (Linf)"].tolist() == ["5/255", "7/255"]
     assert found["within 8/255"].tolist() == [".667", "1.000"]
     assert found["prediction changes: Vanilla, width 16"].tolist() == [".667", ".333"]
+    smaller = {"vanilla": "Vanilla, width 4"}
+    assert "prediction changes: Vanilla, width 4" in steps_table(distance, {"vanilla": where}, (4, 8), smaller)
+    assert list(ruled_out_table(distance, {"vanilla": where}, [0.5], smaller)) == ["Vanilla, width 4"]
+    one = pd.DataFrame({"metric": ["l2", "linf"], "variant": "vanilla", "eps": 0.1, "share": 0.5})
+    assert set(labelled(ruled_out_figure(one, [], smaller).axes[0])) == {"Vanilla, width 4"}
 
 
 # ---- figures

@@ -169,6 +169,7 @@ def test_the_answer_compares_networks_over_the_seeds_that_all_have():
     assert "- Batch size: too few networks are trained yet to compare any." in said
     assert "(seeds 0, 1, 2): .20 to .30 on the HFC" in said
     assert "on the 3 claims: 2 run missing, 1 one network." in said
+    assert "claims" not in training.training_answer(shown(final), pd.Series(dtype=str)).data  # as at another preset
 
 
 def test_the_figure_has_a_place_for_every_network_and_names_those_that_are_not_trained():

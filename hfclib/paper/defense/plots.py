@@ -16,6 +16,7 @@ _COLOURS = sns.color_palette("colorblind")
 # Colour, marker and label of the accuracy under the strong attack, by verdict.
 DEFENSE_LOOKS = {
     "robust": (_COLOURS[0], "s", "strong attack: robust"),
+    "attack falls short": (_COLOURS[1], "^", "strong attack: falls short"),
     "masked": (_COLOURS[3], "o", "strong attack: masked"),
     "no gain": ("0.55", "D", "strong attack: no gain"),
 }

@@ -8,9 +8,17 @@ import pandas as pd
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.verdicts import Claim
 
-# r = 128 keeps .168 of the DFT bins of a picture of 640 x 480 pixels, the commonest size in COCO. On our grid of
-# 240 x 180 the same share is kept by 128 * 240 / 640.
-MATCHED_RADIUS = 48
+
+def matched_radius(size: tuple[int, int]) -> float:
+    """The radius that keeps the share of DFT bins that r = 128 keeps of 640 x 480, the commonest size in COCO: .168.
+
+    Args:
+        size: width and height of pictures of that shape, in pixels.
+    """
+    return 128 * size[0] / 640
+
+
+MATCHED_RADIUS = 48  # that of our 240 x 180
 PAPER_DETECTION = {"mAP x": 0.356, "mAP lfc": 0.275, "mAP hfc": 0.107, "better lfc": 1684 / 5000}  # COCO, r = 128
 
 Cell = tuple[str, str, str]  # column of the results, band, feed
@@ -52,6 +60,7 @@ def _claim(
         bound=at_least,
         statistic=partial(_estimate, first=first, second=second, ratio=at_least > 0),
         paper=paper,
+        comparable=section == "ours",
     )
 
 

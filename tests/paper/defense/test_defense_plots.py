@@ -7,7 +7,7 @@ import pytest
 
 from hfclib.paper.defense.plots import DEFENSE_LOOKS, claimed_figure, filter_figure, smallest_eps_figure
 from hfclib.paper.defense.setup import all_defenses
-from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title
+from hfclib.paper.defense.tables import DEFENSE_TITLES, VERDICTS, defense_title
 from hfclib.paper.show import show_figure
 
 INF = float("inf")
@@ -92,6 +92,21 @@ def test_the_legend_names_what_is_shown():
     ]
     found = claims(("vanilla",)).query("verdict != 'masked'")
     assert not [text for text in claimed_figure(found, 0.1).legends[0].get_texts() if "masked" in text.get_text()]
+
+
+def test_every_verdict_has_a_look_of_its_own():
+    found = claims(("vanilla",)).dropna(subset="strong")
+    found = found.assign(verdict=[VERDICTS[number % len(VERDICTS)] for number in range(len(found))])
+    assert set(found["verdict"]) == set(VERDICTS) == set(DEFENSE_LOOKS)
+    figure = claimed_figure(found, 0.09)
+    assert [text.get_text() for text in figure.legends[0].get_texts()][3:] == [
+        "strong attack: robust",
+        "strong attack: falls short",
+        "strong attack: masked",
+        "strong attack: no gain",
+    ]
+    assert len({marker for _, marker, _ in DEFENSE_LOOKS.values()}) == len(VERDICTS)
+    assert drawn(figure)
 
 
 def test_without_strong_trials_only_the_papers_attacks_are_shown():
