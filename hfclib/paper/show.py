@@ -1,8 +1,8 @@
 """What ends a notebook's cell: a figure, a table, the line on where it comes from, the networks that are missing."""
 
 import base64
+import copy
 import io
-import pickle
 import zlib
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -43,39 +43,40 @@ def _stacked(figure: Figure) -> Figure | None:
     grid = figure.axes[0].get_gridspec() if any(ax.axison for ax in figure.axes) else None
     if grid is None or figure.get_figwidth() <= PHONE_WIDTH or any(ax.images for ax in figure.axes):
         return None
-    copy = pickle.loads(pickle.dumps(figure))  # matplotlib's own way to copy a figure
-    unused, lines, drawn = [ax for ax in copy.axes if not ax.axison], 0, {}
-    for ax in copy.axes:
+    stacked = copy.deepcopy(figure)
+    unused, lines, drawn = [ax for ax in stacked.axes if not ax.axison], 0, {}
+    for ax in stacked.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             drawn.setdefault(label, handle)
-    for legend in [*copy.legends, *filter(None, (ax.get_legend() for ax in unused))]:
+    legends = [*stacked.legends, *filter(None, (ax.get_legend() for ax in unused))]
+    stacked.legends.clear()
+    for legend in legends:
         labels = [text.get_text() for text in legend.get_texts()]
         # What a legend holds of a line with error bars is the bar alone.
         handles = [drawn.get(label, own) for label, own in zip(labels, legend.legend_handles, strict=True)]
-        copy.legend(handles, labels, loc="outside upper center", frameon=False)
-        legend.remove()
+        stacked.legend(handles, labels, loc="outside upper center", frameon=False)
         lines += len(labels)
     for ax in unused:
         ax.remove()
     ratios = grid.get_height_ratios()
     heights = [max(2.4, figure.get_figheight() * ratio / sum(ratios)) for ratio in ratios for _ in range(grid.ncols)]
-    heights = heights[: len(copy.axes)]
-    places = GridSpec(len(heights), 1, copy, height_ratios=heights)
-    for at, (ax, place) in enumerate(zip(copy.axes, places, strict=True)):
+    heights = heights[: len(stacked.axes)]
+    places = GridSpec(len(heights), 1, stacked, height_ratios=heights)
+    for at, (ax, place) in enumerate(zip(stacked.axes, places, strict=True)):
         top, left, bottom = at % grid.ncols, at - at % grid.ncols, range(at, len(heights), grid.ncols)[-1]
-        ax.title.set_text(ax.get_title() or copy.axes[top].get_title())
-        ax.yaxis.label.set_text(ax.get_ylabel() or copy.axes[left].get_ylabel())
-        ax.xaxis.label.set_text(ax.get_xlabel() or copy.axes[bottom].get_xlabel())
+        ax.title.set_text(ax.get_title() or stacked.axes[top].get_title())
+        ax.yaxis.label.set_text(ax.get_ylabel() or stacked.axes[left].get_ylabel())
+        ax.xaxis.label.set_text(ax.get_xlabel() or stacked.axes[bottom].get_xlabel())
         ax.xaxis.label.set_visible(True)  # seaborn hides those of inner panels
         ax.yaxis.label.set_visible(True)
         ax.set_subplotspec(place)
         ax.tick_params(labelleft=True, labelbottom=True)
-    copy.set_size_inches(PHONE_WIDTH, sum(heights) + 0.22 * lines)
-    copy.draw_without_rendering()
-    copy.set_layout_engine("none")
-    for ax in copy.axes:  # the layout of a copy differs in the last digits from time to time
+    stacked.set_size_inches(PHONE_WIDTH, sum(heights) + 0.22 * lines)
+    stacked.draw_without_rendering()
+    stacked.set_layout_engine("none")
+    for ax in stacked.axes:  # the layout of a copy differs in the last digits from time to time
         ax.set_position([round(edge, 4) for edge in ax.get_position().bounds])
-    return copy
+    return stacked
 
 
 def show_table(

@@ -417,7 +417,12 @@ def ten_classes(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["torchvision:resnet18", "torchvision:mobilenet_v3_small", "timm:vit_tiny_patch16_224"]
+    "name",
+    [
+        pytest.param("torchvision:resnet18", marks=pytest.mark.slow),
+        "torchvision:mobilenet_v3_small",
+        "timm:vit_tiny_patch16_224",
+    ],
 )
 def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, tmp_path, name):
     torch.manual_seed(0)
