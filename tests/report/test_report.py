@@ -421,7 +421,7 @@ def ten_classes(monkeypatch):
     [
         pytest.param("torchvision:resnet18", marks=pytest.mark.slow),
         "torchvision:mobilenet_v3_small",
-        "timm:vit_tiny_patch16_224",
+        pytest.param("timm:vit_tiny_patch16_224", marks=pytest.mark.slow),
     ],
 )
 def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, tmp_path, name):
