@@ -419,7 +419,6 @@ def ten_classes(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("torchvision:resnet18", marks=pytest.mark.slow),
         "torchvision:mobilenet_v3_small",
         pytest.param("timm:vit_tiny_patch16_224", marks=pytest.mark.slow),
     ],
