@@ -1,9 +1,7 @@
 """Sphinx extension of this book: figures at their size, words explained where they first stand, what a search shows,
 and the order of names in the reference."""
 
-import base64
 import re
-import zlib
 from html import escape
 from pathlib import Path
 from textwrap import shorten
@@ -13,10 +11,10 @@ from sphinx.application import Sphinx
 from sphinx.ext.autodoc import ModuleDocumenter
 
 import hfclib
+from hfclib.paper.show import phone_figure
 
 GLOSSARY = "book/glossary"
 UNBROKEN = re.compile(r"(?<=\br) (?==)|(?<=\br =) (?=\d)|(?<=\d) (?=%)|(?<=\d) (?=x \d)|(?<=\d x) (?=\d)")
-PHONE = re.compile(r"<!-- phone: (\S+) -->")
 PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
 
 
@@ -24,8 +22,8 @@ def figures_for_phones(app: Sphinx, doctree: nodes.document) -> None:
     """Unpack what `hfclib.paper.show.show_figure` packed; the style sheet shows one of the two figures."""
     for image in list(doctree.findall(nodes.image)):
         file = Path(app.env.relfn2path(image["uri"])[1])
-        if file.suffix == ".svg" and (packed := PHONE.search(file.read_text())):
-            file.with_suffix(".phone.svg").write_bytes(zlib.decompress(base64.b64decode(packed[1])))
+        if file.suffix == ".svg" and (phone := phone_figure(file.read_text())):
+            file.with_suffix(".phone.svg").write_bytes(phone)
             second = image.deepcopy()
             second["uri"] = image["uri"].removesuffix(".svg") + ".phone.svg"
             image["classes"].append("hfc-wide")

@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -22,7 +23,7 @@ def show_figure(figure: Figure) -> SVG:
     """A figure as SVG, on white; equal figures give equal text.
 
     Where charts are wider than a phone, a comment at the end holds the same figure with one panel below the other, as
-    SVG, deflated and in base64: the book shows that one on a phone (`book/_ext/pages.py`).
+    SVG (`phone_figure`): the book shows that one on a phone (`book/_ext/pages.py`).
     """
     with mpl.rc_context(STYLE):
         text = _svg(figure)
@@ -30,6 +31,12 @@ def show_figure(figure: Figure) -> SVG:
             packed = base64.b64encode(zlib.compress(_svg(stacked).encode(), 9)).decode()
             text = text.rstrip().removesuffix("</svg>") + f"<!-- phone: {packed} -->\n</svg>\n"
     return SVG(text)
+
+
+def phone_figure(svg: str) -> bytes | None:
+    """The figure for a phone in the text of one by `show_figure`: an SVG, which is packed deflated and in base64."""
+    packed = re.search(r"<!-- phone: (\S+) -->", svg)
+    return zlib.decompress(base64.b64decode(packed[1])) if packed else None
 
 
 def _svg(figure: Figure) -> str:

@@ -163,23 +163,23 @@ def make_report(
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
-    known, classes = _size(data), logits(network, some[:2]).shape[1]
+    known, scores = _size(data), logits(network, some[:BATCH_SIZE])
     by_batch = uses_batch_statistics(network) or norm_places(network)
     if known and known % BATCH_SIZE == 1 and by_batch:
         raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
     settings = {"name": name, "radii": radii, "mean": mean, "std": std, "colour": colour, "size": list(some.shape[1:])}
-    settings |= {"classes": classes, "known_images": known, "first_images": len(some), "grid": grid, "norm": norm}
-    settings |= {"eps": eps, "steps": steps, "seed": seed, **({"skipped_images": skipped} if skipped else {})}
+    settings |= {"classes": scores.shape[1], "known_images": known, "first_images": len(some), "grid": grid}
+    settings |= {"norm": norm, "eps": eps, "steps": steps, "seed": seed}
+    settings |= {"skipped_images": skipped} if skipped else {}
     # Not all of a network is in its weights: a filter's radius and a callable are not. Its predictions tell them apart.
-    predictions = logits(network, some[:BATCH_SIZE]).argmax(dim=1)
     key = {"settings": settings, "weights_sha256": _digest(network.state_dict().values())}
-    key |= {"first_images_sha256": _digest([some, labels]), "first_predictions_sha256": _digest([predictions])}
+    key |= {"first_images_sha256": _digest([some, labels]), "first_predictions_sha256": _digest([scores.argmax(dim=1)])}
     key = json.loads(json.dumps(key))
     folder = Path(folder)
     content = _begun(folder, key)
     bins = [in_bins(radius, some) for radius in radii]
     log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
-    _guard(network, some, labels)
+    _guard(scores, labels[: len(scores)], len(some))
     _estimate(network, some, known or len(some), len(radii), grid, steps)
     file = folder / "report.json"
     measures = {
@@ -268,9 +268,8 @@ def _begun(folder: Path, key: dict) -> dict:
     return content
 
 
-def _guard(network: Classifier, images: Tensor, labels: Tensor) -> None:
-    """Warn of what would make hours of measuring worthless: on up to 100 images."""
-    scores, labels = logits(network, images[:100]), labels[:100]
+def _guard(scores: Tensor, labels: Tensor, images: int) -> None:
+    """Warn of what would make hours of measuring worthless: by the logits of the first of so many images."""
     warn_if_probabilities(scores)
     correct = counted(int((scores.argmax(dim=1) == labels).sum()), len(labels))
     if correct["low"] <= 1 / scores.shape[1]:
@@ -280,8 +279,8 @@ def _guard(network: Classifier, images: Tensor, labels: Tensor) -> None:
             correct["correct"],
             len(labels),
         )
-    if len(images) < 100:
-        log.info("only %d images: expect wide intervals", len(images))
+    if images < BATCH_SIZE:
+        log.info("only %d images: expect wide intervals", images)
 
 
 def _size(data: Iterable) -> int | None:
