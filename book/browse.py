@@ -72,6 +72,8 @@ def faults(opened, pages: list[Path]) -> list[str]:
             shots[theme] = [_inside(one.screenshot()) for one in page.locator(PICTURES).all() if one.is_visible()]
             page.set_viewport_size(PHONE)
             found += [f"{path.name}, {theme}: beyond a phone's edge: {one}" for one in page.evaluate(BEYOND)[-3:]]
+            if (width := page.evaluate("document.documentElement.scrollWidth")) > PHONE["width"]:
+                found.append(f"{path.name}, {theme}: beyond a phone's edge: a page {width} px wide")
             small = page.locator("main figure img[width]").evaluate_all(SHRUNK)
             found += [f"{path.name}, {theme}: shown smaller than drawn: {one[:80]}" for one in small]
             page.close()
