@@ -10,10 +10,10 @@ book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	$(BIN)/python book/check_html.py _build/html
 
-# The book's cache of executed notebooks knows their source only: what they compute with is watched here. With
+# The caches of executed notebooks and of read pages know their source only: what they compute with is watched here. With
 # OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has compared them.
-_build/executed.stamp: $(shell find hfclib data notebooks -type f -not -path '*/.*' -not -path '*/__pycache__/*') pyproject.toml | $(VENV)/book.stamp
-	rm -rf _build/.jupyter_cache
+_build/executed.stamp: $(shell find hfclib data notebooks book/*.py book/explorer -type f -not -path '*/.*' -not -path '*/__pycache__/*') pyproject.toml | $(VENV)/book.stamp
+	rm -rf _build/.jupyter_cache _build/.doctrees
 	mkdir -p _build
 	test "$(OUTPUTS)" != stored || $(BIN)/python -c 'import sys; from jupyter_cache import get_cache; \
 	    cache = get_cache("_build/.jupyter_cache"); [cache.cache_notebook_file(path) for path in sys.argv[1:]]' notebooks/*.ipynb

@@ -1,7 +1,8 @@
-"""The scoreboard as a page: one row per claim, with its interval as a picture, grouped by question."""
+"""The scoreboard as a page: one row per topic, which unfolds into its claims, with their intervals as pictures."""
 
 import base64
 import re
+from fnmatch import fnmatch
 from html import escape
 
 import pandas as pd
@@ -21,12 +22,48 @@ QUESTIONS = {
     "defense": "Does smoothing defend against attacks?",
     "detection": "Does a detector need the high frequencies?",
 }
+# What several claims are about, by a pattern of their ids, of which the first counts. Elsewhere it is the claim's text.
+TOPICS = {
+    "fig1-lfc-exceeds-hfc": "A network learns originals from their LFC, and hardly from their HFC",
+    "fig1-hfc": "A network learns originals from their LFC, and hardly from their HFC",
+    "fig1-*": "The larger the radius, the more a network learns from the LFC",
+    "fig2-count*": "Networks are right on the HFC of some test images and wrong on their LFC",
+    "fig2-eight": "Networks are right on the HFC of some test images and wrong on their LFC",
+    "fig3-*": "Adversarial training smooths the first layer's kernels",
+    "fig4-batchnorm-*": "BatchNorm makes a network more accurate on both bands",
+    "fig4-mixup-*": "Mix-up makes a network more accurate on the HFC and narrows its gap",
+    "fig4-adversarial-H*": "An adversarially trained network ignores the HFC at r = 12 and 16, and not at r = 4",
+    "fig4-adversarial-*": "Adversarial training costs accuracy, narrows the gap and favours the LFC",
+    "labels-e[nq]*": "The LFC of images with natural labels is learnt better than that with shuffled ones",
+    "labels-fall": "The coarsest LFC is learnt first with natural labels, and not with shuffled ones",
+    "labels-early": "The coarsest LFC is learnt first with natural labels, and not with shuffled ones",
+    "training-batch-*": "Small batches: more accuracy, a wider gap, more use of the HFC",
+    "training-steps-*": "Small batches: more accuracy, a wider gap, more use of the HFC",
+    "training-resnet-*": "A ResNet has the best accuracy, the smallest gap and the least use of the HFC",
+    "batchnorm-left-*": "BatchNorm leads on the HFC even when the test batch standardises both networks",
+    "batchnorm-lfc-*": "Trained on the LFC, BatchNorm gains the less, the smaller the radius",
+    "networks-*": "A network that reads more of the HFC is more fragile",
+    "datasets-planted-*-L*": "The LFC accuracy gives a planted signal away, unless its radius is too large",
+    "datasets-planted-*": "A network with a planted signal is right on test images, and not on clean ones",
+    "datasets-*-batchnorm*": "On MNIST and Fashion-MNIST, too, BatchNorm makes a network more accurate on the HFC",
+    "datasets-*-hfc": "On MNIST and Fashion-MNIST, too, little is learnt from the HFC",
+    "datasets-*-misaligned": "Fewer images of MNIST and Fashion-MNIST are misaligned",
+    "defense-rule-clean": "Smoothed at rho = 1, the natural network is less accurate and more robust",
+    "defense-rule-fgsm*": "Smoothed at rho = 1, the natural network is less accurate and more robust",
+    "defense-rule-over-*": "Smoothing helps at a large eps only",
+    "defense-adversarial-rule-*": "Smoothing helps at a large eps only",
+    "defense-*marginal": "Smooth kernels improve robustness only marginally",
+    "detection-better-*": "Some objects are found better on the LFC",
+    "detection-hfc-colour": "The mean colour, added to the HFC, raises its mAP",
+    "detection-*": "A detector loses some of its mAP on the LFC, and most on the HFC",
+}
 WIDTH, LOW, HIGH = 220, -0.4, 1.0  # of the picture of an interval, in pixels and in units of accuracy
+STEP = 14  # pixels from one interval to the next in a topic's picture
 TICKS = {LOW: "-.4", 0.0: "0", 0.5: ".5", HIGH: "1"}
 
 
 def forest(board: pd.DataFrame) -> HTML:
-    """The rows of `published_scoreboard`, grouped by question; works without JavaScript."""
+    """The rows of `published_scoreboard`, grouped by question and topic; works without JavaScript."""
     verdicts = list(dict.fromkeys(board["verdict"]))
     filters = "".join(
         f'<label><input type="radio" name="hfc-filter" value="{escape(one)}"{" checked" * (one == "all")}> '
@@ -34,19 +71,45 @@ def forest(board: pd.DataFrame) -> HTML:
         for one in ["all", *verdicts]
     )
     rules = "".join(
-        f'.hfc-board:has(input[value="{one}"]:checked) .hfc-claim:not([data-verdict="{one}"]) {{ display: none; }}\n'
+        f'.hfc-board:has([value="{one}"]:checked) .hfc-claim:not(:has([data-verdict="{one}"])) {{ display: none; }}\n'
         for one in verdicts
     )
     parts = [f"<style>{rules}</style>", f'<fieldset class="hfc-filter"><legend>Show</legend>{filters}</fieldset>']
     for figure, question in QUESTIONS.items():
         rows = board[board["figure"] == figure]
-        shown = "".join(_row(name, row) for name, row in rows.iterrows())
+        topics = [topic(name, claim) for name, claim in rows["claim"].items()]
+        shown = "".join(_topic(text, part) for text, part in rows.groupby(topics, sort=False))
         link = f'<a href="../notebooks/{figure}.html">{question}</a>'
         if len(rows):
             parts.append(f'<section><h3 id="board-{figure}">{link}</h3>{_scale()}{shown}</section>')
     table = base64.b64encode(board.to_csv().encode()).decode()
     parts.append(f'<p><a download="scoreboard.csv" href="data:text/csv;base64,{table}">All columns as CSV</a></p>')
     return HTML(f'<div class="hfc-board">{"".join(parts)}</div>')
+
+
+def topic(name: str, claim: str) -> str:
+    """What a claim is about, together with others."""
+    return next((text for pattern, text in TOPICS.items() if fnmatch(name, pattern)), claim)
+
+
+def _topic(text: str, rows: pd.DataFrame) -> str:
+    """One row for all claims of a topic, with their intervals in one picture; they are unfolded below it."""
+    claims = "".join(_row(name, row) for name, row in rows.iterrows())
+    if len(rows) == 1:
+        return claims
+    counts = rows["verdict"].value_counts(sort=False)
+    verdicts = "".join(
+        f'<span data-verdict="{escape(one)}">{escape(one)} ({count})</span>' for one, count in counts.items()
+    )
+    height = STEP * len(rows) + 8
+    parts = "".join(_marks(row, 4 + STEP * (place + 0.5), STEP) for place, (_, row) in enumerate(rows.iterrows()))
+    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+    picture = f'<svg {size} role="img" aria-label="the intervals of the {len(rows)} claims below">{parts}</svg>'
+    return (
+        f'<details class="hfc-claim hfc-topic"><summary><span class="hfc-text">{escape(text)}'
+        f"<small>{len(rows)} claims</small></span>{picture}"
+        f'<span class="hfc-verdicts">{verdicts}</span></summary>{claims}</details>'
+    )
 
 
 def _row(name: str, row: pd.Series) -> str:
@@ -59,11 +122,13 @@ def _row(name: str, row: pd.Series) -> str:
         "made in": row["section"],
     }
     items = "".join(f"<dt>{what}</dt><dd>{escape(str(text))}</dd>" for what, text in details.items())
+    verdict = escape(row["verdict"])
     return (
-        f'<details class="hfc-claim" id="{name}" data-verdict="{escape(row["verdict"])}"><summary>'
+        f'<details class="hfc-claim" id="{name}" data-verdict="{verdict}"><summary>'
         f'<span class="hfc-text">{escape(row["claim"])}<small>{escape(row["version"])}</small></span>'
         f'<span>{_picture(row)}<small class="hfc-ours">{escape(row["ours"])}</small></span>'
-        f'<span class="hfc-verdict">{escape(row["verdict"])}</span></summary><dl>{items}</dl></details>'
+        f'<span class="hfc-verdicts"><span data-verdict="{verdict}">{verdict}</span></span></summary>'
+        f"<dl>{items}</dl></details>"
     )
 
 
@@ -80,21 +145,25 @@ def _scale() -> str:
 
 
 def _picture(row: pd.Series) -> str:
+    label = escape(f"ours {row['ours']}, paper {row['paper']}")
+    size = f'viewBox="0 0 {WIDTH} 28" width="{WIDTH}" height="28"'
+    return f'<svg {size} role="img" aria-label="{label}">{_marks(row, 14, 24)}</svg>'
+
+
+def _marks(row: pd.Series, y: float, height: float) -> str:
     """The interval as a line with our mean as a dot, the paper's value as a hollow diamond, 0 and the rule's edges."""
     edges = [float(edge) for edge in re.findall(r"-?\d*\.\d+", row["tested"])]
     if "of 0" in row["tested"]:  # within so much of 0
         edges += [-edge for edge in edges]
     lines = [(0, "zero"), *((edge, "edge") for edge in edges)]
-    marks = [f'<line x1="{at(x):.1f}" x2="{at(x):.1f}" y1="2" y2="26" class="{kind}"/>' for x, kind in lines]
+    top, bottom, half = y - height / 2, y + height / 2, min(7, height / 2)
+    marks = [f'<line x1="{at(x):.1f}" x2="{at(x):.1f}" y1="{top}" y2="{bottom}" class="{kind}"/>' for x, kind in lines]
     if pd.notna(row["mean"]):
         if row["seeds"] > 1:
-            marks.append(
-                f'<line x1="{at(row["low"]):.1f}" x2="{at(row["high"]):.1f}" y1="14" y2="14" class="interval"/>'
-            )
-        marks.append(f'<circle cx="{at(row["mean"]):.1f}" cy="14" r="4"/>')
+            ends = f'x1="{at(row["low"]):.1f}" x2="{at(row["high"]):.1f}"'
+            marks.append(f'<line {ends} y1="{y}" y2="{y}" class="interval"/>')
+        marks.append(f'<circle cx="{at(row["mean"]):.1f}" cy="{y}" r="4"/>')
     if pd.notna(row["published"]):
-        x = at(row["published"])
-        marks.append(f'<path d="M{x:.1f} 7l6 7l-6 7l-6 -7z" class="paper"/>')
-    label = escape(f"ours {row['ours']}, paper {row['paper']}")
-    size = f'viewBox="0 0 {WIDTH} 28" width="{WIDTH}" height="28"'
-    return f'<svg {size} role="img" aria-label="{label}">{"".join(marks)}</svg>'
+        x, side = at(row["published"]), half - 1
+        marks.append(f'<path d="M{x:.1f} {y - half}l{side} {half}l-{side} {half}l-{side} -{half}z" class="paper"/>')
+    return f'<g data-verdict="{escape(row["verdict"])}">{"".join(marks)}</g>'

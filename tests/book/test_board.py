@@ -2,6 +2,7 @@
 
 import re
 import sys
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -66,6 +67,56 @@ def test_a_row_per_claim_grouped_by_question():
     assert html.count('class="paper"') == 1
 
 
+@pytest.fixture
+def board(monkeypatch):
+    """Three claims, of which two have one topic."""
+    monkeypatch.setattr(page, "TOPICS", {"fig4-*": "A & B"})
+    return pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS)
+
+
+def test_claims_of_a_topic_share_a_row(board):
+    html = page.forest(board).data
+    HTMLParser().feed(html)
+    topic = html[html.index("hfc-topic") :]
+    assert html.count("hfc-topic") == 1
+    assert re.findall(r'<details class="hfc-claim" id="([\w-]+)"', topic) == ["fig4-a", "fig4-b"]
+    folded = topic[: topic.index("</summary>")]
+    for part in ("A &amp; B", "2 claims", "reproduced (1)", "one network (1)"):
+        assert part in folded
+    assert len(set(re.findall(r'<circle cx="\S+" cy="(\S+)"', folded))) == 2  # one line per claim
+    assert page.topic("fig1-c", "C") == "C"  # without a pattern the claim's own text
+
+
+def test_a_row_unfolds_and_the_filter_shows_one_verdict(board, browser, tmp_path):
+    css = (Path(page.__file__).parent / "_static/book.css").read_text()
+    path = tmp_path / "board.html"
+    path.write_text(f"<!DOCTYPE html><style>{css}</style><main>{page.forest(board).data}</main>")
+    opened = browser.new_page()
+    opened.goto(path.as_uri())
+    topic, claims = opened.locator(".hfc-topic"), ["fig4-a", "fig4-b", "fig1-c"]
+
+    def visible():
+        return [name for name in claims if opened.locator(f"#{name} > summary").is_visible()]
+
+    assert visible() == ["fig1-c"]
+    topic.locator("> summary").press("Enter")
+    assert visible() == claims
+    opened.locator("#fig4-a > summary").click()
+    assert opened.locator("#fig4-a dl").is_visible()
+    opened.get_by_label("one network (1)").check()
+    assert visible() == ["fig4-b"]
+    opened.get_by_label("run missing (1)").check()
+    assert visible() == ["fig1-c"]
+    assert not topic.is_visible()
+    opened.get_by_label("all (3)").check()
+    assert visible() == claims
+    topic.locator("> summary").click()
+    assert visible() == ["fig1-c"]
+    opened.goto(f"{path.as_uri()}#fig4-b")  # a link to a claim unfolds its topic
+    assert visible() == claims
+    opened.close()
+
+
 def test_marks_stand_at_their_values():
     row = pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS).loc["fig4-a"]
     picture = page._picture(row)
@@ -97,3 +148,14 @@ def test_the_edges_of_every_rule_stand_at_their_values(relation, bound, edges):
 
 def test_every_chapter_with_claims_has_its_question():
     assert {name for name, chapter in CHAPTERS.items() if chapter.claims} <= set(page.QUESTIONS)
+
+
+def test_every_topic_belongs_to_one_question():
+    names = [claim.id for claim in scoreboard.CLAIMS]
+    used = {}
+    for claim in scoreboard.CLAIMS:
+        used.setdefault(page.topic(claim.id, claim.text), set()).add(claim.figure)
+    assert set(page.TOPICS.values()) <= set(used)
+    assert all(len(figures) == 1 for text, figures in used.items() if text in page.TOPICS.values())
+    assert all(any(fnmatch(name, pattern) for name in names) for pattern in page.TOPICS)
+    assert sum(len(figures) for figures in used.values()) <= 36  # rows to read before any is unfolded
