@@ -171,3 +171,23 @@ def test_a_notebook_is_short_and_holds_no_code_of_its_own():
         assert not [line for line in lines if line.startswith(("def ", "class ", "%", "!")) or "sys.path" in line]
         assert all(cell["execution_count"] for cell in cells), f"{notebook.name}: store the outputs: make notebooks"
         assert not [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+
+
+def test_every_chapter_answers_first_and_ends_with_what_it_taught():
+    parts = [
+        "# ",
+        "The answer",
+        "**How sure**",
+        "## What to take away",
+        "**What would change our mind**",
+        "**Exercise.**",
+    ]
+    parts += [":::{dropdown} Solution"]
+    for notebook in NOTEBOOKS:
+        cells = json.loads(notebook.read_text())["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        title, *_ = text.splitlines()
+        places = [text.find(part) for part in parts]
+        assert title.endswith("?"), notebook.name
+        assert -1 not in places, (notebook.name, parts[places.index(-1)])
+        assert places == sorted(places), notebook.name
