@@ -26,6 +26,7 @@ from hfclib.paper.style import STYLE, WIDTH, radius_colour
 from hfclib.paper.tables import decimals, mean_sd, with_interval
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
+from hfclib.runs.store import WEIGHTS
 from hfclib.training.recipe import Recipe
 
 
@@ -340,10 +341,13 @@ def agreement(runs: Runs, radii: Sequence[int], count: int = 500) -> pd.DataFram
         radii: DFT bins.
         count: test images, the first.
     Returns:
-        One row per network and band: variant, seed, measure, agreement in [0, 1].
+        One row per network and band: variant, seed, measure, agreement in [0, 1]. A network of which only tables are
+        kept has none.
     """
     images, rows = to_float(embedded("test")[0][:count]), []
     for variant, run in ((variant, ones[0]) for variant, ones in runs.items()):
+        if not (run.path / WEIGHTS).exists():
+            continue
         model = run.model().to(best_device())
         whole = logits(model, images).argmax(dim=1)
         for radius in radii:

@@ -1,10 +1,14 @@
 """The chapter on natural and shuffled labels, on tables made by hand."""
 
 from itertools import chain
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
+from hfclib.data import embedded, to_float
 from hfclib.paper import labels
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.labels import KINDS, LABELS, LABELS_PUBLISHED, labels_recipes
@@ -175,6 +179,24 @@ def test_tables_say_what_is_missing_and_what_is_not_reached(found):
     assert equal.loc[("with BatchNorm", "L8"), ("training accuracy .5", "shuffled")].startswith(".250")
     assert set(equal.loc[("with BatchNorm", "L8")].iloc[3:]) == {"not reached"}
     assert "r = 8, with BatchNorm: .56 with natural and .45 with shuffled" in labels.labels_answer(found, [8]).data
+
+
+def test_bands_agree_with_the_image_where_the_network_predicts_the_same(tmp_path):
+    class Brightness(nn.Module):
+        """Class 0 for bright images: an LFC is as bright as its image, and an HFC has no brightness."""
+
+        def forward(self, images):
+            mean = images.mean(dim=(1, 2, 3))
+            return torch.stack([mean - 0.5, 0.5 - mean], dim=1)
+
+    (tmp_path / "weights.safetensors").touch()
+    stored = SimpleNamespace(seed=1, path=tmp_path, model=Brightness)
+    tables_only = SimpleNamespace(seed=0, path=tmp_path / "none", model=lambda: pytest.fail("no weights"))
+    agreed = labels.agreement({"natural": [stored], "shuffled": [tables_only]}, [4, 8], count=50)
+    dark = (to_float(embedded("test")[0][:50]).mean(dim=(1, 2, 3)) < 0.5).double().mean().item()
+    assert 0.1 < dark < 0.9
+    assert set(agreed["variant"]) == {"natural"}
+    assert agreed.set_index("measure")["agreement"].to_dict() == {"L4": 1, "H4": dark, "L8": 1, "H8": dark}
 
 
 def test_what_a_network_reads_of_test_images(found):
