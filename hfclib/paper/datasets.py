@@ -1,4 +1,4 @@
-"""Does what the paper finds on CIFAR-10 hold for other data, and does the LFC accuracy give a planted signal away?
+"""Does what the paper finds on CIFAR-10 hold for other data, and does the LFC accuracy reveal a planted signal?
 
 The paper's networks on two more data sets; and networks on CIFAR-10 whose training and test images carry a pattern per
 class that is too faint to see and has no low frequency.

@@ -137,7 +137,7 @@ def test_a_toggle_moves_the_gap(page):
     page.check("#hfc-gap [value=matched]")
     assert shown() == gap("max", "batch", "matched")
     assert page.locator("#hfc-gap polyline").first.get_attribute("points") != line
-    page.click("text=Controlled")
+    page.click("text=Mean colour, running averages")
     assert shown() == gap("mean", "running", "running")
     page.check("#hfc-gap [value=matched]")
     page.check("#hfc-gap [name=others]")
