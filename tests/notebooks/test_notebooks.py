@@ -16,6 +16,7 @@ import pytest
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.presets import PUBLISHED_SEEDS, fig4_recipes
 from hfclib.paper.registry import CHAPTERS
+from hfclib.paper.scoreboard import published_scoreboard
 from hfclib.paper.training import chosen_recipes
 from hfclib.runs.collect import load_or_train
 
@@ -191,3 +192,15 @@ def test_every_chapter_answers_first_and_ends_with_what_it_taught():
         assert title.endswith("?"), notebook.name
         assert -1 not in places, (notebook.name, parts[places.index(-1)])
         assert places == sorted(places), notebook.name
+
+
+def test_every_answer_box_says_the_verdicts_of_its_claims():
+    board = published_scoreboard()
+    for notebook in NOTEBOOKS:
+        box = "".join(json.loads(notebook.read_text())["cells"][0]["source"])
+        found = board.loc[board["figure"] == notebook.stem, "verdict"].value_counts()
+        said = re.search(r"\*\*Verdicts\*\*: ([^.]+)\.", box)
+        assert said, notebook.name
+        assert dict(part.split(" ", 1)[::-1] for part in said[1].split(", ")) == found.astype(str).to_dict(), (
+            notebook.name
+        )
