@@ -9,6 +9,12 @@ document.querySelectorAll(".bd-content :is(table.table, table.dataframe)").forEa
   rows.forEach((row) => [...row.cells].forEach((cell, at) => { if (at && names[at]) cell.dataset.name = names[at]; }));
   table.classList.add("hfc-stacked");
 });
+// A table's number, which the stylesheet counts, is also its address.
+document.querySelectorAll(".bd-article table > caption").forEach((caption, at) => {
+  const table = caption.parentElement;
+  table.id ||= `table-${at + 1}`;
+  if (location.hash === `#${table.id}`) table.scrollIntoView();
+});
 // What is wider than the page scrolls by itself, and says so.
 const sayWhatGoesOn = () => document.querySelectorAll(
   ".bd-content :is(.image-reference, .pst-scrollable-table-container, .cell_output, .text_html)",

@@ -4,6 +4,7 @@
 with a description of where it comes from. Networks whose table is there already are skipped.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -354,7 +355,7 @@ def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 
 
 def louder_table(found: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy on the HFC at r = 8, max feed, by how loud it was in training, as text; empty where no pair is stored.
+    """Accuracy on the HFC at r = 8, max feed, by how loud it was in training, as text; pairs that are stored.
 
     Vanilla with matched moments, BatchNorm with the statistics of the test batch, and BatchNorm's lead with its 95 %
     interval: means over the seeds.
@@ -363,14 +364,10 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
     for scale in (1, *LOUDER):
         names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
         vanilla, normed = ((*one, "hfc", 8, "max") for one in zip(names, ("matched", "batch"), strict=True))
-        means = [accuracies(found, term).mean() for term in (vanilla, normed)]
-        row = [decimals(mean, places=2) if mean == mean else "" for mean in means]
-        try:
+        with contextlib.suppress(MissingRunError):
             lead = _difference(found, {normed: 1, vanilla: -1})
-            row += [with_interval(lead.mean, lead.low, lead.high), lead.seeds]
-        except MissingRunError:
-            row += ["", 0]
-        rows[f"{scale}"] = row
+            means = [decimals(accuracies(found, term).mean(), places=2) for term in (vanilla, normed)]
+            rows[f"{scale}"] = [*means, with_interval(lead.mean, lead.low, lead.high), lead.seeds]
     columns = ["vanilla, matched", "BatchNorm, test batch", "BatchNorm's lead", "seeds"]
     return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("HFC in training, times")
 

@@ -146,11 +146,12 @@ def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) ->
 # ---- drawings
 
 
-def curves_figure(rows: pd.DataFrame) -> Figure:
+def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
     """Accuracy after each epoch, one panel per network: whole images in grey and black, bands in radius colours.
 
     Args:
         rows: curves from `select`.
+        published: draw the paper's values, too, as hollow marks at the last epoch.
     Returns:
         A Figure; lines are means over seeds, shades one sample standard deviation to each side.
     Raises:
@@ -170,11 +171,15 @@ def curves_figure(rows: pd.DataFrame) -> Figure:
                 mean, sd = over_seeds["mean"], over_seeds["std"]
                 ax.plot(mean, color=colour, ls="--" if band == "hfc" else "-", lw=2 if band == "x" else 1.5)
                 ax.fill_between(mean.index, mean - sd, mean + sd, color=colour, alpha=0.2, lw=0)
+                paper = FIG4_VALUES.get((variant, split if band == "x" else f"{band[0].upper()}{radius}"))
+                if published and paper is not None:
+                    look = {"mfc": "white", "mec": colour, "ms": 6, "clip_on": False, "zorder": 3}
+                    ax.plot(mean.index[-1], paper, _PAPER_MARKS[band], **look)
             ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
             ax.set(title=TITLES[variant], ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles = _curves_handles(rows)
+        handles = _curves_handles(rows) + (_PUBLISHED if published else [])
         for empty in free:
             empty.axis("off")
         if free:  # room for the legend
@@ -184,6 +189,13 @@ def curves_figure(rows: pd.DataFrame) -> Figure:
         figure.supxlabel("Epoch", fontsize=12)
         figure.supylabel("Accuracy (share of images)", fontsize=12)
     return figure
+
+
+_PAPER_MARKS = {"x": "o", "lfc": "s", "hfc": "D"}
+_PUBLISHED = [
+    Line2D([], [], color="0.3", marker=mark, mfc="white", ls="", label=f"paper, end: {what}")
+    for mark, what in zip(_PAPER_MARKS.values(), ("images", "LFC", "HFC"), strict=True)
+]
 
 
 def _curves_handles(rows: pd.DataFrame) -> list[Line2D]:

@@ -1,6 +1,6 @@
 """Natural and shuffled labels (the paper's Fig. 3): through which band is a training image learnt, and when?"""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -231,23 +231,6 @@ def _claims() -> Iterator[Claim]:
 COLOURS = {"natural": "#0077BB", "shuffled": "#EE3377"}
 LEVELS = tuple(np.arange(0.15, 1, 0.05).round(2))  # training accuracies at which networks are compared in a figure
 RUN_MISSING, NOT_REACHED = "run missing", "not reached"
-
-
-def missing_runs(recipes: Mapping[str, Recipe], runs: Runs, seeds: Sequence[int]) -> Markdown | None:
-    """Which of the chapter's runs are not stored, and the command that trains them; None where all are."""
-    lacking = {
-        variant: [seed for seed in seeds if seed not in {run.seed for run in runs.get(variant, ())}]
-        for variant in recipes
-    }
-    lacking = {variant: absent for variant, absent in lacking.items() if absent}
-    if not lacking:
-        return None
-    named = [f"{recipes[variant].name} (seeds {', '.join(map(str, absent))})" for variant, absent in lacking.items()]
-    preset = next(iter(recipes.values())).name.split("-")[0]
-    words = [f"--variant {variant}" for variant in lacking]
-    words += [f"--seed {seed}" for seed in sorted(set().union(*lacking.values()))]
-    command = " ".join(["hfc train labels --preset", preset, *words])
-    return Markdown(f"Not trained and stored yet, and so not shown: {'; '.join(named)}. This trains them: `{command}`.")
 
 
 def labels_answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:

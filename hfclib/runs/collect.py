@@ -1,6 +1,6 @@
 """Obtaining the runs of a figure: stored ones are loaded, missing ones trained after saying how long that takes."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from hfclib.training.recipe import Recipe
 class Runs(dict[str, list[Run]]):
     """The runs of a figure: a list per variant, with one run per seed."""
 
-    def all(self) -> list[Run]:
-        """Every run, variant by variant."""
-        return [run for ones in self.values() for run in ones]
+    def all(self, variants: Iterable[str] | None = None) -> list[Run]:
+        """Every run, variant by variant; of some variants alone, if given."""
+        wanted = set(self if variants is None else variants)
+        return [run for variant, ones in self.items() if variant in wanted for run in ones]
 
 
 def estimate_seconds(recipe: Recipe, device: torch.device, batches: int = 2, measured: int = 10) -> float:

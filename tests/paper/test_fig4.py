@@ -99,6 +99,17 @@ def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
         curves_figure(gather(runs).iloc[:0])
 
 
+def test_the_papers_values_stand_hollow_at_the_last_epoch(runs):
+    rows = select(gather(runs), (4, 7), "max", "batch")
+    vanilla, *_, free = curves_figure(rows, published=True).axes
+    hollow = {line.get_marker(): line.get_xydata().tolist() for line in vanilla.lines if line.get_marker() != "None"}
+    end, values = rows["epoch"].max(), {mark: FIG4_VALUES["vanilla", one] for mark, one in (("s", "L4"), ("D", "H4"))}
+    assert {mark: hollow[mark] for mark in "sD"} == {mark: [[end, value]] for mark, value in values.items()}
+    assert [FIG4_VALUES["vanilla", one] for one in ("train", "test")] == [0.92, 0.84]
+    assert hollow["o"][0][1] in (0.92, 0.84)  # the last of two
+    assert [text.get_text() for text in free.get_legend().get_texts()][-1] == "paper, end: HFC"
+
+
 def test_the_short_figure_shows_both_versions_with_the_means_of_the_runs(runs):
     final = gather(runs, "final")
     left, right = hfc_by_condition(final).axes

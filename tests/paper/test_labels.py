@@ -11,7 +11,7 @@ from torch import nn
 from hfclib.data import embedded, to_float
 from hfclib.paper import labels
 from hfclib.paper.intervals import MissingRunError
-from hfclib.paper.labels import KINDS, LABELS, LABELS_PUBLISHED, labels_recipes
+from hfclib.paper.labels import LABELS, LABELS_PUBLISHED, labels_recipes
 from hfclib.runs.collect import Runs
 
 CLAIMS = {claim.id: claim for claim in LABELS.claims}
@@ -154,16 +154,6 @@ def test_a_seed_that_no_network_has_is_refused_once_any_run_is_stored(own_home):
         LABELS.check({"preset": "smoke", "seeds": [6]})  # without any of its own
     with pytest.raises(ValueError, match=r"not stored at preset laptop: .*laptop-natural-6-"):
         LABELS.check({"seeds": [6]})
-
-
-def test_missing_runs_are_named_with_the_command_that_trains_them(random_run):
-    runs = Runs(natural=[random_run("vanilla", 0), random_run("vanilla", 1)], shuffled=[random_run("vanilla", 1)])
-    recipes = {variant: recipe for variant, recipe in labels_recipes().items() if variant in KINDS}
-    said = labels.missing_runs(recipes, runs, (0, 1)).data
-    assert "laptop-shuffled (seeds 0)." in said
-    assert "laptop-natural" not in said
-    assert "`hfc train labels --preset laptop --variant shuffled --seed 0`" in said
-    assert labels.missing_runs(recipes, runs, (1,)) is None
 
 
 # ---- tables and figures

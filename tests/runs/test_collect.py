@@ -158,4 +158,6 @@ def test_real_runs_end_up_with_their_variants(monkeypatch):
         "mixup": [0, 1],
     }
     assert len(found.all()) == 4
+    first = next(iter(found))
+    assert found.all([first, first, "another"]) == found[first]
     assert found["mixup"][1].recipe == RECIPES["mixup"]

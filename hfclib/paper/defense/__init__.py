@@ -3,9 +3,16 @@
 from hfclib.paper.defense.claims import DEFENSE, needs_strong_attack, table2_narrow
 from hfclib.paper.defense.judgement import gains, verdicts_on_gains
 from hfclib.paper.defense.plots import claimed_figure, filter_figure, smallest_eps_figure
-from hfclib.paper.defense.tables import attack_chain, claimed_and_left, filter_by_radius, table2_rows, verdict_counts
+from hfclib.paper.defense.tables import (
+    attack_chain,
+    claimed_and_left,
+    filter_by_radius,
+    summary,
+    table2_rows,
+    verdict_counts,
+)
 from hfclib.paper.defense.trials import smallest_eps_table, strong_trials, trials_table
 
 __all__ = ["DEFENSE", "attack_chain", "claimed_and_left", "claimed_figure", "filter_by_radius", "filter_figure"]
-__all__ += ["gains", "needs_strong_attack", "smallest_eps_figure", "smallest_eps_table", "strong_trials"]
+__all__ += ["gains", "needs_strong_attack", "smallest_eps_figure", "smallest_eps_table", "strong_trials", "summary"]
 __all__ += ["table2_narrow", "table2_rows", "trials_table", "verdict_counts", "verdicts_on_gains"]

@@ -132,6 +132,36 @@ def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, verdicts: pd.Dat
     return found.astype({"strong": float}).fillna({"verdict": "no gain"}).reset_index()
 
 
+def summary(found: pd.DataFrame, radius: float = 8) -> pd.DataFrame:
+    """The defenses of the vanilla network that the chapter's answer is about, and adversarial training, as text.
+
+    Args:
+        found: from `claimed_and_left`. Of each defense the largest strength is shown.
+        radius: of the filtered input.
+    Returns:
+        Index (network, defense); the accuracy on clean images, under the paper's weakest attack, which for a filtered
+        input does not know the filter, and under the strong attack, where it was run; the verdict.
+    """
+    largest = found["strength"] == found.groupby(["variant", "defense"])["strength"].transform("max")
+    wanted = largest & found["defense"].isin(["none", "rule", "scale"])
+    wanted |= (found["defense"] == "input") & (found["strength"] == radius)
+    wanted &= (found["variant"] == "vanilla") | (found["variant"] == "adversarial") & (found["defense"] == "none")
+    rows = {
+        (DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength)): [
+            *(
+                "" if share != share else share_text(share, one.images)
+                for share in (one.clean, one.highest, one.strong)
+            ),
+            one.verdict,
+        ]
+        for one in found[wanted].itertuples()
+    }
+    columns = ["clean", "under the paper's weakest attack", "under the strong attack", "verdict"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).set_axis(
+        pd.MultiIndex.from_tuples(rows, names=["network", "defense"])
+    )
+
+
 def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     """The filtered input under both kinds of attack.
 

@@ -19,7 +19,7 @@ from hfclib.paper.tables import decimals
 _LOOKS = {  # name, colour and marker of what a detector is fed
     ("x", "raw"): ("image", "black", "D"),
     ("lfc", "raw"): ("LFC", "#0072B2", "o"),
-    ("hfc", "mean"): ("HFC, mean colour added", "#882255", "s"),
+    ("hfc", "mean"): ("HFC, mean colour added", "#AA7700", "s"),
     ("hfc", "raw"): ("HFC, raw", "#CC79A7", "^"),
 }
 _MIRROR = "#009E73"

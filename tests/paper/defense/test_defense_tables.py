@@ -14,6 +14,7 @@ from hfclib.paper.defense.tables import (
     defense_title,
     filter_by_radius,
     share_text,
+    summary,
     table2_rows,
     verdict_counts,
 )
@@ -199,6 +200,10 @@ def test_what_is_claimed_is_the_most_favourable_of_the_papers_attacks(trials):
     assert undefended[["clean", "highest", "strong", "verdict"]].tolist() == [0.1, 0.1, 0.04, "no gain"]
     assert math.isnan(found.loc[("vanilla", "input", 8.0), "strong"])  # run at .06 only
     assert found.loc[("vanilla", "input", 8.0), "verdict"] == "no gain"
+    five = summary(found.reset_index())
+    assert five.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".55", ".24", "robust"]
+    assert five.loc[("Vanilla", "input without HFC, r = 8"), "under the strong attack"] == ""  # was not run
+    assert [network for network, _ in five.index] == ["Vanilla"] * 4 + ["Adversarial"]
     other = claimed_and_left(table, strong, verdicts, 0.06).set_index(["variant", "defense", "strength"])
     assert other.loc[("vanilla", "input", 8.0), ["highest", "strong", "verdict"]].tolist() == [0.8, 0.04, "masked"]
 
