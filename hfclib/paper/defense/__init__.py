@@ -7,12 +7,12 @@ from hfclib.paper.defense.tables import (
     attack_chain,
     claimed_and_left,
     filter_by_radius,
-    summary,
+    five_rows,
     table2_rows,
     verdict_counts,
 )
 from hfclib.paper.defense.trials import smallest_eps_table, strong_trials, trials_table
 
 __all__ = ["DEFENSE", "attack_chain", "claimed_and_left", "claimed_figure", "filter_by_radius", "filter_figure"]
-__all__ += ["gains", "needs_strong_attack", "smallest_eps_figure", "smallest_eps_table", "strong_trials", "summary"]
+__all__ += ["five_rows", "gains", "needs_strong_attack", "smallest_eps_figure", "smallest_eps_table", "strong_trials"]
 __all__ += ["table2_narrow", "table2_rows", "trials_table", "verdict_counts", "verdicts_on_gains"]

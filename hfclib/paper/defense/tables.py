@@ -132,7 +132,7 @@ def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, verdicts: pd.Dat
     return found.astype({"strong": float}).fillna({"verdict": "no gain"}).reset_index()
 
 
-def summary(found: pd.DataFrame, radius: float = 8) -> pd.DataFrame:
+def five_rows(found: pd.DataFrame, radius: float = 8) -> pd.DataFrame:
     """The defenses of the vanilla network that the chapter's answer is about, and adversarial training, as text.
 
     Args:

@@ -13,8 +13,8 @@ from hfclib.paper.defense.tables import (
     claimed_and_left,
     defense_title,
     filter_by_radius,
+    five_rows,
     share_text,
-    summary,
     table2_rows,
     verdict_counts,
 )
@@ -200,7 +200,7 @@ def test_what_is_claimed_is_the_most_favourable_of_the_papers_attacks(trials):
     assert undefended[["clean", "highest", "strong", "verdict"]].tolist() == [0.1, 0.1, 0.04, "no gain"]
     assert math.isnan(found.loc[("vanilla", "input", 8.0), "strong"])  # run at .06 only
     assert found.loc[("vanilla", "input", 8.0), "verdict"] == "no gain"
-    five = summary(found.reset_index())
+    five = five_rows(found.reset_index())
     assert five.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".55", ".24", "robust"]
     assert five.loc[("Vanilla", "input without HFC, r = 8"), "under the strong attack"] == ""  # was not run
     assert [network for network, _ in five.index] == ["Vanilla"] * 4 + ["Adversarial"]
