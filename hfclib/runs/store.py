@@ -60,6 +60,11 @@ class Run:
     provenance: dict
     path: Path
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether its weights are kept, and not the tables alone."""
+        return (self.path / WEIGHTS).exists()
+
     def model(self) -> nn.Module:
         """The trained network, in float32 on the CPU, in evaluation mode.
 
@@ -67,7 +72,7 @@ class Run:
             RunError: the weights file is missing, damaged, or of another network.
         """
         path, model = self.path / WEIGHTS, self.recipe.build()
-        if not path.exists():
+        if not self.has_weights:
             raise RunError(
                 f"{path} is not there: of this run only tables are kept; `hfc train --retrain` trains it again"
             )
@@ -165,7 +170,7 @@ def find(recipe: Recipe, seed: int, store: Path | None = None) -> Run | None:
     paths = [folder / recipe.run_name(seed) for folder in ([store] if store else folders())]
     found = None
     for run in (load(path) for path in paths if path.is_dir()):
-        if (run.path / WEIGHTS).exists():
+        if run.has_weights:
             return run
         found = found or run
     return found
@@ -201,7 +206,7 @@ def _entry(path: Path) -> StoreEntry:
     try:
         if path.suffix != ".partial":
             run = load(path)
-            return entry("stored" if (path / WEIGHTS).exists() else "stored, no weights", run)
+            return entry("stored" if run.has_weights else "stored, no weights", run)
         done = epochs_done(path / "checkpoint.safetensors")
         state = "training" if _is_locked(path.with_suffix(".lock")) else "unfinished"
         return entry(f"{state}, {done} epoch{'s' * (done != 1)} done")

@@ -182,8 +182,8 @@ def test_every_chapter_answers_first_and_ends_with_what_it_taught():
         "## What to take away",
         "**What would change our mind**",
         "**Exercise.**",
+        ":::{dropdown} Solution",
     ]
-    parts += [":::{dropdown} Solution"]
     for notebook in NOTEBOOKS:
         cells = json.loads(notebook.read_text())["cells"]
         text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")

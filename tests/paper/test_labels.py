@@ -171,7 +171,7 @@ def test_tables_say_what_is_missing_and_what_is_not_reached(found):
     assert "r = 8, with BatchNorm: .56 with natural and .45 with shuffled" in labels.labels_answer(found, [8]).data
 
 
-def test_bands_agree_with_the_image_where_the_network_predicts_the_same(tmp_path):
+def test_bands_agree_with_the_image_where_the_network_predicts_the_same():
     class Brightness(nn.Module):
         """Class 0 for bright images: an LFC is as bright as its image, and an HFC has no brightness."""
 
@@ -179,9 +179,8 @@ def test_bands_agree_with_the_image_where_the_network_predicts_the_same(tmp_path
             mean = images.mean(dim=(1, 2, 3))
             return torch.stack([mean - 0.5, 0.5 - mean], dim=1)
 
-    (tmp_path / "weights.safetensors").touch()
-    stored = SimpleNamespace(seed=1, path=tmp_path, model=Brightness)
-    tables_only = SimpleNamespace(seed=0, path=tmp_path / "none", model=lambda: pytest.fail("no weights"))
+    stored = SimpleNamespace(seed=1, has_weights=True, model=Brightness)
+    tables_only = SimpleNamespace(seed=0, has_weights=False, model=lambda: pytest.fail("no weights"))
     agreed = labels.agreement({"natural": [stored], "shuffled": [tables_only]}, [4, 8], count=50)
     dark = (to_float(embedded("test")[0][:50]).mean(dim=(1, 2, 3)) < 0.5).double().mean().item()
     assert 0.1 < dark < 0.9

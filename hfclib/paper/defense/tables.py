@@ -146,20 +146,14 @@ def five_rows(found: pd.DataFrame, radius: float = 8) -> pd.DataFrame:
     wanted = largest & found["defense"].isin(["none", "rule", "scale"])
     wanted |= (found["defense"] == "input") & (found["strength"] == radius)
     wanted &= (found["variant"] == "vanilla") | (found["variant"] == "adversarial") & (found["defense"] == "none")
-    rows = {
-        (DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength)): [
-            *(
-                "" if share != share else share_text(share, one.images)
-                for share in (one.clean, one.highest, one.strong)
-            ),
-            one.verdict,
-        ]
-        for one in found[wanted].itertuples()
-    }
-    columns = ["clean", "under the paper's weakest attack", "under the strong attack", "verdict"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).set_axis(
-        pd.MultiIndex.from_tuples(rows, names=["network", "defense"])
-    )
+    rows = []
+    for one in found[wanted].itertuples():
+        accuracies = one.clean, one.highest, one.strong
+        shares = ["" if pd.isna(accuracy) else share_text(accuracy, one.images) for accuracy in accuracies]
+        rows.append((DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength), *shares, one.verdict))
+    index = ["network", "defense"]
+    columns = [*index, "clean", "under the paper's weakest attack", "under the strong attack", "verdict"]
+    return pd.DataFrame(rows, columns=columns).set_index(index)
 
 
 def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
