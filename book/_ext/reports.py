@@ -3,13 +3,17 @@
 There NAME.json is the report.json that `hfc report NAME --data cifar10-test` wrote for a stored run.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-from sphinx.application import Sphinx
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hfclib.data import embedded, to_float
 from hfclib.report.make import read_report
 from hfclib.report.page import html
+
+if TYPE_CHECKING:  # its tests do without Sphinx
+    from sphinx.application import Sphinx
 
 FOLDER = Path(__file__).parents[1] / "reports"
 
