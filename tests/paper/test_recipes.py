@@ -120,7 +120,7 @@ def test_labels_are_the_only_change_but_for_the_published_length():
             assert (natural.norm, natural.train_bands, natural.augment) == (norm, True, False)
             assert (natural.labels, shuffled.labels) == ("natural", "shuffled")
             assert replace(shuffled, name=natural.name, labels="natural", epochs=natural.epochs) == natural
-            longer = {"smoke": 1, "laptop": 3 if suffix else 1}.get(preset, 3)
+            longer = 1 if preset in ("smoke", "laptop") else 3
             assert shuffled.epochs == longer * natural.epochs
         assert preset not in ("smoke", "laptop") or natural.train_images <= 5_000
 
