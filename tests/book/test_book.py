@@ -251,3 +251,14 @@ def test_the_exit_status_of_check_html(book, monkeypatch):
     (book / "page.html").write_text('<a href="missing.html">x</a>')
     assert check_html.main([str(book)]) == 1
     assert check_html.main([str(book / "nothing")]) == 2
+
+
+def test_the_status_page_says_of_each_figure_whether_it_is_stored_or_recomputed():
+    """Each figure that says where it comes from stands once in the table, and no other does."""
+    sources = "".join(path.read_text().replace('\\"', '"') for path in [*NOTEBOOKS, *PAGES])
+    named = re.findall(r'show_provenance\(\s*"([a-z0-9-]+)"', sources)
+    (table,) = (
+        body for kind, _, _, body in directives((ROOT / "book" / "status.md").read_text()) if kind == "list-table"
+    )
+    assert sorted(re.findall(r"`([a-z0-9-]+)`", table)) == sorted(named)
+    assert len(named) > 30
