@@ -43,19 +43,21 @@ def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     if docname in (GLOSSARY, "book/bibliography") or docname.startswith("book/api"):
         return
     meanings = {
-        term.astext().lower(): (term["ids"][0], " ".join(item[-1].astext().split()))
+        term.astext(): (term["ids"][0], " ".join(item[-1].astext().split()))
         for item in app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item)
         for term in item.findall(nodes.term)
     }
-    longest_first = sorted(map(re.escape, meanings), key=len, reverse=True)
-    words = re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])", re.IGNORECASE)
+    # A sentence may begin with a word, but a heat map is no mAP.
+    terms = {spelling: term for term in meanings for spelling in (term, term[0].upper() + term[1:])}
+    longest_first = sorted(map(re.escape, terms), key=len, reverse=True)
+    words = re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])")
     page = app.builder.get_relative_uri(docname, GLOSSARY)
     for text in list(doctree.findall(nodes.Text)):
         if not isinstance(text.parent, PROSE) or isinstance(text.parent.parent, nodes.reference):
             continue
         pieces, end = [], 0
         for match in words.finditer(text):
-            if found := meanings.pop(match[0].lower(), None):
+            if found := meanings.pop(terms[match[0]], None):
                 anchor, meaning = found
                 link = {"refuri": f"{page}#{anchor}", "reftitle": meaning, "internal": True, "classes": ["hfc-word"]}
                 pieces += [nodes.Text(text[end : match.start()]), nodes.reference("", match[0], **link)]

@@ -21,11 +21,14 @@ Words
 
    masked
      A gain that is gone.
+
+   mAP
+     A score.
 """
 PAGE = """
 The LFC in a title
 ==================
-Not ``LFC``, but an LFC, once; the second LFC is as before. Unmasked, non-masked, and *Masked*.
+Not ``LFC``, but an LFC, once; the second LFC is as before. Unmasked, non-masked, and *Masked*. A map is no mAP.
 
 .. image:: curve.svg
    :alt: a curve that rises
@@ -57,6 +60,7 @@ def test_the_first_mention_of_a_word_leads_to_the_glossary(page):
     assert links == [
         ("book/glossary.html#term-LFC", "What is low.", "LFC"),
         ("book/glossary.html#term-masked", "A gain that is gone.", "Masked"),
+        ("book/glossary.html#term-mAP", "A score.", "mAP"),
     ]
     assert "but an <a" in page
 
