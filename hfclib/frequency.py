@@ -1,6 +1,8 @@
 """Splitting images into a low- and a high-frequency component at a radius in the centred DFT plane."""
 
+import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
@@ -36,11 +38,13 @@ def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> 
 
     Source: paper, section 3; strict "<" is what the authors' images show, the text says "<=".
     """
-    radius = check_radius(radius)
-    rows, columns = (torch.arange(-(side // 2), (side + 1) // 2, device="cpu").double() for side in (height, width))
-    # The root is correctly rounded, so that a radius of math.sqrt(2) equals the distance of bins (1, 1).
-    distance = (rows[:, None].square() + columns.square()).sqrt()
-    return distance <= radius if inclusive else distance < radius
+    radius = min(check_radius(radius), float(height + width))
+    # Squared distances are whole numbers: those below a limit are low. Python's root is correctly rounded, so a radius
+    # of math.sqrt(2) equals the distance of bins (1, 1). PyTorch's root is not, on some processors.
+    beyond = operator.gt if inclusive else operator.ge
+    limit = next(n for n in itertools.count(max(0, round(radius**2) - 1)) if beyond(math.sqrt(n), radius))
+    rows, columns = (torch.arange(-(side // 2), (side + 1) // 2, device="cpu") for side in (height, width))
+    return rows[:, None].square() + columns.square() < limit
 
 
 def _low_bins(height: int, width: int, radius: float, inclusive: bool, dtype: torch.dtype) -> Tensor:

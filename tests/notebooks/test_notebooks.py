@@ -78,12 +78,18 @@ def run_at_smoke(notebook, tmp_path, home):
     assert "smoke" in shown
 
 
+# After two epochs a network may be dead for an image, and then PGD warns. Whether it is depends on the processor.
+UNTRAINED = pytest.mark.filterwarnings("ignore:the gradient is exactly zero")
+
+
+@UNTRAINED
 class TestHalfOfTheNotebooks:  # `make test` gives a class to one of its two processes
     @pytest.mark.parametrize("notebook", NOTEBOOKS[::2], ids=lambda path: path.stem)
     def test_runs_at_smoke(self, notebook, tmp_path, smoke_home):
         run_at_smoke(notebook, tmp_path, smoke_home)
 
 
+@UNTRAINED
 class TestTheOtherHalf:
     @pytest.mark.parametrize("notebook", NOTEBOOKS[1::2], ids=lambda path: path.stem)
     def test_runs_at_smoke(self, notebook, tmp_path, smoke_home):
