@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from hfclib.paper.batchnorm import ablation_recipes
+from hfclib.paper.datasets import datasets_recipes
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import SEEDS, Preset, adversarial_recipes, fig4_recipes
@@ -82,8 +83,11 @@ DEPARTURES = (
         "scale of a band in training (Table 1)",
         "standard pixel range (code: divided by its maximum)",
         "both for the HFC, the range for the LFC",
-        ((fig1_recipes, "laptop", tuple(f"hfc{radius}max" for radius in (4, 8, 12, 16))),),
-        "the HFC divided by its maximum",
+        (
+            (fig1_recipes, "laptop", tuple(f"hfc{radius}max" for radius in (4, 8, 12, 16))),
+            (datasets_recipes, "laptop", ("lfc4max", "lfc8max")),
+        ),
+        "both divided by their maximum",
     ),
     Departure(
         "scale of a band at test time", "not stated (code: divided by its maximum)", "raw, max and mean", (), _EVERY
