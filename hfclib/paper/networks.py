@@ -32,6 +32,7 @@ from hfclib.evaluation import PAPER_RADII, accuracy
 from hfclib.frequency import split
 from hfclib.paper.batchnorm import NAMES, ablation_recipes, all_recipes
 from hfclib.paper.chapter import Chapter
+from hfclib.paper.datasets import datasets_recipes
 from hfclib.paper.defense.setup import defense_recipes
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig3 import fig3_recipes
@@ -57,7 +58,7 @@ DRAWS = 5_000  # of the bootstrap
 
 
 def networks_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """All networks of the book; of "smoke" only those of Fig. 4.
+    """All networks of the book on CIFAR-10 without a planted signal; of "smoke" only those of Fig. 4.
 
     "laptop" has those of "narrow" as well, as narrow_vanilla and so on.
     """
@@ -65,8 +66,9 @@ def networks_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     if preset == "smoke":
         return found
     others = fig1_recipes, all_recipes, fig3_recipes, defense_recipes, labels_recipes, ablation_recipes
-    for recipes in (*others, training_recipes):
+    for recipes in (*others, training_recipes, datasets_recipes):
         found |= recipes(preset)
+    found = {variant: recipe for variant, recipe in found.items() if recipe.data == "cifar10" and not recipe.planted}
     narrow = networks_recipes("narrow") if preset == "laptop" else {}
     return found | {f"narrow_{variant}": recipe for variant, recipe in narrow.items()}
 
@@ -350,7 +352,7 @@ def network_name(variant: str) -> str:
         return f"{network_name(variant.removeprefix('narrow_'))}, the paper's schedule"
     if band := re.fullmatch(r"(batchnorm_)?([lh]fc)(\d+)(max)?", variant):
         normed, name, radius, scaled = band.groups()
-        text = f"{name.upper()} only, r = {radius}{', / max' * bool(scaled)}{', BatchNorm' * bool(normed)}"
+        text = f"{name.upper()} only{' / max' * bool(scaled)}, r = {radius}{', BatchNorm' * bool(normed)}"
         return text.replace(" = ", "\u00a0=\u00a0")  # which does not break in the table
     return _VARIANTS.get(variant, variant.replace("batch", "Batches of "))
 
