@@ -82,12 +82,12 @@ DEPARTURES = (
     Departure(
         "scale of a band in training (Table 1)",
         "standard pixel range (code: divided by its maximum)",
-        "both for the HFC, the range for the LFC",
+        "both; for the LFC the maximum at r = 4 and 8 only",
         (
             (fig1_recipes, "laptop", tuple(f"hfc{radius}max" for radius in (4, 8, 12, 16))),
             (datasets_recipes, "laptop", ("lfc4max", "lfc8max")),
         ),
-        "both divided by their maximum",
+        "the band divided by its maximum",
     ),
     Departure(
         "scale of a band at test time", "not stated (code: divided by its maximum)", "raw, max and mean", (), _EVERY
