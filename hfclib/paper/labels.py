@@ -53,9 +53,8 @@ def labels_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     chosen = {}
     for suffix, change in by_norm.items():
         natural = replace(base, name=f"{base.name}-natural{suffix}", **change)
-        shuffled = replace(
-            natural, name=f"{base.name}-shuffled{suffix}", labels="shuffled", epochs=longer * natural.epochs
-        )
+        epochs = longer * natural.epochs
+        shuffled = replace(natural, name=f"{base.name}-shuffled{suffix}", labels="shuffled", epochs=epochs)
         chosen |= {f"natural{suffix}": natural, f"shuffled{suffix}": shuffled}
     return chosen
 
