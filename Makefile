@@ -10,13 +10,16 @@ book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	$(BIN)/python book/check_html.py _build/html
 
-# The caches of executed notebooks and of read pages know their source only: what they compute with is watched here. With
-# OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has compared them.
+# The caches of executed notebooks and of read pages know their source only: what they compute with is watched here. The
+# notebooks are executed on every core at once, one thread each; one that fails is executed again, and told, by the build.
+# With OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has compared them.
+JCACHE := JUPYTERCACHE=_build/.jupyter_cache OMP_NUM_THREADS=1 $(BIN)/jcache
 _build/executed.stamp: $(shell find hfclib data notebooks book/*.py book/explorer -type f -not -path '*/.*' -not -path '*/__pycache__/*') pyproject.toml | $(VENV)/book.stamp
 	rm -rf _build/.jupyter_cache _build/.doctrees
 	mkdir -p _build
-	test "$(OUTPUTS)" != stored || $(BIN)/python -c 'import sys; from jupyter_cache import get_cache; \
-	    cache = get_cache("_build/.jupyter_cache"); [cache.cache_notebook_file(path) for path in sys.argv[1:]]' notebooks/*.ipynb
+	echo y | $(JCACHE) notebook add notebooks/*.ipynb
+	test "$(OUTPUTS)" != stored || $(JCACHE) cache add notebooks/*.ipynb
+	$(JCACHE) project execute --executor local-parallel --timeout 300
 	touch $@
 
 # Two processes of one thread, each with whole modules and notebooks, because the cells of a notebook need one another.
