@@ -447,13 +447,8 @@ ASKED_AGAIN = [
 ]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path != ASKED_AGAIN[0] else [])
-        for path in ASKED_AGAIN
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ASKED_AGAIN, ids=lambda path: path.name)
 def test_published_accuracy_is_that_of_the_weights(path, all_threads):
     run = load(path)
     measured = accuracy(run.model(), *held_out_set(run.recipe))
