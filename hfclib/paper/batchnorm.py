@@ -383,6 +383,7 @@ BATCHNORM = Chapter(
     recipes=all_recipes,
     parameters=BatchNormParameters,
     optional=tuple(variant for variant in all_recipes() if variant not in PAIR),
+    asked=("vanilla",),
     claims=tuple(_claims()),
     evidence=table,
 )

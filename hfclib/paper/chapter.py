@@ -15,7 +15,7 @@ from hfclib.paper.parameters import Parameters, check_parameters, refusal
 from hfclib.paper.presets import SEEDS, Preset
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, obtain, stored_runs
-from hfclib.runs.store import folders
+from hfclib.runs.store import WEIGHTS, folders
 from hfclib.training.recipe import Recipe
 
 
@@ -29,6 +29,7 @@ class Chapter:
         parameters: of its notebook.
         optional: variants that are shown with the seeds that are stored, and left out where none is. They are trained
             only with `retrain`.
+        asked: variants whose network, that of the first seed, the notebook asks; a run may be stored as tables alone.
         claims: of the paper, as far as this chapter tests them.
         evidence: from the published runs to the table on which the claims are judged; trains nothing.
     """
@@ -37,6 +38,7 @@ class Chapter:
     recipes: Callable[[Preset], dict[str, Recipe]]
     parameters: type[Parameters]
     optional: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     evidence: Callable[[Runs], pd.DataFrame] | None = None
 
@@ -46,7 +48,8 @@ class Chapter:
         Args:
             namespace: the notebook's `globals()`, or a dictionary of parameters.
         Raises:
-            ValueError: as `check_parameters`; or seeds whose runs are not stored while `retrain` is off.
+            ValueError: as `check_parameters`; or seeds whose runs, or the weights that the notebook asks for, are not
+                stored while `retrain` is off.
         """
         settings = check_parameters(self.parameters, namespace)
         if not settings.retrain and (missing := self._not_stored(settings.preset, settings.all_seeds)):
@@ -73,10 +76,20 @@ class Chapter:
         return folders()
 
     def _not_stored(self, preset: Preset, seeds: tuple[int, ...]) -> list[str]:
-        """The missing runs of networks that are not optional, and all runs of a seed that no network has."""
+        """The missing runs of networks that are not optional, all runs of a seed that no network has, and the weights
+        that the notebook asks for, where a run is stored as tables alone.
+        """
+
+        def stored(name: str) -> bool:
+            return any((folder / name).exists() for folder in self.folders())
+
         jobs = [
             (variant, seed, recipe.run_name(seed)) for variant, recipe in self.recipes(preset).items() for seed in seeds
         ]
-        missing = [job for job in jobs if not any((folder / job[2]).is_dir() for folder in self.folders())]
+        missing = [job for job in jobs if not stored(job[2])]
         known = {seed for _, seed, _ in set(jobs) - set(missing)}
-        return [name for variant, seed, name in missing if variant not in self.optional or seed not in known]
+        asked = [name for variant, seed, name in jobs if variant in self.asked and seed == seeds[0] and stored(name)]
+        return [
+            *(name for variant, seed, name in missing if variant not in self.optional or seed not in known),
+            *(weights for name in asked if not stored(weights := f"{name}/{WEIGHTS}")),
+        ]

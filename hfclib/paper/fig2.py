@@ -446,6 +446,7 @@ FIG2 = Chapter(
     recipes=fig2_recipes,
     parameters=Fig2Parameters,
     optional=("fullwidth",),
+    asked=("vanilla", "batchnorm"),
     claims=tuple(_fig2_claims()),
     evidence=_evidence,
 )

@@ -62,7 +62,13 @@ def of_size(runs: Mapping[str, Sequence[Run]], size: int) -> Runs:
     return Runs((variant, ones) for variant, ones in runs.items() if ones[0].recipe.stem_kernel == size)
 
 
-# ---- measurements
+# ---- measurements: of the networks whose weights are kept
+
+
+def _kept(runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, list[Run]]]:
+    for variant, ones in runs.items():
+        if kept := [run for run in ones if run.has_weights]:
+            yield variant, kept
 
 
 def _first(model: nn.Module) -> Tensor:
@@ -80,7 +86,7 @@ def kernel_measures(runs: Mapping[str, Sequence[Run]], rho: float = 1.0) -> pd.D
         "initial"; "trained"; "added", trained minus initial weights; "smoothed", trained and then smoothed.
     """
     rows = []
-    for variant, ones in runs.items():
+    for variant, ones in _kept(runs):
         for run in ones:
             start, model = _first(initial_model(run.recipe, run.seed)), run.model()
             states = {
@@ -107,7 +113,7 @@ def first_layers(runs: Mapping[str, Sequence[Run]], shown: int = 8) -> dict[str,
         By title, (K, 3, k, k), sorted by their roughness; some at equal steps of that order if there are too many.
     """
     networks = {}
-    for variant, ones in runs.items():
+    for variant, ones in _kept(runs):
         if not networks:
             networks[f"{INITIAL}, seed {ones[0].seed}"] = initial_model(ones[0].recipe, ones[0].seed)
         networks[f"{FIG3_TITLES[variant]}, seed {ones[0].seed}"] = ones[0].model()
@@ -127,7 +133,7 @@ def mean_responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
         initialisation. The square of a plane's response is 1 on average over all bins.
     """
     found = {}
-    for variant, ones in runs.items():
+    for variant, ones in _kept(runs):
         start = INITIAL + (f", {size} x {size}" if (size := ones[0].recipe.stem_kernel) != 3 else "")
         if start not in found:
             found[start] = _response([initial_model(run.recipe, run.seed) for run in ones])
@@ -301,6 +307,7 @@ FIG3 = Chapter(
     recipes=fig3_recipes,
     parameters=Fig3Parameters,
     optional=("adversarial", "adversarial_batchnorm", "vanilla5", "adversarial5"),
+    asked=("vanilla", "batchnorm"),
     claims=tuple(_claims()),
     evidence=kernel_measures,
 )

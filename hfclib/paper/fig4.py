@@ -322,6 +322,7 @@ FIG4 = Chapter(
     recipes=fig4_recipes,
     parameters=Fig4Parameters,
     optional=("adversarial",),
+    asked=("batchnorm",),
     claims=tuple(_claims()),
     evidence=partial(gather, which="final"),
 )

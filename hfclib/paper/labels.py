@@ -13,10 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hfclib.data.cifar import embedded, to_float
-from hfclib.devices import best_device
-from hfclib.evaluation import PAPER_RADII, logits
-from hfclib.frequency import split
+from hfclib.evaluation import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
@@ -26,6 +23,7 @@ from hfclib.paper.style import STYLE, WIDTH, radius_colour
 from hfclib.paper.tables import decimals, mean_sd, with_interval
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
+from hfclib.runs.predictions import predictions_of
 from hfclib.training.recipe import Recipe
 
 
@@ -315,27 +313,23 @@ def equal_table(found: pd.DataFrame, radii: Sequence[int], levels: Sequence[floa
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "accuracy on"])
 
 
-def agreement(runs: Runs, radii: Sequence[int], count: int = 500) -> pd.DataFrame:
+def agreement(runs: Runs, radii: Sequence[int]) -> pd.DataFrame:
     """How often a network predicts for a band of a test image what it predicts for the image itself.
 
     Args:
-        runs: by variant; the first of each is used.
+        runs: by variant; the first of each is used, on its `final_images` test images.
         radii: DFT bins.
-        count: test images, the first.
     Returns:
         One row per network and band: variant, seed, measure, agreement in [0, 1]. A network of which only tables are
         kept has none.
     """
-    images, rows = to_float(embedded("test")[0][:count]), []
-    for variant, run in ((variant, ones[0]) for variant, ones in runs.items()):
-        if not run.has_weights:
-            continue
-        model = run.model().to(best_device())
-        whole = logits(model, images).argmax(dim=1)
-        for radius in radii:
-            for band, part in zip("LH", split(images, radius), strict=True):
-                share = (logits(model, part).argmax(dim=1) == whole).double().mean().item()
-                rows.append({"variant": variant, "seed": run.seed, "measure": f"{band}{radius}", "agreement": share})
+    rows, wanted = [], [Condition(band, radius) for radius in radii for band in ("lfc", "hfc")]
+    for variant, run in ((variant, ones[0]) for variant, ones in runs.items() if ones[0].has_weights):
+        found = predictions_of(run, [Condition("x"), *wanted])
+        for band, radius, *_ in wanted:
+            share = (found.on(band, radius) == found.on("x")).double().mean().item()
+            measure = f"{band[0].upper()}{radius}"
+            rows.append({"variant": variant, "seed": run.seed, "measure": measure, "agreement": share})
     return pd.DataFrame(rows, columns=["variant", "seed", "measure", "agreement"])
 
 
@@ -489,6 +483,7 @@ LABELS = LabelsChapter(
     recipes=labels_recipes,
     parameters=LabelsParameters,
     optional=tuple(labels_recipes()),
+    asked=("shuffled",),
     claims=tuple(_claims()),
     evidence=labels_table,
 )

@@ -530,6 +530,7 @@ NETWORKS = Chapter(
     recipes=networks_recipes,
     parameters=NetworksParameters,
     optional=tuple(variant for variant in networks_recipes() if variant != "vanilla"),
+    asked=("vanilla",),
     claims=tuple(_claims()),
     evidence=networks_table,
 )

@@ -194,6 +194,7 @@ TRADEOFF = Chapter(
     recipes=fig2_recipes,
     parameters=TradeoffParameters,
     optional=FIG2.optional,
+    asked=("vanilla", "batchnorm"),
     claims=(
         Claim(
             id="tradeoff-corollary",

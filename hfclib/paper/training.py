@@ -329,6 +329,7 @@ TRAINING = TrainingChapter(
     recipes=training_recipes,
     parameters=TrainingParameters,
     optional=tuple(variant for variant in training_recipes() if variant != "vanilla"),
+    asked=("vanilla",),
     claims=tuple(_claims()),
     evidence=partial(gather, which="final"),
 )

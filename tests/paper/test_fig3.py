@@ -40,7 +40,7 @@ def run(variant="vanilla", seed=0, planes=None, **changes):
     network = initial_model(recipe, seed + 1000)  # other weights than those that its training starts from
     if planes:
         network.conv1.weight.data = torch.stack([torch.stack(ones) for ones in planes])
-    return SimpleNamespace(recipe=recipe, seed=seed, model=lambda: network)
+    return SimpleNamespace(recipe=recipe, seed=seed, has_weights=True, model=lambda: network)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,15 @@ def test_the_four_states(runs, rho):
         assert wide["smoothed"].mean() < 0.8 * wide["trained"].mean()
     else:
         assert (wide["smoothed"] == wide["trained"]).all()
+
+
+def test_a_network_of_which_only_tables_are_kept_is_left_out(runs):
+    tables = SimpleNamespace(recipe=runs["vanilla"][0].recipe, seed=9, has_weights=False)
+    more = {**runs, "vanilla": [tables, *runs["vanilla"]], "dropout": [tables]}
+    pd.testing.assert_frame_equal(kernel_measures(more), kernel_measures(runs))
+    assert list(first_layers(more)) == list(first_layers(runs))
+    for title, response in mean_responses(runs).items():
+        assert torch.equal(response, mean_responses(more)[title])
 
 
 def test_initial_weights_are_those_of_the_runs_own_seed(runs):

@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import shutil
 import time
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,7 @@ from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.parameters import given_parameters
 from hfclib.paper.registry import CHAPTERS
 from hfclib.runs import Runs
+from hfclib.runs.store import WEIGHTS
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NAN, INF = math.nan, math.inf
@@ -126,11 +128,12 @@ def test_only_plain_values_of_unknown_names_are_parameters():
 
 
 def put(folder, chapter, preset, seeds, without=()):
-    """Folders by the names of runs: the check looks no further."""
+    """Folders by the names of runs, with weights: the check looks no further."""
     for variant, recipe in CHAPTERS[chapter].recipes(preset).items():
         for seed in seeds:
             if (variant, seed) not in without:
                 (folder / recipe.run_name(seed)).mkdir(parents=True)
+                (folder / recipe.run_name(seed) / WEIGHTS).touch()
 
 
 @pytest.mark.parametrize("notebook", [name for name in CHAPTERS if name not in ("fig1", "labels", "datasets")])
@@ -143,8 +146,21 @@ def test_a_run_that_is_not_stored_is_named(notebook, own_home):
     with pytest.raises(ValueError, match=rf"not stored at preset smoke: {re.escape(recipe.run_name(5))}$"):
         chapter.check(namespace)
     assert chapter.check(namespace | {"retrain": True}).retrain is True
-    (chapter.folders()[-1] / recipe.run_name(5)).mkdir()
+    others = [(one, 5) for one in chapter.recipes("smoke") if one != variant]
+    put(chapter.folders()[-1], notebook, "smoke", [5], without=others)
     assert chapter.check(namespace).all_seeds == ((3, 5) if several else (5,))
+
+
+def test_weights_that_the_notebook_asks_for_must_be_kept_of_the_first_seed(own_home):
+    """Also of networks that may be missing, as those of the chapter on labels."""
+    for notebook, variant in (("fig4", "batchnorm"), ("fig3", "vanilla"), ("labels", "shuffled")):
+        put(own_home / "runs", notebook, "smoke", [3, 5])
+        weights = f"{CHAPTERS[notebook].recipes('smoke')[variant].run_name(5)}/{WEIGHTS}"
+        (own_home / "runs" / weights).unlink()
+        assert CHAPTERS[notebook].check({"preset": "smoke", "seeds": [3, 5]}).seeds == (3, 5)
+        with pytest.raises(ValueError, match=rf"not stored at preset smoke: {re.escape(weights)}$"):
+            CHAPTERS[notebook].check({"preset": "smoke", "seeds": [5, 3]})
+        shutil.rmtree(own_home)
 
 
 def test_a_variant_that_takes_hours_may_be_missing(own_home):
@@ -168,7 +184,7 @@ def test_kernels_of_robust_networks_may_be_missing_but_not_those_of_natural_ones
     put(own_home / "runs", "fig3", "smoke", [3, 5], without=robust)
     asked = {"preset": "smoke", "seeds": [3, 5]}
     assert CHAPTERS["fig3"].check(asked).seeds == (3, 5)
-    (own_home / "runs" / recipes["batchnorm"].run_name(5)).rmdir()
+    shutil.rmtree(own_home / "runs" / recipes["batchnorm"].run_name(5))
     with pytest.raises(ValueError, match=rf"not stored at preset smoke: {recipes['batchnorm'].run_name(5)}$"):
         CHAPTERS["fig3"].check(asked)
 

@@ -185,6 +185,7 @@ DEFENSE = Chapter(
     recipes=defense_recipes,
     parameters=DefenseParameters,
     optional=("penalised", "adversarial", "adversarial_batchnorm"),
+    asked=("vanilla",),
     claims=tuple(_claims()),
     evidence=_evidence,
 )
