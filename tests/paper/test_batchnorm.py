@@ -62,7 +62,8 @@ def test_every_stored_table_is_whole_and_says_where_it_comes_from(runs):
     measured = 0
     for variant, ones in runs.items():
         for run in ones:
-            wanted = pd.DataFrame(batchnorm.conditions(run, variant))
+            every = batchnorm.conditions(run, variant)  # of seeds that are not drawn, what the claims need
+            wanted = pd.DataFrame([row for row in every if run.seed <= 2 or row["part"] == "feeds"])
             rows = batchnorm.stored(run)
             assert (rows is None) == wanted.empty, run.path.name
             if rows is not None:
