@@ -166,7 +166,7 @@ def measure(run: Run, variant: str, counts: Mapping[str, int] = COUNTS) -> pd.Da
         counts: parts to measure, and on how many test images: the first, and no more than the run's final_images.
     """
     model = run.model().to(best_device())
-    images, labels = (tensor[: run.recipe.final_images] for tensor in embedded("test"))
+    images, labels = (tensor[: min(max(counts.values()), run.recipe.final_images)] for tensor in embedded("test"))
     images, reference = to_float(images), as_trained(embedded("train")[0][: run.recipe.train_images], run.recipe)
     network = cache(lambda where: matched(model, reference, where=where))
     bands = cache(lambda radius: split(images, radius))

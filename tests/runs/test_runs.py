@@ -4,9 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import datetime
 from itertools import product
@@ -283,43 +280,6 @@ def test_bad_seed(tmp_path):
 # ---- kills and resumes
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from hfclib.runs import train_run
-from hfclib.training import Recipe, loop
-
-step, stop = loop.training_step, int(sys.argv[3])
-
-def counted(*args, **options):
-    global stop
-    stop -= 1
-    if stop == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(*args, **options)
-
-loop.training_step = counted
-train_run(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
-"""
-
-
-def in_another_process(store, stop):
-    """Train TINY in a process that SIGKILL ends at step `stop`; its exit status."""
-    return subprocess.run([sys.executable, "-c", KILLED, repr(TINY.to_dict()), str(store), str(stop)]).returncode
-
-
-def test_killed_in_the_middle_of_an_epoch_and_run_again(trained, tmp_path):
-    store = tmp_path / "store"
-    assert in_another_process(store, stop=6) == -signal.SIGKILL  # in the second epoch of four steps
-    partial = store / f"{TINY.run_name(0)}.partial"
-    assert sorted(path.name for path in store.iterdir()) == [f"{TINY.run_name(0)}.lock", partial.name]
-    assert [path.name for path in partial.iterdir()] == ["checkpoint.safetensors"]
-    assert find(TINY, 0, store) is None
-    assert in_another_process(store, stop=9) == 0  # eight steps are left
-    assert same(find(TINY, 0, store), trained)
-    assert [path.name for path in store.iterdir()] == [TINY.run_name(0)]
-
-
 def interrupted(monkeypatch, module, name, call):
     """Make the `call`-th use of a function stop the program."""
     function, left = getattr(module, name), [call]
@@ -438,12 +398,13 @@ def test_published_runs_are_whole():
         assert not any(commit.endswith("-dirty") or commit == "none" for commit in run.provenance["commits"])
 
 
-# The networks whose predictions are stored are asked again, image by image, in test_predictions.py.
+# Where predictions or attacks are stored, test_predictions.py and test_defense_trials.py compare the answers image by
+# image.
 ASKED_AGAIN = [
     path
     for path in PUBLISHED
     if (path / "weights.safetensors").exists()
-    and not (data_folder() / "predictions" / f"{path.name}.safetensors").exists()
+    and not any((data_folder() / kind / f"{path.name}.safetensors").exists() for kind in ("predictions", "attacks"))
 ]
 
 
