@@ -88,7 +88,8 @@ def named_model(name: str, weights: str | None = None) -> Named:
     found = {path.parent.name: path.parent for folder in folders() for path in sorted(folder.glob("*/run.json"))}
     matching = [one for one in found if one == name or one.startswith(f"{name}-")]
     if len(matching) != 1:
-        near = ", ".join(matching or difflib.get_close_matches(name, found, 3)) or "none"
+        names = [one.rsplit("-", 1)[0] for one in found]  # without the hash, or any seed would be as near
+        near = ", ".join(matching or difflib.get_close_matches(name, names, 3)) or "none"
         raise ValueError(
             f"expected one stored run, torchvision:NAME, timm:NAME or module:build, got {name}; near: {near}"
         )
