@@ -50,7 +50,6 @@ def run_at_smoke(notebook, tmp_path, home):
     smoke = {"preset": "smoke", seeds: 0}
     if "n_images" in known:  # attacks are not made smaller by the preset
         smoke |= {"n_images": 20, "steps": 2, "rho": 0.5, "eps": 0.03}
-    recipes = CHAPTERS[notebook.stem].recipes("smoke")
     if "choice" in known:  # of panels, which have twelve networks together
         smoke["choice"] = "architecture"
     if trains := notebook.stem in ("detection", "training"):
@@ -65,7 +64,7 @@ def run_at_smoke(notebook, tmp_path, home):
             further += ["dropout", "mixup", "adversarial_batchnorm"]
         few = {
             variant: recipe
-            for variant, recipe in recipes.items()
+            for variant, recipe in CHAPTERS[notebook.stem].recipes("smoke").items()
             if recipe.train_radius in (0, 8) and recipe.data != "fashion-mnist" and variant not in further
         }
         list(load_or_train(few, [0], store=home / "runs", progress=False))

@@ -24,7 +24,7 @@ from hfclib.paper.registry import RECIPES
 from hfclib.runs import train as job
 from hfclib.runs.images import held_out_set
 from hfclib.runs.predictions import predictions_of
-from hfclib.runs.store import find, load
+from hfclib.runs.store import WEIGHTS, find, load
 from hfclib.runs.train import MEASURED, _after_epoch, _final_rows, code_commit, train_run
 from hfclib.training import loop
 from hfclib.training.loop import Progress, TrainingError
@@ -403,7 +403,7 @@ def test_published_runs_are_whole():
 ASKED_AGAIN = [
     path
     for path in PUBLISHED
-    if (path / "weights.safetensors").exists()
+    if (path / WEIGHTS).exists()
     and not any((data_folder() / kind / f"{path.name}.safetensors").exists() for kind in ("predictions", "attacks"))
 ]
 
