@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 COMMA := ,
+# Where it is set, each of some eighty processes of the tests would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: book test slow notebooks setup clean
 

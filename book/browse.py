@@ -20,6 +20,9 @@ THEMES = ("light", "dark")
 DESKTOP, PHONE = {"width": 1280, "height": 2000}, {"width": 390, "height": 844}
 CHECKED = {"exclude": [["dt.sig dl"], [".citation-list"]]}  # how Sphinx writes long signatures and citations
 PICTURES = "main figure img, main [data-part=hfc] canvas"
+# The explorer of the landing page draws its pictures later than the page is loaded.
+DRAWN = """() => [...document.querySelectorAll("#hfc-explorer [role=status]")]
+    .every(one => one.textContent.includes("True class"))"""
 SHRUNK = """figures => figures.filter(one => one.checkVisibility())
     .filter(one => one.getBoundingClientRect().width < one.getAttribute("width") - 1).map(one => one.alt)"""
 # What reaches beyond the window, but for what lies in a box that scrolls or is cut on purpose.
@@ -64,7 +67,8 @@ def faults(opened, pages: list[Path]) -> list[str]:
         shots = {}
         for theme in THEMES:
             page = opened.new_page(viewport=DESKTOP, color_scheme=theme)
-            page.goto(path.as_uri(), wait_until="networkidle")
+            page.goto(path.as_uri())
+            page.wait_for_function(DRAWN)
             for fault in Axe().run(page, context=CHECKED).response["violations"]:
                 if fault["impact"] in ("serious", "critical"):
                     places = ", ".join(node["html"][:80] for node in fault["nodes"][:3])

@@ -10,7 +10,7 @@ SEEDS = tuple(range(10))  # all with which some variant is published
 _FAST = {"learning_rate": 1e-3, "schedule": "one_cycle", "augment": True}
 _BASE: dict[Preset, Recipe] = {
     "smoke": Recipe(
-        "smoke", width=4, epochs=2, batch_size=64, train_images=512, eval_images=20, final_images=100, **_FAST
+        "smoke", width=4, epochs=2, batch_size=64, train_images=512, eval_images=20, final_images=40, **_FAST
     ),
     "laptop": Recipe("laptop", width=16, epochs=16, batch_size=128, **_FAST),
     "narrow": Recipe("narrow", width=16),  # the paper's set-up but for the width

@@ -76,6 +76,7 @@ def test_every_stored_table_is_whole_and_says_where_it_comes_from(runs):
     assert measured >= 13  # three seeds of four networks, and adversarial training
 
 
+@pytest.mark.slow  # a notebook measures one of them again
 def test_stored_rows_are_measured_again_on_300_images(runs):
     run = runs["mixup"][0]
     stored, again = batchnorm.stored(run), batchnorm.measure(run, "mixup", {"feeds": 300})

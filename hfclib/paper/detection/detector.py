@@ -66,7 +66,7 @@ DETECTION_PRESETS = {
     "laptop": DetectionRecipe("laptop"),
     # Not narrower: in the gradient of a 1 x 1 convolution of stride 2 with fewer than 16 channels oneDNN writes beyond
     # its memory on some processors.
-    "smoke": DetectionRecipe("smoke", 16, 24, (120, 90), 8, 10, train_images=48, test_images=8, radii=(8, 24, 48)),
+    "smoke": DetectionRecipe("smoke", 16, 24, (120, 90), 8, 4, train_images=48, test_images=8, radii=(8, 24, 48)),
 }
 
 
