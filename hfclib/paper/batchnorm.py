@@ -14,7 +14,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
@@ -311,6 +310,8 @@ def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -
 
 def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] = tuple(LINES)) -> Figure:
     """Means over seeds with 95 % intervals (Student's t) of rows from `pair_rows`, `across` panels per line."""
+    import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
+
     labels, styles = map(list, zip(*(LINES[key] for key in lines), strict=True))
     colours, markers = map(list, zip(*(network_looks(PAIR)[variant] for variant, _ in lines), strict=True))
     if many := len(rows["x"].cat.categories) > 4:  # conditions of several kinds, with no order

@@ -11,7 +11,6 @@ from functools import partial
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
@@ -95,6 +94,8 @@ def table1_figure(final: pd.DataFrame) -> Figure:
     Args:
         final: as in `band_results`; points are means over seeds, bars one sample standard deviation.
     """
+    import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
+
     rows = band_results(final).query("split == 'test'")
     kinds = [f"{band} {scaling}" for scaling in _SCALINGS.values() for band in ("LFC", "HFC")]
     colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import ndtri, stdtrit  # not scipy.stats, which takes half a second to import
 
 CONFIDENCE = 0.95
 
@@ -35,8 +35,12 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) < 2:
         return mean, -np.inf, np.inf
     # Not ttest_1samp, which warns of equal values: three networks at chance are common.
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
+    half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * _standard_error(values)
     return mean, mean - half, mean + half
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return np.std(values, ddof=1) / np.sqrt(len(values))
 
 
 def over_seeds(values: pd.Series | Sequence[float]) -> Estimate:
@@ -64,8 +68,8 @@ def over_seeds_and_images(differences: Sequence[Sequence[float]]) -> Estimate:
     mean = float(values.mean())
     if len(values) < 2:
         return Estimate(mean, -np.inf, np.inf, seeds=len(values))
-    error = np.hypot(stats.sem(values.mean(axis=1)), stats.sem(values.mean(axis=0)))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error
+    error = np.hypot(_standard_error(values.mean(axis=1)), _standard_error(values.mean(axis=0)))
+    half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * error
     return Estimate(mean, mean - half, mean + half, seeds=len(values))
 
 
@@ -83,5 +87,5 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float,
         raise ValueError(f"expected as many images in the one as in the other, got {one.shape} and {other.shape}")
     count, up, down = len(one), int((one & ~other).sum()), int((~one & other).sum())
     plus, minus = (up + 1) / (count + 2), (down + 1) / (count + 2)
-    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((plus + minus - (plus - minus) ** 2) / (count + 2))
+    half = ndtri((1 + CONFIDENCE) / 2) * np.sqrt((plus + minus - (plus - minus) ** 2) / (count + 2))
     return (up - down) / count, max(plus - minus - half, -1.0), min(plus - minus + half, 1.0)

@@ -22,7 +22,6 @@ import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from PIL import Image, ImageEnhance
-from scipy import stats
 from torch import Tensor
 
 from hfclib.attacks import pgd, robust_correct
@@ -266,7 +265,9 @@ def rank_correlation(
 
 def _spearman(samples: np.ndarray) -> np.ndarray:
     """(2 or 3 columns, samples, recipes) to (samples,); NaN where a column of a sample is constant."""
-    ranks = stats.rankdata(samples, axis=2)
+    from scipy.stats import rankdata  # here: half a second that every notebook would wait for
+
+    ranks = rankdata(samples, axis=2)
     first, second, *control = ranks - ranks.mean(axis=2, keepdims=True)
     for one in control:
         squares = np.maximum((one * one).sum(axis=1), 1e-9)  # a constant control explains nothing

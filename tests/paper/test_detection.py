@@ -306,11 +306,12 @@ def test_the_published_results_come_again_from_the_published_weights(seed):
 
 
 @pytest.mark.slow
-def test_all_published_results_of_a_seed_come_again():
+def test_published_results_of_every_kind_come_again():
     (run,) = detection.DETECTION.obtain(detection.DETECTION.check({"seeds": 0}))
-    again = measured_again(run, measure.detector_inputs(run.recipe.radii))
-    differences = (again[["mAP", "mAP50", "better", "worse"]] - run.results[["mAP", "mAP50", "better", "worse"]]).abs()
-    assert (again[["band", "feed", "radius"]] == run.results[["band", "feed", "radius"]]).all(axis=None)
+    again = measured_again(run, measure.detector_inputs([4, 12, 32]))
+    stored = run.results[run.results["radius"].isin([0, 4, 12, 32])].reset_index(drop=True)
+    differences = (again[["mAP", "mAP50", "better", "worse"]] - stored[["mAP", "mAP50", "better", "worse"]]).abs()
+    assert (again[["band", "feed", "radius"]] == stored[["band", "feed", "radius"]]).all(axis=None)
     assert differences[["mAP", "mAP50"]].max(axis=None) < 0.01
     assert differences.max(axis=None) < 0.1  # other arithmetic may turn a very small gain into a loss
 

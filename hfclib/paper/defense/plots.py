@@ -3,7 +3,6 @@
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,12 +11,12 @@ from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title, number_te
 from hfclib.paper.defense.trials import HIGHEST_EPS
 from hfclib.paper.style import STYLE, VARIANT_COLOURS, panel_grid
 
-_COLOURS = sns.color_palette("colorblind")
+_COLOURS = ["#0173b2", "#de8f05", "#d55e00"]  # of the palette "colorblind" of seaborn
 # Colour, marker and label of the accuracy under the strong attack, by verdict.
 DEFENSE_LOOKS = {
     "robust": (_COLOURS[0], "s", "strong attack: robust"),
     "attack falls short": (_COLOURS[1], "^", "strong attack: falls short"),
-    "masked": (_COLOURS[3], "o", "strong attack: masked"),
+    "masked": (_COLOURS[2], "o", "strong attack: masked"),
     "no gain": ("0.55", "D", "strong attack: no gain"),
 }
 
@@ -118,6 +117,8 @@ def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
 
 def smallest_eps_figure(found: pd.DataFrame) -> Figure:
     """The share of images that a perturbation of at most eps fools, one line per column of `smallest_eps_table`."""
+    import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
+
     with mpl.rc_context(STYLE):
         figure, (ax,), _ = panel_grid(1, 1, (5.4, 3.2))
         # Images that nothing fools are beyond the axis.
