@@ -15,15 +15,18 @@ import papermill
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from matplotlib.figure import Figure
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
+from hfclib.evaluation import PAPER_RADII
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.presets import PUBLISHED_SEEDS, fig4_recipes
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import published_scoreboard
 from hfclib.runs.collect import load_or_train
+from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -74,6 +77,11 @@ FURTHER = {
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_at_smoke(notebook, smoke_home, shell, monkeypatch):
     """Some networks of the chapter are trained, and its notebook is run on them; two notebooks train by themselves."""
+    monkeypatch.setenv("HFCLIB_HOME", str(smoke_home))
+    if notebook.stem != "tradeoff":  # which asks its networks at every radius
+        monkeypatch.setattr(Recipe, "radii", PAPER_RADII)  # most of a smoke run's time goes into measuring bands
+    # `pytest --nbval` draws them in full, once more for phones.
+    monkeypatch.setattr("hfclib.paper.show.show_figure", Figure.draw_without_rendering)
     source = load_notebook_node(str(notebook))
     known = papermill.inspect_notebook(str(notebook))
     (seeds,) = {"seed", "seeds"} & set(known)
@@ -89,7 +97,6 @@ def test_runs_at_smoke(notebook, smoke_home, shell, monkeypatch):
         left_out = {*chapter.optional} - {*FURTHER.get(notebook.stem, ())}
         few = {name: recipe for name, recipe in chapter.recipes("smoke").items() if name not in left_out}
         list(load_or_train(few, [0], store=smoke_home / "runs", progress=False))
-    monkeypatch.setenv("HFCLIB_HOME", str(smoke_home))
     results = []
     with capture_output() as shown:
         for cell in parameterize_notebook(source, smoke).cells:
