@@ -34,7 +34,7 @@ test: $(VENV)/test.stamp
 # process and of two, and so has the machine to itself.
 ALONE := tests/runs/test_sweep.py::test_two_workers_are_not_slower_than_one_run_after_the_other
 slow: $(VENV)/test.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m slow -n 2 --deselect $(ALONE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m slow -n 2 --dist worksteal --deselect $(ALONE)
 	$(BIN)/python -m pytest -m slow $(ALONE)
 
 # Execute the notebooks in place: their stored outputs are what `pytest --nbval` compares with.
