@@ -308,8 +308,8 @@ def test_the_published_results_come_again_from_the_published_weights(seed):
 @pytest.mark.slow
 def test_published_results_of_every_kind_come_again():
     (run,) = detection.DETECTION.obtain(detection.DETECTION.check({"seeds": 0}))
-    again = measured_again(run, measure.detector_inputs([4, 12, 32]))
-    stored = run.results[run.results["radius"].isin([0, 4, 12, 32])].reset_index(drop=True)
+    again = measured_again(run, measure.detector_inputs([4, 32]))
+    stored = run.results[run.results["radius"].isin([0, 4, 32])].reset_index(drop=True)
     differences = (again[["mAP", "mAP50", "better", "worse"]] - stored[["mAP", "mAP50", "better", "worse"]]).abs()
     assert (again[["band", "feed", "radius"]] == stored[["band", "feed", "radius"]]).all(axis=None)
     assert differences[["mAP", "mAP50"]].max(axis=None) < 0.01
