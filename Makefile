@@ -50,7 +50,7 @@ clean:
 $(VENV)/book.stamp $(VENV)/test.stamp $(VENV)/book,test.stamp: $(VENV)/%.stamp: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hfclib needs Python 3.11 or newer: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	# What is not imported need not be compiled: that would take half of the time.
+	# What is not imported need not be compiled: that would take a third of the time.
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e '.[$*]'
 	# Why torchattacks comes alone: see pyproject.toml.
 	test $* = book || $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps "torchattacks>=3.5,<4"

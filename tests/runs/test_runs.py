@@ -412,8 +412,8 @@ ASKED_AGAIN = [
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ASKED_AGAIN, ids=lambda path: path.name)
 def test_published_accuracy_is_that_of_the_weights(path, all_threads):
-    run, model = load(path), load(path).model()
-    images, labels = held_out_set(run.recipe)
+    run = load(path)
+    model, (images, labels) = run.model(), held_out_set(run.recipe)
     table = stored_measures(run)
     if table is None:  # of images with a planted signal there is none
         assert abs(accuracy(model, images, labels) - run.test_accuracy()) <= 5 / 10_000
