@@ -3,24 +3,27 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 COMMA := ,
+# Not those that a reader has executed beside them; .gitignore has the same patterns.
+NOTEBOOKS := $(filter-out $(wildcard notebooks/*-*.ipynb notebooks/*out*.ipynb),$(wildcard notebooks/*.ipynb))
 # Where it is set, each of some eighty processes of the tests would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: book test slow notebooks setup clean
 
 book: $(VENV)/book.stamp _build/executed.stamp
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	$(BIN)/python book/check_html.py _build/html
 
 # The caches of executed notebooks and of read pages know their source only: what they compute with is watched here. The
 # notebooks are executed on every core at once, one thread each; one that fails is executed again, and told, by the build.
-# With OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has compared them.
+# Pages are all read again, since they also hold text of the glossary and of book/_ext, and a page that was not read again would
+# not warn again. With OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has compared them.
 JCACHE := JUPYTERCACHE=_build/.jupyter_cache OMP_NUM_THREADS=1 $(BIN)/jcache
-_build/executed.stamp: $(shell find hfclib data notebooks book/*.py book/explorer -type f -not -path '*/.*' -not -path '*/__pycache__/*') pyproject.toml | $(VENV)/book.stamp
-	rm -rf _build/.jupyter_cache _build/.doctrees
+_build/executed.stamp: $(shell find hfclib data book/*.py book/explorer -type f -not -path '*/.*' -not -path '*/__pycache__/*') $(NOTEBOOKS) pyproject.toml | $(VENV)/book.stamp
+	rm -rf _build/.jupyter_cache
 	mkdir -p _build
-	echo y | $(JCACHE) notebook add notebooks/*.ipynb
-	test "$(OUTPUTS)" != stored || $(JCACHE) cache add notebooks/*.ipynb
+	echo y | $(JCACHE) notebook add $(NOTEBOOKS)
+	test "$(OUTPUTS)" != stored || $(JCACHE) cache add $(NOTEBOOKS)
 	$(JCACHE) project execute --executor local-parallel --timeout 300
 	touch $@
 
@@ -30,7 +33,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder
 
-# Every published run, recomputed from its weights, and kills in the middle of a training. One test takes the time of one
+# The published networks whose weights are kept, measured again, and kills in the middle of a training. One test takes the time of one
 # process and of two, and so has the machine to itself.
 ALONE := tests/runs/test_sweep.py::test_two_workers_are_not_slower_than_one_run_after_the_other
 slow: $(VENV)/test.stamp
@@ -39,7 +42,7 @@ slow: $(VENV)/test.stamp
 
 # Execute the notebooks in place: their stored outputs are what `pytest --nbval` compares with.
 notebooks: $(VENV)/test.stamp
-	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter execute --inplace $(NOTEBOOKS)
 
 # The packages of all targets, in one call of pip.
 setup: $(VENV)/book,test.stamp

@@ -25,7 +25,7 @@ settings.load_profile("hfclib")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: seconds of arithmetic a test, run with -m slow")
+    config.addinivalue_line("markers", "slow: recomputes or trains for long, run with -m slow")
 
 
 def pytest_collection_modifyitems(config, items):

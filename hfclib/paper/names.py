@@ -24,7 +24,7 @@ CHAPTER_PLACES = {
     "defense": "hfclib.paper.defense.claims:DEFENSE",
     "detection": "hfclib.paper.detection.chapter:DETECTION",
 }
-# Recipes of experiments that have no chapter yet.
+# Further networks of the chapter on BatchNorm, under names of their own for `hfc train`.
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
     "louder": "hfclib.paper.batchnorm:louder_recipes",

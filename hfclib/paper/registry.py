@@ -12,8 +12,7 @@ from hfclib.training.recipe import Recipe
 
 CHAPTERS: dict[str, Chapter] = {name: resolve_name(place) for name, place in CHAPTER_PLACES.items()}
 
-# From a preset to recipes by variant: of chapters, and of experiments whose runs are trained before their chapter is
-# written.
+# From a preset to recipes by variant: of chapters, and of the experiments in `names`.
 RECIPES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {
     name: CHAPTERS[name].recipes if name in CHAPTERS else resolve_name(EXPERIMENT_PLACES[name]) for name in TRAINED
 }

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book"))
 import check_html  # noqa: E402
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTER_PLACES)]
 PAGES = sorted((ROOT / "book").rglob("*.md"))
 DRAWS = re.compile(r"\b(plt|plots)\.|\breports\.picture\b")  # a drawing cell of a Markdown page: it has no outputs
 PICTURES = {"image/png", "image/svg+xml", "image/jpeg"}

@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.scoreboard import HEADLINES, published_scoreboard
@@ -58,3 +60,14 @@ def test_the_conda_environment_agrees_with_the_project():
     extras = re.search(r"\[(.*)\]", environment[-1]["pip"][0]).group(1).split(",")
     assert set(extras) <= set(project["optional-dependencies"])
     assert not [d for d in project["dependencies"] if "==" in d or "+cpu" in d]
+
+
+def test_the_locked_versions_are_in_the_ranges_of_the_project():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    locked = {canonicalize_name(name): version for name, version in pairs}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    for requirement in map(Requirement, wanted):
+        if requirement.name != "hfclib":
+            assert locked[canonicalize_name(requirement.name)] in requirement.specifier, requirement

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections import defaultdict
 from graphlib import TopologicalSorter
@@ -110,3 +111,19 @@ def test_the_wheel_is_small_and_holds_code_only(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         code = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert code == {path.relative_to(ROOT).as_posix() for path in package_files().values()}
+
+
+def test_the_source_distribution_holds_no_data(tmp_path):
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path], cwd=ROOT, check=True)
+    (archive,) = tmp_path.iterdir()
+    assert archive.stat().st_size < 1e6
+    with tarfile.open(archive) as found:
+        names = {name.split("/", 1)[1] for name in found.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "hfclib/__init__.py"} <= names
+    assert not [name for name in names if name.startswith(("data/", "tests/", "notebooks/"))]
+
+
+def test_the_repository_stays_small():
+    sizes = {path: path.stat().st_size for path in (ROOT / "data").rglob("*") if path.is_file()}
+    assert sum(sizes.values()) <= 150e6, "leave out weights or predictions that no page and no test reads"
+    assert max(sizes.values()) <= 25e6

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import time
 from datetime import date
 from pathlib import Path
 
@@ -69,11 +68,9 @@ def test_a_wrong_value_is_refused_at_once_with_what_is_allowed(no_data, notebook
     for name, parameter, value in CASES:
         if name != notebook:
             continue
-        start = time.monotonic()
         with pytest.raises(ValueError, match=re.escape(f"parameter {parameter} = {value!r}: expected ")) as refusal:
             CHAPTERS[notebook].check({parameter: value})
         assert fields[parameter].description in str(refusal.value), (parameter, value)
-        assert time.monotonic() - start < 5
 
 
 def test_what_is_allowed_is_named():
