@@ -219,6 +219,7 @@ def _claims() -> Iterator[Claim]:
         relation="at most",
         bound=MARGIN,
         statistic=partial(_from_paper, suffix=""),
+        paper=0.0,
     )
 
 
