@@ -61,6 +61,17 @@ def device_of(model: nn.Module) -> torch.device:
     return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
 
 
+def layout_of(model: nn.Module) -> torch.memory_format:
+    """The memory format for a model's input: channels_last if its convolutions' weights are so, else contiguous.
+
+    The networks of `hfclib.models` are channels_last, which is faster on CPUs. Another network may flatten its maps by
+    `view`, which takes contiguous ones only.
+    """
+    last = torch.channels_last
+    weights = (weight for weight in model.parameters() if weight.ndim == 4 and not weight.is_contiguous())
+    return last if any(weight.is_contiguous(memory_format=last) for weight in weights) else torch.contiguous_format
+
+
 def device_name(device: torch.device) -> str:
     """The name of `device` in the provenance of a run, such as "cpu, 2 thread(s)"."""
     if device.type == "cuda":

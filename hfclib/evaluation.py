@@ -10,7 +10,7 @@ Two choices change what is measured:
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, pairwise, product
 from typing import Literal, NamedTuple
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.data.cifar import MEAN
-from hfclib.devices import arithmetic, device_of
+from hfclib.devices import arithmetic, device_of, layout_of
 from hfclib.frequency import check_images, each_radius, in_bins, split, svd_split
 from hfclib.transforms import FEEDS, Feed, feed_images
 
@@ -53,10 +53,11 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
     """A context with the model in evaluation mode and BatchNorm with the chosen statistics; both are restored."""
     if bn_stats not in BN_STATS:
         raise ValueError(f"expected bn_stats, one of {', '.join(BN_STATS)}, got {bn_stats!r}")
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     norms = [module for module, _ in modes if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     averages = [(norm, norm.running_mean, norm.running_var) for norm in norms if bn_stats == "batch"]
-    model.eval()
+    with suppress(NotImplementedError):  # an exported program has one mode only
+        model.eval()
     try:
         for norm, _, _ in averages:  # without running averages PyTorch normalises by the batch in evaluation mode too
             norm.running_mean = norm.running_var = None
@@ -92,15 +93,25 @@ def logits(
         raise ValueError("expected at least one image, got none")
     if bn_stats == "batch" and (len(images) % batch_size or batch_size) == 1:
         raise ValueError(f"expected batches of 2 images or more to take statistics of, got {len(images)} images")
-    device = device_of(model)
-    with torch.inference_mode(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
-        batches = (batch.to(device, memory_format=torch.channels_last) for batch in images.split(batch_size))
-        found = [model(batch).float().to(images.device) for batch in batches]
-    return torch.cat(found)  # outside, so that callers may go on computing with it
+    device, layout = device_of(model), layout_of(model)
+    # Not in inference mode: what a network makes at its first pass and keeps could never be trained.
+    with torch.no_grad(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
+        batches = (batch.to(device, memory_format=layout) for batch in images.split(batch_size))
+        return torch.cat([model(batch).float().to(images.device) for batch in batches])
 
 
 def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, **options) -> float:
-    """Share of images (or bands) whose largest logit is at their label; see `batches`, and `logits` for the options."""
+    """Share of images whose largest logit is at their label.
+
+    Args:
+        model, images, labels: any module to (N, classes); whole images or bands (N, C, H, W) float, and (N,) whole
+            numbers, or batches of them; see `batches`.
+        options: bn_stats, batch_size and amp, as in `logits`.
+    Returns:
+        A share in [0, 1].
+    Raises:
+        TypeError, ValueError: as `logits`; labels of another number, type or range; or batches with other keys.
+    """
     stream = batches(model, images, labels, most=100)
     if labels is None and options.get("bn_stats") == "batch":
         stream = whole_batches(stream, options.get("batch_size", BATCH_SIZE))
@@ -118,9 +129,8 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
     """
     shape = None
     for batch in images if labels is None else [(images, labels)]:
-        if isinstance(batch, Mapping):
-            batch = [next(batch[name] for name in some if name in batch) for some in KEYS]
-        part, classes = batch[0], check_labels(batch[1], batch[0])
+        part, classes = pair_of(batch)
+        classes = check_labels(classes, part)
         if part.shape[-1] in (1, 3, 4) and part.shape[1] not in (1, 3, 4):
             raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
         check_pixels(part, most)
@@ -132,6 +142,17 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         yield part, classes
     if shape is None:
         raise ValueError("expected at least one image, got none")
+
+
+def pair_of(batch: Mapping | Sequence) -> tuple:
+    """The images and labels of a batch, as in `batches`; ValueError for a mapping with other keys."""
+    if not isinstance(batch, Mapping):
+        return batch[0], batch[1]
+    names = [next((name for name in some if name in batch), None) for some in KEYS]
+    if None in names:
+        wanted = " and ".join(" or ".join(some) for some in KEYS)
+        raise ValueError(f"expected batches with the keys {wanted}, got {', '.join(map(str, batch))}")
+    return batch[names[0]], batch[names[1]]
 
 
 def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -159,9 +180,10 @@ def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
     return labels
 
 
-def check_pixels(images: Tensor, most: float = 1) -> None:
-    """Raise a ValueError if images are NaN, or leave [0, 1], or [-most, most] if that is above 1."""
-    if len(images) and not (images.min() >= (0 if most == 1 else -most) and images.max() <= most):
+def check_pixels(images: Tensor, most: float = 1, *, beyond: float = 0) -> None:
+    """Raise a ValueError if images are NaN, or leave [-beyond, 1 + beyond], or [-most, most] if that is above 1."""
+    least, most = (-beyond, 1 + beyond) if most == 1 else (-most, most)
+    if len(images) and not (images.min() >= least and images.max() <= most):
         low, high = images.min().item(), images.max().item()
         raise ValueError(f"expected images in [0, 1], got values from {low:g} to {high:g}")
 
@@ -202,6 +224,8 @@ def band_accuracy(
         colour: what "mean" adds, a number per channel; None takes the mean of the first batch, or of the tensor.
     Returns:
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
+    Raises:
+        TypeError, ValueError: as `accuracy`; images outside [0, 1]; a negative radius, or radii of both kinds.
     Source: paper, section 4.2 and Fig. 5.
     """
     cuts = list(product(each_radius(radii), ("lfc", "hfc")))
@@ -304,11 +328,14 @@ def misaligned(
     Args:
         model, images, labels, radius: a module and tensors as in `band_accuracy`, and a radius in DFT bins.
         cut: "fourier" for LFC and HFC, "svd" for the parts of `svd_split`.
-        feed, colour: of the two parts, as in `band_accuracy`; the image itself is fed as it is.
+        feed, colour: of the two parts, as in `band_accuracy`, but raw unless told otherwise; the image itself is fed as
+            it is.
         options: bn_stats, batch_size and amp, as in `logits`.
+    Raises:
+        TypeError, ValueError: as `band_accuracy`, or another cut.
     Source: paper, Fig. 2.
     """
-    labels = check_labels(labels, images)
+    ((images, labels),) = batches(model, images, labels)
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
     low, high, *_ = split(images, radius) if cut == "fourier" else svd_split(images, radius)

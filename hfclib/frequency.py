@@ -22,15 +22,27 @@ def check_radius(radius: float) -> float:
 
 
 def each_radius(radii: float | Iterable[float]) -> list[float]:
-    """One or several radii as numbers of Python, also those of NumPy and PyTorch."""
+    """One or several radii as numbers of Python, also those of NumPy and PyTorch.
+
+    Raises:
+        ValueError: some are in bins and others shares of the Nyquist frequency, see `in_bins`.
+    """
     some = radii if np.iterable(radii) else [radii]
-    return [radius.item() if isinstance(radius, np.generic | np.ndarray | Tensor) else radius for radius in some]
+    found = [radius.item() if isinstance(radius, np.generic | np.ndarray | Tensor) else radius for radius in some]
+    if len({is_share(radius) for radius in found if radius != 0}) > 1:
+        raise ValueError(f"expected radii all in bins or all in shares of Nyquist, floats up to 1, got {found}")
+    return found
+
+
+def is_share(radius: float) -> bool:
+    """Whether a radius is a share of the Nyquist frequency, a float in (0, 1]; others are in DFT bins."""
+    return isinstance(radius, float) and 0 < radius <= 1
 
 
 def in_bins(radius: float, images: Tensor) -> float:
     """A radius in DFT bins; a float in (0, 1] is a share of the Nyquist frequency of the shorter side of images."""
     (radius,) = each_radius(radius)
-    return radius * min(images.shape[-2:]) / 2 if isinstance(radius, float) and 0 < radius <= 1 else radius
+    return radius * min(images.shape[-2:]) / 2 if is_share(radius) else radius
 
 
 def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> Tensor:
@@ -72,22 +84,19 @@ def _low(images: Tensor, low_bins: Tensor) -> Tensor:
     return torch.fft.irfft2(spectrum, s=images.shape[-2:])
 
 
-def _low_into(low: Tensor, images: Tensor, low_bins: Tensor) -> None:
+def _low_into(low: Tensor, images: Tensor, norms: Tensor, low_bins: Tensor) -> None:
     """Write the LFC of an even number of planes (n, H, W) into `low`, in half the time of `rfft2` and `irfft2`.
 
     The filter maps real planes to real planes: two are transformed at once, as real and imaginary part of a third.
+    Rounding errors pass from a plane to its partner, so both are first divided by powers of two near their norms (n,).
     """
-    half = len(images) // 2
-    spectrum = torch.fft.fft2(torch.complex(images[:half], images[half:]))
+    half, scales = len(images) // 2, torch.ldexp(torch.ones_like(norms), torch.frexp(norms).exponent)[:, None, None]
+    scaled = images / scales
+    spectrum = torch.fft.fft2(torch.complex(scaled[:half], scaled[half:]))
     torch.view_as_real(spectrum).mul_(low_bins)
     pairs = torch.view_as_real(torch.fft.ifft2(spectrum))
-    low[:half], low[half:] = pairs[..., 0], pairs[..., 1]
-
-
-def _may_be_paired(planes: Tensor) -> bool:
-    # Rounding errors and NaN pass from a plane to its partner: planes of large values are transformed one by one.
-    flat = planes.flatten()
-    return len(planes) > 1 and torch.dot(flat, flat).item() <= 2 * flat.numel()
+    torch.mul(pairs[..., 0], scales[:half], out=low[:half])
+    torch.mul(pairs[..., 1], scales[half:], out=low[half:])
 
 
 def _room_for(images: Tensor) -> Tensor:
@@ -115,9 +124,11 @@ def _split_in_blocks(images: Tensor, low_bins: Tensor) -> tuple[Tensor, Tensor]:
     planes, low, high = (tensor.flatten(0, 1) for tensor in (images.contiguous(), lfc, hfc))
     size = max(_BLOCK // images[0, 0].numel(), 1) * images.shape[1]
     for block, low_block, high_block in zip(planes.split(size), low.split(size), high.split(size), strict=True):
-        even = len(block) // 2 * 2 if _may_be_paired(block) else 0
+        norms = torch.linalg.vector_norm(block.flatten(1), dim=1)
+        # Planes that are black, or NaN, or so large or small that squares overflow, are transformed one by one.
+        even = len(block) // 2 * 2 if ((norms > 1e-15) & (norms < 1e15)).all() else 0
         if even:
-            _low_into(low_block[:even], block[:even], low_bins)
+            _low_into(low_block[:even], block[:even], norms[:even], low_bins)
         if even < len(block):
             low_block[even:] = _low(block[even:], low_bins)
         torch.sub(block, low_block, out=high_block)
@@ -222,6 +233,10 @@ class LowPass(_Cut):
     It takes float images (N, C, H, W) or (C, H, W), or what a transform of torchvision v2 takes, such as an image and
     its label, of which it changes the images only. Images of `tv_tensors` keep their type; a PIL image becomes one, of
     float32, because a band leaves [0, 1]. At a fixed radius it can be compiled, exported and mapped (`torch.func`).
+
+    Raises:
+        TypeError, ValueError: as `split`.
+    Source: paper, section 3; a radius that is drawn is ours.
     """
 
     part = 0  # of the result of `split`
@@ -234,7 +249,11 @@ class HighPass(_Cut):
 
 
 class BandPass(_Band):
-    """Keep the frequencies from a radius `inner` on and below a radius `outer`; see `LowPass`."""
+    """Keep the frequencies from a radius `inner` on and below a radius `outer`, in DFT bins; see `LowPass`.
+
+    Raises:
+        ValueError: inner above outer.
+    """
 
     def __init__(self, inner: Radius, outer: Radius, *, inclusive: bool = False) -> None:
         super().__init__(inner, outer, inclusive=inclusive)
@@ -260,6 +279,8 @@ def swap_amplitude(images: Tensor, others: Tensor, radius: float | None = None) 
     check_images(others)
     if images.shape != others.shape:
         raise ValueError(f"expected others of shape {tuple(images.shape)}, got {tuple(others.shape)}")
+    if len(images) == 0:
+        return images.clone()
     wide = torch.float64 if torch.float64 in (images.dtype, others.dtype) else torch.float32
     spectrum, other = (torch.fft.rfft2(one.to(wide)) for one in (images, others))
     height, width = images.shape[-2:]

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
 from hfclib.frequency import mask, split
 
@@ -30,12 +29,14 @@ def convolutions(model: nn.Module, layers: Layers = "first") -> list[nn.Conv2d]:
     return found[:1] if layers == "first" else found
 
 
-def _weights(model: nn.Module, layers: Layers) -> list[Tensor]:
-    """The weights of `convolutions`, to be changed in place."""
-    found = convolutions(model, layers)
-    if any(parametrize.is_parametrized(convolution, "weight") for convolution in found):
-        raise ValueError("expected weights of their own, got parametrised ones: call remove_parametrizations first")
-    return [convolution.weight.data for convolution in found]
+def _copied(model: nn.Module, layers: Layers) -> tuple[nn.Module, list[Tensor]]:
+    """A copy of a model, and the weights of its `convolutions`, each once, to be changed in place."""
+    if any("weight" not in convolution._parameters for convolution in convolutions(model, layers)):
+        kinds = "parametrised, normalised or pruned ones"
+        raise ValueError(f"expected weights of their own, got {kinds}: remove the parametrisation or pruning first")
+    changed = copy.deepcopy(model)
+    weights = [convolution.weight for convolution in convolutions(changed, layers)]
+    return changed, [weight.data for weight in dict.fromkeys(weights)]
 
 
 def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, layers: Layers = "first") -> nn.Module:
@@ -44,18 +45,20 @@ def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, lay
     The border of the kernel is duplicated.
 
     Args:
+        model: any module; it is left as it is.
         rho: finite, 0 or more.
         normalise: divide by 1 + 8 rho, by which the rule enlarges a constant kernel.
         layers: "first" (paper) or "all"; kernels of 1 x 1 stay as they are.
     Raises:
-        TypeError, ValueError: a bad rho or other layers, or a model without convolutions, or with parametrised ones.
+        TypeError, ValueError: a bad rho or other layers, or a model without convolutions, or with computed weights
+            (parametrised, normalised, pruned).
     Source: paper, section 6.2 and equation 3; the first layer only, and no normalisation, from the authors' code.
     """
     if not math.isfinite(rho) or rho < 0:
         raise ValueError(f"expected a finite rho of at least 0, got {rho!r}")
     shifts = [(down, across) for down in range(3) for across in range(3) if (down, across) != (1, 1)]
-    changed = copy.deepcopy(model)
-    for weight in _weights(changed, layers):
+    changed, weights = _copied(model, layers)
+    for weight in weights:
         height, width = weight.shape[-2:]
         padded = F.pad(weight, (1, 1, 1, 1), mode="replicate")
         around = sum(padded[..., down : down + height, across : across + width] for down, across in shifts)
@@ -76,8 +79,8 @@ def filter_kernels(model: nn.Module, radius: float, *, layers: Layers = "first")
         TypeError, ValueError: as `smooth_kernels` for the radius, or a kernel larger than 32 x 32.
     Source: ours; the authors' blog post names the idea only.
     """
-    changed = copy.deepcopy(model)
-    for weight in _weights(changed, layers):
+    changed, weights = _copied(model, layers)
+    for weight in weights:
         height, width = weight.shape[-2:]
         weight.copy_(split(_padded(weight), radius)[0][..., :height, :width])
     return changed

@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -106,6 +107,7 @@ class ResNet(nn.Module):
         self.feature_dropout = nn.Dropout(dropout if dropout_at == "features" else 0.0)
         self.fc = nn.Linear(channels, num_classes)
         xavier_(self)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.activation1(self.norm1(self.conv1(images)))
@@ -134,6 +136,7 @@ def resnet18(
         width: channels of the first stage (64: 11.2 M parameters; 16: 0.70 M).
         norm: "batch" for BatchNorm, "group" for GroupNorm (Wu and He 2018; up to GROUPS groups of channels), "none" for
             convolutions with a bias instead.
+        dropout: the share that is dropped in training, in [0, 1).
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
         options: num_classes (10); stem_kernel (3), the side of the first layer's kernels, odd; in_channels (3).
     Raises:
@@ -157,7 +160,7 @@ def _plain(features: list[nn.Module], classifier: list[nn.Module]) -> nn.Sequent
     parts = {"features": nn.Sequential(*features), "flatten": nn.Flatten(), "classifier": nn.Sequential(*classifier)}
     model = nn.Sequential(OrderedDict(parts))
     xavier_(model)
-    return model
+    return model.to(memory_format=torch.channels_last)
 
 
 def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:

@@ -75,7 +75,8 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
         A module that replaces x by (x - mean of the batch) / sd of the batch * sd + mean of the reference, per channel
         over (N, H, W); 1e-5 is added to each variance. Batches of one image are refused.
     Raises:
-        TypeError, ValueError: a bad reference, another `where`, or the model has BatchNorm or no convolution.
+        TypeError, ValueError: a bad reference, another `where`, or the model has BatchNorm, no convolution, or one that
+            runs more than once per pass.
     Source: ours.
     """
     check_images(reference)
@@ -89,8 +90,12 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
         raise ValueError(f"expected reference images and convolutions, got {len(reference)} and {len(places)}")
     sums: dict[nn.Module, Tensor] = {}
     sizes: dict[nn.Module, torch.Size] = {}
+    met: set[nn.Module] = set()
 
     def add(place: nn.Module, _: tuple, maps: Tensor) -> None:
+        if place in met:
+            raise ValueError("expected convolutions that run once per pass, got one that runs again with other moments")
+        met.add(place)
         wide = (maps.cpu() if maps.device.type == "mps" else maps).double()  # which MPS does not have
         sizes[place] = maps.shape[2:]
         sums[place] = sums.get(place, 0) + torch.stack([wide, wide.square()]).mean(dim=(3, 4)).sum(dim=1)
@@ -98,6 +103,7 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
     device = device_of(model)
     with evaluating(model), arithmetic(device, amp=False), _hooked(places, add):
         for batch in reference.split(BATCH_SIZE):
+            met.clear()
             model(found.pixels(batch.to(device)))
     for place, total in sums.items():
         if where != "first" or sizes[place] == next(iter(sizes.values())):

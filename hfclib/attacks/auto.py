@@ -130,10 +130,16 @@ def strongest(
     They are those of AutoAttack but for FAB, as long as there; `python -m benchmarks.autoattack` compares the two.
 
     Args:
-        eps, generator: as in `pgd`.
+        eps, generator: as in `pgd`, but no list: for several eps, give them to `robust_accuracy`.
         steps: of APGD, from each start.
         queries: of `square`.
+    Returns:
+        Three attacks, in the order in which they are to be tried.
+    Raises:
+        ValueError: a list of eps.
     Source: Croce and Hein, ICML 2020.
     """
+    if isinstance(eps, list | tuple):
+        raise ValueError(f"expected one eps (give several to robust_accuracy), got {eps}")
     climb = partial(apgd, eps=eps, steps=steps, generator=generator)
     return [climb, partial(climb, targets=TARGETS), partial(square, eps=eps, queries=queries, generator=generator)]

@@ -7,7 +7,7 @@ from functools import wraps
 import torch
 from torch import Tensor, nn
 
-from hfclib.devices import arithmetic
+from hfclib.devices import arithmetic, layout_of
 from hfclib.evaluation import check_labels, check_pixels
 
 
@@ -56,7 +56,7 @@ def check_count(name: str, value: int, least: int) -> None:
 def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
     """The model's logits (N, classes), float32 or float64; ValueError if not finite, or too few for a label."""
     with arithmetic(images.device, amp=amp):
-        logits = model(images.contiguous(memory_format=torch.channels_last))
+        logits = model(images.contiguous(memory_format=layout_of(model)))
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")
     if not logits.isfinite().all():

@@ -197,7 +197,8 @@ class Draws:
 
     def numbers(self, which: Tensor, shape: Sequence[int], draw: Callable[..., Tensor] = torch.rand) -> Tensor:
         """Numbers from [0, 1), or from `draw`, for the images `which`, each of `shape`, float32 on their device."""
-        return torch.stack([draw(*shape, generator=self.streams[index]) for index in which.tolist()]).to(which.device)
+        drawn = [draw(*shape, generator=self.streams[index], dtype=torch.float32) for index in which.tolist()]
+        return torch.stack(drawn).to(which.device)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

@@ -74,6 +74,10 @@ def robust_accuracy(
         model, images, labels: as in `batches`: tensors, or without labels a loader. Batches go to the model's device.
         attacks, options: as in `robust_correct`; or `strongest()`.
         eps: as in `robust_correct`; a list of numbers gives a list of shares.
+    Returns:
+        A share in [0, 1], or a list of them.
+    Raises:
+        TypeError, ValueError: as `robust_correct` and `batches`.
     """
     many = list(eps) if isinstance(eps, list | tuple) else [eps]
     found, device = [[] for _ in many], device_of(model)

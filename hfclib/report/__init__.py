@@ -4,6 +4,7 @@ The package can be called: `hfclib.report(model, data)` is `hfclib.report.make.m
 """
 
 import importlib
+import inspect
 import sys
 from types import ModuleType
 
@@ -12,6 +13,10 @@ __all__ = [*_HOME, "report"]
 
 
 class _Package(ModuleType):
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(importlib.import_module("hfclib.report.make").make_report)
+
     def __call__(self, *args, **options):
         return importlib.import_module("hfclib.report.make").make_report(*args, **options)
 

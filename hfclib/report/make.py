@@ -22,8 +22,16 @@ from tqdm import tqdm
 from hfclib._files import write
 from hfclib.attacks.checks import warn_if_probabilities
 from hfclib.devices import device_of
-from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, batches, logits, uses_batch_statistics, whole_batches
-from hfclib.frequency import each_radius, in_bins
+from hfclib.evaluation import (
+    BATCH_SIZE,
+    PAPER_RADII,
+    batches,
+    logits,
+    pair_of,
+    uses_batch_statistics,
+    whole_batches,
+)
+from hfclib.frequency import each_radius, in_bins, is_share
 from hfclib.moments import matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, counted
@@ -124,7 +132,7 @@ def make_report(
             as a DataLoader, see `hfclib.evaluation.batches`.
         folder: of the report, made if it is missing.
         radii: as in `band_accuracy`; by default PAPER_RADII up to 32 pixels, and FRACTIONS of Nyquist beyond.
-        mean, std: that the model expects its input to be normalised by, see `Classifier`.
+        mean, std: that the model expects its input to be normalised by, see `Classifier`; not with a model that is one.
         colour: the mean colour of the data; None estimates it from `images`.
         images: so many of the first images are used for all parts but the accuracy.
         grid, norm: of `heat_map`. By default the noise has the norm 4 in 32 x 32 pixels, and the same size per pixel.
@@ -141,7 +149,7 @@ def make_report(
         OSError: a report to compare with can't be read.
     """
     others = [other if isinstance(other, Report) else read_report(other) for other in compare]
-    network = model if isinstance(model, Classifier) else Classifier(model, mean, std)
+    network = Classifier.of(model, mean, std)
     if isinstance(data, tuple) and isinstance(data[0], Tensor):
         data = [data]
     if iter(data) is data:
@@ -152,9 +160,10 @@ def make_report(
     radii = each_radius(radii)
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
-    colour = list(colour) if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
+    colour = [float(value) for value in colour] if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
+    norm, eps, seed = float(norm), float(eps), int(seed)
     for theirs in (other.content["key"]["settings"] for other in others):
-        if _kinds(theirs["radii"]) != _kinds(radii):
+        if any(map(is_share, theirs["radii"])) != any(map(is_share, radii)):
             radii_of = f"{radii} and {theirs['radii']} of {theirs['name']}"
             raise ValueError(
                 f"expected to compare bins with bins, and shares of Nyquist with such, got radii {radii_of}"
@@ -167,7 +176,8 @@ def make_report(
     by_batch = uses_batch_statistics(network) or norm_places(network)
     if known and known % BATCH_SIZE == 1 and by_batch:
         raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
-    settings = {"name": name, "radii": radii, "mean": mean, "std": std, "colour": colour, "size": list(some.shape[1:])}
+    settings = {"name": name, "radii": radii, "mean": network.mean, "std": network.std, "colour": colour}
+    settings |= {"size": list(some.shape[1:])}
     settings |= {"classes": scores.shape[1], "known_images": known, "first_images": len(some), "grid": grid}
     settings |= {"norm": norm, "eps": eps, "steps": steps, "seed": seed}
     settings |= {"skipped_images": skipped} if skipped else {}
@@ -204,11 +214,6 @@ def make_report(
     write(folder / "report.html", page.html(report, some, others).encode())
     page.card(report, some).savefig(folder / "card.png")
     return report
-
-
-def _kinds(radii: Sequence[float]) -> set[bool]:
-    """Whether there are shares of Nyquist among radii (True), and bins (False); see `in_bins`."""
-    return {isinstance(radius, float) and 0 < radius <= 1 for radius in radii}
 
 
 def read_report(path: Path) -> Report:
@@ -286,7 +291,7 @@ def _guard(scores: Tensor, labels: Tensor, images: int) -> None:
 def _size(data: Iterable) -> int | None:
     """The number of images, where it is known before they are read."""
     if isinstance(data, list):
-        return sum(len(next(iter(batch.values())) if isinstance(batch, dict) else batch[0]) for batch in data)
+        return sum(len(pair_of(batch)[0]) for batch in data)
     try:
         known = len(data.sampler)
     except (AttributeError, TypeError):  # no DataLoader, or one that does not know
@@ -316,7 +321,10 @@ def _accuracy(
     batch_norm = uses_batch_statistics(network)
     plain = BandAccuracy(network, radii, feeds=feeds, bn_stats=("running", "batch")[: 1 + batch_norm], colour=colour)
     if not batch_norm and norm_places(network):
-        helped = BandAccuracy(matched(network, some), radii, feeds=feeds, colour=colour)
+        try:
+            helped = BandAccuracy(matched(network, some), radii, feeds=feeds, colour=colour)
+        except ValueError as error:
+            log.info("no accuracy with matched moments: %s", error)
     metrics = [plain, helped] if helped else [plain]
     start = content.get("counted", {"batches": 0, "sha256": None, "counts": []})
     for metric, counts in zip(metrics, start["counts"], strict=False):

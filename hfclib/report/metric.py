@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from hfclib.evaluation import (
@@ -28,7 +27,8 @@ class Classifier(nn.Module):
 
     Args:
         model: a module or any callable. The logits are what it returns, the first of a tuple, or called "logits".
-            A module is fed the type of its weights, on their device; another callable gets images on the CPU.
+            A module is fed the type of its weights, on their device; another callable gets images on the CPU. A module
+            inside another callable is not put into evaluation mode: give the module itself, or call its `eval` before.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
@@ -38,7 +38,17 @@ class Classifier(nn.Module):
         super().__init__()
         if (mean is None) != (std is None):
             raise ValueError("expected mean and std, or neither")
-        self.model, self.mean, self.std = model, mean, std
+        self.model = model
+        self.mean, self.std = (None if values is None else [float(value) for value in values] for values in (mean, std))
+
+    @classmethod
+    def of(cls, model: Callable, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
+        """The model if it is a `Classifier`, which then has its own mean and std, else one of it."""
+        if not isinstance(model, cls):
+            return cls(model, mean, std)
+        if mean is not None or std is not None:
+            raise ValueError("expected no mean and std beside a Classifier, which has its own")
+        return model
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images; ValueError for another number of channels than that of mean and std."""
@@ -48,8 +58,8 @@ class Classifier(nn.Module):
                 raise ValueError(f"expected mean and std for {images.shape[1]} channels, got {counts} numbers")
             mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
             images = (images - mean) / std
-        types = (weight.dtype for weight in self.parameters() if weight.is_floating_point())
-        output = self.model(images.to(next(types, images.dtype)))
+        weights = (weight for weight in self.parameters() if weight.is_floating_point())
+        output = self.model(images.to(next(weights, images)))
         if isinstance(output, Mapping):
             return output["logits"]
         return output[0] if isinstance(output, tuple | list) else getattr(output, "logits", output)
@@ -57,6 +67,8 @@ class Classifier(nn.Module):
 
 def counted(correct: int, images: int) -> dict:
     """The columns of a share: images, correct, accuracy, and its 95 % Wilson interval, low and high."""
+    from scipy.stats import binomtest  # which comes with the extra `report`
+
     interval = binomtest(correct, images).proportion_ci(0.95, method="wilson")
     return {
         "images": images,
@@ -74,7 +86,9 @@ class BandAccuracy:
         model: any classifier, see `Classifier`.
         radii, colour: as in `band_accuracy`; without a colour, "mean" adds the mean of the first batch.
         feeds, bn_stats: as in `band_accuracy`, one or several. The statistics are those of each 100 images of a batch.
-        mean, std: see `Classifier`.
+        mean, std: see `Classifier`; not with a model that is one.
+    Raises:
+        ValueError: other feeds or statistics, or radii of both kinds.
     """
 
     def __init__(
@@ -88,7 +102,7 @@ class BandAccuracy:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        self.model = model if isinstance(model, Classifier) else Classifier(model, mean, std)
+        self.model = Classifier.of(model, mean, std)
         self.colour, batch_norm = colour, uses_batch_statistics(self.model)
         feeds, bn_stats = ((one,) if isinstance(one, str) else tuple(one) for one in (feeds, bn_stats))
         for name, given, known in (("feeds", feeds, FEEDS), ("bn_stats", bn_stats, BN_STATS)):

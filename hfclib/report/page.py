@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hfclib.frequency import in_bins, split
+from hfclib.frequency import each_radius, in_bins, is_share, split
 from hfclib.report.metric import counted
 
 INK = "#010203"  # of lines and letters, replaced by the colour of the page's text
@@ -205,10 +205,8 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) 
         name: other[(other["band"] != "x") & ((other["band"] == "lfc") | (other["feed"] == "mean"))]
         for name, other in (others or {}).items()
     }
-    radii = pd.concat([one["radius"] for one in (bands, *behind.values())]).astype(float)
-    if ((radii > 0) & (radii < 1)).any() and (radii > 1).any():
-        raise ValueError(f"expected radii all in bins or all in shares of Nyquist, got {sorted(set(radii))}")
-    unit = "share of Nyquist" if (radii % 1).any() and radii.max() <= 1 else "cycles per image"
+    radii = [radius for one in (bands, *behind.values()) for radius in one["radius"]]
+    unit = "share of Nyquist" if any(map(is_share, each_radius(radii))) else "cycles per image"
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for accuracy in whole["accuracy"][:1]:

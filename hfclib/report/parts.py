@@ -1,5 +1,6 @@
 """The measurements of a report beside the accuracy by band: each returns the rows of a table."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,6 +15,8 @@ from hfclib.devices import device_of, gains_from_bf16
 from hfclib.evaluation import evaluating, logits, misaligned
 from hfclib.frequency import BandPass, in_bins, mask, split, swap_amplitude
 from hfclib.report.metric import counted
+
+log = logging.getLogger(__name__)
 
 GALLERY = 8  # misaligned images that are shown
 _DOUBT = 0.06  # lead, by the spread of an image's logits, below which bfloat16 may err; on CIFAR-10 it did below .052
@@ -111,7 +114,11 @@ def attack_energy(
         gradient, or a zero one everywhere.
     """
     with evaluating(model), torch.enable_grad():
-        if not model(images[:2].clone().requires_grad_()).requires_grad:
+        try:
+            if not model(images[:2].clone().requires_grad_()).requires_grad:
+                return []
+        except RuntimeError as error:  # such as that of a tensor which is to become an array of NumPy
+            log.info("no attack, since the model gives no gradient: %s", error)
             return []
     options = {"eps": eps, "alpha": eps / 4, "steps": steps, "norm": "l2", "random_start": False}
     blocks = [pgd(model, *block, **options) for block in zip(images.split(100), labels.split(100), strict=True)]

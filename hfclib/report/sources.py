@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Subset
@@ -171,6 +172,10 @@ def named_data(
 
 def _opened(path: str, mode: str = "RGB") -> Image.Image:
     with Image.open(path) as image:
+        if image.mode.startswith("I;16"):  # which Pillow would clip to 8 bits
+            image = Image.fromarray((np.asarray(image, np.float32) / 257).round().astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ValueError(f"its values have no known range (mode {image.mode})")
         return image.convert(mode)
 
 

@@ -95,12 +95,15 @@ def description(recipe: Recipe, seed: int, provenance: dict, checksums: dict[str
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def load(path: Path) -> Run:
+def load(path: str | Path) -> Run:
     """Load a stored run and check every file of it.
 
+    Args:
+        path: its folder.
     Raises:
         RunError: a file is missing, damaged, edited or of another format; says which, and what to do.
     """
+    path = Path(path).absolute()
     file = path / "run.json"
     try:
         content = json.loads(file.read_bytes())
@@ -159,15 +162,18 @@ def folders() -> list[Path]:
     return [data_folder() / "runs", home() / "runs"]
 
 
-def find(recipe: Recipe, seed: int, store: Path | None = None) -> Run | None:
-    """The stored run of a recipe and seed, in `store` or else in `folders()`; None if it was never trained.
+def find(recipe: Recipe, seed: int, store: str | Path | None = None) -> Run | None:
+    """The stored run of a recipe and seed; None if it was never trained.
 
     One without weights yields to a later one that has them, so that a run that is trained again is found.
 
+    Args:
+        recipe, seed: of the training; the recipe's name is part of the run's.
+        store: the folder of runs to look in; None looks in `folders()`.
     Raises:
         RunError: it is there but damaged.
     """
-    paths = [folder / recipe.run_name(seed) for folder in ([store] if store else folders())]
+    paths = [folder / recipe.run_name(seed) for folder in ([Path(store)] if store else folders())]
     found = None
     for run in (load(path) for path in paths if path.is_dir()):
         if run.has_weights:

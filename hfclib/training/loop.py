@@ -14,9 +14,18 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
 from hfclib.data import to_float
-from hfclib.devices import autocast, device_of
-from hfclib.evaluation import Part, curve_rows, training_band_rows
-from hfclib.frequency import split
+from hfclib.devices import autocast, device_of, layout_of
+from hfclib.evaluation import (
+    BATCH_SIZE,
+    Part,
+    check_labels,
+    check_pixels,
+    curve_rows,
+    logits,
+    training_band_rows,
+    uses_batch_statistics,
+)
+from hfclib.frequency import check_images, split
 from hfclib.kernels import convolutions, smoothness_penalty
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.batches import Batches
@@ -120,9 +129,10 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(entropy)
         model.train()
-        correct = seen = 0
+        correct, seen, layout = 0, 0, layout_of(model)
         size = recipe.early_sizes[epoch] if epoch < len(recipe.early_sizes) else None
         for step, (images, labels) in enumerate(batches.epoch(generator, size)):
+            images = images.contiguous(memory_format=layout)
             loss, logits = training_step(model, images, labels, recipe, optimizer, rng=rng, generator=generator)
             scheduler.step()
             seen += len(logits)
@@ -180,9 +190,14 @@ def fit(
     Returns:
         The Progress at the end, with one row of curves per measurement.
     Raises:
+        TypeError, ValueError: images or labels of another type, shape or range, or a BatchNorm network whose measured
+            images leave a batch of one.
         TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack.
+
+    Convolutions are faster on CPUs after `model.to(memory_format=torch.channels_last)`, as the networks of
+    `hfclib.models` are.
     """
-    model.to(memory_format=torch.channels_last)
+    train, test = (_checked(model, *part, recipe) for part in (train, test))
     images, labels = train
     source = images if recipe.train_band == "x" else _band_of(images, recipe).half()
     options = {"batch_size": recipe.batch_size, "augment": recipe.augment, "rescale": recipe.rescale}
@@ -231,6 +246,20 @@ def _band_of(images: Tensor, recipe: Recipe) -> Tensor:
     if recipe.train_band == "sum":
         return torch.cat([low + recipe.train_scale * high for low, high in parts])
     return torch.cat([part[recipe.train_band == "hfc"] for part in parts])
+
+
+def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Images and labels as int64, if the model can be trained and measured on them; else an error, before the work."""
+    check_images(pixels(images[:1]))
+    if images.is_floating_point():
+        check_pixels(images, beyond=recipe.planted + 0.001 * (images.dtype != torch.float32))  # half types round
+    labels = check_labels(labels, images[:, :1, :1, :1].float())
+    measured, classes = min(len(labels), recipe.eval_images), logits(model, pixels(images[:2])).shape[1]
+    if labels.max() >= classes:
+        raise ValueError(f"expected labels below {classes}, the number of logits, got {labels.max().item()}")
+    if uses_batch_statistics(model) and measured % BATCH_SIZE == 1:
+        raise ValueError(f"expected eval_images that leave no batch of one image for BatchNorm, got {measured}")
+    return images, labels
 
 
 def as_trained(images: Tensor, recipe: Recipe) -> Tensor:

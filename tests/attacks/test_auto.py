@@ -100,3 +100,8 @@ def test_bad_arguments(linear):
     ]:
         with pytest.raises(ValueError, match=message):
             apgd(linear, torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), **options)
+
+
+def test_the_strongest_attacks_are_of_one_eps():
+    with pytest.raises(ValueError, match="expected one eps"):
+        strongest([0.01, 0.02])

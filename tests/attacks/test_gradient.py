@@ -580,3 +580,24 @@ def test_an_infinite_gradient_is_refused():
     network = Root(nn.Flatten(), nn.Linear(12, 2))
     with pytest.raises(ValueError, match="finite gradient"):
         pgd(network, torch.zeros(1, 3, 2, 2), torch.tensor([0]), norm="l2", random_start=False)
+
+
+def test_a_perturbation_in_a_band_does_not_depend_on_images_of_other_gradients(published, cifar):
+    images, labels = (part[:160] for part in cifar["test"])
+    sure = nn.Sequential(published, Times(8))  # whose gradients differ by many powers of ten
+    options = {"eps": 4 / 255, "band": LowPass(8), "alpha": 4 / 255, "steps": 1, "random_start": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the gradients of some vanish
+        together = pgd(sure, to_float(images), labels, **options)
+        parts = zip(to_float(images).split(40), labels.split(40), strict=True)
+        apart = torch.cat([pgd(sure, *part, **options) for part in parts])
+    assert ((together - apart).abs() > 1e-4).float().mean() < 1e-3
+
+
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits):
+        return self.factor * logits

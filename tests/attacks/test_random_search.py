@@ -164,3 +164,14 @@ def test_bad_arguments():
 def test_no_images_are_no_error():
     empty = torch.rand(0, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
     assert square(linear(torch.randn(3, 48)), *empty, eps=0.1, queries=3).shape == (0, 3, 4, 4)
+
+
+def test_another_default_type_of_pytorch_changes_nothing(monkeypatch):
+    torch.set_default_dtype(torch.float64)
+    try:
+        images = torch.rand(2, 3, 8, 8, dtype=torch.float32)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).float()
+        found = square(network, images, torch.tensor([0, 1]), queries=5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32

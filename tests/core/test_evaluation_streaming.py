@@ -1,5 +1,8 @@
 """hfclib.evaluation on any iterable of batches: equal to tensors, one batch at a time, and what is refused."""
 
+import warnings
+from collections import UserDict
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +35,7 @@ def test_batches_give_what_tensors_give(network, data):
         lambda: (pair for pair in pairs),
         lambda: [{"pixel_values": part, "labels": classes.tolist()} for part, classes in pairs],
         lambda: [{"image": part, "label": classes.numpy()} for part, classes in pairs],
+        lambda: [UserDict(index=0, image=part, label=classes) for part, classes in pairs],
     ]
     for way in ways:
         for bn_stats in ("running", "batch"):
@@ -169,3 +173,38 @@ def test_logits_can_be_computed_with(network, data):
     assert scale.grad.isfinite()
     with pytest.raises(ValueError, match="batches of 2 images or more"):
         hfclib.logits(network, data[0], bn_stats="batch", batch_size=1)
+
+
+def test_other_keys_are_named(network, data):
+    with pytest.raises(ValueError, match="keys image or images or pixel_values and label or labels, got img, label"):
+        accuracy(network, [{"img": data[0], "label": data[1]}])
+
+
+class Viewing(nn.Module):
+    """A network of its own kind: contiguous maps only, and made at its first pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.LazyLinear(4)
+
+    def forward(self, images):
+        return self.linear(self.conv(images).view(len(images), -1))
+
+
+def test_a_network_may_flatten_by_view_and_can_be_trained_afterwards(data):
+    network = Viewing()
+    scores = hfclib.logits(network, data[0])
+    torch.testing.assert_close(scores, network(data[0]))
+    nn.functional.cross_entropy(network(data[0]), data[1]).backward()
+    assert hfclib.pgd(network, data[0][:2], data[1][:2], steps=1).shape == (2, 3, 8, 8)
+
+
+def test_frozen_and_exported_networks_are_measured(network, data):
+    examples = (data[0][:2],)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(network, examples, dynamic_shapes=({0: batch},)).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of PyTorch, about its own compiler
+        frozen = torch.jit.freeze(torch.jit.trace(network, examples))
+    for other in (exported, frozen):
+        assert accuracy(other, *data) == pytest.approx(accuracy(network, *data), abs=0.01)

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hfclib import BandPass, HighPass, LowPass, split, swap_amplitude
-from hfclib.frequency import mask
+from hfclib.frequency import each_radius, mask
 
 BLOCK = 128  # images of 7 x 5 pixels that are transformed at once in these tests
 SIZES = [(32, 32), (28, 28), (33, 33), (7, 5), (224, 160)]
@@ -477,3 +477,26 @@ def test_amplitudes_of_another_precision_and_negative_views():
     planes = torch.complex(torch.rand(4 * BLOCK, 1, 7, 5), torch.rand(4 * BLOCK, 1, 7, 5)).conj().imag
     assert planes.is_neg()
     assert torch.allclose(split(planes, 2)[0], split(planes.clone(), 2)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6])
+def test_an_image_is_split_alike_beside_others_of_any_scale(scale):
+    images = torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+    images[::2] *= scale
+    images[7] = 0
+    alone = [split(image[None], 8) for image in images]
+    for part, all_at_once in enumerate(split(images, 8)):
+        error = (all_at_once - torch.cat([one[part] for one in alone])).flatten(1).abs().amax(dim=1)
+        assert (error <= 1e-5 * images.flatten(1).abs().amax(dim=1)).all()
+
+
+def test_radii_are_of_one_kind():
+    for mixed in ([0.5, 4], [1.0, 4], [1, 1.0], [0.5, 1]):
+        with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
+            each_radius(mixed)
+    assert each_radius([0, 0.5, np.float64(1)]) == [0, 0.5, 1]
+    assert each_radius([0, 1, 1.5]) == [0, 1, 1.5]
+
+
+def test_of_no_images_no_amplitudes_are_swapped():
+    assert swap_amplitude(torch.zeros(0, 3, 8, 8), torch.zeros(0, 3, 8, 8)).shape == (0, 3, 8, 8)

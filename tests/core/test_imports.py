@@ -1,6 +1,7 @@
 """Facts of the tree: the direction of the imports, names defined once, the time of an import, and the wheel."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -101,6 +102,23 @@ def test_every_public_name_is_where_it_is_looked_for():
     assert all(callable(getattr(hfclib, name)) for name in hfclib.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+", hfclib.__version__)
     assert set(hfclib.__all__) <= set(dir(hfclib))
+
+
+def test_a_report_shows_its_arguments_and_a_missing_package_the_extra_that_brings_it():
+    assert {"model", "data", "radii", "mean", "std"} <= set(inspect.signature(hfclib.report).parameters)
+    code = "import sys; sys.modules['matplotlib'] = None; import hfclib; hfclib.Classifier; hfclib.plot"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].endswith("pip install 'hfclib[report]'")
+
+
+def test_every_public_docstring_says_what_goes_in_and_what_comes_out():
+    lacking = []
+    for name in set(hfclib.__all__) - {"report"}:
+        said = inspect.getdoc(getattr(hfclib, name)) or ""
+        elsewhere = re.search(r"\b(as in|see|as) `", said)
+        if not elsewhere and not {"Args:", "Attributes:"} & set(said.split()):
+            lacking.append(name)
+    assert not lacking
 
 
 def test_the_wheel_is_small_and_holds_code_only(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from hfclib import resnet18
 from hfclib.kernels import (
@@ -272,8 +273,25 @@ def test_smoothing_makes_kernels_smoother(network):
             assert measure(smoothed.conv1.weight).mean() < 0.8 * measure(original.conv1.weight).mean()
 
 
+# The second and the third compute the weight anew before each pass, so that a change of it would be lost.
+@pytest.mark.parametrize(
+    "computed",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.spectral_norm,
+        lambda layer: prune.random_unstructured(layer, "weight", amount=0.2),
+    ],
+)
 @pytest.mark.parametrize("change", [lambda model: smooth_kernels(model, 1), lambda model: filter_kernels(model, 4)])
-def test_weights_that_are_computed_are_refused(change):
-    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)))
+def test_weights_that_are_computed_are_refused(change, computed):
+    model = nn.Sequential(computed(nn.Conv2d(3, 4, 3)))
+    model(torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match="parametrised"):
         change(model)
+
+
+def test_a_shared_weight_is_smoothed_once():
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, bias=False), nn.Conv2d(3, 3, 3, bias=False))
+    model[1].weight = model[0].weight
+    smoothed = smooth_kernels(model, 0.5, layers="all")
+    assert torch.equal(smoothed[1].weight, smooth_kernels(model[:1], 0.5)[0].weight)

@@ -121,3 +121,10 @@ def test_what_is_refused_and_hooks_are_gone_after_an_error():
 def test_a_wrapped_network_has_the_places_of_its_own():
     network = resnet32()
     assert norm_places(nn.Sequential(hfclib.LowPass(8), network)) == norm_places(network)
+
+
+def test_a_convolution_that_runs_twice_is_refused():
+    model = by_hand()
+    model.second = model.first
+    with pytest.raises(ValueError, match="run once per pass"):
+        matched(model, torch.rand(4, 1, 3, 3))

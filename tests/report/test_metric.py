@@ -29,13 +29,15 @@ def data(network):
 
 
 def test_the_metric_equals_band_accuracy_and_adds_columns(network, data):
-    metric = BandAccuracy(network, [2, 0.75], feeds=("raw", "mean"), bn_stats=("running", "batch"), colour=(0.5,) * 3)
+    metric = BandAccuracy(
+        network, [0.25, 0.75], feeds=("raw", "mean"), bn_stats=("running", "batch"), colour=(0.5,) * 3
+    )
     for start, end in ((0, 100), (100, 200), (200, 250)):
         metric.update(data[0][start:end], data[1][start:end])
     table = metric.compute()
     for bn_stats in ("running", "batch"):
         for feed in ("raw", "mean"):
-            expected = band_accuracy(network, *data, [2, 0.75], feed=feed, bn_stats=bn_stats, colour=(0.5,) * 3)
+            expected = band_accuracy(network, *data, [0.25, 0.75], feed=feed, bn_stats=bn_stats, colour=(0.5,) * 3)
             for row in expected.itertuples():
                 key = (row.band, row.radius, "raw" if row.band == "lfc" else feed, bn_stats)
                 found = table[table[["band", "radius", "feed", "bn_stats"]].apply(tuple, axis=1) == key]

@@ -128,8 +128,10 @@ def test_plot_shows_a_table_with_intervals(network, data):
         for row, (low, high) in zip(bands.itertuples(), (path[:, 1] for path in bars.get_segments()), strict=True):
             interval = counted(round(row.accuracy * row.images), row.images)
             assert (low, high) == pytest.approx((interval["low"], interval["high"]))
-    with pytest.raises(ValueError, match=r"all in bins or all in shares of Nyquist, got \[0.5, 3.0\]"):
-        hfclib.plot(hfclib.band_accuracy(network, images, labels, [0.5, 3]))
+    with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
+        hfclib.plot(tables[0], others={"another": tables[1]})
+    whole = hfclib.plot(hfclib.band_accuracy(network, images, labels, 1.0))
+    assert whole.axes[0].get_xlabel() == "radius (share of Nyquist)"
 
 
 def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
@@ -591,3 +593,52 @@ def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path, monkeypa
     monkeypatch.setattr("hfclib.report.make.make_report", lambda network, batches, *_, **__: read.extend(batches))
     hfc("report", "torchvision:resnet18", "--data", tmp_path / "one", "--size", 24)
     assert np.array_equal((read[0][0][0] * 255).round().byte().permute(1, 2, 0).numpy(), pixels)
+
+
+def test_a_classifier_has_its_own_mean_and_std(network, data, tmp_path):
+    given = {"mean": [0.1, 0.2, 0.3], "std": np.full(3, 0.5)}
+    with pytest.raises(ValueError, match="a Classifier, which has its own"):
+        hfclib.BandAccuracy(hfclib.Classifier(network), 2, **given)
+    with pytest.raises(ValueError, match="a Classifier, which has its own"):
+        make_report(hfclib.Classifier(network), data, tmp_path, **given, **FAST)
+    options = FAST | {"seed": np.int64(1), "eps": np.float32(0.3), "colour": data[0].mean(dim=(0, 2, 3))}
+    found = make_report(hfclib.Classifier(network, **given), data, tmp_path, **options)
+    assert found.content["key"]["settings"]["mean"] == [0.1, 0.2, 0.3]
+    assert found.content["key"]["settings"]["std"] == [0.5] * 3
+
+
+class Recurrent(nn.Module):
+    """A network that runs one convolution twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, images):
+        return self.conv(self.conv(images)).mean(dim=(2, 3))
+
+
+def test_a_callable_of_numpy_and_a_network_without_matched_moments_are_reported(data, tmp_path):
+    weight = np.random.default_rng(0).random((3 * 64, 10), np.float32)
+    labels = data[1] % 3
+
+    def outside(images):
+        return torch.from_numpy(images.numpy().reshape(-1, 192) @ weight)
+
+    models = {"outside": outside, "recurrent": Recurrent()}
+    reports = [make_report(model, (data[0], labels), tmp_path / name, **FAST) for name, model in models.items()]
+    assert [bool(found.content["parts"]["energy"]) for found in reports] == [False, True]
+    assert all(set(found.table()["bn_stats"]) == {"running"} for found in reports)
+
+
+def test_16_bits_per_pixel_are_read_as_8_and_an_unknown_range_is_refused(tmp_path):
+    values = np.random.default_rng(0).integers(0, 2**16, (2, 40, 40))
+    for name in ("ants", "bees"):
+        (tmp_path / name).mkdir()
+        for number, picture in enumerate(values):
+            Image.fromarray(picture.astype(np.uint16)).save(tmp_path / name / f"{number}.png")
+    ((images, _),) = named_data(str(tmp_path), sizes=(40, 40)).batches
+    assert images.mean().item() == pytest.approx(values.mean() / 65535, abs=1e-3)
+    Image.fromarray(values[0].astype(np.float32)).save(tmp_path / "ants" / "float.tiff")
+    with pytest.raises(ValueError, match="no known range"):
+        named_data(str(tmp_path), sizes=(40, 40))

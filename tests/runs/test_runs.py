@@ -423,3 +423,10 @@ def test_published_accuracy_is_that_of_the_weights(path, all_threads):
         measured = accuracy(model, images[:count], labels[:count])
         assert abs(measured - plain["accuracy"]) <= 0.004  # bfloat16 in the one or the other
         assert abs(measured - run.test_accuracy()) <= 0.04  # four standard errors of 2,000 images
+
+
+def test_a_run_is_loaded_by_its_name_and_from_within_its_folder(monkeypatch):
+    path = next((data_folder() / "runs").iterdir())
+    assert load(str(path)).path == path
+    monkeypatch.chdir(path)
+    assert load(".").recipe == load(path).recipe

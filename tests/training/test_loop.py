@@ -526,3 +526,20 @@ def test_progress_bar_names_loss_and_accuracy(no_bands, capsys, train):
     assert "loss=" in said
     train(TINY)
     assert capsys.readouterr().err == ""
+
+
+def test_bad_images_and_labels_are_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr("hfclib.training.loop._train_epoch", None)
+    images, labels = torch.rand(101, 3, 8, 8), torch.zeros(101, dtype=torch.int64)
+    plain, normed = hfclib.resnet18(2), hfclib.resnet18(2, "batch")
+    recipe = Recipe("mine", epochs=1, batch_size=8, eval_images=200)
+    for model, train, message in (
+        (plain, (images, labels[:50]), "one label per image"),
+        (plain, (images * 4 - 2, labels), r"images in \[0, 1\]"),
+        (plain, (images, labels + 10), "labels below 10"),
+        (plain, (images, labels.float()), "whole numbers"),
+        (plain, (images[:, :, 0], labels), "shape"),
+        (normed, (images, labels), "no batch of one image"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            fit(model, train, (images[:20], labels[:20]), recipe, seed=0, progress=False)
