@@ -30,6 +30,8 @@ BnStats = Literal["running", "batch"]
 BN_STATS: tuple[BnStats, ...] = ("running", "batch")
 PAPER_RADII = (4, 8, 12, 16)
 BATCH_SIZE = 100  # the authors' test batch; with bn_stats="batch" it is part of the definition
+Cut = Literal["fourier", "svd"]
+BANDS: dict[Cut, tuple[str, str]] = {"fourier": ("lfc", "hfc"), "svd": ("svd_low", "svd_high")}
 CURVE_COLUMNS = ["split", "band", "radius", "feed", "bn_stats", "images", "accuracy"]
 
 
@@ -235,7 +237,7 @@ def band_accuracy(
         if colour is None and feed == "mean":
             colour = part.mean(dim=(0, 2, 3)).tolist()
             logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)
-        wanted = [Condition(band, in_bins(radius, part), feed, bn_stats) for radius, band in cuts]
+        wanted = [Condition(band, radius, feed, bn_stats) for radius, band in cuts]
         for place, row in enumerate(_measure(model, part, classes, wanted, amp=amp, colour=colour)):
             correct[place] += round(row["accuracy"] * len(part))
         total += len(part)
@@ -245,20 +247,31 @@ def band_accuracy(
 
 
 def _measure(model, images, labels, wanted: Iterable[Condition], *, amp, kept=None, colour=MEAN) -> Iterator[dict]:
-    labels = check_labels(labels, images)
-    cut, bands = None, {}
+    labels, wanted, known = check_labels(labels, images), list(wanted), dict(kept or {})
+    inputs = each_fed(images, (condition for condition in wanted if condition not in known), colour)
     for condition in wanted:
-        band, radius, feed, bn_stats = condition
-        if radius != cut:
-            cut, bands = radius, dict(zip(("lfc", "hfc"), split(images, radius), strict=True))
-        predictions = (kept or {}).get(condition)
+        predictions = known.get(condition)
         if predictions is None:
-            fed = feed_images(bands[band], feed, add_mean=band == "hfc", colour=colour)
-            predictions = logits(model, fed, bn_stats=bn_stats, amp=amp).argmax(dim=1)
+            predictions = logits(model, next(inputs), bn_stats=condition.bn_stats, amp=amp).argmax(dim=1)
         if kept is not None:
             kept[condition] = predictions.to("cpu", torch.uint8)
         accuracy = (predictions == labels.to(predictions.device)).float().mean().item()
         yield condition._asdict() | {"images": len(images), "accuracy": accuracy}
+
+
+def each_fed(images: Tensor, conditions: Iterable[Condition], colour: Sequence[float]) -> Iterator[Tensor]:
+    """What a network is fed under each condition, one after the other; images are split once for a radius in a row."""
+    factors, cut, parts = None, None, {}
+    for band, radius, feed, _ in conditions:
+        svd = band.startswith("svd")
+        if band != "x" and (svd, radius) != cut:
+            if svd and factors is None:
+                factors = torch.linalg.svd(images, full_matrices=False)
+            bins = in_bins(radius, images)
+            low, high, *_ = svd_split(images, bins, factors=factors) if svd else split(images, bins)
+            cut, parts = (svd, radius), dict(zip(BANDS["svd" if svd else "fourier"], (low, high), strict=True))
+        high = band in ("hfc", "svd_high")
+        yield feed_images(images if band == "x" else parts[band], feed, add_mean=high, colour=colour)
 
 
 def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict]:
@@ -306,10 +319,6 @@ def curve_rows(
     options = {"amp": True, "kept": kept, "colour": colour}
     measured = _measure(model, *test, band_conditions(radii, batch_norm), **options)
     return rows + [{"split": "test", **row} for row in measured]
-
-
-Cut = Literal["fourier", "svd"]
-BANDS: dict[Cut, tuple[str, str]] = {"fourier": ("lfc", "hfc"), "svd": ("svd_low", "svd_high")}
 
 
 def misaligned(

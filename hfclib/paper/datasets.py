@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from hfclib.data import DATA_SETS, to_float
 from hfclib.evaluation import PAPER_RADII, logits
@@ -317,18 +316,13 @@ def hidden_from(found: pd.DataFrame, variant: str) -> int | None:
     return after if after in RADII else None
 
 
-def images_of(data: str, count: int) -> Tensor:
-    """The first test images of a data set by its short name, (count, C, H, W) float32 in [0, 1]."""
-    return to_float(DATA_SETS[SETS[data]].embedded("test")[0][:count])
-
-
 def examples_of_bands(radius: int) -> Figure:
     """The first two test images of each set, their LFC and their HFC with the mean colour, at a radius in DFT bins."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
         rows = figure.subplots(3, 6)
         for line, data in zip(rows, SETS, strict=True):
-            images = images_of(data, 2)
+            images = to_float(DATA_SETS[SETS[data]].embedded("test")[0][:2])
             low, high = split(images, radius)
             fed = images, low, feed_images(high, "mean", add_mean=True, colour=DATA_SETS[SETS[data]].mean)
             for place, (index, (title, parts)) in enumerate(

@@ -147,12 +147,11 @@ def shift_inputs(count: int) -> Iterator[tuple[str, Tensor]]:
         yield f"{shift} hfc", images + split(changed - images, RADIUS)[1]
 
 
-def measure_network(run: Run, variant: str = "", counts: Mapping[str, int] = NETWORK_IMAGES) -> pd.DataFrame:
+def measure_network(run: Run, counts: Mapping[str, int] = NETWORK_IMAGES) -> pd.DataFrame:
     """The accuracy of a network under the shifts and under attack.
 
     Args:
         run: its BatchNorm uses running statistics.
-        variant: has no effect.
         counts: how many test images, as NETWORK_IMAGES, but no more than the run's final_images.
     Returns:
         One row per measure: measure, images (their number), accuracy [0, 1]. Measures are those of `shift_inputs`, and
@@ -176,7 +175,7 @@ stored_measures = partial(stored_table, "networks")
 def publish_networks() -> None:
     """Measure each stored network of "laptop" and "narrow" that has no table in `data/networks`, and write it there."""
     recipes = networks_recipes()
-    publish_tables("networks", stored_runs(recipes, SEEDS, optional=recipes), measure_network)
+    publish_tables("networks", stored_runs(recipes, SEEDS, optional=recipes), lambda run, _: measure_network(run))
 
 
 def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:

@@ -87,21 +87,6 @@ def _paper(claim: Claim) -> str:
     return " to ".join(decimals(end) for end in ends)
 
 
-# The claims that the README shows; the book's scoreboard has all.
-HEADLINES = (
-    "fig1-lfc-exceeds-hfc",
-    "fig2-count",
-    "fig4-batchnorm-H4",
-    "fig4-batchnorm-H8",
-    "batchnorm-left-H4",
-    "batchnorm-left-H8",
-    "fig4-mixup-H4",
-    "fig4-adversarial-H4",
-    "defense-rule-fgsm",
-    "defense-input-masked",
-)
-
-
 def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: str = "laptop") -> pd.DataFrame:
     """The `scoreboard` of chapters from all stored runs of a preset, at "laptop" those of "narrow" too.
 

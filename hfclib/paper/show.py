@@ -86,22 +86,17 @@ def _stacked(figure: Figure) -> Figure | None:
     return stacked
 
 
-def show_table(
-    frame: pd.DataFrame, links: Mapping[str, str] | None = None, *, caption: str = "", sortable: bool = False
-) -> HTML:
+def show_table(frame: pd.DataFrame, *, caption: str = "", sortable: bool = False) -> HTML:
     """A table with whole cells, however long.
 
     Args:
         frame: its text is escaped, and its index becomes the first columns.
-        links: from cell text to address; a cell that is just this text becomes a link.
         caption: above the table; without it that of the frame, `frame.attrs["caption"]`, if it has one.
         sortable: in the book, a click on a heading sorts the rows by that column (`book/_static/sort.js`).
     """
     classes = "hfc-sortable" if sortable else None
     with pd.option_context("display.max_colwidth", None):
         html = frame.reset_index().to_html(index=False, border=0, justify="left", classes=classes)
-    for text, address in (links or {}).items():
-        html = html.replace(f"<td>{text}</td>", f'<td><a href="{address}">{text}</a></td>')
     if caption := caption or frame.attrs.get("caption", ""):
         html = html.replace("<thead>", f"<caption>{escape(caption)}</caption>\n  <thead>", 1)
     return HTML(html)

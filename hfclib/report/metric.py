@@ -1,7 +1,7 @@
 """Any classifier as a module, and its accuracy by frequency band as a metric with `update`, `compute` and `reset`."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 from torch import Tensor, nn
@@ -13,11 +13,12 @@ from hfclib.evaluation import (
     Condition,
     Labels,
     batches,
+    each_fed,
     logits,
     uses_batch_statistics,
 )
-from hfclib.frequency import each_radius, in_bins, split
-from hfclib.transforms import FEEDS, Feed, feed_images
+from hfclib.frequency import each_radius
+from hfclib.transforms import FEEDS, Feed
 
 log = logging.getLogger(__name__)
 
@@ -141,22 +142,14 @@ class BandAccuracy:
             if self.colour is None and any(condition.feed == "mean" for condition in self.wanted):
                 self.colour = part.mean(dim=(0, 2, 3)).tolist()
                 log.info("the mean colour of %d images is %s", len(part), [round(value, 3) for value in self.colour])
-            for condition, fed in self._fed(part):
+            inputs = each_fed(part, self.wanted, self.colour or ())
+            for condition, fed in zip(self.wanted, inputs, strict=True):
                 scores = logits(self.model, fed, bn_stats=condition.bn_stats)
                 self.classes = scores.shape[1]
                 self.correct[condition] += int((scores.argmax(dim=1) == classes).sum())
                 best = scores.topk(min(5, self.classes)).indices
                 self.top5[condition] += int((best == classes[:, None]).any(dim=1).sum())
             self.images += len(part)
-
-    def _fed(self, images: Tensor) -> Iterator[tuple[Condition, Tensor]]:
-        cut, bands = None, {"x": images}
-        for condition in self.wanted:
-            if condition.band != "x" and condition.radius != cut:
-                cut = condition.radius
-                bands |= zip(("lfc", "hfc"), split(images, in_bins(cut, images)), strict=True)
-            high = condition.band == "hfc"
-            yield condition, feed_images(bands[condition.band], condition.feed, add_mean=high, colour=self.colour or ())
 
     def compute(self) -> pd.DataFrame:
         """The table of all batches so far.

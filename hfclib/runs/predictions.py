@@ -17,12 +17,11 @@ from tqdm import tqdm
 from hfclib._files import data_folder, home, load_tensors, locked, save_tensors, sha256
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
-from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, logits
-from hfclib.frequency import split, svd_split
+from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, each_fed, logits
 from hfclib.runs.images import held_out_set
 from hfclib.runs.store import WEIGHTS, Run, RunError
 from hfclib.training.recipe import RADII
-from hfclib.transforms import Feed, feed_images
+from hfclib.transforms import Feed
 
 logger = logging.getLogger(__name__)
 
@@ -153,18 +152,8 @@ def predictions_of(
 def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> dict[Condition, Tensor]:
     images, colour = held_out_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data].mean
     model = run.model().to(best_device())
-    with_svd = any(condition.band.startswith("svd") for condition in wanted)
-    factors = torch.linalg.svd(images, full_matrices=False) if with_svd else None
-    made, parts, radius = {}, {"x": images}, 0
-    for one in tqdm(wanted, desc=f"predictions of {run.path.name}", disable=not progress, leave=False):
-        if one.band not in parts or (one.band != "x" and one.radius != radius):
-            if one.band.startswith("svd"):
-                low, high, *_ = svd_split(images, one.radius, factors=factors)
-                cut = {"svd_low": low, "svd_high": high}
-            else:
-                cut = dict(zip(("lfc", "hfc"), split(images, one.radius), strict=True))
-            parts, radius = {"x": images, **cut}, one.radius
-        fed = feed_images(parts[one.band], one.feed, add_mean=one.band in ("hfc", "svd_high"), colour=colour)
+    made, bar = {}, tqdm(wanted, desc=f"predictions of {run.path.name}", disable=not progress, leave=False)
+    for one, fed in zip(bar, each_fed(images, wanted, colour), strict=True):
         predicted = logits(model, fed, bn_stats=one.bn_stats, amp=True).argmax(dim=1)
         made[one] = predicted.to("cpu", torch.uint8)
     return made

@@ -181,9 +181,7 @@ def test_answers_are_those_of_the_network(run, cifar):
 def test_every_cut_is_made_once_and_for_its_own_radius(run, monkeypatch, cifar):
     wanted = [one for one in prediction_conditions(True, radii=(4, 8), other_radii=(8,)) if one[3] == "running"]
     cuts = []
-    monkeypatch.setattr(
-        "hfclib.runs.predictions.split", lambda images, radius: cuts.append(radius) or split(images, radius)
-    )
+    monkeypatch.setattr("hfclib.evaluation.split", lambda images, radius: cuts.append(radius) or split(images, radius))
     answers = predictions_of(run, wanted, progress=False)
     assert cuts == [4, 8]
     images, model = to_float(cifar["test"][0][:120]), run.model()
