@@ -3,12 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 COMMA := ,
-# Not those that a reader has executed beside them; .gitignore has the same patterns.
-NOTEBOOKS := $(filter-out $(wildcard notebooks/*-*.ipynb notebooks/*out*.ipynb),$(wildcard notebooks/*.ipynb))
+# Those of the book, and not what a reader has executed beside them.
+NOTEBOOKS := $(shell sed -n "s|.*file: *\(notebooks/[a-z0-9]*\) *$$|\1.ipynb|p" _toc.yml)
 # Where it is set, each of some eighty processes of the tests would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book test slow notebooks setup clean
+.PHONY: book test slow together alone notebooks setup clean
 
 book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
@@ -33,11 +33,16 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder
 
-# The published networks whose weights are kept, measured again, and kills in the middle of a training. One test takes the time of one
-# process and of two, and so has the machine to itself.
+# The published networks whose weights are kept, measured again, and kills in the middle of a training. One test takes the
+# time of one process and of two, and so has the machine to itself.
 ALONE := tests/runs/test_sweep.py::test_two_workers_are_not_slower_than_one_run_after_the_other
-slow: $(VENV)/test.stamp
+slow: together
+	$(MAKE) alone
+
+together: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m slow -n 2 --dist worksteal --deselect $(ALONE)
+
+alone: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m slow $(ALONE)
 
 # Execute the notebooks in place: their stored outputs are what `pytest --nbval` compares with.

@@ -26,10 +26,7 @@ def __getattr__(name: str) -> object:
         return version("hfclib")
     if name not in _HOME:
         raise AttributeError(f"module 'hfclib' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"hfclib.{_HOME[name]}"), name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}: pip install 'hfclib[report]'", name=error.name) from error
+    return getattr(importlib.import_module(f"hfclib.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -64,8 +64,8 @@ def device_of(model: nn.Module) -> torch.device:
 def layout_of(model: nn.Module) -> torch.memory_format:
     """The memory format for a model's input: channels_last if its convolutions' weights are so, else contiguous.
 
-    The networks of `hfclib.models` are channels_last, which is faster on CPUs. Another network may flatten its maps by
-    `view`, which takes contiguous ones only.
+    The networks that hfclib trains and loads are channels_last, which is faster on CPUs. Another network may flatten
+    its maps by `view`, which takes contiguous ones only.
     """
     last = torch.channels_last
     weights = (weight for weight in model.parameters() if weight.ndim == 4 and not weight.is_contiguous())

@@ -3,14 +3,14 @@
 Two choices change what is measured:
 
 - feed: "raw" is the band as `split` returns it; "max" divides it by the image's own maximum (the authors' standard
-  runs); "mean" adds the mean colour of the data set to an HFC, so that only the band changes and not the brightness.
+  runs); "mean" adds the mean colour of the data set to an HFC, so that its mean is that of an image.
 - bn_stats: BatchNorm normalises by its "running" averages (standard), or by the statistics of each test "batch" of 100
   images (the authors' code).
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain, pairwise, product
 from typing import Literal, NamedTuple
 
@@ -58,8 +58,11 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     norms = [module for module, _ in modes if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     averages = [(norm, norm.running_mean, norm.running_var) for norm in norms if bn_stats == "batch"]
-    with suppress(NotImplementedError):  # an exported program has one mode only
+    try:
         model.eval()
+    except NotImplementedError as error:
+        advice = "give hfclib.Classifier a function that calls it, if it was exported in evaluation mode"
+        raise ValueError(f"expected a model with an evaluation mode, got an exported program: {advice}") from error
     try:
         for norm, _, _ in averages:  # without running averages PyTorch normalises by the batch in evaluation mode too
             norm.running_mean = norm.running_var = None
@@ -98,7 +101,7 @@ def logits(
     device, layout = device_of(model), layout_of(model)
     # Not in inference mode: what a network makes at its first pass and keeps could never be trained.
     with torch.no_grad(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
-        batches = (batch.to(device, memory_format=layout) for batch in images.split(batch_size))
+        batches = (batch.to(device).contiguous(memory_format=layout) for batch in images.split(batch_size))
         return torch.cat([model(batch).float().to(images.device) for batch in batches])
 
 
@@ -185,9 +188,10 @@ def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
 def check_pixels(images: Tensor, most: float = 1, *, beyond: float = 0) -> None:
     """Raise a ValueError if images are NaN, or leave [-beyond, 1 + beyond], or [-most, most] if that is above 1."""
     least, most = (-beyond, 1 + beyond) if most == 1 else (-most, most)
-    if len(images) and not (images.min() >= least and images.max() <= most):
+    rounding = 1e-6  # of images that were normalised, resized, and so on
+    if len(images) and not (images.min() >= least - rounding and images.max() <= most + rounding):
         low, high = images.min().item(), images.max().item()
-        raise ValueError(f"expected images in [0, 1], got values from {low:g} to {high:g}")
+        raise ValueError(f"expected images in [0, 1], got values from {low:.7g} to {high:.7g}")
 
 
 def band_conditions(
@@ -237,7 +241,7 @@ def band_accuracy(
         if colour is None and feed == "mean":
             colour = part.mean(dim=(0, 2, 3)).tolist()
             logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)
-        wanted = [Condition(band, radius, feed, bn_stats) for radius, band in cuts]
+        wanted = [Condition(band, in_bins(radius, part), feed, bn_stats) for radius, band in cuts]
         for place, row in enumerate(_measure(model, part, classes, wanted, amp=amp, colour=colour)):
             correct[place] += round(row["accuracy"] * len(part))
         total += len(part)
@@ -267,8 +271,7 @@ def each_fed(images: Tensor, conditions: Iterable[Condition], colour: Sequence[f
         if band != "x" and (svd, radius) != cut:
             if svd and factors is None:
                 factors = torch.linalg.svd(images, full_matrices=False)
-            bins = in_bins(radius, images)
-            low, high, *_ = svd_split(images, bins, factors=factors) if svd else split(images, bins)
+            low, high, *_ = svd_split(images, radius, factors=factors) if svd else split(images, radius)
             cut, parts = (svd, radius), dict(zip(BANDS["svd" if svd else "fourier"], (low, high), strict=True))
         high = band in ("hfc", "svd_high")
         yield feed_images(images if band == "x" else parts[band], feed, add_mean=high, colour=colour)

@@ -88,15 +88,19 @@ def _low_into(low: Tensor, images: Tensor, norms: Tensor, low_bins: Tensor) -> N
     """Write the LFC of an even number of planes (n, H, W) into `low`, in half the time of `rfft2` and `irfft2`.
 
     The filter maps real planes to real planes: two are transformed at once, as real and imaginary part of a third.
-    Rounding errors pass from a plane to its partner, so both are first divided by powers of two near their norms (n,).
+    Rounding errors pass from a plane to its partner: where norms (n,) are unlike, planes are first divided by powers of
+    two near them.
     """
-    half, scales = len(images) // 2, torch.ldexp(torch.ones_like(norms), torch.frexp(norms).exponent)[:, None, None]
-    scaled = images / scales
-    spectrum = torch.fft.fft2(torch.complex(scaled[:half], scaled[half:]))
+    half, unlike = len(images) // 2, norms.max() > 16 * norms.min()
+    if unlike:
+        scales = torch.ldexp(torch.ones_like(norms), torch.frexp(norms).exponent)[:, None, None]
+        images = images / scales
+    spectrum = torch.fft.fft2(torch.complex(images[:half], images[half:]))
     torch.view_as_real(spectrum).mul_(low_bins)
     pairs = torch.view_as_real(torch.fft.ifft2(spectrum))
-    torch.mul(pairs[..., 0], scales[:half], out=low[:half])
-    torch.mul(pairs[..., 1], scales[half:], out=low[half:])
+    low[:half], low[half:] = pairs[..., 0], pairs[..., 1]
+    if unlike:
+        low.mul_(scales)
 
 
 def _room_for(images: Tensor) -> Tensor:

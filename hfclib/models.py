@@ -10,7 +10,6 @@ import math
 from collections import OrderedDict
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -107,7 +106,6 @@ class ResNet(nn.Module):
         self.feature_dropout = nn.Dropout(dropout if dropout_at == "features" else 0.0)
         self.fc = nn.Linear(channels, num_classes)
         xavier_(self)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.activation1(self.norm1(self.conv1(images)))
@@ -160,7 +158,7 @@ def _plain(features: list[nn.Module], classifier: list[nn.Module]) -> nn.Sequent
     parts = {"features": nn.Sequential(*features), "flatten": nn.Flatten(), "classifier": nn.Sequential(*classifier)}
     model = nn.Sequential(OrderedDict(parts))
     xavier_(model)
-    return model.to(memory_format=torch.channels_last)
+    return model
 
 
 def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:

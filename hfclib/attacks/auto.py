@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -139,7 +140,7 @@ def strongest(
         ValueError: a list of eps.
     Source: Croce and Hein, ICML 2020.
     """
-    if isinstance(eps, list | tuple):
+    if isinstance(eps, list | tuple | np.ndarray):
         raise ValueError(f"expected one eps (give several to robust_accuracy), got {eps}")
     climb = partial(apgd, eps=eps, steps=steps, generator=generator)
     return [climb, partial(climb, targets=TARGETS), partial(square, eps=eps, queries=queries, generator=generator)]

@@ -32,7 +32,7 @@ from hfclib.evaluation import (
     whole_batches,
 )
 from hfclib.frequency import each_radius, in_bins, is_share
-from hfclib.moments import matched, norm_places
+from hfclib.moments import Matched, matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, counted
 from hfclib.transforms import feed_images
@@ -161,7 +161,7 @@ def make_report(
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
     colour = [float(value) for value in colour] if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
-    norm, eps, seed = float(norm), float(eps), int(seed)
+    norm, eps, seed, steps, grid, images = float(norm), float(eps), int(seed), int(steps), int(grid), int(images)
     for theirs in (other.content["key"]["settings"] for other in others):
         if any(map(is_share, theirs["radii"])) != any(map(is_share, radii)):
             radii_of = f"{radii} and {theirs['radii']} of {theirs['name']}"
@@ -173,7 +173,8 @@ def make_report(
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, scores = _size(data), logits(network, some[:BATCH_SIZE])
-    by_batch = uses_batch_statistics(network) or norm_places(network)
+    helped = _matched(network, some)
+    by_batch = uses_batch_statistics(network) or helped
     if known and known % BATCH_SIZE == 1 and by_batch:
         raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
     settings = {"name": name, "radii": radii, "mean": network.mean, "std": network.std, "colour": colour}
@@ -193,7 +194,7 @@ def make_report(
     _estimate(network, some, known or len(some), len(radii), grid, steps)
     file = folder / "report.json"
     measures = {
-        "accuracy": lambda: _accuracy(network, data, radii, colour, some, content, file, engine),
+        "accuracy": lambda: _accuracy(network, helped, data, radii, colour, content, file, engine),
         "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed, engine=engine),
         "noise": lambda: parts.band_noise(network, some, labels, radii, norm=norm, seed=seed),
         "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps),
@@ -311,21 +312,15 @@ def _estimate(network: Classifier, images: Tensor, known: int, radii: int, grid:
 
 
 def _accuracy(
-    network: Classifier, data: Iterable, radii: Sequence[float], colour, some: Tensor, content: dict, file: Path, engine
+    network: Classifier, helped: Matched | None, data: Iterable, radii, colour, content: dict, file: Path, engine
 ) -> list[dict]:
     """The rows of `BandAccuracy`, with both statistics, or with matched moments as "matched".
 
     Every few seconds the counts so far go into `file`, as "counted" of the report's content.
     """
-    feeds, helped = ("raw", "mean"), None
-    batch_norm = uses_batch_statistics(network)
-    plain = BandAccuracy(network, radii, feeds=feeds, bn_stats=("running", "batch")[: 1 + batch_norm], colour=colour)
-    if not batch_norm and norm_places(network):
-        try:
-            helped = BandAccuracy(matched(network, some), radii, feeds=feeds, colour=colour)
-        except ValueError as error:
-            log.info("no accuracy with matched moments: %s", error)
-    metrics = [plain, helped] if helped else [plain]
+    feeds, statistics = ("raw", "mean"), ("running", "batch")[: 1 + uses_batch_statistics(network)]
+    plain = BandAccuracy(network, radii, feeds=feeds, bn_stats=statistics, colour=colour)
+    metrics = [plain, BandAccuracy(helped, radii, feeds=feeds, colour=colour)] if helped else [plain]
     start = content.get("counted", {"batches": 0, "sha256": None, "counts": []})
     for metric, counts in zip(metrics, start["counts"], strict=False):
         metric.add(counts)
@@ -358,8 +353,19 @@ def _accuracy(
     content["data_sha256"] = total.hexdigest()
     table = plain.compute()
     if helped:
-        table = pd.concat([table, helped.compute().assign(bn_stats="matched")])
+        table = pd.concat([table, metrics[1].compute().assign(bn_stats="matched")])
     return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _matched(network: Classifier, reference: Tensor) -> Matched | None:
+    """The network with matched moments, if it has no BatchNorm and they can be matched."""
+    if uses_batch_statistics(network) or not norm_places(network):
+        return None
+    try:
+        return matched(network, reference)
+    except ValueError as error:
+        log.warning("no accuracy with matched moments: %s", error)
+        return None
 
 
 def _counts(metrics: Sequence[BandAccuracy], batch: tuple[Tensor, Tensor]) -> list[dict]:

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hfclib.frequency import each_radius, in_bins, is_share, split
+from hfclib.frequency import in_bins, is_share, split
 from hfclib.report.metric import counted
 
 INK = "#010203"  # of lines and letters, replaced by the colour of the page's text
@@ -206,7 +206,10 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) 
         for name, other in (others or {}).items()
     }
     radii = [radius for one in (bands, *behind.values()) for radius in one["radius"]]
-    unit = "share of Nyquist" if any(map(is_share, each_radius(radii))) else "cycles per image"
+    shares = any(map(is_share, radii)) and max(radii) <= 1  # beside 2.5 a table has 1.0 for the radius of one bin
+    if not shares and any(0 < radius < 1 for radius in radii):
+        raise ValueError(f"expected radii all in bins or all in shares of Nyquist, got {sorted(set(radii))}")
+    unit = "share of Nyquist" if shares else "cycles per image"
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for accuracy in whole["accuracy"][:1]:

@@ -117,8 +117,10 @@ def attack_energy(
         try:
             if not model(images[:2].clone().requires_grad_()).requires_grad:
                 return []
-        except RuntimeError as error:  # such as that of a tensor which is to become an array of NumPy
-            log.info("no attack, since the model gives no gradient: %s", error)
+        except RuntimeError as error:
+            if "numpy" not in str(error):
+                raise
+            log.warning("no attack, since the model computes outside PyTorch: %s", error)
             return []
     options = {"eps": eps, "alpha": eps / 4, "steps": steps, "norm": "l2", "random_start": False}
     blocks = [pgd(model, *block, **options) for block in zip(images.split(100), labels.split(100), strict=True)]

@@ -194,8 +194,7 @@ def fit(
             images leave a batch of one.
         TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack.
 
-    Convolutions are faster on CPUs after `model.to(memory_format=torch.channels_last)`, as the networks of
-    `hfclib.models` are.
+    Convolutions are faster on CPUs after `model.to(memory_format=torch.channels_last)`.
     """
     train, test = (_checked(model, *part, recipe) for part in (train, test))
     images, labels = train
@@ -250,9 +249,9 @@ def _band_of(images: Tensor, recipe: Recipe) -> Tensor:
 
 def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Images and labels as int64, if the model can be trained and measured on them; else an error, before the work."""
-    check_images(pixels(images[:1]))
+    check_images(pixels(images[:1]) if isinstance(images, Tensor) else images)
     if images.is_floating_point():
-        check_pixels(images, beyond=recipe.planted + 0.001 * (images.dtype != torch.float32))  # half types round
+        check_pixels(images, beyond=recipe.planted + 0.001)  # half types round
     labels = check_labels(labels, images[:, :1, :1, :1].float())
     measured, classes = min(len(labels), recipe.eval_images), logits(model, pixels(images[:2])).shape[1]
     if labels.max() >= classes:

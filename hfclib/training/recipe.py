@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, fields
 from typing import Annotated, Literal, get_args
 
+import torch
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
@@ -174,7 +175,10 @@ class Recipe:
         return epochs - sum(1 - (size / 32) ** 2 for size in self.early_sizes[:epochs])
 
     def build(self) -> nn.Module:
-        """A network with freshly drawn weights, on the CPU."""
+        """A network with freshly drawn weights, on the CPU; channels_last, which is faster."""
+        return self._network().to(memory_format=torch.channels_last)
+
+    def _network(self) -> nn.Module:
         if self.arch in ("lenet", "alexnet"):
             return lenet() if self.arch == "lenet" else alexnet()
         if self.arch == "vgg11":

@@ -166,7 +166,7 @@ def test_no_images_are_no_error():
     assert square(linear(torch.randn(3, 48)), *empty, eps=0.1, queries=3).shape == (0, 3, 4, 4)
 
 
-def test_another_default_type_of_pytorch_changes_nothing(monkeypatch):
+def test_another_default_type_of_pytorch_changes_nothing():
     torch.set_default_dtype(torch.float64)
     try:
         images = torch.rand(2, 3, 8, 8, dtype=torch.float32)

@@ -199,12 +199,22 @@ def test_a_network_may_flatten_by_view_and_can_be_trained_afterwards(data):
     assert hfclib.pgd(network, data[0][:2], data[1][:2], steps=1).shape == (2, 3, 8, 8)
 
 
-def test_frozen_and_exported_networks_are_measured(network, data):
+def test_frozen_networks_are_measured_and_exported_ones_as_functions(network, data):
     examples = (data[0][:2],)
-    batch = torch.export.Dim("batch")
-    exported = torch.export.export(network, examples, dynamic_shapes=({0: batch},)).module()
+    exported = torch.export.export(network, examples, dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of PyTorch, about its own compiler
         frozen = torch.jit.freeze(torch.jit.trace(network, examples))
-    for other in (exported, frozen):
+    for other in (frozen, hfclib.Classifier(lambda images: exported(images))):
         assert accuracy(other, *data) == pytest.approx(accuracy(network, *data), abs=0.01)
+    with pytest.raises(ValueError, match="got an exported program: give"):
+        accuracy(exported, *data)
+
+
+def test_images_may_exceed_1_by_rounding(network, data):
+    images, labels = data[0].clone(), data[1]
+    images[0] = 1 + 1.2e-7
+    band_accuracy(network, images, labels, 2)
+    images[0] = 1.01
+    with pytest.raises(ValueError, match=r"to 1\.01"):
+        band_accuracy(network, images, labels, 2)

@@ -128,3 +128,4 @@ def test_a_convolution_that_runs_twice_is_refused():
     model.second = model.first
     with pytest.raises(ValueError, match="run once per pass"):
         matched(model, torch.rand(4, 1, 3, 3))
+    matched(model, torch.rand(4, 1, 3, 3), where="input")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 
 from hfclib import BandAccuracy, Classifier, accuracy, band_accuracy
@@ -137,3 +138,18 @@ def test_names_alone_and_numbers_of_numpy(network, data):
     for wrong in ({"feeds": "bright"}, {"bn_stats": ("running", "none")}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             BandAccuracy(network, **wrong)
+
+
+@pytest.mark.parametrize(("correct", "images"), [(0, 1), (0, 50), (50, 50), (7, 9), (123, 10_000)])
+def test_intervals_are_wilsons(correct, images):
+    found, interval = counted(correct, images), binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high), abs=1e-12)
+
+
+def test_a_colour_may_be_a_tensor(network, data):
+    tables = []
+    for colour in ((0.5, 0.25, 0.75), torch.tensor([0.5, 0.25, 0.75])):
+        metric = BandAccuracy(network, 2, colour=colour)
+        metric.update(*data)
+        tables.append(metric.compute())
+    assert tables[0].equals(tables[1])

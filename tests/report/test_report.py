@@ -130,8 +130,9 @@ def test_plot_shows_a_table_with_intervals(network, data):
             assert (low, high) == pytest.approx((interval["low"], interval["high"]))
     with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
         hfclib.plot(tables[0], others={"another": tables[1]})
-    whole = hfclib.plot(hfclib.band_accuracy(network, images, labels, 1.0))
-    assert whole.axes[0].get_xlabel() == "radius (share of Nyquist)"
+    for radii, unit in ((1.0, "share of Nyquist"), ([1, 2.5], "cycles per image"), (1, "cycles per image")):
+        figure = hfclib.plot(hfclib.band_accuracy(network, images, labels, radii))
+        assert figure.axes[0].get_xlabel() == f"radius ({unit})"
 
 
 def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
@@ -618,6 +619,11 @@ class Recurrent(nn.Module):
         return self.conv(self.conv(images)).mean(dim=(2, 3))
 
 
+class OutOfMemory(nn.Module):
+    def forward(self, images):
+        raise torch.OutOfMemoryError("out of memory")
+
+
 def test_a_callable_of_numpy_and_a_network_without_matched_moments_are_reported(data, tmp_path):
     weight = np.random.default_rng(0).random((3 * 64, 10), np.float32)
     labels = data[1] % 3
@@ -625,6 +631,8 @@ def test_a_callable_of_numpy_and_a_network_without_matched_moments_are_reported(
     def outside(images):
         return torch.from_numpy(images.numpy().reshape(-1, 192) @ weight)
 
+    with pytest.raises(RuntimeError, match="out of memory"):
+        parts.attack_energy(OutOfMemory(), *data, [2], eps=0.1, steps=1)
     models = {"outside": outside, "recurrent": Recurrent()}
     reports = [make_report(model, (data[0], labels), tmp_path / name, **FAST) for name, model in models.items()]
     assert [bool(found.content["parts"]["energy"]) for found in reports] == [False, True]

@@ -426,7 +426,7 @@ def test_published_accuracy_is_that_of_the_weights(path, all_threads):
 
 
 def test_a_run_is_loaded_by_its_name_and_from_within_its_folder(monkeypatch):
-    path = next((data_folder() / "runs").iterdir())
+    path = PUBLISHED[0]
     assert load(str(path)).path == path
     monkeypatch.chdir(path)
     assert load(".").recipe == load(path).recipe
