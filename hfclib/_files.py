@@ -1,6 +1,7 @@
 """Files that are whole or not there: atomic writing, checksums and locks."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,22 @@ def home() -> Path:
 def data_folder() -> Path:
     """The folder `data` of the repository: embedded images and published runs. An installed package has none."""
     return Path(__file__).resolve().parents[1] / "data"
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if it is missing; before work whose results are to be put there.
+
+    Raises:
+        OSError: it can't be made or written to; says what to do.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "it can't be written to", str(folder))
+    except OSError as error:
+        what = f"{folder} can't be used as a folder ({error.strerror})"
+        raise OSError(error.errno, f"{what}: choose another by --store or HFCLIB_HOME") from error
+    return folder
 
 
 _BLANK = "0" * 64  # in place of a checksum while it is computed

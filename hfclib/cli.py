@@ -18,8 +18,9 @@ from hfclib.report import commands
 
 _Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(TRAINED))]
 _PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS))]
+_Seeds = Annotated[list[int] | None, typer.Option(min=0, max=999_999_999, help="several times for several seeds")]
 _Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the figure")]
-_Store = Annotated[Path | None, typer.Option(help="folder of runs (default: your own)")]
+_Store = Annotated[Path | None, typer.Option(file_okay=False, help="folder of runs (default: your own)")]
 _OldStore = Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="folder of runs (default: all)")]
 _Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process (default: OMP_NUM_THREADS)")]
@@ -103,7 +104,9 @@ def _data(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))
 def _train(
     figure: _Figure,
     preset: _PresetName = "laptop",
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="give it several times for several seeds")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, max=999_999_999, help="several times for several seeds")
+    ] = None,
     variant: _Variants = None,
     store: _Store = None,
     retrain: _Retrain = False,

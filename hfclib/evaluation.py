@@ -91,7 +91,8 @@ def logits(
     Returns:
         (N, classes) float32 on the device of the images.
     Raises:
-        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, or another bn_stats.
+        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, another bn_stats, or NaN among the
+            logits.
     """
     check_images(images)
     if len(images) == 0:
@@ -102,7 +103,10 @@ def logits(
     # Not in inference mode: what a network makes at its first pass and keeps could never be trained.
     with torch.no_grad(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
         batches = (batch.to(device).contiguous(memory_format=layout) for batch in images.split(batch_size))
-        return torch.cat([model(batch).float().to(images.device) for batch in batches])
+        found = torch.cat([model(batch).float().to(images.device) for batch in batches])
+    if found.isnan().any():  # whose largest would be the first class
+        raise ValueError("expected logits that are numbers from the model, got NaN")
+    return found
 
 
 def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, **options) -> float:
@@ -143,7 +147,7 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         if len(part) == 0:
             continue
         if len(shape) != 2 or classes.max() >= shape[1]:
-            raise ValueError(f"expected labels below the number of logits, got {classes.max()} and {tuple(shape)}")
+            raise ValueError(f"expected labels below {shape[-1]}, the number of logits, got {classes.max()}")
         yield part, classes
     if shape is None:
         raise ValueError("expected at least one image, got none")

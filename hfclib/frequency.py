@@ -25,12 +25,15 @@ def each_radius(radii: float | Iterable[float]) -> list[float]:
     """One or several radii as numbers of Python, also those of NumPy and PyTorch.
 
     Raises:
-        ValueError: some are in bins and others shares of the Nyquist frequency, see `in_bins`.
+        TypeError, ValueError: as `check_radius`; one is given twice; or some are in bins and others shares of the
+            Nyquist frequency, see `in_bins`.
     """
     some = radii if np.iterable(radii) else [radii]
     found = [radius.item() if isinstance(radius, np.generic | np.ndarray | Tensor) else radius for radius in some]
     if len({is_share(radius) for radius in found if radius != 0}) > 1:
         raise ValueError(f"expected radii all in bins or all in shares of Nyquist, floats up to 1, got {found}")
+    if len(set(map(check_radius, found))) < len(found):
+        raise ValueError(f"expected different radii, got {found}")
     return found
 
 

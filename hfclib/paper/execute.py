@@ -1,5 +1,6 @@
 """Executing a chapter's notebook with other parameters, through papermill."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,6 +14,7 @@ from pathlib import Path
 import papermill
 import yaml
 
+from hfclib.paper.parameters import unknown
 from hfclib.paper.registry import CHAPTERS
 
 _LOG = logging.getLogger(__name__)
@@ -22,22 +24,34 @@ def read_parameters(words: Sequence[str], documents: Sequence[str]) -> dict[str,
     """A notebook's parameters by name.
 
     Args:
-        words: "-p", a name and its value as YAML, again and again.
+        words: "-p", a name and its value, a number or YAML, again and again.
         documents: YAML mappings from names to values.
     Raises:
-        ValueError: the words have another form, or are not YAML.
+        ValueError: the words have another form, are not YAML, or name a parameter twice.
     """
     if len(words) % 3 or any(word not in ("-p", "--parameter") for word in words[::3]):
         raise ValueError(f"expected -p NAME VALUE, once per parameter, got {' '.join(words)}")
     try:
-        found = {name: yaml.safe_load(value) for name, value in zip(words[1::3], words[2::3], strict=True)}
+        pairs = [(name, _value(value)) for name, value in zip(words[1::3], words[2::3], strict=True)]
         for document in map(yaml.safe_load, documents):
             if not isinstance(document, dict):
                 raise ValueError(f"expected -y 'NAME: VALUE', got {document!r}")
-            found |= document
+            pairs += document.items()
     except yaml.YAMLError as error:
-        raise ValueError(f"expected values in YAML, such as 8 or [4, 8]: {error}") from error
-    return found
+        said = " ".join(str(error).split())
+        raise ValueError(f"expected values in YAML, such as 8 or [4, 8]: {said}") from error
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"expected each parameter once, got {twice[0]} again")
+    return dict(pairs)
+
+
+def _value(text: str) -> object:
+    """A number as papermill reads it (010 is 10, 1e-3 is .001), or else YAML."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return yaml.safe_load(text)
 
 
 def output_name(chapter: str, values: Mapping[str, object]) -> str:
@@ -71,16 +85,22 @@ def execute(chapter: str, values: Mapping[str, object], output: Path | None = No
     Returns:
         The path of the executed notebook.
     Raises:
-        ValueError: there is no notebook, or the output is the notebook itself; the chapter's check refuses a value; or
-            a cell failed: the notebook up to there is kept as `*.failed.ipynb`.
+        ValueError: there is no notebook; the chapter's check refuses a name or value; the output is a notebook of the
+            book, a folder or a file of another kind; or a cell failed: the notebook up to there is kept as
+            `*.failed.ipynb`.
     """
     notebook = Path(__file__).parents[2] / "notebooks" / f"{chapter}.ipynb"
-    target = output or Path(output_name(chapter, values))
     if not notebook.exists():
         raise ValueError(f"expected a checkout, which has the notebooks: no {notebook}")
-    if target.resolve() == notebook:
-        raise ValueError(f"expected an output other than the notebook itself, got {target}")
+    known = tuple(CHAPTERS[chapter].parameters.model_fields)
+    for name in values:  # also those that a notebook's own check takes for names of the shell
+        if name not in known:
+            raise unknown(name, values[name], known)
     CHAPTERS[chapter].check(dict(values))
+    target = output or Path(output_name(chapter, values))
+    book = [notebook.with_name(f"{name}.ipynb") for name in CHAPTERS]
+    if target.resolve() in book or target.is_dir() or (target.exists() and target.suffix != ".ipynb"):
+        raise ValueError(f"expected an output that is no notebook of the book, folder or other file, got {target}")
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     also = "; what is not stored for other parameters is computed first" if values else ""
     _LOG.info("%s: %d cells, about %.0f s at the defaults%s", chapter, len(cells), stored_seconds(cells), also)

@@ -66,7 +66,9 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
             ours[name] = mean_sd(*grouped.loc[(variant, measure)])
             value = FIG4_VALUES.get((variant, measure))
             paper[name] = decimals(value, 2) if value else "not available to us"
-    return pd.DataFrame(columns).rename_axis("accuracy on")
+    found = pd.DataFrame(columns).rename_axis("accuracy on")
+    found.attrs["caption"] = f"Ours, fed {feed}, {bn_stats} statistics."
+    return found
 
 
 def beside_narrow(

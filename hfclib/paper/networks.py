@@ -494,7 +494,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
 
 
 def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
-    """The correlations on which the answer rests, and what three networks read and lose."""
+    """The correlations on which the answer rests, and what three networks read and lose, as far as they are there."""
     rows = lost(found).droplevel("kind")
     lines = []
     for band, measure in product("HL", ("mean hfc", "pgd2")):
@@ -511,7 +511,7 @@ def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
             to = _short("mean hfc", radius)
             text = f"HFC accuracy {reads}, loses {shifts} to the {to} and {attack} to the attack"
             lines.append(f"- {network_name(variant)}: {text}.")
-    head = f"Rank correlations at r = {radius} over {len(rows)} recipes [95 % interval], and what three of them lose:"
+    head = f"Rank correlations at r = {radius} over {len(rows)} recipes [95 % interval], and what single networks lose:"
     return listed(head, lines)
 
 

@@ -119,10 +119,15 @@ def given_parameters(
             continue
         if name in mine and not difflib.get_close_matches(name, known, cutoff=0.75):
             continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown parameter {name} = {value!r}{hint}; allowed: {', '.join(known)}")
+        raise unknown(name, value, known)
     return {name: namespace[name] for name in known if name in namespace}
+
+
+def unknown(name: object, value: object, known: tuple[str, ...]) -> ValueError:
+    """The error about a parameter that there is not, with the nearest known one."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f", did you mean {near[0]}?" if near else ""
+    return ValueError(f"unknown parameter {name} = {value!r}{hint}; allowed: {', '.join(known)}")
 
 
 Kind = TypeVar("Kind", bound=Parameters)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+_Out = Annotated[Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")]
 _Numbers = Annotated[str | None, typer.Option(help="one number per channel, such as 0.5,0.5,0.5")]
 
 
@@ -15,7 +16,9 @@ def report_command(
     model: Annotated[str, typer.Argument(help="a stored run, torchvision:NAME, timm:NAME or package.module:build")],
     data: Annotated[str, typer.Option(help="a folder with one folder of images per class, or cifar10-test")],
     weights: Annotated[str | None, typer.Option(help="pretrained ones, such as DEFAULT (default: random)")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the report (default: report-MODEL)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")
+    ] = None,
     radii: Annotated[str | None, typer.Option(help="bins such as 4,8, or shares of Nyquist such as 0.25,0.5")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="measure only so many images")] = None,
     images: Annotated[int, typer.Option(min=2, help="for all parts but the accuracy")] = 256,

@@ -131,7 +131,8 @@ def make_report(
         data: (images, labels), float (N, C, H, W) in [0, 1] and (N,); or batches that can be read more than once, such
             as a DataLoader, see `hfclib.evaluation.batches`.
         folder: of the report, made if it is missing.
-        radii: as in `band_accuracy`; by default PAPER_RADII up to 32 pixels, and FRACTIONS of Nyquist beyond.
+        radii: as in `band_accuracy`, at which images have two parts; by default those of PAPER_RADII up to 32 pixels,
+            and FRACTIONS of Nyquist beyond.
         mean, std: that the model expects its input to be normalised by, see `Classifier`; not with a model that is one.
         colour: the mean colour of the data; None estimates it from `images`.
         images: so many of the first images are used for all parts but the accuracy.
@@ -156,8 +157,13 @@ def make_report(
         raise ValueError("expected data that can be read more than once, such as a DataLoader, got an iterator")
     some, labels = _first(network, data, images)
     side = min(some.shape[-2:])
-    radii = PAPER_RADII if radii is None and side <= 32 else FRACTIONS if radii is None else radii
+    highest = math.hypot(*(side // 2 for side in some.shape[-2:]))  # in DFT bins
+    if radii is None:
+        radii = [radius for radius in PAPER_RADII if radius <= highest] if side <= 32 else FRACTIONS
     radii = each_radius(radii)
+    for radius in radii:
+        if not 0 < in_bins(radius, some) <= highest:
+            raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radius}")
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
     colour = [float(value) for value in colour] if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
@@ -202,13 +208,12 @@ def make_report(
         "phase": lambda: parts.phase_or_amplitude(network, some, labels, seed=seed),
     }
     for number, (part, measure) in enumerate(measures.items(), 1):
-        if part in content["parts"]:
-            log.info("%d of %d: %s is stored", number, len(measures), part)
-            continue
-        log.info("%d of %d: %s", number, len(measures), part)
-        content["parts"][part] = measure()
-        pd.DataFrame(content["parts"][part]).to_csv(folder / f"{part}.csv", index=False)
-        write(file, _json(content))
+        stored = part in content["parts"]
+        log.info("%d of %d: %s%s", number, len(measures), part, " is stored" if stored else "")
+        if not stored:
+            content["parts"][part] = measure()
+            write(file, _json(content))
+        write(folder / f"{part}.csv", pd.DataFrame(content["parts"][part]).to_csv(index=False).encode())
     report = Report(folder, content)
     content["summary"] = page.summary(report)
     write(file, _json(content))
@@ -267,7 +272,10 @@ def _begun(folder: Path, key: dict) -> dict:
     file = folder / "report.json"
     if not file.exists():
         return {"schema": SCHEMA, "hfclib": version("hfclib"), "key": key, "data_sha256": None, "parts": {}}
-    content = json.loads(file.read_bytes())
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): delete it to measure again") from error
     if content["schema"] != SCHEMA or content["key"] != key:
         other = [name for name in key if key[name] != content["key"].get(name)]
         raise ValueError(f"{folder} has a report of another {', '.join(other) or 'schema'}: choose another folder")

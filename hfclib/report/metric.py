@@ -41,6 +41,8 @@ class Classifier(nn.Module):
         super().__init__()
         if (mean is None) != (std is None):
             raise ValueError("expected mean and std, or neither")
+        if std is not None and not min(std) > 0:
+            raise ValueError(f"expected std, numbers above 0, got {list(std)}")
         self.model = model
         self.mean, self.std = (None if values is None else [float(value) for value in values] for values in (mean, std))
 

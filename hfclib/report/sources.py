@@ -50,7 +50,8 @@ def named_model(name: str, weights: str | None = None) -> Named:
     Args:
         weights: pretrained ones, "DEFAULT" or their name in torchvision or timm; None draws them at random.
     Raises:
-        ValueError: no such model or weights, several runs of that name, or a package that is not installed.
+        ValueError: no such model or weights, weights of a run or function, several runs of that name, a function that
+            fails, or a package that is not installed.
     """
     kind, _, rest = name.partition(":")
     if kind == "torchvision":
@@ -78,14 +79,17 @@ def named_model(name: str, weights: str | None = None) -> Named:
         size = config["input_size"][-1]
         sizes = math.floor(size / config["crop_pct"]), size
         return Named(model, config["mean"], config["std"], sizes, config["interpolation"])
+    if weights:
+        raise ValueError(f"expected weights with torchvision:NAME or timm:NAME only, got {weights!r} with {name}")
     if rest:
         try:
-            build = resolve_name(name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"expected package.module:build, a function that returns a model, got {name}: {error}"
-            ) from error
-        return Named(build())
+            model = resolve_name(name)()
+        except Exception as error:  # whatever the user's function raises
+            what = f"package.module:build, a function that returns a model, got {name}: {type(error).__name__}: {error}"
+            raise ValueError(f"expected {what}") from error
+        if not callable(model):
+            raise ValueError(f"expected package.module:build, a function that returns a model, {name} gave {model!r}")
+        return Named(model)
     found = {path.parent.name: path.parent for folder in folders() for path in sorted(folder.glob("*/run.json"))}
     matching = [one for one in found if one == name or one.startswith(f"{name}-")]
     if len(matching) != 1:
@@ -153,9 +157,21 @@ def named_data(
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
+    class Folder(ImageFolder):
+        def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+            names = sorted(one.name for one in Path(directory).iterdir() if one.is_dir() and one.name[0] != ".")
+            if not names:
+                raise ValueError(f"expected one folder of images per class in {directory}, got none")
+            return names, {name: number for number, name in enumerate(names)}
+
     resized = v2.Resize(sizes[0], v2.InterpolationMode(interpolation))
     steps = [v2.ToImage(), resized, v2.CenterCrop(sizes[1]), v2.ToDtype(torch.float32, scale=True)]
-    dataset = ImageFolder(name, v2.Compose(steps), loader=partial(_opened, mode=mode))
+    readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    others = [path for path in sorted(Path(name).rglob("*")) if path.is_file() and path.suffix.lower() not in readable]
+    if others:
+        log.warning("left out %d files that are no pictures, such as %s", len(others), others[0])
+    options = {"loader": partial(_opened, mode=mode), "is_valid_file": lambda path: Path(path) not in others}
+    dataset = Folder(name, v2.Compose(steps), **options)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
     with ThreadPoolExecutor() as pool:
         found = pool.map(_problem, (dataset.samples[place][0] for place in order))
@@ -166,6 +182,7 @@ def named_data(
         raise ValueError(f"{broken[0]}{more}: repair or remove what is broken, or pass --skip-broken")
     for problem in broken:
         log.info("skipped: %s", problem)
+    log.info("%d classes, in the order of the logits: %s", len(dataset.classes), ", ".join(dataset.classes[:12]))
     kept = [place for place, problem in zip(order, problems, strict=True) if not problem]
     return NamedData(DataLoader(Subset(dataset, kept), batch_size), skipped=len(broken))
 

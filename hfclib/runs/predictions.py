@@ -6,15 +6,16 @@ weights is not used. Published records are in `data`, your own in `<home>`. Kind
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib._files import data_folder, home, load_tensors, locked, save_tensors, sha256
+from hfclib._files import data_folder, home, load_tensors, locked, save_tensors, sha256, writable
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, each_fed, logits
@@ -143,20 +144,22 @@ def predictions_of(
     asked = list(dict.fromkeys(Condition(*one).canonical(batch_norm) for one in [*wanted, *also]))
     classes = by_condition(load_record("predictions", run))
     if missing := [condition for condition in asked if condition not in classes]:
-        made = _compute(run, missing, progress=progress)
-        store_record("predictions", run.path.name, by_name(made), weights_of(run.path))
-        classes |= made
+        writable(home() / "predictions")
+        # Stored radius by radius: a stop loses those of one.
+        for _, made in groupby(_compute(run, missing, progress=progress), lambda one: one[0].radius):
+            some = dict(made)
+            store_record("predictions", run.path.name, by_name(some), weights_of(run.path))
+            classes |= some
     return Predictions({condition: classes[condition] for condition in asked}, batch_norm)
 
 
-def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> dict[Condition, Tensor]:
+def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> Iterator[tuple[Condition, Tensor]]:
     images, colour = held_out_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data].mean
     model = run.model().to(best_device())
-    made, bar = {}, tqdm(wanted, desc=f"predictions of {run.path.name}", disable=not progress, leave=False)
+    bar = tqdm(wanted, desc=f"predictions of {run.path.name}", disable=not progress, leave=False)
     for one, fed in zip(bar, each_fed(images, wanted, colour), strict=True):
         predicted = logits(model, fed, bn_stats=one.bn_stats, amp=True).argmax(dim=1)
-        made[one] = predicted.to("cpu", torch.uint8)
-    return made
+        yield one, predicted.to("cpu", torch.uint8)
 
 
 def by_name(classes: dict[Condition, Tensor]) -> dict[str, Tensor]:

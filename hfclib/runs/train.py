@@ -18,7 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 import hfclib
-from hfclib._files import home, locked, sha256, write
+from hfclib._files import home, locked, sha256, writable, write
 from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, Part, curve_rows, training_band_rows
@@ -91,7 +91,8 @@ def train_run(
 def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, progress: bool) -> Run:
     partial = final.with_name(final.name + ".partial")
     checkpoint, code = partial / "checkpoint.safetensors", code_commit()
-    partial.mkdir(parents=True, exist_ok=True)
+    for folder in (partial, home() / "predictions"):
+        writable(folder)
 
     def restore(*objects) -> Progress:
         state = restore_checkpoint(checkpoint, *objects)

@@ -215,7 +215,11 @@ def fit(
             start = time.perf_counter()
             own = _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
             between = time.perf_counter()
-            rows = curve_rows(model, parts, measured, recipe.radii, colour=colour)
+            try:
+                rows = curve_rows(model, parts, measured, recipe.radii, colour=colour)
+            except ValueError as error:
+                told = f"{recipe.name}, seed {seed}, can't be measured after epoch {epoch + 1} ({error})"
+                raise TrainingError(f"{told}: try a smaller learning_rate") from error
             if recipe.train_bands:
                 rows += training_band_rows(model, pixels(seen[0]), seen[1])
             rows += robust_rows(model, *measured, recipe)

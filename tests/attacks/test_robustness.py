@@ -188,7 +188,7 @@ def test_bad_arguments(network, pictures):
         ({"attacks": lambda model, x, y: x * math.nan}, ValueError, r"images in \[0, 1\] from the attack"),
         ({"images": torch.rand(30, 3, 4, 4) + 1}, ValueError, r"images in \[0, 1\]"),
         ({"images": torch.rand(0, 3, 4, 4), "labels": torch.zeros(0).long()}, ValueError, "at least one image"),
-        ({"labels": torch.full((30,), 2)}, ValueError, "labels below the number of logits, got 2"),
+        ({"labels": torch.full((30,), 2)}, ValueError, "labels below 2, the number of logits, got 2"),
         ({"attacks": lambda model, x, y: x, "eps": 0.1}, ValueError, "the keyword eps, got eps = 0.1"),
     ]:
         good = {"images": pictures, "labels": network(pictures).argmax(dim=1), "attacks": ()}

@@ -426,13 +426,26 @@ def test_run_refuses_before_it_starts(hfc, monkeypatch, tmp_path):
         ("fig4", "-p", "raduis", "8", "unknown parameter raduis = 8, did you mean radius?"),
         ("fig4", "-y", "raduis: [4, 8]", "unknown parameter raduis = [4, 8], did you mean radius?"),
         ("fig4", "-p", "radius", "99", "parameter radius = 99: expected"),
+        ("fig4", "-p", "radius", "020", "-p", "seeds", "1e-3", "parameter seeds = 0.001: expected"),
+        ("fig4", "-p", "radius", "8", "-y", "radius: 4", "expected each parameter once, got radius again"),
+        ("fig4", "-p", "radius", "2020-01-01", "parameter radius = datetime.date(2020, 1, 1): expected"),
+        ("fig4", "-p", "_x", "4", "unknown parameter _x = 4"),
+        ("fig4", "-y", "8: 8", "unknown parameter 8 = 8"),
         ("fig4", "-p", "seeds", "4321", "expected seeds whose runs are stored"),
     ]:
         result = hfc("run", *words, "--output", tmp_path / "out.ipynb")
         assert result.exit_code == 1, words
         assert f"Error: {message}" in result.output or message in result.output
-    result = hfc("run", "fig4", "--output", ROOT / "notebooks" / "fig4.ipynb")
-    assert "expected an output other than the notebook itself" in result.output
+    (tmp_path / "notes.txt").write_text("mine")
+    for output in (
+        ROOT / "notebooks" / "fig4.ipynb",
+        ROOT / "notebooks" / "fig2.ipynb",
+        tmp_path,
+        tmp_path / "notes.txt",
+    ):
+        result = hfc("run", "fig4", "--output", output)
+        assert "expected an output that is no notebook of the book, folder or other file" in result.output
+    (tmp_path / "notes.txt").unlink()
     assert list(tmp_path.iterdir()) == []
 
 

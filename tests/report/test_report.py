@@ -650,3 +650,53 @@ def test_16_bits_per_pixel_are_read_as_8_and_an_unknown_range_is_refused(tmp_pat
     Image.fromarray(values[0].astype(np.float32)).save(tmp_path / "ants" / "float.tiff")
     with pytest.raises(ValueError, match="no known range"):
         named_data(str(tmp_path), sizes=(40, 40))
+
+
+def test_logits_that_are_no_numbers_are_refused_before_the_work(data, tmp_path):
+    def lost(images):
+        return torch.full((len(images), 10), torch.nan)
+
+    with pytest.raises(ValueError, match="logits that are numbers"):
+        make_report(lost, data, tmp_path / "report", **FAST)
+    assert not (tmp_path / "report").exists()
+    with pytest.raises(ValueError, match="std, numbers above 0"):
+        hfclib.Classifier(lost, [0.5] * 3, [0.2, 0.2, 0.0])
+
+
+@pytest.mark.parametrize("radii", [0, 9, -1, [2, 2], [2, 2.0]])
+def test_radii_that_leave_no_two_parts_are_refused_before_the_work(network, data, tmp_path, radii):
+    with pytest.raises(ValueError, match=r"radii above 0|different radii|finite radius"):
+        make_report(network, data, tmp_path / "report", **FAST | {"radii": radii})
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_damaged_report_is_named_and_a_missing_table_written_again(network, data, tmp_path):
+    make_report(network, data, tmp_path, **FAST)
+    (tmp_path / "noise.csv").unlink()
+    make_report(network, data, tmp_path, **FAST)
+    assert (tmp_path / "noise.csv").exists()
+    file = tmp_path / "report.json"
+    file.write_bytes(file.read_bytes()[:900])
+    with pytest.raises(ValueError, match=r"report.json is damaged .*: delete it"):
+        make_report(network, data, tmp_path, **FAST)
+
+
+def test_hidden_folders_are_no_classes_and_other_files_are_named(pictures, caplog):
+    whole = named_data(str(pictures), sizes=(16, 16))
+    (pictures / ".thumbs").mkdir()
+    Image.new("RGB", (16, 16)).save(pictures / ".thumbs" / "1.png")
+    Image.new("RGB", (16, 16)).save(pictures / "b" / "moving.gif")
+    (pictures / "a" / "notes.txt").write_text("mine")
+    again = named_data(str(pictures), sizes=(16, 16))
+    count, more = (sum(len(labels) for _, labels in one.batches) for one in (whole, again))
+    assert more == count + 1
+    assert "2 classes, in the order of the logits: a, b" in caplog.text
+    assert "left out 1 files that are no pictures" in caplog.text
+
+
+def test_weights_are_of_other_packages_and_a_function_gives_a_model():
+    with pytest.raises(ValueError, match="weights with torchvision:NAME or timm:NAME only"):
+        named_model("laptop-vanilla-0", "DEFAULT")
+    for name, message in (("json:loads", "TypeError"), ("builtins:list", r"gave \[\]")):
+        with pytest.raises(ValueError, match=message):
+            named_model(name)

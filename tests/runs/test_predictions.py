@@ -136,7 +136,7 @@ def test_a_wide_network_is_asked_less(monkeypatch, tmp_path, width, other_radii)
     run = stored_run(tmp_path / "wide", replace(TINY, width=width))
     monkeypatch.setattr(
         "hfclib.runs.predictions._compute",
-        lambda run, wanted, *, progress: {condition: torch.zeros(1, dtype=torch.uint8) for condition in wanted},
+        lambda run, wanted, *, progress: ((condition, torch.zeros(1, dtype=torch.uint8)) for condition in wanted),
     )
     assert list(predictions_of(run).classes) == prediction_conditions(True, other_radii=other_radii)
 

@@ -263,10 +263,17 @@ def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, 
     assert [path.name for path in copied.parent.iterdir()] == [copied.name]
 
 
-def test_weights_too_large_to_store_are_told_and_not_stored(one_radius, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 1e20, "norm": "none"}, r"can't be measured .*got NaN\): try a smaller learning_rate"),
+        ({"learning_rate": 1e5, "norm": "group"}, "too large to store: try a smaller learning_rate"),
+    ],
+)
+def test_weights_too_large_are_told_and_not_stored(one_radius, tmp_path, changes, message):
     # One step: the loss before it is sound, and nobody looks at the loss after it.
-    recipe = replace(TINY, learning_rate=1e20, epochs=1, train_images=32, schedule="constant")
-    with pytest.raises(TrainingError, match="too large to store: try a smaller learning_rate"):
+    recipe = replace(TINY, epochs=1, train_images=32, schedule="constant", **changes)
+    with pytest.raises(TrainingError, match=message):
         train(tmp_path, recipe)
     assert not (tmp_path / recipe.run_name(0)).exists()
 
@@ -430,3 +437,11 @@ def test_a_run_is_loaded_by_its_name_and_from_within_its_folder(monkeypatch):
     assert load(str(path)).path == path
     monkeypatch.chdir(path)
     assert load(".").recipe == load(path).recipe
+
+
+def test_a_home_that_is_no_folder_is_told_before_the_training(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("HFCLIB_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(job, "fit", None)
+    with pytest.raises(OSError, match=r"can't be used as a folder .*HFCLIB_HOME"):
+        train_run(TINY, seed=0, store=tmp_path / "runs")
