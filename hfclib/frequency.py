@@ -94,7 +94,7 @@ def _low_into(low: Tensor, images: Tensor, norms: Tensor, low_bins: Tensor) -> N
     Rounding errors pass from a plane to its partner: where norms (n,) are unlike, planes are first divided by powers of
     two near them.
     """
-    half, unlike = len(images) // 2, norms.max() > 16 * norms.min()
+    half, unlike = len(images) // 2, norms.max() > 1000 * norms.min()
     if unlike:
         scales = torch.ldexp(torch.ones_like(norms), torch.frexp(norms).exponent)[:, None, None]
         images = images / scales
@@ -103,7 +103,7 @@ def _low_into(low: Tensor, images: Tensor, norms: Tensor, low_bins: Tensor) -> N
     pairs = torch.view_as_real(torch.fft.ifft2(spectrum))
     low[:half], low[half:] = pairs[..., 0], pairs[..., 1]
     if unlike:
-        low.mul_(scales)
+        low.mul_(scales.where(norms[:, None, None] > 0, 0))  # black planes stay so
 
 
 def _room_for(images: Tensor) -> Tensor:
@@ -132,8 +132,9 @@ def _split_in_blocks(images: Tensor, low_bins: Tensor) -> tuple[Tensor, Tensor]:
     size = max(_BLOCK // images[0, 0].numel(), 1) * images.shape[1]
     for block, low_block, high_block in zip(planes.split(size), low.split(size), high.split(size), strict=True):
         norms = torch.linalg.vector_norm(block.flatten(1), dim=1)
-        # Planes that are black, or NaN, or so large or small that squares overflow, are transformed one by one.
-        even = len(block) // 2 * 2 if ((norms > 1e-15) & (norms < 1e15)).all() else 0
+        # NaN, and planes so large or small that their squares can't be told, are transformed one by one.
+        sound = (norms < 1e15).all() and not block[norms <= 1e-15].any()
+        even = len(block) // 2 * 2 if sound else 0
         if even:
             _low_into(low_block[:even], block[:even], norms[:even], low_bins)
         if even < len(block):
