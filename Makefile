@@ -16,8 +16,9 @@ book: $(VENV)/book.stamp _build/executed.stamp
 
 # The caches of executed notebooks and of read pages know their source only: what they compute with is watched here. The
 # notebooks are executed on every core at once, one thread each; one that fails is executed again, and told, by the build.
-# Pages are all read again, since they also hold text of the glossary and of book/_ext, and a page that was not read again would
-# not warn again. With OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has compared them.
+# Pages are all read again, since they also hold text of the glossary and of book/_ext, and a page that was not read again
+# would not warn again. With OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has
+# compared them.
 JCACHE := JUPYTERCACHE=_build/.jupyter_cache OMP_NUM_THREADS=1 $(BIN)/jcache
 _build/executed.stamp: $(shell find hfclib data book/*.py book/explorer -type f -not -path '*/.*' -not -path '*/__pycache__/*') $(NOTEBOOKS) pyproject.toml | $(VENV)/book.stamp
 	rm -rf _build/.jupyter_cache

@@ -25,8 +25,8 @@ def data_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "data"
 
 
-def writable(folder: Path) -> Path:
-    """The folder, made if it is missing; before work whose results are to be put there.
+def make_writable(folder: Path) -> None:
+    """Make a folder if it is missing, before work whose results are to be put there.
 
     Raises:
         OSError: it can't be made or written to; says what to do.
@@ -38,7 +38,6 @@ def writable(folder: Path) -> Path:
     except OSError as error:
         what = f"{folder} can't be used as a folder ({error.strerror})"
         raise OSError(error.errno, f"{what}: choose another by --store or HFCLIB_HOME") from error
-    return folder
 
 
 _BLANK = "0" * 64  # in place of a checksum while it is computed

@@ -161,8 +161,9 @@ def make_report(
     if radii is None:
         radii = [radius for radius in PAPER_RADII if radius <= highest] if side <= 32 else FRACTIONS
     radii = each_radius(radii)
-    for radius in radii:
-        if not 0 < in_bins(radius, some) <= highest:
+    bins = [in_bins(radius, some) for radius in radii]
+    for radius, cut in zip(radii, bins, strict=True):
+        if not 0 < cut <= highest:
             raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radius}")
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
@@ -194,7 +195,6 @@ def make_report(
     key = json.loads(json.dumps(key))
     folder = Path(folder)
     content = _begun(folder, key)
-    bins = [in_bins(radius, some) for radius in radii]
     log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
     _guard(scores, labels[: len(scores)], len(some))
     _estimate(network, some, known or len(some), len(radii), grid, steps)

@@ -167,10 +167,14 @@ def named_data(
     resized = v2.Resize(sizes[0], v2.InterpolationMode(interpolation))
     steps = [v2.ToImage(), resized, v2.CenterCrop(sizes[1]), v2.ToDtype(torch.float32, scale=True)]
     readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    others = [path for path in sorted(Path(name).rglob("*")) if path.is_file() and path.suffix.lower() not in readable]
+
+    def is_picture(path: str | Path) -> bool:
+        return Path(path).suffix.lower() in readable
+
+    others = [path for path in sorted(Path(name).rglob("*")) if path.is_file() and not is_picture(path)]
     if others:
         log.warning("left out %d files that are no pictures, such as %s", len(others), others[0])
-    options = {"loader": partial(_opened, mode=mode), "is_valid_file": lambda path: Path(path) not in others}
+    options = {"loader": partial(_opened, mode=mode), "is_valid_file": is_picture}
     dataset = Folder(name, v2.Compose(steps), **options)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
     with ThreadPoolExecutor() as pool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib._files import data_folder, home, load_tensors, locked, save_tensors, sha256, writable
+from hfclib._files import data_folder, home, load_tensors, locked, make_writable, save_tensors, sha256
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, each_fed, logits
@@ -144,7 +144,7 @@ def predictions_of(
     asked = list(dict.fromkeys(Condition(*one).canonical(batch_norm) for one in [*wanted, *also]))
     classes = by_condition(load_record("predictions", run))
     if missing := [condition for condition in asked if condition not in classes]:
-        writable(home() / "predictions")
+        make_writable(home() / "predictions")
         # Stored radius by radius: a stop loses those of one.
         for _, made in groupby(_compute(run, missing, progress=progress), lambda one: one[0].radius):
             some = dict(made)

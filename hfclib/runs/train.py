@@ -18,7 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 import hfclib
-from hfclib._files import home, locked, sha256, writable, write
+from hfclib._files import home, locked, make_writable, sha256, write
 from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, Part, curve_rows, training_band_rows
@@ -92,7 +92,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
     partial = final.with_name(final.name + ".partial")
     checkpoint, code = partial / "checkpoint.safetensors", code_commit()
     for folder in (partial, home() / "predictions"):
-        writable(folder)
+        make_writable(folder)
 
     def restore(*objects) -> Progress:
         state = restore_checkpoint(checkpoint, *objects)
