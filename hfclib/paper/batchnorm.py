@@ -55,6 +55,11 @@ PAIR = ("vanilla", "batchnorm")  # measured in every way; the others under the a
 COUNTS = {"feeds": 10_000, "where": 2_000, "batch size": 2_000, "mixed": 2_000, "scaled": 1_000}  # images of each part
 NAMES = TITLES | {"adversarial_batchnorm": "Adversarial, BatchNorm", "fullwidth": "BatchNorm, width 64"}
 NAMES |= {"groupnorm": "GroupNorm"}
+FIG6 = {  # of what `fig6_table` shows: the run's table, its split and its band
+    "whole images": ("final", "test", "x"),
+    "the LFC": ("final", "test", "lfc"),
+    "training images, early": ("curves", "train", "lfc"),
+}
 LOUDER = (2, 4)  # times as loud is the HFC at radius 8 in the training of `louder_recipes`
 
 
@@ -386,6 +391,39 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
             rows[f"{scale}"] = [*means, with_interval(lead.mean, lead.low, lead.high), lead.seeds]
     columns = ["vanilla, matched", "BatchNorm, test batch", "BatchNorm's lead", "seeds"]
     return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("HFC in training, times")
+
+
+def fig6_table(runs: Runs) -> pd.DataFrame:
+    """What BatchNorm gains in networks trained on the LFC, as text: pairs of `fig6_recipes` that are stored.
+
+    One row per training radius and kind of images: whole test images; their LFC, on the scale of the training images;
+    and training images after a quarter of the epochs, which shows how fast a network learns. Accuracies with running
+    statistics, means over the seeds that both networks have; the gain with its 95 % interval.
+    Source: paper, section 5.3 and Fig. 6.
+    """
+    rows = {}
+    for radius, measured in product(PAPER_RADII, FIG6):
+        pair = [runs.get(name, ()) for name in (f"lfc{radius}", f"batchnorm_lfc{radius}")]
+        plain, normed = (pd.Series({run.seed: _lfc_accuracy(run, measured) for run in ones}) for ones in pair)
+        with contextlib.suppress(MissingRunError):
+            gain = over_seeds(normed - plain)
+            both = [decimals(one[plain.index.intersection(normed.index)].mean()) for one in (plain, normed)]
+            rows[radius, measured] = [*both, with_interval(gain.mean, gain.low, gain.high), gain.seeds]
+    columns = ["vanilla", "BatchNorm", "BatchNorm's gain", "seeds"]
+    index = pd.MultiIndex.from_tuples(rows, names=["trained on the LFC at r", "measured on"])
+    return pd.DataFrame(list(rows.values()), index, columns)
+
+
+def _lfc_accuracy(run: Run, measured: str) -> float:
+    table, split, band = FIG6[measured]
+    rows = getattr(run, table)
+    rows = rows[(rows["split"] == split) & (rows["band"] == band) & (rows["bn_stats"] == "running")]
+    if band == "lfc":
+        feed = "raw" if run.recipe.rescale == "none" else run.recipe.rescale
+        rows = rows[(rows["radius"] == run.recipe.train_radius) & (rows["feed"] == feed)]
+    if table == "curves":
+        rows = rows[rows["epoch"] == max(1, run.recipe.epochs // 4)]
+    return rows["accuracy"].item()
 
 
 class BatchNormParameters(SeveralSeeds):

@@ -11,9 +11,9 @@ import torch
 from hfclib._files import data_folder
 from hfclib.evaluation import PAPER_RADII
 from hfclib.paper import batchnorm
-from hfclib.paper.batchnorm import BATCHNORM, COUNTS, LINES, all_recipes
+from hfclib.paper.batchnorm import BATCHNORM, COUNTS, LINES, all_recipes, fig6_recipes
 from hfclib.paper.intervals import MissingRunError
-from hfclib.runs.collect import stored_runs
+from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import RunError, find
 
 CLAIMS = {claim.id: claim for claim in BATCHNORM.claims}
@@ -154,6 +154,21 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
     assert table.loc["1"].tolist() == [".30", ".40", ".100", 1]
     assert list(table.index) == ["1", "4"]  # no pair is stored at 2
     assert table.loc["4"].tolist() == [".50", ".55", ".050", 1]
+
+
+def test_the_table_of_fig_6_has_the_gains_of_the_pairs_that_are_stored():
+    recipes = fig6_recipes()
+    normed, plain = find(recipes["batchnorm_lfc4"], 0), find(recipes["lfc4"], 0)
+    runs = Runs({"lfc4": [plain], "batchnorm_lfc4": [normed], "lfc8": [find(recipes["lfc8"], 0)]})
+    table = batchnorm.fig6_table(runs)
+    assert [radius for radius, _ in table.index] == [4, 4, 4]  # at r = 8 there is no pair
+    whole = [run.test_accuracy() for run in (plain, normed)]
+    at = "split == 'test' and band == 'lfc' and radius == 4 and feed == 'range' and bn_stats == 'running'"
+    low = [run.final.query(at)["accuracy"].item() for run in (plain, normed)]
+    early = [run.curves.query("epoch == 4 and split == 'train'").iloc[0]["accuracy"] for run in (plain, normed)]
+    for (one, other), (_, shown) in zip((whole, low, early), table.iterrows(), strict=True):
+        assert shown.tolist() == [f"{value:.3f}".lstrip("0") for value in (one, other, other - one)] + [1]
+    assert batchnorm.fig6_table(Runs()).empty
 
 
 def test_the_published_claims(found, runs):
