@@ -15,7 +15,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
@@ -28,7 +27,7 @@ from hfclib.moments import matched
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
-from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_seeds
+from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_seeds, unpaired
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import (
@@ -41,7 +40,6 @@ from hfclib.paper.presets import (
     fig4_recipes,
 )
 from hfclib.paper.published import fig4_difference
-from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, network_looks
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.verdicts import Claim
@@ -350,16 +348,65 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
     return grid.figure
 
 
-def answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
-    """What is left of BatchNorm's lead over vanilla, authors' feed and statistics, once both get the same help."""
-    lines = []
+def with_other_seeds(found: pd.DataFrame, preset: Preset) -> pd.DataFrame:
+    """A `table` with the rows of the stored networks whose seeds it lacks, as far as they are measured."""
+    stored = BATCHNORM.published(preset)
+    if stored is None:
+        return found
+    known, here = (rows["variant"] + " " + rows["seed"].astype(str) for rows in (found, stored))
+    return pd.concat([found, stored[~here.isin(known)]], ignore_index=True)
+
+
+def lead_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+    """BatchNorm's lead over vanilla on the HFC and the LFC under the authors' feed, and what equal help leaves of it.
+
+    Args:
+        found: from `with_other_seeds`.
+        radii: one row each, for the HFC and for the LFC.
+    Returns:
+        Means over seeds with 95 % intervals, as text. The lead "as the authors measure" gives the statistics of the
+        test batch to BatchNorm alone, "both with the help" gives vanilla matched moments too, and "taken away" is
+        the difference. "Taken away less left" is above 0 where the help takes away more than half of the lead.
+    """
+    rows = {}
+    for band, radius in product(("hfc", "lfc"), radii):
+        at = band, radius, "max"
+        normed, plain, helped = ("batchnorm", "batch", *at), ("vanilla", "running", *at), ("vanilla", "matched", *at)
+        signs = {
+            "as the authors measure": {normed: 1, plain: -1},
+            "both with the help": {normed: 1, helped: -1},
+            "taken away": {helped: 1, plain: -1},
+            "taken away less left": {helped: 2, plain: -1, normed: -1},
+        }
+        with contextlib.suppress(MissingRunError):
+            estimates = {name: _difference(found, terms) for name, terms in signs.items()}
+            texts = {name: with_interval(one.mean, one.low, one.high) for name, one in estimates.items()}
+            rows[f"{band[0].upper()}{radius}"] = texts | {"seeds": estimates["taken away"].seeds}
+    return pd.DataFrame.from_dict(rows, "index", columns=[*signs, "seeds"]).rename_axis("accuracy on")
+
+
+def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+    """GroupNorm less vanilla and BatchNorm less GroupNorm on the HFC, max feed, as independent samples, as text.
+
+    Args:
+        found: from `with_other_seeds`; all of its seeds are used, whether or not another network has them too.
+        radii: one row each.
+    Returns:
+        Welch's 95 % intervals (`unpaired`), with no help at test time or with it for both networks.
+    """
+    pairs = {
+        "GroupNorm less vanilla": (("groupnorm", "running"), ("vanilla", "running")),
+        "GroupNorm less vanilla, moments matched": (("groupnorm", "matched"), ("vanilla", "matched")),
+        "BatchNorm, test batch, less GroupNorm, matched": (("batchnorm", "batch"), ("groupnorm", "matched")),
+    }
+    rows = {}
     for radius in radii:
-        at = "hfc", radius, "max"
-        terms = ({("batchnorm", "batch", *at): 1, ("vanilla", helped, *at): -1} for helped in ("running", "matched"))
-        estimates = (_difference(found, term) for term in terms)
-        lead, left = (with_interval(one.mean, one.low, one.high) for one in estimates)
-        lines.append(f"- r = {radius}: {lead} as the authors measure; {left} when vanilla gets the same help.")
-    return listed("BatchNorm's HFC accuracy minus vanilla's, mean over seeds [95 % interval]:", lines)
+        with contextlib.suppress(MissingRunError):
+            estimates = (
+                unpaired(*(accuracies(found, (*one, "hfc", radius, "max")) for one in pair)) for pair in pairs.values()
+            )
+            rows[f"H{radius}"] = [with_interval(one.mean, one.low, one.high) for one in estimates]
+    return pd.DataFrame.from_dict(rows, "index", columns=list(pairs)).rename_axis("accuracy on")
 
 
 def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:

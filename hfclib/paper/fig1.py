@@ -196,7 +196,7 @@ def _fig1_claims() -> Iterator[Claim]:
     yield claim(
         id="fig1-lfc-exceeds-hfc",
         text="On original images a network trained on the LFC is at each radius more accurate than one on the HFC",
-        version="HFC divided by its maximum; the smallest difference of four radii",
+        version="LFC stretched to [0, 1], HFC divided by its maximum; the smallest difference of four radii",
         relation="exceeds",
         statistic=partial(_by_seed, value=lambda lfc, hfc: (lfc - hfc).min(axis=1)),
     )

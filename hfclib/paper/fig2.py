@@ -452,15 +452,36 @@ FIG2 = Chapter(
 )
 
 
+# What `counts_of_all_seeds` shows, by cut and statistics.
+PARTS = {
+    ("fourier", "running"): "LFC and HFC, running",
+    ("fourier", "batch"): "LFC and HFC, test batch",
+    ("svd", "running"): "truncated SVD, running",
+}
+
+
 def counts_of_all_seeds(radius: int) -> pd.DataFrame:
-    """Misaligned images, raw, running statistics, of every network whose predictions are stored, one column per seed.
+    """Misaligned images, fed raw, of every network whose predictions are stored.
 
     Returns:
-        Index (preset, network); cells such as "70 (by chance 105)", of 10,000 images.
+        Index (preset, network, parts and statistics). First how many more there are than by chance, mean over seeds
+        with its 95 % interval; then one column per seed with cells such as "70 (by chance 105)", of 10,000 images.
     """
     found = {preset: FIG2.published(preset) for preset in ("laptop", "narrow")}
     rows = pd.concat({preset: table for preset, table in found.items() if table is not None}, names=["preset"])
-    rows = rows.query(f"cut == 'fourier' and radius == {radius} and feed == 'raw' and bn_stats == 'running'")
-    rows = rows.assign(network=rows["variant"].map(FIG2_TITLES), cell=_beside_chance(rows)).reset_index("preset")
-    wide = rows.pivot_table("cell", ["preset", "network"], "seed", aggfunc="first", sort=False)
-    return wide.fillna("\u2013").rename(columns="seed {}".format).rename_axis(columns=None)
+    rows = rows[(rows["radius"] == radius) & (rows["feed"] == "raw")].reset_index("preset")
+    parts = pd.Categorical(map(PARTS.get, zip(rows["cut"], rows["bn_stats"], strict=True)), PARTS.values())
+    network = pd.Categorical(rows["variant"].map(FIG2_TITLES), FIG2_TITLES.values())
+    rows = rows.assign(**{"network": network, "parts and statistics": parts, "cell": _beside_chance(rows)})
+    line = ["preset", "network", "parts and statistics"]
+    wide = rows.pivot_table("cell", line, "seed", aggfunc="first", observed=True).fillna("\u2013")
+    wide = wide.rename(columns="seed {}".format).rename_axis(columns=None)
+    beyond = (rows["misaligned"] - rows["by_chance"]).groupby([rows[one] for one in line], observed=True)
+    wide.insert(0, "more than by chance", beyond.apply(_beyond_chance))
+    return wide
+
+
+def _beyond_chance(counts: pd.Series) -> str:
+    found = over_seeds(counts)
+    ends = f" [{found.low:.1f}, {found.high:.1f}]".replace(" ", "\u00a0") if found.seeds > 1 else ""
+    return f"{found.mean:.1f}{ends}"

@@ -31,28 +31,56 @@ class MissingRunError(ValueError):
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean of values over seeds and its Student-t interval: (mean, low, high); infinite for a single value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, -np.inf, np.inf
     # Not ttest_1samp, which warns of equal values: three networks at chance are common.
-    half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * _standard_error(values)
+    return _interval(float(np.mean(values)), [_error(values)], [len(values)])
+
+
+def _interval(mean: float, errors: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
+    """The interval of a mean whose variance is a sum of several, each from so many values (Welch and Satterthwaite)."""
+    if min(counts) < 2:
+        return mean, -np.inf, np.inf
+    variances = np.square(errors)
+    if not variances.any():
+        return mean, mean, mean
+    spread = np.sum(variances**2 / (np.array(counts) - 1))  # 0 where the only variance is known
+    freedom = variances.sum() ** 2 / spread if spread else np.inf
+    half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variances.sum())
     return mean, mean - half, mean + half
 
 
-def _standard_error(values: Sequence[float]) -> float:
-    return np.std(values, ddof=1) / np.sqrt(len(values))
+def _error(values: Sequence[float]) -> float:
+    """The standard error of a mean; NaN for a single value."""
+    return np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
 
 
-def over_seeds(values: pd.Series | Sequence[float]) -> Estimate:
+def over_seeds(values: pd.Series | Sequence[float], *, draw: float = 0.0) -> Estimate:
     """The `interval` of one value per seed; NaN, where a seed lacks a run, is left out.
 
+    Args:
+        draw: the standard error that the draw of the test images adds; 0 leaves it out.
     Raises:
         MissingRunError: no value is left.
     """
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
         raise MissingRunError("no seed has all the runs of the claim")
-    return Estimate(*interval(known), seeds=len(known))
+    found = _interval(float(known.mean()), [_error(known), draw], [len(known), np.inf])
+    return Estimate(*found, seeds=len(known))
+
+
+def unpaired(first: pd.Series | Sequence[float], second: pd.Series | Sequence[float]) -> Estimate:
+    """The mean of the first less that of the second, over networks that have nothing in common, by Welch's interval.
+
+    Returns:
+        Its seeds are those of the smaller sample.
+    Raises:
+        MissingRunError: a sample is empty.
+    """
+    if not (len(first) and len(second)):
+        raise MissingRunError("a kind of network has no run")
+    counts = [len(first), len(second)]
+    found = _interval(float(np.mean(first) - np.mean(second)), [_error(first), _error(second)], counts)
+    return Estimate(*found, seeds=min(counts))
 
 
 def over_seeds_and_images(differences: Sequence[Sequence[float]]) -> Estimate:
@@ -61,16 +89,13 @@ def over_seeds_and_images(differences: Sequence[Sequence[float]]) -> Estimate:
     Args:
         differences: one row per seed, with one value per image, the same images in each.
     Returns:
-        The interval has the variance of the seeds' means plus that of the images' means, and Student's t of the number
-        of seeds less one. It errs on the wide side, since both variances contain the chance of single predictions.
+        The interval has the variance of the seeds' means plus that of the images' means, with Satterthwaite's degrees
+        of freedom. It errs on the wide side, since both variances contain the chance of single predictions.
     """
     values = np.asarray(differences, dtype=float)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Estimate(mean, -np.inf, np.inf, seeds=len(values))
-    error = np.hypot(_standard_error(values.mean(axis=1)), _standard_error(values.mean(axis=0)))
-    half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * error
-    return Estimate(mean, mean - half, mean + half, seeds=len(values))
+    by_seed, by_image = values.mean(axis=1), values.mean(axis=0)
+    found = _interval(float(values.mean()), [_error(by_seed), _error(by_image)], values.shape)
+    return Estimate(*found, seeds=len(values))
 
 
 def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float, float]:

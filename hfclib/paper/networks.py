@@ -470,18 +470,21 @@ def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
 
 
 def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
-    """The `association` among fewer recipes: without those trained against attacks, on a band, or both; as text.
+    """The `association` among fewer recipes: without those trained against attacks, on a band, or both, and then
+    without those of the chapter on training choices too; as text.
 
     Columns: number of recipes; for the mean over the HFC of the shifts and for the attack of 2/255, Spearman's
     correlation and that at equal test accuracy, with their intervals.
     """
     adversarial = ["adversarial training"]
     bands = ["trained on the LFC", "trained on the HFC", "trained on a louder HFC"]
+    choices = [variant for variant in training_recipes() if variant != "vanilla"]
     subsets = {"all": [], "no adversarial training": adversarial, "trained on whole images": bands}
     subsets["whole images, no adversarial training"] = adversarial + bands
+    subsets["and without the chapter on training choices"] = adversarial + bands + choices
     table = {}
     for name, left_out in subsets.items():
-        some = found[~found["kind"].isin(left_out)]
+        some = found[~(found["kind"].isin(left_out) | found["variant"].isin(left_out))]
         row = {"number": str(len(lost(some)))}
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"

@@ -7,12 +7,14 @@ import statistics
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from hfclib._files import data_folder
 from hfclib.evaluation import PAPER_RADII
 from hfclib.paper import batchnorm
 from hfclib.paper.batchnorm import BATCHNORM, COUNTS, LINES, all_recipes, fig6_recipes
 from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.tables import with_interval
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import RunError, find
 
@@ -169,6 +171,45 @@ def test_the_table_of_fig_6_has_the_gains_of_the_pairs_that_are_stored():
     for (one, other), (_, shown) in zip((whole, low, early), table.iterrows(), strict=True):
         assert shown.tolist() == [f"{value:.3f}".lstrip("0") for value in (one, other, other - one)] + [1]
     assert batchnorm.fig6_table(Runs()).empty
+
+
+def test_what_equal_help_takes_of_the_lead():
+    """Two seeds by hand: BatchNorm .7 and .6, vanilla .2 and .3, with matched moments .5 and .5."""
+    values = {
+        ("batchnorm", "batch"): (0.7, 0.6),
+        ("vanilla", "running"): (0.2, 0.3),
+        ("vanilla", "matched"): (0.5, 0.5),
+    }
+    rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
+    table = batchnorm.lead_table(pd.DataFrame([*rows, row("batchnorm", "batch", 0.9, 2)]), [4, 8])
+    assert list(table.index) == ["H4"]  # nothing is measured of the LFC, or at r = 8
+    means = [float(cell.split("\u00a0")[0]) for cell in table.loc["H4"].drop("seeds")]
+    assert means == pytest.approx([0.4, 0.15, 0.25, 0.1])
+    assert table.loc["H4", "both with the help"].endswith("[-.485,\u00a0.785]")  # .15 -+ 12.7062 * .05
+    assert table.loc["H4", "seeds"] == 2
+
+
+def test_groupnorm_is_compared_as_an_independent_sample():
+    values = {("groupnorm", "running"): (0.4, 0.3), ("vanilla", "running"): (0.1, 0.2, 0.3)}
+    rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
+    rows += [
+        row(name, how, 0.5, seed) for name, how in (("groupnorm", "matched"), ("vanilla", "matched")) for seed in (0, 1)
+    ]
+    rows += [row("batchnorm", "batch", 0.7, seed) for seed in (0, 1)]
+    table = batchnorm.groupnorm_table(pd.DataFrame(rows), [4, 8])
+    low, high = stats.ttest_ind([0.4, 0.3], [0.1, 0.2, 0.3], equal_var=False).confidence_interval(0.95)
+    expected = [with_interval(0.15, low, high), with_interval(0, 0, 0), with_interval(0.2, 0.2, 0.2)]
+    assert table.loc["H4"].tolist() == expected
+    assert list(table.index) == ["H4"]
+
+
+def test_tables_take_in_the_seeds_that_the_notebook_does_not_show(found):
+    every = batchnorm.with_other_seeds(found, "laptop")
+    assert set(found["seed"]) == {0, 1, 2}
+    assert set(every.query("variant == 'vanilla'")["seed"]) == set(range(10))
+    pd.testing.assert_frame_equal(every.head(len(found)), found)
+    assert not every.drop(columns=["images", "accuracy"]).duplicated().any()
+    assert batchnorm.with_other_seeds(found, "paper") is found  # which has no run
 
 
 def test_the_published_claims(found, runs):

@@ -24,5 +24,5 @@ def test_a_test_of_the_width_that_changes_the_schedule_too_says_so():
     assert wide.norm == "batch"
     assert same_but_for_width != wide
     table = departures.departures_table()
-    assert table.loc["width of the network", "how"] == "with BatchNorm and another schedule"
+    assert table.loc["width of the network", "how"] == "not by itself: with BatchNorm only, and with another schedule"
     assert table.loc["mix-up", "paper"] == "alpha .5 (code: Beta(1, 1), one draw a batch)"

@@ -21,6 +21,7 @@ from hfclib.paper.fig2 import (
     counts_at,
     counts_by_cut,
     counts_figure,
+    counts_of_all_seeds,
     counts_over_seeds,
     example_table,
     examples_figure,
@@ -287,6 +288,41 @@ def test_counts_by_cut(answers, true_classes, counts):
 
 
 # ---- figures
+
+
+def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
+    """Two vanilla networks, one with BatchNorm; rows at another radius and under another feed are left out."""
+    rows = [
+        ("vanilla", 0, "fourier", "running", 70, 60.0),
+        ("vanilla", 1, "fourier", "running", 90, 76.0),
+        ("batchnorm", 1, "fourier", "running", 120, 99.7),
+        ("batchnorm", 1, "fourier", "batch", 200, 70.0),
+        ("batchnorm", 1, "svd", "running", 130, 131.0),
+    ]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "cut", "bn_stats", "misaligned", "by_chance"])
+    table = table.assign(radius=12, feed="raw")
+    table = pd.concat([table, table.assign(radius=8, misaligned=0), table.assign(feed="max", misaligned=0)])
+    stored = {"laptop": table, "narrow": table[table["variant"] == "vanilla"].query("seed == 0")}
+    monkeypatch.setattr("hfclib.paper.fig2.FIG2", SimpleNamespace(published=stored.get))
+    found = counts_of_all_seeds(12)
+    plain, normed = FIG2_TITLES["vanilla"], FIG2_TITLES["batchnorm"]
+    assert found.index.tolist() == [
+        ("laptop", plain, "LFC and HFC, running"),
+        ("laptop", normed, "LFC and HFC, running"),
+        ("laptop", normed, "LFC and HFC, test batch"),
+        ("laptop", normed, "truncated SVD, running"),
+        ("narrow", plain, "LFC and HFC, running"),
+    ]
+    low, high = 12 - 12.7062 * 2, 12 + 12.7062 * 2  # of 10 and 14: Student's t, one degree of freedom
+    assert found["more than by chance"].tolist() == [
+        f"12.0\u00a0[{low:.1f},\u00a0{high:.1f}]",
+        "20.3",
+        "130.0",
+        "-1.0",
+        "10.0",
+    ]
+    assert found["seed 0"].tolist() == ["70 (by chance 60)", *["\u2013"] * 3, "70 (by chance 60)"]
+    assert found["seed 1"].tolist()[1:4] == ["120 (by chance 100)", "200 (by chance 70)", "130 (by chance 131)"]
 
 
 def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_classes, counts):

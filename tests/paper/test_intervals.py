@@ -9,9 +9,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_seeds, over_seeds_and_images, paired
+from hfclib.paper.intervals import (
+    Estimate,
+    MissingRunError,
+    interval,
+    over_seeds,
+    over_seeds_and_images,
+    paired,
+    unpaired,
+)
 
-T_1, T_2 = 12.70620, 4.302653  # Student's t at .975 with one and with two degrees of freedom, from a table
+T_2 = 4.302653  # Student's t at .975 with two degrees of freedom, from a table
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
 # ---- over seeds
@@ -41,13 +49,38 @@ def test_seeds_that_lack_a_run_are_left_out():
             over_seeds(none)
 
 
+def test_the_draw_of_the_images_widens_the_interval():
+    """Three seeds that hardly differ: nearly all of the variance is that of 10,000 images, which is known."""
+    found = over_seeds([0.1009, 0.1010, 0.1011], draw=0.003)
+    half = NormalDist().inv_cdf(0.975) * math.hypot(0.003, 0.0001 / math.sqrt(3))
+    assert (found.mean, found.low, found.high) == pytest.approx((0.101, 0.101 - half, 0.101 + half), abs=1e-5)
+    assert over_seeds([0.2], draw=0.003) == Estimate(0.2, -np.inf, np.inf, seeds=1)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=8), st.lists(st.floats(-1, 1), min_size=2, max_size=8))
+def test_the_unpaired_interval_is_welchs(first, second):
+    assume(min(np.var(first), np.var(second)) > 1e-6)
+    found = unpaired(first, second)
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert found.mean == pytest.approx(np.mean(first) - np.mean(second))
+    assert found.seeds == min(len(first), len(second))
+
+
+def test_without_a_second_network_there_is_no_unpaired_interval():
+    assert unpaired([0.4], [0.1, 0.2]) == Estimate(pytest.approx(0.25), -np.inf, np.inf, seeds=1)
+    with pytest.raises(MissingRunError, match="a kind of network has no run"):
+        unpaired([], [0.1, 0.2])
+
+
 # ---- over seeds and images
 
 
 def test_two_seeds_and_three_images_by_hand():
     """Means of seeds 2/3 and 0, with squared standard error 1/9; means of images 1/2, 1 and -1/2, with 7/36."""
     found = over_seeds_and_images([[1, 1, 0], [0, 1, -1]])
-    half = T_1 * math.sqrt(1 / 9 + 7 / 36)
+    freedom = (1 / 9 + 7 / 36) ** 2 / ((1 / 9) ** 2 / 1 + (7 / 36) ** 2 / 2)  # Satterthwaite's
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(1 / 9 + 7 / 36)
     assert (found.mean, found.low, found.high) == pytest.approx((1 / 3, 1 / 3 - half, 1 / 3 + half), rel=1e-6)
     assert found.seeds == 2
     assert over_seeds_and_images([[1, 0, 0, 0]]) == Estimate(0.25, -np.inf, np.inf, seeds=1)
@@ -57,9 +90,9 @@ def test_two_seeds_and_three_images_by_hand():
     ("seeds", "seed_sd", "image_sd", "noise_sd", "most"),
     [
         (3, 0.1, 0.0, 0.0, 0.97),  # seeds alone: Student's interval, which is exact
-        (3, 0.03, 0.3, 0.3, 1),
-        (5, 0.05, 0.3, 0.1, 1),
-        (3, 0.0, 0.3, 0.3, 1),  # images alone
+        (3, 0.03, 0.3, 0.3, 0.98),
+        (5, 0.05, 0.3, 0.1, 0.98),
+        (3, 0.0, 0.3, 0.3, 0.98),  # images alone
     ],
 )
 def test_the_interval_over_seeds_and_images_covers_the_truth(seeds, seed_sd, image_sd, noise_sd, most):

@@ -260,8 +260,9 @@ def test_the_correlation_among_fewer_recipes():
     against = pd.DataFrame(
         row for number in (0, 1) for row in rows(f"a{number}", 0, 0.6, 0.1, 0.8 + number / 10, "adversarial training")
     )
-    text = networks.subset_table(pd.concat([made(3), against]), 8)
-    assert text["number"].tolist() == ["5", "3", "5", "3"]
+    batches = pd.DataFrame(rows("batch32", 0, 0.8, 0.3, 0.5))
+    text = networks.subset_table(pd.concat([made(3), against, batches]), 8)
+    assert text["number"].tolist() == ["6", "4", "6", "4", "3"]
     assert text.loc["no adversarial training", "attack of 2/255"].startswith("1.000")
     assert not text.loc["all", "attack of 2/255"].startswith("1.000")
 
