@@ -53,10 +53,11 @@ PAIR = ("vanilla", "batchnorm")  # measured in every way; the others under the a
 COUNTS = {"feeds": 10_000, "where": 2_000, "batch size": 2_000, "mixed": 2_000, "scaled": 1_000}  # images of each part
 NAMES = TITLES | {"adversarial_batchnorm": "Adversarial, BatchNorm", "fullwidth": "BatchNorm, width 64"}
 NAMES |= {"groupnorm": "GroupNorm"}
-FIG6 = {  # of what `fig6_table` shows: the run's table, its split and its band
+# Where each row of `fig6_table` comes from: the run's table, split and band.
+FIG6 = {
     "whole images": ("final", "test", "x"),
     "the LFC": ("final", "test", "lfc"),
-    "training images, early": ("curves", "train", "lfc"),
+    "the LFC of training images, early": ("curves", "train", "lfc"),
 }
 LOUDER = (2, 4)  # times as loud is the HFC at radius 8 in the training of `louder_recipes`
 
@@ -373,11 +374,11 @@ def lead_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
         at = band, radius, "max"
         normed, plain, helped = ("batchnorm", "batch", *at), ("vanilla", "running", *at), ("vanilla", "matched", *at)
         signs = {
-            "as the authors measure": {normed: 1, plain: -1},
-            "both with the help": {normed: 1, helped: -1},
-            "taken away": {helped: 1, plain: -1},
-            "taken away less left": {helped: 2, plain: -1, normed: -1},
-        }
+            "as the authors measure": {normed: 1, plain: -1, helped: 0},
+            "both with the help": {normed: 1, plain: 0, helped: -1},
+            "taken away": {normed: 0, plain: -1, helped: 1},
+            "taken away less left": {normed: -1, plain: -1, helped: 2},
+        }  # 0 keeps all four to the seeds that have the three networks
         with contextlib.suppress(MissingRunError):
             estimates = {name: _difference(found, terms) for name, terms in signs.items()}
             texts = {name: with_interval(one.mean, one.low, one.high) for name, one in estimates.items()}
@@ -441,11 +442,15 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def fig6_table(runs: Runs) -> pd.DataFrame:
-    """What BatchNorm gains in networks trained on the LFC, as text: pairs of `fig6_recipes` that are stored.
+    """What BatchNorm gains in networks trained on the LFC.
 
-    One row per training radius and kind of images: whole test images; their LFC, on the scale of the training images;
-    and training images after a quarter of the epochs, which shows how fast a network learns. Accuracies with running
-    statistics, means over the seeds that both networks have; the gain with its 95 % interval.
+    Args:
+        runs: of `fig6_recipes`, by variant; a radius without a pair of the same seed is left out.
+    Returns:
+        One row per training radius and kind of images: whole test images; their LFC, on the scale of the training
+        images; and the LFC of training images after a quarter of the epochs, which shows how fast a network learns.
+        Accuracies with running statistics, means over the seeds that both networks have, and the gain with its 95 %
+        interval, as text.
     Source: paper, section 5.3 and Fig. 6.
     """
     rows = {}
@@ -462,6 +467,7 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
 
 
 def _lfc_accuracy(run: Run, measured: str) -> float:
+    """The accuracy of one network for a row of `fig6_table`."""
     table, split, band = FIG6[measured]
     rows = getattr(run, table)
     rows = rows[(rows["split"] == split) & (rows["band"] == band) & (rows["bn_stats"] == "running")]

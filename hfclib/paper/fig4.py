@@ -252,14 +252,14 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
 _Terms = Mapping[str, Mapping[str, float]]  # by measure, the weight of each variant's accuracy in a sum
 
 
-def _combined(final: pd.DataFrame, *, terms: _Terms, less: float, bands: Version, draw: float) -> Estimate:
+def _combined(final: pd.DataFrame, *, terms: _Terms, less: float, bands: Version) -> Estimate:
     """A sum less a number; `bands` says how bands are measured, whole images are with running statistics."""
     found = []
     for measure, weights in terms.items():
         condition = CONDITIONS["controlled" if measure in ("train", "test") else bands]
         wide = by_seed(final, measure, *condition).reindex(columns=list(weights))
         found.append((wide * pd.Series(weights)).sum(axis=1, skipna=False))
-    return over_seeds(sum(found) - less, draw=draw)
+    return over_seeds(sum(found) - less)
 
 
 def _from_paper(final: pd.DataFrame) -> Estimate:
@@ -282,7 +282,7 @@ def _gain(variant: str, *measures: str) -> _Terms:
 def _claims() -> Iterator[Claim]:
     # The rules for r = 4 and 8, one row per radius, and for whole images were committed before the networks were
     # trained; rows on the mean of two radii, on the LFC, on mix-up's gap and controlled, and on levels when their
-    # numbers were known, and so was the draw of the images for adversarial training.
+    # numbers were known.
     def claim(
         name: str,
         text: str,
@@ -292,10 +292,9 @@ def _claims() -> Iterator[Claim]:
         *,
         less: float = 0.0,
         bands: Version = _AUTHORS,
-        draw: float = 0.0,
         **values,
     ) -> Claim:
-        statistic = partial(_combined, terms=terms, less=less, bands=bands, draw=draw)
+        statistic = partial(_combined, terms=terms, less=less, bands=bands)
         rule = relation, statistic, round(_published(terms) - less, 3)
         return Claim(f"fig4-{name}", "fig4", "section 5.2, Fig. 5", text, version, *rule, **values)
 
@@ -324,8 +323,7 @@ def _claims() -> Iterator[Claim]:
         terms = _gain(variant, "test") | {"train": {variant: -1, "vanilla": 1}}
         yield claim(f"{variant}-gap", text, terms, "whole images")
     text = "On the HFC at r = 4 an adversarially trained network exceeds chance"
-    draw = (CHANCE * (1 - CHANCE) / 10_000) ** 0.5  # standard error of an accuracy at chance on 10,000 images
-    yield claim("adversarial-H4", text, {"H4": {"adversarial": 1}}, less=CHANCE, draw=draw)
+    yield claim("adversarial-H4", text, {"H4": {"adversarial": 1}}, less=CHANCE)
     text = "Each network is as accurate on test images as in Fig. 5"
     rule = "the largest of five distances", "does not differ", _from_paper, 0.0
     yield Claim("fig4-levels", "fig4", "section 5.2, Fig. 5", text, *rule)

@@ -36,14 +36,18 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _interval(mean: float, errors: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
-    """The interval of a mean whose variance is a sum of several, each from so many values (Welch and Satterthwaite)."""
+    """Student's interval, (mean, low, high), with Satterthwaite's degrees of freedom.
+
+    Args:
+        errors: standard errors whose squares add up to the variance of the mean.
+        counts: how many values are behind each.
+    """
     if min(counts) < 2:
         return mean, -np.inf, np.inf
     variances = np.square(errors)
     if not variances.any():
         return mean, mean, mean
-    spread = np.sum(variances**2 / (np.array(counts) - 1))  # 0 where the only variance is known
-    freedom = variances.sum() ** 2 / spread if spread else np.inf
+    freedom = variances.sum() ** 2 / np.sum(variances**2 / (np.array(counts) - 1))
     half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variances.sum())
     return mean, mean - half, mean + half
 
@@ -53,19 +57,16 @@ def _error(values: Sequence[float]) -> float:
     return np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
 
 
-def over_seeds(values: pd.Series | Sequence[float], *, draw: float = 0.0) -> Estimate:
+def over_seeds(values: pd.Series | Sequence[float]) -> Estimate:
     """The `interval` of one value per seed; NaN, where a seed lacks a run, is left out.
 
-    Args:
-        draw: the standard error that the draw of the test images adds; 0 leaves it out.
     Raises:
         MissingRunError: no value is left.
     """
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
         raise MissingRunError("no seed has all the runs of the claim")
-    found = _interval(float(known.mean()), [_error(known), draw], [len(known), np.inf])
-    return Estimate(*found, seeds=len(known))
+    return Estimate(*interval(known), seeds=len(known))
 
 
 def unpaired(first: pd.Series | Sequence[float], second: pd.Series | Sequence[float]) -> Estimate:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import statistics
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -158,18 +159,38 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
     assert table.loc["4"].tolist() == [".50", ".55", ".050", 1]
 
 
+def trained_on_the_lfc(variant, seed, whole, low, early):
+    """A stored run with the rows that Fig. 6 reads, and others that are wrong."""
+    recipe = fig6_recipes()[variant]
+    own = {"split": "test", "band": "lfc", "radius": recipe.train_radius, "feed": "range", "bn_stats": "running"}
+    image = own | {"band": "x", "radius": -1, "feed": "raw"}
+    wrong = {"radius": recipe.train_radius + 4}, {"feed": "raw"}, {"bn_stats": "batch"}, {"split": "train"}
+    final = [image | {"accuracy": whole}, own | {"accuracy": low}, *(own | one | {"accuracy": 0.99} for one in wrong)]
+    curves = [
+        own | {"split": "train", "epoch": epoch, "accuracy": early if epoch == 4 else 0.99} for epoch in range(1, 17)
+    ]
+    return SimpleNamespace(seed=seed, recipe=recipe, final=pd.DataFrame(final), curves=pd.DataFrame(curves))
+
+
 def test_the_table_of_fig_6_has_the_gains_of_the_pairs_that_are_stored():
-    recipes = fig6_recipes()
-    normed, plain = find(recipes["batchnorm_lfc4"], 0), find(recipes["lfc4"], 0)
-    runs = Runs({"lfc4": [plain], "batchnorm_lfc4": [normed], "lfc8": [find(recipes["lfc8"], 0)]})
+    runs = {
+        "lfc4": [trained_on_the_lfc("lfc4", 0, 0.60, 0.58, 0.4), trained_on_the_lfc("lfc4", 1, 0.62, 0.60, 0.4)],
+        "batchnorm_lfc4": [
+            trained_on_the_lfc("batchnorm_lfc4", seed, *values)
+            for seed, values in enumerate([(0.70, 0.63, 0.5), (0.74, 0.65, 0.6), (0.99, 0.99, 0.99)])
+        ],
+        "lfc8": [trained_on_the_lfc("lfc8", 0, 0.9, 0.9, 0.9)],  # without a pair
+    }
     table = batchnorm.fig6_table(runs)
-    assert [radius for radius, _ in table.index] == [4, 4, 4]  # at r = 8 there is no pair
-    whole = [run.test_accuracy() for run in (plain, normed)]
-    at = "split == 'test' and band == 'lfc' and radius == 4 and feed == 'range' and bn_stats == 'running'"
-    low = [run.final.query(at)["accuracy"].item() for run in (plain, normed)]
-    early = [run.curves.query("epoch == 4 and split == 'train'").iloc[0]["accuracy"] for run in (plain, normed)]
-    for (one, other), (_, shown) in zip((whole, low, early), table.iterrows(), strict=True):
-        assert shown.tolist() == [f"{value:.3f}".lstrip("0") for value in (one, other, other - one)] + [1]
+    assert table.index.tolist() == [(4, measured) for measured in batchnorm.FIG6]
+    expected = {  # means of seeds 0 and 1, and half the distance of the two gains
+        "whole images": (".610", ".720", 0.11, 0.01),
+        "the LFC": (".590", ".640", 0.05, 0.0),
+        "the LFC of training images, early": (".400", ".550", 0.15, 0.05),
+    }
+    for measured, (plain, normed, gain, half) in expected.items():
+        ends = with_interval(gain, gain - 12.7062 * half, gain + 12.7062 * half)  # Student's t, one degree of freedom
+        assert table.loc[(4, measured)].tolist() == [plain, normed, ends, 2], measured
     assert batchnorm.fig6_table(Runs()).empty
 
 
@@ -181,11 +202,17 @@ def test_what_equal_help_takes_of_the_lead():
         ("vanilla", "matched"): (0.5, 0.5),
     }
     rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
-    table = batchnorm.lead_table(pd.DataFrame([*rows, row("batchnorm", "batch", 0.9, 2)]), [4, 8])
+    rows += [row("batchnorm", "batch", 0.9, 2)]  # a seed without vanilla, and one without BatchNorm
+    rows += [row("vanilla", "running", 0.9, 3), row("vanilla", "matched", 0.1, 3)]
+    table = batchnorm.lead_table(pd.DataFrame(rows), [4, 8])
     assert list(table.index) == ["H4"]  # nothing is measured of the LFC, or at r = 8
     means = [float(cell.split("\u00a0")[0]) for cell in table.loc["H4"].drop("seeds")]
     assert means == pytest.approx([0.4, 0.15, 0.25, 0.1])
-    assert table.loc["H4", "both with the help"].endswith("[-.485,\u00a0.785]")  # .15 -+ 12.7062 * .05
+    halves = [12.7062 * half for half in (0.1, 0.05, 0.05, 0)]  # half the distance of two seeds' values
+    ends = [
+        with_interval(one, one - half, one + half) for one, half in zip((0.4, 0.15, 0.25, 0.1), halves, strict=True)
+    ]
+    assert table.loc["H4"].drop("seeds").tolist() == ends
     assert table.loc["H4", "seeds"] == 2
 
 

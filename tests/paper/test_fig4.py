@@ -13,7 +13,7 @@ from hfclib.paper.fig4 import (
     curves_figure,
     hfc_by_condition,
 )
-from hfclib.paper.intervals import MissingRunError, interval, over_seeds
+from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.tables import decimals, gather, select, with_interval
 from hfclib.runs.collect import Runs
@@ -190,13 +190,14 @@ BY_HAND = {  # the statistic by seed, its value in the paper, the verdict on it
     "adversarial-test": ([0.11, 0.10, 0.13], 0.15, "reproduced"),
     "adversarial-gap": ([0.09, 0.10, 0.09], 0.08, "reproduced"),  # gaps .10, .11, .11 less .01, .01, .02
     "mixup-gap": ([0.11, 0.13, 0.14], 0.17, "reproduced"),  # gaps .10, .11, .11 less -.01, -.02, -.03
+    "adversarial-H4": ([0.05, 0.06, 0.07], 0.07, "reproduced"),
     "levels": ([0.04, 0.04, 0.03], 0.0, "inconclusive"),  # of vanilla, whose value in the paper is .84
 }
 
 
 def test_each_statistic_worked_out_by_hand():
     table = final(ACCURACIES)
-    assert set(CLAIMS) - set(BY_HAND) == {"batchnorm-narrow", "adversarial-H4"}
+    assert set(CLAIMS) - set(BY_HAND) == {"batchnorm-narrow"}
     for name, (expected, paper, verdict) in BY_HAND.items():
         claim, found = CLAIMS[name], CLAIMS[name].statistic(table)
         half = T_2 * np.std(expected, ddof=1) / np.sqrt(3)
@@ -205,10 +206,6 @@ def test_each_statistic_worked_out_by_hand():
         assert found.seeds == 3
         assert claim.paper == pytest.approx(paper, abs=1e-9), name
         assert claim.judge(found) == verdict, name
-    faint = CLAIMS["adversarial-H4"].statistic(table)
-    expected = over_seeds([0.05, 0.06, 0.07], draw=0.003)  # the root of .1 * .9 / 10,000
-    assert (faint.low, faint.high) == pytest.approx((expected.low, expected.high))
-    assert CLAIMS["adversarial-H4"].judge(faint) == "reproduced"
     narrow = CLAIMS["batchnorm-narrow"].statistic(table)
     assert narrow.mean == pytest.approx(np.mean([0.40, 0.41, 0.41]))
 

@@ -49,14 +49,6 @@ def test_seeds_that_lack_a_run_are_left_out():
             over_seeds(none)
 
 
-def test_the_draw_of_the_images_widens_the_interval():
-    """Three seeds that hardly differ: nearly all of the variance is that of 10,000 images, which is known."""
-    found = over_seeds([0.1009, 0.1010, 0.1011], draw=0.003)
-    half = NormalDist().inv_cdf(0.975) * math.hypot(0.003, 0.0001 / math.sqrt(3))
-    assert (found.mean, found.low, found.high) == pytest.approx((0.101, 0.101 - half, 0.101 + half), abs=1e-5)
-    assert over_seeds([0.2], draw=0.003) == Estimate(0.2, -np.inf, np.inf, seeds=1)
-
-
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8), st.lists(st.floats(-1, 1), min_size=2, max_size=8))
 def test_the_unpaired_interval_is_welchs(first, second):
     assume(min(np.var(first), np.var(second)) > 1e-6)
@@ -90,9 +82,9 @@ def test_two_seeds_and_three_images_by_hand():
     ("seeds", "seed_sd", "image_sd", "noise_sd", "most"),
     [
         (3, 0.1, 0.0, 0.0, 0.97),  # seeds alone: Student's interval, which is exact
-        (3, 0.03, 0.3, 0.3, 0.98),
-        (5, 0.05, 0.3, 0.1, 0.98),
-        (3, 0.0, 0.3, 0.3, 0.98),  # images alone
+        (3, 0.03, 0.3, 0.3, 0.97),
+        (5, 0.05, 0.3, 0.1, 0.97),
+        (3, 0.0, 0.3, 0.3, 0.97),  # images alone
     ],
 )
 def test_the_interval_over_seeds_and_images_covers_the_truth(seeds, seed_sd, image_sd, noise_sd, most):

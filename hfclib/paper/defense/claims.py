@@ -140,8 +140,8 @@ def _claims() -> Iterator[Claim]:
     yield claim(
         id="defense-input-masked",
         section="blog",
-        text="Filtering the HFC out of the input gains less where the attack knows the filter than where it does not",
-        version="eps .03, r = 8: gain under PGD that does not know it, less that under the strong attack",
+        text="Filtering the HFC out of the input gains less under an adaptive attack than under a non-adaptive one",
+        version="eps .03, r = 8: gain under non-adaptive PGD less gain under the strong attack",
         statistic=Contrast([gain + left]),
     )
 

@@ -136,7 +136,7 @@ def test_the_evidence_is_the_stored_trials_of_the_preset(monkeypatch, tmp_path):
 NATURAL, SMOOTHED = Side("vanilla", NONE, FGSM), Side("vanilla", RULE, FGSM)
 
 
-def test_two_seeds_by_hand():
+def test_two_seeds_give_the_interval_over_seeds_and_images():
     """Differences [1, 1, 0] and [0, 1, -1], whose interval is worked out in the test of `over_seeds_and_images`."""
     cells = {
         ("vanilla", RULE, FGSM): [[1, 1, 0], [1, 1, 0]],
