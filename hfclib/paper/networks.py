@@ -354,6 +354,8 @@ def network_name(variant: str) -> str:
         normed, name, radius, scaled = band.groups()
         text = f"{name.upper()} only{' / max' * bool(scaled)}, r = {radius}{', BatchNorm' * bool(normed)}"
         return text.replace(" = ", "\u00a0=\u00a0")  # which does not break in the table
+    if louder := re.fullmatch(r"(batchnorm_)?louder(\d+)", variant):
+        return f"HFC x {louder[2]} in training{', BatchNorm' * bool(louder[1])}"
     return _VARIANTS.get(variant, variant.replace("batch", "Batches of "))
 
 

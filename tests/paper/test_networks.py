@@ -221,7 +221,13 @@ def test_the_table_has_every_network_the_most_accurate_first():
 def test_names_of_networks_are_different():
     names = [networks.network_name(variant) for variant in networks_recipes()]
     assert len(set(names)) == len(names)
-    assert {"HFC only / max, r\u00a0=\u00a04", "Vanilla, the paper's schedule", "Penalised kernels"} <= set(names)
+    assert not [name for name in names if "_" in name or name[0].islower()]
+    assert {
+        "HFC x 4 in training, BatchNorm",
+        "HFC only / max, r\u00a0=\u00a04",
+        "Vanilla, the paper's schedule",
+        "Penalised kernels",
+    } <= set(names)
 
 
 def test_the_figures_show_the_shares_and_the_correlations():
