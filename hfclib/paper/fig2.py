@@ -465,19 +465,21 @@ def counts_of_all_seeds(radius: int) -> pd.DataFrame:
 
     Returns:
         Index (preset, network, parts and statistics). First how many more there are than by chance, mean over seeds
-        with its 95 % interval; then one column per seed with cells such as "70 (by chance 105)", of 10,000 images.
+        with its 95 % interval; then one column per seed with cells such as "70 (105)", of 10,000 images, by chance in
+        brackets.
     """
     found = {preset: FIG2.published(preset) for preset in ("laptop", "narrow")}
     rows = pd.concat({preset: table for preset, table in found.items() if table is not None}, names=["preset"])
     rows = rows[(rows["radius"] == radius) & (rows["feed"] == "raw")].reset_index("preset")
     parts = pd.Categorical(map(PARTS.get, zip(rows["cut"], rows["bn_stats"], strict=True)), PARTS.values())
     network = pd.Categorical(rows["variant"].map(FIG2_TITLES), FIG2_TITLES.values())
-    rows = rows.assign(**{"network": network, "parts and statistics": parts, "cell": _beside_chance(rows)})
+    rows = rows.assign(**{"network": network, "parts and statistics": parts})
+    rows["cell"] = [f"{row.misaligned} ({row.by_chance:.0f})" for row in rows.itertuples()]
     line = ["preset", "network", "parts and statistics"]
     wide = rows.pivot_table("cell", line, "seed", aggfunc="first", observed=True).fillna("\u2013")
     wide = wide.rename(columns="seed {}".format).rename_axis(columns=None)
     beyond = (rows["misaligned"] - rows["by_chance"]).groupby([rows[one] for one in line], observed=True)
-    wide.insert(0, "more than by chance", beyond.apply(_beyond_chance))
+    wide.insert(0, "beyond chance", beyond.apply(_beyond_chance))
     return wide
 
 

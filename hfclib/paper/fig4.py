@@ -96,15 +96,16 @@ def beside_narrow(
 def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
     """From our schedule to the paper's, one departure at a time: vanilla and BatchNorm, measured as the authors did.
 
-    Where the learning rate is constant, the first epochs of a training are a shorter training: the third row comes from
-    the curves of "narrow".
+    Where the learning rate is constant, the first epochs of a training are a shorter training: the third column comes
+    from the curves of "narrow".
 
     Args:
         laptop, narrow: runs of `fig4_recipes`.
         unaugmented: runs of `ablation_recipes`.
     Returns:
-        One row per step, of the networks with seed 0: the number of test images, accuracy on training and test images
-        and on the HFC, mean of r = 4 and 8, and BatchNorm's lead on the HFC, also under the controlled condition; text.
+        One column per step, of the networks with seed 0: the number of test images, accuracy on training and test
+        images and on the HFC, mean of r = 4 and 8, and BatchNorm's lead on the HFC, also under the controlled
+        condition; text.
     """
     epochs = laptop["vanilla"][0].recipe.epochs
     steps = {
@@ -131,7 +132,7 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
             for version, wide in found.items():
                 lead = wide.at["batchnorm", "HFC"] - wide.at["vanilla", "HFC"]
                 row[f"BatchNorm's lead on the HFC, {version}"] = decimals(lead)
-    return pd.DataFrame.from_dict(rows, "index").fillna("").rename_axis("schedule")
+    return pd.DataFrame(rows).fillna("").rename_axis("measure")
 
 
 def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) -> pd.DataFrame:

@@ -314,15 +314,15 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
         ("narrow", plain, "LFC and HFC, running"),
     ]
     low, high = 12 - 12.7062 * 2, 12 + 12.7062 * 2  # of 10 and 14: Student's t, one degree of freedom
-    assert found["more than by chance"].tolist() == [
+    assert found["beyond chance"].tolist() == [
         f"12.0\u00a0[{low:.1f},\u00a0{high:.1f}]",
         "20.3",
         "130.0",
         "-1.0",
         "10.0",
     ]
-    assert found["seed 0"].tolist() == ["70 (by chance 60)", *["\u2013"] * 3, "70 (by chance 60)"]
-    assert found["seed 1"].tolist()[1:4] == ["120 (by chance 100)", "200 (by chance 70)", "130 (by chance 131)"]
+    assert found["seed 0"].tolist() == ["70 (60)", *["\u2013"] * 3, "70 (60)"]
+    assert found["seed 1"].tolist()[1:4] == ["120 (100)", "200 (70)", "130 (131)"]
 
 
 def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_classes, counts):

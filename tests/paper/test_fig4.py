@@ -50,7 +50,7 @@ def test_the_papers_schedule_stands_between_ours_and_the_paper(runs):
 
 def test_one_departure_at_a_time(runs):
     table = ablation(runs, Runs({"vanilla_noaug": runs["vanilla"][:1]}), runs)
-    ours, unaugmented, short, paper = (row for _, row in table.iterrows())
+    ours, unaugmented, short, paper = (column for _, column in table.items())
     at_end = gather({variant: runs[variant][:1] for variant in ("vanilla", "batchnorm")}, "final")
     rows = select(at_end, (4, 8), "authors", "batch")
     test = rows.query("variant == 'vanilla' and measure == 'test'")["accuracy"].item()
