@@ -207,7 +207,8 @@ def workers_at_work(home: Path) -> list[int]:
 def test_a_ray_sweep_of_six_runs_survives_the_death_of_a_worker(tmp_path, own_home):
     pytest.importorskip("ray")
     store, log = tmp_path / "store", tmp_path / "log"
-    words = ["sweep", "fig2", "--preset", "smoke", "--seeds", "0-1", "--engine", "ray", "--workers", "2"]
+    words = ["sweep", "fig2", "--preset", "smoke", "--seeds", "0-2", "--engine", "ray", "--workers", "2"]
+    words += ["--variant", "vanilla", "--variant", "batchnorm"]
     with open(log, "w") as output:
         sweep = subprocess.Popen(
             [sys.executable, "-m", "hfclib.cli", *words, "--store", str(store)],
@@ -224,7 +225,9 @@ def test_a_ray_sweep_of_six_runs_survives_the_death_of_a_worker(tmp_path, own_ho
         assert sweep.wait() == 0, log.read_text()
     assert killed is not None, log.read_text()
     assert "6 of 6 done" in log.read_text()
-    wanted = {recipe.run_name(seed) for recipe in fig2_recipes("smoke").values() for seed in (0, 1)}
+    wanted = {
+        fig2_recipes("smoke")[variant].run_name(seed) for variant in ("vanilla", "batchnorm") for seed in range(3)
+    }
     assert {path.name for path in store.iterdir()} == wanted
     for path in store.iterdir():
         load(path).model()
