@@ -41,7 +41,7 @@ from hfclib.paper.presets import (
 )
 from hfclib.paper.published import fig4_difference
 from hfclib.paper.style import STYLE, network_looks
-from hfclib.paper.tables import decimals, with_interval
+from hfclib.paper.tables import decimals, in_words
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
@@ -381,7 +381,7 @@ def lead_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
         }  # 0 keeps all four to the seeds that have the three networks
         with contextlib.suppress(MissingRunError):
             estimates = {name: _difference(found, terms) for name, terms in signs.items()}
-            texts = {name: with_interval(one.mean, one.low, one.high) for name, one in estimates.items()}
+            texts = {name: in_words(one) for name, one in estimates.items()}
             rows[f"{band[0].upper()}{radius}"] = texts | {"seeds": estimates["taken away"].seeds}
     return pd.DataFrame.from_dict(rows, "index", columns=[*signs, "seeds"]).rename_axis("accuracy on")
 
@@ -406,7 +406,7 @@ def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
             estimates = (
                 unpaired(*(accuracies(found, (*one, "hfc", radius, "max")) for one in pair)) for pair in pairs.values()
             )
-            rows[f"H{radius}"] = [with_interval(one.mean, one.low, one.high) for one in estimates]
+            rows[f"H{radius}"] = [in_words(one) for one in estimates]
     return pd.DataFrame.from_dict(rows, "index", columns=list(pairs)).rename_axis("accuracy on")
 
 
@@ -436,7 +436,7 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
         with contextlib.suppress(MissingRunError):
             lead = _difference(found, {normed: 1, vanilla: -1})
             means = [decimals(accuracies(found, term).mean(), places=2) for term in (vanilla, normed)]
-            rows[f"{scale}"] = [*means, with_interval(lead.mean, lead.low, lead.high), lead.seeds]
+            rows[f"{scale}"] = [*means, in_words(lead), lead.seeds]
     columns = ["vanilla, matched", "BatchNorm, test batch", "BatchNorm's lead", "seeds"]
     return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("HFC in training, times")
 
@@ -460,7 +460,7 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
         with contextlib.suppress(MissingRunError):
             gain = over_seeds(normed - plain)
             both = [decimals(one[plain.index.intersection(normed.index)].mean()) for one in (plain, normed)]
-            rows[radius, measured] = [*both, with_interval(gain.mean, gain.low, gain.high), gain.seeds]
+            rows[radius, measured] = [*both, in_words(gain), gain.seeds]
     columns = ["vanilla", "BatchNorm", "BatchNorm's gain", "seeds"]
     index = pd.MultiIndex.from_tuples(rows, names=["trained on the LFC at r", "measured on"])
     return pd.DataFrame(list(rows.values()), index, columns)

@@ -30,15 +30,16 @@ from hfclib.paper.published import TABLE1_HFC_AT_MOST
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH, mean_line, network_looks, show_image
 from hfclib.paper.tables import (
+    AUTHORS,
     CONDITIONS,
     Version,
     by_seed,
     decimals,
     difference,
     gather,
+    in_words,
     mean_sd,
     select,
-    with_interval,
 )
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
@@ -196,7 +197,7 @@ def _claims() -> Iterator[Claim]:
     claim = partial(Claim, figure="datasets", section="ours")
     for data in ("mnist", "fashion"):
         title = title_of(data)
-        for name, version in (("", "measured as the authors did"), ("-controlled", "controlled")):
+        for name, version in (("", AUTHORS), ("-controlled", "controlled")):
             yield claim(
                 id=f"datasets-{data}-batchnorm{name}",
                 text=f"On {title}, too, BatchNorm makes the network more accurate on the HFC at r = 4 and 8",
@@ -261,7 +262,7 @@ def _estimate(statistic: Callable[..., Estimate], found: pd.DataFrame, **options
         one = statistic(found, **options)
     except MissingRunError:
         return _MISSING
-    return with_interval(one.mean, one.low, one.high)
+    return in_words(one)
 
 
 def _mean(values: pd.Series) -> str:
@@ -400,7 +401,7 @@ def _by_network(found: pd.DataFrame, cells: Callable[[str, str], Mapping[str, st
 
 def heuristics_table(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracies measured as the authors did, one row per data set and network that is stored; text, mean ± sd."""
-    authors = CONDITIONS["measured as the authors did"]
+    authors = CONDITIONS[AUTHORS]
 
     def cells(data: str, variant: str) -> dict[str, str]:
         order = sorted(measures(PAPER_RADII), key=lambda one: one[0] == "L")  # the HFC first, which this is about

@@ -22,6 +22,7 @@ from hfclib.paper.presets import TITLES, fig4_recipes
 from hfclib.paper.published import FIG4_VALUES, fig4_difference
 from hfclib.paper.style import STYLE, WIDTH, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
+    AUTHORS,
     CONDITIONS,
     TableFeed,
     Version,
@@ -38,7 +39,6 @@ from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
 
 CHANCE = 0.1
-_AUTHORS = "measured as the authors did"
 
 # ---- tables
 
@@ -82,7 +82,7 @@ def beside_narrow(
         narrow: the runs of "narrow", one variant or more.
         radii: DFT bins.
     """
-    ours, theirs = (beside_paper(gather(one, "final"), radii, *CONDITIONS[_AUTHORS]) for one in (runs, narrow))
+    ours, theirs = (beside_paper(gather(one, "final"), radii, *CONDITIONS[AUTHORS]) for one in (runs, narrow))
     preset = next(run.recipe.name for ones in runs.values() for run in ones).split("-")[0]
     columns = {}
     for title in theirs.columns.unique(level=0):
@@ -128,7 +128,7 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
                 found[version] = bands.pivot_table(index="variant", columns="measure", values="accuracy")
                 found[version]["HFC"] = found[version][["H4", "H8"]].mean(axis=1)
             for variant, one in product(pair, ("train", "test", "HFC")):
-                row[f"{TITLES[variant]}, {one}"] = decimals(found[_AUTHORS].at[variant, one])
+                row[f"{TITLES[variant]}, {one}"] = decimals(found[AUTHORS].at[variant, one])
             for version, wide in found.items():
                 lead = wide.at["batchnorm", "HFC"] - wide.at["vanilla", "HFC"]
                 row[f"BatchNorm's lead on the HFC, {version}"] = decimals(lead)
@@ -288,11 +288,11 @@ def _claims() -> Iterator[Claim]:
         name: str,
         text: str,
         terms: _Terms,
-        version: str = _AUTHORS,
+        version: str = AUTHORS,
         relation: Relation = "exceeds",
         *,
         less: float = 0.0,
-        bands: Version = _AUTHORS,
+        bands: Version = AUTHORS,
         **values,
     ) -> Claim:
         statistic = partial(_combined, terms=terms, less=less, bands=bands)
@@ -300,7 +300,7 @@ def _claims() -> Iterator[Claim]:
         return Claim(f"fig4-{name}", "fig4", "section 5.2, Fig. 5", text, version, *rule, **values)
 
     more = "{} makes the network more accurate on the {} than vanilla training does"
-    mean = f"{_AUTHORS}, mean of {{}} and {{}}"
+    mean = f"{AUTHORS}, mean of {{}} and {{}}"
     for (variant, title), radius in product((("batchnorm", "BatchNorm"), ("mixup", "Mix-up")), (4, 8)):
         text = more.format(title, f"HFC at r = {radius}")
         yield claim(f"{variant}-H{radius}", text, _gain(variant, f"H{radius}"))

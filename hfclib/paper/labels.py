@@ -20,7 +20,7 @@ from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import SEEDS, Preset, base_recipe
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, WIDTH, radius_colour
-from hfclib.paper.tables import decimals, mean_sd, with_interval
+from hfclib.paper.tables import decimals, in_words, mean_sd
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
@@ -258,7 +258,7 @@ def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: st
         one = _at_equal_accuracy(found, measure=measure, level=level, suffix=suffix)
     except MissingRunError:
         return NOT_REACHED if {f"{labels}{suffix}" for labels in KINDS} <= set(found["variant"]) else RUN_MISSING
-    return with_interval(one.mean, one.low, one.high)
+    return in_words(one)
 
 
 def _mean_cell(values: pd.Series, without: str = RUN_MISSING) -> str:

@@ -43,7 +43,7 @@ from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.presets import SEEDS, Preset, fig4_recipes
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH
-from hfclib.paper.tables import decimals, gather, select, with_interval
+from hfclib.paper.tables import decimals, gather, in_words, select
 from hfclib.paper.training import PANELS, training_recipes
 from hfclib.paper.verdicts import ENOUGH, Claim
 from hfclib.runs.collect import Runs, stored_runs
@@ -493,7 +493,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
             row[column] = "not measured"
             with suppress(MissingRunError):
                 one = association(some, measure, radius, equal=equal)
-                row[column] = with_interval(one.mean, one.low, one.high)
+                row[column] = in_words(one)
         table[name] = row
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("recipes")
 
@@ -505,7 +505,7 @@ def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
     for band, measure in product("HL", ("mean hfc", "pgd2")):
         with suppress(MissingRunError):
             estimates = [association(found, measure, radius, equal=equal, band=band) for equal in (False, True)]
-            plain, equal = (with_interval(one.mean, one.low, one.high) for one in estimates)
+            plain, equal = (in_words(one) for one in estimates)
             lost_to = f"{band}FC accuracy, and the share lost to the {_short(measure, radius)}"
             lines.append(f"- {lost_to}: {plain}; {equal} at equal test accuracy.")
     if not lines:

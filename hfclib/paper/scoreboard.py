@@ -8,7 +8,7 @@ import pandas as pd
 
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.registry import CHAPTERS
-from hfclib.paper.tables import decimals, with_interval
+from hfclib.paper.tables import decimals, in_words
 from hfclib.paper.verdicts import FACTOR, MARGIN, Claim
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
@@ -42,7 +42,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
         if (table := evidence[claim.figure]) is not None and len(table):
             with contextlib.suppress(MissingRunError):
                 found = claim.statistic(table)
-                ours, seeds = with_interval(found.mean, found.low, found.high), found.seeds
+                ours, seeds = in_words(found), found.seeds
                 within, judged = claim.paper_within(found), claim.judge(found)
                 numbers = found.mean, found.low, found.high
         outcome = ours, seeds, _paper(claim), _WITHIN[within], judged

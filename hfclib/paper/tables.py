@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hfclib.evaluation import PAPER_RADII, BnStats, Condition
+from hfclib.paper.intervals import Estimate
 from hfclib.runs.store import Run
 from hfclib.transforms import Feed
 
@@ -14,8 +15,9 @@ Version = Literal["measured as the authors did", "controlled"]
 # The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
 TableFeed = Feed | Literal["authors"]
 # What is fed and how BatchNorm normalises: as in the authors' code, and the same for every network.
+AUTHORS: Version = "measured as the authors did"
 CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
-    "measured as the authors did": ("authors", "batch"),
+    AUTHORS: ("authors", "batch"),
     "controlled": ("mean", "running"),
 }
 
@@ -100,6 +102,11 @@ def with_interval(mean: float, low: float, high: float) -> str:
         return decimals(mean)
     places = 4 if any(0 < abs(end) < 0.0005 for end in (low, high)) else 3
     return f"{decimals(mean, places)} [{decimals(low, places)}, {decimals(high, places)}]".replace(" ", "\u00a0")
+
+
+def in_words(found: Estimate) -> str:
+    """An estimate as the text of `with_interval`."""
+    return with_interval(found.mean, found.low, found.high)
 
 
 def by_seed(final: pd.DataFrame, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:

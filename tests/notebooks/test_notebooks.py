@@ -34,13 +34,6 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTERS)]
 
 
-def papermill_command(*words, cwd=ROOT):
-    """Run papermill as a command of its own, in another process."""
-    command = [sys.executable, "-m", "papermill", *map(str, words)]
-    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(command, cwd=cwd, env=quiet, capture_output=True, text=True, check=False)
-
-
 def printed(path: Path) -> str:
     cells = json.loads(path.read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
@@ -137,7 +130,9 @@ def test_the_default_seeds_are_those_published():
 
 
 def test_in_its_own_folder_and_without_an_output_path_the_notebook_goes_to_standard_output(tmp_path):
-    done = papermill_command("fig4.ipynb", "-y", "radius: [7, 8]", cwd=ROOT / "notebooks")
+    command = [sys.executable, "-m", "papermill", "fig4.ipynb", "-y", "radius: [7, 8]"]
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, cwd=ROOT / "notebooks", env=quiet, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (tmp_path / "out.ipynb").write_text(done.stdout)
     assert "<td>H7 (raw, running)</td>" in printed(tmp_path / "out.ipynb")
