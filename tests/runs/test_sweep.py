@@ -147,6 +147,7 @@ def dying(job, store, threads, device):
     return "in words"
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_own_run_only(tmp_path, said, monkeypatch):
     monkeypatch.setattr("hfclib.runs.sweep.TRIES", 2)  # each death costs the start of two processes
     found = dict(local_engine([Job(TINY, seed) for seed in range(4)], tmp_path, 2, train=dying))

@@ -69,7 +69,9 @@ def equal(one, other):
     "changes",
     [
         {"width": 8, "schedule": "one_cycle", "learning_rate": 2e-3},
-        {"arch": "resnet32", "norm": "batch", "rescale": "max", "epochs": 60},
+        pytest.param(
+            {"arch": "resnet32", "norm": "batch", "rescale": "max", "epochs": 60}, marks=pytest.mark.slow, id="resnet32"
+        ),
     ],
 )
 def test_eight_images_are_learnt(no_bands, changes, train):
