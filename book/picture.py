@@ -4,7 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from hfclib.paper import fig4, tables
+from hfclib.paper import fig4
 from hfclib.paper.style import STYLE
 
 FILE = Path(__file__).parent / "one-picture.svg"
@@ -13,7 +13,7 @@ SHARED = Path(__file__).parent / "_static" / "share.png"
 
 def drawn() -> tuple[fig4.Figure, str]:
     """The figure of the landing page, and the accuracies in it as text."""
-    final = tables.gather(fig4.FIG4.obtain(fig4.FIG4.parameters()), "final")
+    final = fig4.FIG4.published()
     hfc = final[(final["band"] == "hfc") & (final["split"] == "test") & final["radius"].isin([4, 8, 12, 16])]
     means = hfc.groupby(["variant", "feed", "bn_stats", "radius"])["accuracy"].mean()
     return fig4.hfc_by_condition(final), means.round(4).to_csv()
