@@ -5,7 +5,7 @@ with a description of where it comes from. Networks whose table is there already
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -216,12 +216,13 @@ def publish() -> None:
     publish_tables("batchnorm", asked, lambda run, variant: measure(run, variant, published_counts(run, variant)))
 
 
-def table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
+def table(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
     """The chapter's table: accuracies on test images, from the runs themselves and from what was measured beside them.
 
     Args:
         runs: by variant.
-        compute: measure what is not stored; it takes minutes a network and is not kept (`publish` keeps it).
+        compute: the seeds of which to measure what is not stored; it takes minutes per network and is not kept
+            (`publish` keeps it).
     Returns:
         One row per measurement: variant, seed, the columns of `conditions`, images, accuracy. Statistics are "running"
         where nothing depends on the test batch, "batch" for BatchNorm with the test batch's, or "matched".
@@ -230,7 +231,7 @@ def table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
     for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
         own = run.final[run.final["split"] == "test"].rename(columns={"bn_stats": "statistics"}).drop(columns="split")
         beside = stored(run)
-        if beside is None and compute and any(conditions(run, variant)):
+        if beside is None and run.seed in compute and any(conditions(run, variant)):
             beside = measure(run, variant)
         own = own.assign(part="feeds", scale=1, where="all", batch_size=BATCH_SIZE)
         parts += [rows.assign(variant=variant, seed=run.seed) for rows in (own, beside) if rows is not None]
@@ -349,20 +350,21 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
     return grid.figure
 
 
-def with_other_seeds(found: pd.DataFrame, preset: Preset) -> pd.DataFrame:
-    """A `table` with the rows of the stored networks whose seeds it lacks, as far as they are measured."""
-    stored = BATCHNORM.published(preset)
-    if stored is None:
-        return found
-    known, here = (rows["variant"] + " " + rows["seed"].astype(str) for rows in (found, stored))
-    return pd.concat([found, stored[~here.isin(known)]], ignore_index=True)
+def with_other_seeds(runs: Runs, preset: Preset) -> Runs:
+    """The runs, and those of the chapter's networks that are stored with other seeds."""
+    recipes = BATCHNORM.recipes(preset)
+    known = {run.path.name for run in runs.all()}
+    every = Runs({variant: list(ones) for variant, ones in runs.items()})
+    for variant, ones in stored_runs(recipes, SEEDS, optional=recipes).items():
+        every[variant] = every.get(variant, []) + [run for run in ones if run.path.name not in known]
+    return every
 
 
 def lead_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """BatchNorm's lead over vanilla on the HFC and the LFC under the authors' feed, and what equal help leaves of it.
 
     Args:
-        found: from `with_other_seeds`.
+        found: a `table`.
         radii: one row each, for the HFC and for the LFC.
     Returns:
         Means over seeds with 95 % intervals, as text. The lead "as the authors measure" gives the statistics of the
@@ -390,7 +392,7 @@ def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """GroupNorm less vanilla and BatchNorm less GroupNorm on the HFC, max feed, as independent samples, as text.
 
     Args:
-        found: from `with_other_seeds`; all of its seeds are used, whether or not another network has them too.
+        found: a `table`; all of its seeds are used, whether or not another network has them too.
         radii: one row each.
     Returns:
         Welch's 95 % intervals (`unpaired`), with no help at test time or with it for both networks.

@@ -230,13 +230,23 @@ def test_groupnorm_is_compared_as_an_independent_sample():
     assert list(table.index) == ["H4"]
 
 
-def test_tables_take_in_the_seeds_that_the_notebook_does_not_show(found):
-    every = batchnorm.with_other_seeds(found, "laptop")
-    assert set(found["seed"]) == {0, 1, 2}
-    assert set(every.query("variant == 'vanilla'")["seed"]) == set(range(10))
-    pd.testing.assert_frame_equal(every.head(len(found)), found)
-    assert not every.drop(columns=["images", "accuracy"]).duplicated().any()
-    assert batchnorm.with_other_seeds(found, "paper") is found  # which has no run
+def test_the_notebook_shows_all_stored_seeds(found, runs):
+    every = batchnorm.with_other_seeds(runs, "laptop")
+    assert {variant: ones[: len(runs[variant])] for variant, ones in every.items() if variant in runs} == runs
+    table = batchnorm.table(every)
+    feeds = table.query("variant in @batchnorm.PAIR and part == 'feeds'")
+    assert (feeds.groupby("variant")["seed"].nunique() == 10).all()
+    assert not table.drop(columns=["images", "accuracy"]).duplicated().any()
+    assert len(table.merge(found)) == len(found)
+    assert batchnorm.with_other_seeds(Runs(), "paper") == {}  # which has no run
+
+
+def test_only_the_seeds_of_the_parameter_are_measured(runs, monkeypatch):
+    measured = []
+    monkeypatch.setattr(batchnorm, "stored", lambda run: None)
+    monkeypatch.setattr(batchnorm, "measure", lambda run, variant: measured.append(run.seed))
+    batchnorm.table(Runs(vanilla=runs["vanilla"]), compute=[1])
+    assert measured == [1]
 
 
 def test_the_published_claims(found, runs):
