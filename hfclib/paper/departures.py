@@ -90,7 +90,11 @@ DEPARTURES = (
         "the band divided by its maximum",
     ),
     Departure(
-        "scale of a band at test time", "not stated (code: divided by its maximum)", "raw, max and mean", (), _EVERY
+        "scale of a band at test time",
+        "“standard pixel scale” (code: divided by its maximum)",
+        "raw, max and mean",
+        (),
+        _EVERY,
     ),
     Departure("BatchNorm at test time", "running averages (code: the test batch's)", "both", (), _EVERY),
     Departure("bins at distance r", "kept (code: not kept)", "not kept", (), "untested: inclusive=True is an option"),

@@ -94,7 +94,7 @@ def beside_narrow(
 
 
 def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
-    """From our schedule to the paper's, one departure at a time: vanilla and BatchNorm, measured as the authors did.
+    """From our schedule to the paper's in three steps: vanilla and BatchNorm, measured as the authors did.
 
     Where the learning rate is constant, the first epochs of a training are a shorter training: the third column comes
     from the curves of "narrow".

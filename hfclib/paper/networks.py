@@ -472,18 +472,19 @@ def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
 
 
 def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
-    """The `association` among fewer recipes: without those trained against attacks, on a band, or both, and then
-    without those of the chapter on training choices too; as text.
+    """The `association` among fewer recipes: without those trained against attacks, on one band, or both; then without
+    those trained on a louder HFC, and those of the chapter on training choices, too; as text.
 
     Columns: number of recipes; for the mean over the HFC of the shifts and for the attack of 2/255, Spearman's
     correlation and that at equal test accuracy, with their intervals.
     """
     adversarial = ["adversarial training"]
-    bands = ["trained on the LFC", "trained on the HFC", "trained on a louder HFC"]
+    bands, louder = ["trained on the LFC", "trained on the HFC"], ["trained on a louder HFC"]
     choices = [variant for variant in training_recipes() if variant != "vanilla"]
-    subsets = {"all": [], "no adversarial training": adversarial, "trained on whole images": bands}
-    subsets["whole images, no adversarial training"] = adversarial + bands
-    subsets["and without the chapter on training choices"] = adversarial + bands + choices
+    subsets = {"all": [], "no adversarial training": adversarial, "not trained on one band": bands}
+    subsets["neither"] = adversarial + bands
+    subsets["nor trained on a louder HFC"] = adversarial + bands + louder
+    subsets["nor in the chapter on training choices"] = adversarial + bands + louder + choices
     table = {}
     for name, left_out in subsets.items():
         some = found[~(found["kind"].isin(left_out) | found["variant"].isin(left_out))]
