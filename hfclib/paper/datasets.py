@@ -216,7 +216,7 @@ def _claims() -> Iterator[Claim]:
         yield claim(
             id=f"datasets-{data}-misaligned",
             text=f"Fewer test images of {title} are misaligned than of CIFAR-10",
-            version="share of CIFAR-10 less share of the other; vanilla, raw, r = 8",
+            version="share of CIFAR-10 less share of the other, paired by seed; vanilla, raw, r = 8",
             relation="exceeds",
             statistic=partial(_fewer_misaligned, data=data),
         )

@@ -192,7 +192,7 @@ def _claims() -> Iterator[Claim]:
         section="ours",
         comparable=True,
         text=f"At a training accuracy of .9 {higher}",
-        version="with BatchNorm",
+        version="with BatchNorm; 500 training images",
         relation="exceeds",
         statistic=partial(_at_equal_accuracy, measure="L8", level=0.9),
     )
@@ -200,7 +200,7 @@ def _claims() -> Iterator[Claim]:
         yield claim(
             id=f"labels-fall-{name}",
             text="With natural labels the accuracy on the LFC of training images at r = 4 falls from an early peak",
-            version=version,
+            version=f"{version}; 500 images; the other seeds' peak epoch less the mean of the last three",
             relation="exceeds",
             statistic=partial(_fall, suffix=suffix),
             paper=round(NATURAL_L4_PEAK - LABELS_PUBLISHED["natural"]["L4"], 2),
@@ -208,7 +208,7 @@ def _claims() -> Iterator[Claim]:
     yield claim(
         id="labels-early",
         text="With shuffled labels the accuracy on the LFC of training images at r = 4 is near chance at first",
-        version="without BatchNorm, first fifteenth of the epochs",
+        version="without BatchNorm; 500 images; the highest of the first fifteenth of the epochs less chance",
         relation="at most",
         bound=MARGIN,
         statistic=partial(_early, suffix="_plain"),

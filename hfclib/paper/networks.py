@@ -304,7 +304,8 @@ def _claims() -> Iterator[Claim]:
             figure="networks",
             section="blog",
             text=f"The more a network reads of the HFC, the more of its accuracy it loses {when}",
-            version=f"{version}; Spearman's correlation with H{RADIUS}, of recipes in place of seeds",
+            version=f"{version}; Spearman's correlation with H{RADIUS}, controlled, over recipes of a test accuracy of "
+            f"{decimals(USABLE, 1)} or more",
             relation="exceeds",
             statistic=partial(association, **options),
         )

@@ -1,7 +1,7 @@
 """Predictions of stored networks, kept beside the run so that they are computed once.
 
 A record is a file `<kind>/<run>.safetensors` of tensors that names the weights it was made with; a record of other
-weights is not used. Published records are in `data`, your own in `<home>`. Kinds: "predictions" and "attacks".
+weights is not used. Published records are in `data`, your own in `<home>`. Kinds: "predictions", "float32", "attacks".
 """
 
 import json
@@ -121,7 +121,12 @@ class Predictions:
 
 
 def predictions_of(
-    run: Run, wanted: Iterable[Condition] | None = None, *, also: Iterable[Condition] = (), progress: bool = True
+    run: Run,
+    wanted: Iterable[Condition] | None = None,
+    *,
+    also: Iterable[Condition] = (),
+    exact: bool = False,
+    progress: bool = True,
 ) -> Predictions:
     """What the network of a run predicts for the first `final_images` test images.
 
@@ -132,6 +137,8 @@ def predictions_of(
         wanted: conditions; None is all of `prediction_conditions`. For a network wider than 16 channels, which takes
             minutes per condition, other feeds and statistics are then used at the paper's radii only.
         also: conditions beside those.
+        exact: in float32, stored in `<home>/float32`: rounding to bfloat16 changes the prediction for about three
+            images of a thousand, which matters where two nearly equal inputs are compared.
         progress: show a bar while something is computed.
     Raises:
         RunError: a stored file is damaged.
@@ -142,23 +149,24 @@ def predictions_of(
         radii = run.recipe.radii
         wanted = prediction_conditions(batch_norm, radii, radii if narrow else PAPER_RADII)
     asked = list(dict.fromkeys(Condition(*one).canonical(batch_norm) for one in [*wanted, *also]))
-    classes = by_condition(load_record("predictions", run))
+    kind = "float32" if exact else "predictions"
+    classes = by_condition(load_record(kind, run))
     if missing := [condition for condition in asked if condition not in classes]:
-        make_writable(home() / "predictions")
+        make_writable(home() / kind)
         # Stored radius by radius: a stop loses those of one.
-        for _, made in groupby(_compute(run, missing, progress=progress), lambda one: one[0].radius):
+        for _, made in groupby(_compute(run, missing, amp=not exact, progress=progress), lambda one: one[0].radius):
             some = dict(made)
-            store_record("predictions", run.path.name, by_name(some), weights_of(run.path))
+            store_record(kind, run.path.name, by_name(some), weights_of(run.path))
             classes |= some
     return Predictions({condition: classes[condition] for condition in asked}, batch_norm)
 
 
-def _compute(run: Run, wanted: list[Condition], *, progress: bool) -> Iterator[tuple[Condition, Tensor]]:
+def _compute(run: Run, wanted: list[Condition], *, amp: bool, progress: bool) -> Iterator[tuple[Condition, Tensor]]:
     images, colour = held_out_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data].mean
     model = run.model().to(best_device())
     bar = tqdm(wanted, desc=f"predictions of {run.path.name}", disable=not progress, leave=False)
     for one, fed in zip(bar, each_fed(images, wanted, colour), strict=True):
-        predicted = logits(model, fed, bn_stats=one.bn_stats, amp=True).argmax(dim=1)
+        predicted = logits(model, fed, bn_stats=one.bn_stats, amp=amp).argmax(dim=1)
         yield one, predicted.to("cpu", torch.uint8)
 
 

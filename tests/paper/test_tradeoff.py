@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hfclib import logits, split
+from hfclib.evaluation import Condition
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.show import show_figure
 from hfclib.paper.style import FIG2_TITLES
 from hfclib.paper.tradeoff import (
     TRADEOFF,
+    changed_by_run,
     changed_radius,
     distances,
     ruled_out,
@@ -118,6 +120,19 @@ def test_changed_predictions_have_the_closed_form(waves):
     assert found.numpy().tolist() == expected.tolist()
     assert expected.sum(axis=1).tolist()[0] > expected.sum(axis=1).tolist()[1] > 0 == expected[-1].sum()
     assert (expected[1] == expected[2]).all()  # bins at exactly the radius are high
+
+
+def test_from_r_14_on_predictions_are_compared_in_float32(monkeypatch):
+    def predictions_of(run, wanted, *, exact):
+        image, lfc = ([3, 3], [0, 3]) if exact else ([0, 1], [0, 0])
+        classes = {Condition(*one).canonical(False): torch.tensor(image if one == ("x",) else lfc) for one in wanted}
+        return Predictions(classes, batch_norm=False)
+
+    monkeypatch.setattr("hfclib.paper.tradeoff.predictions_of", predictions_of)
+    found = changed_by_run(None)
+    assert found[:13].tolist() == [[False, True]] * 13
+    assert found[13:].tolist() == [[True, False]] * 9
+    assert changed_by_run(None, torch.tensor([0, 1])).sum() == 13
 
 
 @pytest.mark.parametrize("metric", METRICS)

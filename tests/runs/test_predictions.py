@@ -80,9 +80,9 @@ def computed(monkeypatch):
     """The conditions that were computed, call by call."""
     calls, compute = [], _compute
 
-    def recording(run, wanted, *, progress):
+    def recording(run, wanted, **options):
         calls.append(list(wanted))
-        return compute(run, wanted, progress=progress)
+        return compute(run, wanted, **options)
 
     monkeypatch.setattr("hfclib.runs.predictions._compute", recording)
     return calls
@@ -136,7 +136,7 @@ def test_a_wide_network_is_asked_less(monkeypatch, tmp_path, width, other_radii)
     run = stored_run(tmp_path / "wide", replace(TINY, width=width))
     monkeypatch.setattr(
         "hfclib.runs.predictions._compute",
-        lambda run, wanted, *, progress: ((condition, torch.zeros(1, dtype=torch.uint8)) for condition in wanted),
+        lambda run, wanted, **options: ((condition, torch.zeros(1, dtype=torch.uint8)) for condition in wanted),
     )
     assert list(predictions_of(run).classes) == prediction_conditions(True, other_radii=other_radii)
 
@@ -203,6 +203,22 @@ def test_a_second_call_reads_the_file_and_computes_nothing(run, mine, computed, 
     monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
     assert same(predictions_of(run, SOME, progress=False), first)
     assert computed == [SOME]
+
+
+def test_exact_predictions_are_in_float32_and_kept_apart(run, mine, own_home, monkeypatch):
+    asked = []
+
+    def noted(model, images, *, amp, **options):
+        asked.append(amp)
+        return logits(model, images, **options)
+
+    monkeypatch.setattr("hfclib.runs.predictions.logits", noted)
+    for exact, kind in ((True, "float32"), (False, "predictions")):
+        found = predictions_of(run, SOME[:2], exact=exact, progress=False)
+        assert same(predictions_of(run, SOME[:2], exact=exact, progress=False), found)
+        assert set(load_file(own_home / kind / mine.name)) == {" ".join(map(str, condition)) for condition in SOME[:2]}
+        assert asked == [not exact] * 2
+        asked.clear()
 
 
 def test_only_what_is_missing_is_computed_and_nothing_is_lost(run, mine, computed):
@@ -328,6 +344,17 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy():
                 continue
             found = (stored.on(*condition) == labels).float().mean().item()
             assert abs(found - row.accuracy) <= 0.004, condition  # bfloat16 in the one or the other
+
+
+def test_published_answers_in_float32_agree_with_the_accuracy_on_whole_images():
+    """Which a run measures in float32 too."""
+    found = sorted((data_folder() / "float32").glob("*.safetensors"))
+    assert found
+    for path in found:
+        run = load(data_folder() / "runs" / path.stem)
+        whole = by_condition(read_record(path, weights_of(run.path)))[Condition("x")]
+        right = (whole == held_out_set(run.recipe)[1]).float().mean().item()
+        assert right == pytest.approx(run.test_accuracy(), abs=2e-4)  # ties, on another kind of processor
 
 
 WITH_WEIGHTS = [path for path in PUBLISHED if (data_folder() / "runs" / path.stem / WEIGHTS).exists()]

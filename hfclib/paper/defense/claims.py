@@ -128,7 +128,7 @@ def _claims() -> Iterator[Claim]:
         id="defense-marginal",
         section="blog",
         text="Smoothing trained kernels improves robustness marginally: by at most .05",
-        version="strong attack, eps 2/255; rule or filter, whichever gains more",
+        version="strong attack, eps 2/255; rule or filter, whichever gains more on average over seeds",
         statistic=Contrast([[(1, sides[one]), (-1, sides[_NONE])] for one in (_RULE, _KERNELS)]),
         **bound,
     )
