@@ -43,7 +43,7 @@ from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.presets import SEEDS, Preset, fig4_recipes
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH
-from hfclib.paper.tables import decimals, gather, in_words, select
+from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
 from hfclib.paper.training import PANELS, training_recipes
 from hfclib.paper.verdicts import ENOUGH, Claim
 from hfclib.runs.collect import Runs, stored_runs
@@ -186,15 +186,18 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
         compute: measure what is not stored; it takes a minute a network and is not kept (`publish_networks` keeps it).
     Returns:
         One row per network and measure: variant, seed, kind (`kind_of`), measure, accuracy [0, 1]. Measures are "test",
-        "L4" to "H16" (bands of all images with the mean colour, running statistics), and those of `measure_network`.
+        "L4" to "H16" (bands of all images with the mean colour, running statistics), the same followed by " authors"
+        (measured as the authors did), and those of `measure_network`.
     """
     parts = []
     for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
-        own = select(gather({variant: [run]}, "final"), PAPER_RADII, "mean", "running")
+        final = gather({variant: [run]}, "final")
+        own, theirs = (select(final, PAPER_RADII, *CONDITIONS[version]) for version in ("controlled", AUTHORS))
+        theirs = theirs[theirs["band"] != "x"].assign(measure=theirs["measure"] + " authors")
         beside = stored_measures(run)
         if beside is None and compute:
             beside = measure_network(run)
-        own = own.loc[own["measure"] != "train", ["measure", "accuracy"]]
+        own = pd.concat([own[own["measure"] != "train"], theirs])[["measure", "accuracy"]]
         parts.append(pd.concat([own, beside]).assign(variant=variant, seed=run.seed, kind=kind_of(run.recipe)))
     columns = ["variant", "seed", "kind", "measure", "accuracy"]
     return pd.concat(parts, ignore_index=True)[columns]
@@ -220,10 +223,10 @@ def lost(found: pd.DataFrame) -> pd.DataFrame:
     Args:
         found: a `networks_table`.
     Returns:
-        One row per measured recipe (variant, kind) with a test accuracy of at least USABLE. Columns "test" and "L4" to
-        "H16" are accuracies. Those of shifts and attacks are shares lost, 1 - a / b, where a is the accuracy under the
-        shift and b that on the same images without it, computed for each network; "mean" is over SHIFTS, "mean hfc"
-        over the HFC of their changes. All are means over seeds.
+        One row per measured recipe (variant, kind) with a test accuracy of at least USABLE. Columns "test", "L4" to
+        "H16" and "L4 authors" to "H16 authors" are accuracies. Those of shifts and attacks are shares lost, 1 - a / b,
+        where a is the accuracy under the shift and b that on the same images without it, computed for each network;
+        "mean" is over SHIFTS, "mean hfc" over the HFC of their changes. All are means over seeds.
     """
     wide = found.pivot_table("accuracy", ["variant", "kind", "seed"], "measure", sort=False)
     wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *NETWORK_ATTACKS], sort=False)])
@@ -276,7 +279,13 @@ def _spearman(samples: np.ndarray) -> np.ndarray:
 
 
 def association(
-    found: pd.DataFrame, measure: str, radius: int = RADIUS, *, equal: bool = False, band: Literal["H", "L"] = "H"
+    found: pd.DataFrame,
+    measure: str,
+    radius: int = RADIUS,
+    *,
+    equal: bool = False,
+    band: Literal["H", "L"] = "H",
+    version: Version = "controlled",
 ) -> Estimate:
     """The `rank_correlation` of the accuracy on a band with the share of accuracy lost, over recipes.
 
@@ -284,9 +293,10 @@ def association(
         measure: a column of `lost`.
         radius, band: DFT bins; "H" for the HFC or "L" for the LFC.
         equal: with the test accuracy as control.
+        version: how the accuracy on the band is measured.
     """
-    rows = lost(found)
-    return rank_correlation(rows[f"{band}{radius}"], rows[measure], rows["test"] if equal else None)
+    rows, column = lost(found), f"{band}{radius}" + (" authors" if version == AUTHORS else "")
+    return rank_correlation(rows[column], rows[measure], rows["test"] if equal else None)
 
 
 def _claims() -> Iterator[Claim]:
@@ -474,7 +484,8 @@ def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
 
 def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     """The `association` among fewer recipes: without those trained against attacks, on one band, or both; then without
-    those trained on a louder HFC, and those of the chapter on training choices, too; as text.
+    those trained on a louder HFC, and those of the chapter on training choices, too; and last among all, with the
+    accuracy on the HFC measured as the authors did; as text.
 
     Columns: number of recipes; for the mean over the HFC of the shifts and for the attack of 2/255, Spearman's
     correlation and that at equal test accuracy, with their intervals.
@@ -486,6 +497,8 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     subsets["neither"] = adversarial + bands
     subsets["nor trained on a louder HFC"] = adversarial + bands + louder
     subsets["nor in the chapter on training choices"] = adversarial + bands + louder + choices
+    theirs = f"all, HFC accuracy {AUTHORS}"
+    subsets[theirs] = []
     table = {}
     for name, left_out in subsets.items():
         some = found[~(found["kind"].isin(left_out) | found["variant"].isin(left_out))]
@@ -494,7 +507,8 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"
             row[column] = "not measured"
             with suppress(MissingRunError):
-                one = association(some, measure, radius, equal=equal)
+                version = AUTHORS if name == theirs else "controlled"
+                one = association(some, measure, radius, equal=equal, version=version)
                 row[column] = in_words(one)
         table[name] = row
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("recipes")
