@@ -273,10 +273,8 @@ def test_the_correlation_among_fewer_recipes():
     assert text["number"].tolist() == ["7", "5", "7", "5", "5", "4", "7"]
     assert text.loc["no adversarial training", "attack of 2/255"].startswith("1.000")
     assert not text.loc["all", "attack of 2/255"].startswith("1.000")
-    last = text.loc["all, HFC accuracy measured as the authors did", "attack of 2/255"]
-    assert (
-        last.split("\N{NO-BREAK SPACE}")[0] == "-" + text.loc["all", "attack of 2/255"].split("\N{NO-BREAK SPACE}")[0]
-    )
+    theirs = text.loc["all, HFC accuracy measured as the authors did", "attack of 2/255"]
+    assert theirs.startswith("-" + text.loc["all", "attack of 2/255"][:4])
 
 
 def test_without_a_measured_network_there_is_no_verdict():
