@@ -532,7 +532,7 @@ def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
             to = _short("mean hfc", radius)
             text = f"HFC accuracy {reads}, loses {shifts} to the {to} and {attack} to the attack"
             lines.append(f"- {network_name(variant)}: {text}.")
-    head = f"Rank correlations at r = {radius} over {len(rows)} recipes [95 % interval], and what networks of three kinds lose:"
+    head = f"Rank correlations at r = {radius} over {len(rows)} recipes [95 % interval], and what three of them lose:"
     return listed(head, lines)
 
 
