@@ -19,8 +19,6 @@ from hfclib.training.recipe import RADII
 THREADS = torch.get_num_threads()
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-# Ray starts its workers with niceness 15, so that they would wait for the tests beside them.
-os.environ.update(RAY_worker_niceness="0")
 
 settings.register_profile("hfclib", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("hfclib")
