@@ -253,12 +253,12 @@ window.hfcExplorer = (() => {
     drawn += draw("line", { class: "hfc-chance", x1: 40, x2: right, y1: y(0.1), y2: y(0.1) });
     for (const at of data.radii) drawn += draw("text", { x: x(at), y: 274, "text-anchor": "middle" }, `r = ${at}`);
     drawn += draw("text", { x: right + 6, y: y(0.1) + 4 }, "chance");
-    for (const [variant, { name, colour, seeds }] of Object.entries(data.variants)) {
+    for (const [variant, { name, colour }] of Object.entries(data.variants)) {
       const list = points(variant), main = ["vanilla", "batchnorm"].includes(variant);
       const look = main ? "hfc-main" : "hfc-other";
       if (!list[0]) missing.push(name);
       if (!list[0] || !(main || chosen.others.checked)) continue;
-      legend += draw("li", { style: `--colour: ${colour}` }, `${name} (${seeds} seeds)`);
+      legend += draw("li", { style: `--colour: ${colour}` }, `${name} (${data.seeds[variant]} seeds)`);
       drawn += draw("polyline", { class: look, points: corners(list).join(" "), stroke: colour });
       list.forEach(([mean, low, high], at) => {
         const x1 = x(data.radii[at]), bar = { class: look, x1, x2: x1, y1: y(low), y2: y(high), stroke: colour };

@@ -23,7 +23,7 @@ from hfclib.paper.batchnorm import NAMES, all_recipes, table
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.presets import SEEDS
 from hfclib.paper.style import VARIANT_COLOURS
-from hfclib.runs.collect import Runs, stored_runs
+from hfclib.runs.collect import stored_runs
 from hfclib.runs.predictions import weights_of
 from hfclib.runs.store import Run, find
 from hfclib.training.recipe import RADII
@@ -87,18 +87,16 @@ def stored_answers() -> np.ndarray:
     return flat.reshape(len(NETWORKS), len(IMAGES), -1, len(CLASSES))
 
 
-def shown_runs() -> Runs:
-    """The runs behind the live picture: of each variant all that are stored."""
-    return stored_runs({variant: all_recipes()[variant] for variant in SHOWN}, SEEDS, optional=SHOWN)
-
-
-def measured() -> dict[str, dict[str, list[float | None]]]:
+def measured() -> dict[str, dict]:
     """What the live picture draws: [mean, low, high] over seeds of "accuracy" on the HFC and of BatchNorm's "gap".
 
     An accuracy's interval is cut at 0 and 1. Keys are "variant statistics feed radius", and for the gap "vanilla's
-    statistics, BatchNorm's, feed, radius".
+    statistics, BatchNorm's, feed, radius". "seeds" has the number of networks by variant.
     """
-    rows = table(shown_runs()).query("part == 'feeds' and band == 'hfc' and feed in @FEEDS and radius in @PAPER_RADII")
+    recipes = {variant: all_recipes()[variant] for variant in SHOWN}
+    rows = table(stored_runs(recipes, SEEDS, optional=SHOWN))
+    seeds = rows.groupby("variant")["seed"].nunique().to_dict()
+    rows = rows.query("part == 'feeds' and band == 'hfc' and feed in @FEEDS and radius in @PAPER_RADII")
     keys = ["variant", "statistics", "feed", "radius"]
     by_seed = {key: ones.set_index("seed")["accuracy"] for key, ones in rows.groupby(keys)}
     gaps = {
@@ -108,7 +106,7 @@ def measured() -> dict[str, dict[str, list[float | None]]]:
         if (variant, second) == ("batchnorm", "vanilla") and how == others
     }
     accuracy = {key: over_seeds(values) for key, values in by_seed.items()}
-    return {
+    return {"seeds": seeds} | {
         name: {" ".join(map(str, key)): _numbers(estimate, *ends) for key, estimate in found.items()}
         for name, found, ends in (("accuracy", accuracy, (0, 1)), ("gap", gaps, (-1, 1)))
     }
@@ -132,10 +130,7 @@ def data() -> dict:
         "pixels": base64.b64encode(images.numpy().tobytes()).decode(),
         "answers": json.loads(ANSWERS.read_text())["confidences"],
         "networks": networks,
-        "variants": {
-            variant: {"name": NAMES[variant], "colour": VARIANT_COLOURS[variant], "seeds": len(ones)}
-            for variant, ones in shown_runs().items()
-        },
+        "variants": {variant: {"name": NAMES[variant], "colour": VARIANT_COLOURS[variant]} for variant in SHOWN},
         **measured(),
     }
 

@@ -133,7 +133,7 @@ def test_a_toggle_moves_the_gap(page):
         return [cell.split()[0].replace("\N{MINUS SIGN}", "-").replace(".", "0.", 1) for cell in cells]
 
     assert shown() == gap("max", "batch", "running")
-    counts = {explorer.NAMES[one]: len(runs) for one, runs in explorer.shown_runs().items()}
+    counts = {explorer.NAMES[one]: number for one, number in explorer.measured()["seeds"].items()}
     legend = page.locator("#hfc-gap li").all_inner_texts()
     assert legend == [f"{name} ({counts[name]} seeds)" for name in ("Vanilla", "BatchNorm")]
     line = page.locator("#hfc-gap polyline").first.get_attribute("points")
