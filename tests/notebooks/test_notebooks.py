@@ -149,7 +149,8 @@ def test_hfc_run_shows_its_progress_and_leaves_nothing_when_it_is_stopped(tmp_pa
             time.sleep(0.1)
         stopped.send_signal(signal.SIGINT)
         said = stopped.communicate()[1]
-    assert stopped.returncode == 130, said
+    # Python itself ends by the signal where Ctrl-C fell into an `exec` of text, as in a named tuple; a shell says 130.
+    assert stopped.returncode in (130, -signal.SIGINT), said
     assert said.endswith("stopped; nothing was written\n")
     assert list(tmp_path.iterdir()) == []
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

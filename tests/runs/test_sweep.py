@@ -212,7 +212,7 @@ def test_ctrl_c_in_the_middle_of_a_real_sweep_keeps_what_is_finished(tmp_path, o
             assert said[-1], said  # it ended too early
         process.send_signal(signal.SIGINT)
         rest = process.communicate()[0]
-    assert process.returncode == 130
+    assert process.returncode in (130, -signal.SIGINT)  # a shell says 130 for both
     assert "what has ended is stored" in rest
     assert "Traceback" not in rest
     assert "leaked" not in rest
