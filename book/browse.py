@@ -23,6 +23,7 @@ PICTURES = "main figure img, main [data-part=hfc] canvas"
 # The explorer of the landing page draws its pictures later than the page is loaded.
 DRAWN = """() => [...document.querySelectorAll("#hfc-explorer [role=status]")]
     .every(one => one.textContent.includes("True class"))"""
+STILL = "* { transition: none !important }"  # else the colours of the other theme fade out
 SHRUNK = """figures => figures.filter(one => one.checkVisibility())
     .filter(one => one.getBoundingClientRect().width < one.getAttribute("width") - 1).map(one => one.alt)"""
 # What reaches beyond the window, but for what lies in a box that scrolls or is cut on purpose.
@@ -65,22 +66,26 @@ def faults(opened, pages: list[Path]) -> list[str]:
     found = []
     for path in pages:
         shots = {}
+        page = opened.new_page(viewport=DESKTOP)
+        page.goto(path.as_uri())
+        page.wait_for_function(DRAWN)
+        page.add_style_tag(content=STILL)
         for theme in THEMES:
-            page = opened.new_page(viewport=DESKTOP, color_scheme=theme)
-            page.goto(path.as_uri())
-            page.wait_for_function(DRAWN)
+            page.emulate_media(color_scheme=theme)
             for fault in Axe().run(page, context=CHECKED).response["violations"]:
                 if fault["impact"] in ("serious", "critical"):
                     places = ", ".join(node["html"][:80] for node in fault["nodes"][:3])
                     found.append(f"{path.name}, {theme}: {fault['help']}: {places}")
             shots[theme] = [_inside(one.screenshot()) for one in page.locator(PICTURES).all() if one.is_visible()]
-            page.set_viewport_size(PHONE)
+        page.set_viewport_size(PHONE)
+        for theme in THEMES:
+            page.emulate_media(color_scheme=theme)
             found += [f"{path.name}, {theme}: beyond a phone's edge: {one}" for one in page.evaluate(BEYOND)[-3:]]
             if (width := page.evaluate("document.documentElement.scrollWidth")) > PHONE["width"]:
                 found.append(f"{path.name}, {theme}: beyond a phone's edge: a page {width} px wide")
             small = page.locator("main figure img[width]").evaluate_all(SHRUNK)
             found += [f"{path.name}, {theme}: shown smaller than drawn: {one[:80]}" for one in small]
-            page.close()
+        page.close()
         if shots["light"] != shots["dark"]:
             found.append(f"{path.name}: pictures change in the dark")
     return found

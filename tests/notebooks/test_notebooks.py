@@ -129,6 +129,7 @@ def test_the_default_seeds_are_those_published():
     assert not [name for name in wanted if not (ROOT / "data/runs" / name / "run.json").exists()]
 
 
+@pytest.mark.slow
 def test_in_its_own_folder_and_without_an_output_path_the_notebook_goes_to_standard_output(tmp_path):
     command = [sys.executable, "-m", "papermill", "fig4.ipynb", "-y", "radius: [7, 8]"]
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}

@@ -20,11 +20,15 @@ from hfclib.training.checkpoint import epochs_done
 from hfclib.training.recipe import Recipe
 from tests.runs.tiny import FILES, TINY
 
+pytestmark = pytest.mark.slow
+
 # Trains a recipe again and again, each time in a child process that is ended by SIGKILL as it was told, and that starts
-# with everything imported and decoded: what is killed is the training, not Python on its way to it.
+# with everything imported and decoded, also what the first table and the first optimiser import: what is killed is the
+# training, not Python on its way to it.
 TRAINING = """
 import json, os, signal, sys, time
 from pathlib import Path
+import pandas.io.formats.csvs, torch._dynamo
 from hfclib import _files, data
 from hfclib.runs import store, train_run
 from hfclib.runs import train as job
@@ -121,7 +125,6 @@ def killed_and_resumed(tmp_path, recipe, moments):
     return codes[::2].count(-signal.SIGKILL)
 
 
-@pytest.mark.slow
 def test_killed_at_twenty_random_moments_of_a_smoke_training(tmp_path):
     dice = random.Random(5)
     moments = [["step", 6]] + [["after", dice.uniform(0.02, 0.95)] for _ in range(11)]
