@@ -20,8 +20,6 @@ from hfclib.training.checkpoint import epochs_done
 from hfclib.training.recipe import Recipe
 from tests.runs.tiny import FILES, TINY
 
-pytestmark = pytest.mark.slow
-
 # Trains a recipe again and again, each time in a child process that is ended by SIGKILL as it was told, and that starts
 # with everything imported and decoded, also what the first table and the first optimiser import: what is killed is the
 # training, not Python on its way to it.
@@ -125,6 +123,7 @@ def killed_and_resumed(tmp_path, recipe, moments):
     return codes[::2].count(-signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments_of_a_smoke_training(tmp_path):
     dice = random.Random(5)
     moments = [["step", 6]] + [["after", dice.uniform(0.02, 0.95)] for _ in range(11)]
@@ -160,6 +159,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(Recipe, "radii", (4,))
     store = tmp_path / "full"
@@ -198,6 +198,7 @@ print("ended with", run.path.name, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_of_two_processes_with_the_same_run_one_trains_and_the_other_waits(tmp_path):
     words = [sys.executable, "-c", TWICE, repr(TINY.to_dict()), str(tmp_path / "store")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
