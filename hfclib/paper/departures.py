@@ -112,7 +112,7 @@ DEPARTURES = (
         "untested: none is tuned",
     ),
     Departure(
-        "training on shuffled labels (Fig. 3)",
+        "training on shuffled labels (the paper's Fig. 3)",
         "50,000 images; 100 epochs, shuffled 300",
         "5,000 images; 60 epochs, with BatchNorm 20",
         (),
