@@ -59,8 +59,9 @@ def _is_about(claim: Claim, preset: str) -> bool:
 def readable(board: pd.DataFrame) -> pd.DataFrame:
     """The columns of a `scoreboard` that a chapter shows, with the claim and its verdict in front."""
     shown = board.set_index("claim")[["verdict", "ours", "seeds", "paper", "within", "tested", "version"]]
-    shown = shown.rename(columns={"within": "paper's value in our interval"})
     units = {_UNITS.get(figure, "over the seeds") for figure in board["figure"]} or {"over the seeds"}
+    counted = "recipes" if units == {_UNITS["networks"]} else "seeds"
+    shown = shown.rename(columns={"seeds": counted, "within": "paper's value in our interval"})
     shown.attrs["caption"] = (
         f"The claims of this chapter: our statistic with its 95 % interval {' or '.join(sorted(units))}, "
         "and the paper's value."

@@ -190,7 +190,10 @@ def test_a_control_on_our_own_networks_that_fails_is_contradicted():
 
 
 def test_a_table_of_claims_says_what_its_intervals_cover():
-    captions = {name: readable(scoreboard({name: None})).attrs["caption"] for name in ("fig4", "defense", "networks")}
+    tables = {name: readable(scoreboard({name: None})) for name in ("fig4", "defense", "networks")}
+    assert [name for name in tables if "recipes" in tables[name]] == ["networks"]
+    assert [name for name in tables if "seeds" in tables[name]] == ["fig4", "defense"]
+    captions = {name: one.attrs["caption"] for name, one in tables.items()}
     assert captions["fig4"].endswith("its 95 % interval over the seeds, and the paper's value.")
     assert "interval over seeds and test images, and" in captions["defense"]
     assert "interval over recipes, by bootstrap, and" in captions["networks"]
