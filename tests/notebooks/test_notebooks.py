@@ -62,7 +62,7 @@ FURTHER = {
     "fig4": ["adversarial"],
     "labels": ["natural", "shuffled"],
     "batchnorm": ["groupnorm"],
-    "datasets": ["vanilla", "mnist-vanilla", "planted-vanilla"],
+    "datasets": ["vanilla", "batchnorm", "mnist-vanilla", "planted-vanilla"],
     "defense": ["adversarial"],
 }
 

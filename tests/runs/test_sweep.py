@@ -175,6 +175,7 @@ def test_an_engine_that_is_closed_ends_its_workers(tmp_path):
             os.kill(int(mark.name.removeprefix("pid-")), 0)
 
 
+@pytest.mark.slow
 def test_real_workers_store_real_runs_and_report_the_recipe_that_fails(tmp_path, own_home):
     recipes = {"sound": TINY, "hopeless": replace(TINY, name="hopeless", learning_rate=1e20, epochs=2)}
     report = sweep(recipes, [0], store=tmp_path / "store", workers=2)
