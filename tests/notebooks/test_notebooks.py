@@ -32,6 +32,7 @@ from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTERS)]
+LONG = {"batchnorm", "labels"}  # ten seconds each at smoke, twice the next
 
 
 def printed(path: Path) -> str:
@@ -69,7 +70,10 @@ FURTHER = {
 
 # After two epochs a network may be dead for an image, and then PGD warns. Whether it is depends on the processor.
 @pytest.mark.filterwarnings("ignore:the gradient is exactly zero")
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in NOTEBOOKS],
+)
 def test_runs_at_smoke(notebook, smoke_home, shell, monkeypatch):
     """Some networks of the chapter are trained, and its notebook is run on them; two notebooks train by themselves."""
     monkeypatch.setenv("HFCLIB_HOME", str(smoke_home))
