@@ -415,15 +415,19 @@ def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 
 
 def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
-    """Accuracy of every network without and with the help of the test batch, max feed: means over seeds, as text."""
+    """Accuracy of every network without and with the help of the test batch, max feed: means over seeds, as text.
+
+    The help is "none" (BatchNorm takes its running averages), or "batch" for BatchNorm and "matched" for the others.
+    """
     rows = found.query("part == 'feeds' and variant in @NAMES and (feed == 'max' and radius in @radii or band == 'x')")
     rows = rows[~rows["feed"].str.startswith("pgd")]
     measure = rows["band"].str[0].str.upper() + rows["radius"].astype(str)
     rows = rows.assign(measure=measure.where(rows["band"] != "x", "test"), network=rows["variant"].map(NAMES))
-    wide = rows.pivot_table(index=["network", "statistics"], columns="measure", values="accuracy", sort=False)
-    seeds = rows.groupby(["network", "statistics"])["seed"].nunique().rename("seeds")
+    rows["help"] = rows["statistics"].replace("running", "none")
+    wide = rows.pivot_table(index=["network", "help"], columns="measure", values="accuracy", sort=False)
+    seeds = rows.groupby(["network", "help"])["seed"].nunique().rename("seeds")
     columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
-    order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1] != "running"))
+    order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1] != "none"))
     return wide[columns].map(partial(decimals, places=2)).join(seeds).loc[order]
 
 
