@@ -21,7 +21,6 @@ from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.paper.batchnorm import NAMES, all_recipes, table
 from hfclib.paper.intervals import Estimate, over_seeds
-from hfclib.paper.presets import SEEDS
 from hfclib.paper.style import VARIANT_COLOURS
 from hfclib.runs.collect import stored_runs
 from hfclib.runs.predictions import weights_of
@@ -94,7 +93,7 @@ def measured() -> dict[str, dict]:
     statistics, BatchNorm's, feed, radius". "seeds" has the number of networks by variant.
     """
     recipes = {variant: all_recipes()[variant] for variant in SHOWN}
-    rows = table(stored_runs(recipes, SEEDS, optional=SHOWN))
+    rows = table(stored_runs(recipes))
     seeds = rows.groupby("variant")["seed"].nunique().to_dict()
     rows = rows.query("part == 'feeds' and band == 'hfc' and feed in @FEEDS and radius in @PAPER_RADII")
     keys = ["variant", "statistics", "feed", "radius"]

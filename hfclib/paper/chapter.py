@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from hfclib.paper.parameters import Parameters, check_parameters, refusal
-from hfclib.paper.presets import SEEDS, Preset
+from hfclib.paper.presets import Preset
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, obtain, stored_runs
 from hfclib.runs.store import WEIGHTS, folders
@@ -66,9 +66,8 @@ class Chapter:
         return obtain(recipes, settings.all_seeds, retrain=settings.retrain, optional=self.optional)
 
     def published(self, preset: Preset = "laptop") -> pd.DataFrame | None:
-        """The table on which the claims about a preset are judged, from stored runs; None where there are none."""
-        recipes = self.recipes(preset)
-        runs = stored_runs(recipes, SEEDS, optional=tuple(recipes)) if self.evidence else {}
+        """The table on which the claims about a preset are judged, from all stored runs; None where there are none."""
+        runs = stored_runs(self.recipes(preset)) if self.evidence else {}
         return self.evidence(runs) if runs else None
 
     def folders(self) -> list[Path]:

@@ -9,8 +9,8 @@ from hfclib.paper.batchnorm import ablation_recipes
 from hfclib.paper.datasets import datasets_recipes
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
-from hfclib.paper.presets import SEEDS, Preset, adversarial_recipes, fig4_recipes
-from hfclib.runs.store import find
+from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes
+from hfclib.runs.store import stored_seeds
 from hfclib.training.recipe import Recipe
 
 Networks = tuple[Callable[[Preset], Mapping[str, Recipe]], Preset, tuple[str, ...]]
@@ -32,7 +32,7 @@ class Departure(NamedTuple):
     how: str
 
 
-_NARROW: Networks = (fig4_recipes, "narrow", ("vanilla", "batchnorm"))
+_NARROW: Networks = (fig4_recipes, "narrow", ("vanilla", "batchnorm", "dropout", "mixup"))
 _AUTHORS: Networks = (fig4_recipes, "authors", ("vanilla", "batchnorm"))
 _EVERY = "every stored run is measured both ways"
 DEPARTURES = (
@@ -137,20 +137,26 @@ DEPARTURES = (
         (),
         "untested: a command is there",
     ),
-    Departure("seeds", "one, not fixed", "0, 1, 2, more where stored", (), "intervals over seeds"),
+    Departure(
+        "seeds",
+        "one, not fixed",
+        "0, 1, 2, or more, of the main networks; 0 of most others",
+        (),
+        "intervals over seeds",
+    ),
 )
 
 
-_UNTRAINED = "(not trained yet)"
+_UNTRAINED = "(not stored)"
 
 
 def _with_seeds(recipe: Recipe) -> str:
-    seeds = [str(seed) for seed in SEEDS if find(recipe, seed)]
-    return f"{recipe.name} (seed {', '.join(seeds)})" if seeds else f"{recipe.name} {_UNTRAINED}"
+    seeds = ", ".join(map(str, stored_seeds(recipe)))
+    return f"{recipe.name} (seed {seeds})" if seeds else f"{recipe.name} {_UNTRAINED}"
 
 
 def departures_table() -> pd.DataFrame:
-    """`DEPARTURES`, one row each, with the stored runs that test it, or "untested" where they are not trained yet."""
+    """`DEPARTURES`, one row each, with the stored runs that test it, or "untested" where none is stored."""
     rows = {}
     for one in DEPARTURES:
         names = [

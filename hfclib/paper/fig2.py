@@ -18,7 +18,7 @@ from matplotlib.ticker import StrMethodFormatter
 from torch import Tensor, nn
 
 from hfclib.data.cifar import CLASSES, TEST_IMAGES, embedded
-from hfclib.evaluation import BANDS, BATCH_SIZE, BN_STATS, BnStats, Cut, logits
+from hfclib.evaluation import BANDS, BATCH_SIZE, BN_STATS, BnStats, Condition, Cut, logits
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import over_seeds
@@ -91,7 +91,7 @@ def counts_over_seeds(predictions: Mapping[str, Mapping[int, Predictions]], labe
     rows, seeds = [], sorted({seed for ones in predictions.values() for seed in ones})
     for seed, cut, variant, radius, feed, bn_stats in product(seeds, BANDS, predictions, RADII, FEEDS, BN_STATS):
         one = predictions[variant].get(seed)
-        known = one and (one.batch_norm or bn_stats == "running")
+        known = one and (one.batch_norm or bn_stats == "running") and one.has("x", bn_stats=bn_stats)
         if not known or not all(one.has(band, radius, feed, bn_stats) for band in BANDS[cut]):
             continue
         found = stored_misaligned(one, labels, radius, cut=cut, feed=feed, bn_stats=bn_stats)
@@ -375,7 +375,8 @@ def _shares(counts: pd.DataFrame, column: str, cut: Cut = "fourier") -> pd.Serie
     """Vanilla's share of images by seed, both bands fed as they are, r = 12."""
     where = f"variant == 'vanilla' and radius == 12 and cut == '{cut}' and feed == 'raw' and bn_stats == 'running'"
     rows = counts.query(where).set_index("seed")
-    return rows[column] / (rows["images"] if column == "misaligned" else len(PAPER_INDICES))
+    eight = rows["images"].map(lambda count: sum(index < count for index in PAPER_INDICES))  # 0 at smoke, and no share
+    return rows[column] / (rows["images"] if column == "misaligned" else eight)
 
 
 def _fig2_claims() -> Iterator[Claim]:
@@ -422,11 +423,11 @@ class Fig2Parameters(OneSeed):
 
 
 def stored_predictions(runs: Runs) -> dict[str, dict[int, Predictions]]:
-    """By variant and seed, the stored predictions, under whatever conditions; a run without any is left out."""
+    """By variant and seed, the stored predictions, under whatever conditions; without those on whole images, none."""
     found: dict[str, dict[int, Predictions]] = {}
     for variant, ones in runs.items():
         for run in ones:
-            if classes := by_condition(load_record("predictions", run)):
+            if Condition("x") in (classes := by_condition(load_record("predictions", run))):
                 found.setdefault(variant, {})[run.seed] = Predictions(classes, run.recipe.norm == "batch")
     return found
 

@@ -117,7 +117,7 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
     pair, rows = ("vanilla", "batchnorm"), {}
     for step, (runs, suffix, which) in steps.items():
         both = {variant: [run for run in runs.get(variant + suffix, []) if run.seed == 0] for variant in pair}
-        row = rows.setdefault(step, {"test images": "not trained yet"})
+        row = rows.setdefault(step, {"test images": "not stored"})
         if all(both.values()):
             table = gather(both, which)
             table = table[table["epoch"] == epochs] if which == "curves" else table

@@ -17,13 +17,14 @@ from hfclib.evaluation import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
-from hfclib.paper.presets import SEEDS, Preset, base_recipe
+from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, WIDTH, radius_colour
 from hfclib.paper.tables import decimals, in_words, mean_sd
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
+from hfclib.runs.store import stored_seeds
 from hfclib.training.recipe import Recipe
 
 
@@ -249,7 +250,7 @@ def labels_answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
                     f"shuffled labels (paper: {paper}). Natural less shuffled at a training accuracy of .9: {equal}."
                 )
     if not lines:
-        return Markdown("No pair of networks is trained yet: this page shows the paper's values alone.")
+        return Markdown("No pair of networks is stored: this page shows the paper's values alone.")
     return listed("Accuracy on the LFC of training images at the end of training:", lines)
 
 
@@ -416,7 +417,7 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
                 ax.grid(alpha=0.3, lw=0.5)
                 ax.xaxis.set_major_locator(MaxNLocator(integer=True))
                 if own.empty:
-                    ax.text(0.5, 0.35, f"{labels}{suffix}: not trained yet", ha="center", transform=ax.transAxes)
+                    ax.text(0.5, 0.35, f"{labels}{suffix}: not stored", ha="center", transform=ax.transAxes)
                     ax.set_xticks([])
         for ax in panels[-1]:
             ax.set_xlabel("Epoch")
@@ -477,9 +478,7 @@ class LabelsChapter(Chapter):
     """A chapter that can be read before any of its networks is trained: then it shows the published values alone."""
 
     def _not_stored(self, preset: Preset, seeds: tuple[int, ...]) -> list[str]:
-        missing, every = super()._not_stored(preset, seeds), {*SEEDS, *seeds}
-        none = len(super()._not_stored(preset, tuple(every))) == len(every) * len(self.recipes(preset))
-        return [] if none else missing
+        return super()._not_stored(preset, seeds) if any(map(stored_seeds, self.recipes(preset).values())) else []
 
 
 LABELS = LabelsChapter(

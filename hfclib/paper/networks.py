@@ -40,7 +40,7 @@ from hfclib.paper.labels import labels_recipes
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
-from hfclib.paper.presets import SEEDS, Preset, fig4_recipes
+from hfclib.paper.presets import Preset, fig4_recipes
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH
 from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
@@ -175,7 +175,7 @@ stored_measures = partial(stored_table, "networks")
 def publish_networks() -> None:
     """Measure each stored network of "laptop" and "narrow" that has no table in `data/networks`, and write it there."""
     recipes = networks_recipes()
-    publish_tables("networks", stored_runs(recipes, SEEDS, optional=recipes), lambda run, _: measure_network(run))
+    publish_tables("networks", stored_runs(recipes), lambda run, _: measure_network(run))
 
 
 def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:

@@ -152,14 +152,14 @@ def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> H
         None where nothing is missing.
     """
     names = [recipe.name for variant, recipe in wanted.items() if variant not in found]
-    text = f"Not shown, since not trained and published yet: {', '.join(names)}." if names else ""
+    text = f"Not shown, since no run with these seeds is stored: {', '.join(names)}." if names else ""
     seeds = {variant: {run.seed for run in ones} for variant, ones in found.items() if isinstance(ones, list)}
     every = set().union(*seeds.values())
     fewer = [
         f"{wanted[variant].name} ({', '.join(map(str, sorted(own)))})" for variant, own in seeds.items() if own != every
     ]
     if fewer:
-        reason = "for the same reason" if text else "since others are not trained and published yet"
+        reason = "for the same reason" if text else "since others are not stored"
         text += f"{' ' * bool(text)}Shown with these seeds only, {reason}: {', '.join(fewer)}."
     if not text:
         return None

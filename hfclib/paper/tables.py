@@ -29,7 +29,8 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
         runs: the runs of each variant.
         which: "curves" (after each epoch) or "final" (after training).
     Returns:
-        The rows of all runs with more columns: variant, seed, and the recipe's train_band, train_radius and rescale.
+        The rows of all runs with more columns: variant, seed, and the recipe's train_band, train_radius, rescale and
+        adversarial.
         Conditions that a run records once because they are equivalent (`Condition.canonical`) are spelled out.
     Raises:
         ValueError: another table, or no run at all.
@@ -41,7 +42,8 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
     parts = []
     for variant, ones in runs.items():
         for run in ones:
-            recipe = {name: getattr(run.recipe, name) for name in ("train_band", "train_radius", "rescale")}
+            names = ("train_band", "train_radius", "rescale", "adversarial")
+            recipe = {name: getattr(run.recipe, name) for name in names}
             rows = getattr(run, which).assign(variant=variant, seed=run.seed, **recipe)
             for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
                 rows = pd.concat([rows, _same_under(other, rows, run.recipe.norm == "batch")])
@@ -73,7 +75,7 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
         Rows whose measure is "train", "test", or a band and radius such as "L4" or "H12"; none of images under attack,
         none of bands of training images.
     """
-    fed = np.where(table["variant"] == "adversarial", "raw", "max") if feed == "authors" else feed
+    fed = np.where(table["adversarial"] == "none", "max", "raw") if feed == "authors" else feed
     exact = (table["feed"] == fed) & (table["bn_stats"] == bn_stats) & table["radius"].isin(PAPER_RADII)
     other = (table["feed"] == "raw") & (table["bn_stats"] == "running") & ~table["radius"].isin(PAPER_RADII)
     bands = (table["split"] == "test") & (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)

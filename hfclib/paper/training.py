@@ -150,7 +150,7 @@ def _claims() -> Iterator[Claim]:
             id=f"training-steps-hfc{name}",
             section="ours",
             comparable=True,
-            text="At as many steps, batches of 512 make a network less accurate on the HFC than batches of 128 do",
+            text="At as many steps, batches of 512 make a network less accurate on the HFC than small ones do",
             version=version,
             statistic=partial(steps, how=how),
         )
@@ -247,7 +247,7 @@ def training_answer(rows: pd.DataFrame, verdicts: pd.Series) -> Markdown:
         seeds = set.intersection(*(set(part["seed"]) for _, part in own.groupby("network")))
         means = own[own["seed"].isin(seeds)].groupby("network", sort=False)[["test", "gap", hfc]].mean()
         if len(means) < 2:
-            lines.append(f"- {_TITLES[one]}: too few networks are trained yet to compare any.")
+            lines.append(f"- {_TITLES[one]}: too few networks are stored with the same seed to compare any.")
             continue
         texts = (
             f"{what} " + ", ".join(f"{decimals(value, 2)} ({name})" for name, value in means[column].items())
@@ -273,7 +273,7 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
 
     Args:
         rows: from `results`.
-        recipes: from `chosen_recipes`: a network without rows has "not trained" at its place.
+        recipes: from `chosen_recipes`: a network without rows has "not stored" at its place.
     Returns:
         A Figure; points are single networks, and thin lines join those of one seed and of as many epochs.
     """
@@ -296,7 +296,7 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
                 ax.set_yticks(range(len(places)), names[one].values())
                 ax.grid(alpha=0.3, lw=0.5)
             for variant in set(places) - set(own["variant"]):
-                line[0].text(0.5, places[variant], "not trained yet", color="0.4", ha="center", va="center")
+                line[0].text(0.5, places[variant], "not stored", color="0.4", ha="center", va="center")
             line[0].set_ylabel(_TITLES[one])
             line[0].set(xlim=(0, 1), xticks=(0, 0.5, 1))
             line[2].set(xlim=(0, 1), xticks=(0, 0.5, 1))

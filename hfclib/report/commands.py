@@ -16,9 +16,7 @@ def report_command(
     model: Annotated[str, typer.Argument(help="a stored run, torchvision:NAME, timm:NAME or package.module:build")],
     data: Annotated[str, typer.Option(help="a folder with one folder of images per class, or cifar10-test")],
     weights: Annotated[str | None, typer.Option(help="pretrained ones, such as DEFAULT (default: random)")] = None,
-    out: Annotated[
-        Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")
-    ] = None,
+    out: _Out = None,
     radii: Annotated[str | None, typer.Option(help="bins such as 4,8, or shares of Nyquist such as 0.25,0.5")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="measure only so many images")] = None,
     images: Annotated[int, typer.Option(min=2, help="for all parts but the accuracy")] = 256,

@@ -18,7 +18,7 @@ from hfclib.report.metric import counted
 
 log = logging.getLogger(__name__)
 
-GALLERY = 8  # misaligned images that are shown
+GALLERY = 8  # numbers of misaligned images that are kept; the page shows four
 _DOUBT = 0.06  # lead, by the spread of an image's logits, below which bfloat16 may err; on CIFAR-10 it did below .052
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device, device_name
-from hfclib.runs.store import Run, find
+from hfclib.runs.store import Run, find, stored_seeds
 from hfclib.runs.train import train_run
 from hfclib.training.loop import fit, initial_model
 from hfclib.training.recipe import Recipe
@@ -73,18 +73,27 @@ def load_or_train(
         yield variant, run or train_run(recipe, seed=seed, store=store, progress=progress), run is None
 
 
-def stored_runs(recipes: Mapping[str, Recipe], seeds: Sequence[int], optional: Collection[str] = ()) -> Runs:
+def stored_runs(
+    recipes: Mapping[str, Recipe], seeds: Sequence[int] | None = None, optional: Collection[str] = ()
+) -> Runs:
     """The runs of a figure that are stored.
 
+    Args:
+        recipes: by variant.
+        seeds: None takes whatever seeds are stored of each recipe.
+        optional: variants that are wanted with fewer than all `seeds` too.
     Returns:
-        One of the `optional` variants has the seeds that are stored, and is left out where none is. Any other has all
-        seeds, or is left out.
+        A variant without a stored seed, or without one of the `seeds` where it is not optional, is left out.
     Raises:
         RunError: a stored run is damaged.
     """
-    found = {variant: [run for seed in seeds if (run := find(recipe, seed))] for variant, recipe in recipes.items()}
-    least = {variant: 1 if variant in optional else len(seeds) for variant in recipes}
-    return Runs({variant: ones for variant, ones in found.items() if len(ones) >= least[variant]})
+    found = {}
+    for variant, recipe in recipes.items():
+        wanted = stored_seeds(recipe) if seeds is None else seeds
+        ones = [run for seed in wanted if (run := find(recipe, seed))]
+        if len(ones) >= (1 if variant in optional else max(1, len(wanted))):
+            found[variant] = ones
+    return Runs(found)
 
 
 def obtain(

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -160,6 +160,15 @@ def put_in_place(whole: Path, final: Path) -> None:
 def folders() -> list[Path]:
     """Where runs are looked for: the published ones, then your own."""
     return [data_folder() / "runs", home() / "runs"]
+
+
+def stored_seeds(recipe: Recipe, places: Iterable[Path] | None = None) -> list[int]:
+    """The seeds with which a recipe is stored in one of `places`, by default `folders()`, in order."""
+    pattern = recipe.run_name("*")
+    start, end = pattern.split("*")
+    found = (path.name for folder in (folders() if places is None else places) for path in folder.glob(pattern))
+    seeds = {name.removeprefix(start).removesuffix(end) for name in found}
+    return sorted(int(seed) for seed in seeds if seed.isdecimal())
 
 
 def find(recipe: Recipe, seed: int, store: str | Path | None = None) -> Run | None:

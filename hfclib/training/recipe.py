@@ -166,8 +166,8 @@ class Recipe:
         text = json.dumps({"training_version": TRAINING_VERSION, **changed}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
-    def run_name(self, seed: int) -> str:
-        """Folder name of the run of this recipe with `seed`."""
+    def run_name(self, seed: int | str) -> str:
+        """Folder name of the run of this recipe with `seed`, or a pattern of such names."""
         return f"{self.name}-{seed}-{self.hash}"
 
     def whole_epochs(self, epochs: int) -> float:

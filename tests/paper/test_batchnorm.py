@@ -205,15 +205,31 @@ def test_what_equal_help_takes_of_the_lead():
     rows += [row("batchnorm", "batch", 0.9, 2)]  # a seed without vanilla, and one without BatchNorm
     rows += [row("vanilla", "running", 0.9, 3), row("vanilla", "matched", 0.1, 3)]
     table = batchnorm.lead_table(pd.DataFrame(rows), [4, 8])
-    assert list(table.index) == ["H4"]  # nothing is measured of the LFC, or at r = 8
-    means = [float(cell.split("\u00a0")[0]) for cell in table.loc["H4"].drop("seeds")]
+    assert list(table.index) == [("H4", "max")]  # nothing is measured of the LFC, at r = 8, or with the mean colour
+    lead = table.loc["H4", "max"]
+    means = [float(cell.split("\u00a0")[0]) for cell in lead.drop("seeds")]
     assert means == pytest.approx([0.4, 0.15, 0.25, 0.1])
     halves = [12.7062 * half for half in (0.1, 0.05, 0.05, 0)]  # half the distance of two seeds' values
     ends = [
         with_interval(one, one - half, one + half) for one, half in zip((0.4, 0.15, 0.25, 0.1), halves, strict=True)
     ]
-    assert table.loc["H4"].drop("seeds").tolist() == ends
-    assert table.loc["H4", "seeds"] == 2
+    assert lead.drop("seeds").tolist() == ends
+    assert lead["seeds"] == 2
+
+
+def test_the_gain_of_a_louder_hfc_at_test_time_is_a_difference_by_seed():
+    scaled = [
+        row("vanilla", statistics, accuracy, seed) | {"part": "scaled", "scale": scale}
+        for statistics, ones in {"running": {1: (0.2, 0.3), 4: (0.5, 0.4)}, "matched": {1: (0.1, 0.1)}}.items()
+        for scale, accuracies in ones.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    rows = pd.DataFrame([*scaled, row("vanilla", "running", 0.9, 0) | {"part": "feeds", "scale": 1}]).assign(
+        feed="mean"
+    )
+    table = batchnorm.scaled_table(rows, [4])
+    assert list(table) == ["k = 4"]
+    assert table.loc[("with the mean colour", 4), "k = 4"] == with_interval(0.2, 0.2 - 1.27062, 0.2 + 1.27062)
 
 
 def test_groupnorm_is_compared_as_an_independent_sample():

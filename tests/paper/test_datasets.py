@@ -32,6 +32,7 @@ def rows(data, variant, seed, **accuracies):
                 continue
             row = {"split": name if band == "x" else "test", "band": band, "radius": radius, "accuracy": accuracy}
             row |= {"feed": feed, "bn_stats": bn_stats, "train_band": "x", "train_radius": 0, "rescale": "none"}
+            row["adversarial"] = "none"
             found.append(row | {"data": data, "variant": variant, "seed": seed})
     return found
 
@@ -150,13 +151,13 @@ def test_a_signal_that_the_lfc_shows_everywhere_is_not_given_away(found):
 def test_the_answer_and_the_tables_say_what_is_known_and_what_is_not_trained(found):
     said = datasets.datasets_answer(found).data
     assert "- MNIST: BatchNorm is ahead of vanilla training on the HFC at r = 4 and 8 by .310" in said
-    assert "- Fashion-MNIST: not trained yet." in said
-    assert "- Planted signal, without BatchNorm: not trained yet." in said
+    assert "- Fashion-MNIST: not stored." in said
+    assert "- Planted signal, without BatchNorm: not stored." in said
     assert "by less than .05 from r = 16 on" in said
     table = datasets.planted_table(found)
     assert table.loc[("with BatchNorm", "L12")].tolist()[:2] == [".590\u00a0±\u00a0.000", ".780\u00a0±\u00a0.000"]
     assert table.loc[("with BatchNorm", "L12")].iloc[2].startswith(".385")
-    assert set(table.loc[("without BatchNorm", "L12")]) == {"not trained yet"}
+    assert set(table.loc[("without BatchNorm", "L12")]) == {"not stored"}
     assert list(datasets.misaligned_counts(found[found["band"] == "x"], 8).index) == ["no predictions are stored"]
     by_network = datasets.heuristics_table(found)
     assert by_network.loc[("MNIST", "BatchNorm"), "H4"] == ".510\u00a0±\u00a0.010"
@@ -172,7 +173,7 @@ def test_figures_draw_what_is_stored_and_name_the_rest(found):
     with_norm, without = datasets.planted_figure(datasets.planted_rows(found)).axes
     curves = [list(line.get_ydata()) for line in with_norm.lines if len(line.get_ydata()) == len(RADII)]
     assert [0.59] * 15 + [0.98] * 7 in curves
-    assert "with the signal:\nnot trained yet" in [text.get_text() for text in without.texts]
+    assert "with the signal:\nnot stored" in [text.get_text() for text in without.texts]
     assert len(datasets.examples_of_bands(8).axes) == 18
     assert set(PAPER_RADII) == set(shown.query("band == 'hfc'")["radius"]) | {12, 16}
 
@@ -190,7 +191,7 @@ def test_without_such_networks_the_tables_say_so(found):
 def test_a_signal_that_is_given_away_at_every_radius_is_said_to_be(found):
     seen = found.assign(accuracy=found["accuracy"].mask((found["data"] == "planted") & (found["band"] == "lfc"), 0.5))
     said = datasets.datasets_answer(seen).data
-    assert "there by .475, and by .05 or more up to r = 22." in said
+    assert "there by .475, and by .05 or more still at r = 22." in said
     assert "None" not in said
 
 
@@ -215,4 +216,4 @@ def test_taking_the_signal_away_and_giving_that_of_another_class():
     assert float(table.loc[("with BatchNorm", "that of the next class"), "the signal's class"]) > 0.7
     assert float(table.loc[("with BatchNorm", "its own"), "own class"]) > 0.7
     assert float(table.loc[("with BatchNorm", "none"), "own class"]) < 0.3
-    assert list(datasets.swapped(Runs()).index) == [("not trained yet", "\u2013")]
+    assert list(datasets.swapped(Runs()).index) == [("not stored", "\u2013")]

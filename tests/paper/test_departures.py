@@ -10,11 +10,12 @@ RECIPE = fig4_recipes("narrow")["vanilla"]
 
 
 def test_a_departure_names_the_seeds_that_are_stored(monkeypatch):
-    monkeypatch.setattr(departures, "find", lambda recipe, seed: recipe == RECIPE and seed in (0, 4))
+    monkeypatch.setattr(departures, "stored_seeds", lambda recipe: [0, 4] if recipe == RECIPE else [])
     tested = departures.departures_table()["tested by"]
     assert len(tested) == len(departures.DEPARTURES)
-    assert tested["schedule and length"] == "narrow-vanilla (seed 0, 4), narrow-batchnorm (not trained yet)"
-    assert tested["width of the network"] == "untested: laptop-fullwidth (not trained yet)"
+    others = "narrow-batchnorm (not stored), narrow-dropout (not stored), narrow-mixup (not stored)"
+    assert tested["schedule and length"] == f"narrow-vanilla (seed 0, 4), {others}"
+    assert tested["width of the network"] == "untested: laptop-fullwidth (not stored)"
     assert tested["BatchNorm at test time"] == "\u2013"
 
 

@@ -487,8 +487,11 @@ def test_the_eight_images_of_the_paper_are_counted():
     assert count(90) == (1, 0)
 
 
-def test_stored_predictions_leave_out_runs_without_any(answers, monkeypatch):
+def test_stored_predictions_leave_out_runs_without_those_on_whole_images(answers, monkeypatch):
+    """A training alone records those on the bands, by which nothing can be counted."""
+    bands = {condition: classes for condition, classes in answers["batchnorm"].classes.items() if condition.band != "x"}
     records = {0: by_name(answers["batchnorm"].classes), 1: {}, 2: by_name({Condition("x"): torch.zeros(60)})}
+    records[3] = by_name(bands)
     monkeypatch.setattr("hfclib.paper.fig2.load_record", lambda kind, run: records[run.seed])
     recipe = SimpleNamespace(norm="batch")
     runs = {"batchnorm": [SimpleNamespace(seed=seed, recipe=recipe) for seed in records], "vanilla": []}
@@ -498,3 +501,6 @@ def test_stored_predictions_leave_out_runs_without_any(answers, monkeypatch):
     for condition in (("hfc", 8, "max", "batch"), ("svd_low", 12), ("x",)):
         assert torch.equal(one.on(*condition), answers["batchnorm"].on(*condition))
     assert not found["batchnorm"][2].has("hfc", 8)
+    with_running = Predictions(bands | {Condition("x"): torch.zeros(60)}, batch_norm=True)
+    counts = counts_over_seeds({"batchnorm": {0: with_running}}, torch.zeros(60, dtype=torch.int64))
+    assert set(counts["bn_stats"]) == {"running"}

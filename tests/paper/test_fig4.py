@@ -63,7 +63,7 @@ def test_one_departure_at_a_time(runs):
     hfc = rows.groupby("variant")["accuracy"].mean()
     assert ours[lead + "controlled"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
     assert paper.tolist() == ours.tolist()  # made of the same runs here
-    assert unaugmented.tolist() == ["not trained yet", *[""] * 8]  # one of the pair is missing
+    assert unaugmented.tolist() == ["not stored", *[""] * 8]  # one of the pair is missing
     last = runs["vanilla"][0].curves.query("split == 'train' and band == 'x'").iloc[-1]
     assert short["Vanilla, train"] == decimals(last["accuracy"])
 
@@ -144,7 +144,8 @@ def final(cells: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
                 conditions |= {(fed, "batch"): value, (fed, "running"): 0.99, ("mean", "running"): value / 2}
             rows += [(variant, seed, split, band, radius, *how, one) for how, one in conditions.items()]
     columns = ["variant", "seed", "split", "band", "radius", "feed", "bn_stats", "accuracy"]
-    return pd.DataFrame(rows, columns=columns)
+    trained = {variant: "single_step" if variant == "adversarial" else "none" for variant, _ in cells}
+    return pd.DataFrame(rows, columns=columns).assign(adversarial=lambda table: table["variant"].map(trained))
 
 
 ACCURACIES = {  # by network, measure and seed

@@ -144,7 +144,7 @@ def test_without_any_run_the_page_shows_the_paper_alone(nothing, own_home):
     assert set(table["shuffled labels", "with BatchNorm"]) == {"run missing"}
     assert (labels.equal_table(nothing, [8]) == "run missing").all(axis=None)
     texts = [text.get_text() for ax in labels.epochs_figure(nothing, [8]).axes for text in ax.texts]
-    assert texts == ["natural: not trained yet", "shuffled: not trained yet"]
+    assert texts == ["natural: not stored", "shuffled: not stored"]
     assert len(labels.over_accuracy_figure(labels.over_accuracy(nothing, [8]), [8]).axes) == 1
 
 

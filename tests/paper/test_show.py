@@ -167,7 +167,7 @@ def test_networks_that_are_shown_with_fewer_seeds_are_named():
     said = re.sub("<[^>]+>", "", show_missing(wanted, runs).data)
     assert said.startswith("Networks of this page that are missing or have few seeds: 3Not shown, since ")
     first, second = said.split(". ")
-    assert first.endswith("not trained and published yet: smoke-vanilla5")
+    assert first.endswith("no run with these seeds is stored: smoke-vanilla5")
     assert second.endswith("these seeds only, for the same reason: smoke-adversarial (0, 2), smoke-adversarial5 (0).")
     alone = show_missing({variant: wanted[variant] for variant in runs}, runs).data
-    assert "Shown with these seeds only, since others are not trained and published yet: smoke-adv" in alone
+    assert "Shown with these seeds only, since others are not stored: smoke-adv" in alone

@@ -32,7 +32,7 @@ NETWORKS = {
 
 def measured(variant, seed, train, test, h4, h8):
     """The rows of a gathered table. The HFC with the mean colour added is read half as well as by itself."""
-    common = {"variant": variant, "seed": seed}
+    common = {"variant": variant, "seed": seed, "adversarial": "none"}
     whole = common | {"band": "x", "radius": -1, "feed": "raw"}
     high = common | {"split": "test", "band": "hfc"}
     rows = [
@@ -168,7 +168,7 @@ def test_the_answer_compares_networks_over_the_seeds_that_all_have():
     )
     said = training.training_answer(shown(final), pd.Series(["one network", "run missing", "run missing"])).data
     assert "- Optimiser, seed 1: test accuracy .82 (Adam), .60 (SGD); gap .02 (Adam), .00 (SGD);" in said
-    assert "- Batch size: too few networks are trained yet to compare any." in said
+    assert "- Batch size: too few networks are stored with the same seed to compare any." in said
     assert "(seeds 0, 1, 2): .20 to .30 on the HFC" in said
     assert "on the 3 claims: 2 run missing, 1 one network." in said
     assert "claims" not in training.training_answer(shown(final), pd.Series(dtype=str)).data  # as at another preset

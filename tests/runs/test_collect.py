@@ -60,7 +60,11 @@ def shelf(monkeypatch, trained):
     def find(recipe, seed, store=None):
         return f"stored {recipe.name} {seed}" if (recipe.name, seed) in there else None
 
+    def stored_seeds(recipe):
+        return sorted(seed for name, seed in there if name == recipe.name)
+
     monkeypatch.setattr("hfclib.runs.collect.find", find)
+    monkeypatch.setattr("hfclib.runs.collect.stored_seeds", stored_seeds)
     return there
 
 
@@ -119,6 +123,9 @@ def test_what_is_stored_is_had_without_any_training(shelf, trained):
     shelf.add(("smoke-fullwidth", 1))  # one that a figure can do without, and so can show with any of its seeds
     assert stored_runs(FIG2, [0, 1], OPTIONAL)["fullwidth"] == ["stored smoke-fullwidth 1"]
     assert list(stored_runs(FIG2, [0], OPTIONAL)) == ["vanilla", "batchnorm"]
+    shelf.add(("smoke-vanilla", 23))  # of whatever seed
+    assert stored_runs(FIG2)["vanilla"] == [f"stored smoke-vanilla {seed}" for seed in (0, 1, 23)]
+    assert list(stored_runs(FIG2)) == list(FIG2)
     assert trained == []
 
 

@@ -168,8 +168,8 @@ class DefenseParameters(OneSeed):
     """The parameters of `notebooks/defense.ipynb`."""
 
     rho: several(number(0, 10, "a weight of the neighbours"), 6) = RHO
-    eps: several(number(0, 0.5, "a distance in pixels of [0, 1]", above=True), 4) = (0.03, 0.06, 0.09)
-    steps: whole(1, 1000, "a number of steps of PGD") = 20
+    eps: several(number(0, 0.5, "a distance in pixels of [0, 1]", above=True), 4) = (SMALL, MIDDLE, LARGE)
+    steps: whole(1, 1000, "a number of steps of PGD") = STEPS
     n_images: whole(1, TEST_IMAGES, "a number of test images") = 500
 
 

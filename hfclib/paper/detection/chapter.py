@@ -14,7 +14,8 @@ from hfclib.paper.detection.claims import DETECTION_CLAIMS, MATCHED_RADIUS
 from hfclib.paper.detection.detector import DETECTION_PRESETS, DetectionRecipe
 from hfclib.paper.detection.store import DetectionRun, load_detection, train_detection
 from hfclib.paper.parameters import SeveralSeeds, choice
-from hfclib.paper.presets import SEEDS, Preset
+from hfclib.paper.presets import Preset
+from hfclib.runs.store import stored_seeds
 
 _RADII = {preset: recipe.radii for preset, recipe in DETECTION_PRESETS.items()}
 _ALLOWED = "one of {} DFT bins, at preset smoke {}".format(*(", ".join(map(str, radii)) for radii in _RADII.values()))
@@ -63,8 +64,8 @@ class DetectionChapter(Chapter):
     def published(self, preset: Preset = "laptop") -> pd.DataFrame | None:
         """The results of the stored detectors; None where there are none."""
         recipe = DETECTION_PRESETS.get(preset)
-        runs = [run for seed in SEEDS if recipe and (run := self.find(recipe, seed))]
-        return gather_detections(runs) if runs else None
+        seeds = stored_seeds(recipe, self.folders()) if recipe else ()
+        return gather_detections([self.find(recipe, seed) for seed in seeds]) if seeds else None
 
 
 DETECTION = DetectionChapter(

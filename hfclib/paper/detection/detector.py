@@ -55,8 +55,8 @@ class DetectionRecipe:
         """The preset's name, under which the book shows its runs."""
         return self.preset
 
-    def run_name(self, seed: int) -> str:
-        """The folder of a run: preset, seed and a hash of the recipe."""
+    def run_name(self, seed: int | str) -> str:
+        """The folder of a run, or a pattern of such names: preset, seed and a hash of the recipe."""
         return f"{self.preset}-{seed}-{sha256(json.dumps(asdict(self)).encode())[:8]}"
 
 
