@@ -1,7 +1,6 @@
 """What every test starts from: a home folder of its own, the same random numbers, and slow tests left for `-m slow`."""
 
 import os
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -57,23 +56,6 @@ def own_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HFCLIB_HOME", str(tmp_path / "home"))
     torch.manual_seed(0)
     return tmp_path / "home"
-
-
-@pytest.fixture
-def write_stopped(monkeypatch):
-    """A context whose block must come to write a file, and is stopped as the file would be put in place."""
-
-    def stopping(*args):
-        raise KeyboardInterrupt
-
-    @contextmanager
-    def context():
-        with monkeypatch.context() as patch:
-            patch.setattr("hfclib._files.os.replace", stopping)
-            with pytest.raises(KeyboardInterrupt):
-                yield
-
-    return context
 
 
 class ChannelMeans(nn.Module):

@@ -284,6 +284,7 @@ def test_doubles_stay_doubles(small, answers):
 def test_no_images_are_no_error():
     empty = torch.rand(0, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
     assert pgd(Bends(), *empty, eps=0.1, alpha=0.1, steps=2).shape == (0, 3, 4, 4)
+    assert fgsm(Bends(), *empty, eps=0.1).shape == (0, 3, 4, 4)
 
 
 # ---- optima by formula

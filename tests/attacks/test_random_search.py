@@ -37,6 +37,14 @@ def test_within_the_ball_and_the_box_and_never_worse(seed, eps, queries, area):
     assert (margin(network(kept[queries]), labels) >= margin(network(kept[1]), labels)).all()
 
 
+def test_it_starts_from_vertical_stripes():
+    grey, labels = torch.full((8, 3, 5, 6), 0.5), torch.zeros(8, dtype=torch.int64)
+    start = square(linear(torch.zeros(2, 90)), grey, labels, eps=0.1, queries=1) - grey
+    torch.testing.assert_close(start.abs(), torch.full_like(start, 0.1))
+    assert torch.equal(start, start[..., :1, :].expand_as(start))
+    assert 20 < (start[..., 0, :] > 0).sum() < 124  # of 144 stripes
+
+
 def test_an_image_is_attacked_alike_in_every_batch(monkeypatch):
     monkeypatch.setattr("hfclib.attacks.random_search._BLOCK", 8)
     generator = torch.Generator().manual_seed(0)

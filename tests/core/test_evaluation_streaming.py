@@ -114,6 +114,7 @@ def test_what_is_refused_before_the_work(network):
         (images, labels[:, None], ValueError, r"one label per image, got labels \(12, 1\) for 12 images"),
         (images, nn.functional.one_hot(labels, 4), ValueError, r"got labels \(12, 4\)"),
         (images, labels[:11], ValueError, r"got labels \(11,\) for 12 images"),
+        (images, labels[:1], ValueError, r"got labels \(1,\) for 12 images"),  # which would broadcast
         (images, labels.float(), TypeError, "whole numbers, got torch.float32"),
         (images, labels - 1, ValueError, "at least 0, got -1"),
         (images, labels + 4, ValueError, r"labels below 4, the number of logits, got 4"),

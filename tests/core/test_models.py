@@ -42,8 +42,8 @@ def test_numbers_of_parameters_and_layers():
 
 
 @pytest.mark.parametrize(("net", "options"), NETS)
-def test_weights_are_xavier_uniform_and_biases_zero(net, options):
-    network = net(**options)
+def test_weights_are_xavier_uniform_and_biases_zero_and_every_parameter_takes_part(net, options):
+    network, norm = net(num_classes=7, **options), options.get("norm", "none")
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             area = math.prod(module.weight.shape[2:])
@@ -54,19 +54,10 @@ def test_weights_are_xavier_uniform_and_biases_zero(net, options):
         if isinstance(module, NORMS):
             assert torch.equal(module.weight, torch.ones_like(module.weight))
             assert not module.bias.any()
-
-
-@pytest.mark.parametrize(("net", "options"), NETS)
-def test_convolutions_have_a_bias_only_without_a_norm_and_never_in_resnet32(net, options):
-    network, norm = net(**options), options.get("norm", "none")
+    # Convolutions have a bias only without a norm, and never in resnet32.
     assert {conv.bias is not None for conv in convolutions(network, "all")} == {norm == "none" and net is not resnet32}
     assert any(isinstance(module, NORMS) for module in network.modules()) == (norm != "none")
     assert layers(network)[-1].bias is not None
-
-
-@pytest.mark.parametrize(("net", "options"), NETS)
-def test_every_parameter_takes_part(net, options):
-    network = net(num_classes=7, **options)
     logits = network(torch.rand(8, 3, 32, 32))
     assert (logits.shape, logits.dtype) == ((8, 7), torch.float32)
     logits.square().sum().backward()
@@ -88,11 +79,6 @@ def test_group_norm_is_in_float32_and_keeps_the_type_of_the_maps():
     by_hand = (by_hand - by_hand.mean(2, keepdim=True)) / (by_hand.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(layer(maps), by_hand.view_as(maps), rtol=1e-4, atol=1e-5)
     assert torch.equal(layer(maps.bfloat16()), layer(maps.bfloat16().float()).bfloat16())
-
-
-def test_group_norm_treats_each_image_by_itself(images):
-    network = resnet18(norm="group", **SMALL).train()
-    torch.testing.assert_close(network(images)[:1], network(images[:1]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("net", "options"), RESNETS)
@@ -118,10 +104,12 @@ def seen_by(network, module, images):
     return seen[0]
 
 
-@pytest.mark.parametrize(("net", "options"), RESNETS)
 @pytest.mark.parametrize(
-    ("place", "dropping", "idle"),
-    [("features", "feature_dropout", "map_dropout"), ("map", "map_dropout", "feature_dropout")],
+    ("net", "options", "place", "dropping", "idle"),
+    [
+        (resnet18, SMALL, "features", "feature_dropout", "map_dropout"),
+        (resnet32, {}, "map", "map_dropout", "feature_dropout"),
+    ],
 )
 def test_dropout_is_where_it_was_asked_for_and_only_in_training(net, options, place, dropping, idle):
     network, images = net(dropout=0.5, dropout_at=place, **options), torch.rand(8, 3, 32, 32)

@@ -33,18 +33,15 @@ def pictures():
 
 
 def test_the_rank_is_the_nearest_in_energy_and_the_low_part_numpys_truncation(pictures):
-    for radius in [0.5, 1, 2, 3, 3.7, 5, 6]:
+    for radius in [0, 0.5, 1, 2, 3, 3.7, 5, 6, 10]:
         low, high, rank = svd_split(pictures, radius)
         expected = [nearest_rank(image, radius) for image in pictures.numpy()]
         assert rank.tolist() == expected
+        assert radius != 3 or len(set(expected)) > 1  # images have ranks of their own
         assert rank.dtype == torch.int64
         for image, kept, number in zip(pictures.numpy(), low.numpy(), expected, strict=True):
             np.testing.assert_allclose(kept, truncated(image, number), atol=1e-12)
         torch.testing.assert_close(low + high, pictures, rtol=0, atol=1e-12)
-
-
-def test_images_get_ranks_of_their_own(pictures):
-    assert len(set(svd_split(pictures, 3)[2].tolist())) > 1
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.floats(0, 8), st.integers(0, 999))
@@ -56,29 +53,11 @@ def test_low_and_high_add_up_to_the_images(count, channels, height, width, radiu
     assert ((rank >= 0) & (rank <= min(height, width))).all()
 
 
-def test_radius_zero_keeps_nothing(images):
-    low, high, rank = svd_split(images, 0)
-    assert rank.tolist() == [0] * len(images)
-    assert torch.equal(low, torch.zeros_like(images))
-    assert torch.equal(high, images)
-
-
-def test_a_radius_beyond_the_plane_keeps_everything(pictures):
-    low, _, rank = svd_split(pictures, 10)
-    assert rank.tolist() == [8] * len(pictures)
-    torch.testing.assert_close(low, pictures)
-
-
 def test_a_black_image_has_rank_zero():
     low, high, rank = svd_split(torch.zeros(1, 3, 8, 8), 4)
     assert rank.tolist() == [0]
     assert not low.any()
     assert not high.any()
-
-
-def test_a_larger_radius_never_keeps_less(pictures):
-    ranks = torch.stack([svd_split(pictures, radius)[2] for radius in range(8)])
-    assert (ranks.diff(dim=0) >= 0).all()
 
 
 def test_one_decomposition_serves_several_radii(pictures, monkeypatch):
@@ -113,4 +92,5 @@ def test_half_precision():
     images = torch.rand(2, 3, 8, 8)
     low, high, rank = svd_split(images.half(), 3)
     assert low.dtype == high.dtype == torch.float16
-    assert torch.equal(rank, svd_split(images.half().float(), 3)[2])
+    assert rank.tolist() == [nearest_rank(image, 3) for image in images.half().float().numpy()]
+    torch.testing.assert_close(low + high, images.half(), rtol=0, atol=2e-3)

@@ -17,7 +17,7 @@ from hfclib.paper.batchnorm import BATCHNORM, COUNTS, LINES, all_recipes, fig6_r
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.tables import with_interval
 from hfclib.runs.collect import Runs, stored_runs
-from hfclib.runs.store import RunError, find
+from hfclib.runs.store import RunError
 
 CLAIMS = {claim.id: claim for claim in BATCHNORM.claims}
 
@@ -100,22 +100,6 @@ def test_a_damaged_table_and_one_of_other_weights(runs, tmp_path):
         batchnorm.stored(run, tmp_path)
     origin.write_text(json.dumps(json.loads(origin.read_text()) | {"weights": "0" * 64}))
     assert batchnorm.stored(run, tmp_path) is None
-
-
-def test_only_networks_of_whole_images_are_measured_beside_their_runs():
-    recipes = all_recipes()
-    counts = {
-        variant: len(list(batchnorm.conditions(find(recipes[variant], 0), variant)))
-        for variant in ("vanilla", "batchnorm", "mixup", "fullwidth", "lfc4")
-    }
-    scaled = 4 * 4 * 2 * 3
-    assert counts == {
-        "vanilla": 1 + 20 + 4 * 5 + scaled,
-        "batchnorm": 4 * 3 + scaled,
-        "mixup": 9,
-        "fullwidth": 0,
-        "lfc4": 0,
-    }
 
 
 # ---- claims

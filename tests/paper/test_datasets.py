@@ -22,7 +22,7 @@ CLAIMS = {claim.id.removeprefix("datasets-"): claim for claim in DATASETS.claims
 
 
 def rows(data, variant, seed, **accuracies):
-    """Rows of the chapter's table: `test`, `clean`, `train`, "L4" and so on, alike under every feed and statistics."""
+    """Rows of the chapter's table: `test`, `clean`, `train`, "L4" and so on, halved on the HFC with the mean colour."""
     found = []
     for name, accuracy in accuracies.items():
         band = {"L": "lfc", "H": "hfc", "M": "misaligned"}.get(name[0], "x")
@@ -30,7 +30,8 @@ def rows(data, variant, seed, **accuracies):
         for feed, bn_stats in [("raw", "running"), ("raw", "batch"), ("max", "batch"), ("mean", "running")]:
             if (band == "x" and feed != "raw") or (band == "misaligned" and (feed, bn_stats) != ("raw", "running")):
                 continue
-            row = {"split": name if band == "x" else "test", "band": band, "radius": radius, "accuracy": accuracy}
+            row = {"split": name if band == "x" else "test", "band": band, "radius": radius}
+            row["accuracy"] = accuracy / 2 if (band, feed) == ("hfc", "mean") else accuracy
             row |= {"feed": feed, "bn_stats": bn_stats, "train_band": "x", "train_radius": 0, "rescale": "none"}
             row["adversarial"] = "none"
             found.append(row | {"data": data, "variant": variant, "seed": seed})
@@ -116,7 +117,7 @@ def test_runs_are_sorted_by_data_and_misaligned_images_counted_on_their_own_test
 def test_the_claims_on_a_table_with_known_answers(found):
     expected = {
         "mnist-batchnorm": (0.31, "reproduced"),
-        "mnist-batchnorm-controlled": (0.31, "reproduced"),
+        "mnist-batchnorm-controlled": (0.155, "reproduced"),
         "mnist-hfc": (0.25, "not comparable"),
         "mnist-misaligned": (0.05, "reproduced"),
         "planted-batchnorm-test": (0.995, "reproduced"),

@@ -74,10 +74,6 @@ def test_missing_or_damaged_data_and_a_bad_split_are_refused(tmp_path):
 # The detector
 
 
-def test_the_laptop_detector_has_under_a_million_parameters():
-    assert sum(one.numel() for one in detector.build_detector(DETECTION_PRESETS["laptop"]).parameters()) == 971_544
-
-
 def test_a_flip_moves_boxes_with_the_pixels():
     image, target = torch.zeros(3, 6, 8), {"boxes": torch.tensor([[1.0, 2, 3, 5]]), "labels": torch.tensor([1])}
     image[:, 2:5, 1:3] = 1

@@ -396,8 +396,8 @@ def test_a_row_per_image_with_its_parts_and_confidences(images, count):
     assert drawn(figure)
 
 
-@pytest.mark.parametrize(("count", "across", "lines"), [(5, 4, 2), (3, 1, 3)])
-def test_a_gallery_shows_three_pictures_per_image_with_the_predictions(images, count, across, lines):
+def test_a_gallery_shows_three_pictures_per_image_with_the_predictions(images):
+    count, across, lines = 5, 4, 2
     indices, labels = list(range(20, 20 + count)), torch.full((count,), 4)
     lfc, hfc = split(images[:count], 3)
     parts = {"image": images, "LFC": lfc.clamp(0, 1), "HFC": rescaled(hfc, "range")}

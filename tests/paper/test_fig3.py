@@ -101,13 +101,6 @@ def test_a_network_of_which_only_tables_are_kept_is_left_out(runs):
         assert torch.equal(response, mean_responses(more)[title])
 
 
-def test_initial_weights_are_those_of_the_runs_own_seed(runs):
-    found = kernel_measures(runs)
-    first = found.query("variant == 'vanilla' and state == 'initial'").set_index("seed")["roughness"]
-    assert first[0].tolist() == roughness(initial_model(RECIPES["vanilla"], 0).conv1.weight).mean(dim=1).tolist()
-    assert first[0].tolist() != first[2].tolist()
-
-
 def test_panels_by_the_size_of_their_kernels(runs):
     assert list(of_size(runs, 3)) == ["vanilla", "adversarial_batchnorm"]
     assert of_size(runs, 5) == {"vanilla5": runs["vanilla5"]}
@@ -191,7 +184,7 @@ def test_kernels_to_look_at_go_from_smooth_to_rough():
     assert torch.equal(found["At initialisation, seed 3"], start[order])
 
 
-@pytest.mark.parametrize(("width", "shown"), [(4, 16), (31, 16), (4, 1)])
+@pytest.mark.parametrize(("width", "shown"), [(31, 16), (4, 1)])
 def test_of_many_kernels_some_are_shown_at_equal_steps_of_the_order(width, shown):
     found = first_layers({"vanilla": [run(width=width)]}, shown=shown)
     for weight in found.values():
@@ -286,7 +279,7 @@ def test_each_weight_is_in_its_place_on_one_scale(weights):
     assert drawn(figure)
 
 
-@pytest.mark.parametrize(("shape", "networks"), [((16, 3, 5, 5), 6), ((1, 3, 3, 3), 1), ((2, 1, 7, 7), 2)])
+@pytest.mark.parametrize(("shape", "networks"), [((16, 3, 5, 5), 6), ((1, 1, 7, 7), 1)])
 def test_other_shapes_and_numbers_of_kernels(shape, networks):
     figure = kernels_figure({f"Network {number}": number * torch.randn(shape) for number in range(networks)}, 1.0)
     assert len(figure.axes) == networks + 1

@@ -104,14 +104,8 @@ def test_a_peak_is_sought_in_the_other_seeds():
     assert plain.statistic(real.assign(variant="natural_plain")) == fall.statistic(real)
 
 
-def test_fewer_than_three_seeds_get_no_verdict(found):
-    verdicts = ("reproduced", "contradicted", "not comparable")
-    for seeds in (1, 2):
-        for claim in (CLAIMS["labels-end-batchnorm"], CLAIMS["labels-levels-batchnorm"]):
-            estimate = claim.statistic(found[found["seed"] < seeds])
-            assert estimate.seeds == seeds
-            assert claim.judge(estimate) not in verdicts
-    with pytest.raises(MissingRunError):  # one seed has no other in which to seek the peak
+def test_one_seed_has_no_other_in_which_to_seek_the_peak(found):
+    with pytest.raises(MissingRunError):
         CLAIMS["labels-fall-batchnorm"].statistic(found[found["seed"] == 0])
 
 

@@ -274,8 +274,3 @@ def test_the_correlation_among_fewer_recipes():
     assert not text.loc["all", "attack of 2/255"].startswith("1.000")
     theirs = text.loc["all, HFC accuracy measured as the authors did", "attack of 2/255"]
     assert theirs.startswith("-" + text.loc["all", "attack of 2/255"][:4])
-
-
-def test_without_a_measured_network_there_is_no_verdict():
-    with pytest.raises(MissingRunError):
-        CLAIMS["networks-attack"].statistic(made(3).query("measure == 'test' or measure == 'H8'"))

@@ -44,7 +44,7 @@ def test_panels():
             assert variants[variant] == replace(vanilla, name=f"{preset}-{variant}", **change)
 
 
-@pytest.mark.parametrize("preset", ["narrow", "paper", "authors"])
+@pytest.mark.parametrize("preset", ["paper", "authors"])
 def test_the_papers_set_up(preset):
     recipe = fig4_recipes(preset)["vanilla"]
     assert (recipe.epochs, recipe.learning_rate, recipe.batch_size) == (100, 1e-4, 100)
@@ -87,16 +87,6 @@ def test_recipes_of_a_figure():
     assert set(RECIPES) == {*OF_FIGURE, "tradeoff"}
 
 
-def test_the_other_scaling_is_the_only_change():
-    for preset in PRESETS:
-        networks = fig1_recipes(preset)
-        for variant in ("hfc4max", "hfc8max", "hfc12max", "hfc16max"):
-            recipe = networks[variant]
-            ours = networks[variant.removesuffix("max")]
-            assert recipe.rescale == "max"
-            assert replace(recipe, name=ours.name, rescale=ours.rescale) == ours
-
-
 def test_recipes_of_a_name_are_equal_and_those_of_two_names_differ():
     # The name is that of a run's folder, and a variant is the name without its preset.
     for preset in PRESETS:
@@ -132,27 +122,6 @@ def test_networks_that_normalise():
         assert all(variants[variant] == others[variant] for variant in variants if variant != "groupnorm")
         assert variants["groupnorm"] == replace(others["vanilla"], name=f"{preset}-groupnorm", norm="group")
         assert variants["groupnorm"].build()(torch.rand(2, 3, 32, 32)).isfinite().all()
-
-
-def test_fig6_adds_batch_norm_to_the_networks_of_the_lfc():
-    for preset in PRESETS:
-        variants, networks = fig6_recipes(preset), fig1_recipes(preset)
-        plain = [f"lfc{radius}" for radius in (4, 8, 12, 16)]
-        assert list(variants) == plain + [f"batchnorm_{variant}" for variant in plain]
-        for variant in plain:
-            assert variants[variant] == networks[variant]
-            normed = variants[f"batchnorm_{variant}"]
-            assert normed == replace(networks[variant], name=f"{preset}-batchnorm_{variant}", norm="batch")
-
-
-def test_a_louder_hfc_is_the_only_change():
-    for preset in PRESETS:
-        variants, others = louder_recipes(preset), fig4_recipes(preset)
-        assert list(variants) == ["louder2", "louder4", "batchnorm_louder2", "batchnorm_louder4"]
-        for variant, recipe in variants.items():
-            plain = others["batchnorm" if variant.startswith("batchnorm") else "vanilla"]
-            how = {"train_band": "sum", "train_radius": 8, "train_scale": float(variant[-1])}
-            assert recipe == replace(plain, name=f"{preset}-{variant}", **how)
 
 
 def test_augmentation_is_taken_back_where_there_is_any():
@@ -231,7 +200,6 @@ def test_kernels_and_defenses_share_their_networks():
     [
         ("smoke", ("single_step", 8 / 255, 10 / 255, 1, True)),
         ("laptop", ("single_step", 8 / 255, 10 / 255, 1, True)),
-        ("narrow", ("pgd", 8 / 255, 2 / 255, 7, True)),
         ("paper", ("pgd", 8 / 255, 2 / 255, 7, True)),
         ("authors", ("pgd", 0.03, 0.003, 10, False)),
     ],

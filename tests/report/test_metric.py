@@ -73,14 +73,6 @@ def test_few_classes_have_no_top5_and_a_single_radius_will_do(channel_means, ima
     assert metric.colour == pytest.approx(images.mean(dim=(0, 2, 3)).tolist())
 
 
-def test_wilson_interval_by_hand():
-    found = counted(30, 120)
-    z, n, p = 1.959964, 120, 0.25
-    centre, half = (p + z * z / 2 / n), z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
-    assert found["low"] == pytest.approx((centre - half) / (1 + z * z / n), abs=1e-6)
-    assert found["high"] == pytest.approx((centre + half) / (1 + z * z / n), abs=1e-6)
-
-
 def test_any_classifier(network, data):
     images, labels = data
     expected = accuracy(network, images, labels)

@@ -265,14 +265,11 @@ def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
 # ---- damage
 
 
-@pytest.mark.parametrize("published", [False, True])
-def test_a_damaged_file_is_refused_by_name_and_kept(run, mine, tmp_path, published):
+def test_a_damaged_file_is_refused_by_name_and_kept(run, mine, tmp_path):
     predictions_of(run, SOME, progress=False)
-    path = mine
-    if published:
-        path = tmp_path / "data" / "predictions" / mine.name
-        path.parent.mkdir(parents=True)
-        mine.rename(path)
+    path = tmp_path / "data" / "predictions" / mine.name
+    path.parent.mkdir(parents=True)
+    mine.rename(path)
     content = path.read_bytes().replace(b"hfc 4 raw running", b"hfc 5 raw running")
     path.write_bytes(content)
     with pytest.raises(RunError, match=rf"(?s){re.escape(str(path))}.*delete it"):

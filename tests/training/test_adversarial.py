@@ -60,8 +60,7 @@ def linear():
 # ---- the images of a step
 
 
-@pytest.mark.parametrize("random_start", [True, False])
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("steps", "random_start"), [(3, True), (1, False)])
 def test_the_images_of_a_step_by_hand(exact, linear, images, random_start, steps):
     recipe = Recipe(
         "a", adversarial="pgd", adv_eps=0.05, adv_alpha=0.03, adv_steps=steps, adv_random_start=random_start

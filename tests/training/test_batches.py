@@ -23,8 +23,7 @@ def epoch(batches, seed=0):
     return list(batches.epoch(torch.Generator().manual_seed(seed)))
 
 
-@pytest.mark.parametrize("augment", [False, True])
-@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5, 5, 3]), (100, [23])])
+@pytest.mark.parametrize(("augment", "batch_size", "sizes"), [(True, 5, [5, 5, 5, 5, 3]), (False, 100, [23])])
 def test_every_image_once_an_epoch(pictures, numbers, augment, batch_size, sizes):
     batches = Batches(pictures, numbers, batch_size=batch_size, augment=augment)
     made = epoch(batches)
@@ -57,11 +56,10 @@ def by_hand(pictures, seed):
         yield index, (crop[:, :, ::-1] if flip[place] else crop) / np.float32(255)
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_smaller_images_are_means_of_the_same_crops(numbers, augment):
+def test_smaller_images_are_means_of_the_same_crops(numbers):
     # Halved with antialiasing, a pixel is the mean of four pixels a side, weighted 1, 3, 3, 1.
     pictures = torch.randint(0, 256, (23, 3, 16, 16), dtype=torch.uint8)
-    batches = Batches(pictures, numbers, batch_size=5, augment=augment)
+    batches = Batches(pictures, numbers, batch_size=5, augment=True)
     smaller = list(batches.epoch(torch.Generator().manual_seed(0), 8))
     for (images, labels), (whole, expected_labels) in zip(smaller, epoch(batches), strict=True):
         assert torch.equal(labels, expected_labels)
@@ -92,10 +90,9 @@ def test_augmentation_draws_every_crop_and_flips_half():
     assert 0.45 < (beside < middle)[:, 1].float().mean() < 0.55
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_rescaling_divides_each_image_by_its_own_maximum(pictures, numbers, augment):
+def test_rescaling_divides_each_image_by_its_own_maximum(pictures, numbers):
     pictures[3] = 0  # a black image stays black
-    options = {"batch_size": 5, "augment": augment}
+    options = {"batch_size": 5, "augment": True}
     plain, rescaled = (epoch(Batches(pictures, numbers, rescale=how, **options)) for how in ("none", "max"))
     for (images, labels), (scaled, same) in zip(plain, rescaled, strict=True):
         assert torch.equal(labels, same)
@@ -125,11 +122,10 @@ def test_the_originals_are_left_alone(pictures, numbers):
     assert epoch(batches)[0][0].any()
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_a_band_keeps_its_sign_and_scale_and_has_a_neutral_border(pictures, numbers, augment):
+def test_a_band_keeps_its_sign_and_scale_and_has_a_neutral_border(pictures, numbers):
     pictures = pictures.clamp(min=1)  # so that only the crop's border is black
     band = (to_float(pictures) - 0.5).half()
-    bands, wholes = (epoch(Batches(each, numbers, batch_size=5, augment=augment)) for each in (band, pictures))
+    bands, wholes = (epoch(Batches(each, numbers, batch_size=5, augment=True)) for each in (band, pictures))
     for (images, labels), (pixels, same) in zip(bands, wholes, strict=True):
         assert torch.equal(labels, same)
         expected = torch.where(pixels == 0, 0, pixels - 0.5)

@@ -248,13 +248,6 @@ def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
 # ---- repeating itself
 
 
-def test_same_seed_same_training_and_another_seed_another(no_bands, train):
-    (one, state), (again, same), (other, _) = (train(RANDOM, seed) for seed in (0, 0, 1))
-    assert equal(one, again)
-    assert state.rows == same.rows
-    assert not equal(one, other)
-
-
 def test_a_training_neither_reads_nor_changes_the_global_random_state(no_bands, train):
     torch.manual_seed(1)
     one, _ = train(RANDOM)
@@ -295,7 +288,7 @@ def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch, train):
 
 @pytest.mark.parametrize(
     ("base", "stop"),
-    [(SMALLER, 1), (RANDOM, 2), (ATTACKED, 1)],
+    [(SMALLER, 1), (ATTACKED, 1)],
 )
 def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop, train):
     recipe, kept = replace(base, epochs=3), {}
@@ -378,10 +371,9 @@ def test_the_mean_colour_is_that_of_the_training_images(monkeypatch):
 # ---- what is recorded
 
 
-@pytest.mark.parametrize(("norm", "count"), [("none", 58), ("batch", 80)])
-def test_curves_have_a_row_for_every_measurement_of_every_epoch(norm, count, train):
-    seen = []
-    _, state = train(replace(TINY, norm=norm), checkpoint=lambda *args: seen.append((args[3].epoch, len(args[3].rows))))
+def test_curves_have_a_row_for_every_measurement_of_every_epoch(train):
+    seen, count = [], 58
+    _, state = train(TINY, checkpoint=lambda *args: seen.append((args[3].epoch, len(args[3].rows))))
     assert seen == [(1, count), (2, 2 * count)]
     assert all(set(row) == {"epoch", *CURVE_COLUMNS} for row in state.rows)
     assert [row["epoch"] for row in state.rows] == [1] * count + [2] * count
@@ -431,8 +423,7 @@ def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained
 # ---- training on a band
 
 
-@pytest.mark.parametrize("band", ["lfc", "hfc"])
-@pytest.mark.parametrize("rescale", ["none", "range"])
+@pytest.mark.parametrize(("band", "rescale"), [("lfc", "none"), ("hfc", "range")])
 def test_a_band_is_what_split_gives_rescaled(cifar, band, rescale):
     recipe = replace(TINY, train_band=band, train_radius=4, rescale=rescale)
     images = cifar["train"][0][:20]

@@ -109,7 +109,7 @@ def test_the_papers_cells_stand_beside_ours_where_there_are_any():
         ("Adversarial", "none", "FGSM, eps .03"): ".10 (paper .435)",
         ("Adversarial", "none", "PGD, eps .03"): ".10 (paper .403)",
     }
-    assert TABLE2_VALUES["vanilla", "rule", 1.0, "fgsm", 0.03] == 0.171
+    assert len(TABLE2_VALUES) == len(with_paper)
 
 
 # ---- what is left of a claimed gain

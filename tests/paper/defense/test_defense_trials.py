@@ -204,24 +204,6 @@ def test_trials_are_those_worked_out_by_hand(run, pictures, labels, defense):
         assert expected["clean"].sum() > expected["unaware"].sum() > expected["pgd"].sum() > 0
 
 
-def test_what_is_correct_after_an_attack_was_correct_after_those_before(run):
-    kept = found(
-        run,
-        [
-            (defense, one)
-            for defense in (RULE, FILTERED)
-            for one in (*table_attacks(defense, [EPS], 1), *long_attacks(EPS, 1))
-        ],
-    )
-    for defense, attack in kept:
-        for earlier in attacks_before(defense, attack):
-            assert not (kept[defense, attack] & ~kept[defense, earlier]).any()
-    for defense in (RULE, FILTERED):
-        last = kept[defense, Attack("square", EPS, 1)]
-        assert all(not (last & ~kept[defense, one]).any() for one in table_attacks(defense, [EPS], 1))
-        assert 0 < last.sum() < kept[defense, CLEAN].sum()
-
-
 @pytest.mark.parametrize("defense", [NONE, RULE, FILTERED])
 def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monkeypatch, defense):
     """Attacks that fool one image each, which is told by its label, and are shown no image that is fooled already."""
@@ -366,12 +348,6 @@ def test_an_interrupted_run_keeps_what_was_done(run, mine, computed, monkeypatch
     assert not {_trial_name(trial, IMAGES) for trial in computed[-1]} & done
 
 
-def test_an_interrupted_write_leaves_no_file(run, mine, write_stopped):
-    with write_stopped():
-        found(run, SOME[:1])
-    assert not mine.exists()
-
-
 def test_trials_of_an_earlier_version_of_the_attacks_are_made_again(run, mine, computed):
     """Under a defense "transfer" and "square" have a second version; without one they are as they were."""
     wanted = [(one, Attack(method, EPS, 1)) for one in (NONE, RULE) for method in ("margin", "transfer", "square")]
@@ -400,16 +376,6 @@ def test_a_damaged_record_is_refused_by_name_and_kept(run, mine):
             with pytest.raises(RunError, match=rf"(?s){re.escape(str(mine))}.*delete it"):
                 found(run, wanted)
         assert mine.read_bytes() == content
-
-
-def test_trials_of_other_weights_are_made_again(run, mine):
-    found(run, SOME[:1])
-    before = mine.read_bytes()
-    weights = load_file(run.path / "weights.safetensors")
-    weights["3.bias"][0] += 1
-    save_file(weights, run.path / "weights.safetensors")
-    found(run, SOME[:1])
-    assert mine.read_bytes() != before
 
 
 @pytest.mark.parametrize("progress", [False, True])
