@@ -262,6 +262,13 @@ def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: st
     return in_words(one)
 
 
+def _end_cell(found: pd.DataFrame, measure: str, suffix: str) -> str:
+    try:
+        return in_words(_at_end(found, measure=measure, suffix=suffix))
+    except MissingRunError:
+        return RUN_MISSING
+
+
 def _mean_cell(values: pd.Series, without: str = RUN_MISSING) -> str:
     """`mean_sd` over the seeds that have a value; `without` where there is none."""
     values = values.dropna()
@@ -284,16 +291,20 @@ def end_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 
     Returns:
         Index measure, columns (labels, "paper", "with BatchNorm" or "without BatchNorm"), text cells: mean ± sample
-        standard deviation over seeds.
+        standard deviation over seeds; last natural less shuffled labels, with the 95 % interval over seeds.
     """
-    columns = {}
+    rows, columns, differ = ["train", *band_names(radii)], {}, "natural less shuffled"
+    published = pd.DataFrame(LABELS_PUBLISHED).reindex(rows)
+    published[differ] = published["natural"] - published["shuffled"]
+    paper = published.map(partial(decimals, places=2)).where(published.notna(), "not in the paper")
     for labels in KINDS:
-        paper = {one: decimals(value, 2) for one, value in LABELS_PUBLISHED[labels].items()}
-        rows = ["train", *band_names(radii)]
-        columns[f"{labels} labels", "paper"] = {one: paper.get(one, "not in the paper") for one in rows}
+        columns[f"{labels} labels", "paper"] = paper[labels]
         for version, suffix in _trained(found):
             cells = {one: _mean_cell(ends(found, f"{labels}{suffix}", one)) for one in rows}
             columns[f"{labels} labels", version] = cells
+    columns[differ, "paper"] = paper[differ]
+    for version, suffix in _trained(found):
+        columns[differ, version] = {one: _end_cell(found, one, suffix) for one in rows}
     return pd.DataFrame(columns).rename_axis("accuracy on")
 
 

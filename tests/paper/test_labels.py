@@ -9,8 +9,9 @@ import torch
 
 from hfclib.evaluation import Condition
 from hfclib.paper import labels
-from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.labels import LABELS, LABELS_PUBLISHED, labels_recipes
+from hfclib.paper.tables import with_interval
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions
 
@@ -157,7 +158,11 @@ def test_a_seed_that_no_network_has_is_refused_once_any_run_is_stored(own_home):
 
 
 def test_tables_say_what_is_missing_and_what_is_not_reached(found):
-    assert labels.end_table(found, [8]).loc["L8", ("natural labels", "with BatchNorm")] == ".560\u00a0±\u00a0.010"
+    end = labels.end_table(found, [8])
+    assert end.loc["L8", ("natural labels", "with BatchNorm")] == ".560\u00a0±\u00a0.010"
+    differ = end["natural less shuffled"]
+    assert differ["paper"].tolist() == [".01", ".12", "not in the paper"]
+    assert differ.loc["L8", "with BatchNorm"] == with_interval(*interval([0.1, 0.11, 0.12]))
     equal = labels.equal_table(found, [8], [0.5, 0.95])
     assert set(equal.index.get_level_values("networks")) == {"with BatchNorm"}  # the others are not trained
     plain = found[found["variant"] == "natural"].assign(variant="natural_plain")
