@@ -38,11 +38,12 @@ def fig1_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """The networks of Table 1, each trained on one band: hfc4max to hfc16max, lfc4 to lfc16, hfc4 to hfc16.
 
     Source: paper, section 4.1 and Table 1. The text rescales a band to the standard pixel range (`Recipe.rescale`,
-    "range"), the authors' code divides it by its maximum ("max"), as the first four and the preset "authors" do.
+    "range"), the authors' code divides it by its maximum ("max"), as the first four and the preset "authors" do, where
+    hfc4 to hfc16 would be the first four again and are left out.
     """
     base = base_recipe(preset)
     by_text = "max" if preset == "authors" else "range"
-    kinds = (("hfc", "max", "max"), ("lfc", by_text, ""), ("hfc", by_text, ""))
+    kinds = (("hfc", "max", "max"), ("lfc", by_text, ""), ("hfc", by_text, ""))[: 2 if preset == "authors" else 3]
     variants = {f"{band}{r}{end}": (band, r, scaling) for band, scaling, end in kinds for r in PAPER_RADII}
     return {
         variant: replace(base, name=f"{base.name}-{variant}", train_band=band, train_radius=radius, rescale=scaling)

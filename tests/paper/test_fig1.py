@@ -83,12 +83,15 @@ def test_table_1_has_mean_and_sd_of_the_runs_beside_the_paper(band_run):
 
 
 def test_a_single_network_at_each_preset(band_run):
-    for preset, title in (("smoke", "HFC stretched to [0, 1]"), ("authors", "HFC divided by its maximum")):
-        one = band_run("hfc8", 0, preset)
-        table = table1_rows(gather({"hfc8": [one]}, "final"))
+    for variant, preset, title in (
+        ("hfc8", "smoke", "HFC stretched to [0, 1]"),
+        ("lfc8", "authors", "LFC divided by its maximum"),
+    ):
+        one = band_run(variant, 0, preset)
+        table = table1_rows(gather({variant: [one]}, "final"))
         assert table.loc[(title, 8), "same band of test images"] == decimals(own_band(one))
         assert not table.map(lambda cell: "±" in cell).any(axis=None)
-        figure = table1_figure(gather({"hfc8": [one]}, "final"))
+        figure = table1_figure(gather({variant: [one]}, "final"))
         found = {line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(line.get_ydata()) == 1}
         assert {first(one, "test", "x"), own_band(one)} <= found
         assert drawn(figure)
