@@ -263,7 +263,7 @@ def _estimate(statistic: Callable[..., Estimate], found: pd.DataFrame, **options
 
 
 def _mean(values: pd.Series) -> str:
-    return mean_sd(values.mean(), values.std(), len(values)) if len(values) else _MISSING
+    return mean_sd(values) if len(values) else _MISSING
 
 
 def datasets_answer(found: pd.DataFrame) -> Markdown:
@@ -358,7 +358,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
                 own = rows[(rows["version"] == version) & (rows["data"] == data) & (rows["band"] == "hfc")]
                 for variant, look in looks.items():
                     if (one := own[own["variant"] == variant]).size:
-                        mean_line(ax, one, "radius", "accuracy", look, TITLES[variant])
+                        mean_line(ax, one, look, TITLES[variant])
                 absent = [title for variant, title in TITLES.items() if variant not in set(own["variant"])]
                 if absent:
                     said = "\n".join(["not stored:", *absent])

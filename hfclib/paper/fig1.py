@@ -78,9 +78,7 @@ def table1_rows(final: pd.DataFrame) -> pd.DataFrame:
     """
     index = ["variant", "trained on", "train_radius"]
     results = band_results(final)
-    table = results.pivot_table(
-        "accuracy", index, "tested on", aggfunc=lambda ones: mean_sd(ones.mean(), ones.std(), len(ones)), sort=False
-    )
+    table = results.pivot_table("accuracy", index, "tested on", aggfunc=mean_sd, sort=False)
     for name, measure in _MEASURES.items():
         values = [TABLE1_VALUES.get((variant, measure)) for variant in table.index.unique("variant")]
         table[f"{name}, paper"] = [decimals(one) if one else TABLE1_HFC[measure] for one in values]

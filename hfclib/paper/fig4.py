@@ -20,7 +20,7 @@ from hfclib.paper.intervals import Estimate, interval, over_seeds
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
 from hfclib.paper.presets import TITLES, fig4_recipes
 from hfclib.paper.published import FIG4_VALUES, fig4_difference
-from hfclib.paper.style import STYLE, WIDTH, mean_line, network_looks, panel_grid, radius_colour
+from hfclib.paper.style import STYLE, WIDTH, mean_band, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
     AUTHORS,
     CONDITIONS,
@@ -57,14 +57,14 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
         sample standard deviation; a single seed has none.
     """
     rows = select(final, radii, feed, bn_stats)
-    grouped = rows.groupby(["variant", "measure"], sort=False)["accuracy"].agg(["mean", "std", "count"])
+    grouped = rows.groupby(["variant", "measure"], sort=False)["accuracy"].agg(mean_sd)
     columns = {}
     for variant in dict.fromkeys(rows["variant"]):
         ours, paper = (columns.setdefault((TITLES[variant], source), {}) for source in ("ours", "paper"))
         for measure in measures(radii):
             other = measure[1:].isdigit() and int(measure[1:]) not in PAPER_RADII
             name = f"{measure} (raw, running)" if other and (feed, bn_stats) != ("raw", "running") else measure
-            ours[name] = mean_sd(*grouped.loc[(variant, measure)])
+            ours[name] = grouped.loc[variant, measure]
             value = FIG4_VALUES.get((variant, measure))
             paper[name] = decimals(value, 2) if value else "not available to us"
     found = pd.DataFrame(columns).rename_axis("accuracy on")
@@ -175,14 +175,12 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
             for (band, split, radius), line in rows[rows["variant"] == variant].groupby(["band", "split", "radius"]):
                 whole = {"train": "0.6", "test": "black"}
                 colour = whole[split] if band == "x" else radius_colour(radius)
-                over_seeds = line.groupby("epoch")["accuracy"].agg(["mean", "std"]).fillna(0)
-                mean, sd = over_seeds["mean"], over_seeds["std"]
-                ax.plot(mean, color=colour, ls="--" if band == "hfc" else "-", lw=2 if band == "x" else 1.5)
-                ax.fill_between(mean.index, mean - sd, mean + sd, color=colour, alpha=0.2, lw=0)
+                look = {"color": colour, "ls": "--" if band == "hfc" else "-", "lw": 2 if band == "x" else 1.5}
+                mean_band(ax, line, "epoch", **look)
                 paper = FIG4_VALUES.get((variant, split if band == "x" else f"{band[0].upper()}{radius}"))
                 if published and paper is not None:
                     look = {"mfc": "white", "mec": colour, "ms": 6, "clip_on": False, "zorder": 3}
-                    ax.plot(mean.index[-1], paper, _PAPER_MARKS[band], **look)
+                    ax.plot(line["epoch"].max(), paper, _PAPER_MARKS[band], **look)
             ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
             ax.set(title=TITLES[variant], ylim=(0, 1))
             ax.grid(alpha=0.3, lw=0.5)
@@ -237,7 +235,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
         for ax, (version, condition) in zip(figure.subplots(1, 2, sharey=True), CONDITIONS.items(), strict=True):
             rows = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
             for variant, look in network_looks(variants).items():
-                mean_line(ax, rows[rows["variant"] == variant], "radius", "accuracy", look, TITLES[variant])
+                mean_line(ax, rows[rows["variant"] == variant], look, TITLES[variant])
             ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")
             ax.set(title=version.capitalize(), ylim=(0, 1), xticks=PAPER_RADII)
             ax.grid(alpha=0.3, lw=0.5)

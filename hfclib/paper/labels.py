@@ -8,7 +8,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -19,7 +18,7 @@ from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE, WIDTH, radius_colour
+from hfclib.paper.style import STYLE, WIDTH, mean_band, radius_colour
 from hfclib.paper.tables import decimals, in_words, mean_sd
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
@@ -272,7 +271,7 @@ def _end_cell(found: pd.DataFrame, measure: str, suffix: str) -> str:
 def _mean_cell(values: pd.Series, without: str = RUN_MISSING) -> str:
     """`mean_sd` over the seeds that have a value; `without` where there is none."""
     values = values.dropna()
-    return mean_sd(values.mean(), values.std(), len(values)) if len(values) else without
+    return mean_sd(values) if len(values) else without
 
 
 def band_names(radii: Sequence[int]) -> list[str]:
@@ -390,14 +389,6 @@ def epochs_rows(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     return found.query("part == 'epoch' and split == 'train' and (band == 'x' or radius in @radii)")
 
 
-def _line(ax: Axes, rows: pd.DataFrame, x: str, **look) -> None:
-    """Draw means over seeds; shades are one sample standard deviation to each side."""
-    over_seeds = rows.groupby(x)["accuracy"].agg(["mean", "std"]).fillna(0).astype(float)
-    ax.plot(over_seeds["mean"], **look)
-    ends_of = over_seeds["mean"] - over_seeds["std"], over_seeds["mean"] + over_seeds["std"]
-    ax.fill_between(over_seeds.index.astype(float), *ends_of, color=look["color"], alpha=0.2, lw=0)
-
-
 def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     """Accuracy on training images and their bands after each epoch, a panel per kind of labels and of network.
 
@@ -418,7 +409,8 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
                 for (band, radius), line in own.groupby(["band", "radius"]):
                     whole = band == "x"
                     colour = "0.6" if whole else radius_colour(radius)
-                    _line(ax, line, "epoch", color=colour, ls="--" if band == "hfc" else "-", lw=2 if whole else 1.5)
+                    look = {"color": colour, "ls": "--" if band == "hfc" else "-", "lw": 2 if whole else 1.5}
+                    mean_band(ax, line, "epoch", **look)
                 square = {"marker": "s", "mfc": "white", "ms": 8, "clip_on": False}
                 colours = {f"L{radius}": radius_colour(radius) for radius in radii} | {"train": "0.6"}
                 for measure, colour in colours.items():
@@ -460,7 +452,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
                 for labels in KINDS:
                     for band, style in (("L", "-"), ("H", "--")):
                         own = rows[(rows["variant"] == f"{labels}{suffix}") & (rows["measure"] == f"{band}{radius}")]
-                        _line(ax, own, "train", color=COLOURS[labels], ls=style)
+                        mean_band(ax, own, "train", color=COLOURS[labels], ls=style)
                     ends_at = LABELS_PUBLISHED[labels]["train"], LABELS_PUBLISHED[labels][f"L{radius}"]
                     ax.plot(*ends_at, "s", mfc="white", mec=COLOURS[labels], ms=8, clip_on=False)
                 ax.plot([0, 1], [0, 1], color="0.3", lw=1, ls=":")

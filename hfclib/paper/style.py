@@ -45,9 +45,17 @@ def radius_colour(radius: float) -> str:
     return mpl.colors.to_hex(mpl.colormaps["YlOrBr"](1 - 0.65 * (radius - 1) / 21))
 
 
-def mean_line(ax: Axes, rows: pd.DataFrame, x: str, y: str, look: tuple[str, str], label: str) -> None:
-    """Draw the means over seeds of column y against column x; bars are one sample standard deviation to each side."""
-    points = rows.groupby(x)[y].agg(["mean", "std"]).fillna(0)  # a single seed has none
+def mean_band(ax: Axes, rows: pd.DataFrame, x: str, **look) -> None:
+    """Draw mean accuracies over seeds against column x; the shade is one sample standard deviation to each side."""
+    points = rows.groupby(x)["accuracy"].agg(["mean", "std"]).fillna(0).astype(float)  # a single seed has none
+    ax.plot(points["mean"], **look)
+    low, high = points["mean"] - points["std"], points["mean"] + points["std"]
+    ax.fill_between(points.index.astype(float), low, high, color=look["color"], alpha=0.2, lw=0)
+
+
+def mean_line(ax: Axes, rows: pd.DataFrame, look: tuple[str, str], label: str) -> None:
+    """Draw mean accuracies over seeds against the radius; bars are one sample standard deviation to each side."""
+    points = rows.groupby("radius")["accuracy"].agg(["mean", "std"]).fillna(0)  # a single seed has none
     colour, marker = look
     ax.errorbar(points.index, points["mean"], points["std"], color=colour, marker=marker, capsize=3, label=label)
 

@@ -90,9 +90,9 @@ def decimals(value: float, places: int = 3) -> str:
     return f"{value:z.{places}f}".replace("0.", ".", 1)
 
 
-def mean_sd(mean: float, sd: float, count: int) -> str:
-    """Mean ± sample standard deviation over `count` seeds, as text; a single seed has no spread."""
-    return decimals(mean) + (f"\u00a0±\u00a0{decimals(sd)}" if count > 1 else "")
+def mean_sd(values: pd.Series) -> str:
+    """Mean ± sample standard deviation over seeds, as text; a single seed has no spread."""
+    return decimals(values.mean()) + (f"\u00a0±\u00a0{decimals(values.std())}" if len(values) > 1 else "")
 
 
 def with_interval(mean: float, low: float, high: float) -> str:

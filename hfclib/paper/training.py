@@ -230,7 +230,7 @@ def results_table(rows: pd.DataFrame) -> pd.DataFrame:
     cells = {}
     for (one, name), own in rows.groupby(["choice", "network"], sort=False):
         seeds = {"seeds": ", ".join(map(str, own["seed"])), "steps": own["steps"].iloc[0]}
-        shown = {measure: mean_sd(own[measure].mean(), own[measure].std(), len(own)) for measure in COMPARED}
+        shown = {measure: mean_sd(own[measure]) for measure in COMPARED}
         cells[_TITLES[one], name] = seeds | shown
     return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["choice", "network"])
 
