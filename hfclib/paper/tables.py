@@ -87,7 +87,8 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
 
 def decimals(value: float, places: int = 3) -> str:
     """A number between -1 and 1 as text, without the zero before the point."""
-    return f"{value:z.{places}f}".replace("0.", ".", 1)
+    # A mean of few accuracies is often a tie, such as .5325, which must not hang on the order of a sum.
+    return f"{round(value, 9):z.{places}f}".replace("0.", ".", 1)
 
 
 def mean_sd(values: pd.Series) -> str:

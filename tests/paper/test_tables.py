@@ -29,6 +29,13 @@ def test_the_values_are_those_of_the_run(runs):
         assert got["accuracy"].item() == expected["accuracy"].item()
 
 
+def test_a_tie_does_not_hang_on_the_order_of_a_sum():
+    for tie in (0.5325, 0.8305, 0.0625):
+        assert decimals(tie - 1e-12) == decimals(tie) == decimals(tie + 1e-12)
+    assert decimals(0.53249) == ".532"
+    assert decimals(0.53251) == ".533"
+
+
 def test_an_lfc_with_the_mean_colour_is_the_raw_lfc(runs):
     final = gather(runs, "final")
     raw, mean = (select(final, [4], feed, "batch").query("measure == 'L4'") for feed in ("raw", "mean"))
