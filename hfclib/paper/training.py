@@ -150,7 +150,7 @@ def _claims() -> Iterator[Claim]:
             id=f"training-steps-hfc{name}",
             section="ours",
             comparable=True,
-            text="At as many steps, batches of 512 make a network less accurate on the HFC than small ones do",
+            text="At as many steps, batches of 512 make a network less accurate on the HFC than vanilla's do",
             version=version,
             statistic=partial(steps, how=how),
         )
