@@ -142,7 +142,12 @@ def test_a_run_that_is_not_stored_is_named(notebook, own_home):
 
 def test_weights_that_the_notebook_asks_for_must_be_kept_of_the_first_seed(own_home):
     """Also of networks that may be missing, as those of the chapter on labels."""
-    for notebook, variant in (("fig4", "batchnorm"), ("fig3", "vanilla"), ("labels", "shuffled")):
+    for notebook, variant in (
+        ("fig4", "batchnorm"),
+        ("fig3", "vanilla"),
+        ("labels", "shuffled"),
+        ("datasets", "batchnorm"),
+    ):
         put(own_home / "runs", notebook, "smoke", [3, 5])
         weights = f"{CHAPTERS[notebook].recipes('smoke')[variant].run_name(5)}/{WEIGHTS}"
         (own_home / "runs" / weights).unlink()
