@@ -23,7 +23,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predictions
 from hfclib.paper.fig4 import CHANCE, measures
-from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
+from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.published import TABLE1_HFC_AT_MOST
@@ -36,9 +36,9 @@ from hfclib.paper.tables import (
     by_seed,
     decimals,
     difference,
+    estimate_cell,
     gather,
-    in_words,
-    mean_sd,
+    mean_cell,
     select,
 )
 from hfclib.paper.verdicts import MARGIN, Claim
@@ -253,17 +253,7 @@ def _claims() -> Iterator[Claim]:
 _MISSING = "not stored"
 
 
-def _estimate(statistic: Callable[..., Estimate], found: pd.DataFrame, **options: object) -> str:
-    """ "mean [low, high]" of a statistic; `_MISSING` where its runs are."""
-    try:
-        one = statistic(found, **options)
-    except MissingRunError:
-        return _MISSING
-    return in_words(one)
-
-
-def _mean(values: pd.Series) -> str:
-    return mean_sd(values) if len(values) else _MISSING
+_estimate, _mean = partial(estimate_cell, without=_MISSING), partial(mean_cell, without=_MISSING)
 
 
 def datasets_answer(found: pd.DataFrame) -> Markdown:
@@ -405,7 +395,7 @@ def heuristics_table(found: pd.DataFrame) -> pd.DataFrame:
     def cells(data: str, variant: str) -> dict[str, str]:
         order = sorted(measures(PAPER_RADII), key=lambda one: one[0] == "L")  # the HFC first, which this is about
         wide = {one: by_seed(_of(found, data), one, *authors) for one in order}
-        return {one: _mean(table.reindex(columns=[variant])[variant].dropna()) for one, table in wide.items()}
+        return {one: _mean(table.reindex(columns=[variant])[variant]) for one, table in wide.items()}
 
     return _by_network(found, cells)
 

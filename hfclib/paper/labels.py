@@ -14,12 +14,12 @@ from matplotlib.ticker import MaxNLocator
 
 from hfclib.evaluation import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
+from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
 from hfclib.paper.style import STYLE, WIDTH, mean_band, radius_colour
-from hfclib.paper.tables import decimals, in_words, mean_sd
+from hfclib.paper.tables import decimals, estimate_cell, mean_cell
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
@@ -254,24 +254,8 @@ def labels_answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
 
 
 def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: str) -> str:
-    try:
-        one = _at_equal_accuracy(found, measure=measure, level=level, suffix=suffix)
-    except MissingRunError:
-        return NOT_REACHED if {f"{labels}{suffix}" for labels in KINDS} <= set(found["variant"]) else RUN_MISSING
-    return in_words(one)
-
-
-def _end_cell(found: pd.DataFrame, measure: str, suffix: str) -> str:
-    try:
-        return in_words(_at_end(found, measure=measure, suffix=suffix))
-    except MissingRunError:
-        return RUN_MISSING
-
-
-def _mean_cell(values: pd.Series, without: str = RUN_MISSING) -> str:
-    """`mean_sd` over the seeds that have a value; `without` where there is none."""
-    values = values.dropna()
-    return mean_sd(values) if len(values) else without
+    without = NOT_REACHED if {f"{labels}{suffix}" for labels in KINDS} <= set(found["variant"]) else RUN_MISSING
+    return estimate_cell(_at_equal_accuracy, found, without, measure=measure, level=level, suffix=suffix)
 
 
 def band_names(radii: Sequence[int]) -> list[str]:
@@ -299,11 +283,12 @@ def end_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     for labels in KINDS:
         columns[f"{labels} labels", "paper"] = paper[labels]
         for version, suffix in _trained(found):
-            cells = {one: _mean_cell(ends(found, f"{labels}{suffix}", one)) for one in rows}
+            cells = {one: mean_cell(ends(found, f"{labels}{suffix}", one), RUN_MISSING) for one in rows}
             columns[f"{labels} labels", version] = cells
     columns[differ, "paper"] = paper[differ]
     for version, suffix in _trained(found):
-        columns[differ, version] = {one: _end_cell(found, one, suffix) for one in rows}
+        options = {"without": RUN_MISSING, "suffix": suffix}
+        columns[differ, version] = {one: estimate_cell(_at_end, found, measure=one, **options) for one in rows}
     return pd.DataFrame(columns).rename_axis("accuracy on")
 
 
@@ -323,7 +308,7 @@ def equal_table(found: pd.DataFrame, radii: Sequence[int], levels: Sequence[floa
                 for labels in KINDS:
                     variant = f"{labels}{suffix}"
                     values = at_accuracy(found, variant, measure, [level]).loc[level]
-                    cells[at, labels] = _mean_cell(values, NOT_REACHED if variant in there else RUN_MISSING)
+                    cells[at, labels] = mean_cell(values, NOT_REACHED if variant in there else RUN_MISSING)
                 cells[at, "difference"] = _difference_cell(found, measure, level, suffix)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "accuracy on"])
 
@@ -362,7 +347,7 @@ def reading_table(found: pd.DataFrame, agreed: pd.DataFrame, radii: Sequence[int
         for labels in KINDS:
             variant, name = f"{labels}{suffix}", f"{labels}, {version}"
             columns = ("test", *band_names(radii))
-            rows[name, "accuracy"] = {one: _mean_cell(ends(found, variant, one, "test")) for one in columns}
+            rows[name, "accuracy"] = {one: mean_cell(ends(found, variant, one, "test"), RUN_MISSING) for one in columns}
             same = {one: decimals(shares.get((variant, one), np.nan), 2) for one in columns}
             rows[name, "same as image"] = {one: cell.replace("nan", "") for one, cell in same.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "prediction"])

@@ -1,13 +1,13 @@
 """From runs to tidy tables of accuracies, and numbers as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from hfclib.evaluation import PAPER_RADII, BnStats, Condition
-from hfclib.paper.intervals import Estimate
+from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.runs.store import Run
 from hfclib.transforms import Feed
 
@@ -110,6 +110,20 @@ def with_interval(mean: float, low: float, high: float) -> str:
 def in_words(found: Estimate) -> str:
     """An estimate as the text of `with_interval`."""
     return with_interval(found.mean, found.low, found.high)
+
+
+def estimate_cell(statistic: Callable[..., Estimate], found: pd.DataFrame, without: str, **options: object) -> str:
+    """A statistic of a table `in_words`; `without` where a run is missing."""
+    try:
+        return in_words(statistic(found, **options))
+    except MissingRunError:
+        return without
+
+
+def mean_cell(values: pd.Series, without: str) -> str:
+    """`mean_sd` over the seeds that have a value; `without` where there is none."""
+    values = values.dropna()
+    return mean_sd(values) if len(values) else without
 
 
 def by_seed(final: pd.DataFrame, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
