@@ -411,7 +411,7 @@ def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     means = means.rename(columns={"pgd2": "PGD 2/255", "pgd8": "PGD 8/255"})
     for kind, name in SHIFT_KINDS.items():
         means[name] = means[[shift for shift in SHIFTS if shift.startswith(kind)]].mean(axis=1)
-    means = means.sort_values("test", ascending=False)[
+    means = means.sort_values("test", ascending=False, kind="stable")[
         ["test", f"L{radius}", f"H{radius}", "PGD 2/255", "PGD 8/255", *SHIFT_KINDS.values()]
     ]
     text = means.map(lambda value: "\u2013" if np.isnan(value) else decimals(value, 2))

@@ -12,10 +12,11 @@ from hfclib.paper.fig4 import (
     beside_paper,
     curves_figure,
     hfc_by_condition,
+    leads,
 )
 from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.published import FIG4_VALUES
-from hfclib.paper.tables import decimals, gather, select, with_interval
+from hfclib.paper.tables import decimals, difference, gather, select, with_interval
 from hfclib.runs.collect import Runs
 
 
@@ -46,6 +47,18 @@ def test_the_papers_schedule_stands_between_ours_and_the_paper(runs):
     assert table.loc["H4", ("Vanilla", "paper")] == ".10"
     other = beside_narrow({"batchnorm": runs["batchnorm"]}, {"vanilla": runs["vanilla"][:1]}, [4])
     assert list(other.columns) == [("Vanilla", "narrow"), ("Vanilla", "paper")]
+
+
+def test_a_lead_stands_beside_that_with_the_papers_schedule(runs):
+    one = {variant: ones[1:] for variant, ones in runs.items() if variant != "dropout"}
+    table = leads(gather(runs, "final"), gather(one, "final"))
+    final = gather(runs, "final")
+    gain = sum(difference(final, "batchnorm", measure, "mean", "running") for measure in ("H4", "H8")) / 2
+    expected = [with_interval(*interval(gain)), decimals(gain[1]), "\u2013"]
+    assert table.loc[("BatchNorm", "controlled")].tolist() == expected
+    dropout, mixup = (table.loc[(title, "measured as the authors did")] for title in ("Dropout", "Mix-up"))
+    assert dropout["our schedule"] != "not stored" == dropout["the paper's schedule"] == mixup["our schedule"]
+    assert dropout["paper"] == ".115"  # the mean of .21 - .10 and .22 - .10
 
 
 def test_one_departure_at_a_time(runs):
