@@ -103,15 +103,16 @@ def leads(ours: pd.DataFrame, narrow: pd.DataFrame) -> pd.DataFrame:
         Index (heuristic, measured), columns the two schedules, with 95 % intervals over all seeds, and the paper's
         lead, which was measured in the authors' way only; text cells.
     """
-    cells = {}
+    rows = {}
     for variant, version in product(("dropout", "mixup", "batchnorm"), CONDITIONS):
         terms = _gain(variant, "H4", "H8")
-        statistic = partial(_combined, terms=terms, less=0.0, bands=version)
-        row = cells.setdefault((TITLES[variant], version), {})
-        for schedule, final in (("our schedule", ours), ("the paper's schedule", narrow)):
-            row[schedule] = estimate_cell(statistic, final, "not stored")
-        row["paper"] = decimals(_published(terms)) if version == AUTHORS else "\u2013"
-    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["heuristic", "measured"])
+        options = {"without": "not stored", "terms": terms, "less": 0.0, "bands": version}
+        rows[TITLES[variant], version] = {
+            "our schedule": estimate_cell(_combined, ours, **options),
+            "the paper's schedule": estimate_cell(_combined, narrow, **options),
+            "paper": decimals(_published(terms)) if version == AUTHORS else "\u2013",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["heuristic", "measured"])
 
 
 def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:

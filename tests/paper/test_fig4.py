@@ -51,8 +51,8 @@ def test_the_papers_schedule_stands_between_ours_and_the_paper(runs):
 
 def test_a_lead_stands_beside_that_with_the_papers_schedule(runs):
     one = {variant: ones[1:] for variant, ones in runs.items() if variant != "dropout"}
-    table = leads(gather(runs, "final"), gather(one, "final"))
     final = gather(runs, "final")
+    table = leads(final, gather(one, "final"))
     gain = sum(difference(final, "batchnorm", measure, "mean", "running") for measure in ("H4", "H8")) / 2
     expected = [with_interval(*interval(gain)), decimals(gain[1]), "\u2013"]
     assert table.loc[("BatchNorm", "controlled")].tolist() == expected
