@@ -235,23 +235,6 @@ def counts_at(counts: pd.DataFrame, radius: int, titles: Mapping[str, str] = FIG
     return frame.assign(paper="~600" if radius == 12 else "not available to us").rename_axis(["statistics", "feed"])
 
 
-def counts_by_cut(counts: pd.DataFrame, titles: Mapping[str, str] = FIG2_TITLES) -> pd.DataFrame:
-    """Counts of misaligned images by the Fourier split and by the truncated SVD, raw, running statistics.
-
-    Args:
-        counts: from `counts_over_seeds`, of one seed.
-    Returns:
-        One row per radius, one column per network and cut; cells such as "185 (by chance 118)".
-    Raises:
-        ValueError: several seeds.
-    """
-    rows = _of_one_seed(counts).query("feed == 'raw' and bn_stats == 'running' and radius in (4, 8, 12, 16)")
-    cuts = {"fourier": "Fourier split", "svd": "truncated SVD"}
-    column = rows["variant"].map(titles) + ": " + rows["cut"].map(cuts)
-    rows = rows.assign(column=column, cell=_beside_chance(rows))
-    return rows.pivot(index="radius", columns="column", values="cell").rename_axis(columns=None)
-
-
 _FEED_TITLES = {"raw": "fed as it is", "max": "divided by its maximum", "mean": "mean colour added to HFC"}
 _STATS_TITLES = {"running": "running averages", "batch": "statistics of the test batch"}
 _TRUE, _TRUE_BAR, _OTHER_BAR = "#00745a", "#66c2a5", "0.75"  # the true class, as text and as a bar; any other
@@ -461,6 +444,29 @@ PARTS = {
 }
 
 
+def _published_counts() -> pd.DataFrame:
+    """The counts of every network whose predictions are stored, fed raw, and how many of them are beyond chance."""
+    found = {preset: FIG2.published(preset) for preset in ("laptop", "narrow")}
+    rows = pd.concat({preset: table for preset, table in found.items() if table is not None}, names=["preset"])
+    rows = rows[rows["feed"] == "raw"].reset_index("preset")
+    network = pd.Categorical(rows["variant"].map(FIG2_TITLES), FIG2_TITLES.values())
+    return rows.assign(network=network, beyond=rows["misaligned"] - rows["by_chance"])
+
+
+def cuts_of_all_seeds() -> pd.DataFrame:
+    """What the Fourier split and the truncated SVD leave beyond chance: means over seeds with 95 % intervals.
+
+    Returns:
+        One row per (preset, network, radius), running statistics; the last column has the interval of the difference
+        between the two ways of cutting, under the same networks.
+    """
+    rows = _published_counts().query("bn_stats == 'running' and radius in (4, 8, 12, 16)")
+    wide = rows.pivot_table("beyond", ["preset", "network", "radius", "seed"], "cut", observed=True).dropna()
+    wide = wide.assign(less=wide["svd"] - wide["fourier"])[["fourier", "svd", "less"]]
+    cells = wide.groupby(level=[0, 1, 2], observed=True).agg(_beyond_chance)
+    return cells.set_axis(["Fourier split", "truncated SVD", "SVD less Fourier"], axis=1)
+
+
 def counts_of_all_seeds(radius: int) -> pd.DataFrame:
     """Misaligned images, fed raw, of every network whose predictions are stored.
 
@@ -469,22 +475,18 @@ def counts_of_all_seeds(radius: int) -> pd.DataFrame:
         with its 95 % interval; then one column per seed with cells such as "70 (105)", of 10,000 images, by chance in
         brackets.
     """
-    found = {preset: FIG2.published(preset) for preset in ("laptop", "narrow")}
-    rows = pd.concat({preset: table for preset, table in found.items() if table is not None}, names=["preset"])
-    rows = rows[(rows["radius"] == radius) & (rows["feed"] == "raw")].reset_index("preset")
+    rows = _published_counts().query(f"radius == {radius}")
     parts = pd.Categorical(map(PARTS.get, zip(rows["cut"], rows["bn_stats"], strict=True)), PARTS.values())
-    network = pd.Categorical(rows["variant"].map(FIG2_TITLES), FIG2_TITLES.values())
-    rows = rows.assign(**{"network": network, "parts and statistics": parts})
+    rows = rows.assign(**{"parts and statistics": parts})
     rows["cell"] = [f"{row.misaligned} ({row.by_chance:.0f})" for row in rows.itertuples()]
     line = ["preset", "network", "parts and statistics"]
     wide = rows.pivot_table("cell", line, "seed", aggfunc="first", observed=True).fillna("\u2013")
     wide = wide.rename(columns="seed {}".format).rename_axis(columns=None)
-    beyond = (rows["misaligned"] - rows["by_chance"]).groupby([rows[one] for one in line], observed=True)
-    wide.insert(0, "beyond chance", beyond.apply(_beyond_chance))
+    wide.insert(0, "beyond chance", rows.groupby(line, observed=True)["beyond"].apply(_beyond_chance))
     return wide
 
 
 def _beyond_chance(counts: pd.Series) -> str:
     found = over_seeds(counts)
-    ends = f" [{found.low:.1f}, {found.high:.1f}]".replace(" ", "\u00a0") if found.seeds > 1 else ""
-    return f"{found.mean:.1f}{ends}"
+    mean, low, high = (f"{one:z.1f}" for one in (found.mean, found.low, found.high))
+    return f"{mean}\u00a0[{low},\u00a0{high}]" if found.seeds > 1 else mean

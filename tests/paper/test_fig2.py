@@ -19,10 +19,10 @@ from hfclib.paper.fig2 import (
     confidence_table,
     confidences,
     counts_at,
-    counts_by_cut,
     counts_figure,
     counts_of_all_seeds,
     counts_over_seeds,
+    cuts_of_all_seeds,
     example_table,
     examples_figure,
     gallery_figure,
@@ -207,11 +207,7 @@ def test_the_most_confident_come_first(channel_means):
 
 def test_tables_of_one_seed_refuse_several(answers, true_classes):
     two = counts_over_seeds({"vanilla": {0: answers["vanilla"], 4: answers["vanilla"]}}, true_classes)
-    for use in (
-        counts_by_cut,
-        lambda counts: counts_at(counts, 12),
-        counts_figure,
-    ):
+    for use in (lambda counts: counts_at(counts, 12), counts_figure):
         with pytest.raises(ValueError, match="expected counts of one seed, got those of 0, 4"):
             use(two)
 
@@ -269,22 +265,8 @@ def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
     titles = network_titles("smoke")
     assert list(titles.values()) == ["Vanilla, width 4", "BatchNorm, width 4", "BatchNorm, width 8"]
     assert list(counts_at(counts, 12, titles)) == [*titles.values(), "paper"]
-    assert {column.partition(":")[0] for column in counts_by_cut(counts, titles)} == set(titles.values())
     assert set(labelled(counts_figure(counts.query("cut == 'fourier'"), titles).axes[0])) >= set(titles.values())
     assert list(example_table(answers, [0], true_classes, 12, "raw", "running", titles)) == list(titles.values())
-
-
-def test_counts_by_cut(answers, true_classes, counts):
-    found = counts_by_cut(counts)
-    assert list(found.index) == list(PAPER_RADII)
-    for variant, title in FIG2_TITLES.items():
-        for cut, name in (("fourier", "Fourier split"), ("svd", "truncated SVD")):
-            cells = found[f"{title}: {name}"]
-            one = answers[variant]
-            masks = [stored_misaligned(one, true_classes, radius, cut=cut) for radius in PAPER_RADII]
-            assert [text.split(" (by chance ")[0] for text in cells] == [str(int(mask.sum())) for mask in masks]
-            assert len(set(cells)) > 1
-    assert counts_by_cut(counts.query("variant == 'vanilla'")).shape == (4, 2)
 
 
 # ---- figures
@@ -504,3 +486,30 @@ def test_stored_predictions_leave_out_runs_without_those_on_whole_images(answers
     with_running = Predictions(bands | {Condition("x"): torch.zeros(60)}, batch_norm=True)
     counts = counts_over_seeds({"batchnorm": {0: with_running}}, torch.zeros(60, dtype=torch.int64))
     assert set(counts["bn_stats"]) == {"running"}
+
+
+def test_the_two_cuts_beyond_chance_under_the_same_networks(monkeypatch):
+    """A network without counts of one cut is left out of both; other radii, feeds and statistics too."""
+    rows = [
+        ("vanilla", 0, "fourier", 70, 60.0),
+        ("vanilla", 1, "fourier", 90, 76.0),
+        ("vanilla", 2, "fourier", 500, 76.0),
+        ("vanilla", 0, "svd", 61, 60.02),
+        ("vanilla", 1, "svd", 76, 77.0),
+        ("batchnorm", 0, "fourier", 120, 99.0),
+        ("batchnorm", 0, "svd", 98, 98.04),
+    ]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "cut", "misaligned", "by_chance"])
+    table = table.assign(radius=8, feed="raw", bn_stats="running")
+    others = [{"radius": 7}, {"feed": "max"}, {"bn_stats": "batch"}]
+    table = pd.concat([table, *(table.assign(misaligned=0, **other) for other in others)])
+    monkeypatch.setattr("hfclib.paper.fig2.FIG2", SimpleNamespace(published={"laptop": table}.get))
+    found = cuts_of_all_seeds()
+    plain, normed = FIG2_TITLES["vanilla"], FIG2_TITLES["batchnorm"]
+    assert found.index.tolist() == [("laptop", plain, 8), ("laptop", normed, 8)]
+    assert found.loc["laptop", normed, 8].tolist() == ["21.0", "0.0", "-21.0"]
+    differences = [0.98 - 10, -1 - 14]
+    mean, half = sum(differences) / 2, 12.7062 * abs(differences[0] - differences[1]) / 2
+    cells = found.loc["laptop", plain, 8]
+    assert cells["Fourier split"].startswith("12.0\u00a0[")
+    assert cells["SVD less Fourier"] == f"{mean:.1f}\u00a0[{mean - half:.1f},\u00a0{mean + half:.1f}]"
