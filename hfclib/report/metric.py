@@ -76,8 +76,10 @@ def counted(correct: int, images: int) -> dict:
     square = NormalDist().inv_cdf(0.975) ** 2
     centre = (correct + square / 2) / (images + square)
     half = math.sqrt(square * (correct * (images - correct) / images + square / 4)) / (images + square)
-    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
-    return {"images": images, "correct": correct, "accuracy": correct / images, "low": low, "high": high}
+    # The interval holds the share, which rounding must not undo where none or all are right: plots take no less.
+    share = correct / images
+    low, high = max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
+    return {"images": images, "correct": correct, "accuracy": share, "low": low, "high": high}
 
 
 class BandAccuracy:

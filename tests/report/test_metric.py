@@ -138,6 +138,12 @@ def test_intervals_are_wilsons(correct, images):
     assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
+def test_an_interval_holds_its_share_where_none_or_all_are_right():
+    """A plot draws the distances from the share, and Matplotlib refuses a negative one."""
+    ends = [counted(correct, images) for images in range(1, 1001) for correct in (0, images)]
+    assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in ends)
+
+
 def test_a_colour_may_be_a_tensor(network, data):
     tables = []
     for colour in ((0.5, 0.25, 0.75), torch.tensor([0.5, 0.25, 0.75])):
