@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +17,6 @@ TARGETS = 9  # classes that `strongest` aims at
 _MOMENTUM, _RISES = 0.75, 0.75  # published: the share of a new step, and of rising steps below which steps are halved
 
 
-@checks.for_each_eps
 def apgd(
     model: nn.Module,
     images: Tensor,
@@ -131,16 +129,12 @@ def strongest(
     They are those of AutoAttack but for FAB, as long as there; `python -m benchmarks.autoattack` compares the two.
 
     Args:
-        eps, generator: as in `pgd`, but no list: for several eps, give them to `robust_accuracy`.
+        eps, generator: as in `pgd`; several eps go to `robust_accuracy`.
         steps: of APGD, from each start.
         queries: of `square`.
     Returns:
         Three attacks, in the order in which they are to be tried.
-    Raises:
-        ValueError: a list of eps.
     Source: Croce and Hein, ICML 2020.
     """
-    if isinstance(eps, list | tuple | np.ndarray):
-        raise ValueError(f"expected one eps (give several to robust_accuracy), got {eps}")
     climb = partial(apgd, eps=eps, steps=steps, generator=generator)
     return [climb, partial(climb, targets=TARGETS), partial(square, eps=eps, queries=queries, generator=generator)]

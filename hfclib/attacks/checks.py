@@ -1,13 +1,11 @@
 """The checks of the attacks: bad images, labels and settings are refused, misleading models warned of."""
 
 import warnings
-from collections.abc import Callable
-from functools import wraps
 
 import torch
 from torch import Tensor, nn
 
-from hfclib.devices import arithmetic, layout_of
+from hfclib.devices import arithmetic
 from hfclib.evaluation import check_labels, check_pixels
 
 
@@ -18,19 +16,6 @@ def check_batch(images: Tensor, labels: Tensor) -> Tensor:
         raise TypeError(f"expected float32 images, got {images.dtype}: its steps are too coarse for an attack")
     check_pixels(images)
     return labels
-
-
-def for_each_eps(attack: Callable[..., Tensor]) -> Callable:
-    """An attack with the keyword eps that takes a list of them too, and then returns a list of adv_images."""
-
-    @wraps(attack)
-    def attacked(*args: object, **options: object) -> Tensor | list[Tensor]:
-        eps = options.get("eps")
-        if isinstance(eps, list | tuple):
-            return [attack(*args, **options | {"eps": one}) for one in eps]
-        return attack(*args, **options)
-
-    return attacked
 
 
 def per_image(name: str, value: float | Tensor, images: Tensor, norm: str = "l2") -> Tensor:
@@ -56,7 +41,7 @@ def check_count(name: str, value: int, least: int) -> None:
 def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
     """The model's logits (N, classes), float32 or float64; ValueError if not finite, or too few for a label."""
     with arithmetic(images.device, amp=amp):
-        logits = model(images.contiguous(memory_format=layout_of(model)))
+        logits = model(images.contiguous())
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")
     if not logits.isfinite().all():

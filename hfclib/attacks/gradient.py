@@ -15,16 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfclib.attacks.checks import (
-    check_batch,
-    check_count,
-    for_each_eps,
-    forward,
-    is_fooled,
-    per_image,
-    surely_fooled,
-    warn_of_masking,
-)
+from hfclib.attacks import checks
 from hfclib.devices import arithmetic
 from hfclib.evaluation import evaluating
 
@@ -35,7 +26,6 @@ Band = Callable[[Tensor], Tensor] | None
 _BAND_ROUNDS = 5  # after which a thousandth of a perturbation's energy is left outside its band
 
 
-@for_each_eps
 def pgd(
     model: nn.Module,
     images: Tensor,
@@ -59,8 +49,7 @@ def pgd(
     Args:
         model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the device of the images.
         images, labels: (N, C, H, W) float32 or float64 in [0, 1]; (N,) whole numbers from 0 to classes - 1.
-        eps: radius of the ball in units of pixels in [0, 1], 0 or more, with Linf up to 1; one number, or (N,), one per
-            image. A list of numbers gives a list of results.
+        eps: radius of the ball in units of pixels in [0, 1], 0 or more, with Linf up to 1; one number or (N,).
         alpha: length of a step in `norm`, same units, one number or (N,); None for eps / 4.
         steps: number of steps, 0 or more.
         norm: of the ball and of the step.
@@ -82,10 +71,10 @@ def pgd(
         UserWarning: the model seems to return probabilities, or a correctly classified image has no gradient at all.
     Source: Madry et al., ICLR 2018.
     """
-    labels, eps = check_batch(images, labels), per_image("eps", eps, images, norm)
-    alpha = eps / 4 if alpha is None else per_image("alpha", alpha, images)
-    check_count("steps", steps, 0)
-    check_count("restarts", restarts, 1)
+    labels, eps = checks.check_batch(images, labels), checks.per_image("eps", eps, images, norm)
+    alpha = eps / 4 if alpha is None else checks.per_image("alpha", alpha, images)
+    checks.check_count("steps", steps, 0)
+    checks.check_count("restarts", restarts, 1)
     if loss not in _LOSSES:
         raise ValueError(f"expected loss, cross_entropy or margin, got {loss!r}")
     objective = _LOSSES[loss] if not targeted else lambda logits, labels: -_LOSSES[loss](logits, labels)
@@ -106,7 +95,12 @@ def pgd(
             adv_images = _ascend(model, some, classes, adv_images, ball, alpha[which], steps, **options)
             if restarts == 1:
                 return adv_images
-            _keep_better(model, adv_images, classes, which, best, losses, fooled, objective, targeted)
+            with torch.no_grad():
+                logits = checks.forward(model, adv_images, classes)
+                values, wrong = objective(logits, classes).to(losses), checks.is_fooled(logits, classes, targeted)
+            better = (wrong & ~fooled[which]) | ((wrong == fooled[which]) & (values > losses[which]))
+            place = which[better]
+            best[place], losses[place], fooled[place] = adv_images[better], values[better], wrong[better]
     return best
 
 
@@ -118,11 +112,11 @@ def _ascend(
     for step in range(steps):
         points, some = adv_images[active], labels[active]
         logits, _, gradient = gradients(model, points, some, objective, amp=amp)
-        wrong = is_fooled(logits, some, targeted)
+        wrong = checks.is_fooled(logits, some, targeted)
         if step == 0:
-            warn_of_masking(logits, gradient, wrong)
+            checks.warn_of_masking(logits, gradient, wrong)
         if stop_early:
-            going = ~surely_fooled(model, points, some, wrong, targeted=targeted, amp=amp)
+            going = ~checks.surely_fooled(model, points, some, wrong, targeted=targeted, amp=amp)
             active, points, gradient = active[going], points[going], gradient[going]
             if len(active) == 0:
                 break
@@ -135,7 +129,7 @@ def gradients(model: nn.Module, points: Tensor, labels: Tensor, objective: Calla
     """The logits (N, classes) of points (N, C, H, W), their `objective` (N,), and its gradient like points."""
     points = points.detach().requires_grad_()
     with nullcontext() if amp else arithmetic(points.device, amp=False):  # the way back in full precision too
-        logits = forward(model, points, labels, amp=amp)
+        logits = checks.forward(model, points, labels, amp=amp)
         values = objective(logits, labels)
         gradient = torch.autograd.grad(values.sum(), points)[0]
     if not gradient.isfinite().all():
@@ -143,7 +137,6 @@ def gradients(model: nn.Module, points: Tensor, labels: Tensor, objective: Calla
     return logits.detach(), values.detach(), gradient
 
 
-@for_each_eps
 def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float | Tensor = DEFAULT_EPS, **options) -> Tensor:
     """One step of length eps along the sign of the gradient, from the image itself; arguments and errors as in `pgd`.
 
@@ -208,13 +201,3 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 _LOSSES = {"cross_entropy": partial(F.cross_entropy, reduction="none"), "margin": margin}
-
-
-def _keep_better(model, adv_images, labels, which, best, losses, fooled, objective, targeted) -> None:
-    """Put into `best`, `losses` and `fooled` what beats the best result so far of the images `which`."""
-    with torch.no_grad():
-        logits = forward(model, adv_images, labels)
-        found, wrong = objective(logits, labels).to(losses.dtype), is_fooled(logits, labels, targeted)
-    better = (wrong & ~fooled[which]) | ((wrong == fooled[which]) & (found > losses[which]))
-    place = which[better]
-    best[place], losses[place], fooled[place] = adv_images[better], found[better], wrong[better]

@@ -3,15 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hfclib.attacks.checks import (
-    check_batch,
-    check_count,
-    for_each_eps,
-    forward,
-    per_image,
-    surely_fooled,
-    warn_if_probabilities,
-)
+from hfclib.attacks import checks
 from hfclib.attacks.gradient import DEFAULT_EPS, Draws, margin
 from hfclib.evaluation import evaluating
 
@@ -27,7 +19,6 @@ def square_side(query: int, queries: int, height: int, width: int, area: float) 
     return min(max(side, 1), height, width)
 
 
-@for_each_eps
 @torch.no_grad()
 def square(
     model: nn.Module,
@@ -56,8 +47,8 @@ def square(
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6); raises and warns as `pgd`.
     Source: Andriushchenko et al., ECCV 2020, with the margin as loss; first area and schedule of AutoAttack.
     """
-    labels, eps = check_batch(images, labels), per_image("eps", eps, images, "linf")
-    check_count("queries", queries, 1)
+    labels, eps = checks.check_batch(images, labels), checks.per_image("eps", eps, images, "linf")
+    checks.check_count("queries", queries, 1)
     if not 0 < area <= 1:
         raise ValueError(f"expected area, a share in (0, 1], got {area!r}")
     count, channels, height, width = images.shape
@@ -67,11 +58,11 @@ def square(
     low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
     with evaluating(model):
         best = torch.where(draws.numbers(active, (channels, 1, width)) < 0.5, low, high)
-        logits = forward(model, best, labels, amp=amp)
-        warn_if_probabilities(logits)
+        logits = checks.forward(model, best, labels, amp=amp)
+        checks.warn_if_probabilities(logits)
         sign = 1 if targeted else -1
         loss = sign * margin(logits, labels)  # how far the attack is from success: below 0 the image is fooled
-        fooled = surely_fooled(model, best, labels, loss < 0, targeted=targeted, amp=amp)
+        fooled = checks.surely_fooled(model, best, labels, loss < 0, targeted=targeted, amp=amp)
         for query in range(1, queries):
             active = active[~fooled[active]]
             if len(active) == 0:
@@ -85,13 +76,13 @@ def square(
             inside = _inside(numbers[:, :2], side, height, width)
             corner = torch.where(numbers[:, 2:, None, None] < 0.5, low[active], high[active])
             tried = torch.where(inside, corner, best[active])
-            found = sign * margin(forward(model, tried, labels[active], amp=amp), labels[active])
+            found = sign * margin(checks.forward(model, tried, labels[active], amp=amp), labels[active])
             better = found < loss[active]
             changed = active[better]
             best[changed], loss[changed] = tried[better], found[better]
             if len(changed):
-                some, classes = best[changed], labels[changed]
-                fooled[changed] = surely_fooled(model, some, classes, found[better] < 0, targeted=targeted, amp=amp)
+                some, classes, suspects = best[changed], labels[changed], loss[changed] < 0
+                fooled[changed] = checks.surely_fooled(model, some, classes, suspects, targeted=targeted, amp=amp)
     return best
 
 

@@ -54,8 +54,7 @@ def robust_correct(
     for attack in [lambda model, images, labels: images, *attacks]:  # without an attack first
         options = _accepted(attack, **given)
         for block in _blocks(correct, batch_size):
-            adv_images = _attacked(attack, model, images[block], labels[block], **options)
-            correct[block] = _correct(model, adv_images, labels[block])
+            correct[block] = _withstood(attack, model, images[block], labels[block], **options)
     return correct
 
 
@@ -125,7 +124,7 @@ def smallest_eps(
         tried = (low + high) / 2 if number else torch.full_like(low, highest)
         for block in _blocks(correct & tried.isfinite(), batch_size):  # not where `highest` did not succeed
             eps, some, classes = tried[block], images[block], labels[block]
-            robust = _correct(model, _attacked(attack, model, some, classes, eps=eps, **options), classes)
+            robust = _withstood(attack, model, some, classes, eps=eps, **options)
             low[block[robust]], high[block[~robust]] = eps[robust], eps[~robust]
     return high
 
@@ -135,11 +134,6 @@ def _blocks(chosen: Tensor, batch_size: int) -> Iterator[Tensor]:
     return (block for block in chosen.nonzero().squeeze(1).split(batch_size) if len(block))
 
 
-def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad(), evaluating(model):
-        return forward(model, images, labels).argmax(dim=1) == labels
-
-
 def _accepted(attack: AttackFunction, **options) -> dict:
     """Those of the options that the attack has."""
     known = inspect.signature(attack).parameters
@@ -147,10 +141,11 @@ def _accepted(attack: AttackFunction, **options) -> dict:
     return {name: value for name, value in options.items() if takes_all or name in known}
 
 
-def _attacked(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:
+def _withstood(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:
     adv_images = attack(model, images, labels, **options)
     if adv_images.shape != images.shape:
         raise ValueError(f"expected images {tuple(images.shape)} from the attack, got {tuple(adv_images.shape)}")
     if not (adv_images.min() >= 0 and adv_images.max() <= 1):  # NaN too
         raise ValueError("expected images in [0, 1] from the attack, got values outside")
-    return adv_images
+    with torch.no_grad(), evaluating(model):
+        return forward(model, adv_images, labels).argmax(dim=1) == labels

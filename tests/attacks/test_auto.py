@@ -106,8 +106,3 @@ def test_no_images_are_no_error(linear):
     for targets in (0, 2):
         none = torch.rand(0, 3, 8, 8), torch.zeros(0, dtype=torch.int64)
         assert apgd(linear, *none, eps=0.1, steps=2, targets=targets).shape == (0, 3, 8, 8)
-
-
-def test_the_strongest_attacks_are_of_one_eps():
-    with pytest.raises(ValueError, match="expected one eps"):
-        strongest([0.01, 0.02])

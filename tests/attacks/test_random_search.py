@@ -135,12 +135,12 @@ def test_fast_arithmetic_stops_only_where_full_precision_agrees(monkeypatch):
         logits = model(images)
         return -logits if amp else logits
 
-    monkeypatch.setattr("hfclib.attacks.random_search.forward", deceived)
+    monkeypatch.setattr("hfclib.attacks.checks.forward", deceived)
     images = torch.rand(6, 3, 4, 4)
     labels, asked = network(images).argmax(dim=1), []
     confirm = surely_fooled
     monkeypatch.setattr(
-        "hfclib.attacks.random_search.surely_fooled",
+        "hfclib.attacks.checks.surely_fooled",
         lambda *args, **options: asked.append(confirm(*args, **options)) or asked[-1],
     )
     adv_images = square(network, images, labels, eps=0.0, queries=5, amp=True)
