@@ -25,11 +25,6 @@ def gains_from_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
-def autocast(device: torch.device) -> AbstractContextManager:
-    """A context in which convolutions run in bfloat16 where `device` gains from it, and in float32 elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
-
-
 @contextmanager
 def full_float32(backends: object = torch.backends) -> Iterator[None]:
     """A context in which NVIDIA GPUs do not round the input of float32 convolutions and products to 10 bits (TF32)."""
@@ -50,26 +45,15 @@ def full_float32(backends: object = torch.backends) -> Iterator[None]:
 
 
 def arithmetic(device: torch.device, *, amp: bool) -> AbstractContextManager:
-    """A context for the forward pass of a model: `autocast` with `amp`, else float32 in full precision."""
+    """A context for a forward pass: with `amp` in bfloat16 where `device` gains from it, else in full float32."""
     if amp:
-        return autocast(device)
+        return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
     return full_float32() if device.type == "cuda" else nullcontext()
 
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU if it has neither."""
     return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
-
-
-def layout_of(model: nn.Module) -> torch.memory_format:
-    """The memory format for a model's input: channels_last if its convolutions' weights are so, else contiguous.
-
-    The networks that hfclib trains and loads are channels_last, which is faster on CPUs. Another network may flatten
-    its maps by `view`, which takes contiguous ones only.
-    """
-    last = torch.channels_last
-    weights = (weight for weight in model.parameters() if weight.ndim == 4 and not weight.is_contiguous())
-    return last if any(weight.is_contiguous(memory_format=last) for weight in weights) else torch.contiguous_format
 
 
 def device_name(device: torch.device) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.data.cifar import MEAN
-from hfclib.devices import arithmetic, device_of, layout_of
+from hfclib.devices import arithmetic, device_of
 from hfclib.frequency import check_images, each_radius, in_bins, split, svd_split
 from hfclib.transforms import FEEDS, Feed, feed_images
 
@@ -99,10 +99,10 @@ def logits(
         raise ValueError("expected at least one image, got none")
     if bn_stats == "batch" and (len(images) % batch_size or batch_size) == 1:
         raise ValueError(f"expected batches of 2 images or more to take statistics of, got {len(images)} images")
-    device, layout = device_of(model), layout_of(model)
+    device = device_of(model)
     # Not in inference mode: what a network makes at its first pass and keeps could never be trained.
     with torch.no_grad(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
-        batches = (batch.to(device).contiguous(memory_format=layout) for batch in images.split(batch_size))
+        batches = (batch.to(device).contiguous() for batch in images.split(batch_size))
         found = torch.cat([model(batch).float().to(images.device) for batch in batches])
     if found.isnan().any():  # whose largest would be the first class
         raise ValueError("expected logits that are numbers from the model, got NaN")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hfclib.attacks.gradient import pgd, projected
 from hfclib.attacks.robustness import robust_accuracy
-from hfclib.devices import autocast, device_of
+from hfclib.devices import arithmetic, device_of
 from hfclib.training.recipe import Recipe
 
 # The PGD after each epoch, at the recipe's own eps in steps of a quarter of it, and the one after training.
@@ -17,11 +17,7 @@ FINAL_ATTACK, FINAL_IMAGES = {"eps": 8 / 255, "alpha": 2 / 255, "steps": 20}, 1_
 
 
 def adversarial_images(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    recipe: Recipe,
-    generator: torch.Generator,
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
 ) -> Tensor:
     """The images of a training step, attacked as the recipe says; each attack step costs a forward and backward pass.
 
@@ -45,7 +41,7 @@ def adversarial_images(
         adv_images = (images + eps * (2 * drawn.to(images.device) - 1)).clamp(0, 1)
     for _ in range(recipe.adv_steps):
         points = adv_images.detach().requires_grad_()
-        with autocast(images.device):
+        with arithmetic(images.device, amp=True):
             loss = F.cross_entropy(model(points), labels)
         (gradient,) = torch.autograd.grad(loss, points)
         adv_images = projected(points.detach() + recipe.adv_alpha * gradient.sign(), images, eps, "linf")

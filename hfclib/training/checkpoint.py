@@ -45,8 +45,7 @@ def epochs_done(path: Path) -> int:
 def restore_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler) -> Progress:
     """Fill model, optimizer and scheduler from a checkpoint and return its Progress; a new one if there is none.
 
-    Raises:
-        CheckpointError: the checkpoint is damaged or belongs to another network or run.
+    A checkpoint that is damaged, or of another network or run, raises a CheckpointError.
     """
     if not path.exists():
         return Progress()

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
 from hfclib.data import to_float
-from hfclib.devices import autocast, device_of, layout_of
+from hfclib.devices import arithmetic, device_of
 from hfclib.evaluation import (
     BATCH_SIZE,
     Part,
@@ -73,29 +73,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[Optimi
     return optimizer, OneCycleLR(optimizer, recipe.learning_rate, **cycle)
 
 
-def loss_on(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    recipe: Recipe,
-    rng: np.random.Generator,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of a batch, attacked or mixed up as the recipe says, and its logits.
-
-    Labels are smoothed as the recipe says; the attack uses the labels themselves.
-    """
-    cross_entropy = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
-    if not recipe.mixup_alpha:
-        logits = model(adversarial_images(model, images, labels, recipe, generator))
-        return cross_entropy(logits, labels), logits
-    share = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha)
-    partner = torch.randperm(len(labels), generator=generator).to(labels.device)
-    logits = model(share * images + (1 - share) * images[partner])
-    loss = share * cross_entropy(logits, labels) + (1 - share) * cross_entropy(logits, labels[partner])
-    return loss, logits
-
-
 def training_step(
     model: nn.Module,
     images: Tensor,
@@ -108,10 +85,19 @@ def training_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of the optimizer on a batch; returns its loss and logits, detached.
 
-    In adversarial training both are those of the attacked images. The loss includes the smoothness penalty, if any.
+    In adversarial training both are those of the attacked images, and the attack uses the labels as they are, not
+    smoothed. The loss includes the smoothness penalty, if any.
     """
-    with autocast(images.device):
-        loss, logits = loss_on(model, images, labels, recipe, rng, generator)
+    cross_entropy = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
+    with arithmetic(images.device, amp=True):
+        if recipe.mixup_alpha:
+            share = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha)
+            partner = torch.randperm(len(labels), generator=generator).to(labels.device)
+            logits = model(share * images + (1 - share) * images[partner])
+            loss = share * cross_entropy(logits, labels) + (1 - share) * cross_entropy(logits, labels[partner])
+        else:
+            logits = model(adversarial_images(model, images, labels, recipe, generator))
+            loss = cross_entropy(logits, labels)
     if recipe.smoothness_penalty:
         loss = loss + recipe.smoothness_penalty * smoothness_penalty(convolutions(model)[0].weight)
     optimizer.zero_grad()
@@ -129,10 +115,10 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(entropy)
         model.train()
-        correct, seen, layout = 0, 0, layout_of(model)
+        correct, seen = 0, 0
         size = recipe.early_sizes[epoch] if epoch < len(recipe.early_sizes) else None
         for step, (images, labels) in enumerate(batches.epoch(generator, size)):
-            images = images.contiguous(memory_format=layout)
+            images = images.contiguous()  # a network may flatten its maps by view
             loss, logits = training_step(model, images, labels, recipe, optimizer, rng=rng, generator=generator)
             scheduler.step()
             seen += len(logits)

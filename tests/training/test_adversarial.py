@@ -47,7 +47,7 @@ def no_bands(monkeypatch):
 def exact(monkeypatch):
     """Full precision, so that a step can be worked out by hand."""
     for module in (adversarial, loop):
-        monkeypatch.setattr(module, "autocast", lambda device: nullcontext())
+        monkeypatch.setattr(module, "arithmetic", lambda device, amp: nullcontext())
 
 
 @pytest.fixture

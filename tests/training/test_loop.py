@@ -21,7 +21,6 @@ from hfclib.training.loop import (
     as_trained,
     fit,
     initial_model,
-    loss_on,
     make_optimizer,
     training_step,
 )
@@ -114,55 +113,51 @@ class Recorder(nn.Module):
         return self.linear(images.flatten(1))
 
 
-def test_mixup_by_hand(images):
+@pytest.fixture
+def loss_of(monkeypatch):
+    """The loss and the logits of a step that changes no weight, in full precision."""
+    monkeypatch.setattr("hfclib.training.loop.arithmetic", lambda device, amp: nullcontext())
+
+    def step(model, images, labels, recipe, rng=None):
+        still, generator = torch.optim.SGD(model.parameters(), lr=0.0), torch.Generator().manual_seed(4)
+        rng = rng or np.random.default_rng(3)
+        return training_step(model, images, labels, recipe, still, rng=rng, generator=generator)
+
+    return step
+
+
+def test_mixup_by_hand(images, loss_of):
     alpha = 0.5
     model, labels = Recorder(), torch.arange(12) % 10
-    loss, logits = loss_on(
-        model,
-        images,
-        labels,
-        Recipe("a", mixup_alpha=alpha),
-        np.random.default_rng(3),
-        torch.Generator().manual_seed(4),
-    )
+    loss, logits = loss_of(model, images, labels, Recipe("a", mixup_alpha=alpha))
     share = np.random.default_rng(3).beta(alpha, alpha)
     partner = torch.randperm(12, generator=torch.Generator().manual_seed(4)).tolist()
     mixed = torch.stack([share * images[i] + (1 - share) * images[partner[i]] for i in range(12)])
     torch.testing.assert_close(model.given, mixed)
     expected = 0.0
-    for i, row in enumerate(logits.detach().double()):
+    for i, row in enumerate(logits.double()):
         surprise = row.logsumexp(0) - row
         expected += (share * surprise[labels[i]] + (1 - share) * surprise[labels[partner[i]]]).item() / 12
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_without_mixup_images_are_fed_as_they_are(images):
+def test_without_mixup_images_are_fed_as_they_are(images, loss_of):
     model, labels = Recorder(), torch.arange(12) % 10
     rng = np.random.default_rng(3)
-    loss, _ = loss_on(model, images, labels, Recipe("a"), rng, torch.Generator())
+    loss, _ = loss_of(model, images, labels, Recipe("a"), rng)
     assert model.given is images
     torch.testing.assert_close(loss, F.cross_entropy(model.linear(images.flatten(1)), labels))
     assert rng.random() == np.random.default_rng(3).random()  # nothing was drawn
 
 
-def test_labels_are_smoothed_by_hand(images):
+def test_labels_are_smoothed_by_hand(images, loss_of):
     model, labels = Recorder(), torch.arange(12) % 10
     recipe = Recipe("a", label_smoothing=0.1)
-    loss, logits = loss_on(model, images, labels, recipe, np.random.default_rng(3), torch.Generator())
+    loss, logits = loss_of(model, images, labels, recipe)
     target = torch.full((12, 10), 0.01).scatter_(1, labels[:, None], 0.91)
     torch.testing.assert_close(loss, -(target * logits.log_softmax(1)).sum(1).mean())
     mixed = replace(recipe, mixup_alpha=0.5)
-    losses = [
-        loss_on(
-            model,
-            images,
-            labels,
-            replace(mixed, label_smoothing=share),
-            np.random.default_rng(3),
-            torch.Generator().manual_seed(4),
-        )[0]
-        for share in (0.0, 0.1)
-    ]
+    losses = [loss_of(model, images, labels, replace(mixed, label_smoothing=share))[0] for share in (0.0, 0.1)]
     even = -model.linear(model.given.flatten(1)).log_softmax(1).mean()
     torch.testing.assert_close(losses[1], 0.9 * losses[0] + 0.1 * even)
 
@@ -171,7 +166,7 @@ def test_labels_are_smoothed_by_hand(images):
 
 
 def test_a_step_is_a_step_of_adam(monkeypatch, images):
-    monkeypatch.setattr("hfclib.training.loop.autocast", lambda device: nullcontext())
+    monkeypatch.setattr("hfclib.training.loop.arithmetic", lambda device, amp: nullcontext())
     recipe, labels = Recipe("a", learning_rate=0.01), torch.arange(12) % 10
     model = Recorder()
     before = model.linear.weight.detach().clone()
