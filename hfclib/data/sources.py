@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -97,16 +97,10 @@ class DataSet:
         return home() / self.name
 
     def load(self, split: Split, *, progress: bool = True) -> tuple[Tensor, Tensor]:
-        """One split from the first source that has it; archives are kept in `folder`.
+        """One split from the first source that has it; arguments and errors as in `cifar10`.
 
-        Args:
-            split: "train" or "test".
-            progress: show a bar while downloading.
         Returns:
             images, uint8 (N, C, side, side) contiguous, 0 to 255; labels, int64 (N,), 0 to 9 as in `classes`.
-        Raises:
-            ValueError: another split.
-            DataError: no source has it, or a file is damaged, which stays as it is.
         """
         return _tensors(*self._verified_split(split, progress))
 
@@ -133,15 +127,18 @@ class DataSet:
         return {f"{split} {what}": origin for split, origin in origins.items() for what in ("images", "labels")}
 
     def _check(self, part: str, images: np.ndarray, labels: np.ndarray) -> Arrays:
-        return tuple(
-            verified(f"{part} {what}", array, self.checksums[f"{part} {what}"])
-            for what, array in (("images", images), ("labels", labels))
-        )
+        for what, array in (f"{part} images", images), (f"{part} labels", labels):
+            found = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+            if found != self.checksums[what]:
+                expected = f"{what}: expected SHA-256 {self.checksums[what]}"
+                raise ValueError(f"{expected}, got {found} for {array.dtype} {array.shape}")
+        return images, labels
 
     def _from_repository(self, part: str) -> Verified:
-        path = data_folder() / f"{self.name}-{part}.webp"
-        checksums = tuple(self.checksums[f"{part} {what}"] for what in ("images", "labels"))
-        return *_decoded_copy(path, self.side, len(self.mean), checksums), f"embedded copy ({path})"
+        path, labels_path = (data_folder() / f"{self.name}-{part}{end}" for end in (".webp", "-labels.bin"))
+        with reading(path, labels_path):
+            arrays = _decoded_copy(path, labels_path, self.side, len(self.mean))
+            return *self._check(part, *arrays), f"embedded copy ({path})"
 
     def _from_source(self, source: Source, split: Split, progress: bool) -> Verified:
         folder, names = source.folder or self.folder, source.files(split)
@@ -163,8 +160,10 @@ class DataSet:
 
     def _verified_split(self, split: Split, progress: bool) -> Verified:
         _check_split(split)
+        asked = {"embedded copy (all test images, not all training images)": partial(self._from_repository, split)}
+        asked |= {source.what: partial(self._from_source, source, split, progress) for source in self.sources}
         answers = []
-        for what, ask in self._all_sources(split, progress):
+        for what, ask in asked.items():
             try:
                 return ask()
             except Unavailable as answer:
@@ -172,11 +171,6 @@ class DataSet:
         advice = f"By hand: put {self.by_hand} into {self.folder}"
         advice += ", a folder that the environment variable HFCLIB_HOME can move."
         raise DataError("\n".join([f"no source has {self.title} {split}. Tried:", *answers, advice]))
-
-    def _all_sources(self, split: Split, progress: bool) -> Iterator[tuple[str, Callable[[], Verified]]]:
-        yield "embedded copy (all test images, not all training images)", lambda: self._from_repository(split)
-        for source in self.sources:
-            yield source.what, lambda source=source: self._from_source(source, split, progress)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -193,14 +187,6 @@ def _check_split(split: Split) -> None:
 
 def _tensors(images: np.ndarray, labels: np.ndarray, _: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels.astype(np.int64))
-
-
-def verified(name: str, array: np.ndarray, checksum: str) -> np.ndarray:
-    """The array, if the SHA-256 of its bytes is the expected one; else a ValueError."""
-    found = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
-    if found != checksum:
-        raise ValueError(f"{name}: expected SHA-256 {checksum}, got {found} for {array.dtype} {array.shape}")
-    return array
 
 
 @contextlib.contextmanager
@@ -230,14 +216,9 @@ def members(path: Path, names: Sequence[str]) -> list[bytes]:
 
 
 @lru_cache(maxsize=6)  # decoded once per process: every run of a sweep asks for them
-def _decoded_copy(path: Path, side: int, channels: int, checksums: tuple[str, str]) -> Arrays:
-    labels_path = path.with_name(f"{path.stem}-labels.bin")
-    with reading(labels_path):
-        labels = verified("labels", np.frombuffer(labels_path.read_bytes(), np.uint8), checksums[1])
-    with reading(path):  # 100 images per row
-        tiles = picture(path.read_bytes(), "WEBP")[..., :channels].reshape(-1, side, 100, side, channels)
-        images = verified("images", tiles.swapaxes(1, 2).reshape(-1, side, side, channels), checksums[0])
-    return images, labels
+def _decoded_copy(path: Path, labels_path: Path, side: int, channels: int) -> Arrays:
+    tiles = picture(path.read_bytes(), "WEBP")[..., :channels].reshape(-1, side, 100, side, channels)  # 100 per row
+    return tiles.swapaxes(1, 2).reshape(-1, side, side, channels), np.frombuffer(labels_path.read_bytes(), np.uint8)
 
 
 def download(name: str, folder: Path, url: str, md5: str, progress: bool) -> None:

@@ -35,11 +35,7 @@ def weights_of(folder: Path) -> str:
 
 
 def load_record(kind: str, run: Run) -> dict[str, Tensor]:
-    """What is stored of a run's own weights; published tensors take precedence over your own.
-
-    Raises:
-        RunError: as `read_record`.
-    """
+    """What is stored of a run's own weights; published tensors take precedence. Raises as `read_record`."""
     weights, name = weights_of(run.path), f"{run.path.name}.safetensors"
     return read_record(home() / kind / name, weights) | read_record(data_folder() / kind / name, weights)
 
@@ -47,8 +43,7 @@ def load_record(kind: str, run: Run) -> dict[str, Tensor]:
 def read_record(path: Path, weights: str) -> dict[str, Tensor]:
     """The tensors of a record by name; none where there is no file, or one of weights other than `weights_of`.
 
-    Raises:
-        RunError: the file is damaged; says which, and what to do.
+    A damaged file raises a RunError that says which, and what to do.
     """
     try:
         tensors, metadata = load_tensors(path) if path.exists() else ({}, {})
@@ -108,15 +103,11 @@ class Predictions:
     batch_norm: bool
 
     def has(self, band: str, radius: int = 0, feed: Feed = "raw", bn_stats: BnStats = "running") -> bool:
-        """Whether a condition was recorded; arguments as those of `Condition`."""
+        """Whether a condition, or an equivalent one, was recorded; arguments as those of `Condition`."""
         return Condition(band, radius, feed, bn_stats).canonical(self.batch_norm) in self.classes
 
     def on(self, band: str, radius: int = 0, feed: Feed = "raw", bn_stats: BnStats = "running") -> Tensor:
-        """The predictions under a condition, or an equivalent one, (N,) int64; arguments as those of `Condition`.
-
-        Raises:
-            KeyError: not recorded.
-        """
+        """The predictions under a condition, (N,) int64; KeyError if it is not recorded; arguments as in `has`."""
         return self.classes[Condition(band, radius, feed, bn_stats).canonical(self.batch_norm)].long()
 
 

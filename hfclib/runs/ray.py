@@ -4,7 +4,6 @@ The machines need hfclib, and share no file system. A machine keeps the checkpoi
 `<home>/away`, so that a task that is tried again there goes on.
 """
 
-import logging
 import os
 import shutil
 import signal
@@ -20,8 +19,6 @@ from joblib import cpu_count
 from hfclib._files import home, write
 from hfclib.runs.store import FILES, Run, RunError, load, put_in_place
 from hfclib.runs.sweep import TRIES, Engine, Job, Outcome, train_job
-
-logger = logging.getLogger(__name__)
 
 
 def ray_engine(address: str | None = None) -> Engine:
@@ -135,7 +132,7 @@ def _applied(function: Callable, item: object) -> object:
 
 def train_remotely(job: Job, threads: int) -> dict[str, bytes] | str:
     """Train a job where this process runs; the contents of the run's files by name, or what went wrong."""
-    run = train_job(job, home() / "away", threads)
+    _, run = train_job(job, home() / "away", threads)
     if isinstance(run, str):
         return run
     contents = {name: (run.path / name).read_bytes() for name in ("run.json", *FILES)}

@@ -66,11 +66,7 @@ class Run:
         return (self.path / WEIGHTS).exists()
 
     def model(self) -> nn.Module:
-        """The trained network, in float32 on the CPU, in evaluation mode.
-
-        Raises:
-            RunError: the weights file is missing, damaged, or of another network.
-        """
+        """The trained network, in float32 on the CPU, in evaluation mode; RunError if its weights can't be read."""
         path, model = self.path / WEIGHTS, self.recipe.build()
         if not self.has_weights:
             raise RunError(
@@ -183,12 +179,8 @@ def find(recipe: Recipe, seed: int, store: str | Path | None = None) -> Run | No
         RunError: it is there but damaged.
     """
     paths = [folder / recipe.run_name(seed) for folder in ([Path(store)] if store else folders())]
-    found = None
-    for run in (load(path) for path in paths if path.is_dir()):
-        if run.has_weights:
-            return run
-        found = found or run
-    return found
+    there = [path for path in paths if path.is_dir()]
+    return load(max(there, key=lambda path: (path / WEIGHTS).exists())) if there else None  # the first, of equals
 
 
 @dataclass(frozen=True)

@@ -109,18 +109,18 @@ def sweep(
     return report
 
 
-def train_job(job: Job, store: Path | None, threads: int, device: torch.device | None = None) -> Run | str:
-    """Train a job in this process, a worker; its run, or what went wrong, in words."""
+def train_job(job: Job, store: Path | None, threads: int, device: torch.device | None = None) -> Outcome:
+    """Train a job in this process, a worker."""
     with contextlib.suppress(ValueError):  # outside the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the sweep ends its workers
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore too, which leaks when the sweep ends this process
     try:
-        return train_run(job.recipe, seed=job.seed, device=device, store=store, progress=False)
+        return job, train_run(job.recipe, seed=job.seed, device=device, store=store, progress=False)
     except Exception as error:  # whatever it is, the other runs go on, and the report says it
         known = type(error).__module__.startswith("hfclib") or isinstance(error, OSError)
-        return str(error) if known else traceback.format_exc()
+        return job, str(error) if known else traceback.format_exc()
 
 
 def local_engine(
@@ -129,7 +129,7 @@ def local_engine(
     workers: int | None,
     *,
     threads: int | None = None,
-    train: Callable[..., Run | str] = train_job,
+    train: Callable[..., Outcome] = train_job,
 ) -> Iterator[Outcome]:
     """Train jobs in processes on this machine, each with its share of the cores, or a GPU of its own.
 
@@ -153,7 +153,7 @@ def local_engine(
         batch = waiting if deaths < TRIES else waiting[:1]
         # With one worker joblib would train in this process; so few at a time is what `pre_dispatch` sees to.
         parallel = Parallel(max(2, count), backend="loky", return_as="generator_unordered", pre_dispatch=count)
-        outcomes = parallel(delayed(_with_job)(train, job, store, threads, devices[job]) for job in list(batch))
+        outcomes = parallel(delayed(train)(job, store, threads, devices[job]) for job in list(batch))
         try:
             for job, outcome in outcomes:
                 waiting.remove(job)
@@ -168,7 +168,3 @@ def local_engine(
         finally:
             with warnings.catch_warnings(action="ignore"):  # joblib warns that tasks are cancelled, which is meant
                 outcomes.close()  # ends the workers, unless all is done
-
-
-def _with_job(train: Callable[..., Run | str], job: Job, *how) -> Outcome:
-    return job, train(job, *how)

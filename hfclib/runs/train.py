@@ -59,12 +59,7 @@ def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *,
 
 
 def train_run(
-    recipe: Recipe,
-    *,
-    seed: int,
-    device: torch.device | None = None,
-    store: Path | None = None,
-    progress: bool = True,
+    recipe: Recipe, *, seed: int, device: torch.device | None = None, store: Path | None = None, progress: bool = True
 ) -> Run:
     """Train a recipe, or go on with its training, and store the run.
 

@@ -150,11 +150,12 @@ def test_a_damaged_embedded_file_is_refused_by_name(monkeypatch, tmp_path):
         changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         for damaged in (content[:middle], changed, png(np.zeros((32, 32, 32, 3), np.uint8))):
             (tmp_path / name).write_bytes(damaged)
-            with pytest.raises(DataError, match=rf"{name} is truncated"):
+            with pytest.raises(DataError, match=rf"{name}.* is truncated"):
                 cifar.embedded("train")
             assert (tmp_path / name).read_bytes() == damaged
+    shutil.copy(data_folder() / "cifar10-test.webp", tmp_path)
     (tmp_path / "cifar10-test-labels.bin").write_bytes(bytes(10_000))
-    with pytest.raises(DataError, match=r"cifar10-test-labels\.bin is truncated, corrupt or the wrong file"):
+    with pytest.raises(DataError, match=r"cifar10-test-labels\.bin.* is truncated, corrupt or the wrong file"):
         cifar10("test")  # no other source is asked
 
 

@@ -63,10 +63,10 @@ def test_what_is_not_the_whole_run_does_not_come_home(contents, tmp_path):
 
 
 def test_a_run_is_sent_whole_and_leaves_nothing_where_it_was_trained(monkeypatch, own_home, contents):
-    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder, threads: install_run(contents, job, folder))
+    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder, _: (job, install_run(contents, job, folder)))
     assert train_remotely(JOB, 1) == contents
     assert list((own_home / "away").iterdir()) == []
-    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder, threads: "the loss is nan")
+    monkeypatch.setattr("hfclib.runs.ray.train_job", lambda job, folder, _: (job, "the loss is nan"))
     assert train_remotely(JOB, 1) == "the loss is nan"
 
 

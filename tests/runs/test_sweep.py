@@ -110,9 +110,9 @@ def test_what_goes_wrong_is_told_in_words(monkeypatch, tmp_path):
     monkeypatch.setattr("hfclib.runs.sweep.train_run", failing)
     before = signal.getsignal(signal.SIGINT)
     error = RunError("it is damaged")
-    assert train_job(Job(TINY, 0), tmp_path, 1) == "it is damaged"
+    assert train_job(Job(TINY, 0), tmp_path, 1) == (Job(TINY, 0), "it is damaged")
     error = ZeroDivisionError("a bug")
-    assert "Traceback" in train_job(Job(TINY, 0), tmp_path, 1)  # where a bug is must be said
+    assert "Traceback" in train_job(Job(TINY, 0), tmp_path, 1)[1]  # where a bug is must be said
     signal.signal(signal.SIGINT, before)
 
 
@@ -122,7 +122,7 @@ def environment(job, store, threads, device):
     time.sleep(0.1)
     beside = len(list(store.glob("at-*")))
     (store / f"at-{job.seed}").unlink()
-    return f"{threads} {beside} {os.getpid()}"
+    return job, f"{threads} {beside} {os.getpid()}"
 
 
 @pytest.mark.parametrize(("workers", "threads", "at_once", "of_each"), [(1, None, 1, 6), (None, 3, 2, 3)])
@@ -145,7 +145,7 @@ def dying(job, store, threads, device):
     if job.seed == 0 or (job.seed == 1 and not mark.exists()):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return "in words"
+    return job, "in words"
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_a_worker_that_dies_costs_its_own_run_only(tmp_path, said, monkeypatch):
 def stuck(job, store, threads, device):
     """In place of a training: one that never ends, but for seed 0."""
     if job.seed == 0:
-        return "in words"
+        return job, "in words"
     (store / f"pid-{os.getpid()}").touch()
     return signal.pause()
 
