@@ -25,7 +25,7 @@ from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.moments import matched
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.fig1 import fig1_recipes
+from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_seeds, unpaired
 from hfclib.paper.measured import publish_tables, stored_table
@@ -38,9 +38,9 @@ from hfclib.paper.presets import (
     base_recipe,
     fig4_recipes,
 )
-from hfclib.paper.published import fig4_difference
-from hfclib.paper.style import STYLE, network_looks
-from hfclib.paper.tables import decimals, in_words
+from hfclib.paper.published import FIG4_VALUES
+from hfclib.paper.style import CHART, network_looks
+from hfclib.paper.tables import decimals, gather, in_words
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
@@ -52,26 +52,7 @@ PAIR = ("vanilla", "batchnorm")  # measured in every way; the others under the a
 COUNTS = {"feeds": 10_000, "where": 2_000, "batch size": 2_000, "mixed": 2_000, "scaled": 1_000}  # images of each part
 NAMES = TITLES | {"adversarial_batchnorm": "Adversarial, BatchNorm", "fullwidth": "BatchNorm, width 64"}
 NAMES |= {"groupnorm": "GroupNorm"}
-# Where each row of `fig6_table` comes from: the run's table, split and band.
-FIG6 = {
-    "whole images": ("final", "test", "x"),
-    "the LFC": ("final", "test", "lfc"),
-    "the LFC of training images, early": ("curves", "train", "lfc"),
-}
 LOUDER = (2, 4)  # times as loud is the HFC at radius 8 in the training of `louder_recipes`
-
-
-def batchnorm_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """The networks among which BatchNorm's use of the HFC is looked for: vanilla, dropout, mixup and batchnorm of
-    Fig. 4, and groupnorm.
-
-    Source: ours. GroupNorm (Wu and He 2018) normalises each image by itself, in training and at test time alike: where
-    it acts as BatchNorm does, statistics of batches are not the cause.
-    """
-    variants = fig4_recipes(preset)
-    chosen = {variant: variants[variant] for variant in ("vanilla", "batchnorm", "mixup", "dropout")}
-    base = base_recipe(preset)
-    return chosen | {"groupnorm": replace(base, name=f"{base.name}-groupnorm", norm="group")}
 
 
 def fig6_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -119,9 +100,15 @@ def louder_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 
 
 def all_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """The networks above without the ablation, adversarial training with and without BatchNorm, and fullwidth."""
-    others = adversarial_recipes(preset) | fig2_recipes(preset)
-    return batchnorm_recipes(preset) | others | fig6_recipes(preset) | louder_recipes(preset)
+    """Fig. 4's networks, groupnorm, adversarial training with BatchNorm, fullwidth, and those above but the ablation.
+
+    Source: ours. GroupNorm (Wu and He 2018) normalises each image by itself, in training and at test time alike: where
+    it acts as BatchNorm does, statistics of batches are not the cause.
+    """
+    base = base_recipe(preset)
+    groupnorm = {"groupnorm": replace(base, name=f"{base.name}-groupnorm", norm="group")}
+    others = adversarial_recipes(preset) | fig2_recipes(preset) | fig6_recipes(preset) | louder_recipes(preset)
+    return fig4_recipes(preset) | groupnorm | others
 
 
 # ---- measuring
@@ -207,20 +194,12 @@ def published_counts(run: Run, variant: str) -> dict[str, int]:
     return {part: count for part, count in COUNTS.items() if part in shown}
 
 
-def publish() -> None:
-    """Measure every stored network of the chapter that has no table in `data/batchnorm` yet, and write it there."""
-    runs = stored_runs(all_recipes()).items()
-    asked = {variant: [run for run in ones if published_counts(run, variant)] for variant, ones in runs}
-    publish_tables("batchnorm", asked, lambda run, variant: measure(run, variant, published_counts(run, variant)))
-
-
 def table(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
     """The chapter's table: accuracies on test images, from the runs themselves and from what was measured beside them.
 
     Args:
         runs: by variant.
-        compute: the seeds of which to measure what is not stored; it takes minutes per network and is not kept
-            (`publish` keeps it).
+        compute: the seeds of which to measure what is not stored; it takes minutes per network and is not kept.
     Returns:
         One row per measurement: variant, seed, the columns of `conditions`, images, accuracy. Statistics are "running"
         where nothing depends on the test batch, "batch" for BatchNorm with the test batch's, or "matched".
@@ -258,7 +237,8 @@ def _claims() -> Iterator[Claim]:
     for radius in (4, 8, 12):
         at = "hfc", radius, "max"
         terms = {("batchnorm", "batch", *at): 1, ("vanilla", "matched", *at): -1}
-        version, paper = "max feed; both standardised by the test batch", fig4_difference("batchnorm", f"H{radius}")
+        version = "max feed; both standardised by the test batch"
+        paper = FIG4_VALUES["batchnorm", f"H{radius}"] - FIG4_VALUES["vanilla", f"H{radius}"]
         rows.append((f"left-H{radius}", wide.format("BatchNorm", radius), version, "section 5.2, Fig. 5", terms, paper))
     terms = {(variant, "running", "hfc", 4, "max"): sign for variant, sign in (("groupnorm", 1), ("vanilla", -1))}
     version = "max feed, no help at test time; paired by seed"
@@ -321,7 +301,7 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
     colours, markers = map(list, zip(*(network_looks(PAIR)[variant] for variant, _ in lines), strict=True))
     if many := len(rows["x"].cat.categories) > 4:  # conditions of several kinds, with no order
         styles = ["none"] * len(lines)
-    with mpl.rc_context(STYLE | {"axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5}):
+    with mpl.rc_context(CHART):
         grid = sns.catplot(
             rows[rows["line"].isin(labels)],
             kind="point",
@@ -471,30 +451,25 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
         interval, as text.
     Source: paper, section 5.3 and Fig. 6.
     """
+    if not runs:
+        return pd.DataFrame()
+    final, curves = (gather(runs, which) for which in ("final", "curves"))
+    early = curves[curves["epoch"] == max(1, curves["epoch"].max() // 4)]
+    measured = {  # by row, the split and what `band_results` says that it was tested on
+        "whole images": band_results(final).query("`tested on` == 'original test images'"),
+        "the LFC": band_results(final).query("`tested on` == 'same band of test images'"),
+        "the LFC of training images, early": band_results(early).query("`tested on` == 'training images'"),
+    }
     rows = {}
-    for radius, measured in product(PAPER_RADII, FIG6):
-        pair = [runs.get(name, ()) for name in (f"lfc{radius}", f"batchnorm_lfc{radius}")]
-        plain, normed = (pd.Series({run.seed: _lfc_accuracy(run, measured) for run in ones}) for ones in pair)
+    for radius, (name, results) in product(PAPER_RADII, measured.items()):
+        wide = results.pivot(index="seed", columns="variant", values="accuracy")
+        pair = wide.reindex(columns=[f"lfc{radius}", f"batchnorm_lfc{radius}"]).dropna()
         with contextlib.suppress(MissingRunError):
-            gain = over_seeds(normed - plain)
-            both = [decimals(one[plain.index.intersection(normed.index)].mean()) for one in (plain, normed)]
-            rows[radius, measured] = [*both, in_words(gain), gain.seeds]
+            gain = over_seeds(pair.iloc[:, 1] - pair.iloc[:, 0])
+            rows[radius, name] = [*map(decimals, pair.mean()), in_words(gain), gain.seeds]
     columns = ["vanilla", "BatchNorm", "BatchNorm's gain", "seeds"]
     index = pd.MultiIndex.from_tuples(rows, names=["trained on the LFC at r", "measured on"])
     return pd.DataFrame(list(rows.values()), index, columns)
-
-
-def _lfc_accuracy(run: Run, measured: str) -> float:
-    """The accuracy of one network for a row of `fig6_table`."""
-    table, split, band = FIG6[measured]
-    rows = getattr(run, table)
-    rows = rows[(rows["split"] == split) & (rows["band"] == band) & (rows["bn_stats"] == "running")]
-    if band == "lfc":
-        feed = "raw" if run.recipe.rescale == "none" else run.recipe.rescale
-        rows = rows[(rows["radius"] == run.recipe.train_radius) & (rows["feed"] == feed)]
-    if table == "curves":
-        rows = rows[rows["epoch"] == max(1, run.recipe.epochs // 4)]
-    return rows["accuracy"].iloc[0]  # divided by the maximum is one of the recorded feeds too: the first is in float32
 
 
 class BatchNormParameters(SeveralSeeds):
@@ -514,4 +489,6 @@ BATCHNORM = Chapter(
 )
 
 if __name__ == "__main__":
-    publish()
+    stored_networks = stored_runs(all_recipes()).items()
+    asked = {variant: [run for run in ones if published_counts(run, variant)] for variant, ones in stored_networks}
+    publish_tables("batchnorm", asked, lambda run, variant: measure(run, variant, published_counts(run, variant)))

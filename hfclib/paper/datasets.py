@@ -4,10 +4,9 @@ The paper's networks on two more data sets; and networks on CIFAR-10 whose train
 class that is too faint to see and has no low frequency.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 import matplotlib as mpl
 import numpy as np
@@ -22,23 +21,24 @@ from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predictions
-from hfclib.paper.fig4 import CHANCE, measures
+from hfclib.paper.fig4 import CHANCE
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.published import TABLE1_HFC_AT_MOST
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH, mean_line, network_looks, show_image
+from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH, mean_line, network_looks, show_image
 from hfclib.paper.tables import (
     AUTHORS,
     CONDITIONS,
     Version,
+    at_end,
     by_seed,
     decimals,
-    difference,
     estimate_cell,
     gather,
     mean_cell,
+    mean_sd,
     select,
 )
 from hfclib.paper.verdicts import MARGIN, Claim
@@ -48,7 +48,7 @@ from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import feed_images
 
 SETS = {"cifar10": "cifar10", "mnist": "mnist", "fashion": "fashion-mnist"}  # short names, and `Recipe.data`
-_BANDS = ("lfc4max", "lfc8max", "hfc4max", "hfc8max")
+_BANDS = {f"{band}{radius}max": f"{band.upper()}, r = {radius}" for band in ("lfc", "hfc") for radius in (4, 8)}
 AMPLITUDE = 2 / 255
 SIGNAL_NETWORKS = {"batchnorm": "with BatchNorm", "vanilla": "without BatchNorm"}
 
@@ -140,8 +140,8 @@ def _of(found: pd.DataFrame, data: str) -> pd.DataFrame:
 
 
 def _batchnorm_gain(found: pd.DataFrame, *, data: str, version: Version) -> Estimate:
-    gains = [difference(_of(found, data), "batchnorm", measure, *CONDITIONS[version]) for measure in ("H4", "H8")]
-    return over_seeds(sum(gains) / len(gains))
+    wide = at_end(_of(found, data), "hfc", version).reindex(columns=["batchnorm", "vanilla"])
+    return over_seeds(wide["batchnorm"] - wide["vanilla"])
 
 
 def accuracy_by_seed(found: pd.DataFrame, data: str, variant: str, measure: str) -> pd.Series:
@@ -340,7 +340,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
         named in its panel; a data set without any has none.
     """
     looks, drawn = network_looks(TITLES), [data for data in SETS if data in set(rows["data"])]
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
         panels = figure.subplots(2, len(drawn), sharex=True, sharey=True, squeeze=False)
         for line, version in zip(panels, CONDITIONS, strict=True):
@@ -355,7 +355,6 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
                     ax.text(0.98, 0.97, said, ha="right", va="top", fontsize=12, transform=ax.transAxes)
                 ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")
                 ax.set(ylim=(0, 1), xticks=PAPER_RADII)
-                ax.grid(alpha=0.3, lw=0.5)
             line[0].set_ylabel(version)
         for ax, data in zip(panels[0], drawn, strict=True):
             ax.set_title(title_of(data))
@@ -370,34 +369,22 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _nothing(text: str) -> pd.DataFrame:
-    """A table of one row that says what is missing."""
-    return pd.DataFrame({"data": [text]}).set_index("data")
-
-
-def _by_network(found: pd.DataFrame, cells: Callable[[str, str], Mapping[str, str]]) -> pd.DataFrame:
-    """One row per data set and network of Fig. 4 that has rows in `found`; without any, a row that says so."""
-    rows = {
-        (title_of(data), title): cells(data, variant)
-        for data in SETS
-        for variant, title in TITLES.items()
-        if variant in set(_of(found, data)["variant"])
-    }
-    if not rows:
-        return _nothing("no such network is stored")
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "network"])
+def _by_network(rows: pd.DataFrame, columns: str, cell: Callable[[pd.Series], str]) -> pd.DataFrame:
+    """One row per data set and network with rows, cells made of its accuracies; one row that says so without any."""
+    names = TITLES | _BANDS
+    rows = rows[rows["data"].isin(list(SETS)) & rows["variant"].isin(list(names))]
+    if rows.empty:
+        return pd.DataFrame({"data": [_MISSING]}).set_index("data")
+    rows = rows.assign(data=rows["data"].map(title_of), network=rows["variant"].map(names))
+    table = rows.pivot_table("accuracy", ["data", "network"], columns, aggfunc=cell, sort=False)
+    return table.fillna("\u2013").rename_axis(columns=None)
 
 
 def heuristics_table(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracies measured as the authors did, one row per data set and network that is stored; text, mean ± sd."""
-    authors = CONDITIONS[AUTHORS]
-
-    def cells(data: str, variant: str) -> dict[str, str]:
-        order = sorted(measures(PAPER_RADII), key=lambda one: one[0] == "L")  # the HFC first, which this is about
-        wide = {one: by_seed(_of(found, data), one, *authors) for one in order}
-        return {one: _mean(table.reindex(columns=[variant])[variant]) for one, table in wide.items()}
-
-    return _by_network(found, cells)
+    rows = heuristics_rows(found).query("version == @AUTHORS")
+    hfc_first = rows.sort_values("measure", key=lambda measure: measure.str[0] == "L", kind="stable")
+    return _by_network(hfc_first, "measure", mean_sd)
 
 
 def misaligned_counts(found: pd.DataFrame, radius: int) -> pd.DataFrame:
@@ -409,44 +396,25 @@ def misaligned_counts(found: pd.DataFrame, radius: int) -> pd.DataFrame:
         found: from `datasets_table`.
         radius: DFT bins, shown beside 4, 8, 12, 16.
     """
-    radii, counted = sorted({*PAPER_RADII, radius}), found[found["band"] == "misaligned"]
-    if counted.empty:
-        return _nothing("no predictions are stored")
-
-    def cells(data: str, variant: str) -> dict[str, str]:
-        shares = {r: misaligned_shares(found, data, variant, r) for r in radii}
-        return {f"r = {r}": f"{10_000 * one.mean():.0f}" if len(one) else "\u2013" for r, one in shares.items()}
-
-    return _by_network(counted, cells)
+    rows = found[(found["band"] == "misaligned") & found["radius"].isin([*PAPER_RADII, radius])]
+    rows = rows.assign(at="r = " + rows["radius"].astype(str))
+    return _by_network(rows, "at", lambda shares: f"{10_000 * shares.mean():.0f}")
 
 
 def trained_on_bands(found: pd.DataFrame) -> pd.DataFrame:
     """Table 1 on three data sets: networks trained on a band, each divided by its maximum; text, mean ± sd.
 
-    Returns:
-        One row per data set with such networks and band; columns training images, original test images, same band of
-        test images. One row that says so where none is stored.
+    One row per data set and network that is stored; columns training images, original test images, same band of test
+    images.
     """
-    rows = {}
-    for data in SETS:
-        own = _of(found, data)
-        if not set(_BANDS) & set(own["variant"]):
-            continue
-        results = band_results(own[own["variant"].isin(_BANDS)])
-        for variant in _BANDS:
-            one = results[results["variant"] == variant]
-            cells = {tested: _mean(accuracies) for tested, accuracies in one.groupby("tested on")["accuracy"]}
-            name = f"{variant[:3].upper()}, r = {variant[3]}"
-            kinds = ("training images", "original test images", "same band of test images")
-            rows[title_of(data), name] = {kind: cells.get(kind, _MISSING) for kind in kinds}
-    if not rows:
-        return _nothing("no network trained on a band is stored")
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "trained on"])
+    own = found[found["variant"].isin(list(_BANDS))]
+    results = pd.concat([band_results(_of(own, data)) for data in SETS])
+    return _by_network(results, "tested on", mean_sd).rename_axis(index={"network": "trained on"})
 
 
-def signal_figure(index: int = 0) -> Figure:
+def signal_figure() -> Figure:
     """A test image without and with the signal, the signal alone magnified, and where in the spectrum it lies."""
-    images, labels = (part[index : index + 1] for part in DATA_SETS["cifar10"].embedded("test"))
+    images, labels = (part[:1] for part in DATA_SETS["cifar10"].embedded("test"))
     clean, with_signal = to_float(images), planted(images, labels, AMPLITUDE)
     signal = with_signal - clean
     strength = torch.fft.fftshift(torch.fft.fft2(signal[0]).abs().mean(dim=0))
@@ -467,15 +435,11 @@ def planted_rows(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracies of `SIGNAL_NETWORKS` with and without the signal on the LFC at every radius, and on whole images.
 
     Returns:
-        Columns data ("planted" or "cifar10"), variant, seed, measure ("test", "clean", "L1" to "L22"), accuracy.
+        Columns data ("planted", "cifar10"), variant, seed, measure ("test", "clean", "L1" to "L22"), radius, accuracy.
     """
-    measured = ("test", "clean", *(f"L{radius}" for radius in RADII))
-    parts = []
-    for data, variant, measure in product(("planted", "cifar10"), SIGNAL_NETWORKS, measured):
-        values = accuracy_by_seed(found, data, variant, measure)
-        rows = pd.DataFrame({"seed": values.index, "accuracy": values.to_numpy()})
-        parts.append(rows.assign(data=data, variant=variant, measure=measure))
-    return pd.concat(parts, ignore_index=True)
+    asked = found["data"].isin(["planted", "cifar10"]) & found["variant"].isin(list(SIGNAL_NETWORKS))
+    rows = select(found[asked], RADII, *CONDITIONS["controlled"]).query("band in ('lfc', 'x') and split != 'train'")
+    return rows[["data", "variant", "seed", "measure", "radius", "accuracy"]]
 
 
 def planted_figure(rows: pd.DataFrame) -> Figure:
@@ -487,7 +451,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
         A Figure; lines are means over seeds, shades from the lowest to the highest seed. Horizontal lines: accuracy on
         whole test images; dotted, on clean ones.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for ax, (variant, title) in zip(axes, SIGNAL_NETWORKS.items(), strict=True):
@@ -496,8 +460,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
                 ("cifar10", "0.5", "without"),
             ):
                 own = rows[(rows["data"] == data) & (rows["variant"] == variant)]
-                low = own[own["measure"].str.startswith("L")]
-                low = low.assign(radius=low["measure"].str[1:].astype(int)).groupby("radius")["accuracy"]
+                low = own[own["radius"] > 0].groupby("radius")["accuracy"]
                 if own.empty:
                     ax.text(0.03, 0.94, f"{name}:\nnot stored", va="top", transform=ax.transAxes)
                     continue
@@ -509,7 +472,6 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
                         ax.axhline(level, color=colour, ls=style, label=f"{what}, {name}")
             ax.axvline(PLANTED_RADIUS, color="0.3", lw=1, ls="-.", label="signal beyond")
             ax.set(title=title[0].upper() + title[1:], ylim=(0, 1.02), xlabel="Radius of the LFC (DFT bins)")
-            ax.grid(alpha=0.3, lw=0.5)
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
         axes[0].set_ylabel("Accuracy")
     return figure

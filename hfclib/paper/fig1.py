@@ -22,7 +22,7 @@ from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
-from hfclib.paper.style import STYLE, show_image
+from hfclib.paper.style import CHART, STYLE, show_image
 from hfclib.paper.tables import decimals, gather, mean_sd
 from hfclib.paper.verdicts import Claim
 from hfclib.training.recipe import Recipe
@@ -98,7 +98,7 @@ def table1_figure(final: pd.DataFrame) -> Figure:
     rows = band_results(final).query("split == 'test'")
     kinds = [f"{band} {scaling}" for scaling in _SCALINGS.values() for band in ("LFC", "HFC")]
     colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure = Figure(figsize=(7.4, 5), layout="constrained")
         ax = figure.subplots()
         ax.axhline(0.1, color="0.3", lw=1, ls=":", label="chance (.10)")  # first, so that the legend has even columns
@@ -111,7 +111,6 @@ def table1_figure(final: pd.DataFrame) -> Figure:
         ax.plot(PAPER_RADII, _LFC_ON_ORIGINALS, **looks, label="paper: LFC, original images")
         ax.axhline(TABLE1_HFC_AT_MOST, color="0.2", lw=1, ls="-.", label="paper: HFC, original images, at most")
         ax.set(xlabel="Radius (DFT bins)", ylabel="Test accuracy (share of images)", ylim=(0, 1), xticks=PAPER_RADII)
-        ax.grid(alpha=0.3, lw=0.5)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 

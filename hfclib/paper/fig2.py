@@ -25,7 +25,7 @@ from hfclib.paper.intervals import over_seeds
 from hfclib.paper.parameters import FeedChoice, OneSeed, Radius, StatisticsChoice, several, whole
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.published import MISALIGNED
-from hfclib.paper.style import FIG2_TITLES, STYLE, network_looks, show_image
+from hfclib.paper.style import CHART, FIG2_TITLES, STYLE, network_looks, show_image
 from hfclib.paper.tables import decimals
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs
@@ -249,7 +249,7 @@ def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str] = FIG2_TITLES)
         ValueError: several seeds.
     """
     images = int(_of_one_seed(counts)["images"].max())
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure = Figure(figsize=(9, 6), layout="constrained")
         axes = figure.subplots(2, 3, sharex=True, sharey=True)
         for ax, (bn_stats, feed) in zip(axes.flat, product(BN_STATS, FEEDS), strict=True):
@@ -262,7 +262,6 @@ def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str] = FIG2_TITLES)
             ax.set_title(f"{_FEED_TITLES[feed]};\n{_STATS_TITLES[bn_stats]}", fontsize=12)
             ax.set_yscale("symlog", linthresh=10)
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            ax.grid(alpha=0.3, lw=0.5)
         axes[0, 0].set_ylim(bottom=0)  # last: it fixes the upper end, which all panels share
         for ax in axes[1]:
             ax.set_xlabel("Radius (DFT bins)")

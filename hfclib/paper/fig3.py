@@ -190,23 +190,20 @@ def response_table(found: Mapping[str, Tensor]) -> pd.DataFrame:
 # ---- drawings
 
 
-def colour_limit(weights: Mapping[str, Tensor]) -> float:
-    """The 99th percentile of the weights' absolute values over all networks; 1 where there is none."""
-    values = [weight.abs().flatten() for weight in weights.values()]
-    return float(torch.cat(values).double().quantile(0.99)) or 1.0 if values else 1.0
-
-
-def kernels_figure(weights: Mapping[str, Tensor], limit: float) -> Figure:
+def kernels_figure(weights: Mapping[str, Tensor]) -> Figure:
     """One block per network, in it one column per kernel and one row per colour channel, with the roughness below.
 
     Args:
-        weights: by title, (K, 3, k, k), in the order to be shown.
-        limit: the weight, more than 0, from which on all have the last colour.
+        weights: by title, (K, 3, k, k), in the order to be shown. The colours end at the 99th percentile of the
+            absolute values of them all.
     """
-    if not weights:
-        return _empty()
-    widest = max(len(weight) for weight in weights.values())
     with mpl.rc_context(STYLE):
+        if not weights:
+            figure = Figure(figsize=(8.8, 0.6), layout="constrained")
+            figure.suptitle("No network of this kind is stored.", fontsize=12)
+            return figure
+        limit = torch.cat([weight.abs().flatten() for weight in weights.values()]).double().quantile(0.99).item()
+        widest = max(len(weight) for weight in weights.values())
         figure = Figure(figsize=(1.8 + 0.7 * widest, 0.5 + 2.4 * len(weights)), layout="constrained")
         axes = figure.subplots(len(weights), 1, squeeze=False)[:, 0]
         for ax, (title, weight) in zip(axes, weights.items(), strict=True):
@@ -232,17 +229,8 @@ def _block(ax: Axes, weight: Tensor, limit: float) -> mpl.image.AxesImage:
     return shown
 
 
-def _empty() -> Figure:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.8, 0.6), layout="constrained")
-        figure.suptitle("No network of this kind is stored.", fontsize=12)
-    return figure
-
-
 def responses_figure(found: Mapping[str, Tensor], across: int = 3) -> Figure:
     """The responses from `mean_responses` as pictures on one scale, `across` in a row; the circle is r = 12."""
-    if not found:
-        return _empty()
     limit = max(float(response.max()) for response in found.values())
     with mpl.rc_context(STYLE):
         figure, axes, free = panel_grid(len(found), across, (2.6, 2.6), (1.4, 0.6))

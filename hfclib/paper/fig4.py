@@ -16,24 +16,25 @@ from matplotlib.ticker import MaxNLocator
 
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.intervals import Estimate, interval, over_seeds
+from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
 from hfclib.paper.presets import TITLES, fig4_recipes
-from hfclib.paper.published import FIG4_VALUES, fig4_difference
-from hfclib.paper.style import STYLE, WIDTH, mean_band, mean_line, network_looks, panel_grid, radius_colour
+from hfclib.paper.published import FIG4_VALUES
+from hfclib.paper.style import CHART, WIDTH, mean_band, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
     AUTHORS,
     CONDITIONS,
     TableFeed,
     Version,
+    at_end,
+    band_names,
     by_seed,
     decimals,
-    difference,
     estimate_cell,
     gather,
+    in_words,
     mean_sd,
     select,
-    with_interval,
 )
 from hfclib.paper.verdicts import Claim, Relation
 from hfclib.runs.collect import Runs
@@ -42,11 +43,6 @@ from hfclib.runs.store import Run
 CHANCE = 0.1
 
 # ---- tables
-
-
-def measures(radii: Sequence[int]) -> list[str]:
-    """The measures of `select` in the order of the published table."""
-    return ["train", "test", *(f"L{r}" for r in radii), *(f"H{r}" for r in radii)]
 
 
 def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
@@ -62,7 +58,7 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
     columns = {}
     for variant in dict.fromkeys(rows["variant"]):
         ours, paper = (columns.setdefault((TITLES[variant], source), {}) for source in ("ours", "paper"))
-        for measure in measures(radii):
+        for measure in ("train", "test", *band_names(radii)):
             other = measure[1:].isdigit() and int(measure[1:]) not in PAPER_RADII
             name = f"{measure} (raw, running)" if other and (feed, bn_stats) != ("raw", "running") else measure
             ours[name] = grouped.loc[variant, measure]
@@ -144,16 +140,11 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
             table = gather(both, which)
             table = table[table["epoch"] == epochs] if which == "curves" else table
             row["test images"] = f"{table.loc[table['split'] == 'test', 'images'].max():,}"
-            found = {}
-            for version, condition in CONDITIONS.items():
-                bands = select(table, (4, 8), *condition)
-                found[version] = bands.pivot_table(index="variant", columns="measure", values="accuracy")
-                found[version]["HFC"] = found[version][["H4", "H8"]].mean(axis=1)
             for variant, one in product(pair, ("train", "test", "HFC")):
-                row[f"{TITLES[variant]}, {one}"] = decimals(found[AUTHORS].at[variant, one])
-            for version, wide in found.items():
-                lead = wide.at["batchnorm", "HFC"] - wide.at["vanilla", "HFC"]
-                row[f"BatchNorm's lead on the HFC, {version}"] = decimals(lead)
+                row[f"{TITLES[variant]}, {one}"] = decimals(at_end(table, one.replace("HFC", "hfc")).at[0, variant])
+            for version in CONDITIONS:
+                hfc = at_end(table, "hfc", version).loc[0]
+                row[f"BatchNorm's lead on the HFC, {version}"] = decimals(hfc["batchnorm"] - hfc["vanilla"])
     return pd.DataFrame(rows).fillna("").rename_axis("measure")
 
 
@@ -167,9 +158,10 @@ def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) ->
     cells = {}
     for bn_stats in reversed(BN_STATS):
         for feed in ("max", "raw", "mean"):
-            found = {r: interval(difference(final, "batchnorm", f"H{r}", feed, bn_stats)) for r in radii}
-            cells[bn_stats, feed] = {f"r = {r}": with_interval(*one) for r, one in found.items()}
-    paper = {f"r = {r}": decimals(fig4_difference("batchnorm", f"H{r}"), 2) for r in radii}
+            found = {r: by_seed(final, f"H{r}", feed, bn_stats) for r in radii}
+            leads = {r: over_seeds(one["batchnorm"] - one["vanilla"]) for r, one in found.items()}
+            cells[bn_stats, feed] = {f"r = {r}": in_words(lead) for r, lead in leads.items()}
+    paper = {f"r = {r}": decimals(_published(_gain("batchnorm", f"H{r}")), 2) for r in radii}
     return pd.DataFrame.from_dict(cells | {("paper", "max"): paper}, orient="index").rename_axis(["statistics", "feed"])
 
 
@@ -190,7 +182,7 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
     if rows.empty:
         raise ValueError("expected curves, got an empty table")
     variants = [variant for variant in TITLES if variant in set(rows["variant"])]
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         across, width = (3, 2.7) if len(variants) > 4 else (2, 3.6)
         figure, axes, free = panel_grid(len(variants), across, (width, 2.9), (1.2, 0.9))
         for variant, ax in zip(variants, axes, strict=True):
@@ -205,7 +197,6 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
                     ax.plot(line["epoch"].max(), paper, _PAPER_MARKS[band], **look)
             ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
             ax.set(title=TITLES[variant], ylim=(0, 1))
-            ax.grid(alpha=0.3, lw=0.5)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles = _curves_handles(rows) + (_PUBLISHED if published else [])
         for empty in free:
@@ -252,7 +243,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
         A Figure; points are means over seeds, bars one sample standard deviation to each side.
     """
     variants = [variant for variant in TITLES if variant in set(final["variant"])]
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
         for ax, (version, condition) in zip(figure.subplots(1, 2, sharey=True), CONDITIONS.items(), strict=True):
             rows = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
@@ -260,7 +251,6 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
                 mean_line(ax, rows[rows["variant"] == variant], look, TITLES[variant])
             ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")
             ax.set(title=version.capitalize(), ylim=(0, 1), xticks=PAPER_RADII)
-            ax.grid(alpha=0.3, lw=0.5)
         figure.supxlabel("Radius (DFT bins)", fontsize=12)
         figure.supylabel("Accuracy on the HFC", fontsize=12)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)

@@ -42,7 +42,7 @@ from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.presets import Preset, fig4_recipes
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE, VARIANT_COLOURS, WIDTH
+from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH
 from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
 from hfclib.paper.training import PANELS, training_recipes
 from hfclib.paper.verdicts import ENOUGH, Claim
@@ -104,23 +104,18 @@ def shifted(images: Tensor, shift: Shift) -> Tensor:
         # NumPy's stream is the same on every processor.
         drawn = np.random.default_rng(0).standard_normal(tuple(images.shape), dtype=np.float32)
         return (images + strength * torch.from_numpy(drawn)).round().clamp(0, 255).to(torch.uint8)
-    change = {"jpeg": _jpeg, "resize": _resize, "sharpen": _sharpen}[kind]
-    pictures = (Image.fromarray(one) for one in images.permute(0, 2, 3, 1).numpy())
-    return torch.from_numpy(np.stack([change(one, strength) for one in pictures])).permute(0, 3, 1, 2)
+    pictures = (_changed(Image.fromarray(one), kind, strength) for one in images.permute(0, 2, 3, 1).numpy())
+    return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2)
 
 
-def _jpeg(picture: Image.Image, quality: int) -> np.ndarray:
-    picture.save(buffer := io.BytesIO(), "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
-
-
-def _resize(picture: Image.Image, side: int) -> np.ndarray:
-    small = picture.resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))
-
-
-def _sharpen(picture: Image.Image, factor: int) -> np.ndarray:
-    return np.asarray(ImageEnhance.Sharpness(picture).enhance(factor))
+def _changed(picture: Image.Image, kind: str, strength: int) -> Image.Image:
+    if kind == "jpeg":
+        picture.save(buffer := io.BytesIO(), "JPEG", quality=strength)
+        return Image.open(buffer)
+    if kind == "resize":
+        small = picture.resize((strength, strength), Image.Resampling.BICUBIC)
+        return small.resize(picture.size, Image.Resampling.BICUBIC)
+    return ImageEnhance.Sharpness(picture).enhance(strength)
 
 
 @cache
@@ -172,18 +167,12 @@ def measure_network(run: Run, counts: Mapping[str, int] = NETWORK_IMAGES) -> pd.
 stored_measures = partial(stored_table, "networks")
 
 
-def publish_networks() -> None:
-    """Measure each stored network of "laptop" and "narrow" that has no table in `data/networks`, and write it there."""
-    recipes = networks_recipes()
-    publish_tables("networks", stored_runs(recipes), lambda run, _: measure_network(run))
-
-
 def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
     """The chapter's table: accuracies on test images, from the runs themselves and from what was measured beside them.
 
     Args:
         runs: by variant.
-        compute: measure what is not stored; it takes a minute a network and is not kept (`publish_networks` keeps it).
+        compute: measure what is not stored; it takes a minute a network and is not kept.
     Returns:
         One row per network and measure: variant, seed, kind (`kind_of`), measure, accuracy [0, 1]. Measures are "test",
         "L4" to "H16" (bands of all images with the mean colour, running statistics), the same followed by " authors"
@@ -424,7 +413,7 @@ def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
     rows = lost(found)
     alone = _at_its_radius(f"{shift_name(shift)}, HFC alone", radius)
     measures = {shift: shift_name(shift), f"{shift} hfc": alone, "pgd2": shift_name("pgd2")}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         panels = figure.subplots(1, 3)
         panels[1].sharey(panels[0])
@@ -436,7 +425,6 @@ def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
                     ax.plot(own[f"H{radius}"], own[measure], **look, label=kind)
             ax.set(title=title, xlabel=f"Accuracy on the HFC, r = {radius}", xlim=(0, None))
             ax.axhline(0, color="0.3", lw=1, ls=":")
-            ax.grid(alpha=0.3, lw=0.5)
         figure.supylabel("Share of accuracy lost", fontsize=12)
         if len(rows):
             figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
@@ -557,4 +545,4 @@ NETWORKS = Chapter(
 )
 
 if __name__ == "__main__":
-    publish_networks()
+    publish_tables("networks", stored_runs(networks_recipes()), lambda run, _: measure_network(run))

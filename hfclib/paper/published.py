@@ -20,11 +20,6 @@ _FIG4 = {
 FIG4_VALUES = {(one, m): value for one, row in _FIG4.items() for m, value in zip(_MEASURES, row, strict=True)}
 
 
-def fig4_difference(variant: str, measure: str) -> float:
-    """A network's value in FIG4_VALUES minus vanilla's; KeyError where there is none."""
-    return FIG4_VALUES[variant, measure] - FIG4_VALUES["vanilla", measure]
-
-
 _TABLE1 = {"train": (0.967, 0.979, 0.979, 0.984), "test": (0.617, 0.715, 0.752, 0.771)}
 TABLE1_VALUES = {
     (f"lfc{r}", m): value for m, row in _TABLE1.items() for r, value in zip((4, 8, 12, 16), row, strict=True)

@@ -16,6 +16,8 @@ from torch import Tensor
 FIG2_TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
 WIDTH, PHONE_WIDTH = 9.3, 4.7
 STYLE = {"font.size": 12, "axes.titlesize": 13, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
+STYLE |= {"grid.alpha": 0.3, "grid.linewidth": 0.5}
+CHART = STYLE | {"axes.grid": True}  # of a figure with axes, as against one of pictures
 
 # The colour of each network, in every chapter: Paul Tol's "muted" scheme, which colour-blind readers can tell apart.
 # Networks whose first layer is 5 x 5 have the colour of their 3 x 3, and a marker of their own.

@@ -85,6 +85,11 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
     return rows.assign(measure=np.where(rows["band"] == "x", rows["split"], letter + rows["radius"].astype(str)))
 
 
+def band_names(radii: Sequence[int]) -> list[str]:
+    """The measures of `select` on bands, LFC first."""
+    return [f"{band}{radius}" for band in "LH" for radius in radii]
+
+
 def decimals(value: float, places: int = 3) -> str:
     """A number between -1 and 1 as text, without the zero before the point."""
     # A mean of few accuracies is often a tie, such as .5325, which must not hang on the order of a sum.
@@ -133,7 +138,16 @@ def by_seed(final: pd.DataFrame, measure: str, feed: TableFeed, bn_stats: BnStat
     return rows[rows["measure"] == measure].pivot_table(index="seed", columns="variant", values="accuracy")
 
 
-def difference(final: pd.DataFrame, variant: str, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.Series:
-    """Accuracy of a variant minus vanilla's, seed by seed, in [-1, 1]; arguments as in `by_seed`."""
-    wide = by_seed(final, measure, feed, bn_stats)
-    return wide.reindex(columns=[variant, "vanilla"]).diff(-1, axis="columns")[variant].dropna()
+def at_end(final: pd.DataFrame, what: str, version: Version = AUTHORS) -> pd.DataFrame:
+    """What the claims compare, of networks after training: one row per seed, one column per stored variant.
+
+    Args:
+        final: a table from `gather(runs, "final")`.
+        what: "train" or "test" accuracy on whole images, "gap", the former less the latter, or "hfc", the mean of the
+            accuracies on the HFC at r = 4 and 8.
+        version: how the HFC is fed: divided by its own maximum, as in the authors' code, or "controlled", with the data
+            set's mean colour added.
+    """
+    feed, bn_stats = CONDITIONS[version]
+    terms = {"gap": {"train": 1, "test": -1}, "hfc": {"H4": 0.5, "H8": 0.5}}.get(what, {what: 1})
+    return sum(weight * by_seed(final, measure, feed, bn_stats) for measure, weight in terms.items())

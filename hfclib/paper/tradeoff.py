@@ -23,7 +23,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig2 import FIG2, fig2_recipes, predicted_images, stored_predictions
 from hfclib.paper.intervals import over_seeds
 from hfclib.paper.parameters import OneSeed, number, several
-from hfclib.paper.style import FIG2_TITLES, STYLE, network_looks
+from hfclib.paper.style import CHART, FIG2_TITLES, network_looks
 from hfclib.paper.tables import decimals
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs
@@ -165,7 +165,7 @@ def ruled_out_table(
 def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping[str, str] = FIG2_TITLES) -> Figure:
     """The shares in a table from `ruled_out_curves` against eps, by metric; those given are marked for Linf."""
     beside = {"xytext": (2, 0), "textcoords": "offset points", "rotation": 90, "va": "top"}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure = Figure(figsize=(8.4, 3.9), layout="constrained")
         for ax, (metric, label) in zip(figure.subplots(1, 2, sharey=True), _METRIC_TITLES.items(), strict=True):
             rows = curves[curves["metric"] == metric]
@@ -173,7 +173,6 @@ def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping
                 one = rows[rows["variant"] == variant]
                 ax.plot(one["eps"], one["share"], color=colour, lw=1.8, label=titles[variant])
             ax.set(xlabel=f"eps, {label}", xscale="log", ylim=(0, 1))
-            ax.grid(alpha=0.3, lw=0.5)
             for one in eps if metric == "linf" else ():
                 ax.axvline(one, color="0.3", lw=0.9, ls="--")
                 ax.annotate(_size_text(one), (one, 0.98), **beside)

@@ -20,8 +20,8 @@ from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
-from hfclib.paper.style import STYLE, WIDTH
-from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, by_seed, decimals, gather, mean_sd
+from hfclib.paper.style import CHART, WIDTH
+from hfclib.paper.tables import AUTHORS, Version, at_end, decimals, gather, mean_sd
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, obtain
 from hfclib.training.recipe import Recipe
@@ -86,21 +86,6 @@ def chosen_recipes(preset: Preset, choices: Sequence[Choice]) -> dict[str, Recip
 _HFC = f"{AUTHORS}, mean of H4 and H8"
 _OTHER_OPTIMIZERS = ("vanilla", "adagrad", "adadelta", "rmsprop")  # vanilla has Adam
 _OTHER_ARCHITECTURES = ("lenet", "alexnet", "vgg")  # vanilla is a ResNet
-
-
-def at_end(final: pd.DataFrame, what: str, version: Version = AUTHORS) -> pd.DataFrame:
-    """What the claims compare, of networks after training: one row per seed, one column per stored variant.
-
-    Args:
-        final: a table from `gather(runs, "final")`.
-        what: "train" or "test" accuracy on whole images, "gap", the former less the latter, or "hfc", the mean of the
-            accuracies on the HFC at r = 4 and 8.
-        version: how the HFC is fed: divided by its own maximum, as in the authors' code, or "controlled", with the data
-            set's mean colour added.
-    """
-    feed, bn_stats = CONDITIONS[version]
-    terms = {"gap": {"train": 1, "test": -1}, "hfc": {"H4": 0.5, "H8": 0.5}}.get(what, {what: 1})
-    return sum(weight * by_seed(final, measure, feed, bn_stats) for measure, weight in terms.items())
 
 
 def _batches(final: pd.DataFrame, *, what: tuple[str, ...], how: Version = AUTHORS) -> Estimate:
@@ -279,7 +264,7 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
     """
     choices = list(dict.fromkeys(rows["choice"]))
     names = {one: network_names(recipes, one) for one in choices}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure = Figure(figsize=(WIDTH, 1.6 + 0.42 * sum(map(len, names.values()))), layout="constrained")
         shared = {"sharex": "col", "sharey": "row", "height_ratios": [len(names[one]) for one in choices]}
         panels = figure.subplots(len(choices), len(_AXES), squeeze=False, **shared)
@@ -294,7 +279,6 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
                     ax.plot(network[measure], network["variant"].map(places), marker, color=colour, alpha=0.8)
                 ax.set_ylim(len(places) - 0.5, -0.5)
                 ax.set_yticks(range(len(places)), names[one].values())
-                ax.grid(alpha=0.3, lw=0.5)
             for variant in set(places) - set(own["variant"]):
                 line[0].text(0.5, places[variant], "not stored", color="0.4", ha="center", va="center")
             line[0].set_ylabel(_TITLES[one])

@@ -10,7 +10,6 @@ import torch
 
 from hfclib.kernels import high_frequency_share, roughness, smooth_kernels
 from hfclib.paper.fig3 import (
-    colour_limit,
     fig3_recipes,
     first_layers,
     kernel_measures,
@@ -248,22 +247,16 @@ def weights():
 # ---- kernels
 
 
-def test_the_colour_scale_ends_at_the_99th_percentile_of_all():
-    found = colour_limit({"a": torch.arange(-50.0, 0).reshape(1, 1, 5, 10), "b": torch.arange(51.0, 101)})
-    assert found == pytest.approx(np.quantile(np.arange(1, 101), 0.99))
-    assert colour_limit({}) == 1
-    assert colour_limit({"a": torch.zeros(4, 3, 3, 3)}) == 1
-
-
 def test_each_weight_is_in_its_place_on_one_scale(weights):
-    figure = kernels_figure(weights, 0.7)
+    figure = kernels_figure(weights)
+    limit = np.quantile(np.concatenate([weight.abs().flatten() for weight in weights.values()]), 0.99)
     *blocks, bar = figure.axes
     assert bar.get_ylabel() == "Weight"
     assert [ax.get_title(loc="left") for ax in blocks] == list(weights)
     assert figure.get_supxlabel() == "Roughness of each kernel"
     for ax, weight in zip(blocks, weights.values(), strict=True):
         (image,) = ax.get_images()
-        assert image.get_clim() == (-0.7, 0.7)
+        assert image.get_clim() == pytest.approx((-limit, limit))
         mosaic = image.get_array()
         assert mosaic.shape == (3 * 4 - 1, 16 * 4 - 1)
         for kernel in range(16):
@@ -281,16 +274,16 @@ def test_each_weight_is_in_its_place_on_one_scale(weights):
 
 @pytest.mark.parametrize(("shape", "networks"), [((16, 3, 5, 5), 6), ((1, 1, 7, 7), 1)])
 def test_other_shapes_and_numbers_of_kernels(shape, networks):
-    figure = kernels_figure({f"Network {number}": number * torch.randn(shape) for number in range(networks)}, 1.0)
+    figure = kernels_figure({f"Network {number}": number * torch.randn(shape) for number in range(networks)})
     assert len(figure.axes) == networks + 1
     assert drawn(figure)
 
 
 def test_without_any_network_the_figure_says_so():
     assert first_layers({}) == mean_responses({}) == {}
-    for made in (kernels_figure({}, 1.0), responses_figure({})):
-        assert made.get_suptitle() == "No network of this kind is stored."
-        assert drawn(made)
+    made = kernels_figure({})
+    assert made.get_suptitle() == "No network of this kind is stored."
+    assert drawn(made)
 
 
 # ---- frequency responses

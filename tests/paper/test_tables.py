@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from hfclib.paper.fig4 import beside_paper, measures
-from hfclib.paper.tables import CONDITIONS, decimals, gather, select, with_interval
+from hfclib.paper.fig4 import beside_paper
+from hfclib.paper.tables import CONDITIONS, band_names, decimals, gather, select, with_interval
 
 
 def test_every_condition_is_there_once_for_every_network(runs):
@@ -15,7 +15,7 @@ def test_every_condition_is_there_once_for_every_network(runs):
             for bn_stats in ("running", "batch"):
                 rows = select(table, (4, 7, 16), feed, bn_stats)
                 assert not rows.duplicated(keys).any()
-                assert set(rows["measure"]) == set(measures((4, 7, 16)))
+                assert set(rows["measure"]) == {"train", "test", *band_names((4, 7, 16))}
                 assert len(rows) == 3 * 2 * 8 * (2 if which == "curves" else 1)
 
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title, number_text
 from hfclib.paper.defense.trials import HIGHEST_EPS
-from hfclib.paper.style import STYLE, VARIANT_COLOURS, panel_grid
+from hfclib.paper.style import CHART, VARIANT_COLOURS, panel_grid
 
 _COLOURS = ["#0173b2", "#de8f05", "#d55e00"]  # of the palette "colorblind" of seaborn
 # Colour, marker and label of the accuracy under the strong attack, by verdict.
@@ -31,7 +31,6 @@ def _panels(found: pd.DataFrame, size: tuple[float, float]) -> tuple[Figure, dic
         empty.remove()
     for ax, variant in zip(axes, variants, strict=True):
         ax.set_title(DEFENSE_TITLES[variant])
-        ax.grid(alpha=0.3, lw=0.5)
     return figure, dict(zip(variants, axes, strict=True))
 
 
@@ -50,7 +49,7 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
     """
     names = [defense_title(row.defense, row.strength) for row in found.itertuples()]
     found, names = found.assign(title=names), list(dict.fromkeys(names))
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure, axes = _panels(found, (4.6, 1.2 + 0.22 * len(names)))
         for variant, ax in axes.items():
             own = found[found["variant"] == variant]
@@ -100,7 +99,7 @@ def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
         "adaptive": {"label": "PGD, adaptive", "color": _COLOURS[0], "marker": "^"},
         "strong": {"label": "strong attack", "color": "black", "marker": "s", "mfc": "none", "ms": 9},
     }
-    with mpl.rc_context({**STYLE, "lines.markersize": 6, "lines.linewidth": 1.2}):
+    with mpl.rc_context({**CHART, "lines.markersize": 6, "lines.linewidth": 1.2}):
         figure, axes = _panels(rows, (4.4, 2.9))
         for variant, ax in axes.items():
             own = rows[rows["variant"] == variant].set_index("strength").reindex(strengths)
@@ -119,11 +118,10 @@ def smallest_eps_figure(found: pd.DataFrame) -> Figure:
     """The share of images that a perturbation of at most eps fools, one line per column of `smallest_eps_table`."""
     import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(CHART):
         figure, (ax,), _ = panel_grid(1, 1, (5.4, 3.2))
         # Images that nothing fools are beyond the axis.
         shown = found.rename(columns=DEFENSE_TITLES).clip(upper=2 * HIGHEST_EPS)
         sns.ecdfplot(shown, palette=[VARIANT_COLOURS[variant] for variant in found], ax=ax)
         ax.set(xlabel="eps (pixels in [0, 1])", ylabel="Share of images fooled", xlim=(0, HIGHEST_EPS), ylim=(0, 1))
-        ax.grid(alpha=0.3, lw=0.5)
     return figure
