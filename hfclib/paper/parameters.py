@@ -9,7 +9,7 @@ A chapter's parameters are a subclass of `OneSeed` or `SeveralSeeds`, one field 
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -65,7 +65,6 @@ Seed = whole(0, 9_999, "a whole number")
 Seeds = several(Seed, 100)
 FeedChoice = choice(Feed, FEEDS)
 StatisticsChoice = choice(BnStats, BN_STATS)
-Switch = Annotated[bool, Field(description="True or False")]
 
 
 class Parameters(BaseModel):
@@ -74,7 +73,12 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     preset: choice(Preset, PRESETS) = "laptop"
-    retrain: Switch = False
+    retrain: Annotated[bool, Field(description="True or False")] = False
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds whose runs the notebook needs."""
+        return self.seeds if "seeds" in type(self).model_fields else (self.seed,)
 
 
 class OneSeed(Parameters):
@@ -82,21 +86,11 @@ class OneSeed(Parameters):
 
     seed: Seed = 0
 
-    @property
-    def all_seeds(self) -> tuple[int, ...]:
-        """The seeds whose runs the notebook needs."""
-        return (self.seed,)
-
 
 class SeveralSeeds(Parameters):
     """The parameters of a notebook that shows means over seeds."""
 
     seeds: Seeds = PUBLISHED_SEEDS
-
-    @property
-    def all_seeds(self) -> tuple[int, ...]:
-        """The seeds whose runs the notebook needs."""
-        return self.seeds
 
 
 def given_parameters(
@@ -130,9 +124,6 @@ def unknown(name: object, value: object, known: tuple[str, ...]) -> ValueError:
     return ValueError(f"unknown parameter {name} = {value!r}{hint}; allowed: {', '.join(known)}")
 
 
-Kind = TypeVar("Kind", bound=Parameters)
-
-
 def refusal(parameters: type[Parameters], name: str, value: object, allowed: str | None = None) -> ValueError:
     """The error that names a parameter, its value and what is allowed in its place."""
     allowed = allowed or parameters.model_fields[name].description
@@ -141,7 +132,7 @@ def refusal(parameters: type[Parameters], name: str, value: object, allowed: str
     return ValueError(f"parameter {name} = {value!r}: expected {allowed}")
 
 
-def check_parameters(parameters: type[Kind], namespace: Mapping[str, object]) -> Kind:
+def check_parameters(parameters: type[Parameters], namespace: Mapping[str, object]) -> Parameters:
     """Check the parameters of a notebook.
 
     Args:

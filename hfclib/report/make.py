@@ -87,17 +87,13 @@ class Rule:
         if not found:
             raise ValueError(f"expected a rule such as hfc@8 > .4, lfc@0.25 < .5 or test < .9, got {text!r}")
         test, band, radius, sign, limit = found.groups()
-        return cls(test or band, parse_number(radius) if radius else None, sign, float(limit))
+        radius = radius and (float(radius) if "." in radius else int(radius))  # whole numbers are DFT bins
+        return cls(test or band, radius, sign, float(limit))
 
     def fails(self, report: Report) -> bool:
         """Whether the report is on the wrong side of the limit."""
         value = report.value(self.band, self.radius)
         return value > self.limit if self.sign == ">" else value < self.limit
-
-
-def parse_number(text: str) -> float:
-    """A radius as a person writes it: whole numbers are DFT bins, others may be shares of Nyquist (`in_bins`)."""
-    return float(text) if "." in text else int(text)
 
 
 def make_report(
@@ -171,10 +167,8 @@ def make_report(
     norm, eps, seed, steps, grid, images = float(norm), float(eps), int(seed), int(steps), int(grid), int(images)
     for theirs in (other.content["key"]["settings"] for other in others):
         if any(map(is_share, theirs["radii"])) != any(map(is_share, radii)):
-            radii_of = f"{radii} and {theirs['radii']} of {theirs['name']}"
-            raise ValueError(
-                f"expected to compare bins with bins, and shares of Nyquist with such, got radii {radii_of}"
-            )
+            both = f"{radii} and {theirs['radii']} of {theirs['name']}"
+            raise ValueError(f"expected to compare bins with bins, and shares of Nyquist with such, got radii {both}")
     for rule in map(Rule.parse, rules):
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
@@ -185,9 +179,8 @@ def make_report(
     if known and known % BATCH_SIZE == 1 and by_batch:
         raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
     settings = {"name": name, "radii": radii, "mean": network.mean, "std": network.std, "colour": colour}
-    settings |= {"size": list(some.shape[1:])}
-    settings |= {"classes": scores.shape[1], "known_images": known, "first_images": len(some), "grid": grid}
-    settings |= {"norm": norm, "eps": eps, "steps": steps, "seed": seed}
+    settings |= {"size": list(some.shape[1:]), "classes": scores.shape[1], "known_images": known}
+    settings |= {"first_images": len(some), "grid": grid, "norm": norm, "eps": eps, "steps": steps, "seed": seed}
     settings |= {"skipped_images": skipped} if skipped else {}
     # Not all of a network is in its weights: a filter's radius and a callable are not. Its predictions tell them apart.
     key = {"settings": settings, "weights_sha256": _digest(network.state_dict().values())}
@@ -287,12 +280,9 @@ def _guard(scores: Tensor, labels: Tensor, images: int) -> None:
     warn_if_probabilities(scores)
     correct = counted(int((scores.argmax(dim=1) == labels).sum()), len(labels))
     if correct["low"] <= 1 / scores.shape[1]:
-        log.warning(
-            "%d of the first %d images are right, which can't be told from guessing: are its mean and std "
-            "those that it expects, its weights loaded, and the labels in its order of classes?",
-            correct["correct"],
-            len(labels),
-        )
+        right = f"{correct['correct']} of the first {len(labels)} images are right, which can't be told from guessing"
+        asked = "are its mean and std as it expects, its weights loaded, and the labels in its order of classes?"
+        log.warning("%s: %s", right, asked)
     if images < BATCH_SIZE:
         log.info("only %d images: expect wide intervals", images)
 
@@ -302,12 +292,10 @@ def _size(data: Iterable) -> int | None:
     if isinstance(data, list):
         return sum(len(pair_of(batch)[0]) for batch in data)
     try:
-        known = len(data.sampler)
-    except (AttributeError, TypeError):  # no DataLoader, or one that does not know
+        known, left_over = len(data.sampler), len(data.sampler) % data.batch_size
+    except (AttributeError, TypeError):  # no DataLoader, one that does not know, or one without a size of batches
         return None
-    if not data.batch_size:  # batches of another sampler
-        return None
-    return known - known % data.batch_size if data.drop_last else known
+    return known - left_over if data.drop_last else known
 
 
 def _estimate(network: Classifier, images: Tensor, known: int, radii: int, grid: int, steps: int) -> None:

@@ -121,23 +121,17 @@ class BandAccuracy:
     def reset(self) -> None:
         """Forget all batches."""
         self.classes = self.images = 0
-        self.correct, self.top5 = dict.fromkeys(self.wanted, 0), dict.fromkeys(self.wanted, 0)
+        self.correct, self.top5 = [0] * len(self.wanted), [0] * len(self.wanted)
 
     def counts(self) -> dict:
         """All that is kept, for `add`: whole numbers and lists of them."""
-        return {
-            "images": self.images,
-            "classes": self.classes,
-            "correct": list(self.correct.values()),
-            "top5": list(self.top5.values()),
-        }
+        return {name: getattr(self, name) for name in ("images", "classes", "correct", "top5")}
 
     def add(self, counts: Mapping) -> None:
         """Add the `counts` of one with the same settings: from other images, as in another process."""
         self.images, self.classes = self.images + counts["images"], counts["classes"]
-        for kept, added in ((self.correct, counts["correct"]), (self.top5, counts["top5"])):
-            for condition, count in zip(self.wanted, added, strict=True):
-                kept[condition] += count
+        self.correct = [kept + added for kept, added in zip(self.correct, counts["correct"], strict=True)]
+        self.top5 = [kept + added for kept, added in zip(self.top5, counts["top5"], strict=True)]
 
     def update(self, images: Tensor | Iterable, labels: Labels = None) -> None:
         """Count a batch, or all of an iterable of batches; arguments and errors as in `hfclib.evaluation.batches`."""
@@ -147,12 +141,12 @@ class BandAccuracy:
                 log.info("the mean colour of %d images is %s", len(part), [round(value, 3) for value in self.colour])
             in_their_bins = [condition._replace(radius=in_bins(condition.radius, part)) for condition in self.wanted]
             inputs = each_fed(part, in_their_bins, self.colour or ())
-            for condition, fed in zip(self.wanted, inputs, strict=True):
+            for place, (condition, fed) in enumerate(zip(self.wanted, inputs, strict=True)):
                 scores = logits(self.model, fed, bn_stats=condition.bn_stats)
                 self.classes = scores.shape[1]
-                self.correct[condition] += int((scores.argmax(dim=1) == classes).sum())
+                self.correct[place] += int((scores.argmax(dim=1) == classes).sum())
                 best = scores.topk(min(5, self.classes)).indices
-                self.top5[condition] += int((best == classes[:, None]).any(dim=1).sum())
+                self.top5[place] += int((best == classes[:, None]).any(dim=1).sum())
             self.images += len(part)
 
     def compute(self) -> pd.DataFrame:
@@ -166,6 +160,6 @@ class BandAccuracy:
         """
         if self.images == 0:
             raise ValueError("expected a batch before the table: call update first")
-        rows = [condition._asdict() | counted(self.correct[condition], self.images) for condition in self.wanted]
-        top5 = [self.top5[condition] / self.images if self.classes >= 10 else None for condition in self.wanted]
-        return pd.DataFrame(rows).assign(top5=pd.Series(top5, dtype=float))
+        counts = pd.DataFrame([counted(correct, self.images) for correct in self.correct])
+        top5 = pd.Series(self.top5) / self.images if self.classes >= 10 else math.nan
+        return pd.concat([pd.DataFrame(self.wanted), counts], axis=1).assign(top5=top5)

@@ -4,8 +4,8 @@ import html as escape
 import io
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from operator import itemgetter
 
 import matplotlib as mpl
@@ -62,10 +62,9 @@ def _reads(report) -> str:
     """The sentence that compares the LFC with the HFC at the middle radius."""
     radii = report.content["key"]["settings"]["radii"]
     radius = radii[(len(radii) - 1) // 2]
-    low, high = (
-        next(row for row in report.content["parts"]["accuracy"] if _condition(row) == (band, radius, feed, "running"))
-        for band, feed in READ.items()
-    )
+    condition = itemgetter("band", "radius", "feed", "bn_stats")
+    rows = {condition(row): row for row in report.content["parts"]["accuracy"]}
+    low, high = (rows[band, radius, feed, "running"] for band, feed in READ.items())
     text = (
         f"Cut at radius {radius}, it is right for {_share(low)} by the low frequencies alone, and for {_share(high)} by"
     )
@@ -73,10 +72,6 @@ def _reads(report) -> str:
     more = "low" if low["accuracy"] > high["accuracy"] else "high"
     reads = f"more from the {more} ones" if apart else "about as much from either"
     return f"{text} the high ones with the mean colour: it reads {reads}."
-
-
-def _condition(row: dict) -> tuple:
-    return row["band"], row["radius"], row["feed"], row["bn_stats"]
 
 
 def _share(row: dict) -> str:
@@ -96,7 +91,8 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
         name = other.content["key"]["settings"]["name"]
         named[f"{name} ({len(named) + 1})" if name in named else name] = other.content
     parts = {name: other["parts"] for name, other in named.items()}
-    same = {name: parts[name] if _same_noise(named[name]["key"]["settings"], settings) else {} for name in named}
+    noise = itemgetter("size", "norm", "eps", "steps")
+    same = {name: parts[name] if noise(named[name]["key"]["settings"]) == noise(settings) else {} for name in named}
     all_radii = [settings["radii"], *(other["key"]["settings"]["radii"] for other in named.values())]
     lookup = {radius: in_bins(radius, images) for radii in all_radii for radius in radii}
     table, *behind = (pd.DataFrame(one["accuracy"]) for one in (found, *parts.values()))
@@ -105,10 +101,10 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
         sections = {
             "Accuracy by band": (plot(table.assign(radius=table["radius"].map(lookup)), behind), "accuracy"),
             "Fourier heat map": (_heat_map(found["heat_map"]), None),
-            "Accuracy under noise of one band": (_points("noise", found, same, _edges), "noise"),
+            "Accuracy under noise of one band": (_points("noise", found, same), "noise"),
             "Where an attack puts its energy": (_energy(found["energy"], same, lookup), "energy"),
             "Misaligned images": (_gallery(found["misaligned"], images, lookup), "misaligned"),
-            "Phase against amplitude": (_points("phase", found, parts, itemgetter("follows")), "phase"),
+            "Phase against amplitude": (_points("phase", found, parts), "phase"),
         }
         body = "".join(
             f"<h2>{title}</h2>{_svg(figure, title)}<p>{NOTES[title]}</p>"
@@ -124,10 +120,6 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
     text = escape.escape(report.content["summary"])
     page = TEMPLATE.format(title=title, css=CSS, summary=text, body=body, settings=cells)
     return page.replace("<table", '<table tabindex="0"')  # wide ones scroll, by the keyboard too
-
-
-def _same_noise(settings: dict, others: dict) -> bool:
-    return all(settings[name] == others[name] for name in ("size", "norm", "eps", "steps"))
 
 
 def card(report, images: Tensor) -> Figure:
@@ -201,10 +193,8 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) 
         ValueError: radii of both kinds.
     """
     bands, whole = table[table["band"] != "x"], table[table["band"] == "x"]
-    behind = {
-        name: other[(other["band"] != "x") & ((other["band"] == "lfc") | (other["feed"] == "mean"))]
-        for name, other in (others or {}).items()
-    }
+    read = "bn_stats == 'running' and (band == 'lfc' or band == 'hfc' and feed == 'mean')"
+    behind = {name: other.query(read) for name, other in (others or {}).items()}
     radii = [radius for one in (bands, *behind.values()) for radius in one["radius"]]
     shares = any(map(is_share, radii)) and max(radii) <= 1  # beside 2.5 a table has 1.0 for the radius of one bin
     if not shares and any(0 < radius < 1 for radius in radii):
@@ -219,7 +209,7 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) 
         label = f"{band.upper()}, {feed}, {statistics}"
         _bars(axes, _counted(some), list(some["radius"]), label=label, color=BAND_COLOURS[band], marker="o", **look)
     for marker, (name, other) in zip(cycle(MARKERS), behind.items(), strict=False):
-        for band, some in other[other["bn_stats"] == "running"].groupby("band", sort=False):
+        for band, some in other.groupby("band", sort=False):
             look = {"color": BAND_COLOURS[band], "ls": "--", "alpha": 0.7, "marker": marker, "zorder": 1}
             _bars(axes, _counted(some), list(some["radius"]), label=f"{band.upper()}, {name}", **look)
     axes.set(xlabel=f"radius ({unit})", ylabel="accuracy", ylim=(0, 1))
@@ -232,49 +222,39 @@ def _counted(table: pd.DataFrame) -> list[dict]:
 
 
 def _heat_map(rows: list[dict]) -> Figure:
-    across, down = ({sign * row[name] for row in rows for sign in (1, -1)} for name in ("column", "row"))
-    across, down = sorted(across), sorted(down)
-    values = np.full((len(down), len(across)), np.nan)
-    for row in rows:
-        for sign in (1, -1):
-            values[down.index(sign * row["row"]), across.index(sign * row["column"])] = row["error"]
+    half = pd.DataFrame(rows)[["row", "column", "error"]]
+    whole = pd.concat([half, half.assign(row=-half["row"], column=-half["column"])])
+    values = whole.pivot_table("error", "row", "column")
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    edges = [[2 * at[0] - at[1], *at, 2 * at[-1] - at[-2]] if len(at) > 1 else [-1, 0, 1] for at in (across, down)]
-    x, y = ([(a + b) / 2 for a, b in pairwise(at)] for at in edges)
-    shown = axes.pcolormesh(x, y, values, cmap="magma", vmin=0, vmax=1, rasterized=True)
+    shown = axes.pcolormesh(values.columns, values.index, values, cmap="magma", vmin=0, vmax=1, rasterized=True)
     axes.set(xlabel="cycles per image, across", ylabel="cycles per image, down", aspect="equal")
     figure.colorbar(shown, label="error rate")
     return figure
 
 
-def _edges(row: dict) -> str:
-    return f"{row['from_bins']:.3g} to {row['to_bins']:.3g}"
-
-
-def _points(part: str, found: dict, others: dict, tick: Callable[[dict], str]) -> Figure | None:
-    """Shares with intervals, one place per row of the part, which `tick` names."""
+def _points(part: str, found: dict, others: dict) -> Figure | None:
+    """Shares with intervals, one place per row of the part."""
     if not found[part]:
         return None
+    xlabel, ylabel, tick = AXES[part]
     figure = Figure(figsize=(8, 3), layout="constrained")
-    axes, ticks = figure.subplots(), [tick(row) for row in found[part]]
-    _bars(
-        axes, found[part], list(range(len(ticks))), color=BAND_COLOURS["hfc"], marker="o", ls="", label="this network"
-    )
+    axes, ticks = figure.subplots(), [tick.format_map(row) for row in found[part]]
+    _bars(axes, found[part], range(len(ticks)), color=BAND_COLOURS["hfc"], marker="o", ls="", label="this network")
     for number, (marker, (name, parts)) in enumerate(zip(cycle(MARKERS), others.items(), strict=False), 1):
-        if rows := [row for row in parts.get(part, ()) if tick(row) in ticks]:
-            x = [ticks.index(tick(row)) + 0.12 * number for row in rows]
+        if rows := [row for row in parts.get(part, ()) if tick.format_map(row) in ticks]:
+            x = [ticks.index(tick.format_map(row)) + 0.12 * number for row in rows]
             _bars(axes, rows, x, label=name, color="grey", marker=marker, ls="", zorder=1)
     if others:
         figure.legend(loc="outside right upper", fontsize=10)
     axes.set_xticks(range(len(ticks)), ticks)
-    axes.set(xlabel=AXES[part][0], ylabel=AXES[part][1], ylim=(0, 1))
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
     return figure
 
 
-AXES = {
-    "noise": ("band of the noise (cycles per image)", "accuracy"),
-    "phase": ("class that the predictions follow", "share"),
+AXES = {  # labels of both axes, and what stands at a row
+    "noise": ("band of the noise (cycles per image)", "accuracy", "{from_bins:.3g} to {to_bins:.3g}"),
+    "phase": ("class that the predictions follow", "share", "{follows}"),
 }
 
 
@@ -284,13 +264,11 @@ def _energy(rows: list[dict], others: dict, lookup: dict) -> Figure | None:
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes, x = figure.subplots(), [lookup[row["radius"]] for row in rows]
     _bars(axes, rows, x, color=BAND_COLOURS["hfc"], marker="o", label="PGD")
+    axes.plot(x, [row["bins"] for row in rows], "--", color="grey", label="white noise")
     for marker, (name, parts) in zip(cycle(MARKERS), others.items(), strict=False):
         if theirs := parts.get("energy"):
             x = [lookup[row["radius"]] for row in theirs]
             _bars(axes, theirs, x, color="grey", marker=marker, ls="-.", label=name, zorder=1)
-    axes.plot(
-        [lookup[row["radius"]] for row in rows], [row["bins"] for row in rows], "--", color="grey", label="white noise"
-    )
     axes.set(xlabel="radius (cycles per image)", ylabel="share beyond", ylim=(0, 1))
     figure.legend(loc="outside right upper", fontsize=10)
     return figure

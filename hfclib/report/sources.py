@@ -142,15 +142,8 @@ def named_data(
         ValueError, OSError: no such folder, no class in it, or images that can't be read. All are opened once first.
     """
     if name == "cifar10-test":
-        images, labels = embedded("test")
-        images, labels = images[:limit], labels[:limit]
-        return NamedData(
-            [
-                (to_float(images[i : i + batch_size]), labels[i : i + batch_size])
-                for i in range(0, len(labels), batch_size)
-            ],
-            MEAN,
-        )
+        images, labels = (part[:limit].split(batch_size) for part in embedded("test"))
+        return NamedData(list(zip(map(to_float, images), labels, strict=True)), MEAN)
     if not Path(name).is_dir():
         raise ValueError(f"expected cifar10-test or a folder of images, got {name!r}")
     _package("torchvision")
@@ -167,15 +160,11 @@ def named_data(
     resized = v2.Resize(sizes[0], v2.InterpolationMode(interpolation))
     steps = [v2.ToImage(), resized, v2.CenterCrop(sizes[1]), v2.ToDtype(torch.float32, scale=True)]
     readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-
-    def is_picture(path: str | Path) -> bool:
-        return Path(path).suffix.lower() in readable
-
-    others = [path for path in sorted(Path(name).rglob("*")) if path.is_file() and not is_picture(path)]
+    others = [path for path in sorted(Path(name).rglob("*")) if path.is_file() and path.suffix.lower() not in readable]
     if others:
         log.warning("left out %d files that are no pictures, such as %s", len(others), others[0])
-    options = {"loader": partial(_opened, mode=mode), "is_valid_file": is_picture}
-    dataset = Folder(name, v2.Compose(steps), **options)
+    options = {"transform": v2.Compose(steps), "loader": partial(_opened, mode=mode)}
+    dataset = Folder(name, is_valid_file=lambda path: Path(path).suffix.lower() in readable, **options)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
     with ThreadPoolExecutor() as pool:
         found = pool.map(_problem, (dataset.samples[place][0] for place in order))

@@ -8,17 +8,7 @@ import pandas as pd
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.verdicts import Claim
 
-
-def matched_radius(size: tuple[int, int]) -> float:
-    """The radius that keeps the share of DFT bins that r = 128 keeps of 640 x 480, the commonest size in COCO: .168.
-
-    Args:
-        size: width and height of pictures of that shape, in pixels.
-    """
-    return 128 * size[0] / 640
-
-
-MATCHED_RADIUS = 48  # that of our 240 x 180
+MATCHED_RADIUS = 48  # keeps .168 of the DFT bins of our 240 x 180, as r = 128 does of 640 x 480, COCO's commonest size
 PAPER_DETECTION = {"mAP x": 0.356, "mAP lfc": 0.275, "mAP hfc": 0.107, "better lfc": 1684 / 5000}  # COCO, r = 128
 
 Cell = tuple[str, str, str]  # column of the results, band, feed
@@ -64,12 +54,8 @@ def _claim(
     )
 
 
-_IMAGE, _LFC, _HFC, _HFC_MEAN = (
-    ("mAP", "x", "raw"),
-    ("mAP", "lfc", "raw"),
-    ("mAP", "hfc", "raw"),
-    ("mAP", "hfc", "mean"),
-)
+_IMAGE, _LFC, _HFC = (("mAP", band, "raw") for band in ("x", "lfc", "hfc"))
+_HFC_MEAN = ("mAP", "hfc", "mean")
 _BETTER, _BETTER_MIRROR = ("better", "lfc", "raw"), ("better", "mirror", "raw")
 _X, _L, _H, _SHARE = PAPER_DETECTION.values()
 _FIFTH = "A fifth or more of the images have an object that is found better on the LFC"

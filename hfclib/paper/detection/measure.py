@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.data import to_float
-from hfclib.frequency import split
+from hfclib.evaluation import Condition, each_fed
 from hfclib.paper.detection.bccd import BCCD_CLASSES
 from hfclib.paper.tables import decimals
 
@@ -28,14 +28,10 @@ class DetectorInput(NamedTuple):
 
     def of(self, images: Tensor, colour: Tensor | None = None) -> Tensor:
         """What is fed of images (N, 3, H, W) in [0, 1]; `colour` is (3,). A band leaves [0, 1] and is not clipped."""
-        if self.band == "x":
-            return images
         if self.band == "mirror":
             return images.flip(-1)
-        lfc, hfc = split(images, self.radius)
-        if self.band == "lfc":
-            return lfc
-        return hfc + colour.to(images).view(3, 1, 1) if self.feed == "mean" else hfc
+        wanted = Condition(self.band, self.radius, self.feed)
+        return next(each_fed(images, [wanted], () if colour is None else colour.tolist()))
 
 
 WHOLE_IMAGE = DetectorInput("x")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES
-from hfclib.paper.detection.claims import PAPER_DETECTION, matched_radius
+from hfclib.paper.detection.claims import MATCHED_RADIUS, PAPER_DETECTION
 from hfclib.paper.detection.measure import WHOLE_IMAGE, DetectorInput, coco_truth, detect
 from hfclib.paper.style import STYLE, show_image
 from hfclib.paper.tables import decimals
@@ -86,7 +86,7 @@ def better_figure(results: pd.DataFrame, radius: float, size: tuple[int, int] = 
         ax.axhspan(mirror.min(), mirror.max(), color=_MIRROR, alpha=0.15, linewidth=0)
         _radius_axis(ax, lfc, radius)
         label = f"paper: better on the LFC, {decimals(value)} (COCO, r = 128)"
-        ax.plot(matched_radius(size), value, "o", color=colour, mfc="white", markersize=9, label=label)
+        ax.plot(MATCHED_RADIUS * size[0] / 240, value, "o", color=colour, mfc="white", markersize=9, label=label)
         ax.set(ylabel="share of images", ylim=(0, 1.03))
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
