@@ -322,10 +322,3 @@ def svd_split(
     chosen = torch.arange(s.shape[-1], device=s.device) < rank[:, None, None]
     low = ((u * (s * chosen)[..., None, :]) @ vh).to(images.dtype)
     return low, images - low, rank
-
-
-def mean_ranks(images: Tensor, radii: Iterable[float]) -> dict[float, float]:
-    """The mean rank over images (N, C, H, W) that `svd_split` keeps at each radius, to a tenth."""
-    factors = torch.linalg.svd(images, full_matrices=False)
-    ranks = ((radius, svd_split(images, radius, factors=factors)[2]) for radius in radii)
-    return {radius: round(rank.double().mean().item(), 1) for radius, rank in ranks}

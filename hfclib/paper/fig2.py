@@ -4,7 +4,7 @@ The paper shows eight of them and the blog counts about 600 of 10,000. The chapt
 counts at every radius and under every condition, and cuts images by an SVD in place of the Fourier transform.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hfclib.data.cifar import CLASSES, TEST_IMAGES, embedded
 from hfclib.evaluation import BANDS, BATCH_SIZE, BN_STATS, BnStats, Condition, Cut, logits
-from hfclib.frequency import split
+from hfclib.frequency import split, svd_split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import over_seeds
 from hfclib.paper.parameters import FeedChoice, OneSeed, Radius, StatisticsChoice, several, whole
@@ -233,6 +233,13 @@ def counts_at(counts: pd.DataFrame, radius: int, titles: Mapping[str, str] = FIG
         table[bn_stats, feed] = dict(zip(rows["variant"].map(titles), _beside_chance(rows), strict=True))
     frame = pd.DataFrame.from_dict(table, orient="index").dropna(how="all").fillna("not measured")
     return frame.assign(paper="~600" if radius == 12 else "not available to us").rename_axis(["statistics", "feed"])
+
+
+def mean_ranks(images: Tensor, radii: Iterable[float]) -> dict[float, float]:
+    """The mean rank over images (N, C, H, W) that `svd_split` keeps at each radius, to a tenth."""
+    factors = torch.linalg.svd(images, full_matrices=False)
+    ranks = ((radius, svd_split(images, radius, factors=factors)[2]) for radius in radii)
+    return {radius: round(rank.double().mean().item(), 1) for radius, rank in ranks}
 
 
 _FEED_TITLES = {"raw": "fed as it is", "max": "divided by its maximum", "mean": "mean colour added to HFC"}

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfclib import split
-from hfclib.frequency import mean_ranks, svd_split
+from hfclib.frequency import svd_split
+from hfclib.paper.fig2 import mean_ranks
 
 
 def truncated(image, rank):
