@@ -61,7 +61,7 @@ class Source:
     folder: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, for the cache of decoded copies
 class DataSet:
     """A set of labelled images with ten classes: what they are, and how they are obtained.
 
@@ -135,10 +135,7 @@ class DataSet:
         return images, labels
 
     def _from_repository(self, part: str) -> Verified:
-        path, labels_path = (data_folder() / f"{self.name}-{part}{end}" for end in (".webp", "-labels.bin"))
-        with reading(path, labels_path):
-            arrays = _decoded_copy(path, labels_path, self.side, len(self.mean))
-            return *self._check(part, *arrays), f"embedded copy ({path})"
+        return _decoded_copy(self, part, data_folder())
 
     def _from_source(self, source: Source, split: Split, progress: bool) -> Verified:
         folder, names = source.folder or self.folder, source.files(split)
@@ -215,10 +212,15 @@ def members(path: Path, names: Sequence[str]) -> list[bytes]:
     return [found[name] for name in names]
 
 
-@lru_cache(maxsize=6)  # decoded once per process: every run of a sweep asks for them
-def _decoded_copy(path: Path, labels_path: Path, side: int, channels: int) -> Arrays:
-    tiles = picture(path.read_bytes(), "WEBP")[..., :channels].reshape(-1, side, 100, side, channels)  # 100 per row
-    return tiles.swapaxes(1, 2).reshape(-1, side, side, channels), np.frombuffer(labels_path.read_bytes(), np.uint8)
+@lru_cache(maxsize=6)  # decoded and checked once per process: every run of a sweep asks for them
+def _decoded_copy(data: DataSet, part: str, folder: Path) -> Verified:
+    path, labels_path = (folder / f"{data.name}-{part}{end}" for end in (".webp", "-labels.bin"))
+    side, channels = data.side, len(data.mean)
+    with reading(path, labels_path):
+        tiles = picture(path.read_bytes(), "WEBP")[..., :channels].reshape(-1, side, 100, side, channels)  # 100 per row
+        images = tiles.swapaxes(1, 2).reshape(-1, side, side, channels)
+        labels = np.frombuffer(labels_path.read_bytes(), np.uint8)
+        return *data._check(part, images, labels), f"embedded copy ({path})"
 
 
 def download(name: str, folder: Path, url: str, md5: str, progress: bool) -> None:

@@ -454,10 +454,10 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
     if not runs:
         return pd.DataFrame()
     final, curves = (gather(runs, which) for which in ("final", "curves"))
-    early = curves[curves["epoch"] == max(1, curves["epoch"].max() // 4)]
-    measured = {  # by row, the split and what `band_results` says that it was tested on
-        "whole images": band_results(final).query("`tested on` == 'original test images'"),
-        "the LFC": band_results(final).query("`tested on` == 'same band of test images'"),
+    early, at_end = curves[curves["epoch"] == max(1, curves["epoch"].max() // 4)], band_results(final)
+    measured = {  # by row, what `band_results` says that it was tested on
+        "whole images": at_end.query("`tested on` == 'original test images'"),
+        "the LFC": at_end.query("`tested on` == 'same band of test images'"),
         "the LFC of training images, early": band_results(early).query("`tested on` == 'training images'"),
     }
     rows = {}
