@@ -5,7 +5,7 @@ import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, pairwise
 from operator import itemgetter
 
 import matplotlib as mpl
@@ -227,7 +227,11 @@ def _heat_map(rows: list[dict]) -> Figure:
     values = whole.pivot_table("error", "row", "column")
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    shown = axes.pcolormesh(values.columns, values.index, values, cmap="magma", vmin=0, vmax=1, rasterized=True)
+    # Edges of cells by hand: pcolormesh gives a single row or column, of an image one pixel high or wide, no extent.
+    places = [list(at) for at in (values.columns, values.index)]
+    ends = [[2 * at[0] - at[1], *at, 2 * at[-1] - at[-2]] if len(at) > 1 else [-1, 0, 1] for at in places]
+    x, y = ([(a + b) / 2 for a, b in pairwise(at)] for at in ends)
+    shown = axes.pcolormesh(x, y, values, cmap="magma", vmin=0, vmax=1, rasterized=True)
     axes.set(xlabel="cycles per image, across", ylabel="cycles per image, down", aspect="equal")
     figure.colorbar(shown, label="error rate")
     return figure

@@ -29,6 +29,7 @@ from hfclib.data.cifar import to_float
 from hfclib.report import parts
 from hfclib.report.make import Rule, make_report, read_report
 from hfclib.report.metric import counted
+from hfclib.report.page import _heat_map
 from hfclib.report.sources import named_data, named_model
 from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
@@ -62,6 +63,12 @@ def hfc(monkeypatch, tmp_path):
 
 
 # ---- the parts
+
+
+def test_the_heat_map_of_an_image_of_one_row_has_cells_to_see():
+    (cells,) = _heat_map([{"row": 0, "column": column, "error": 0.9} for column in (-2, -1, 0)]).axes[0].collections
+    assert np.unique(cells.get_coordinates()[..., 1]).tolist() == [-0.5, 0.5]
+    assert np.unique(cells.get_coordinates()[..., 0]).tolist() == [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
 
 
 def test_heat_map_of_a_stored_network_is_that_of_an_independent_construction(cifar):
