@@ -168,3 +168,8 @@ def local_engine(
         finally:
             with warnings.catch_warnings(action="ignore"):  # joblib warns that tasks are cancelled, which is meant
                 outcomes.close()  # ends the workers, unless all is done
+            # Loky leaves the thread that fed the workers to itself. That holds the last reference to their semaphores,
+            # and where Python ends while it gives them back, the resource tracker reports a leak.
+            for thread in threading.enumerate() if waiting else ():
+                if thread.name == "QueueFeederThread":
+                    thread.join(timeout=1)

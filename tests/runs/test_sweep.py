@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -170,7 +171,10 @@ def test_an_engine_that_is_closed_ends_its_workers(tmp_path):
     assert next(outcomes) == (Job(TINY, 0), "in words")
     while not (marks := list(tmp_path.glob("pid-*"))):
         time.sleep(0.05)
+    late = threading.Thread(target=time.sleep, args=(0.5,), name="QueueFeederThread")  # loky's, on a busy machine
+    late.start()
     outcomes.close()
+    assert not late.is_alive()
     for mark in marks:
         with pytest.raises(ProcessLookupError):
             os.kill(int(mark.name.removeprefix("pid-")), 0)
