@@ -24,7 +24,7 @@ from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.style import CHART, STYLE, show_image
 from hfclib.paper.tables import decimals, gather, mean_sd
-from hfclib.paper.verdicts import Claim
+from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
 
@@ -217,10 +217,11 @@ def _fig1_claims() -> Iterator[Claim]:
     )
     yield claim(
         id="fig1-levels",
-        text="Networks trained on the LFC are as accurate on original images as in Table 1",
-        version="ours less the paper's, mean of four radii",
-        relation="does not differ",
-        statistic=partial(_by_seed, value=lambda lfc, hfc: (lfc - _LFC_ON_ORIGINALS).mean(axis=1)),
+        text="Networks trained on the LFC are within .05 of Table 1's accuracy on original images, at each radius",
+        version="the largest of four distances",
+        relation="at most",
+        bound=MARGIN,
+        statistic=partial(_by_seed, value=lambda lfc, hfc: np.abs(lfc - _LFC_ON_ORIGINALS).max(axis=1)),
         paper=0.0,
     )
 

@@ -188,7 +188,7 @@ BY_HAND = {  # by seed
     "lfc-exceeds-hfc": [0.42, 0.42, 0.52],  # the smallest of the four leads, at r = 4
     "hfc": [0.18, 0.19, 0.17],  # the highest of four networks, at r = 4, 4 and 8
     "grows": [0.02, 0.03, -0.01],  # the smallest of three steps, the last
-    "levels": [-0.00875, 0.00375, 0.01875],  # mean .705, .7175 and .7325, less the paper's .71375
+    "levels": [0.017, 0.019, 0.048],  # the largest of four distances, at r = 4, 16 and 12
 }
 
 
@@ -205,7 +205,7 @@ def test_each_statistic_worked_out_by_hand():
         "fig1-lfc-exceeds-hfc": "reproduced",
         "fig1-hfc": "inconclusive",  # .18 +- .025
         "fig1-grows": "inconclusive",
-        "fig1-levels": "reproduced",
+        "fig1-levels": "inconclusive",  # .028 +- .043, at most .05
     }
     assert {claim.id: claim.paper for claim in FIG1.claims} == {
         "fig1-lfc-exceeds-hfc": None,
