@@ -70,7 +70,7 @@ class Run:
         path, model = self.path / WEIGHTS, self.recipe.build()
         if not self.has_weights:
             raise RunError(
-                f"{path} is not there: of this run only tables are kept; `hfc train --retrain` trains it again"
+                f"{path} is not there: of this run only tables are kept; `hfc train FIGURE --retrain` trains it again"
             )
         try:
             model.load_state_dict(safetensors.torch.load(_read(path)))
