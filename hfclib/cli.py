@@ -104,9 +104,7 @@ def _data(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))
 def _train(
     figure: _Figure,
     preset: _PresetName = "laptop",
-    seed: Annotated[
-        list[int] | None, typer.Option(min=0, max=999_999_999, help="several times for several seeds")
-    ] = None,
+    seed: _Seeds = None,
     variant: _Variants = None,
     store: _Store = None,
     retrain: _Retrain = False,

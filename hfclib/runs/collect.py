@@ -70,6 +70,8 @@ def load_or_train(
         tqdm.write(f"{count} to train on {device_name(device)}: about {minutes:.1f} minutes")
     for variant, recipe, seed in jobs:
         run = stored.get((variant, seed))
+        if run is None and not retrain:  # another process may have trained it in the meantime
+            run = find(recipe, seed, store)
         yield variant, run or train_run(recipe, seed=seed, store=store, progress=progress), run is None
 
 

@@ -163,10 +163,10 @@ def _compute(run: Run, wanted: list[Condition], *, amp: bool, progress: bool) ->
 
 def by_name(classes: dict[Condition, Tensor]) -> dict[str, Tensor]:
     """Predictions under the names that they have in a record, such as "hfc 8 raw running"."""
-    return {" ".join(map(str, condition)): tensor for condition, tensor in classes.items()}
+    return {f"{band} {radius:.17g} {' '.join(how)}": one for (band, radius, *how), one in classes.items()}
 
 
 def by_condition(tensors: dict[str, Tensor]) -> dict[Condition, Tensor]:
     """The inverse of `by_name`."""
     parts = {name: name.split(" ") for name in tensors}
-    return {Condition(band, int(radius), *how): tensors[name] for name, (band, radius, *how) in parts.items()}
+    return {Condition(band, json.loads(radius), *how): tensors[name] for name, (band, radius, *how) in parts.items()}

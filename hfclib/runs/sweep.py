@@ -32,10 +32,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train: its recipe and seed."""
+    """A run to train: its recipe and seed, and whether it is trained where it is stored too."""
 
     recipe: Recipe
     seed: int
+    retrain: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.recipe.name}, seed {self.seed}"
@@ -88,7 +89,7 @@ def sweep(
         except RunError as error:
             found = str(error)
         if found is None:
-            missing.append(Job(recipe, seed))
+            missing.append(Job(recipe, seed, retrain))
         else:
             note(Job(recipe, seed), found)
     logger.info("%d stored, %d to train", len(report.runs), len(missing))
@@ -110,14 +111,15 @@ def sweep(
 
 
 def train_job(job: Job, store: Path | None, threads: int, device: torch.device | None = None) -> Outcome:
-    """Train a job in this process, a worker."""
+    """Train a job in this process, a worker; one that another process stored in the meantime is loaded."""
     with contextlib.suppress(ValueError):  # outside the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the sweep ends its workers
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore too, which leaks when the sweep ends this process
     try:
-        return job, train_run(job.recipe, seed=job.seed, device=device, store=store, progress=False)
+        run = None if job.retrain else find(job.recipe, job.seed, store)
+        return job, run or train_run(job.recipe, seed=job.seed, device=device, store=store, progress=False)
     except Exception as error:  # whatever it is, the other runs go on, and the report says it
         known = type(error).__module__.startswith("hfclib") or isinstance(error, OSError)
         return job, str(error) if known else traceback.format_exc()
@@ -131,7 +133,7 @@ def local_engine(
     threads: int | None = None,
     train: Callable[..., Outcome] = train_job,
 ) -> Iterator[Outcome]:
-    """Train jobs in processes on this machine, each with its share of the cores, or a GPU of its own.
+    """Train jobs in processes on this machine, each with its share of the cores; several GPUs get the jobs in turn.
 
     After the death of a worker all that has not ended goes on from its checkpoint; a run whose worker dies again and
     again, in the end alone, is given up.
@@ -152,7 +154,8 @@ def local_engine(
     while waiting:
         batch = waiting if deaths < TRIES else waiting[:1]
         # With one worker joblib would train in this process; so few at a time is what `pre_dispatch` sees to.
-        parallel = Parallel(max(2, count), backend="loky", return_as="generator_unordered", pre_dispatch=count)
+        options = {"return_as": "generator_unordered", "pre_dispatch": count, "batch_size": 1}
+        parallel = Parallel(max(2, count), backend="loky", **options)
         outcomes = parallel(delayed(train)(job, store, threads, devices[job]) for job in list(batch))
         try:
             for job, outcome in outcomes:

@@ -77,10 +77,17 @@ def train_run(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
     final = (store or home() / "runs") / recipe.run_name(seed)
+    before = _stored_at(final)
     with locked(final.with_name(final.name + ".lock"), say=logger.warning) as waited:
-        if waited and final.is_dir():
+        if waited and _stored_at(final) not in (None, before):
             return load(final)
         return _train_run(recipe, seed, device or best_device(), final, progress)
+
+
+def _stored_at(final: Path) -> int | None:
+    """When the run in a folder was stored, in nanoseconds; None if there is none."""
+    file = final / "run.json"
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, progress: bool) -> Run:

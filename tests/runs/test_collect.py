@@ -59,6 +59,14 @@ def shelf(monkeypatch, trained):
     return there
 
 
+def test_what_another_process_has_trained_in_the_meantime_is_loaded(shelf, trained):
+    under_way = load_or_train(RECIPES, [0], progress=False)
+    assert next(under_way)[1] == "run smoke-vanilla 0"
+    shelf.add(("smoke-mixup", 0))
+    assert next(under_way) == ("mixup", "stored smoke-mixup 0", False)
+    assert list(load_or_train(RECIPES, [0], retrain=True, progress=False))[1][1:] == ("run smoke-mixup 0", True)
+
+
 def test_a_panel_that_takes_hours_is_left_out_where_it_is_not_stored(shelf, trained, capsys):
     shelf |= {("smoke-vanilla", 0), ("smoke-batchnorm", 0)}
     assert obtain(FIG2, [0], optional=OPTIONAL) == {

@@ -205,6 +205,14 @@ def test_a_second_call_reads_the_file_and_computes_nothing(run, mine, computed, 
     assert computed == [SOME]
 
 
+def test_a_radius_may_lie_between_bins(run, mine, computed):
+    wanted = [("hfc", 2.5, "raw", "running"), ("hfc", 8.0, "raw", "running")]
+    first = predictions_of(run, wanted, progress=False)
+    assert same(predictions_of(run, [wanted[0], ("hfc", 8, "raw", "running")], progress=False), first)
+    assert len(computed) == 1
+    assert not torch.equal(first.on("hfc", 2.5), first.on("hfc", 8))
+
+
 def test_exact_predictions_are_in_float32_and_kept_apart(run, mine, own_home, monkeypatch):
     asked = []
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from itertools import product
@@ -266,6 +267,23 @@ def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, 
     assert run.path == copied
     assert sorted(path.name for path in copied.iterdir()) == FILES
     assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+
+
+def test_after_waiting_only_a_run_that_was_stored_meanwhile_is_taken(copied, monkeypatch):
+    """A process that trains a run again, and is stopped, leaves the old run."""
+    meanwhile = []
+
+    @contextmanager
+    def waiting(path, say):
+        for change in meanwhile:
+            change()
+        yield True
+
+    monkeypatch.setattr("hfclib.runs.train.locked", waiting)
+    monkeypatch.setattr("hfclib.runs.train._train_run", lambda *args: "trained")
+    assert train(copied.parent) == "trained"
+    meanwhile.append((copied / "run.json").touch)
+    assert train(copied.parent).path == copied
 
 
 @pytest.mark.parametrize(

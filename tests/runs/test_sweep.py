@@ -68,7 +68,7 @@ def test_what_is_stored_is_not_trained_unless_asked(engine, said):
     assert [run.recipe.name for run in report.runs] == ["laptop-vanilla", "laptop-mixup"]
     assert said() == ["2 stored, 0 to train"]
     assert len(sweep(LAPTOP, [0], engine=engine, retrain=True).runs) == 2
-    assert len(engine.asked) == 2
+    assert [job.retrain for job in engine.asked] == [True, True]
 
 
 def test_failures_are_reported_and_stop_nothing(engine, tmp_path, said):
@@ -112,6 +112,8 @@ def test_what_goes_wrong_is_told_in_words(monkeypatch, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     error = RunError("it is damaged")
     assert train_job(Job(TINY, 0), tmp_path, 1) == (Job(TINY, 0), "it is damaged")
+    assert train_job(Job(LAPTOP["vanilla"], 0), PUBLISHED, 1)[1].seed == 0  # stored in the meantime, and loaded
+    assert train_job(Job(LAPTOP["vanilla"], 0, retrain=True), PUBLISHED, 1)[1] == "it is damaged"
     error = ZeroDivisionError("a bug")
     assert "Traceback" in train_job(Job(TINY, 0), tmp_path, 1)[1]  # where a bug is must be said
     signal.signal(signal.SIGINT, before)
