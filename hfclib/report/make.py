@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfclib._files import write
-from hfclib.attacks.checks import warn_if_probabilities
+from hfclib.attacks.checks import check_count, warn_if_probabilities
 from hfclib.devices import device_of
 from hfclib.evaluation import (
     BATCH_SIZE,
@@ -157,6 +157,8 @@ def make_report(
     if radii is None:
         radii = [radius for radius in PAPER_RADII if radius <= highest] if side <= 32 else FRACTIONS
     radii = each_radius(radii)
+    if not radii:
+        raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got none")
     bins = [in_bins(radius, some) for radius in radii]
     for radius, cut in zip(radii, bins, strict=True):
         if not 0 < cut <= highest:
@@ -165,6 +167,10 @@ def make_report(
     eps = eps if eps is not None else norm / 8
     colour = [float(value) for value in colour] if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
     norm, eps, seed, steps, grid, images = float(norm), float(eps), int(seed), int(steps), int(grid), int(images)
+    check_count("grid", grid, 2)
+    check_count("steps", steps, 0)
+    if not (0 <= norm < math.inf and 0 <= eps < math.inf):
+        raise ValueError(f"expected norm and eps, finite and at least 0, got {norm} and {eps}")
     for theirs in (other.content["key"]["settings"] for other in others):
         if any(map(is_share, theirs["radii"])) != any(map(is_share, radii)):
             both = f"{radii} and {theirs['radii']} of {theirs['name']}"
@@ -269,6 +275,8 @@ def _begun(folder: Path, key: dict) -> dict:
         content = json.loads(file.read_bytes())
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}): delete it to measure again") from error
+    if not isinstance(content, dict) or not {"schema", "key", "parts"} <= set(content):
+        raise ValueError(f"{file} is no report: choose another folder")
     if content["schema"] != SCHEMA or content["key"] != key:
         other = [name for name in key if key[name] != content["key"].get(name)]
         raise ValueError(f"{folder} has a report of another {', '.join(other) or 'schema'}: choose another folder")

@@ -670,7 +670,18 @@ def test_logits_that_are_no_numbers_are_refused_before_the_work(data, tmp_path):
         hfclib.Classifier(lost, [0.5] * 3, [0.2, 0.2, 0.0])
 
 
-@pytest.mark.parametrize("radii", [0, 9, -1, [2, 2], [2, 2.0]])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"grid": 1}, "grid, a whole"), ({"steps": -1}, "steps, a whole")]
+    + [({name: value}, "norm and eps, finite") for name in ("norm", "eps") for value in (-1, float("nan"))],
+)
+def test_settings_that_can_not_be_measured_are_refused_before_the_work(network, data, tmp_path, setting, message):
+    with pytest.raises(ValueError, match=message):
+        make_report(network, data, tmp_path / "report", **FAST | setting)
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("radii", [[], 0, 9, -1, [2, 2], [2, 2.0]])
 def test_radii_that_leave_no_two_parts_are_refused_before_the_work(network, data, tmp_path, radii):
     with pytest.raises(ValueError, match=r"radii above 0|different radii|finite radius"):
         make_report(network, data, tmp_path / "report", **FAST | {"radii": radii})
@@ -685,6 +696,9 @@ def test_a_damaged_report_is_named_and_a_missing_table_written_again(network, da
     file = tmp_path / "report.json"
     file.write_bytes(file.read_bytes()[:900])
     with pytest.raises(ValueError, match=r"report.json is damaged .*: delete it"):
+        make_report(network, data, tmp_path, **FAST)
+    file.write_text("{}")  # another tool's
+    with pytest.raises(ValueError, match=r"report.json is no report: choose another folder"):
         make_report(network, data, tmp_path, **FAST)
 
 
