@@ -58,6 +58,8 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     norms = [module for module, _ in modes if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     averages = [(norm, norm.running_mean, norm.running_var) for norm in norms if bn_stats == "batch"]
+    if bn_stats == "batch" and any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError('expected bn_stats "running" with a TorchScript model, whose BatchNorm can\'t be switched')
     try:
         model.eval()
     except NotImplementedError as error:

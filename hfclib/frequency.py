@@ -296,7 +296,8 @@ def swap_amplitude(images: Tensor, others: Tensor, radius: float | None = None) 
     if radius is not None:
         low = torch.fft.ifftshift(mask(height, width, radius))[:, : width // 2 + 1].to(images.device)
         amplitude = amplitude.where(low, spectrum.abs())
-    return torch.fft.irfft2(torch.polar(amplitude, spectrum.angle()), s=(height, width)).to(images.dtype)
+    phase = torch.atan2(spectrum.imag, spectrum.real)  # PyTorch 2.6 has no `angle` on MPS
+    return torch.fft.irfft2(torch.polar(amplitude, phase), s=(height, width)).to(images.dtype)
 
 
 def svd_split(

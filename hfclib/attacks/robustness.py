@@ -45,9 +45,9 @@ def robust_correct(
         TypeError, ValueError: as `pgd`, no attack that takes the eps, or one that returns images of another shape or
             outside [0, 1].
     """
-    labels = check_batch(images, labels)
+    labels, images = check_batch(images, labels), images.clamp(0, 1)  # rounding, which is let pass, may leave [0, 1]
     correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    attacks = [attacks] if callable(attacks) else attacks
+    attacks = [attacks] if callable(attacks) else list(attacks)
     given = {"stop_early": stop_early, "amp": amp} | ({} if eps is None else {"eps": eps})
     if eps is not None and attacks and not any(_accepted(attack, eps=eps) for attack in attacks):
         raise ValueError(f"expected an attack with the keyword eps, got eps = {eps} and none that takes it")
@@ -78,6 +78,7 @@ def robust_accuracy(
     Raises:
         TypeError, ValueError: as `robust_correct` and `batches`.
     """
+    attacks = attacks if callable(attacks) else list(attacks)
     many = list(eps) if isinstance(eps, list | tuple) else [eps]
     found, device = [[] for _ in many], device_of(model)
     for part, classes in batches(model, images, labels):
@@ -112,7 +113,7 @@ def smallest_eps(
         TypeError, ValueError: as `robust_correct`, or highest or rounds out of range.
     Source: the paper's Table 2 rests on attacks of this kind, the defaults of the library that its code calls.
     """
-    labels = check_batch(images, labels)
+    labels, images = check_batch(images, labels), images.clamp(0, 1)
     check_count("rounds", rounds, 0)
     if not 0 < highest < math.inf:
         raise ValueError(f"expected highest, finite and above 0, got {highest}")

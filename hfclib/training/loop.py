@@ -241,7 +241,8 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
     """Images and labels as int64, if the model can be trained and measured on them; else an error, before the work."""
     check_images(pixels(images[:1]) if isinstance(images, Tensor) else images)
     if images.is_floating_point():
-        check_pixels(images, beyond=recipe.planted + 0.001)  # half types round
+        # Half types round, and attacks take images in [0, 1] only.
+        check_pixels(images, beyond=recipe.planted + 0.001 if recipe.adversarial == "none" else 0)
     labels = check_labels(labels, images[:, :1, :1, :1].float())
     measured, classes = min(len(labels), recipe.eval_images), logits(model, pixels(images[:2])).shape[1]
     if labels.max() >= classes:

@@ -98,6 +98,24 @@ def test_a_loader_and_a_list_of_eps(network, pictures):
     assert by_default == robust_accuracy(network, pictures, labels, partial(pgd, eps=8 / 255, alpha=2 / 255, steps=10))
 
 
+def test_attacks_may_come_from_an_iterator(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    eps = needed(network, pictures).quantile(0.5).item()
+    loader = DataLoader(TensorDataset(pictures, labels), batch_size=8)
+    many = robust_accuracy(network, loader, attacks=iter([partial(fgsm, eps=0)]), eps=[eps, eps])
+    assert many == [robust_accuracy(network, loader, attacks=partial(fgsm, eps=eps))] * 2
+    assert many[0] < 1
+    assert robust_correct(network, pictures, labels, iter([partial(fgsm, eps=0)]), eps=eps).float().mean() == many[0]
+
+
+def test_images_that_exceed_1_by_rounding_are_attacked(network, pictures):
+    pictures = pictures.clone()
+    pictures[0, 0, 0, 0] = 1 + 1.2e-7
+    labels = network(pictures).argmax(dim=1)
+    assert robust_accuracy(network, pictures, labels, partial(fgsm, eps=0.0)) == 1
+    assert (smallest_eps(network, pictures, labels, lambda m, x, y, eps: x) == torch.inf).all()
+
+
 def test_no_attack_at_all_is_clean_accuracy(network, pictures):
     labels = network(pictures).argmax(dim=1)
     labels[:6] = 1 - labels[:6]

@@ -210,6 +210,8 @@ def test_frozen_networks_are_measured_and_exported_ones_as_functions(network, da
         assert accuracy(other, *data) == pytest.approx(accuracy(network, *data), abs=0.01)
     with pytest.raises(ValueError, match="got an exported program: give"):
         accuracy(exported, *data)
+    with pytest.raises(ValueError, match="TorchScript model, whose BatchNorm can't be switched"):
+        accuracy(frozen, *data, bn_stats="batch")
 
 
 def test_images_may_exceed_1_by_rounding(network, data):

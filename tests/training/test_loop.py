@@ -521,6 +521,10 @@ def test_bad_images_and_labels_are_refused_before_the_work(monkeypatch):
     images, labels = torch.rand(101, 3, 8, 8), torch.zeros(101, dtype=torch.int64)
     plain, normed = hfclib.resnet18(2), hfclib.resnet18(2, "batch")
     recipe = Recipe("mine", epochs=1, batch_size=8, eval_images=200)
+    attacked = replace(recipe, adversarial="pgd", adv_eps=0.05, adv_alpha=0.05, adv_steps=1)
+    test = (images[:20], labels[:20])
+    with pytest.raises(ValueError, match=r"images in \[0, 1\]"):  # as half types round them; attacks would refuse them
+        fit(plain, (images * 1.0005 / images.max(), labels), test, attacked, seed=0, progress=False)
     for model, train, message in (
         (plain, (images, labels[:50]), "one label per image"),
         (plain, (images * 4 - 2, labels), r"images in \[0, 1\]"),
@@ -530,4 +534,4 @@ def test_bad_images_and_labels_are_refused_before_the_work(monkeypatch):
         (normed, (images, labels), "no batch of one image"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
-            fit(model, train, (images[:20], labels[:20]), recipe, seed=0, progress=False)
+            fit(model, train, test, recipe, seed=0, progress=False)
