@@ -125,7 +125,9 @@ def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None,
     """
     stream = batches(model, images, labels, most=100)
     if labels is None and options.get("bn_stats") == "batch":
-        stream = whole_batches(stream, options.get("batch_size", BATCH_SIZE))
+        size = options.get("batch_size", BATCH_SIZE)
+        check_last_batch(images, size)
+        stream = whole_batches(stream, size)
     correct = [logits(model, part, **options).argmax(dim=1) == classes for part, classes in stream]
     return torch.cat(correct).float().mean().item()
 
@@ -175,6 +177,24 @@ def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterato
         rest = [(images[end:], labels[end:])]
         if end:
             yield from zip(images[:end].split(size), labels[:end].split(size), strict=True)
+
+
+def known_size(data: Iterable) -> int | None:
+    """The number of images in a list of batches or a DataLoader, where it is known before they are read."""
+    if isinstance(data, list):
+        return sum(len(pair_of(batch)[0]) for batch in data)
+    try:
+        known, left_over = len(data.sampler), len(data.sampler) % data.batch_size
+    except (AttributeError, TypeError):  # no DataLoader, one that does not know, or one without a size of batches
+        return None
+    return known - left_over if data.drop_last else known
+
+
+def check_last_batch(data: Iterable, batch_size: int) -> None:
+    """Raise a ValueError if data, as in `known_size`, leave a last batch of one image."""
+    known = known_size(data)
+    if known and (known % batch_size or batch_size) == 1:
+        raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
 
 
 def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
@@ -243,7 +263,10 @@ def band_accuracy(
     cuts = list(product(each_radius(radii), ("lfc", "hfc")))
     correct, total = [0] * len(cuts), 0
     stream = batches(model, images, labels)
-    for part, classes in whole_batches(stream, BATCH_SIZE) if labels is None and bn_stats == "batch" else stream:
+    if labels is None and bn_stats == "batch":
+        check_last_batch(images, BATCH_SIZE)
+        stream = whole_batches(stream, BATCH_SIZE)
+    for part, classes in stream:
         if colour is None and feed == "mean":
             colour = part.mean(dim=(0, 2, 3)).tolist()
             logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)

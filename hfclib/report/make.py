@@ -26,8 +26,9 @@ from hfclib.evaluation import (
     BATCH_SIZE,
     PAPER_RADII,
     batches,
+    check_last_batch,
+    known_size,
     logits,
-    pair_of,
     uses_batch_statistics,
     whole_batches,
 )
@@ -179,11 +180,11 @@ def make_report(
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
-    known, scores = _size(data), logits(network, some[:BATCH_SIZE])
+    known, scores = known_size(data), logits(network, some[:BATCH_SIZE])
     helped = _matched(network, some)
     by_batch = uses_batch_statistics(network) or helped
-    if known and known % BATCH_SIZE == 1 and by_batch:
-        raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
+    if by_batch:
+        check_last_batch(data, BATCH_SIZE)
     settings = {"name": name, "radii": radii, "mean": network.mean, "std": network.std, "colour": colour}
     settings |= {"size": list(some.shape[1:]), "classes": scores.shape[1], "known_images": known}
     settings |= {"first_images": len(some), "grid": grid, "norm": norm, "eps": eps, "steps": steps, "seed": seed}
@@ -293,17 +294,6 @@ def _guard(scores: Tensor, labels: Tensor, images: int) -> None:
         log.warning("%s: %s", right, asked)
     if images < BATCH_SIZE:
         log.info("only %d images: expect wide intervals", images)
-
-
-def _size(data: Iterable) -> int | None:
-    """The number of images, where it is known before they are read."""
-    if isinstance(data, list):
-        return sum(len(pair_of(batch)[0]) for batch in data)
-    try:
-        known, left_over = len(data.sampler), len(data.sampler) % data.batch_size
-    except (AttributeError, TypeError):  # no DataLoader, one that does not know, or one without a size of batches
-        return None
-    return known - left_over if data.drop_last else known
 
 
 def _estimate(network: Classifier, images: Tensor, known: int, radii: int, grid: int, steps: int) -> None:

@@ -214,6 +214,16 @@ def test_frozen_networks_are_measured_and_exported_ones_as_functions(network, da
         accuracy(frozen, *data, bn_stats="batch")
 
 
+def test_a_last_batch_of_one_image_is_refused_before_the_work_where_it_is_known(network, data):
+    seen = []
+    network.register_forward_hook(lambda *args: seen.append(1))
+    loader = DataLoader(TensorDataset(*(tensor[:101] for tensor in data)), batch_size=50)
+    for measure in (accuracy, band_accuracy):
+        with pytest.raises(ValueError, match="101 images leave one"):
+            measure(network, loader, bn_stats="batch")
+    assert not seen
+
+
 def test_images_may_exceed_1_by_rounding(network, data):
     images, labels = data[0].clone(), data[1]
     images[0] = 1 + 1.2e-7
