@@ -11,6 +11,7 @@ from operator import itemgetter
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -95,11 +96,10 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
     same = {name: parts[name] if noise(named[name]["key"]["settings"]) == noise(settings) else {} for name in named}
     all_radii = [settings["radii"], *(other["key"]["settings"]["radii"] for other in named.values())]
     lookup = {radius: in_bins(radius, images) for radii in all_radii for radius in radii}
-    table, *behind = (pd.DataFrame(one["accuracy"]) for one in (found, *parts.values()))
-    behind = {name: one.assign(radius=one["radius"].map(lookup)) for name, one in zip(named, behind, strict=True)}
+    table, *behind = map(_in_cycles, (report.content, *named.values()))
     with mpl.rc_context(LOOK):
         sections = {
-            "Accuracy by band": (plot(table.assign(radius=table["radius"].map(lookup)), behind), "accuracy"),
+            "Accuracy by band": (plot(table, dict(zip(named, behind, strict=True)), bins=True), "accuracy"),
             "Fourier heat map": (_heat_map(found["heat_map"]), None),
             "Accuracy under noise of one band": (_points("noise", found, same), "noise"),
             "Where an attack puts its energy": (_energy(found["energy"], same, lookup), "energy"),
@@ -179,7 +179,14 @@ def _bars(axes, rows: list[dict], x: list[float], **look) -> None:
     axes.errorbar(x, y, [y - low, high - y], capsize=3, **look)
 
 
-def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> Figure:
+def _in_cycles(content: dict) -> pd.DataFrame:
+    """A report's accuracies with radii in cycles per image: shares of Nyquist are those of its own images."""
+    settings, table = content["key"]["settings"], pd.DataFrame(content["parts"]["accuracy"])
+    images = torch.empty(settings["size"])
+    return table.assign(radius=table["radius"].map({radius: in_bins(radius, images) for radius in settings["radii"]}))
+
+
+def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, *, bins: bool = False) -> Figure:
     """Accuracy by radius: one curve with 95 % Wilson intervals per band, feed and kind of statistics.
 
     Args:
@@ -187,6 +194,7 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) 
             shares of Nyquist (`in_bins`).
         others: such tables of other networks, by the names that the legend gives them. Their LFC, and their HFC with
             the mean colour, are drawn behind, dashed, with running statistics.
+        bins: whether radii up to 1 are in bins too, as they are not where this is left out.
     Returns:
         A figure of Matplotlib, as for `savefig`. A grey line is the accuracy on whole images, if the table has it.
     Raises:
@@ -196,8 +204,9 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) 
     read = "bn_stats == 'running' and (band == 'lfc' or band == 'hfc' and feed == 'mean')"
     behind = {name: other.query(read) for name, other in (others or {}).items()}
     radii = [radius for one in (bands, *behind.values()) for radius in one["radius"]]
-    shares = any(map(is_share, radii)) and max(radii) <= 1  # beside 2.5 a table has 1.0 for the radius of one bin
-    if not shares and any(0 < radius < 1 for radius in radii):
+    # Beside 2.5 a table has 1.0 for the radius of one bin.
+    shares = not bins and any(map(is_share, radii)) and max(radii) <= 1
+    if not (bins or shares) and any(0 < radius < 1 for radius in radii):
         raise ValueError(f"expected radii all in bins or all in shares of Nyquist, got {sorted(set(radii))}")
     unit = "share of Nyquist" if shares else "cycles per image"
     figure = Figure(figsize=(8, 4), layout="constrained")

@@ -29,7 +29,7 @@ from hfclib.data.cifar import to_float
 from hfclib.report import parts
 from hfclib.report.make import Rule, make_report, read_report
 from hfclib.report.metric import counted
-from hfclib.report.page import _heat_map
+from hfclib.report.page import _heat_map, _in_cycles
 from hfclib.report.sources import named_data, named_model
 from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
@@ -140,6 +140,20 @@ def test_plot_shows_a_table_with_intervals(network, data):
     for radii, unit in ((1.0, "share of Nyquist"), ([1, 2.5], "cycles per image"), (1, "cycles per image")):
         figure = hfclib.plot(hfclib.band_accuracy(network, images, labels, radii))
         assert figure.axes[0].get_xlabel() == f"radius ({unit})"
+
+
+@pytest.mark.parametrize("radii", [1, [0.05, 0.5]])
+def test_radii_of_at_most_one_bin_are_drawn_in_cycles_per_image(network, data, tmp_path, radii):
+    make_report(network, data, tmp_path, **FAST | {"radii": radii})
+    page = (tmp_path / "report.html").read_text()
+    assert "radius (cycles per image)" in page
+    assert "radius (share of Nyquist)" not in page
+
+
+def test_shares_of_nyquist_are_those_of_each_networks_own_images():
+    rows = [{"band": "hfc", "radius": radius} for radius in (0.25, 1.0)] + [{"band": "x", "radius": 0}]
+    content = {"key": {"settings": {"size": [3, 16, 24], "radii": [0.25, 1.0]}}, "parts": {"accuracy": rows}}
+    assert _in_cycles(content)["radius"].tolist()[:2] == [2, 8]
 
 
 def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
