@@ -284,6 +284,7 @@ def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -
         x, order = rows["feed"], ["max", "raw", "mean"]
     else:
         rows = rows[(rows["feed"] == "max") & (rows["statistics"] != "running")]
+        rows = rows[rows["seed"].isin(rows.loc[rows["part"] != "feeds", "seed"])]  # the same networks at each place
         names = {"where input": "pixels only", "where first": "first stage", "feeds all": "all layers"}
         names |= {"batch size all": "batch of ", "mixed all": "half clean"}
         x = (rows["part"] + " " + rows["where"]).map(names)
@@ -432,9 +433,9 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
         names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
         vanilla, normed = ((*one, "hfc", 8, "max") for one in zip(names, ("matched", "batch"), strict=True))
         with contextlib.suppress(MissingRunError):
-            lead = _difference(found, {normed: 1, vanilla: -1})
-            means = [decimals(accuracies(found, term).mean(), places=2) for term in (vanilla, normed)]
-            rows[f"{scale}"] = [*means, in_words(lead), lead.seeds]
+            pairs = pd.concat([accuracies(found, term) for term in (vanilla, normed)], axis=1, keys=PAIR).dropna()
+            lead = over_seeds(pairs["batchnorm"] - pairs["vanilla"])
+            rows[f"{scale}"] = [*map(partial(decimals, places=2), pairs.mean()), in_words(lead), lead.seeds]
     columns = ["vanilla, matched", "BatchNorm, test batch", "BatchNorm's lead", "seeds"]
     return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("HFC in training, times")
 

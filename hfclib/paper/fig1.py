@@ -237,6 +237,7 @@ FIG1 = Chapter(
     recipes=fig1_recipes,
     parameters=Fig1Parameters,
     optional=tuple(fig1_recipes()),
+    asked=("hfc4max",),
     claims=tuple(_fig1_claims()),
     evidence=partial(gather, which="final"),
 )

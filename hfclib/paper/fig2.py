@@ -58,7 +58,9 @@ def fig2_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 def network_titles(preset: Preset = "laptop") -> dict[str, str]:
     """What figures and tables call the networks of `fig2_recipes`, such as "BatchNorm, width 64"."""
     kinds = {variant: title.partition(",")[0] for variant, title in FIG2_TITLES.items()}
-    return {variant: f"{kinds[variant]}, width {recipe.width}" for variant, recipe in fig2_recipes(preset).items()}
+    recipes = fig2_recipes(preset).items()
+    sizes = {variant: "ResNet-32" if one.arch == "resnet32" else f"width {one.width}" for variant, one in recipes}
+    return {variant: f"{kinds[variant]}, {size}" for variant, size in sizes.items()}
 
 
 def stored_misaligned(

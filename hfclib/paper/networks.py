@@ -184,7 +184,7 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
         own, theirs = (select(final, PAPER_RADII, *CONDITIONS[version]) for version in ("controlled", AUTHORS))
         theirs = theirs[theirs["band"] != "x"].assign(measure=theirs["measure"] + " authors")
         beside = stored_measures(run)
-        if beside is None and compute:
+        if beside is None and compute and run.has_weights:
             beside = measure_network(run)
         own = pd.concat([own[own["measure"] != "train"], theirs])[["measure", "accuracy"]]
         parts.append(pd.concat([own, beside]).assign(variant=variant, seed=run.seed, kind=kind_of(run.recipe)))
@@ -489,7 +489,8 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     subsets[theirs] = []
     table = {}
     for name, left_out in subsets.items():
-        some = found[~(found["kind"].isin(left_out) | found["variant"].isin(left_out))]
+        named = found["variant"].str.removeprefix("narrow_")
+        some = found[~(found["kind"].isin(left_out) | named.isin(left_out))]
         row = {"number": str(len(lost(some)))}
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"

@@ -133,6 +133,7 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
     for variant, accuracy in standardised.items():
         statistics = "batch" if "batchnorm" in variant else "matched"
         rows.append(row(variant, statistics, accuracy, 0, band="hfc", radius=8, feed="max"))
+    rows.append(row("louder4", "matched", 0.9, 1, band="hfc", radius=8, feed="max"))  # whose partner is missing
     found = pd.DataFrame(rows)
     expected = {"groupnorm-H4": 0.2, "lfc-x": 0.05, "lfc-xl": 0.06}
     means = {name: CLAIMS[f"batchnorm-{name}"].statistic(found).mean for name in expected}
@@ -285,6 +286,10 @@ def test_figures_draw_the_means_of_their_rows(found):
     here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]][0])]
     drawn = [line.get_ydata() for line in plain.lines if len(line.get_ydata()) == len(ticks)]
     assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["accuracy"].mean().to_numpy())
+    again = found[found["part"] == "feeds"].assign(seed=9)  # a seed that is measured in one part only
+    further = pd.concat([found, again], ignore_index=True)
+    assert batchnorm.pair_rows(further, [4, 8], ["feeds", "where", "batch size", "mixed"])["seed"].max() == 2
+    assert batchnorm.pair_rows(further, [4], ["feeds"])["seed"].max() == 9
     scaled = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["scaled"]), 3)
     assert [ax.get_title() for ax in scaled.axes] == ["r = 4: k HFC", "r = 4: k HFC + mean", "r = 4: LFC + k HFC"]
     feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["feeds"]), 2)

@@ -262,6 +262,7 @@ def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
 def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
     assert network_titles("laptop") == FIG2_TITLES
     assert network_titles("paper") == {"vanilla": "Vanilla, width 64", "batchnorm": "BatchNorm, width 64"}
+    assert network_titles("authors") == {"vanilla": "Vanilla, ResNet-32", "batchnorm": "BatchNorm, ResNet-32"}
     titles = network_titles("smoke")
     assert list(titles.values()) == ["Vanilla, width 4", "BatchNorm, width 4", "BatchNorm, width 8"]
     assert list(counts_at(counts, 12, titles)) == [*titles.values(), "paper"]
