@@ -1,6 +1,7 @@
 """The chapter on all networks: the shifts, the correlation over recipes, and the claims on tables made by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -130,6 +131,12 @@ def test_the_unit_of_the_claims_is_the_recipe():
         for few in (made(1), made(2)):  # two have a correlation of 1 or -1 by themselves
             with pytest.raises(MissingRunError, match="fewer than 3 recipes"):
                 claim.statistic(few)
+
+
+@pytest.mark.parametrize("preset", ["laptop", "narrow", "authors"])
+def test_a_network_counts_once_however_many_recipes_train_it(preset):
+    hashes = [replace(recipe, train_bands=False).hash for recipe in networks.networks_recipes(preset).values()]
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_with_two_recipes_or_equal_ones_the_chapter_says_that_they_are_too_few():
