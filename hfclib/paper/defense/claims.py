@@ -157,8 +157,8 @@ def claim_trials(preset: str) -> dict[str, list[Trial]]:
 
 
 def table2_narrow() -> pd.DataFrame:
-    """`table2_rows` of the vanilla network of the paper's schedule at rho = 1, from stored trials alone."""
-    runs = stored_runs({"vanilla": defense_recipes("narrow")["vanilla"]}, [0])
+    """`table2_rows` of the vanilla networks of the paper's schedule at rho = 1, from stored trials alone."""
+    runs = stored_runs({"vanilla": defense_recipes("narrow")["vanilla"]})
     options = {"images": DefenseParameters().n_images, "compute": False}
     table = trials_table(runs, [1.0], (SMALL, MIDDLE, LARGE), STEPS, **options)
     return table2_rows(table, ["rule", "normalised", "scale"])

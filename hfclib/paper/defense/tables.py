@@ -1,7 +1,8 @@
 """Tables of the chapter on defenses.
 
-All take the trials of one seed per network: `table` from `trials_table`, `strong` from `strong_trials`, and `verdicts`
-from `verdicts_on_gains`. Cells of readers' tables are text, with as many decimals as the number of images supports.
+All but `table2_rows` take the trials of one seed per network: `table` from `trials_table`, `strong` from
+`strong_trials`, and `verdicts` from `verdicts_on_gains`. Cells of readers' tables are text, with as many decimals as
+the number of images supports.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import pandas as pd
 
 from hfclib.paper.defense.setup import STRONG_CHAIN, STRONGEST
 from hfclib.paper.published import TABLE2_VALUES
-from hfclib.paper.tables import decimals
+from hfclib.paper.tables import decimals, mean_sd
 
 DEFENSE_TITLES = {
     "vanilla": "Vanilla",
@@ -64,18 +65,19 @@ def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFram
     """The cells of Table 2, with the paper's in brackets where they are known to us.
 
     Args:
-        table: trials.
+        table: trials; of several seeds a cell has the mean and the standard deviation.
         methods: of the defenses that are shown, beside none.
     Returns:
         Index (network, defense); a column for clean images, and one for each of FGSM and PGD at each eps.
     """
     shown = table[table["defense"].isin(["none", *methods]) & table["attack"].isin(["clean", "fgsm", "pgd"])]
-    cells = []
-    for row in shown.sort_values("attack", kind="stable").itertuples():
-        paper = TABLE2_VALUES.get((row.variant, row.defense, row.strength, row.attack, row.eps))
-        text = share_text(row.accuracy, row.images) + (f" (paper {decimals(paper)})" if paper else "")
-        column = ATTACKS[row.attack] + (f", eps {number_text(row.eps)}" if row.eps else "")
-        cells.append((DEFENSE_TITLES[row.variant], defense_title(row.defense, row.strength), column, text))
+    cells, trial = [], ["variant", "defense", "strength", "attack", "eps"]
+    for place, ones in shown.sort_values("attack", kind="stable").groupby(trial, sort=False):
+        (variant, defense, strength, attack, eps), shares = place, ones["accuracy"]
+        text = mean_sd(shares) if len(ones) > 1 else share_text(shares.item(), ones["images"].item())
+        text += f" (paper {decimals(paper)})" if (paper := TABLE2_VALUES.get(place)) else ""
+        column = ATTACKS[attack] + (f", eps {number_text(eps)}" if eps else "")
+        cells.append((DEFENSE_TITLES[variant], defense_title(defense, strength), column, text))
     found = pd.DataFrame(cells, columns=["network", "defense", "attack", "text"])
     wide = found.pivot_table("text", ["network", "defense"], "attack", aggfunc="first", sort=False)
     return wide.rename_axis(columns=None)

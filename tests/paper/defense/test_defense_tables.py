@@ -97,6 +97,14 @@ def test_each_cell_is_in_its_place():
     assert found.loc[("Adversarial", "rule, rho = 1")].tolist() == [".73", ".10", ".10", ".10", ".10"]
 
 
+def test_a_cell_of_several_seeds_has_their_mean_and_spread():
+    table, _ = every()
+    first, second = table.assign(accuracy=0.1), table.assign(accuracy=0.2, seed=1)
+    found = table2_rows(pd.concat([first, second]), ["rule"])
+    cells = {".150\u00a0±\u00a0.071", ".150\u00a0±\u00a0.071 (paper .107)", ".150\u00a0±\u00a0.071 (paper .171)"}
+    assert cells < set(found.loc["Vanilla"].to_numpy().ravel())
+
+
 def test_the_papers_cells_stand_beside_ours_where_there_are_any():
     found = table2_rows(every()[0], ("rule", "normalised", "scale", "kernels", "input"))
     with_paper = {
