@@ -135,7 +135,7 @@ def conditions(run: Run, variant: str) -> Iterator[dict]:
                 yield usual | {"radius": radius, "feed": feed, "band": "lfc"}
     for radius in PAPER_RADII if variant in PAIR else ():
         at = usual | {"radius": radius}
-        for where in ("input", "first") if helped == "matched" else ():
+        for where in ("input", "first", "all") if helped == "matched" else ("all",):
             yield at | {"part": "where", "where": where}
         for size in (10, 1000):
             yield at | {"part": "batch size", "batch_size": size}
@@ -271,8 +271,8 @@ LINES = {  # label and line style
 def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -> pd.DataFrame:
     """Rows of a `table` for `accuracy_figure`: vanilla's and BatchNorm's accuracies on the HFC at these radii.
 
-    The part "feeds" alone has the feed on the axis, "scaled" the factor and three panels per radius; several parts have
-    the use of the test batch, under the max feed.
+    The part "feeds" has the feed on the axis, "scaled" the factor and three panels per radius; the others have the use
+    of the test batch, under the max feed.
     """
     rows = found.query("part in @parts and radius in @radii and variant in @PAIR and band != 'lfc'")
     panel = "r = " + rows["radius"].astype(str)
@@ -283,9 +283,7 @@ def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -
     elif list(parts) == ["feeds"]:
         x, order = rows["feed"], ["max", "raw", "mean"]
     else:
-        rows = rows[(rows["feed"] == "max") & (rows["statistics"] != "running")]
-        rows = rows[rows["seed"].isin(rows.loc[rows["part"] != "feeds", "seed"])]  # the same networks at each place
-        names = {"where input": "pixels only", "where first": "first stage", "feeds all": "all layers"}
+        names = {"where input": "pixels only", "where first": "first stage", "where all": "all layers"}
         names |= {"batch size all": "batch of ", "mixed all": "half clean"}
         x = (rows["part"] + " " + rows["where"]).map(names)
         x = x.where(x != "batch of ", x + rows["batch_size"].astype(str))

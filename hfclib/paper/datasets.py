@@ -113,10 +113,10 @@ def datasets_table(runs: Runs) -> pd.DataFrame:
 
 def _misaligned(runs: Runs, word: str) -> pd.DataFrame:
     found = stored_predictions(runs)
-    if not found:
-        return pd.DataFrame()
     labels = DATA_SETS[SETS.get(word, "cifar10")].embedded("test")[1]
     counts = counts_over_seeds(found, labels[: predicted_images(found)])
+    if counts.empty:
+        return counts
     rows = counts.query("cut == 'fourier' and feed == 'raw' and bn_stats == 'running'")
     rows = rows[["variant", "radius", "feed", "bn_stats", "images", "seed"]].assign(
         split="test", band="misaligned", accuracy=rows["misaligned"] / rows["images"]

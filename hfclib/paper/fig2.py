@@ -471,7 +471,7 @@ def cuts_of_all_seeds() -> pd.DataFrame:
     rows = _published_counts().query("bn_stats == 'running' and radius in (4, 8, 12, 16)")
     wide = rows.pivot_table("beyond", ["preset", "network", "radius", "seed"], "cut", observed=True).dropna()
     wide = wide.assign(less=wide["svd"] - wide["fourier"])[["fourier", "svd", "less"]]
-    cells = wide.groupby(level=[0, 1, 2], observed=True).agg(_beyond_chance)
+    cells = wide.groupby(level=[0, 1, 2], observed=True).agg(_mean_count)
     return cells.set_axis(["Fourier split", "truncated SVD", "SVD less Fourier"], axis=1)
 
 
@@ -479,9 +479,9 @@ def counts_of_all_seeds(radius: int) -> pd.DataFrame:
     """Misaligned images, fed raw, of every network whose predictions are stored.
 
     Returns:
-        Index (preset, network, parts and statistics). First how many more there are than by chance, mean over seeds
-        with its 95 % interval; then one column per seed with cells such as "70 (105)", of 10,000 images, by chance in
-        brackets.
+        Index (preset, network, parts and statistics). First, as means over seeds with 95 % intervals: how many more
+        there are than by chance, and how many of PAPER_INDICES are among them, with the number of eight average images
+        in brackets. Then one column per seed with cells such as "70 (105)", of 10,000 images, by chance in brackets.
     """
     rows = _published_counts().query(f"radius == {radius}")
     parts = pd.Categorical(map(PARTS.get, zip(rows["cut"], rows["bn_stats"], strict=True)), PARTS.values())
@@ -490,11 +490,15 @@ def counts_of_all_seeds(radius: int) -> pd.DataFrame:
     line = ["preset", "network", "parts and statistics"]
     wide = rows.pivot_table("cell", line, "seed", aggfunc="first", observed=True).fillna("\u2013")
     wide = wide.rename(columns="seed {}".format).rename_axis(columns=None)
-    wide.insert(0, "beyond chance", rows.groupby(line, observed=True)["beyond"].apply(_beyond_chance))
+    groups = rows.groupby(line, observed=True)
+    average = len(PAPER_INDICES) * groups["misaligned"].mean() / groups["images"].mean()
+    eight = groups["eight"].apply(_mean_count) + average.map(" ({:.1f})".format)
+    wide.insert(0, "of the paper's eight (of eight average images)", eight)
+    wide.insert(0, "beyond chance", groups["beyond"].apply(_mean_count))
     return wide
 
 
-def _beyond_chance(counts: pd.Series) -> str:
+def _mean_count(counts: pd.Series) -> str:
     found = over_seeds(counts)
     mean, low, high = (f"{one:z.1f}" for one in (found.mean, found.low, found.high))
     return f"{mean}\u00a0[{low},\u00a0{high}]" if found.seeds > 1 else mean

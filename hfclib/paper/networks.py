@@ -219,14 +219,15 @@ def lost(found: pd.DataFrame) -> pd.DataFrame:
         One row per measured recipe (variant, kind) with a test accuracy of at least USABLE. Columns "test", "L4" to
         "H16" and "L4 authors" to "H16 authors" are accuracies. Those of shifts and attacks are shares lost, 1 - a / b,
         where a is the accuracy under the shift and b that on the same images without it, computed for each network;
-        "mean" is over SHIFTS, "mean hfc" over the HFC of their changes. All are means over seeds.
+        "mean" is over SHIFTS, "mean hfc" over the HFC of their changes. All are means over the same seeds.
     """
     wide = found.pivot_table("accuracy", ["variant", "kind", "seed"], "measure", sort=False)
     wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *NETWORK_ATTACKS], sort=False)])
     for names, clean in (([*SHIFTS, *_HFC_ONLY], "none"), (list(NETWORK_ATTACKS), "pgd0")):
         wide[names] = 1 - wide[names].div(wide[clean], axis=0)
     wide = wide.assign(**{"mean": wide[list(SHIFTS)].mean(axis=1), "mean hfc": wide[_HFC_ONLY].mean(axis=1)})
-    means = wide.groupby(["variant", "kind"], sort=False).mean().dropna(subset=["mean", "pgd2"])
+    measured = wide.dropna(subset=["mean", "pgd2"])  # a run may be stored without what was measured beside it
+    means = measured.groupby(["variant", "kind"], sort=False).mean()
     return means[means["test"] >= USABLE]
 
 

@@ -5,7 +5,7 @@ import copy
 import io
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 import matplotlib as mpl
@@ -142,24 +142,25 @@ def _behind(runs: Sequence[Run]) -> str:
     )
 
 
-def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object]) -> HTML | None:
+def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object], asked: Collection[int] = ()) -> HTML | None:
     """Which networks are not shown, because their runs are not stored, and which are shown with fewer seeds; folded.
 
     Args:
         wanted: the chapter's recipes, by variant.
         found: what is shown, by variant; a list of runs counts by its seeds.
+        asked: seeds that may be missing of every network, where those without weights are not shown.
     Returns:
         None where nothing is missing.
     """
     names = [recipe.name for variant, recipe in wanted.items() if variant not in found]
     text = f"Not shown, since no run with these seeds is stored: {', '.join(names)}." if names else ""
     seeds = {variant: {run.seed for run in ones} for variant, ones in found.items() if isinstance(ones, list)}
-    every = set().union(*seeds.values())
+    every = set(asked).union(*seeds.values())
     fewer = [
         f"{wanted[variant].name} ({', '.join(map(str, sorted(own)))})" for variant, own in seeds.items() if own != every
     ]
     if fewer:
-        reason = "for the same reason" if text else "since others are not stored"
+        reason = "for the same reason" if text else f"since others are not stored{' with weights' * bool(asked)}"
         text += f"{' ' * bool(text)}Shown with these seeds only, {reason}: {', '.join(fewer)}."
     if not text:
         return None

@@ -191,7 +191,10 @@ _EPS = 8 / 255
 
 
 def _evidence(runs: Runs) -> pd.DataFrame:
-    """One row per network: the share of images that `ruled_out` finds at Linf 8/255, at any of the paper's radii."""
+    """One row per network whose predictions on the LFC at the paper's radii are stored.
+
+    Its share of the images that `ruled_out` finds at Linf 8/255, at any of these radii.
+    """
     found = stored_predictions(runs)
     images, labels = (part[: predicted_images(found)] for part in embedded("test"))
     distance = distances(to_float(images), PAPER_RADII)["linf"]
@@ -199,6 +202,7 @@ def _evidence(runs: Runs) -> pd.DataFrame:
         (variant, seed, ruled_out(distance, changed_radius(one, PAPER_RADII, labels), [_EPS]).item())
         for variant, ones in found.items()
         for seed, one in ones.items()
+        if all(one.has("lfc", radius) for radius in PAPER_RADII)
     ]
     return pd.DataFrame(rows, columns=["variant", "seed", "share"])
 

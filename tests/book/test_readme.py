@@ -25,7 +25,7 @@ HEADLINES = (
     "fig4-batchnorm-H4",
     "fig4-batchnorm-H8",
     "batchnorm-left-H4",
-    "batchnorm-left-H8",
+    "fig4-batchnorm-narrow",
     "fig4-mixup-H4",
     "fig4-adversarial-H4",
     "defense-rule-fgsm",

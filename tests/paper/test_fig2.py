@@ -276,14 +276,14 @@ def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
 def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
     """Two vanilla networks, one with BatchNorm; rows at another radius and under another feed are left out."""
     rows = [
-        ("vanilla", 0, "fourier", "running", 70, 60.0),
-        ("vanilla", 1, "fourier", "running", 90, 76.0),
-        ("batchnorm", 1, "fourier", "running", 120, 99.7),
-        ("batchnorm", 1, "fourier", "batch", 200, 70.0),
-        ("batchnorm", 1, "svd", "running", 130, 131.0),
+        ("vanilla", 0, "fourier", "running", 70, 60.0, 0),
+        ("vanilla", 1, "fourier", "running", 90, 76.0, 2),
+        ("batchnorm", 1, "fourier", "running", 120, 99.7, 3),
+        ("batchnorm", 1, "fourier", "batch", 200, 70.0, 1),
+        ("batchnorm", 1, "svd", "running", 130, 131.0, 0),
     ]
-    table = pd.DataFrame(rows, columns=["variant", "seed", "cut", "bn_stats", "misaligned", "by_chance"])
-    table = table.assign(radius=12, feed="raw")
+    table = pd.DataFrame(rows, columns=["variant", "seed", "cut", "bn_stats", "misaligned", "by_chance", "eight"])
+    table = table.assign(radius=12, feed="raw", images=400)
     table = pd.concat([table, table.assign(radius=8, misaligned=0), table.assign(feed="max", misaligned=0)])
     stored = {"laptop": table, "narrow": table[table["variant"] == "vanilla"].query("seed == 0")}
     monkeypatch.setattr("hfclib.paper.fig2.FIG2", SimpleNamespace(published=stored.get))
@@ -303,6 +303,15 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
         "130.0",
         "-1.0",
         "10.0",
+    ]
+    eight = found["of the paper's eight (of eight average images)"]
+    low, high = 1 - 12.7062 * 1, 1 + 12.7062 * 1  # of 0 and 2
+    assert eight.tolist() == [  # in brackets 8 times 80, 120, 200, 130 and 70 of 400
+        f"1.0\u00a0[{low:.1f},\u00a0{high:.1f}] (1.6)",
+        "3.0 (2.4)",
+        "1.0 (4.0)",
+        "0.0 (2.6)",
+        "0.0 (1.4)",
     ]
     assert found["seed 0"].tolist() == ["70 (60)", *["\u2013"] * 3, "70 (60)"]
     assert found["seed 1"].tolist()[1:4] == ["120 (100)", "200 (70)", "130 (131)"]

@@ -43,15 +43,16 @@ def _side(variant: str, defense: tuple[str, float], method: str, eps: float) -> 
 
 
 def needs_strong_attack(found: pd.DataFrame) -> pd.DataFrame:
-    """Where the notebook runs the strong attack: at every gain, and at the filtered input of the claims.
+    """Where the notebook runs the strong attack: at every gain, and wherever a claim needs it, with a gain or without.
 
     Args:
         found: from `gains`.
     Returns:
         Rows as from `claimed_gains`.
     """
-    places = pd.MultiIndex.from_frame(found[["variant", "defense", "strength", "eps"]])
-    fixed = places.isin([("vanilla", *_FILTER, SMALL)])
+    terms = (term for claim in DEFENSE.claims for terms in claim.statistic.terms for term in terms)
+    fixed = [(one.variant, *one.defense, one.attack.eps) for _, one in terms if one.attack.method == STRONGEST]
+    fixed = pd.MultiIndex.from_frame(found[["variant", "defense", "strength", "eps"]]).isin(fixed)
     return claimed_gains(found.assign(low=found["low"].where(~fixed, np.inf)))
 
 

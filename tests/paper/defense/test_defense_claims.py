@@ -19,7 +19,8 @@ RULE, KERNELS, FILTER = Defense("rule", 1.0), Defense("kernels", 8.0), Defense("
 CLEAN = Attack("clean", 0.0, 0)
 FGSM, MIDDLE_FGSM, LARGE_FGSM = (Attack("fgsm", eps, 1) for eps in (0.03, 0.06, 0.09))
 PGD, UNAWARE, STRONG = (Attack(method, 0.03, 20) for method in ("pgd", "unaware", "square"))
-TINY_STRONG = Attack("square", 2 / 255, 20)
+TINY = 2 / 255
+TINY_STRONG = Attack("square", TINY, 20)
 
 
 def trials(cells, images=IMAGES):
@@ -200,13 +201,16 @@ def places(frame):
 
 
 FIXED = {("vanilla", NONE, 0.03), ("vanilla", FILTER, 0.03)}
+FIXED_TINY = {("vanilla", NONE, TINY), ("vanilla", RULE, TINY), ("vanilla", KERNELS, TINY), ("penalised", NONE, TINY)}
 
 
-def test_the_strong_attack_is_needed_at_the_filtered_input_and_at_every_gain():
+def test_the_strong_attack_is_needed_by_the_claims_and_at_every_gain():
     assert needs_strong_attack(gains(trials({}))).empty
     assert claimed_gains(full(["vanilla"], [0.03, 0.06])).empty
     assert places(needs_strong_attack(full(["vanilla", "penalised", "adversarial"], [0.03, 0.06]))) == FIXED
     assert needs_strong_attack(full(["vanilla", "penalised"], [0.06])).empty
+    # With no gain either: else the seeds that happen to show one would alone decide whether gains are small.
+    assert places(needs_strong_attack(full(["vanilla", "penalised"], [TINY]))) == FIXED_TINY
     found = full(["vanilla"], [0.03, 0.06], {("vanilla", Defense("scale", 1.0), PGD._replace(eps=0.06)): [60]})
     gained = {("vanilla", Defense("scale", 1.0), 0.06), ("vanilla", NONE, 0.06)}
     assert places(claimed_gains(found)) == gained
