@@ -103,12 +103,12 @@ def locked(path: Path, *, say: Callable[[str], None]) -> Iterator[bool]:
     Yields:
         Whether it was necessary to wait.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_writable(path.parent)
     lock, waited = FileLock(path), False
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        say(f"{path.stem} is being trained by another process: waiting until it ends")
+        say(f"another process is at {path.with_suffix('')}: waiting until it ends")
         waited = True
         lock.acquire()
     try:

@@ -123,11 +123,8 @@ def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None,
     Raises:
         TypeError, ValueError: as `logits`; labels of another number, type or range; or batches with other keys.
     """
-    stream = batches(model, images, labels, most=100)
-    if labels is None and options.get("bn_stats") == "batch":
-        size = options.get("batch_size", BATCH_SIZE)
-        check_last_batch(images, size)
-        stream = whole_batches(stream, size)
+    how = options.get("bn_stats", "running"), options.get("batch_size", BATCH_SIZE)
+    stream = _evaluated_batches(model, images, labels, *how, most=100)
     correct = [logits(model, part, **options).argmax(dim=1) == classes for part, classes in stream]
     return torch.cat(correct).float().mean().item()
 
@@ -166,6 +163,20 @@ def pair_of(batch: Mapping | Sequence) -> tuple:
         wanted = " and ".join(" or ".join(some) for some in KEYS)
         raise ValueError(f"expected batches with the keys {wanted}, got {', '.join(map(str, batch))}")
     return batch[names[0]], batch[names[1]]
+
+
+def depends_on_batch(model: nn.Module, bn_stats: BnStats = "running") -> bool:
+    """Whether the logits of an image depend on the others in its batch: by BatchNorm's statistics, or if `matched`."""
+    return bn_stats == "batch" or any(getattr(module, "by_batch", False) for module in model.modules())
+
+
+def _evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: int, *, most: float = 1) -> Iterator:
+    """The `batches`, of `size` images each where the logits depend on it."""
+    stream = batches(model, images, labels, most=most)
+    if labels is not None or not depends_on_batch(model, bn_stats):
+        return stream
+    check_last_batch(images, size)
+    return whole_batches(stream, size)
 
 
 def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -262,11 +273,7 @@ def band_accuracy(
     """
     cuts = list(product(each_radius(radii), ("lfc", "hfc")))
     correct, total = [0] * len(cuts), 0
-    stream = batches(model, images, labels)
-    if labels is None and bn_stats == "batch":
-        check_last_batch(images, BATCH_SIZE)
-        stream = whole_batches(stream, BATCH_SIZE)
-    for part, classes in stream:
+    for part, classes in _evaluated_batches(model, images, labels, bn_stats, BATCH_SIZE):
         if colour is None and feed == "mean":
             colour = part.mean(dim=(0, 2, 3)).tolist()
             logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)

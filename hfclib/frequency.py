@@ -87,23 +87,16 @@ def _low(images: Tensor, low_bins: Tensor) -> Tensor:
     return torch.fft.irfft2(spectrum, s=images.shape[-2:])
 
 
-def _low_into(low: Tensor, images: Tensor, norms: Tensor, low_bins: Tensor) -> None:
+def _low_into(low: Tensor, images: Tensor, low_bins: Tensor) -> None:
     """Write the LFC of an even number of planes (n, H, W) into `low`, in half the time of `rfft2` and `irfft2`.
 
     The filter maps real planes to real planes: two are transformed at once, as real and imaginary part of a third.
-    Rounding errors pass from a plane to its partner: where norms (n,) are unlike, planes are first divided by powers of
-    two near them.
     """
-    half, unlike = len(images) // 2, norms.max() > 1000 * norms.min()
-    if unlike:
-        scales = torch.ldexp(torch.ones_like(norms), torch.frexp(norms).exponent)[:, None, None]
-        images = images / scales
+    half = len(images) // 2
     spectrum = torch.fft.fft2(torch.complex(images[:half], images[half:]))
     torch.view_as_real(spectrum).mul_(low_bins)
     pairs = torch.view_as_real(torch.fft.ifft2(spectrum))
     low[:half], low[half:] = pairs[..., 0], pairs[..., 1]
-    if unlike:
-        low.mul_(scales.where(norms[:, None, None] > 0, 0))  # black planes stay so
 
 
 def _room_for(images: Tensor) -> Tensor:
@@ -113,14 +106,19 @@ def _room_for(images: Tensor) -> Tensor:
     return room
 
 
+def _traced(images: Tensor) -> bool:
+    """Whether images are a compiler's, a fake mode's, or those of a transform of `torch.func` (vmap, jvp, ...)."""
+    compiling = torch.compiler.is_compiling() or type(images) is not Tensor
+    return compiling or torch._C._functorch.is_functorch_wrapped_tensor(images)
+
+
 def _in_blocks(images: Tensor) -> bool:
     """Whether images are split in blocks: where only the result matters, and neither a trace nor a derivative."""
     return (
-        not torch.compiler.is_compiling()
+        not _traced(images)
         and images.device.type == "cpu"
         and images[:, 0].numel() > _BLOCK
         and not images.requires_grad
-        and not torch._C._functorch.is_functorch_wrapped_tensor(images)  # in vmap, jvp, ...
         and forward_ad.unpack_dual(images).tangent is None
     )
 
@@ -131,12 +129,11 @@ def _split_in_blocks(images: Tensor, low_bins: Tensor) -> tuple[Tensor, Tensor]:
     planes, low, high = (tensor.flatten(0, 1) for tensor in (images.contiguous(), lfc, hfc))
     size = max(_BLOCK // images[0, 0].numel(), 1) * images.shape[1]
     for block, low_block, high_block in zip(planes.split(size), low.split(size), high.split(size), strict=True):
-        norms = torch.linalg.vector_norm(block.flatten(1), dim=1)
-        # NaN, and planes so large or small that their squares can't be told, are transformed one by one.
-        sound = (norms < 1e15).all() and not block[norms <= 1e-15].any()
-        even = len(block) // 2 * 2 if sound else 0
+        # Rounding errors and NaN pass from a plane to its partner: planes of unlike sizes are transformed one by one.
+        least, most = torch.linalg.vector_norm(block.flatten(1), dim=1).aminmax()
+        even = len(block) // 2 * 2 if least > 1e-15 and most < min(1e15, 1000 * least) else 0
         if even:
-            _low_into(low_block[:even], block[:even], norms[:even], low_bins)
+            _low_into(low_block[:even], block[:even], low_bins)
         if even < len(block):
             low_block[even:] = _low(block[even:], low_bins)
         torch.sub(block, low_block, out=high_block)
@@ -164,7 +161,7 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
     if images.shape[0] == 0:
         return images.clone(), images.clone()
     full = (images if images.dtype in (torch.float32, torch.float64) else images.float()).resolve_neg()
-    bins = _low_bins if torch.compiler.is_compiling() else _kept_bins  # a tracer must not see what is kept
+    bins = _low_bins if _traced(full) else _kept_bins  # a tracer must not see what is kept, nor leave anything there
     low_bins = bins(*images.shape[-2:], radius, bool(inclusive), full.dtype).to(images.device)
     if _in_blocks(full):
         lfc, hfc = _split_in_blocks(full, low_bins)

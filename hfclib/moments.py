@@ -34,6 +34,8 @@ def norm_places(model: nn.Module) -> list[nn.Module]:
 @contextmanager
 def _hooked(places: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
     with ExitStack() as handles:
+        if not torch.compiler.is_compiling():  # a compiled network ignores hooks that come after its first pass
+            handles.enter_context(torch.compiler.set_stance("force_eager"))
         for place in places:
             handles.enter_context(place.register_forward_hook(hook))
         yield
@@ -41,6 +43,8 @@ def _hooked(places: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
 
 class Matched(nn.Module):
     """A network that gives each batch the channel moments of reference images; made by `matched`."""
+
+    by_batch = True  # see `depends_on_batch`
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -110,4 +114,6 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
                 raise ValueError("expected convolutions that run once per pass, got one whose moments change in a pass")
             mean, square = total / len(reference)
             found.moments[place] = mean.float(), ((square - mean.square()).clamp(min=0) + EPS).sqrt().float()
+    if not found.moments:
+        raise ValueError("expected convolutions that run, got none that does in a pass")
     return found

@@ -149,9 +149,6 @@ class DataSet:
                 said = (getattr(error, "stderr", None) or b"").decode(errors="replace").split()
                 raise Unavailable(" ".join([str(error), *said])[:600]) from error
         paths = [folder / name for name in names]
-        for path in paths:
-            if not path.exists():
-                raise Unavailable(f"{path} is missing")
         with reading(*paths):
             return *self._check(split, *source.decode(paths, split)), ", ".join(names)
 

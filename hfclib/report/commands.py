@@ -47,27 +47,31 @@ def report_command(
     import torch
 
     from hfclib.devices import best_device
+    from hfclib.frequency import each_radius
     from hfclib.report.make import Rule, make_report, read_report
+    from hfclib.report.metric import Classifier
     from hfclib.report.sources import named_data, named_model
     from hfclib.runs.ray import ray_map
 
     if threads:
         torch.set_num_threads(threads)
     rules, others = [Rule.parse(text) for text in fail_if or ()], [read_report(path) for path in compare or ()]
+    if cuts:
+        each_radius(cuts)  # refused before the images are opened
     sys.path.insert(0, "")  # for package.module:build in this folder
+    torch.manual_seed(seed)  # of random weights: the same command goes on with the same network
     found = named_model(model, weights)
+    device = best_device() if engine == "local" else "cpu"  # the cores of the cluster are what Ray gives
+    network = found.model.to(device) if hasattr(found.model, "to") else found.model
+    network = Classifier.of(network, **(channels if mean or std else {"mean": found.mean, "std": found.std}))
     reading = {"batch_size": batch_size, "limit": limit, "seed": seed, "skip_broken": skip_broken}
     reading |= {"interpolation": found.interpolation, "mode": found.mode}
     given = named_data(data, sizes=(size, size) if size else found.sizes, **reading)
     folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model))
-    if not mean and not std:
-        channels = {"mean": found.mean, "std": found.std}
     options = {"radii": cuts, "images": images, "grid": grid, "steps": steps, "seed": seed, "rules": fail_if or ()}
     options |= {"skipped": given.skipped, "compare": others}
-    device = best_device() if engine == "local" else "cpu"  # the cores of the cluster are what Ray gives
-    network = found.model.to(device) if hasattr(found.model, "to") else found.model
     with ray_map(address) if engine == "ray" else nullcontext(map) as chosen:
-        options |= {"engine": chosen, "colour": given.colour, **channels}
+        options |= {"engine": chosen, "colour": given.colour}
         made = make_report(network, given.batches, folder, name=model, **options)
     typer.echo(f"{made.content['summary']}\nwrote {folder / 'report.html'}")
     failed = [text for text, rule in zip(fail_if or (), rules, strict=True) if rule.fails(made)]

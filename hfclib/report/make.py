@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib._files import write
+from hfclib._files import locked, write
 from hfclib.attacks.checks import check_count, warn_if_probabilities
 from hfclib.devices import device_of
 from hfclib.evaluation import (
@@ -158,12 +158,9 @@ def make_report(
     if radii is None:
         radii = [radius for radius in PAPER_RADII if radius <= highest] if side <= 32 else FRACTIONS
     radii = each_radius(radii)
-    if not radii:
-        raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got none")
     bins = [in_bins(radius, some) for radius in radii]
-    for radius, cut in zip(radii, bins, strict=True):
-        if not 0 < cut <= highest:
-            raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radius}")
+    if not bins or not 0 < min(bins) <= max(bins) <= highest:
+        raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radii}")
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
     colour = [float(value) for value in colour] if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
@@ -194,31 +191,32 @@ def make_report(
     key |= {"first_images_sha256": _digest([some, labels]), "first_predictions_sha256": _digest([scores.argmax(dim=1)])}
     key = json.loads(json.dumps(key))
     folder = Path(folder)
-    content = _begun(folder, key)
-    log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
-    _guard(scores, labels[: len(scores)], len(some))
-    _estimate(network, some, known or len(some), len(radii), grid, steps)
-    file = folder / "report.json"
-    measures = {
-        "accuracy": lambda: _accuracy(network, helped, data, radii, colour, content, file, engine),
-        "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed, engine=engine),
-        "noise": lambda: parts.band_noise(network, some, labels, radii, norm=norm, seed=seed),
-        "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps),
-        "misaligned": lambda: parts.misaligned_images(network, some, labels, radii, colour=colour),
-        "phase": lambda: parts.phase_or_amplitude(network, some, labels, seed=seed),
-    }
-    for number, (part, measure) in enumerate(measures.items(), 1):
-        stored = part in content["parts"]
-        log.info("%d of %d: %s%s", number, len(measures), part, " is stored" if stored else "")
-        if not stored:
-            content["parts"][part] = measure()
-            write(file, _json(content))
-        write(folder / f"{part}.csv", pd.DataFrame(content["parts"][part]).to_csv(index=False).encode())
-    report = Report(folder, content)
-    content["summary"] = page.summary(report)
-    write(file, _json(content))
-    write(folder / "report.html", page.html(report, some, others).encode())
-    page.card(report, some).savefig(folder / "card.png")
+    with locked(folder / "report.lock", say=log.warning):  # where the same command runs twice, one waits
+        content = _begun(folder, key)
+        log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
+        _guard(scores, labels[: len(scores)], len(some))
+        _estimate(network, some, known or len(some), len(radii), grid, steps)
+        file = folder / "report.json"
+        measures = {
+            "accuracy": lambda: _accuracy(network, helped, data, radii, colour, content, file, engine),
+            "heat_map": lambda: parts.heat_map(network, some, labels, grid=grid, norm=norm, seed=seed, engine=engine),
+            "noise": lambda: parts.band_noise(network, some, labels, radii, norm=norm, seed=seed),
+            "energy": lambda: parts.attack_energy(network, some, labels, radii, eps=eps, steps=steps),
+            "misaligned": lambda: parts.misaligned_images(network, some, labels, radii, colour=colour),
+            "phase": lambda: parts.phase_or_amplitude(network, some, labels, seed=seed),
+        }
+        for number, (part, measure) in enumerate(measures.items(), 1):
+            stored = part in content["parts"]
+            log.info("%d of %d: %s%s", number, len(measures), part, " is stored" if stored else "")
+            if not stored:
+                content["parts"][part] = measure()
+                write(file, _json(content))
+            write(folder / f"{part}.csv", pd.DataFrame(content["parts"][part]).to_csv(index=False).encode())
+        report = Report(folder, content)
+        content["summary"] = page.summary(report)
+        write(file, _json(content))
+        write(folder / "report.html", page.html(report, some, others).encode())
+        page.card(report, some).savefig(folder / "card.png")
     return report
 
 

@@ -106,7 +106,7 @@ class BandAccuracy:
         std: Sequence[float] | None = None,
     ) -> None:
         self.model = Classifier.of(model, mean, std)
-        self.colour = None if colour is None else [float(value) for value in colour]
+        self.given_colour = None if colour is None else [float(value) for value in colour]
         batch_norm = uses_batch_statistics(self.model)
         feeds, bn_stats = ((one,) if isinstance(one, str) else tuple(one) for one in (feeds, bn_stats))
         for name, given, known in (("feeds", feeds, FEEDS), ("bn_stats", bn_stats, BN_STATS)):
@@ -121,6 +121,7 @@ class BandAccuracy:
     def reset(self) -> None:
         """Forget all batches."""
         self.classes = self.images = 0
+        self.colour = self.given_colour
         self.correct, self.top5 = [0] * len(self.wanted), [0] * len(self.wanted)
 
     def counts(self) -> dict:
@@ -129,7 +130,7 @@ class BandAccuracy:
 
     def add(self, counts: Mapping) -> None:
         """Add the `counts` of one with the same settings: from other images, as in another process."""
-        self.images, self.classes = self.images + counts["images"], counts["classes"]
+        self.images, self.classes = self.images + counts["images"], max(self.classes, counts["classes"])
         self.correct = [kept + added for kept, added in zip(self.correct, counts["correct"], strict=True)]
         self.top5 = [kept + added for kept, added in zip(self.top5, counts["top5"], strict=True)]
 

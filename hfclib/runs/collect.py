@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from hfclib._files import home, make_writable
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device, device_name
 from hfclib.runs.store import Run, find, stored_seeds
@@ -61,6 +62,8 @@ def load_or_train(
     jobs = [(variant, recipe, seed) for seed in dict.fromkeys(seeds) for variant, recipe in recipes.items()]
     stored = {} if retrain else {(variant, seed): find(recipe, seed, store) for variant, recipe, seed in jobs}
     missing = [recipe for variant, recipe, seed in jobs if stored.get((variant, seed)) is None]
+    if missing:
+        make_writable(store or home() / "runs")
     if missing and progress:
         device = best_device()
         costs = {recipe: estimate_seconds(recipe, device) for recipe in set(missing)}

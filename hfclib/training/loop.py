@@ -1,7 +1,8 @@
 """The training loop: plain, with dropout, mix-up or BatchNorm, adversarial or penalised, on whole images or a band."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -111,9 +112,7 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
     # The RNG is seeded from (seed, epoch), so resuming needs no stored state.
     entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
     rng, generator = np.random.default_rng(entropy), torch.Generator().manual_seed(entropy)
-    device = batches.images.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(entropy)
+    with _seeded(entropy):
         model.train()
         correct, seen = 0, 0
         size = recipe.early_sizes[epoch] if epoch < len(recipe.early_sizes) else None
@@ -137,9 +136,16 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
 
 def initial_model(recipe: Recipe, seed: int) -> nn.Module:
     """The network that a run of `recipe` with `seed` starts from, on the CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         return recipe.build()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """A context with PyTorch's own generators seeded, on the CPU and all GPUs; their states are restored."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def fit(

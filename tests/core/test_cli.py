@@ -212,6 +212,14 @@ def test_a_failure_is_told_in_one_line(hfc, train_ends_with, tmp_path, error):
     assert said == "Error: what went wrong"
 
 
+def test_a_store_that_is_no_folder_is_told_before_any_work(hfc, monkeypatch, tmp_path):
+    monkeypatch.setattr("hfclib.runs.collect.estimate_seconds", None)
+    (tmp_path / "file").write_text("mine")
+    result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path / "file" / "x")
+    assert result.exit_code == 1
+    assert "can't be used as a folder (Not a directory): choose another by --store" in result.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_says_that_it_goes_on(hfc, train_ends_with, tmp_path, number):
     train_ends_with(lambda: signal.raise_signal(number))

@@ -99,7 +99,7 @@ def test_who_waits_says_so_and_gets_the_lock_of_a_killed_process(held):
     with locked(path, say=said.append) as waited:
         assert waited
         assert process.wait() == -signal.SIGKILL
-    assert said == ["tiny-0 is being trained by another process: waiting until it ends"]
+    assert said == [f"another process is at {path.with_suffix('')}: waiting until it ends"]
     assert not path.exists()
 
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -223,10 +224,12 @@ def test_blocks_equal_the_differentiable_way():
 
 
 def test_an_odd_image_does_not_spoil_the_others():
-    for odd_one in [float("nan"), float("inf"), 1e20]:
+    for odd_one in [float("nan"), float("inf"), 1e20, 1e-20, 0.0]:
         images = torch.rand(2 * BLOCK, 3, 8, 8)
         spoilt = images.clone()
         spoilt[5] = odd_one
+        if odd_one < 1:  # nor is it spoilt by them
+            torch.testing.assert_close(split(spoilt, 3)[0][5], spoilt[5], rtol=1e-6, atol=0)
         others = torch.arange(len(images)) != 5
         for one, other in zip(split(images, 3), split(spoilt, 3), strict=True):
             torch.testing.assert_close(one[others], other[others], rtol=0, atol=1e-6)
@@ -408,6 +411,17 @@ def test_onnx_for_any_batch_size(traced):
         batch = torch.rand(count, 3, 8, 7)
         (found,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
         assert largest(found - by_the_differentiable_way(traced, batch).numpy()) < 1e-5
+
+
+def test_a_pass_in_a_fake_mode_or_a_transform_leaves_nothing_behind():
+    images, expected = torch.rand(4, 3, 9, 8), None
+    for radius in (1.25, 2.25):  # first used here
+        if radius == 2.25:
+            expected = split(images, radius)[0]
+        with FakeTensorMode():
+            assert LowPass(radius)(torch.rand(4, 3, 9, 8)).shape == images.shape
+        torch.testing.assert_close(torch.func.functionalize(LowPass(radius))(images), LowPass(radius)(images))
+    torch.testing.assert_close(LowPass(2.25)(images), expected)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # imported by PyTorch's own derivatives

@@ -1,6 +1,9 @@
 """hfclib.models: sizes, first weights, where dropout and normalisation happen, and the authors' shortcut."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch.nn import functional as F
 
 from hfclib import resnet18, resnet32
 from hfclib.kernels import convolutions
-from hfclib.models import PreactBlock, alexnet, lenet, norm_layer, vgg11
+from hfclib.models import PreactBlock, alexnet, lenet, norm_layer, shortcut_conv, vgg11
 from hfclib.runs.store import stored_weights
 from hfclib.training.recipe import Recipe
 
@@ -132,6 +135,27 @@ def test_resnet18_starts_with_convolution_and_relu(images):
     network = resnet18(**SMALL)
     given = seen_by(network, network.blocks, images)[0]
     torch.testing.assert_close(given, F.relu(F.conv2d(images, network.conv1.weight, network.conv1.bias, padding=1)))
+
+
+def test_the_shortcut_of_a_narrow_network_is_a_strided_convolution():
+    for channels in (4, 16):  # sliced by hand, and by PyTorch
+        layer, images = shortcut_conv(channels, 32, 2, bias=True), torch.rand(3, channels, 7, 8)
+        torch.testing.assert_close(layer(images), F.conv2d(images, layer.weight, layer.bias, stride=2))
+
+
+TRAINED_NARROW = """
+import torch
+from hfclib import resnet18
+torch.set_num_threads(1)
+model, images = (one.to(memory_format=torch.channels_last) for one in (resnet18(4), torch.rand(64, 3, 32, 32)))
+for _ in range(3):
+    model(images).sum().backward()
+"""
+
+
+def test_a_narrow_network_is_trained_by_processors_without_avx512():
+    # A gradient that writes beyond its memory ends the process.
+    subprocess.run([sys.executable, "-c", TRAINED_NARROW], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True)
 
 
 def test_shortcut_of_the_authors_net_is_an_average_pool_and_zero_channels():

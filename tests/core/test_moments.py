@@ -1,6 +1,7 @@
 """Matched moments against a network that is worked out by hand, and against BatchNorm itself."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -114,6 +115,39 @@ def test_what_is_refused_and_hooks_are_gone_after_an_error():
     with pytest.raises(RuntimeError):
         found(torch.rand(4, 5, 8, 8))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about its own compiler
+def test_a_compiled_network_gets_the_same_help_before_and_after_its_first_pass():
+    torch.manual_seed(0)
+    model, reference, batch = resnet18(width=4).eval(), torch.rand(8, 3, 8, 8), 0.1 * torch.rand(8, 3, 8, 8)
+    with torch.no_grad():
+        expected = matched(model, reference)(batch)
+        compiled = torch.compile(model, backend="eager")
+        for _ in range(2):
+            torch.testing.assert_close(matched(compiled, reference)(batch), expected)
+            torch.testing.assert_close(compiled(batch), model(batch))
+
+
+def test_a_convolution_that_no_pass_reaches_gives_no_help():
+    model = by_hand()
+    model.forward = lambda images: images.mean(dim=(2, 3)).expand(-1, 2)
+    with pytest.raises(ValueError, match="convolutions that run, got none"):
+        matched(model, torch.rand(3, 1, 2, 2))
+
+
+def test_a_loader_gives_the_number_of_the_tensors():
+    torch.manual_seed(0)
+    model, images, labels = resnet18(width=4).eval(), torch.rand(250, 3, 8, 8), torch.randint(10, (250,))
+    found = matched(model, torch.rand(20, 3, 8, 8))
+    loader = list(zip(images.split(10), labels.split(10), strict=True))
+    options = {"radii": [2], "colour": [0.5] * 3}
+    pd.testing.assert_frame_equal(
+        hfclib.band_accuracy(found, loader, **options), hfclib.band_accuracy(found, images, labels, **options)
+    )
+    assert hfclib.accuracy(found, loader) == hfclib.accuracy(found, images, labels)
+    with pytest.raises(ValueError, match="no last batch of one image"):  # before the work
+        hfclib.accuracy(found, [*loader[:20], (images[:1], labels[:1])])
 
 
 def test_a_wrapped_network_has_the_places_of_its_own():

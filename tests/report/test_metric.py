@@ -64,6 +64,19 @@ def test_the_metric_equals_band_accuracy_and_adds_columns(network, data):
     assert metric.compute().equals(table)
 
 
+def test_an_estimated_colour_is_forgotten_with_its_batches_and_one_without_any_adds_nothing(network, data):
+    images, labels = data
+    metric = BandAccuracy(network, [0.5])
+    metric.update(0.1 * images, labels)
+    metric.reset()
+    metric.update(images, labels)
+    assert metric.colour == pytest.approx(images.mean(dim=(0, 2, 3)).tolist())
+    table = metric.compute()
+    metric.add(BandAccuracy(network, [0.5]).counts())  # of a process that got no batch
+    assert metric.compute().equals(table)
+    assert not table["top5"].isna().any()
+
+
 def test_few_classes_have_no_top5_and_a_single_radius_will_do(channel_means, images, labels):
     metric = BandAccuracy(channel_means, 2)
     metric.update(images, labels)

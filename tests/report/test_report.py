@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from dataclasses import replace
 from functools import partial
 
@@ -470,7 +471,6 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
     labels = torch.cat([torch.arange(10), predictions(images[10:])])
     small = ["--images", 4, "--grid", 3, "--steps", 1, "--radii", "0.25", "--out", "made"]
     words = ["report", name, "--data", tmp_path / "pictures", *small]
-    torch.manual_seed(0)
     result = hfc(*words, "--fail-if", "test > 1")
     assert result.exit_code == 0, result.output
     made = read_report(tmp_path / "made" / "report.json")
@@ -488,7 +488,6 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
     table = hfclib.band_accuracy(network, data, radii=0.25, feed="mean", colour=settings["colour"])
     assert table["accuracy"].tolist() == pytest.approx([made.value("lfc", 0.25), made.value("hfc", 0.25)])
     assert made.table()["top5"].notna().all()
-    torch.manual_seed(0)
     again = hfc(*words, "--fail-if", "test < 1")  # stored already, so that only the exit status is new
     assert again.exit_code == 1, again.output
     assert "accuracy is stored" in again.output
@@ -516,6 +515,26 @@ def test_a_function_of_a_package_and_ctrl_c(hfc, pictures, tmp_path, monkeypatch
     assert result.exit_code == 130, result.output
     assert "stopped; the same command goes on with the missing parts" in result.output
     assert (tmp_path / "report-mine-build" / "accuracy.csv").exists()
+    torch.rand(1)
+    result = hfc(*words)  # its weights are random, and drawn alike each time
+    assert result.exit_code == 0, result.output
+    assert "accuracy is stored" in result.output
+    assert not (tmp_path / "report-mine-build" / "report.lock").exists()
+
+
+def test_of_two_reports_in_one_folder_the_second_waits(network, data, tmp_path, caplog):
+    def at_work(*inputs):
+        if not second.ident:
+            second.start()
+            second.join(timeout=0.5)
+            assert second.is_alive()
+        return map(*inputs)
+
+    second = threading.Thread(target=make_report, args=(network, data, tmp_path), kwargs=FAST)
+    make_report(network, data, tmp_path, engine=at_work, **FAST)
+    second.join()
+    assert f"another process is at {tmp_path / 'report'}: waiting" in caplog.text
+    assert caplog.text.count("is stored") == 6
 
 
 def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_path):
@@ -555,6 +574,8 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["laptop-vanilla-0", "--data", "nowhere"], "expected cifar10-test or a folder of images, got 'nowhere'"),
         (["laptop-vanilla-0", "--data", pictures], "broken.png can't be read as an image"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4;8"], "expected numbers such as 4,8"),
+        (["laptop-vanilla-0", "--data", pictures, "--radii", "4,4"], "expected different radii"),  # and not broken.png
+        (["laptop-vanilla-0", "--data", pictures, "--mean", "0.5,0.5,0.5"], "mean and std"),
     ]:
         result = hfc("report", *words)
         assert result.exit_code == 1, result.output
