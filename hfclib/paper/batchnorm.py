@@ -40,7 +40,7 @@ from hfclib.paper.presets import (
 )
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.style import CHART, network_looks
-from hfclib.paper.tables import decimals, gather, in_words
+from hfclib.paper.tables import CHANCE, decimals, gather, in_words
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
@@ -320,7 +320,7 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
             aspect=8.4 / across / 2.7,
         )
         grid.set(ylim=(0, 1)).set_titles("{col_name}").set_axis_labels("", "Accuracy")
-        grid.refline(y=0.1, lw=1).tick_params(axis="x", rotation=40 if many else 0)
+        grid.refline(y=CHANCE, lw=1).tick_params(axis="x", rotation=40 if many else 0)
         looks = zip(labels, colours, styles, markers, strict=True)
         handles = [Line2D([], [], c=c, ls=ls, marker=m, label=label) for label, c, ls, m in looks]
         grid.figure.set_layout_engine("constrained")

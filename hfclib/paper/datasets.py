@@ -21,7 +21,6 @@ from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predictions
-from hfclib.paper.fig4 import CHANCE
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
@@ -30,6 +29,7 @@ from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH, mean_line, network_looks, show_image
 from hfclib.paper.tables import (
     AUTHORS,
+    CHANCE,
     CONDITIONS,
     Version,
     at_end,

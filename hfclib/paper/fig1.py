@@ -23,7 +23,7 @@ from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.style import CHART, STYLE, show_image
-from hfclib.paper.tables import decimals, gather, mean_sd
+from hfclib.paper.tables import CHANCE, decimals, gather, mean_sd
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
@@ -101,7 +101,7 @@ def table1_figure(final: pd.DataFrame) -> Figure:
     with mpl.rc_context(CHART):
         figure = Figure(figsize=(7.4, 5), layout="constrained")
         ax = figure.subplots()
-        ax.axhline(0.1, color="0.3", lw=1, ls=":", label="chance (.10)")  # first, so that the legend has even columns
+        ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")  # first: even columns in the legend
         columns = {"x": "train_radius", "y": "accuracy", "hue": "trained on", "style": "tested on"}
         bars = {"errorbar": "sd", "err_style": "bars", "err_kws": {"capsize": 3}}
         order = {"hue_order": rows["trained on"].unique(), "style_order": [*_MEASURES, _OURS][1:]}

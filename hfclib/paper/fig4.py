@@ -23,6 +23,7 @@ from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.style import CHART, WIDTH, mean_band, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
     AUTHORS,
+    CHANCE,
     CONDITIONS,
     TableFeed,
     Version,
@@ -39,8 +40,6 @@ from hfclib.paper.tables import (
 from hfclib.paper.verdicts import Claim, Relation
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
-
-CHANCE = 0.1
 
 # ---- tables
 

@@ -19,7 +19,7 @@ from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, WIDTH, mean_band, radius_colour
-from hfclib.paper.tables import band_names, decimals, estimate_cell, mean_cell
+from hfclib.paper.tables import CHANCE, band_names, decimals, estimate_cell, mean_cell
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
@@ -121,7 +121,6 @@ def at_accuracy(found: pd.DataFrame, variant: str, measure: str, levels: Sequenc
 
 # ---- claims: written before any network of this chapter was trained
 
-_CHANCE = 0.1
 EARLY = 1 / 15  # the paper's shuffled labels stay at chance for about 20 of 300 epochs
 # How a claim's version reads, and how the names of its networks end.
 VERSIONS = {"batchnorm": ("with BatchNorm", ""), "plain": ("without BatchNorm", "_plain")}
@@ -141,7 +140,7 @@ def _at_equal_accuracy(found: pd.DataFrame, *, measure: str, level: float, suffi
 def _early(found: pd.DataFrame, *, suffix: str) -> Estimate:
     """Highest accuracy on the LFC at r = 4, less chance, of shuffled labels in the first share EARLY of the epochs."""
     curves = by_epoch(found, f"shuffled{suffix}", "L4")
-    return over_seeds(curves.head(max(1, round(EARLY * len(curves)))).max() - _CHANCE)
+    return over_seeds(curves.head(max(1, round(EARLY * len(curves)))).max() - CHANCE)
 
 
 def _fall(found: pd.DataFrame, *, suffix: str) -> Estimate:
@@ -391,7 +390,7 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
                 colours = {f"L{radius}": radius_colour(radius) for radius in radii} | {"train": "0.6"}
                 for measure, colour in colours.items():
                     ax.plot(last, LABELS_PUBLISHED[labels][measure], mec=colour, **square)
-                ax.axhline(_CHANCE, color="0.3", lw=1, ls=":")
+                ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
                 ax.set(title=f"{labels.capitalize()} labels, {version}", ylim=(0, 1.02))
                 ax.xaxis.set_major_locator(MaxNLocator(integer=True))
                 if own.empty:

@@ -32,7 +32,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
         Index the claim's id; COLUMNS. "tested" says what the rule compares: a direction, a size or a bound. "ours" is
         "mean [low, high]" over "seeds" networks, the mean alone for a single one; "within" says whether the paper's
         value lies in that interval. A claim whose runs are missing has the verdict "run missing". Last come NUMBERS,
-        the same as numbers, NaN where there is none; of a published range its upper end.
+        the same as numbers, NaN where there is none.
     """
     rows = {}
     for claim in CLAIMS:
@@ -46,7 +46,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
                 within, judged = claim.paper_within(found), claim.judge(found)
                 numbers = found.mean, found.low, found.high
         outcome = ours, seeds, _paper(claim), _WITHIN[within], judged
-        published = np.nan if claim.paper is None else np.max(claim.paper)
+        published = np.nan if claim.paper is None else claim.paper
         place = claim.section, claim.figure
         rows[claim.id] = (claim.text, claim.version, _tested(claim), *outcome, *place, *numbers, published)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS + NUMBERS).rename_axis("id")
@@ -84,8 +84,7 @@ def _tested(claim: Claim) -> str:
 def _paper(claim: Claim) -> str:
     if claim.paper is None:
         return "not in the paper" if claim.section == "ours" else "not available to us"
-    ends = claim.paper if isinstance(claim.paper, tuple) else (claim.paper,)
-    return " to ".join(decimals(end) for end in ends)
+    return decimals(claim.paper)
 
 
 def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: str = "laptop") -> pd.DataFrame:

@@ -14,6 +14,7 @@ from hfclib.transforms import Feed
 Version = Literal["measured as the authors did", "controlled"]
 # The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
 TableFeed = Feed | Literal["authors"]
+CHANCE = 0.1  # the accuracy of guessing among ten classes of equal size
 # What is fed and how BatchNorm normalises: as in the authors' code, and the same for every network.
 AUTHORS: Version = "measured as the authors did"
 CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {

@@ -15,13 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.fig4 import CHANCE
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, WIDTH
-from hfclib.paper.tables import AUTHORS, Version, at_end, decimals, gather, mean_sd
+from hfclib.paper.tables import AUTHORS, CHANCE, Version, at_end, decimals, gather, mean_sd
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, obtain
 from hfclib.training.recipe import Recipe

@@ -45,7 +45,7 @@ class Claim:
         version: the condition under which it is tested.
         relation: which rule applies.
         statistic: from the chapter's table to an Estimate; raises MissingRunError where runs are missing.
-        paper: the statistic as published, or the lowest and the highest of a range; None where it is not available.
+        paper: the statistic as published; None where it is not available.
         bound: what "at most", "at least" and "about" compare with.
         preset: whose networks it is tested on.
         comparable: whether our departures from the paper's set-up are excluded as the cause of a failure, as for a
@@ -59,7 +59,7 @@ class Claim:
     version: str
     relation: Relation
     statistic: Callable[[pd.DataFrame], Estimate]
-    paper: float | tuple[float, float] | None = None
+    paper: float | None = None
     bound: float = 0.0
     preset: Preset = "laptop"
     comparable: bool = False
@@ -75,8 +75,7 @@ class Claim:
         """Whether the paper's value is in our interval; None without a published value or without an interval."""
         if self.paper is None or found.seeds < ENOUGH:
             return None
-        low, high = self.paper if isinstance(self.paper, tuple) else (self.paper, self.paper)
-        return found.low <= high and low <= found.high
+        return found.low <= self.paper <= found.high
 
 
 def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> Verdict:
