@@ -168,9 +168,9 @@ def _from_paper(found: pd.DataFrame, *, suffix: str) -> Estimate:
 
 
 def _claims() -> Iterator[Claim]:
-    # More were committed at first, one per radius and kind of network. They were cut, for brevity, when the runs of seed
-    # 0 with BatchNorm had ended, and their tables had not been looked at. Those on the fall and on the levels without BatchNorm came back when the numbers
-    # were known: the paper's networks have none.
+    # More were committed at first, one per radius and kind of network. They were cut, for brevity, when the runs of
+    # seed 0 with BatchNorm had ended, and their tables had not been looked at. Those on the fall and on the levels
+    # without BatchNorm came back when the numbers were known: the paper's networks have none.
     claim = partial(Claim, figure="labels", section="section 4.2, Fig. 3")
     higher = "the accuracy on the LFC of training images at r = 8 is higher with natural than with shuffled labels"
     for name, (version, suffix) in VERSIONS.items():
