@@ -165,15 +165,11 @@ def pair_of(batch: Mapping | Sequence) -> tuple:
     return batch[names[0]], batch[names[1]]
 
 
-def depends_on_batch(model: nn.Module, bn_stats: BnStats = "running") -> bool:
-    """Whether the logits of an image depend on the others in its batch: by BatchNorm's statistics, or if `matched`."""
-    return bn_stats == "batch" or any(getattr(module, "by_batch", False) for module in model.modules())
-
-
 def _evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: int, *, most: float = 1) -> Iterator:
-    """The `batches`, of `size` images each where the logits depend on it."""
+    """The `batches`, of `size` images each where logits depend on the batch: by BatchNorm, or if `matched`."""
     stream = batches(model, images, labels, most=most)
-    if labels is not None or not depends_on_batch(model, bn_stats):
+    by_batch = bn_stats == "batch" or any(getattr(module, "by_batch", False) for module in model.modules())
+    if labels is not None or not by_batch:
         return stream
     check_last_batch(images, size)
     return whole_batches(stream, size)

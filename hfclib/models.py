@@ -36,17 +36,11 @@ def norm_layer(norm: NormLayer, channels: int) -> nn.Module:
 
 
 class _Sliced(nn.Conv2d):
+    """A 1x1 convolution that takes every other pixel first, if its stride is 2."""
+
     def forward(self, images: Tensor) -> Tensor:
         down, across = self.stride
         return F.conv2d(images[..., ::down, ::across], self.weight, self.bias)
-
-
-def shortcut_conv(in_channels: int, channels: int, stride: int, *, bias: bool) -> nn.Conv2d:
-    """The 1x1 convolution of a shortcut."""
-    # With few channels and a stride, the gradient of oneDNN's kernel writes beyond its memory (oneDNN #6035): fewer
-    # than 8 on processors with AVX2, 16 with AVX-512. Taking every other pixel first is the same convolution.
-    layer = _Sliced if in_channels < 16 else nn.Conv2d
-    return layer(in_channels, channels, 1, stride, bias=bias)
 
 
 class BasicBlock(nn.Module):
@@ -61,7 +55,10 @@ class BasicBlock(nn.Module):
         self.norm2 = norm_layer(norm, channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            conv = shortcut_conv(in_channels, channels, stride, bias=bias)
+            # With few channels and a stride, the gradient of oneDNN's kernel writes beyond its memory (oneDNN #6035):
+            # fewer than 8 on processors with AVX2, 16 with AVX-512.
+            layer = _Sliced if in_channels < 16 else nn.Conv2d
+            conv = layer(in_channels, channels, 1, stride, bias=bias)
             self.shortcut = nn.Sequential(conv, norm_layer(norm, channels))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def _hooked(places: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
 class Matched(nn.Module):
     """A network that gives each batch the channel moments of reference images; made by `matched`."""
 
-    by_batch = True  # see `depends_on_batch`
+    by_batch = True  # its logits depend on the batch: `accuracy` evaluates a loader's images in batches of its own
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hfclib import resnet18, resnet32
 from hfclib.kernels import convolutions
-from hfclib.models import PreactBlock, alexnet, lenet, norm_layer, shortcut_conv, vgg11
+from hfclib.models import BasicBlock, PreactBlock, alexnet, lenet, norm_layer, vgg11
 from hfclib.runs.store import stored_weights
 from hfclib.training.recipe import Recipe
 
@@ -139,7 +139,7 @@ def test_resnet18_starts_with_convolution_and_relu(images):
 
 def test_the_shortcut_of_a_narrow_network_is_a_strided_convolution():
     for channels in (4, 16):  # sliced by hand, and by PyTorch
-        layer, images = shortcut_conv(channels, 32, 2, bias=True), torch.rand(3, channels, 7, 8)
+        layer, images = BasicBlock(channels, 32, 2, "none").shortcut[0], torch.rand(3, channels, 7, 8)
         torch.testing.assert_close(layer(images), F.conv2d(images, layer.weight, layer.bias, stride=2))
 
 

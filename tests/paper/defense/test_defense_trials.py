@@ -590,5 +590,4 @@ def test_published_trials_are_those_of_the_weights(path, monkeypatch, tmp_path, 
     monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path)
     made = trials_of(run, list(stored), images=images, progress=False)
     for trial in stored:
-        # Another machine rounds otherwise: emulated, 14 of 500 images differ where a gradient is masked.
-        assert (made[trial] != stored[trial][:images]).sum() <= (10 if images == 500 else 8), trial
+        assert (made[trial] != stored[trial][:images]).sum() <= images / 50, trial  # another machine rounds otherwise
