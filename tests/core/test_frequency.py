@@ -54,7 +54,6 @@ def test_split_agrees_with_numpy(height, width):
 
 
 def test_large_batches_agree_with_numpy():
-    # Of an odd number of planes one has no partner.
     for count, channels in [(BLOCK, 3), (BLOCK + 1, 1), (3 * BLOCK + 5, 2)]:
         images = torch.rand(count, channels, 12, 9)
         lfc, hfc = split(images, 3)
@@ -232,7 +231,7 @@ def test_an_odd_image_does_not_spoil_the_others():
             torch.testing.assert_close(split(spoilt, 3)[0][5], spoilt[5], rtol=1e-6, atol=0)
         others = torch.arange(len(images)) != 5
         for one, other in zip(split(images, 3), split(spoilt, 3), strict=True):
-            torch.testing.assert_close(one[others], other[others], rtol=0, atol=1e-6)
+            assert torch.equal(one[others], other[others])
 
 
 def test_gradients_after_a_first_use_in_inference_mode():
@@ -458,7 +457,7 @@ def test_an_image_is_split_alike_beside_others_of_any_scale(scale):
     alone = [split(image[None], 8) for image in images]
     for part, all_at_once in enumerate(split(images, 8)):
         error = (all_at_once - torch.cat([one[part] for one in alone])).flatten(1).abs().amax(dim=1)
-        assert (error <= 1e-5 * images.flatten(1).abs().amax(dim=1)).all()
+        assert (error <= 1e-6 * images.flatten(1).abs().amax(dim=1)).all()
 
 
 def test_radii_are_of_one_kind():
