@@ -63,25 +63,25 @@ def claimed_gains(found: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([own[KEY], others[KEY]]).drop_duplicates(ignore_index=True)
 
 
-def verdicts_on_gains(found: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts.
+def outcomes_of_gains(found: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
+    """What became of each gain under the strong attack.
 
     Args:
         found: from `gains`.
         strong: from `strong_trials`, of all of `claimed_gains(found)`.
     Returns:
         The rows of `found` with both accuracies under the strong attack (strong, baseline_strong), their difference and
-        its interval (strong_gain, strong_low, strong_high), all NaN without a gain; and verdict.
+        its interval (strong_gain, strong_low, strong_high), all NaN without a gain; and outcome.
     """
     correct = strong[strong["attack"] == STRONGEST].set_index(KEY)["correct"]
     rows = []
     for one in found.to_dict("records"):
-        numbers, verdict = [np.nan] * len(_STRONG_COLUMNS), "no gain"
+        numbers, outcome = [np.nan] * len(_STRONG_COLUMNS), "no gain"
         if one["low"] > 0:
             own = correct[tuple(one[name] for name in KEY)]
             other = correct[one["baseline_variant"], one["seed"], "none", 0.0, one["eps"]]
             numbers = [np.mean(own), np.mean(other), *paired(own, other)]
             least = np.inf if one["defense"] == "scale" else CONTROL_GAIN
-            verdict = "robust" if numbers[3] > least else "attack falls short" if numbers[3] > 0 else "masked"
-        rows.append((*one.values(), *numbers, verdict))
-    return pd.DataFrame(rows, columns=[*found.columns, *_STRONG_COLUMNS, "verdict"])
+            outcome = "robust" if numbers[3] > least else "attack falls short" if numbers[3] > 0 else "masked"
+        rows.append((*one.values(), *numbers, outcome))
+    return pd.DataFrame(rows, columns=[*found.columns, *_STRONG_COLUMNS, "outcome"])

@@ -12,7 +12,7 @@ from hfclib.paper.defense.trials import HIGHEST_EPS
 from hfclib.paper.style import CHART, VARIANT_COLOURS, panel_grid
 
 _COLOURS = ["#0173b2", "#de8f05", "#d55e00"]  # of the palette "colorblind" of seaborn
-# Colour, marker and label of the accuracy under the strong attack, by verdict.
+# Colour, marker and label of the accuracy under the strong attack, by outcome.
 DEFENSE_LOOKS = {
     "robust": (_COLOURS[0], "s", "strong attack: robust"),
     "attack falls short": (_COLOURS[1], "^", "strong attack: falls short"),
@@ -55,7 +55,7 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
             own = found[found["variant"] == variant]
             for row in own.itertuples():
                 place = names.index(row.title)
-                colour, marker, _ = DEFENSE_LOOKS[row.verdict]
+                colour, marker, _ = DEFENSE_LOOKS[row.outcome]
                 ax.plot([row.highest, row.strong], [place, place], color=colour, lw=1.5, zorder=2)
                 ax.plot(row.clean, place, color="0.6", marker="|", ms=9, mew=1.5, ls="", zorder=1)
                 ax.plot(row.highest, place, color="black", marker="o", ms=5.5, mfc="white", ls="", zorder=3)
@@ -70,8 +70,8 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
             Line2D([], [], color="black", marker="o", ms=5.5, mfc="white", ls="", label="paper's weakest attack"),
             Line2D([], [], color="0.3", ls="--", lw=1, label="no defense, strong attack"),
         ]
-        for verdict, (colour, marker, label) in DEFENSE_LOOKS.items():
-            if verdict in set(found.loc[found["strong"].notna(), "verdict"]):
+        for outcome, (colour, marker, label) in DEFENSE_LOOKS.items():
+            if outcome in set(found.loc[found["strong"].notna(), "outcome"]):
                 handles.append(Line2D([], [], color=colour, marker=marker, ms=4.5, lw=1.5, label=label))
         columns = 3 if len(axes) > 1 else 1
         figure.legend(handles=handles, frameon=False, ncols=columns, loc="outside upper center")

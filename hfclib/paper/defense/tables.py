@@ -1,7 +1,7 @@
 """Tables of the chapter on defenses.
 
 All but `table2_rows` take the trials of one seed per network: `table` from `trials_table`, `strong` from
-`strong_trials`, and `verdicts` from `verdicts_on_gains`. Cells of readers' tables are text, with as many decimals as
+`strong_trials`, and `outcomes` from `outcomes_of_gains`. Cells of readers' tables are text, with as many decimals as
 the number of images supports.
 """
 
@@ -38,7 +38,7 @@ _KINDS = {
     "unaware": "input without HFC, non-adaptive attack",
     **{variant: f"trained: {title}" for variant, title in DEFENSE_TITLES.items()},
 }
-VERDICTS = ["no gain", "masked", "attack falls short", "robust"]
+OUTCOMES = ["no gain", "masked", "attack falls short", "robust"]
 _ENOUGH = 2500  # images with which a share has a standard error of at most .01
 
 
@@ -83,55 +83,55 @@ def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFram
     return wide.rename_axis(columns=None)
 
 
-def attack_chain(strong: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+def attack_chain(strong: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
     """One row per gain, with the accuracy after each part of the strong attack.
 
     Returns:
         Index (network, defense, eps); the attack under which there is a gain, the accuracy with and without the
-        defense, that after each part of the strong attack and, after the last, without the defense, and the verdict. A
+        defense, that after each part of the strong attack and, after the last, without the defense, and the outcome. A
         way of training (defense "none") is compared with the vanilla network.
     """
     left = strong.set_index(["variant", "defense", "strength", "eps", "attack"])[["accuracy", "images"]]
     rows = []
-    for one in verdicts[verdicts["verdict"] != "no gain"].itertuples():
+    for one in outcomes[outcomes["outcome"] != "no gain"].itertuples():
         after = [left.loc[(one.variant, one.defense, one.strength, one.eps, method)] for method in STRONG_CHAIN]
         images = int(after[0]["images"])
         shares = [one.accuracy, one.baseline, *(part["accuracy"] for part in after), one.baseline_strong]
         names = DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength), number_text(one.eps)
-        rows.append((*names, ATTACKS[one.attack], *(share_text(share, images) for share in shares), one.verdict))
+        rows.append((*names, ATTACKS[one.attack], *(share_text(share, images) for share in shares), one.outcome))
     index, after = ["network", "defense", "eps"], [f"after {method}" for method in STRONG_CHAIN]
-    columns = [*index, "gain under", "with", "without", *after, f"without, {after[-1]}", "verdict"]
+    columns = [*index, "gain under", "with", "without", *after, f"without, {after[-1]}", "outcome"]
     return pd.DataFrame(rows, columns=columns).set_index(index)
 
 
-def verdict_counts(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """How often each verdict was given: one row per kind of defense, and their sum."""
-    kind = verdicts["defense"].mask(verdicts["attack"] == "unaware", "unaware")
-    kind = kind.mask(kind == "none", verdicts["variant"])
-    found = pd.crosstab(kind, verdicts["verdict"].astype(str))
+def outcome_counts(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """How often each outcome was given: one row per kind of defense, and their sum."""
+    kind = outcomes["defense"].mask(outcomes["attack"] == "unaware", "unaware")
+    kind = kind.mask(kind == "none", outcomes["variant"])
+    found = pd.crosstab(kind, outcomes["outcome"].astype(str))
     order = [one for one in _KINDS if one in found.index]
-    found = found.reindex(index=order, columns=VERDICTS, fill_value=0).rename(_KINDS)
+    found = found.reindex(index=order, columns=OUTCOMES, fill_value=0).rename(_KINDS)
     found.loc["all"] = found.sum()
     found.insert(0, "compared", found.sum(axis=1))
-    found.insert(2, "gain", found[VERDICTS[1:]].sum(axis=1))
+    found.insert(2, "gain", found[OUTCOMES[1:]].sum(axis=1))
     return found.rename_axis(index="defense", columns=None)
 
 
-def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, verdicts: pd.DataFrame, eps: float) -> pd.DataFrame:
+def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, outcomes: pd.DataFrame, eps: float) -> pd.DataFrame:
     """The accuracy with each defense at one eps, under the paper's attacks and under the strong attack.
 
     Returns:
         One row per (variant, defense, strength): images; clean; highest, that under the paper's weakest attack; strong,
-        NaN where the strong attack was not run; verdict, which is "no gain" for the vanilla network, too.
+        NaN where the strong attack was not run; outcome, which is "no gain" for the vanilla network, too.
     """
     place = ["variant", "defense", "strength"]
     clean = table[table["attack"] == "clean"].set_index(place)[["images", "accuracy"]]
     highest = table[table["eps"] == eps].groupby(place)["accuracy"].max().rename("highest")
     after = strong[(strong["eps"] == eps) & (strong["attack"] == STRONGEST)].set_index(place)["accuracy"]
-    gained = verdicts[(verdicts["eps"] == eps) & (verdicts["verdict"] != "no gain")].drop_duplicates(place)
+    gained = outcomes[(outcomes["eps"] == eps) & (outcomes["outcome"] != "no gain")].drop_duplicates(place)
     found = clean.rename(columns={"accuracy": "clean"}).join(highest).join(after.rename("strong"))
-    found = found.join(gained.set_index(place)["verdict"])
-    return found.astype({"strong": float}).fillna({"verdict": "no gain"}).reset_index()
+    found = found.join(gained.set_index(place)["outcome"])
+    return found.astype({"strong": float}).fillna({"outcome": "no gain"}).reset_index()
 
 
 def five_rows(found: pd.DataFrame, radius: float = 8) -> pd.DataFrame:
@@ -142,7 +142,7 @@ def five_rows(found: pd.DataFrame, radius: float = 8) -> pd.DataFrame:
         radius: of the filtered input.
     Returns:
         Index (network, defense); the accuracy on clean images, under the paper's weakest attack, which for a filtered
-        input does not know the filter, and under the strong attack, where it was run; the verdict.
+        input does not know the filter, and under the strong attack, where it was run; the outcome.
     """
     largest = found["strength"] == found.groupby(["variant", "defense"])["strength"].transform("max")
     wanted = largest & found["defense"].isin(["none", "rule", "scale"])
@@ -152,9 +152,9 @@ def five_rows(found: pd.DataFrame, radius: float = 8) -> pd.DataFrame:
     for one in found[wanted].itertuples():
         accuracies = one.clean, one.highest, one.strong
         shares = ["" if pd.isna(accuracy) else share_text(accuracy, one.images) for accuracy in accuracies]
-        rows.append((DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength), *shares, one.verdict))
+        rows.append((DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength), *shares, one.outcome))
     index = ["network", "defense"]
-    columns = [*index, "clean", "under the paper's weakest attack", "under the strong attack", "verdict"]
+    columns = [*index, "clean", "under the paper's weakest attack", "under the strong attack", "outcome"]
     return pd.DataFrame(rows, columns=columns).set_index(index)
 
 

@@ -1,4 +1,4 @@
-"""What is compared with what, and each verdict on a gain."""
+"""What is compared with what, and each outcome on a gain."""
 
 import itertools
 
@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hfclib.paper.defense.judgement import CONTROL_GAIN, GAIN_COLUMNS, KEY, claimed_gains, gains, verdicts_on_gains
+from hfclib.paper.defense.judgement import CONTROL_GAIN, GAIN_COLUMNS, KEY, claimed_gains, gains, outcomes_of_gains
 from hfclib.paper.defense.trials import TRIAL_COLUMNS, strong_trials, trials_table
 from hfclib.paper.intervals import paired
 from hfclib.runs.store import Run
@@ -118,12 +118,12 @@ def test_gains_of_nothing_are_an_empty_table():
     assert list(found.columns) == GAIN_COLUMNS
     assert list(claimed_gains(found).columns) == KEY
     assert len(claimed_gains(found)) == 0
-    verdicts = verdicts_on_gains(found, pd.DataFrame(columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"]))
-    assert list(verdicts.columns) == [*found.columns, *ADDED, "verdict"]
-    assert len(verdicts) == 0
+    outcomes = outcomes_of_gains(found, pd.DataFrame(columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"]))
+    assert list(outcomes.columns) == [*found.columns, *ADDED, "outcome"]
+    assert len(outcomes) == 0
 
 
-# ---- where the strong attack is needed, and the verdicts
+# ---- where the strong attack is needed, and the outcomes
 
 CLAIMS = table(
     *itertools.chain(
@@ -175,7 +175,7 @@ def strong_table(counts):
     )
 
 
-def test_each_verdict():
+def test_each_outcome():
     claimed = gains(CLAIMS)
     last = {
         ("vanilla", 0, "rule", 0.5, 0.1): 20,
@@ -184,11 +184,11 @@ def test_each_verdict():
         ("adversarial", 1, "none", 0.0, 0.2): 18,
         ("vanilla", 1, "none", 0.0, 0.2): 0,
     }
-    found = verdicts_on_gains(claimed, strong_table(last))
+    found = outcomes_of_gains(claimed, strong_table(last))
     pd.testing.assert_frame_equal(found[list(claimed.columns)], claimed)
-    assert list(found.columns) == [*claimed.columns, *ADDED, "verdict"]
-    verdicts = {(*row[:5], row[5]): row[-1] for row in found.itertuples(index=False, name=None)}
-    assert verdicts == {
+    assert list(found.columns) == [*claimed.columns, *ADDED, "outcome"]
+    outcomes = {(*row[:5], row[5]): row[-1] for row in found.itertuples(index=False, name=None)}
+    assert outcomes == {
         ("vanilla", 0, "rule", 0.5, 0.1, "fgsm"): "robust",
         ("vanilla", 0, "rule", 0.5, 0.1, "pgd"): "robust",
         ("vanilla", 0, "rule", 0.5, 0.2, "pgd"): "no gain",
@@ -201,7 +201,7 @@ def test_each_verdict():
     }
     for row in found.itertuples():
         numbers = [getattr(row, name) for name in ADDED]
-        if row.verdict == "no gain":
+        if row.outcome == "no gain":
             assert np.isnan(numbers).all()
             continue
         own = last[row.variant, row.seed, row.defense, row.strength, row.eps]
@@ -217,7 +217,7 @@ def test_what_is_left_must_exceed_what_the_attack_leaves_of_the_control():
     """
     claimed = gains(CLAIMS.query("seed == 0 and eps == .1 and attack == 'pgd' and defense in ('none', 'rule')"))
     scaled = claimed.assign(defense="scale")
-    for left, verdict, of_scale in (
+    for left, outcome, of_scale in (
         (0, "masked", "masked"),
         (4, "masked", "masked"),
         (8, "masked", "masked"),
@@ -226,13 +226,13 @@ def test_what_is_left_must_exceed_what_the_attack_leaves_of_the_control():
         (11, "robust", "attack falls short"),
         (40, "robust", "attack falls short"),
     ):
-        for found, expected in ((claimed, verdict), (scaled, of_scale)):
+        for found, expected in ((claimed, outcome), (scaled, of_scale)):
             (defense,) = found["defense"]
             strong = strong_table({("vanilla", 0, defense, 0.5, 0.1): left, ("vanilla", 0, "none", 0.0, 0.1): 4})
-            (row,) = verdicts_on_gains(found, strong).itertuples()
-            assert row.verdict == expected, (left, defense, row.strong_low)
-            assert (row.strong_low > CONTROL_GAIN) == (verdict == "robust")
-            assert (row.strong_low > 0) == (verdict != "masked")
+            (row,) = outcomes_of_gains(found, strong).itertuples()
+            assert row.outcome == expected, (left, defense, row.strong_low)
+            assert (row.strong_low > CONTROL_GAIN) == (outcome == "robust")
+            assert (row.strong_low > 0) == (outcome != "masked")
 
 
 def test_images_are_compared_in_pairs():
@@ -249,7 +249,7 @@ def test_images_are_compared_in_pairs():
     assert dict(zip(found["attack"], found["low"] > 0, strict=True)) == {"pgd": True, "fgsm": False}
 
 
-# ---- from attacks to verdicts
+# ---- from attacks to outcomes
 
 
 def linear(signs, lead):
@@ -281,11 +281,11 @@ def test_scaled_logits_are_masked_and_a_larger_lead_is_robust(monkeypatch, tmp_p
         save_file(network.state_dict(), path / "weights.safetensors")
         stored[variant] = [Run(recipe, 0, None, None, {}, path)]
     claimed = gains(trials_table(stored, [1.0], [0.1], 2, images=12, progress=False))
-    found = verdicts_on_gains(claimed, strong_trials(stored, claimed_gains(claimed), 2, images=12, progress=False))
+    found = outcomes_of_gains(claimed, strong_trials(stored, claimed_gains(claimed), 2, images=12, progress=False))
     by_key = found.set_index(["variant", "defense", "attack"])
-    columns = ["accuracy", "baseline", "strong", "baseline_strong", "verdict"]
+    columns = ["accuracy", "baseline", "strong", "baseline_strong", "outcome"]
     for claim in ("fgsm", "pgd"):
         masked, robust = by_key.loc[("vanilla", "scale", claim)], by_key.loc[("adversarial", "none", claim)]
         assert masked[columns].tolist() == [1, 0, 0, 0, "masked"]
         assert robust[columns].tolist() == [1, 0, 1, 0, "robust"]
-        assert by_key.loc[("adversarial", "scale", claim), "verdict"] == "no gain"
+        assert by_key.loc[("adversarial", "scale", claim), "outcome"] == "no gain"

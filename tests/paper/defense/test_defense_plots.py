@@ -1,4 +1,4 @@
-"""Every accuracy in its place, verdicts told apart, and few or many rows drawn without a warning."""
+"""Every accuracy in its place, outcomes told apart, and few or many rows drawn without a warning."""
 
 import matplotlib as mpl
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 
 from hfclib.paper.defense.plots import DEFENSE_LOOKS, claimed_figure, filter_figure, smallest_eps_figure
 from hfclib.paper.defense.setup import all_defenses
-from hfclib.paper.defense.tables import DEFENSE_TITLES, VERDICTS, defense_title
+from hfclib.paper.defense.tables import DEFENSE_TITLES, OUTCOMES, defense_title
 from hfclib.paper.show import show_figure
 
 INF = float("inf")
@@ -19,7 +19,7 @@ def drawn(figure):
 
 
 def claims(variants, rho=(0.5, 1.0), left=True):
-    """As from `claimed_and_left`: verdicts in turn, every third strength without an attack."""
+    """As from `claimed_and_left`: outcomes in turn, every third strength without an attack."""
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -30,7 +30,7 @@ def claims(variants, rho=(0.5, 1.0), left=True):
             "clean": rng.uniform(0.5, 1),
             "highest": rng.uniform(0.2, 0.5),
             "strong": rng.uniform(0, 0.2) if left and number % 3 != 1 else np.nan,
-            "verdict": ("robust", "no gain", "masked")[number % 3 if method != "none" else 1],
+            "outcome": ("robust", "no gain", "masked")[number % 3 if method != "none" else 1],
         }
         for variant in variants
         for number, (method, strength) in enumerate(all_defenses(rho))
@@ -64,7 +64,7 @@ def test_what_is_claimed_and_what_is_left_stand_in_their_rows():
             assert [x for x, _ in clean[place]] == [row["clean"]]
             assert row["highest"] in [x for x, line in circles[place] if line.get_markerfacecolor() == "white"]
             if not np.isnan(row["strong"]):
-                colour, marker, _ = DEFENSE_LOOKS[row["verdict"]]
+                colour, marker, _ = DEFENSE_LOOKS[row["outcome"]]
                 lines = [line for x, line in points(ax, marker)[place] if x == row["strong"]]
                 assert [mpl.colors.same_color(line.get_color(), colour) for line in lines] == [True]
                 joins = [line for line in ax.lines if list(line.get_xdata()) == [row["highest"], row["strong"]]]
@@ -87,14 +87,14 @@ def test_the_legend_names_what_is_shown():
         "strong attack: masked",
         "strong attack: no gain",
     ]
-    found = claims(("vanilla",)).query("verdict != 'masked'")
+    found = claims(("vanilla",)).query("outcome != 'masked'")
     assert not [text for text in claimed_figure(found, 0.1).legends[0].get_texts() if "masked" in text.get_text()]
 
 
-def test_every_verdict_has_a_look_of_its_own():
+def test_every_outcome_has_a_look_of_its_own():
     found = claims(("vanilla",)).dropna(subset="strong")
-    found = found.assign(verdict=[VERDICTS[number % len(VERDICTS)] for number in range(len(found))])
-    assert set(found["verdict"]) == set(VERDICTS) == set(DEFENSE_LOOKS)
+    found = found.assign(outcome=[OUTCOMES[number % len(OUTCOMES)] for number in range(len(found))])
+    assert set(found["outcome"]) == set(OUTCOMES) == set(DEFENSE_LOOKS)
     figure = claimed_figure(found, 0.09)
     assert [text.get_text() for text in figure.legends[0].get_texts()][3:] == [
         "strong attack: robust",
@@ -102,7 +102,7 @@ def test_every_verdict_has_a_look_of_its_own():
         "strong attack: masked",
         "strong attack: no gain",
     ]
-    assert len({marker for _, marker, _ in DEFENSE_LOOKS.values()}) == len(VERDICTS)
+    assert len({marker for _, marker, _ in DEFENSE_LOOKS.values()}) == len(OUTCOMES)
     assert drawn(figure)
 
 

@@ -271,12 +271,12 @@ def test_random_numbers_are_the_same_for_every_function_and_differ_between_image
 def test_an_image_is_attacked_alike_in_every_batch(pictures, predictions):
     for method in METHODS:
         attack = Attack(method, 0.3 if method in ("unaware", "transfer") else 0.02, 1)
-        verdicts = [
+        outcomes = [
             robust_correct(Smooth(1), pictures, predictions, attack_functions(attack, Smooth(2)), batch_size=size)
             for size in (5, 12)
         ]
-        assert torch.equal(*verdicts)
-        assert 0 < verdicts[0].sum() < 12
+        assert torch.equal(*outcomes)
+        assert 0 < outcomes[0].sum() < 12
 
 
 def test_bfloat16_reaches_every_attack(pictures, predictions, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib.paper.defense.judgement import claimed_gains, gains, verdicts_on_gains
+from hfclib.paper.defense.judgement import claimed_gains, gains, outcomes_of_gains
 from hfclib.paper.defense.setup import NONE, Defense, all_defenses, long_attacks, table_attacks
 from hfclib.paper.defense.tables import (
     attack_chain,
@@ -14,9 +14,9 @@ from hfclib.paper.defense.tables import (
     defense_title,
     filter_by_radius,
     five_rows,
+    outcome_counts,
     share_text,
     table2_rows,
-    verdict_counts,
 )
 from hfclib.paper.defense.trials import TRIAL_COLUMNS
 from hfclib.paper.published import TABLE2_VALUES
@@ -138,20 +138,20 @@ CHANGES = {("vanilla", "rule", 1.0, "fgsm", 0.03): 55, ("vanilla", "input", 8.0,
 
 @pytest.fixture
 def trials():
-    """Trials in which two defenses claim a gain, and adversarial training does: table, strong and verdicts."""
+    """Trials in which two defenses claim a gain, and adversarial training does: table, strong and outcomes."""
     table, strong = every(changes=CHANGES, long=LONG)
     claimed = gains(table)
     assert {(one.variant, one.defense, one.strength, one.eps) for one in claimed_gains(claimed).itertuples()} == set(
         LONG
     )
-    return table, strong, verdicts_on_gains(claimed, strong)
+    return table, strong, outcomes_of_gains(claimed, strong)
 
 
 def test_the_chain_shows_which_attack_broke_it(trials):
-    _, strong, verdicts = trials
-    found = attack_chain(strong, verdicts)
+    _, strong, outcomes = trials
+    found = attack_chain(strong, outcomes)
     after = ["after restarts", "after margin", "after transfer", "after square"]
-    assert list(found.columns) == ["gain under", "with", "without", *after, "without, after square", "verdict"]
+    assert list(found.columns) == ["gain under", "with", "without", *after, "without, after square", "outcome"]
     shown = {(*place, row["gain under"]): row.drop("gain under").tolist() for place, row in found.iterrows()}
     assert shown == {
         ("Vanilla", "rule, rho = 1", ".03", "FGSM"): [".55", ".10", ".30", ".28", ".26", ".24", ".04", "robust"],
@@ -172,16 +172,16 @@ def test_the_chain_shows_which_attack_broke_it(trials):
 
 def test_where_nothing_is_claimed_the_chain_is_empty():
     table, strong = every()
-    verdicts = verdicts_on_gains(gains(table), strong)
-    found = attack_chain(strong, verdicts)
+    outcomes = outcomes_of_gains(gains(table), strong)
+    found = attack_chain(strong, outcomes)
     assert found.empty
     assert found.index.names == ["network", "defense", "eps"]
-    assert "verdict" in found.columns
+    assert "outcome" in found.columns
 
 
 def test_counts_add_up_by_kind(trials):
-    _, _, verdicts = trials
-    found = verdict_counts(verdicts)
+    _, _, outcomes = trials
+    found = outcome_counts(outcomes)
     assert list(found.columns) == ["compared", "no gain", "gain", "masked", "attack falls short", "robust"]
     assert found.T.to_dict("list") == {
         "rule as printed": [16, 15, 1, 0, 0, 1],  # two networks, strengths, attacks and eps
@@ -193,27 +193,27 @@ def test_counts_add_up_by_kind(trials):
         "trained: Adversarial": [4, 2, 2, 0, 0, 2],
         "all": [124, 120, 4, 1, 0, 3],
     }
-    short = verdict_counts(verdicts.replace({"verdict": {"masked": "attack falls short"}}))
+    short = outcome_counts(outcomes.replace({"outcome": {"masked": "attack falls short"}}))
     assert short.loc["all"].tolist() == [124, 120, 4, 0, 1, 3]
 
 
 def test_what_is_claimed_is_the_most_favourable_of_the_papers_attacks(trials):
-    table, strong, verdicts = trials
-    found = claimed_and_left(table, strong, verdicts, 0.03).set_index(["variant", "defense", "strength"])
+    table, strong, outcomes = trials
+    found = claimed_and_left(table, strong, outcomes, 0.03).set_index(["variant", "defense", "strength"])
     assert list(dict.fromkeys(found.index.get_level_values("variant"))) == ["vanilla", "adversarial"]
     assert len(found) == 2 * len(all_defenses((0.5, 1.0)))
     rule = found.loc[("vanilla", "rule", 1.0)]
-    assert rule[["images", "clean", "highest", "strong", "verdict"]].tolist() == [100, 0.1, 0.55, 0.24, "robust"]
+    assert rule[["images", "clean", "highest", "strong", "outcome"]].tolist() == [100, 0.1, 0.55, 0.24, "robust"]
     undefended = found.loc[("vanilla", "none", 0.0)]
-    assert undefended[["clean", "highest", "strong", "verdict"]].tolist() == [0.1, 0.1, 0.04, "no gain"]
+    assert undefended[["clean", "highest", "strong", "outcome"]].tolist() == [0.1, 0.1, 0.04, "no gain"]
     assert math.isnan(found.loc[("vanilla", "input", 8.0), "strong"])  # run at .06 only
-    assert found.loc[("vanilla", "input", 8.0), "verdict"] == "no gain"
+    assert found.loc[("vanilla", "input", 8.0), "outcome"] == "no gain"
     five = five_rows(found.reset_index())
     assert five.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".55", ".24", "robust"]
     assert five.loc[("Vanilla", "input without HFC, r = 8"), "under the strong attack"] == ""  # was not run
     assert [network for network, _ in five.index] == ["Vanilla"] * 4 + ["Adversarial"]
-    other = claimed_and_left(table, strong, verdicts, 0.06).set_index(["variant", "defense", "strength"])
-    assert other.loc[("vanilla", "input", 8.0), ["highest", "strong", "verdict"]].tolist() == [0.8, 0.04, "masked"]
+    other = claimed_and_left(table, strong, outcomes, 0.06).set_index(["variant", "defense", "strength"])
+    assert other.loc[("vanilla", "input", 8.0), ["highest", "strong", "outcome"]].tolist() == [0.8, 0.04, "masked"]
 
 
 # ---- the filtered input
