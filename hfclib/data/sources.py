@@ -30,6 +30,7 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 Arrays = tuple[np.ndarray, np.ndarray]  # images NHWC, labels, both uint8
 Verified = tuple[np.ndarray, np.ndarray, str]  # and the source
+Get = Callable[[str, Path, bool], None]
 TIMEOUT, RETRIES = 20, 2  # seconds without an answer after which a download has failed; how often it is tried again
 EMBEDDED = 500  # training images of each class in the repository
 
@@ -47,17 +48,17 @@ class Source:
     """One place of a data set.
 
     Attributes:
-        what: it is, in words.
+        what: it is, in words, with its address or the command that makes its file.
         files: the files of a split, or one archive of both, by name.
         decode: from their paths and the split to arrays.
-        get: fetches a file that is missing: from (name, folder, whether to show a bar). None only looks.
+        get: fetches a file that is missing: from (name, folder, whether to show a bar), once no source has it already.
         folder: where they are; None is the data set's folder in the cache.
     """
 
     what: str
     files: Callable[[Split], Sequence[str]]
     decode: Callable[[Sequence[Path], Split], Arrays]
-    get: Callable[[str, Path, bool], None] | None = None
+    get: Get | None = None
     folder: Path | None = None
 
 
@@ -74,7 +75,6 @@ class DataSet:
         checksums: SHA-256 of the uint8 bytes in C order: images (N, side, side, C) and labels (N,), of "train", "test"
             and "train5000", the training images in the repository.
         sources: asked in turn after the files in the repository.
-        by_hand: what a user can put into the folder.
     """
 
     name: str
@@ -84,7 +84,6 @@ class DataSet:
     side: int
     checksums: Mapping[str, str]
     sources: Sequence[Source]
-    by_hand: str
 
     @property
     def radii(self) -> tuple[int, ...]:
@@ -110,9 +109,8 @@ class DataSet:
         These are all test images, or 5,000 training images: the first 500 of each class, in file order. Returns and
         raises as `load`.
         """
-        _check_split(split)
         try:
-            return _tensors(*self._from_repository("train5000" if split == "train" else split))
+            return _tensors(*_decoded_copy(self, "train5000" if split == "train" else split, data_folder()))
         except Unavailable:
             images, labels, origin = self._verified_split(split, progress=True)
         if split == "train":
@@ -134,17 +132,14 @@ class DataSet:
                 raise ValueError(f"{expected}, got {found} for {array.dtype} {array.shape}")
         return images, labels
 
-    def _from_repository(self, part: str) -> Verified:
-        return _decoded_copy(self, part, data_folder())
-
-    def _from_source(self, source: Source, split: Split, progress: bool) -> Verified:
+    def _from_source(self, source: Source, split: Split, get: Get | None = None, progress: bool = False) -> Verified:
         folder, names = source.folder or self.folder, source.files(split)
-        if source.get:
+        if get:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 for name in names:
                     if not (folder / name).exists():
-                        source.get(name, folder, progress)
+                        get(name, folder, progress)
             except Exception as error:  # whatever went wrong is why this source is not available
                 said = (getattr(error, "stderr", None) or b"").decode(errors="replace").split()
                 raise Unavailable(" ".join([str(error), *said])[:600]) from error
@@ -153,17 +148,21 @@ class DataSet:
             return *self._check(split, *source.decode(paths, split)), ", ".join(names)
 
     def _verified_split(self, split: Split, progress: bool) -> Verified:
-        _check_split(split)
-        asked = {"embedded copy (all test images, not all training images)": partial(self._from_repository, split)}
-        asked |= {source.what: partial(self._from_source, source, split, progress) for source in self.sources}
+        if split not in SPLITS:
+            raise ValueError(f"expected split, one of {', '.join(SPLITS)}, got {split!r}")
+        asked = {"embedded copy (not of all training images)": partial(_decoded_copy, self, split, data_folder())}
+        for one in self.sources:  # what is there already, before anything is fetched
+            asked[f"{one.what}, here already"] = partial(self._from_source, one, split)
+        asked |= {
+            one.what: partial(self._from_source, one, split, one.get, progress) for one in self.sources if one.get
+        }
         answers = []
         for what, ask in asked.items():
             try:
                 return ask()
             except Unavailable as answer:
                 answers.append(f"- {what}: {answer}")
-        advice = f"By hand: put {self.by_hand} into {self.folder}"
-        advice += ", a folder that the environment variable HFCLIB_HOME can move."
+        advice = f"By hand: put the files of one of these into {self.folder}, which HFCLIB_HOME can move."
         raise DataError("\n".join([f"no source has {self.title} {split}. Tried:", *answers, advice]))
 
 
@@ -172,11 +171,6 @@ def to_float(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8:
         raise ValueError(f"expected uint8 images, got {images.dtype}")
     return images.to(torch.float32).div_(255)
-
-
-def _check_split(split: Split) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"expected split, one of {', '.join(SPLITS)}, got {split!r}")
 
 
 def _tensors(images: np.ndarray, labels: np.ndarray, _: str) -> tuple[Tensor, Tensor]:
@@ -220,12 +214,12 @@ def _decoded_copy(data: DataSet, part: str, folder: Path) -> Verified:
         return *data._check(part, images, labels), f"embedded copy ({path})"
 
 
-def download(name: str, folder: Path, url: str, md5: str, progress: bool) -> None:
-    """Put the file at `url` into `folder` as `name`, if its MD5 is right."""
+def download(address: str, md5: Mapping[str, str], name: str, folder: Path, progress: bool) -> None:
+    """Put the file `name` at an address, which ends with a slash, into `folder`, if its MD5 is right."""
     import pooch  # takes a tenth of a second
 
     pooch.get_logger().setLevel("ERROR")
-    source = pooch.create(folder, base_url="", registry={name: f"md5:{md5}"}, urls={name: url}, retry_if_failed=RETRIES)
+    source = pooch.create(folder, address, registry={name: f"md5:{md5[name]}"}, retry_if_failed=RETRIES)
     source.fetch(name, downloader=pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT))
 
 
