@@ -15,6 +15,7 @@ from hfclib.evaluation import evaluating
 
 TARGETS = 9  # classes that `strongest` aims at
 _MOMENTUM, _RISES = 0.75, 0.75  # published: the share of a new step, and of rising steps below which steps are halved
+_CHECKPOINTS = (22, 41, 57, 70, 80, 87, 93, 99)  # published: percents of the steps after which their length is judged
 
 
 def apgd(
@@ -68,7 +69,7 @@ def _climb(model, own, steps: int, adv_images: Tensor, *, targeted: bool, norm: 
             return F.cross_entropy(logits, labels, reduction="none")
         return (logits.gather(1, own.aim[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
 
-    ends, last = _checkpoints(steps), 0
+    ends, last = {-(-end * steps // 100) for end in _CHECKPOINTS}, 0
     own.step, own.earlier, own.best, own.best_slope = 2 * own.eps, own.points, own.points, own.points
     own.best_value = own.value = own.value_then = own.images.new_full(own.labels.shape, -torch.inf)
     own.rises = torch.full_like(own.labels, -1)  # the first value is no rise
@@ -108,17 +109,8 @@ def _where(chosen: Tensor, these: Tensor, others: Tensor) -> Tensor:
     return these.where(chosen.view(-1, 1, 1, 1), others)
 
 
-def _checkpoints(steps: int) -> set[int]:
-    """The steps after which the step length is judged, ever closer to one another."""
-    ends, gap = [22], 22  # in percent
-    while ends[-1] < 100:
-        gap = max(gap - 3, 6)
-        ends.append(ends[-1] + gap)
-    return {-(-end * steps // 100) for end in ends}
-
-
 def strongest(
-    eps: float | Tensor = DEFAULT_EPS,
+    eps: float = DEFAULT_EPS,
     *,
     steps: int = 100,
     queries: int = 5_000,
@@ -129,7 +121,8 @@ def strongest(
     They are those of AutoAttack but for FAB, as long as there; `python -m benchmarks.autoattack` compares the two.
 
     Args:
-        eps, generator: as in `pgd`; several eps go to `robust_accuracy`.
+        eps: as in `pgd`, one number; several go to `robust_accuracy`.
+        generator: as in `pgd`.
         steps: of APGD, from each start.
         queries: of `square`.
     Returns:

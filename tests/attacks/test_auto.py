@@ -10,7 +10,7 @@ from torch import nn
 
 from hfclib import HighPass, apgd, pgd, robust_accuracy, strongest
 from hfclib._files import data_folder
-from hfclib.attacks.auto import _checkpoints
+from hfclib.attacks.auto import _CHECKPOINTS
 from hfclib.attacks.robustness import robust_correct
 from hfclib.data.cifar import to_float
 from hfclib.runs.store import load
@@ -56,7 +56,10 @@ def test_within_the_ball_and_the_box_and_alike_in_every_batch(seed, norm, eps, s
 
 
 def test_checkpoints_are_the_published_ones():
-    assert sorted(_checkpoints(100))[:8] == [22, 41, 57, 70, 80, 87, 93, 99]
+    expected = [0, 22]  # each lies as far beyond the last as that did, less 3 percent, and 6 at least
+    while (following := 2 * expected[-1] - expected[-2] - 3) <= 100 or expected[-1] + 6 <= 100:
+        expected.append(max(following, expected[-1] + 6))
+    assert list(_CHECKPOINTS) == expected[1:]
 
 
 def test_the_attacks_find_every_image_of_a_linear_network_that_can_be_fooled(linear):
