@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def home() -> Path:
-    """The folder for downloaded data: `$HFCLIB_HOME`, else the user's cache folder for hfclib."""
+    """The folder for downloaded data and runs of yours: `$HFCLIB_HOME`, else the user's cache folder for hfclib."""
     return Path(os.environ.get("HFCLIB_HOME") or platformdirs.user_cache_dir("hfclib")).expanduser()
 
 
@@ -37,7 +37,7 @@ def make_writable(folder: Path) -> None:
             raise PermissionError(errno.EACCES, "it can't be written to", str(folder))
     except OSError as error:
         what = f"{folder} can't be used as a folder ({error.strerror})"
-        raise OSError(error.errno, f"{what}: choose another by --store or HFCLIB_HOME") from error
+        raise OSError(error.errno, f"{what}: choose another, of runs by --store or HFCLIB_HOME") from error
 
 
 _BLANK = "0" * 64  # in place of a checksum while it is computed
@@ -60,7 +60,9 @@ def write(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         what = f"{error.strerror}: {path} could not be written ({len(content):,} bytes) and is what it was"
-        raise OSError(error.errno, f"{what}. Make room and run the same command again") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "Make room and run the same command again" if full else "Mend that and run the same command again"
+        raise OSError(error.errno, f"{what}. {advice}") from error
 
 
 def sha256(content: bytes) -> str:

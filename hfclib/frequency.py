@@ -187,6 +187,9 @@ def _in_sample(filtered: Callable[[Tensor], Tensor], sample: Sequence) -> object
 
     def transformed(value: Tensor | Image) -> Tensor:
         if isinstance(value, Image):
+            if value.mode in ("I", "F"):
+                raise ValueError(f"expected a picture whose values have a known range, got one of mode {value.mode}")
+            value = value.convert("RGB") if value.mode in ("P", "PA") else value  # not the numbers of its palette
             value = v2.functional.to_dtype(v2.functional.to_image(value), torch.float32, scale=True)
         elif isinstance(value, tv_tensors.TVTensor) and not isinstance(value, tv_tensors.Image | tv_tensors.Video):
             return value  # boxes and masks

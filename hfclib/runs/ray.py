@@ -49,8 +49,10 @@ def ray_engine(address: str | None = None) -> Engine:
                     name = job.recipe.run_name(job.seed)
                     running[task.options(name=name).remote(job, threads)] = job
                 (done,), _ = ray.wait(list(running), num_returns=1)
-                job = running.pop(done)
-                yield job, _fetch_result(ray, done, job, store)
+                job = running[done]
+                outcome = _fetch_result(ray, done, job, store)
+                del running[done]  # only now: a Ctrl-C while it is fetched fetches it again
+                yield job, outcome
         except (KeyboardInterrupt, GeneratorExit):
             ready = ray.wait(list(running), num_returns=len(running), timeout=0)[0] if running else []
             for done in ready:  # ended in the meantime

@@ -357,6 +357,12 @@ def test_transforms_change_the_images_of_a_sample_only():
     assert labels.tolist() == [1, 2]
     with pytest.raises(TypeError, match="divide integers by 255"):
         LowPass(2)(tv_tensors.Image(pixels))
+    palette = photo.quantize(16)  # whose pixels are numbers of colours
+    assert palette.mode == "P"
+    torch.testing.assert_close(LowPass(2)(palette), LowPass(2)(palette.convert("RGB")))
+    for mode in ("I", "F"):
+        with pytest.raises(ValueError, match=f"known range, got one of mode {mode}"):
+            LowPass(2)(photo.convert("L").convert(mode))
 
 
 def test_swapped_amplitudes_by_numpy():

@@ -83,7 +83,7 @@ class FakeRay:
 
     def __init__(self, results, gpus=0):
         self.results, self.resources = results, {"CPU": 8.0} | ({"GPU": gpus} if gpus else {})
-        self.at_once, self.ended, self.started, self.interrupted = 0, [], None, False
+        self.at_once, self.ended, self.started, self.interrupted, self.stop_in_get = 0, [], None, False, False
 
     def init(self, **options):
         if isinstance(self.results, Exception):
@@ -107,6 +107,9 @@ class FakeRay:
         return tasks[-1:], tasks[:-1]
 
     def get(self, task):
+        if self.stop_in_get:
+            self.stop_in_get = False
+            raise KeyboardInterrupt
         if isinstance(self.results[task], Exception):
             raise self.results[task]
         return self.results[task]
@@ -176,6 +179,13 @@ def test_ctrl_c_brings_home_what_has_ended_and_cancels_the_rest(ray, tmp_path):
     names = [job.recipe.run_name(job.seed) for job in JOBS]
     assert [path.name for path in tmp_path.iterdir()] == names[:1]
     assert ray.ended == [(names[1], True), (names[2], True), "shutdown"]
+
+
+def test_ctrl_c_while_a_run_is_fetched_brings_it_home(ray, tmp_path):
+    ray.stop_in_get = True
+    with pytest.raises(KeyboardInterrupt):
+        list(ray_engine()(JOBS[:1], tmp_path, 1))
+    assert [path.name for path in tmp_path.iterdir()] == [JOBS[0].recipe.run_name(0)]
 
 
 def test_sigterm_stays_a_ctrl_c(ray, tmp_path):
