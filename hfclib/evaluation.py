@@ -89,6 +89,7 @@ def logits(
     Args:
         model, images: any module to (N, classes); (N, C, H, W) float, [0, 1] or a band.
         bn_stats: "running" or "batch"; with "batch" the batch size matters.
+        batch_size: images at once, in batches of `batch_sizes`.
         amp: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
     Returns:
         (N, classes) float32 on the device of the images.
@@ -99,12 +100,12 @@ def logits(
     check_images(images)
     if len(images) == 0:
         raise ValueError("expected at least one image, got none")
-    if bn_stats == "batch" and (len(images) % batch_size or batch_size) == 1:
-        raise ValueError(f"expected batches of 2 images or more to take statistics of, got {len(images)} images")
+    if bn_stats == "batch" and 1 in (len(images), batch_size):
+        raise ValueError("expected batches of 2 images or more to take statistics of, got one image")
     device = device_of(model)
     # Not in inference mode: what a network makes at its first pass and keeps could never be trained.
     with torch.no_grad(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
-        batches = (batch.to(device).contiguous() for batch in images.split(batch_size))
+        batches = (batch.to(device).contiguous() for batch in images.split(batch_sizes(len(images), batch_size)))
         found = torch.cat([model(batch).float().to(images.device) for batch in batches])
     if found.isnan().any():  # whose largest would be the first class
         raise ValueError("expected logits that are numbers from the model, got NaN")
@@ -141,14 +142,16 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
     for batch in images if labels is None else [(images, labels)]:
         part, classes = pair_of(batch)
         classes = check_labels(classes, part)
+        if len(part) == 0:
+            continue
         if part.shape[-1] in (1, 3, 4) and part.shape[1] not in (1, 3, 4):
             raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
         check_pixels(part, most)
-        shape = shape or logits(model, part[:2]).shape
-        if len(part) == 0:
-            continue
-        if len(shape) != 2 or classes.max() >= shape[1]:
-            raise ValueError(f"expected labels below {shape[-1]}, the number of logits, got {classes.max()}")
+        shape = shape or logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
+        if len(shape) != 2:
+            raise ValueError(f"expected logits (N, classes) from the model, got {tuple(shape)} for 2 images")
+        if classes.max() >= shape[1]:
+            raise ValueError(f"expected labels below {shape[1]}, the number of logits, got {classes.max()}")
         yield part, classes
     if shape is None:
         raise ValueError("expected at least one image, got none")
@@ -166,42 +169,49 @@ def pair_of(batch: Mapping | Sequence) -> tuple:
 
 
 def _evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: int, *, most: float = 1) -> Iterator:
-    """The `batches`, of `size` images each where logits depend on the batch: by BatchNorm, or if `matched`."""
+    """The `batches`, of `size` images each where logits depend on the batch."""
     stream = batches(model, images, labels, most=most)
-    by_batch = bn_stats == "batch" or any(getattr(module, "by_batch", False) for module in model.modules())
-    if labels is not None or not by_batch:
-        return stream
-    check_last_batch(images, size)
-    return whole_batches(stream, size)
+    whole = labels is None and (bn_stats == "batch" or depends_on_batch(model))
+    return whole_batches(stream, size) if whole else stream
+
+
+def depends_on_batch(model: nn.Module) -> bool:
+    """Whether an image's logits depend on its batch: by `matched`, or by a BatchNorm that keeps no running averages."""
+    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    matched = any(getattr(module, "by_batch", False) for module in model.modules())
+    return matched or any(norm.running_mean is None for norm in norms)
+
+
+def batch_sizes(count: int, size: int) -> list[int]:
+    """The sizes of the batches of `count` images: `size` each, and a last one of 2 up to size + 1 where it can be."""
+    if size < 1:
+        raise ValueError(f"expected batch_size, a whole number of at least 1, got {size!r}")
+    whole, rest = divmod(count, size)
+    if rest == 1 and whole:
+        whole, rest = whole - 1, size + 1
+    return [size] * whole + [rest] * (rest > 0)
 
 
 def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same images and labels in batches of `size`; the last may be smaller."""
+    """The same images and labels in batches of `batch_sizes`."""
     rest: list = []
     for batch, following in pairwise(chain(stream, [None])):
         images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
-        end = len(labels) - len(labels) % size if following else len(labels)
+        end = max(len(labels) - 2, 0) // size * size if following else len(labels)  # no image is left alone
         rest = [(images[end:], labels[end:])]
         if end:
-            yield from zip(images[:end].split(size), labels[:end].split(size), strict=True)
+            yield from zip(*(some[:end].split(batch_sizes(end, size)) for some in (images, labels)), strict=True)
 
 
 def known_size(data: Iterable) -> int | None:
-    """The number of images in a list of batches or a DataLoader, where it is known before they are read."""
-    if isinstance(data, list):
+    """The number of images in a list or tuple of batches or a DataLoader, where it is known before they are read."""
+    if isinstance(data, list | tuple):
         return sum(len(pair_of(batch)[0]) for batch in data)
     try:
         known, left_over = len(data.sampler), len(data.sampler) % data.batch_size
     except (AttributeError, TypeError):  # no DataLoader, one that does not know, or one without a size of batches
         return None
     return known - left_over if data.drop_last else known
-
-
-def check_last_batch(data: Iterable, batch_size: int) -> None:
-    """Raise a ValueError if data, as in `known_size`, leave a last batch of one image."""
-    known = known_size(data)
-    if known and (known % batch_size or batch_size) == 1:
-        raise ValueError(f"expected no last batch of one image, which has no statistics: {known} images leave one")
 
 
 def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
@@ -364,16 +374,16 @@ def misaligned(
     *,
     cut: Cut = "fourier",
     feed: Feed = "raw",
-    colour: Sequence[float] = MEAN,
+    colour: Sequence[float] | None = None,
     **options,
 ) -> Tensor:
     """Which images, (N,) bool, are classified correctly as they are and by their high part, but not by their low part.
 
     Args:
-        model, images, labels, radius: a module and tensors as in `band_accuracy`, and a radius in DFT bins.
+        model, images, labels, radius: a module and tensors as in `band_accuracy`, and one radius.
         cut: "fourier" for LFC and HFC, "svd" for the parts of `svd_split`.
         feed, colour: of the two parts, as in `band_accuracy`, but raw unless told otherwise; the image itself is fed as
-            it is.
+            it is. None takes the mean of these images.
         options: bn_stats, batch_size and amp, as in `logits`.
     Raises:
         TypeError, ValueError: as `band_accuracy`, or another cut.
@@ -382,7 +392,9 @@ def misaligned(
     ((images, labels),) = batches(model, images, labels)
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
-    low, high, *_ = split(images, radius) if cut == "fourier" else svd_split(images, radius)
+    bins = in_bins(radius, images)
+    low, high, *_ = split(images, bins) if cut == "fourier" else svd_split(images, bins)
+    colour = images.mean(dim=(0, 2, 3)).tolist() if colour is None else colour
     fed = images, feed_images(high, feed, add_mean=True, colour=colour), feed_images(low, feed)
     correct, by_high, by_low = (logits(model, one, **options).argmax(dim=1) == labels for one in fed)
     return correct & by_high & ~by_low

@@ -5,6 +5,7 @@ With the statistics of the test batch, BatchNorm gives each channel the moments 
 the mean and the standard deviation that clean reference images have there.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal, get_args
@@ -44,7 +45,7 @@ def _hooked(places: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
 class Matched(nn.Module):
     """A network that gives each batch the channel moments of reference images; made by `matched`."""
 
-    by_batch = True  # its logits depend on the batch: `accuracy` evaluates a loader's images in batches of its own
+    by_batch = True  # for `depends_on_batch`
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -93,6 +94,7 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
     if len(reference) == 0 or not places:
         raise ValueError(f"expected reference images and convolutions, got {len(reference)} and {len(places)}")
     sums: dict[nn.Module, Tensor] = {}
+    counts: Counter[nn.Module] = Counter()  # of maps, which are more than the images where a network cuts these up
     sizes: dict[nn.Module, torch.Size] = {}
     met: set[nn.Module] = set()
     again: set[nn.Module] = set()
@@ -101,6 +103,7 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
         (again if place in met else met).add(place)
         wide = (maps.cpu() if maps.device.type == "mps" else maps).double()  # which MPS does not have
         sizes[place] = maps.shape[2:]
+        counts[place] += len(maps)
         sums[place] = sums.get(place, 0) + torch.stack([wide, wide.square()]).mean(dim=(3, 4)).sum(dim=1)
 
     device = device_of(model)
@@ -112,7 +115,7 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
         if where != "first" or sizes[place] == next(iter(sizes.values())):
             if place in again:
                 raise ValueError("expected convolutions that run once per pass, got one whose moments change in a pass")
-            mean, square = total / len(reference)
+            mean, square = total / counts[place]
             found.moments[place] = mean.float(), ((square - mean.square()).clamp(min=0) + EPS).sqrt().float()
     if not found.moments:
         raise ValueError("expected convolutions that run, got none that does in a pass")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hfclib.attacks.checks import check_batch, check_count, forward
 from hfclib.attacks.gradient import pgd
 from hfclib.devices import device_of
-from hfclib.evaluation import Labels, batches, evaluating
+from hfclib.evaluation import Labels, batches, depends_on_batch, evaluating
 
 ATTACK_BATCH_SIZE = 512
 AttackFunction = Callable[..., Tensor]
@@ -42,9 +42,11 @@ def robust_correct(
     Returns:
         (N,) bool on the device of the images.
     Raises:
-        TypeError, ValueError: as `pgd`, no attack that takes the eps, or one that returns images of another shape or
-            outside [0, 1].
+        TypeError, ValueError: as `pgd`, a model whose logits depend on the batch, no attack that takes the eps, or one
+            that returns images of another shape or outside [0, 1].
     """
+    if depends_on_batch(model):  # of which fewer and fewer images are in a batch
+        raise ValueError("expected a model whose logits of an image do not depend on the batch that it is in")
     labels, images = check_batch(images, labels), images.clamp(0, 1)  # rounding, which is let pass, may leave [0, 1]
     correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
     attacks = [attacks] if callable(attacks) else list(attacks)

@@ -23,7 +23,6 @@ def report_command(
     grid: Annotated[int, typer.Option(min=3, help="frequencies of the heat map per axis")] = 15,
     steps: Annotated[int, typer.Option(min=1, help="of PGD")] = 10,
     size: Annotated[int | None, typer.Option(min=2, help="of a folder's images (default: the model's)")] = None,
-    batch_size: Annotated[int, typer.Option(min=2)] = 100,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="leave out images that can't be read")] = False,
     mean: _Numbers = None,
     std: _Numbers = None,
@@ -64,7 +63,7 @@ def report_command(
     device = best_device() if engine == "local" else "cpu"  # the cores of the cluster are what Ray gives
     network = found.model.to(device) if hasattr(found.model, "to") else found.model
     network = Classifier.of(network, **(channels if mean or std else {"mean": found.mean, "std": found.std}))
-    reading = {"batch_size": batch_size, "limit": limit, "seed": seed, "skip_broken": skip_broken}
+    reading = {"limit": limit, "seed": seed, "skip_broken": skip_broken}
     reading |= {"interpolation": found.interpolation, "mode": found.mode}
     given = named_data(data, sizes=(size, size) if size else found.sizes, **reading)
     folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model))

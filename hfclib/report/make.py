@@ -26,7 +26,6 @@ from hfclib.evaluation import (
     BATCH_SIZE,
     PAPER_RADII,
     batches,
-    check_last_batch,
     known_size,
     logits,
     uses_batch_statistics,
@@ -65,8 +64,9 @@ class Report:
         """The accuracy on "test" (whole images), on "lfc", or on "hfc" with the mean colour; running statistics."""
         feed = "mean" if band == "hfc" else "raw"
         for row in self.content["parts"]["accuracy"]:
-            found = row["band"], row["feed"], row["bn_stats"], row["radius"] if row["band"] != "x" else None
-            if found == ("x" if band == "test" else band, feed, "running", radius):
+            found = row["band"], row["feed"], row["bn_stats"]
+            asked = radius is None if band == "test" else radius is not None and _same_radius(radius, row["radius"])
+            if asked and found == ("x" if band == "test" else band, feed, "running"):
                 return row["accuracy"]
         raise ValueError(f"the report has no {band} at radius {radius}")
 
@@ -169,19 +169,14 @@ def make_report(
     check_count("steps", steps, 0)
     if not (0 <= norm < math.inf and 0 <= eps < math.inf):
         raise ValueError(f"expected norm and eps, finite and at least 0, got {norm} and {eps}")
-    for theirs in (other.content["key"]["settings"] for other in others):
-        if any(map(is_share, theirs["radii"])) != any(map(is_share, radii)):
-            both = f"{radii} and {theirs['radii']} of {theirs['name']}"
-            raise ValueError(f"expected to compare bins with bins, and shares of Nyquist with such, got radii {both}")
+    for other in others:
+        _check_kinds(radii, other)
     for rule in map(Rule.parse, rules):
-        if rule.radius is not None and rule.radius not in radii:
+        if rule.radius is not None and not any(_same_radius(rule.radius, radius) for radius in radii):
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, scores = known_size(data), logits(network, some[:BATCH_SIZE])
     helped = _matched(network, some)
-    by_batch = uses_batch_statistics(network) or helped
-    if by_batch:
-        check_last_batch(data, BATCH_SIZE)
     settings = {"name": name, "radii": radii, "mean": network.mean, "std": network.std, "colour": colour}
     settings |= {"size": list(some.shape[1:]), "classes": scores.shape[1], "known_images": known}
     settings |= {"first_images": len(some), "grid": grid, "norm": norm, "eps": eps, "steps": steps, "seed": seed}
@@ -232,21 +227,42 @@ def read_report(path: Path) -> Report:
 
 
 def compare(first: Report, second: Report) -> pd.DataFrame:
-    """The accuracies of two reports side by side: one row per condition that both have, with their difference."""
+    """The accuracies of two reports side by side: one row per condition that both have, with their difference.
+
+    Raises:
+        ValueError: one has radii in bins, the other in shares of Nyquist.
+    """
+    _check_kinds(first.content["key"]["settings"]["radii"], second)
     keys = ["band", "radius", "feed", "bn_stats"]
     tables = [report.table()[[*keys, "images", "accuracy", "low", "high"]] for report in (first, second)]
     both = tables[0].merge(tables[1], on=keys, suffixes=("_a", "_b"))
     return both.assign(difference=both["accuracy_b"] - both["accuracy_a"])
 
 
+def _same_radius(first: float, second: float) -> bool:
+    """Whether two radii are one: 1 is a bin, and 1.0 is Nyquist."""
+    return first == second and is_share(first) == is_share(second)
+
+
+def _check_kinds(radii: Sequence[float], other: Report) -> None:
+    """Raise a ValueError unless radii and those of another report are both in bins, or both shares of Nyquist."""
+    theirs = other.content["key"]["settings"]
+    if any(map(is_share, theirs["radii"])) != any(map(is_share, radii)):
+        both = f"{list(radii)} and {theirs['radii']} of {theirs['name']}"
+        raise ValueError(f"expected to compare bins with bins, and shares of Nyquist with such, got radii {both}")
+
+
 def _json(content: dict) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
+def _digest(values: Iterable[object]) -> str:
     found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    for value in values:
+        if isinstance(value, Tensor) and not value.is_quantized:
+            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        else:  # such as what a quantised layer keeps
+            found.update(repr(value).encode())
     return found.hexdigest()
 
 
@@ -266,9 +282,10 @@ def _first(network: Classifier, data: Iterable, count: int) -> tuple[Tensor, Ten
 
 def _begun(folder: Path, key: dict) -> dict:
     """The content of the report in the folder if it was begun with this key; else a new one."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "report.json"
     if not file.exists():
+        if taken := [one.name for one in folder.iterdir() if one.suffix in (".csv", ".html", ".png")]:
+            raise ValueError(f"{folder} has {', '.join(sorted(taken)[:3])} and no report: choose another folder")
         return {"schema": SCHEMA, "hfclib": version("hfclib"), "key": key, "data_sha256": None, "parts": {}}
     try:
         content = json.loads(file.read_bytes())

@@ -115,7 +115,9 @@ def attack_energy(
     """
     with evaluating(model), torch.enable_grad():
         try:
-            if not model(images[:2].clone().requires_grad_()).requires_grad:
+            some = images[:2].clone().requires_grad_()
+            scores = model(some)
+            if not scores.requires_grad or torch.autograd.grad(scores.sum(), some, allow_unused=True)[0] is None:
                 return []
         except RuntimeError as error:
             if "numpy" not in str(error):
@@ -150,7 +152,7 @@ def misaligned_images(
     """
     rows = []
     for radius in radii:
-        found = misaligned(model, images, labels, in_bins(radius, images), feed="mean", colour=colour)
+        found = misaligned(model, images, labels, radius, feed="mean", colour=colour)
         first = found.nonzero().squeeze(1).tolist()[:GALLERY]
         rows.append({"radius": radius, **counted(int(found.sum()), len(images)), "first": first})
     return rows
@@ -167,11 +169,11 @@ def phase_or_amplitude(model: Callable, images: Tensor, labels: Tensor, *, seed:
         number of such predictions and accuracy their share. No row if all images are of one class.
     Source: Chen et al., ICCV 2021, for the mixed images.
     """
-    different = (labels[:, None] != labels).float().cpu()
-    if not different.any():
+    classes, generator = labels.cpu(), torch.Generator().manual_seed(seed)
+    if (classes == classes[0]).all():
         return []
-    partners = torch.multinomial(different, 1, generator=torch.Generator().manual_seed(seed)).squeeze(1)
-    partners = partners.to(labels.device)
+    drawn = [(some[:, None] != classes).float().multinomial(1, generator=generator) for some in classes.split(256)]
+    partners = torch.cat(drawn).squeeze(1).to(labels.device)
     predictions = logits(model, swap_amplitude(images, images[partners])).argmax(dim=1)
     phase, amplitude = (int((predictions == classes).sum()) for classes in (labels, labels[partners]))
     counts = {"phase": phase, "amplitude": amplitude, "neither": len(labels) - phase - amplitude}

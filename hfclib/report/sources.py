@@ -18,9 +18,11 @@ from tqdm import tqdm
 
 from hfclib.data import DATA_SETS
 from hfclib.data.cifar import MEAN, embedded, to_float
+from hfclib.evaluation import BATCH_SIZE
 from hfclib.runs.store import find, folders, load
 
 log = logging.getLogger(__name__)
+Sizes = tuple[int | tuple[int, int], int]
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what torchvision's networks expect
 
 
@@ -31,7 +33,7 @@ class Named:
     Attributes:
         model: from images in [0, 1].
         mean, std: of the normalisation, as in `Classifier`.
-        sizes: (resize, crop) in pixels.
+        sizes: (resize, crop) in pixels, as in `named_data`; None if they are not known.
         interpolation: of the resizing, as torchvision calls it.
         mode: Pillow's, "RGB" or "L" (grey).
     """
@@ -39,7 +41,7 @@ class Named:
     model: torch.nn.Module
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    sizes: tuple[int, int] = (256, 224)
+    sizes: Sizes | None = None
     interpolation: str = "bilinear"
     mode: str = "RGB"
 
@@ -60,7 +62,7 @@ def named_model(name: str, weights: str | None = None) -> Named:
             near = difflib.get_close_matches(rest, models.list_models(), 3)
             raise ValueError(f"expected a model of torchvision, got {rest!r}; near: {', '.join(near) or 'none'}")
         if not weights:
-            return Named(models.get_model(rest), **IMAGENET)
+            return Named(models.get_model(rest), **IMAGENET, sizes=(256, 224))
         known = models.get_model_weights(rest).__members__
         if weights not in known:
             raise ValueError(f"expected weights of {rest}, one of {', '.join(known)}, got {weights!r}")
@@ -77,7 +79,11 @@ def named_model(name: str, weights: str | None = None) -> Named:
             raise ValueError(f"expected a model of timm and its weights, got {tagged!r}: {error}") from error
         config = timm.data.resolve_model_data_config(model)
         size = config["input_size"][-1]
-        sizes = math.floor(size / config["crop_pct"]), size
+        cropped = config["crop_mode"]
+        if cropped not in ("center", "squash"):
+            raise ValueError(f"expected a model of images with their centre cut out, got {cropped!r} of {rest}")
+        shorter = math.floor(size / config["crop_pct"])
+        sizes = ((shorter, shorter) if cropped == "squash" else shorter), size
         return Named(model, config["mean"], config["std"], sizes, config["interpolation"])
     if weights:
         raise ValueError(f"expected weights with torchvision:NAME or timm:NAME only, got {weights!r} with {name}")
@@ -123,10 +129,9 @@ class NamedData:
 def named_data(
     name: str,
     *,
-    sizes: tuple[int, int] = (256, 224),
+    sizes: Sizes | None = None,
     interpolation: str = "bilinear",
     mode: str = "RGB",
-    batch_size: int = 100,
     limit: int | None = None,
     seed: int = 0,
     skip_broken: bool = False,
@@ -134,7 +139,8 @@ def named_data(
     """The images of "cifar10-test", or of a folder with one folder per class, in an order drawn from the seed.
 
     Args:
-        sizes: of a folder's images: the shorter side is resized to the first, the centre cut to the second, in pixels.
+        sizes: of a folder's images: the shorter side, or both, are resized to the first, the centre cut to the second,
+            in pixels. None takes them as they are, if all are of one size.
         interpolation, mode: of a folder's images, as in `Named`.
         limit: only so many images.
         skip_broken: leave out the images of a folder that can't be read, and log their names.
@@ -142,7 +148,7 @@ def named_data(
         ValueError, OSError: no such folder, no class in it, or images that can't be read. All are opened once first.
     """
     if name == "cifar10-test":
-        images, labels = (part[:limit].split(batch_size) for part in embedded("test"))
+        images, labels = (part[:limit].split(BATCH_SIZE) for part in embedded("test"))
         return NamedData(list(zip(map(to_float, images), labels, strict=True)), MEAN)
     if not Path(name).is_dir():
         raise ValueError(f"expected cifar10-test or a folder of images, got {name!r}")
@@ -157,8 +163,9 @@ def named_data(
                 raise ValueError(f"expected one folder of images per class in {directory}, got none")
             return names, {name: number for number, name in enumerate(names)}
 
-    resized = v2.Resize(sizes[0], v2.InterpolationMode(interpolation))
-    steps = [v2.ToImage(), resized, v2.CenterCrop(sizes[1]), v2.ToDtype(torch.float32, scale=True)]
+    steps = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    if sizes:
+        steps[1:1] = [v2.Resize(sizes[0], v2.InterpolationMode(interpolation)), v2.CenterCrop(sizes[1])]
     readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     others = [path for path in sorted(Path(name).rglob("*")) if path.is_file() and path.suffix.lower() not in readable]
     if others:
@@ -167,17 +174,22 @@ def named_data(
     dataset = Folder(name, is_valid_file=lambda path: Path(path).suffix.lower() in readable, **options)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
     with ThreadPoolExecutor() as pool:
-        found = pool.map(_problem, (dataset.samples[place][0] for place in order))
-        problems = list(tqdm(found, "opening the images", len(order), disable=None, leave=False))
-    broken = [problem for problem in problems if problem]
+        found = pool.map(_size_or_problem, (dataset.samples[place][0] for place in order))
+        found = list(tqdm(found, "opening the images", len(order), disable=None, leave=False))
+    broken, known = ([one for one in found if isinstance(one, kind)] for kind in (str, tuple))
     if broken and not skip_broken:
         more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise ValueError(f"{broken[0]}{more}: repair or remove what is broken, or pass --skip-broken")
     for problem in broken:
         log.info("skipped: %s", problem)
     log.info("%d classes, in the order of the logits: %s", len(dataset.classes), ", ".join(dataset.classes[:12]))
-    kept = [place for place, problem in zip(order, problems, strict=True) if not problem]
-    return NamedData(DataLoader(Subset(dataset, kept), batch_size), skipped=len(broken))
+    if not sizes and len(set(known)) > 1:
+        raise ValueError("expected a size for images of different sizes: pass --size")
+    least = min(map(min, known), default=0)
+    if sizes and least < np.min(sizes[0]):
+        log.warning("images of %d pixels are enlarged to %s, which adds no detail: --size takes less", least, sizes[0])
+    kept = [place for place, one in zip(order, found, strict=True) if isinstance(one, tuple)]
+    return NamedData(DataLoader(Subset(dataset, kept), BATCH_SIZE), skipped=len(broken))
 
 
 def _opened(path: str, mode: str = "RGB") -> Image.Image:
@@ -189,9 +201,8 @@ def _opened(path: str, mode: str = "RGB") -> Image.Image:
         return image.convert(mode)
 
 
-def _problem(path: str) -> str | None:
+def _size_or_problem(path: str) -> tuple[int, int] | str:
     try:
-        _opened(path)
+        return _opened(path).size
     except Exception as error:  # Pillow raises many kinds, also for pictures that are too large
         return f"{path} can't be read as an image ({error})"
-    return None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hfclib.evaluation import batch_sizes
 from hfclib.transforms import rescaled
 
 PADDING = 4  # pixels of zeros on each side before the random crop, the usual value for CIFAR-10
@@ -16,7 +17,7 @@ class Batches:
 
     Args:
         images, labels: (N, C, H, W) uint8, or float such as a band; (N,) int64. The crop's border is 0.
-        batch_size: images per batch; the last batch of an epoch may be smaller.
+        batch_size: images per batch, 2 or more but for tests; the last batch of an epoch is as in `batch_sizes`.
         augment: a random crop out of the zero-padded image and a horizontal flip, drawn for each image.
         rescale: "none", "max" or "range"; see `rescaled`.
         device: where the images stay and the batches are made.
@@ -40,7 +41,7 @@ class Batches:
         self.labels = labels.to(device)
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return len(batch_sizes(len(self.labels), self.batch_size))
 
     def epoch(self, generator: torch.Generator, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in an order and with crops and flips drawn from `generator` (on the CPU).
@@ -58,7 +59,8 @@ class Batches:
             rows = (top + torch.arange(self.height)).to(device)
             columns = left + torch.where(flip, torch.arange(self.width).flip(0), torch.arange(self.width))
             columns = columns.to(device)
-        for picked, place in zip(order.split(self.batch_size), torch.arange(count).split(self.batch_size), strict=True):
+        sizes = batch_sizes(count, self.batch_size)
+        for picked, place in zip(order.split(sizes), torch.arange(count).split(sizes), strict=True):
             if self.augment:
                 pixels = self.images[picked[:, None, None], rows[place][:, :, None], columns[place][:, None, :]]
             else:

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from hfclib.data import to_float
 from hfclib.devices import arithmetic, device_of
 from hfclib.evaluation import (
-    BATCH_SIZE,
     Part,
     check_labels,
     check_pixels,
@@ -33,7 +32,7 @@ from hfclib.training.batches import Batches
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
 
-# The class of each of `OPTIMIZERS` and its settings; fused where PyTorch has that on CPUs and GPUs alike.
+# The class of each `Recipe.optimizer` and its settings; fused where PyTorch has that on CPUs and GPUs alike.
 _OPTIMIZERS: dict[str, tuple[type[Optimizer], dict]] = {
     "adam": (Adam, {"fused": True}),
     "sgd": (SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
@@ -253,8 +252,8 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
     measured, classes = min(len(labels), recipe.eval_images), logits(model, pixels(images[:2])).shape[1]
     if labels.max() >= classes:
         raise ValueError(f"expected labels below {classes}, the number of logits, got {labels.max().item()}")
-    if uses_batch_statistics(model) and measured % BATCH_SIZE == 1:
-        raise ValueError(f"expected eval_images that leave no batch of one image for BatchNorm, got {measured}")
+    if uses_batch_statistics(model) and measured == 1:
+        raise ValueError("expected at least 2 images to measure a network with BatchNorm on, got 1")
     return images, labels
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, fields
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from pydantic import ConfigDict, Field, ValidationError
@@ -18,7 +18,6 @@ RADII = DATA_SETS["cifar10"].radii  # 1 to 22
 
 Arch = Literal["resnet18", "resnet32", "lenet", "alexnet", "vgg11"]
 Optimizer = Literal["adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"]
-OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -123,9 +122,8 @@ class Recipe:
             self._require("adv_alpha", self.adv_alpha > 0, "above 0 with adversarial training")
             most = 1 if self.adversarial == "single_step" else self.adv_steps
             self._require("adv_steps", 1 <= self.adv_steps <= most, '1 with "single_step", at least 1 with "pgd"')
-        if self.norm == "batch":  # the statistics of each 100 images, see `logits`
-            for field in ("eval_images", "final_images", *(["train_images"] if self.train_images <= 5_000 else [])):
-                self._require(field, getattr(self, field) % 100 != 1, "which leave no batch of one image")
+        for field in ("train_images", "eval_images", "final_images") if self.norm == "batch" else ():
+            self._require(field, getattr(self, field) > 1, "2 or more with BatchNorm")
         attack = ("adv_eps", "adv_alpha", "adv_steps", "adv_random_start")
         for field in ("mixup_alpha", "train_band") if attacked else attack:
             self._require_default(field, f'adversarial "{self.adversarial}"')

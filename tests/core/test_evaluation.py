@@ -97,7 +97,7 @@ def test_bad_images(channel_means):
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {}, TypeError, "float images"),
         (torch.rand(3, 8, 8), {}, ValueError, r"\(N, C, H, W\)"),
         (torch.rand(0, 3, 8, 8), {}, ValueError, "at least one image"),
-        (torch.rand(2, 3, 8, 8), {"batch_size": 0}, RuntimeError, "split_size"),
+        (torch.rand(2, 3, 8, 8), {"batch_size": 0}, ValueError, "batch_size, .* at least 1"),
     ]:
         with pytest.raises(error, match=message):
             logits(channel_means, images, **options)

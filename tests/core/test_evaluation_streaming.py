@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import hfclib
-from hfclib import accuracy, band_accuracy
+from hfclib import accuracy, band_accuracy, robust_accuracy
 from hfclib.data import MEAN
+from hfclib.evaluation import batch_sizes, whole_batches
 from hfclib.frequency import in_bins
 
 
@@ -140,13 +141,6 @@ def test_what_is_refused_before_the_work(network):
             measure(network, images)
 
 
-def test_a_last_batch_of_one_has_no_statistics(network, data):
-    images, labels = torch.cat([data[0]] * 2)[:301], torch.cat([data[1]] * 2)[:301]
-    with pytest.raises(ValueError, match="batches of 2 images or more to take statistics of, got 301"):
-        accuracy(network, images, labels, bn_stats="batch")
-    assert 0 < accuracy(network, images, labels) < 1
-
-
 def test_the_statistics_of_a_batch_are_those_of_100_images_in_any_loader(network, data):
     for size in (30, 101, 150):
         loader = DataLoader(TensorDataset(*data), batch_size=size)
@@ -214,14 +208,38 @@ def test_frozen_networks_are_measured_and_exported_ones_as_functions(network, da
         accuracy(frozen, *data, bn_stats="batch")
 
 
-def test_a_last_batch_of_one_image_is_refused_before_the_work_where_it_is_known(network, data):
+def test_a_last_image_alone_joins_the_batch_before_it(network, data):
+    for count, sizes in {0: [], 1: [1], 99: [99], 100: [100], 101: [101], 102: [100, 2], 201: [100, 101]}.items():
+        assert batch_sizes(count, 100) == sizes
+    images, labels = (tensor[:101] for tensor in data)
     seen = []
-    network.register_forward_hook(lambda *args: seen.append(1))
-    loader = DataLoader(TensorDataset(*(tensor[:101] for tensor in data)), batch_size=50)
-    for measure in (accuracy, band_accuracy):
-        with pytest.raises(ValueError, match="101 images leave one"):
-            measure(network, loader, bn_stats="batch")
-    assert not seen
+    network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    for size in (1, 50, 100):
+        seen.clear()
+        loader = DataLoader(TensorDataset(images, labels), batch_size=size)
+        assert accuracy(network, loader, bn_stats="batch") == accuracy(network, images, labels, bn_stats="batch")
+        assert set(seen) == {2, 101}  # the first two images are looked at first
+    for count in (2, 100, 201, 250):
+        stream = whole_batches(((images[:1], labels[:1]) for _ in range(count)), 100)
+        assert [len(part) for part, _ in stream] == batch_sizes(count, 100)
+    with pytest.raises(ValueError, match="batches of 2 images or more"):
+        accuracy(network, images[:1], labels[:1], bn_stats="batch")
+
+
+def test_batchnorm_without_running_averages_is_evaluated_in_batches_of_100(network, data):
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = module.running_var = None
+    images, labels = (tensor[:120] for tensor in data)
+    loader = DataLoader(TensorDataset(images, labels), batch_size=7)
+    assert accuracy(network, loader) == accuracy(network, images, labels)
+    with pytest.raises(ValueError, match="do not depend on the batch"):
+        robust_accuracy(network, images, labels)
+
+
+def test_logits_of_another_shape_are_named(data):
+    with pytest.raises(ValueError, match=r"logits \(N, classes\) from the model, got \(2, 3, 8, 8\)"):
+        accuracy(nn.Identity(), torch.rand(4, 3, 8, 8), data[1][:4])
 
 
 def test_images_may_exceed_1_by_rounding(network, data):

@@ -116,12 +116,25 @@ def test_misaligned_equals_a_loop_over_images(model, images, labels, cut):
             total = 0
             for radius in (1, 2.5, 4):
                 expected = by_hand(model, images, labels, radius, cut, feed, bn_stats)
-                options = {"cut": cut, "feed": feed, "bn_stats": bn_stats, "batch_size": BATCH}
+                options = {"cut": cut, "feed": feed, "bn_stats": bn_stats, "batch_size": BATCH, "colour": MEAN}
                 found = misaligned(model, images, labels, radius, **options)
                 assert found.dtype == torch.bool
                 assert found.tolist() == expected, (feed, bn_stats, radius)
                 total += sum(expected)
             assert 0 < total < 3 * COUNT
+
+
+def test_without_a_colour_the_mean_is_that_of_the_images(model, images, labels):
+    own = images.mean(dim=(0, 2, 3)).tolist()
+    found = misaligned(model, images / 2, labels, 2, feed="mean")
+    assert torch.equal(found, misaligned(model, images / 2, labels, 2, feed="mean", colour=[mean / 2 for mean in own]))
+    high = split(images / 2, 2)[1] + torch.tensor(own).view(3, 1, 1) / 2
+    by_high = logits(model, high).argmax(dim=1) == labels
+    assert not (found & ~by_high).any()
+
+
+def test_a_share_of_nyquist_is_a_radius_too(model, images, labels):
+    assert torch.equal(misaligned(model, images, labels, 0.5), misaligned(model, images, labels, 2))
 
 
 def test_the_batch_matters_with_batch_statistics_only_and_is_one_hundred():

@@ -146,8 +146,27 @@ def test_a_loader_gives_the_number_of_the_tensors():
         hfclib.band_accuracy(found, loader, **options), hfclib.band_accuracy(found, images, labels, **options)
     )
     assert hfclib.accuracy(found, loader) == hfclib.accuracy(found, images, labels)
-    with pytest.raises(ValueError, match="no last batch of one image"):  # before the work
-        hfclib.accuracy(found, [*loader[:20], (images[:1], labels[:1])])
+    alone = [*loader[:20], (images[200:201], labels[200:201])]  # joins the batch before it; so do batches of one image
+    expected = hfclib.accuracy(found, images[:201], labels[:201])
+    assert hfclib.accuracy(found, alone) == expected
+    assert hfclib.accuracy(found, zip(images[:201].split(1), labels[:201].split(1), strict=True)) == expected
+
+
+def test_networks_that_cut_images_up_are_matched_by_the_moments_of_all_maps():
+    class OneChannelAtATime(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, images):
+            return self.conv(images.flatten(0, 1)[:, None]).mean(dim=(2, 3)).unflatten(0, (len(images), 3)).flatten(1)
+
+    torch.manual_seed(0)
+    model, reference = OneChannelAtATime(), torch.rand(7, 3, 8, 8)
+    maps = model.conv(reference.flatten(0, 1)[:, None]).transpose(0, 1).flatten(1).double()
+    mean, std = matched(model, reference).moments[model.conv]
+    torch.testing.assert_close(mean.double(), maps.mean(dim=1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(std.double(), (maps.var(dim=1, correction=0) + 1e-5).sqrt(), rtol=0, atol=1e-6)
 
 
 def test_a_wrapped_network_has_the_places_of_its_own():

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -218,6 +219,9 @@ def test_predictions_follow_what_a_network_reads():
     assert [(row["follows"], row["correct"]) for row in rows] == [("phase", 0), ("amplitude", 0), ("neither", 24)]
     assert rows[2] == {"follows": "neither", **counted(24, 24)}
     assert parts.phase_or_amplitude(other, known, torch.zeros(4, dtype=torch.int64), seed=0) == []
+    many = labels.repeat(25)  # partners are drawn for 256 images at a time
+    rows = parts.phase_or_amplitude(nearest(reads["amplitude"]), known[many], many, seed=0)
+    assert {row["follows"]: row["correct"] for row in rows} == {"phase": 0, "amplitude": 600, "neither": 0}
 
 
 # ---- the folder
@@ -343,6 +347,7 @@ def test_what_a_report_refuses(network, data, tmp_path):
         ((images * 255, labels), {}, r"expected images in \[0, 1\]"),
         ((images[:1], labels[:1]), {}, "at least two images, got 1"),
         (data, {"rules": ["hfc@8 > .4"]}, r"a rule about a radius of \[2, 3\], got 8"),
+        (data, {"rules": ["hfc@1 > .4"], "radii": [0.5, 1.0]}, r"a rule about a radius of \[0.5, 1.0\], got 1"),
         (data, {"rules": ["hfc > .4"]}, "expected a rule such as hfc@8 > .4"),
         (data, {"colour": [0.5]}, r"expected colour, one number per channel \(3\), got 1"),
     ]:
@@ -417,6 +422,11 @@ def test_rules(network, data, tmp_path):
     other.content["parts"]["accuracy"][0]["accuracy"] += 0.25
     both = hfclib.report.compare(made, other)
     assert both["difference"].tolist() == pytest.approx([0.25] + [0] * (len(both) - 1))
+    shares = make_report(network, data, tmp_path / "shares", **FAST | {"radii": [0.5, 1.0]})
+    with pytest.raises(ValueError, match="bins with bins"):
+        hfclib.report.compare(made, shares)
+    with pytest.raises(ValueError, match="no hfc at radius 1"):
+        shares.value("hfc", 1)
 
 
 # ---- names and commands
@@ -484,7 +494,7 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
     assert 6 / 16 <= made.value("test") < 1
     assert all(0 < row["share"] < 1 for row in made.content["parts"]["energy"])
     network = hfclib.Classifier(found.model, found.mean, found.std)
-    data = named_data(str(tmp_path / "pictures"), sizes=found.sizes, batch_size=7).batches
+    data = named_data(str(tmp_path / "pictures"), sizes=found.sizes).batches
     table = hfclib.band_accuracy(network, data, radii=0.25, feed="mean", colour=settings["colour"])
     assert table["accuracy"].tolist() == pytest.approx([made.value("lfc", 0.25), made.value("hfc", 0.25)])
     assert made.table()["top5"].notna().all()
@@ -613,10 +623,9 @@ def test_loaders_that_leave_one_image(network, data, tmp_path):
     made = hfclib.report(network, DataLoader(dataset, 20), tmp_path / "linear", **FAST)  # it has no statistics
     assert made.content["key"]["settings"]["known_images"] == 101
     convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 10))
-    with pytest.raises(ValueError, match="101 images leave one"):
-        hfclib.report(convolution, DataLoader(dataset, 20), tmp_path / "refused", **FAST)
-    made = hfclib.report(convolution, DataLoader(dataset, 20, drop_last=True), tmp_path / "dropped", **FAST)
-    assert made.content["key"]["settings"]["known_images"] == made.table()["images"].max() == 100
+    for number, batches in enumerate((DataLoader(dataset, 20), tuple(DataLoader(dataset, 1)))):
+        made = hfclib.report(convolution, batches, tmp_path / f"convolution-{number}", **FAST)
+        assert made.table().query("bn_stats == 'matched'")["images"].tolist() == [101] * 7
 
 
 def test_a_folder_is_read_as_the_stored_network_expects(hfc, pictures):
@@ -625,6 +634,43 @@ def test_a_folder_is_read_as_the_stored_network_expects(hfc, pictures):
     batch, _ = next(iter(named_data(str(pictures), sizes=found.sizes, mode=found.mode).batches))
     assert batch.shape[1:] == (1, 28, 28)
     assert named_model("laptop-vanilla-0").sizes == (32, 32)
+
+
+def test_images_of_no_known_size_are_taken_as_they_are_if_they_are_alike(pictures, tmp_path, caplog):
+    with pytest.raises(ValueError, match="different sizes: pass --size"):
+        named_data(str(pictures))
+    named_data(str(pictures), sizes=(80, 64))
+    assert "images of 70 pixels are enlarged to 80" in caplog.text
+    for name in ("ants", "bees"):
+        (tmp_path / "alike" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "alike" / name / "0.png")
+    assert next(iter(named_data(str(tmp_path / "alike")).batches))[0].shape == (2, 3, 20, 30)
+
+
+def test_images_of_timm_are_squashed_if_its_weights_ask_for_it(pictures, monkeypatch):
+    model = timm.create_model("resnet10t")
+    monkeypatch.setattr(timm, "create_model", lambda *args, **options: model)
+    for mode, resize in (("center", 200), ("squash", (200, 200))):
+        model.pretrained_cfg = model.pretrained_cfg | {"crop_mode": mode, "crop_pct": 0.8, "input_size": (3, 160, 160)}
+        assert named_model("timm:resnet10t").sizes == (resize, 160)
+    assert next(iter(named_data(str(pictures), sizes=((50, 50), 50)).batches))[0].shape[1:] == (3, 50, 50)
+    model.pretrained_cfg = model.pretrained_cfg | {"crop_mode": "border"}
+    with pytest.raises(ValueError, match="centre cut out, got 'border'"):
+        named_model("timm:resnet10t")
+
+
+def test_a_quantised_network_is_reported_and_other_files_are_left_alone(data, tmp_path):
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, that its quantisation moves to another package
+        quantised = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear})
+        made = make_report(quantised, data, tmp_path / "made", **FAST)
+    assert made.value("test") == pytest.approx(hfclib.accuracy(quantised, *data))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "accuracy.csv").write_text("mine")
+    with pytest.raises(ValueError, match=r"has accuracy.csv and no report: choose another folder"):
+        make_report(plain, data, tmp_path / "mine", **FAST)
+    assert (tmp_path / "mine" / "accuracy.csv").read_text() == "mine"
 
 
 def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from hfclib.training.loop import (
     make_optimizer,
     training_step,
 )
-from hfclib.training.recipe import OPTIMIZERS, Recipe
+from hfclib.training.recipe import Optimizer, Recipe
 
 TINY = Recipe("tiny", width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
 # Everything that draws random numbers at once.
@@ -315,7 +316,7 @@ def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop, 
     assert again.rows == state.rows
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp_path, optimizer, train):
     recipe = replace(TINY, optimizer=optimizer, epochs=3, schedule="one_cycle", norm="batch", learning_rate=0.01)
     path, starts = tmp_path / "run" / "checkpoint.safetensors", []
@@ -531,7 +532,7 @@ def test_bad_images_and_labels_are_refused_before_the_work(monkeypatch):
         (plain, (images, labels + 10), "labels below 10"),
         (plain, (images, labels.float()), "whole numbers"),
         (plain, (images[:, :, 0], labels), "shape"),
-        (normed, (images, labels), "no batch of one image"),
+        (normed, (images[:1], labels[:1]), "at least 2 images"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             fit(model, train, test, recipe, seed=0, progress=False)
