@@ -17,7 +17,7 @@ class Batches:
 
     Args:
         images, labels: (N, C, H, W) uint8, or float such as a band; (N,) int64. The crop's border is 0.
-        batch_size: images per batch, 2 or more but for tests; the last batch of an epoch is as in `batch_sizes`.
+        batch_size: images per batch; the last batch of an epoch is as in `batch_sizes`.
         augment: a random crop out of the zero-padded image and a horizontal flip, drawn for each image.
         rescale: "none", "max" or "range"; see `rescaled`.
         device: where the images stay and the batches are made.
