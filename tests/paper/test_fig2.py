@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hfclib import logits, split
-from hfclib.data.cifar import CLASSES
+from hfclib.data.cifar import CLASSES, MEAN
 from hfclib.evaluation import BN_STATS, PAPER_RADII, Condition, misaligned
 from hfclib.frequency import svd_split
 from hfclib.paper.fig2 import (
@@ -101,7 +101,7 @@ def test_what_stored_predictions_say_is_what_the_network_says(model):
     for feed, bn_stats in CONDITIONS:
         total = 0
         for radius in (1, 3, 4):
-            expected = misaligned(model, images, labels, radius, feed=feed, bn_stats=bn_stats)
+            expected = misaligned(model, images, labels, radius, feed=feed, bn_stats=bn_stats, colour=MEAN)
             assert torch.equal(stored_misaligned(stored, labels, radius, feed=feed, bn_stats=bn_stats), expected)
             total += expected.sum()
         assert total > 0, (feed, bn_stats)
