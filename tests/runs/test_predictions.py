@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from hfclib import logits, split
 from hfclib._files import data_folder
 from hfclib.data.cifar import to_float
-from hfclib.devices import gains_from_bf16
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.frequency import svd_split
 from hfclib.runs.images import held_out_set
@@ -369,13 +368,12 @@ WITH_WEIGHTS = [path for path in PUBLISHED if (data_folder() / "runs" / path.ste
 @pytest.mark.slow
 @pytest.mark.parametrize("path", WITH_WEIGHTS, ids=lambda path: path.stem)
 def test_published_answers_are_those_of_the_weights(path, monkeypatch, all_threads):
+    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
     run = load(data_folder() / "runs" / path.stem)
     stored = by_condition(read_record(path, weights_of(run.path)))
-    # A wide network takes long, and so does the arithmetic in which they were made where the processor emulates it.
-    count = (1_000 if gains_from_bf16(torch.device("cpu")) else 400) // (1 if run.recipe.width <= 16 else 4)
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)
+    count = 1_000 if run.recipe.width <= 16 else 250  # a wide network takes long
     few, hfc = held_out_set(run.recipe)[0][:count], Condition("hfc", 12)
     for condition, fed in {Condition("x"): few, hfc: split(few, 12)[1]}.items():
         found = logits(run.model(), fed, amp=True).argmax(dim=1)
         # Another kind of processor rounds otherwise: of the HFC, to which logits are close, 14 of 2,000 at most.
-        assert (found != stored[condition][:count]).sum() <= 2 + count / 100, condition
+        assert (found != stored[condition][:count]).sum() <= count / 100, condition
