@@ -56,8 +56,8 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
     if bn_stats not in BN_STATS:
         raise ValueError(f"expected bn_stats, one of {', '.join(BN_STATS)}, got {bn_stats!r}")
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    norms = [module for module, _ in modes if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    averages = [(norm, norm.running_mean, norm.running_var) for norm in norms if bn_stats == "batch"]
+    norms = _batch_norms(model) if bn_stats == "batch" else []
+    averages = [(norm, norm.running_mean, norm.running_var) for norm in norms]
     if bn_stats == "batch" and any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError('expected bn_stats "running" with a TorchScript model, whose BatchNorm can\'t be switched')
     try:
@@ -76,9 +76,13 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
             module.training = mode
 
 
+def _batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
 def uses_batch_statistics(model: nn.Module) -> bool:
     """Whether the model has a BatchNorm layer, so that `bn_stats` makes a difference."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return bool(_batch_norms(model))
 
 
 def logits(
@@ -177,9 +181,8 @@ def _evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: i
 
 def depends_on_batch(model: nn.Module) -> bool:
     """Whether an image's logits depend on its batch: by `matched`, or by a BatchNorm that keeps no running averages."""
-    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
     matched = any(getattr(module, "by_batch", False) for module in model.modules())
-    return matched or any(norm.running_mean is None for norm in norms)
+    return matched or any(norm.running_mean is None for norm in _batch_norms(model))
 
 
 def batch_sizes(count: int, size: int) -> list[int]:
