@@ -1,7 +1,8 @@
 """The chapter on BatchNorm: why does it look as if it read the HFC? Its recipes, measurements, claims and figures.
 
-`python -m hfclib.paper.batchnorm` measures the stored networks and writes one table per network to `data/batchnorm`,
-with a description of where it comes from. Networks whose table is there already are skipped.
+`python -m hfclib.paper.batchnorm` measures the stored networks, and vanilla ones of the paper's schedule under
+every feed, and writes one table per network to `data/batchnorm`, with a description of where it comes from. Networks
+whose table is there already are skipped.
 """
 
 import contextlib
@@ -491,3 +492,5 @@ if __name__ == "__main__":
     stored_networks = stored_runs(all_recipes()).items()
     asked = {variant: [run for run in ones if published_counts(run, variant)] for variant, ones in stored_networks}
     publish_tables("batchnorm", asked, lambda run, variant: measure(run, variant, published_counts(run, variant)))
+    with_the_papers_schedule = stored_runs({"vanilla": all_recipes("narrow")["vanilla"]})
+    publish_tables("batchnorm", with_the_papers_schedule, partial(measure, counts={"feeds": COUNTS["feeds"]}))
