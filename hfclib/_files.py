@@ -37,7 +37,7 @@ def make_writable(folder: Path) -> None:
             raise PermissionError(errno.EACCES, "it can't be written to", str(folder))
     except OSError as error:
         what = f"{folder} can't be used as a folder ({error.strerror})"
-        raise OSError(error.errno, f"{what}: choose another, of runs by --store or HFCLIB_HOME") from error
+        raise OSError(error.errno, f"{what}: choose another (of runs by --store or HFCLIB_HOME)") from error
 
 
 _BLANK = "0" * 64  # in place of a checksum while it is computed

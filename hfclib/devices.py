@@ -1,7 +1,7 @@
 """The device to compute on, and its arithmetic: bfloat16 where the hardware has it, or float32 in full precision."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 
 import torch
@@ -44,11 +44,17 @@ def full_float32(backends: object = torch.backends) -> Iterator[None]:
             setattr(owner, name, rounded)
 
 
-def arithmetic(device: torch.device, *, amp: bool) -> AbstractContextManager:
-    """A context for a forward pass: with `amp` in bfloat16 where `device` gains from it, else in full float32."""
-    if amp:
-        return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
-    return full_float32() if device.type == "cuda" else nullcontext()
+@contextmanager
+def arithmetic(device: torch.device, *, amp: bool) -> Iterator[None]:
+    """A context for a forward pass: with `amp` in bfloat16 where `device` gains from it, else in full float32.
+
+    An autocast around it, as in a loop of your own, makes no difference.
+    """
+    full = full_float32() if device.type == "cuda" and not amp else nullcontext()
+    changes = amp or torch.is_autocast_enabled(device.type)
+    bf16 = amp and gains_from_bf16(device)
+    with full, torch.autocast(device.type, torch.bfloat16, enabled=bf16) if changes else nullcontext():
+        yield
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -61,11 +61,11 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
     if bn_stats == "batch" and any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError('expected bn_stats "running" with a TorchScript model, whose BatchNorm can\'t be switched')
     try:
-        model.eval()
-    except NotImplementedError as error:
-        advice = "give hfclib.Classifier a function that calls it, if it was exported in evaluation mode"
-        raise ValueError(f"expected a model with an evaluation mode, got an exported program: {advice}") from error
-    try:
+        try:
+            model.eval()
+        except NotImplementedError as error:
+            advice = "give hfclib.Classifier a function that calls it, if it was exported in evaluation mode"
+            raise ValueError(f"expected a model with an evaluation mode, got an exported program: {advice}") from error
         for norm, _, _ in averages:  # without running averages PyTorch normalises by the batch in evaluation mode too
             norm.running_mean = norm.running_var = None
         yield
@@ -120,8 +120,8 @@ def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None,
     """Share of images whose largest logit is at their label.
 
     Args:
-        model, images, labels: any module to (N, classes); whole images or bands (N, C, H, W) float, and (N,) whole
-            numbers, or batches of them; see `batches`.
+        model, images, labels: any module to (N, classes); whole images, or bands with pixels from -100 to 100,
+            (N, C, H, W) float, and (N,) whole numbers, or batches of them; see `batches`.
         options: bn_stats, batch_size and amp, as in `logits`.
     Returns:
         A share in [0, 1].
@@ -129,7 +129,7 @@ def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None,
         TypeError, ValueError: as `logits`; labels of another number, type or range; or batches with other keys.
     """
     how = options.get("bn_stats", "running"), options.get("batch_size", BATCH_SIZE)
-    stream = _evaluated_batches(model, images, labels, *how, most=100)
+    stream = evaluated_batches(model, images, labels, *how, most=100)
     correct = [logits(model, part, **options).argmax(dim=1) == classes for part, classes in stream]
     return torch.cat(correct).float().mean().item()
 
@@ -152,7 +152,7 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
             raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
         check_pixels(part, most)
         shape = shape or logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
-        if len(shape) != 2:
+        if len(shape) != 2 or shape[0] != 2:
             raise ValueError(f"expected logits (N, classes) from the model, got {tuple(shape)} for 2 images")
         if classes.max() >= shape[1]:
             raise ValueError(f"expected labels below {shape[1]}, the number of logits, got {classes.max()}")
@@ -172,7 +172,7 @@ def pair_of(batch: Mapping | Sequence) -> tuple:
     return batch[names[0]], batch[names[1]]
 
 
-def _evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: int, *, most: float = 1) -> Iterator:
+def evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: int, *, most: float = 1) -> Iterator:
     """The `batches`, of `size` images each where logits depend on the batch."""
     stream = batches(model, images, labels, most=most)
     whole = labels is None and (bn_stats == "batch" or depends_on_batch(model))
@@ -237,7 +237,8 @@ def check_pixels(images: Tensor, most: float = 1, *, beyond: float = 0) -> None:
     rounding = 1e-6  # of images that were normalised, resized, and so on
     if len(images) and not (images.min() >= least - rounding and images.max() <= most + rounding):
         low, high = images.min().item(), images.max().item()
-        raise ValueError(f"expected images in [0, 1], got values from {low:.7g} to {high:.7g}")
+        bands = "" if most == 1 else f"bands in [{least}, {most}] or "
+        raise ValueError(f"expected {bands}images in [0, 1], got values from {low:.7g} to {high:.7g}")
 
 
 def band_conditions(
@@ -273,7 +274,8 @@ def band_accuracy(
         model, images, labels: any module to (N, classes), or a `Classifier`; see `batches`.
         radii: one or more, in DFT bins or as a float in (0, 1], see `in_bins`.
         feed, bn_stats, amp: see `hfclib.evaluation` and `logits`.
-        colour: what "mean" adds, a number per channel; None takes the mean of the first batch, or of the tensor.
+        colour: what "mean" adds, a number per channel; None takes the mean of the tensor, or of the first batch, which
+            has 100 images where logits depend on the batch.
     Returns:
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
     Raises:
@@ -282,7 +284,7 @@ def band_accuracy(
     """
     cuts = list(product(each_radius(radii), ("lfc", "hfc")))
     correct, total = [0] * len(cuts), 0
-    for part, classes in _evaluated_batches(model, images, labels, bn_stats, BATCH_SIZE):
+    for part, classes in evaluated_batches(model, images, labels, bn_stats, BATCH_SIZE):
         if colour is None and feed == "mean":
             colour = part.mean(dim=(0, 2, 3)).tolist()
             logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)

@@ -363,7 +363,10 @@ def _accuracy(
     table = plain.compute()
     if helped:
         table = pd.concat([table, metrics[1].compute().assign(bn_stats="matched")])
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    # Beside 2.5 the table has 1.0, a share of Nyquist, for the radius of one bin.
+    exact = {condition.radius: condition.radius for condition in plain.wanted}
+    return [row | {"radius": exact[row["radius"]]} for row in rows]
 
 
 def _matched(network: Classifier, reference: Tensor) -> Matched | None:

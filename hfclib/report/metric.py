@@ -9,13 +9,14 @@ import pandas as pd
 from torch import Tensor, nn
 
 from hfclib.evaluation import (
+    BATCH_SIZE,
     BN_STATS,
     PAPER_RADII,
     BnStats,
     Condition,
     Labels,
-    batches,
     each_fed,
+    evaluated_batches,
     logits,
     uses_batch_statistics,
 )
@@ -88,7 +89,8 @@ class BandAccuracy:
     Args:
         model: any classifier, see `Classifier`.
         radii, colour: as in `band_accuracy`; without a colour, "mean" adds the mean of the first batch.
-        feeds, bn_stats: as in `band_accuracy`, one or several. The statistics are those of each 100 images of a batch.
+        feeds, bn_stats: as in `band_accuracy`, one or several. "batch" has the statistics of each 100 images, of one
+            call of `update`.
         mean, std: see `Classifier`; not with a model that is one.
     Raises:
         ValueError: other feeds or statistics, or radii of both kinds.
@@ -129,26 +131,31 @@ class BandAccuracy:
         return {name: getattr(self, name) for name in ("images", "classes", "correct", "top5")}
 
     def add(self, counts: Mapping) -> None:
-        """Add the `counts` of one with the same settings: from other images, as in another process."""
+        """Add the `counts` of one with the same settings and a given colour: of other images, as in another process."""
         self.images, self.classes = self.images + counts["images"], max(self.classes, counts["classes"])
         self.correct = [kept + added for kept, added in zip(self.correct, counts["correct"], strict=True)]
         self.top5 = [kept + added for kept, added in zip(self.top5, counts["top5"], strict=True)]
 
     def update(self, images: Tensor | Iterable, labels: Labels = None) -> None:
-        """Count a batch, or all of an iterable of batches; arguments and errors as in `hfclib.evaluation.batches`."""
-        for part, classes in batches(self.model, images, labels):
+        """Count a batch, or all of an iterable of batches; arguments and errors as in `hfclib.evaluation.batches`.
+
+        A batch that raises an error is not counted.
+        """
+        statistics = max((condition.bn_stats for condition in self.wanted), key=BN_STATS.index)
+        for part, classes in evaluated_batches(self.model, images, labels, statistics, BATCH_SIZE):
             if self.colour is None and any(condition.feed == "mean" for condition in self.wanted):
                 self.colour = part.mean(dim=(0, 2, 3)).tolist()
                 log.info("the mean colour of %d images is %s", len(part), [round(value, 3) for value in self.colour])
             in_their_bins = [condition._replace(radius=in_bins(condition.radius, part)) for condition in self.wanted]
             inputs = each_fed(part, in_their_bins, self.colour or ())
-            for place, (condition, fed) in enumerate(zip(self.wanted, inputs, strict=True)):
+            counts = {"images": len(part), "classes": 0, "correct": [], "top5": []}
+            for condition, fed in zip(self.wanted, inputs, strict=True):
                 scores = logits(self.model, fed, bn_stats=condition.bn_stats)
-                self.classes = scores.shape[1]
-                self.correct[place] += int((scores.argmax(dim=1) == classes).sum())
-                best = scores.topk(min(5, self.classes)).indices
-                self.top5[place] += int((best == classes[:, None]).any(dim=1).sum())
-            self.images += len(part)
+                counts["classes"] = scores.shape[1]
+                counts["correct"].append(int((scores.argmax(dim=1) == classes).sum()))
+                best = scores.topk(min(5, scores.shape[1])).indices
+                counts["top5"].append(int((best == classes[:, None]).any(dim=1).sum()))
+            self.add(counts)
 
     def compute(self) -> pd.DataFrame:
         """The table of all batches so far.

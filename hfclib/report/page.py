@@ -205,7 +205,7 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, 
     behind = {name: other.query(read) for name, other in (others or {}).items()}
     radii = [radius for one in (bands, *behind.values()) for radius in one["radius"]]
     # Beside 2.5 a table has 1.0 for the radius of one bin.
-    shares = not bins and any(map(is_share, radii)) and max(radii) <= 1
+    shares = not bins and any(radii) and all(is_share(radius) for radius in radii if radius)
     if not (bins or shares) and any(0 < radius < 1 for radius in radii):
         raise ValueError(f"expected radii all in bins or all in shares of Nyquist, got {sorted(set(radii))}")
     unit = "share of Nyquist" if shares else "cycles per image"

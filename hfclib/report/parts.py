@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
 from hfclib.devices import device_of, gains_from_bf16
-from hfclib.evaluation import evaluating, logits, misaligned
+from hfclib.evaluation import depends_on_batch, evaluating, logits, misaligned
 from hfclib.frequency import BandPass, in_bins, mask, split, swap_amplitude
 from hfclib.report.metric import counted
 
@@ -24,10 +24,11 @@ _DOUBT = 0.06  # lead, by the spread of an image's logits, below which bfloat16 
 
 def _correct(model: Callable, images: Tensor, labels: Tensor) -> dict:
     """The columns of `counted`, as by logits in float32: where bfloat16 decides, they are taken in it."""
-    scores = logits(model, images, amp=True)
+    rounded = gains_from_bf16(device_of(model)) and not depends_on_batch(model)  # which some images alone would change
+    scores = logits(model, images, amp=rounded)
     predictions, best = scores.argmax(dim=1), scores.topk(2).values
     doubtful = best[:, 0] - best[:, 1] < _DOUBT * scores.std(dim=1)
-    if doubtful.any() and gains_from_bf16(device_of(model)):
+    if rounded and doubtful.any():
         predictions[doubtful] = logits(model, images[doubtful]).argmax(dim=1)
     return counted(int((predictions == labels).sum()), len(labels))
 

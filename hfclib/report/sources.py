@@ -136,7 +136,7 @@ def named_data(
     seed: int = 0,
     skip_broken: bool = False,
 ) -> NamedData:
-    """The images of "cifar10-test", or of a folder with one folder per class, in an order drawn from the seed.
+    """The images of "cifar10-test", or in an order drawn from the seed those of a folder with one folder per class.
 
     Args:
         sizes: of a folder's images: the shorter side, or both, are resized to the first, the centre cut to the second,

@@ -217,7 +217,7 @@ def test_a_store_that_is_no_folder_is_told_before_any_work(hfc, monkeypatch, tmp
     (tmp_path / "file").write_text("mine")
     result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path / "file" / "x")
     assert result.exit_code == 1
-    assert "can't be used as a folder (Not a directory): choose another, of runs by --store" in result.output
+    assert "can't be used as a folder (Not a directory): choose another (of runs by --store" in result.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -31,6 +31,10 @@ def test_bfloat16_is_used_with_amp_where_the_device_gains_from_it(monkeypatch, g
         assert convolution(images).dtype == (torch.bfloat16 if gains else torch.float32)
     with arithmetic(CPU, amp=False):
         assert convolution(images).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):  # the caller's
+        with arithmetic(CPU, amp=False):
+            assert convolution(images).dtype == torch.float32
+        assert convolution(images).dtype == torch.bfloat16
 
 
 @pytest.mark.skipif(

@@ -34,6 +34,34 @@ def normed(channel_means):
     return nn.Sequential(norm, channel_means)
 
 
+class WithoutEvaluation(nn.Module):
+    def train(self, mode=True):
+        raise NotImplementedError("as an exported program does")
+
+
+def test_modes_are_as_before_where_one_part_has_no_evaluation_mode(images):
+    network = nn.Sequential(nn.Dropout(), WithoutEvaluation())
+    with pytest.raises(ValueError, match="got an exported program"):
+        logits(network, images)
+    assert [module.training for module in network.modules()] == [True] * 3
+
+
+def test_another_number_of_logits_than_images_is_refused(images, labels):
+    class Mean(nn.Module):
+        def forward(self, images):
+            return images.mean(dim=(0, 2, 3), keepdim=True)[..., 0, 0]
+
+    with pytest.raises(ValueError, match=r"got \(1, 3\) for 2 images"):
+        accuracy(Mean(), images, labels)
+
+
+def test_pixels_beyond_the_limit_are_refused_with_the_limit(channel_means, images, labels):
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got values from"):
+        band_accuracy(channel_means, images + 1, labels)
+    with pytest.raises(ValueError, match=r"bands in \[-100, 100\] or images in \[0, 1\], got"):
+        accuracy(channel_means, images * 255 + 1, labels)
+
+
 # ---- statistics and modes
 
 
@@ -186,7 +214,7 @@ def test_curve_rows_measure_what_they_say(network):
     assert measured["train", "x", -1, "raw"] == 0
     assert measured["test", "x", -1, "raw"] == 1
     for feed in FEEDS:
-        hfc = accuracy(network, feed_images(split(images, 4)[1], feed, add_mean=True), labels, amp=True)
+        hfc = accuracy(network, feed_images(split(images, 4)[1], feed, add_mean=True, colour=MEAN), labels, amp=True)
         assert measured["test", "hfc", 4, feed] == hfc
     assert measured["test", "lfc", 2, "raw"] == accuracy(network, split(images, 2)[0], labels, amp=True)
 

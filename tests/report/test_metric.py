@@ -122,6 +122,25 @@ def test_normalisation_comes_after_the_split():
         Classifier(network, mean)
 
 
+def test_a_loader_is_regrouped_where_logits_depend_on_the_batch(network, data):
+    loader = [(data[0][start : start + 32], data[1][start : start + 32]) for start in range(0, 250, 32)]
+    metric = BandAccuracy(network, [2], feeds="raw", bn_stats="batch")
+    metric.update([*loader[:7], (data[0][224:249], data[1][224:249]), (data[0][249:], data[1][249:])])
+    table = metric.compute()
+    assert table["accuracy"][0] == pytest.approx(accuracy(network, *data, bn_stats="batch"))
+    expected = band_accuracy(network, *data, [2], feed="raw", bn_stats="batch")["accuracy"]
+    assert table["accuracy"][1:].tolist() == pytest.approx(expected.tolist())
+
+
+def test_a_batch_that_fails_is_not_counted(network, data):
+    metric = BandAccuracy(network, [2], bn_stats=("running", "batch"))
+    metric.update(data[0][:10], data[1][:10])
+    before = metric.counts()
+    with pytest.raises(ValueError, match="batches of 2 images or more"):
+        metric.update(data[0][:1], data[1][:1])
+    assert metric.counts() == before
+
+
 def test_batches_of_any_size_are_made_whole():
     pairs = [(torch.rand(size, 1, 2, 2), torch.arange(size)) for size in (3, 250, 40, 1, 7)]
     found = list(whole_batches(pairs, 100))

@@ -117,6 +117,14 @@ def test_bfloat16_decides_only_where_it_cannot_err(monkeypatch):
     assert 0 < asked[-1] < 150
 
 
+def test_no_image_is_asked_alone_where_logits_depend_on_the_batch(monkeypatch):
+    network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(12, 10))
+    images = torch.rand(200, 3, 2, 2)
+    labels = hfclib.logits(network, images).argmax(dim=1)
+    monkeypatch.setattr(parts, "gains_from_bf16", lambda device: True)
+    assert parts._correct(network, images, labels)["correct"] == 200
+
+
 def test_plot_shows_a_table_with_intervals(network, data):
     images, labels = data
     tables = [hfclib.band_accuracy(network, images, labels, radii) for radii in ([2, 3], [0.5, 0.75])]
@@ -139,6 +147,8 @@ def test_plot_shows_a_table_with_intervals(network, data):
             assert (low, high) == pytest.approx((interval["low"], interval["high"]))
     with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
         hfclib.plot(tables[0], others={"another": tables[1]})
+    with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
+        hfclib.plot(hfclib.band_accuracy(network, images, labels, 1), others={"another": tables[1]})
     for radii, unit in ((1.0, "share of Nyquist"), ([1, 2.5], "cycles per image"), (1, "cycles per image")):
         figure = hfclib.plot(hfclib.band_accuracy(network, images, labels, radii))
         assert figure.axes[0].get_xlabel() == f"radius ({unit})"
@@ -427,6 +437,9 @@ def test_rules(network, data, tmp_path):
         hfclib.report.compare(made, shares)
     with pytest.raises(ValueError, match="no hfc at radius 1"):
         shares.value("hfc", 1)
+    mixed = make_report(network, data, tmp_path / "mixed", **FAST | {"radii": [1, 2.5]})
+    assert Rule.parse("lfc@1 < .001").fails(mixed) is (mixed.value("lfc", 1) < 0.001)
+    assert list(_in_cycles(mixed.content)["radius"].dropna().unique()) == [1, 2.5]
 
 
 # ---- names and commands
