@@ -6,8 +6,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hfclib.data.cifar import MEAN
-
 Feed = Literal["raw", "max", "mean"]
 FEEDS: tuple[Feed, ...] = get_args(Feed)
 _FAINT = 1e-4  # a maximum or contrast below this is rounding noise, which a division would magnify
@@ -32,13 +30,14 @@ def rescaled(images: Tensor, how: str) -> Tensor:
     return (images - lowest) / torch.where(height > _FAINT, height, torch.ones_like(height))
 
 
-def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False, colour: Sequence[float] = MEAN) -> Tensor:
+def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False, colour: Sequence[float] = ()) -> Tensor:
     """What a network is fed of a band.
 
     Args:
         band: (N, C, H, W) float, an LFC or HFC as `split` returns it, or whole images.
         feed: see `hfclib.evaluation`.
-        add_mean, colour: the band is an HFC, to which "mean" adds the colour, one number per channel; else it does not.
+        add_mean, colour: the band is an HFC, to which "mean" adds the colour of the data, one number per channel, such
+            as `hfclib.data.MEAN`; without add_mean it adds nothing.
     Returns:
         (N, C, H, W), unclipped.
     Source: "max" from the authors' code; "mean" is ours.

@@ -48,7 +48,7 @@ def conditions(images: Tensor) -> Iterator[Tensor]:
     yield images
     for radius in RADII:
         low, high = split(images, radius)
-        yield from (low, rescaled(low, "max"), *(feed_images(high, feed, add_mean=True) for feed in FEEDS))
+        yield from (low, rescaled(low, "max"), *(feed_images(high, feed, add_mean=True, colour=MEAN) for feed in FEEDS))
 
 
 def confidences(model: nn.Module, images: Tensor, bn_stats: str) -> Tensor:

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from hfclib.data.cifar import embedded, to_float
+from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.devices import best_device
-from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, logits
+from hfclib.evaluation import BATCH_SIZE, BN_STATS, PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.moments import matched
 from hfclib.paper.chapter import Chapter
@@ -41,7 +41,7 @@ from hfclib.paper.presets import (
 )
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.style import CHART, network_looks
-from hfclib.paper.tables import CHANCE, decimals, gather, in_words
+from hfclib.paper.tables import CHANCE, decimals, gather, in_words, mean_sd
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
@@ -179,7 +179,7 @@ def _fed(row: Mapping, images: Tensor, low: Tensor | None = None, high: Tensor |
     if row["band"] == "sum":
         return low + row["scale"] * high
     band = low if row["band"] == "lfc" else row["scale"] * high
-    fed = feed_images(band, row["feed"], add_mean=row["band"] == "hfc")
+    fed = feed_images(band, row["feed"], add_mean=row["band"] == "hfc", colour=MEAN)
     if row["part"] == "mixed":  # every other image is a clean one, and not the one whose HFC stands next to it
         fed = torch.stack([images.roll(len(images) // 2, 0), fed], dim=1).flatten(0, 1)
     return fed
@@ -393,7 +393,7 @@ def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 
 
 def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
-    """Accuracy of every network without and with the help of the test batch, max feed: means over seeds, as text.
+    """Accuracy of every network without and with the help of the test batch, max feed, as text: mean ± sd over seeds.
 
     The help is "none" (BatchNorm takes its running averages), or "batch" for BatchNorm and "matched" for the others.
     """
@@ -402,11 +402,11 @@ def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     measure = rows["band"].str[0].str.upper() + rows["radius"].astype(str)
     rows = rows.assign(measure=measure.where(rows["band"] != "x", "test"), network=rows["variant"].map(NAMES))
     rows["help"] = rows["statistics"].replace("running", "none")
-    wide = rows.pivot_table(index=["network", "help"], columns="measure", values="accuracy", sort=False)
+    wide = rows.pivot_table("accuracy", ["network", "help"], "measure", partial(mean_sd, places=2), sort=False)
     seeds = rows.groupby(["network", "help"])["seed"].nunique().rename("seeds")
     columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
     order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1] != "none"))
-    return wide[columns].map(partial(decimals, places=2)).join(seeds).loc[order]
+    return wide[columns].join(seeds).loc[order]
 
 
 def scaled_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
@@ -422,21 +422,25 @@ def scaled_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 
 
 def louder_table(found: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy on the HFC at r = 8, max feed, by how loud it was in training, as text; pairs that are stored.
+    """Accuracy on the HFC at r = 8, by feed and help and by how loud it was in training, as text.
 
-    Vanilla with matched moments, BatchNorm with the statistics of the test batch, and BatchNorm's lead with its 95 %
-    interval: means over the seeds.
+    Means over the seeds of the pairs that are stored, and BatchNorm's lead with its 95 % interval.
     """
+    ways = {
+        "max feed, help of the test batch for both": ("matched", "batch", "max"),
+        "max feed, no help": ("running", "running", "max"),
+        "with the mean colour, no help": ("running", "running", "mean"),
+    }
     rows = {}
-    for scale in (1, *LOUDER):
+    for (way, (*statistics, feed)), scale in product(ways.items(), (1, *LOUDER)):
         names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
-        vanilla, normed = ((*one, "hfc", 8, "max") for one in zip(names, ("matched", "batch"), strict=True))
+        terms = ((*one, "hfc", 8, feed) for one in zip(names, statistics, strict=True))
         with contextlib.suppress(MissingRunError):
-            pairs = pd.concat([accuracies(found, term) for term in (vanilla, normed)], axis=1, keys=PAIR).dropna()
+            pairs = pd.concat([accuracies(found, term) for term in terms], axis=1, keys=PAIR).dropna()
             lead = over_seeds(pairs["batchnorm"] - pairs["vanilla"])
-            rows[f"{scale}"] = [*map(partial(decimals, places=2), pairs.mean()), in_words(lead), lead.seeds]
-    columns = ["vanilla, matched", "BatchNorm, test batch", "BatchNorm's lead", "seeds"]
-    return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("HFC in training, times")
+            rows[way, scale] = [*map(partial(decimals, places=2), pairs.mean()), in_words(lead), lead.seeds]
+    index = pd.MultiIndex.from_tuples(rows, names=["measured", "HFC in training, times"])
+    return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's lead", "seeds"])
 
 
 def fig6_table(runs: Runs) -> pd.DataFrame:
@@ -445,31 +449,40 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
     Args:
         runs: of `fig6_recipes`, by variant; a radius without a pair of the same seed is left out.
     Returns:
-        One row per training radius and kind of images: whole test images; their LFC, on the scale of the training
-        images; and the LFC of training images after a quarter of the epochs, which shows how fast a network learns.
-        Accuracies with running statistics, means over the seeds that both networks have, and the gain with its 95 %
-        interval, as text.
+        One row per kind of images, BatchNorm's statistics and training radius: whole test images; their LFC, on the
+        scale of the training images; and the LFC of training images after a quarter of the epochs, which shows how fast
+        a network learns. Accuracies are means over the seeds that both networks have; the gain, and after the four
+        radii the gain at r = 16 less that at r = 4, have their 95 % interval; as text.
     Source: paper, section 5.3 and Fig. 6.
     """
     if not runs:
         return pd.DataFrame()
     final, curves = (gather(runs, which) for which in ("final", "curves"))
-    early, at_end = curves[curves["epoch"] == max(1, curves["epoch"].max() // 4)], band_results(final)
-    measured = {  # by row, what `band_results` says that it was tested on
-        "whole images": at_end.query("`tested on` == 'original test images'"),
-        "the LFC": at_end.query("`tested on` == 'same band of test images'"),
-        "the LFC of training images, early": band_results(early).query("`tested on` == 'training images'"),
+    measured = {  # by row, where it is and what `band_results` says that it was tested on
+        "whole images": (final, "original test images"),
+        "the LFC": (final, "same band of test images"),
+        "the LFC of training images, early": (
+            curves[curves["epoch"] == max(1, curves["epoch"].max() // 4)],
+            "training images",
+        ),
     }
     rows = {}
-    for radius, (name, results) in product(PAPER_RADII, measured.items()):
-        wide = results.pivot(index="seed", columns="variant", values="accuracy")
-        pair = wide.reindex(columns=[f"lfc{radius}", f"batchnorm_lfc{radius}"]).dropna()
+    for (name, (table, tested)), statistics in product(measured.items(), BN_STATS):
+        # `gather` has spelled out that a network without BatchNorm is the same under both.
+        results = band_results(table[table["bn_stats"] == statistics].assign(bn_stats="running"))
+        results = results[results["tested on"] == tested]
+        wide, gains = results.pivot(index="seed", columns="variant", values="accuracy"), {}
+        for radius in PAPER_RADII:
+            pair = wide.reindex(columns=[f"lfc{radius}", f"batchnorm_lfc{radius}"]).dropna()
+            gains[radius] = pair.iloc[:, 1] - pair.iloc[:, 0]
+            with contextlib.suppress(MissingRunError):
+                gain = over_seeds(gains[radius])
+                rows[name, statistics, radius] = [*map(decimals, pair.mean()), in_words(gain), gain.seeds]
         with contextlib.suppress(MissingRunError):
-            gain = over_seeds(pair.iloc[:, 1] - pair.iloc[:, 0])
-            rows[radius, name] = [*map(decimals, pair.mean()), in_words(gain), gain.seeds]
-    columns = ["vanilla", "BatchNorm", "BatchNorm's gain", "seeds"]
-    index = pd.MultiIndex.from_tuples(rows, names=["trained on the LFC at r", "measured on"])
-    return pd.DataFrame(list(rows.values()), index, columns)
+            more = over_seeds((gains[16] - gains[4]).dropna())
+            rows[name, statistics, "16 less 4"] = ["", "", in_words(more), more.seeds]
+    index = pd.MultiIndex.from_tuples(rows, names=["measured on", "BatchNorm's statistics", "trained on the LFC at r"])
+    return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's gain", "seeds"])
 
 
 class BatchNormParameters(SeveralSeeds):

@@ -64,6 +64,13 @@ DEPARTURES = (
         (datasets_recipes, "laptop", ("lfc4max", "lfc8max")),
     ),
     (
+        "scale of whole training images",
+        "not stated (code: divided by their maximum, but for adversarial training)",
+        "as they are, in [0, 1]",
+        "the image divided by its maximum",
+        _AUTHORS,
+    ),
+    (
         "scale of a band at test time",
         "“standard pixel scale” (code: divided by its maximum)",
         "raw, max and mean",
@@ -73,6 +80,7 @@ DEPARTURES = (
     ("bins at distance r", "kept (code: not kept)", "not kept", "untested: inclusive=True is an option"),
     ("initial weights", "Xavier", "Xavier, uniform", "untested: the paper does not say which form"),
     ("arithmetic", "not stated", "bfloat16 where the processor has it", "tests hold it to float32"),
+    ("stored weights", "not stated", "16-bit floats", "final values are those of the stored weights"),
     ("accuracy after each epoch", "not stated", "on the first 500 images", "final values are on 10,000"),
     ("attacked images", "a subset that is not named", "the first 500 test images", "intervals cover the draw"),
     (

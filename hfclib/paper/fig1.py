@@ -223,6 +223,7 @@ def _fig1_claims() -> Iterator[Claim]:
         bound=MARGIN,
         statistic=partial(_by_seed, value=lambda lfc, hfc: np.abs(lfc - _LFC_ON_ORIGINALS).max(axis=1)),
         paper=0.0,
+        distance=True,
     )
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from torch import Tensor, nn
 
-from hfclib.data.cifar import CLASSES, TEST_IMAGES, embedded
+from hfclib.data.cifar import CLASSES, MEAN, TEST_IMAGES, embedded
 from hfclib.evaluation import BANDS, BATCH_SIZE, BN_STATS, BnStats, Condition, Cut, logits
 from hfclib.frequency import split, svd_split
 from hfclib.paper.chapter import Chapter
@@ -145,7 +145,8 @@ def confidences(
         batches = {index // BATCH_SIZE for index in indices}
         seen = [index for index in range(len(images)) if index // BATCH_SIZE in batches]
     lfc, hfc = split(images[seen], radius)
-    parts = {"image": images[seen], "LFC": feed_images(lfc, feed), "HFC": feed_images(hfc, feed, add_mean=True)}
+    hfc = feed_images(hfc, feed, add_mean=True, colour=MEAN)
+    parts = {"image": images[seen], "LFC": feed_images(lfc, feed), "HFC": hfc}
     found = {name: logits(model, part, bn_stats=bn_stats).softmax(dim=1) for name, part in parts.items()}
     rows = [seen.index(index) for index in indices]
     return {name: part[rows] for name, part in parts.items()}, {name: values[rows] for name, values in found.items()}
@@ -452,13 +453,25 @@ PARTS = {
 }
 
 
-def _published_counts() -> pd.DataFrame:
-    """The counts of every network whose predictions are stored, fed raw, and how many of them are beyond chance."""
+def _published_counts(feeds: Sequence[str] = ("raw",)) -> pd.DataFrame:
+    """The counts of every network whose predictions are stored, under some feeds, and how many are beyond chance."""
     found = {preset: FIG2.published(preset) for preset in ("laptop", "narrow")}
     rows = pd.concat({preset: table for preset, table in found.items() if table is not None}, names=["preset"])
-    rows = rows[rows["feed"] == "raw"].reset_index("preset")
+    rows = rows[rows["feed"].isin(feeds)].reset_index("preset")
     network = pd.Categorical(rows["variant"].map(FIG2_TITLES), FIG2_TITLES.values())
     return rows.assign(network=network, beyond=rows["misaligned"] - rows["by_chance"])
+
+
+def extremes_of_counts(radius: int) -> str:
+    """The fewest and the most misaligned images at a radius over all that is stored, and of PAPER_INDICES, in words."""
+    rows = _published_counts(FEEDS).query(f"cut == 'fourier' and radius == {radius}")
+    raw = rows.query("feed == 'raw' and bn_stats == 'running'")
+    return (
+        f"Misaligned at r = {radius}, over all networks, seeds, feeds and statistics that are stored: "
+        f"from {rows['misaligned'].min()} to {rows['misaligned'].max()} images. Of the paper's eight, at most "
+        f"{rows['eight'].max()}; fed raw, with running averages, none under {(raw['eight'] == 0).sum()} of {len(raw)} "
+        f"networks, and at most {raw['eight'].max()} under the others."
+    )
 
 
 def cuts_of_all_seeds() -> pd.DataFrame:

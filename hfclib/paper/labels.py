@@ -218,6 +218,7 @@ def _claims() -> Iterator[Claim]:
             bound=MARGIN,
             statistic=partial(_from_paper, suffix=suffix),
             paper=0.0,
+            distance=True,
         )
 
 

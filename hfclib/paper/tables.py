@@ -97,9 +97,10 @@ def decimals(value: float, places: int = 3) -> str:
     return f"{round(value, 9):z.{places}f}".replace("0.", ".", 1)
 
 
-def mean_sd(values: pd.Series) -> str:
+def mean_sd(values: pd.Series, places: int = 3) -> str:
     """Mean ± sample standard deviation over seeds, as text; a single seed has no spread."""
-    return decimals(values.mean()) + (f"\u00a0±\u00a0{decimals(values.std())}" if len(values) > 1 else "")
+    spread = f"\u00a0±\u00a0{decimals(values.std(), places)}" if len(values) > 1 else ""
+    return decimals(values.mean(), places) + spread
 
 
 def with_interval(mean: float, low: float, high: float) -> str:

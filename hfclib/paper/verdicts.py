@@ -48,6 +48,7 @@ class Claim:
         paper: the statistic as published; None where it is not available.
         bound: what "at most", "at least" and "about" compare with.
         preset: whose networks it is tested on.
+        distance: whether the statistic is a distance to the paper's numbers, in whose interval their 0 can't lie.
         comparable: whether our departures from the paper's set-up are excluded as the cause of a failure, as for a
             control on our own networks.
     """
@@ -63,6 +64,7 @@ class Claim:
     bound: float = 0.0
     preset: Preset = "laptop"
     comparable: bool = False
+    distance: bool = False
 
     def judge(self, found: Estimate) -> Verdict:
         """The verdict on an estimate, by the module's rule."""
@@ -72,8 +74,8 @@ class Claim:
         return "not comparable" if judged == "contradicted" and not self.comparable else judged
 
     def paper_within(self, found: Estimate) -> bool | None:
-        """Whether the paper's value is in our interval; None without a published value or without an interval."""
-        if self.paper is None or found.seeds < ENOUGH:
+        """Whether the paper's value is in our interval; None without one of the two, and for a `distance`."""
+        if self.paper is None or self.distance or found.seeds < ENOUGH:
             return None
         return found.low <= self.paper <= found.high
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from hfclib import split
-from hfclib.data import to_float
+from hfclib.data import MEAN, to_float
 from hfclib.evaluation import logits
 from hfclib.runs.predictions import weights_of
 from hfclib.transforms import feed_images
@@ -56,7 +56,7 @@ def test_the_stored_answers_are_those_of_the_stored_runs(cifar):
     answers = torch.tensor(explorer.stored_answers())
     images = to_float(cifar["test"][0])
     # BatchNorm with the statistics of the first batch, whose images 0 to 39 are the last 40: the HFC with the mean.
-    fed = feed_images(split(images[:100], 8)[1], "mean", add_mean=True)
+    fed = feed_images(split(images[:100], 8)[1], "mean", add_mean=True, colour=MEAN)
     probabilities = logits(runs["batchnorm"].model(), fed, bn_stats="batch").softmax(dim=1)[:40]
     condition = 1 + 5 * 7 + 4  # the image, five conditions at each smaller radius, and the fifth at this one
     found = answers[2, 8:, condition]
@@ -75,7 +75,7 @@ def test_the_script_is_short_and_sound():
 def test_split_and_live_network_agree_with_pytorch(page, cifar):
     images = to_float(cifar["test"][0][100:150])
     low, high = split(images, 7)
-    mean = feed_images(high, "mean", add_mean=True)
+    mean = feed_images(high, "mean", add_mean=True, colour=MEAN)
     ours = page.evaluate(
         """images => images.map(image => {
             const { low, high } = hfcExplorer.split(Float32Array.from(image), 7);

@@ -35,10 +35,15 @@ def test_max_still_divides_an_image_a_little_above_faint():
 
 
 def test_mean_adds_the_mean_colour_to_an_hfc_only(images):
-    coloured = feed_images(images, "mean", add_mean=True)
+    coloured = feed_images(images, "mean", add_mean=True, colour=MEAN)
     for channel in range(3):
         torch.testing.assert_close(coloured[:, channel], images[:, channel] + MEAN[channel])
     assert torch.equal(feed_images(images, "mean"), images)
+
+
+def test_an_hfc_gets_no_colour_that_nobody_gave(images):
+    with pytest.raises(ValueError, match=r"expected colour, one number per channel \(3\), got 0"):
+        feed_images(images, "mean", add_mean=True)
 
 
 def test_unknown_feed(images):

@@ -139,10 +139,14 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
     expected = {"groupnorm-H4": 0.2, "lfc-x": 0.05, "lfc-xl": 0.06}
     means = {name: CLAIMS[f"batchnorm-{name}"].statistic(found).mean for name in expected}
     assert means == pytest.approx(expected)
-    table = batchnorm.louder_table(found)
-    assert table.loc["1"].tolist() == [".30", ".40", ".100", 1]
-    assert list(table.index) == ["1", "4"]  # no pair is stored at 2
-    assert table.loc["4"].tolist() == [".50", ".55", ".050", 1]
+    for variant, accuracy in {"vanilla": 0.25, "batchnorm": 0.28}.items():
+        rows.append(row(variant, "running", accuracy, 0, band="hfc", radius=8, feed="mean"))
+    table = batchnorm.louder_table(pd.DataFrame(rows))
+    helped, controlled = "max feed, help of the test batch for both", "with the mean colour, no help"
+    assert list(table.index) == [(helped, 1), (helped, 4), (controlled, 1)]  # no pair is stored at 2
+    assert table.loc[(helped, 1)].tolist() == [".30", ".40", ".100", 1]
+    assert table.loc[(helped, 4)].tolist() == [".50", ".55", ".050", 1]
+    assert table.loc[(controlled, 1)].tolist() == [".25", ".28", ".030", 1]
 
 
 def trained_on_the_lfc(variant, seed, whole, low, early):
@@ -151,11 +155,13 @@ def trained_on_the_lfc(variant, seed, whole, low, early):
     own = {"split": "test", "band": "lfc", "radius": recipe.train_radius, "feed": "range", "bn_stats": "running"}
     image = own | {"band": "x", "radius": -1, "feed": "raw"}
     # The last is recorded twice where the band is divided by its maximum, which is one of the feeds too.
-    wrong = {"radius": recipe.train_radius + 4}, {"feed": "raw"}, {"bn_stats": "batch"}, {"split": "train"}, {}
+    wrong = {"radius": recipe.train_radius + 4}, {"feed": "raw"}, {"split": "train"}, {}
     final = [image | {"accuracy": whole}, own | {"accuracy": low}, *(own | one | {"accuracy": 0.99} for one in wrong)]
     curves = [
         own | {"split": "train", "epoch": epoch, "accuracy": early if epoch == 4 else 0.99} for epoch in range(1, 17)
     ]
+    if recipe.norm == "batch":  # by the test batch .1 more of whole images, and nothing of the rest
+        final.append(image | {"bn_stats": "batch", "accuracy": whole + 0.1})
     return SimpleNamespace(seed=seed, recipe=recipe, final=pd.DataFrame(final), curves=pd.DataFrame(curves))
 
 
@@ -169,7 +175,10 @@ def test_the_table_of_fig_6_has_the_gains_of_the_pairs_that_are_stored():
         "lfc8": [trained_on_the_lfc("lfc8", 0, 0.9, 0.9, 0.9)],  # without a pair
     }
     table = batchnorm.fig6_table(runs)
-    assert table.index.tolist() == [(4, "whole images"), (4, "the LFC"), (4, "the LFC of training images, early")]
+    kinds = ["whole images", "the LFC", "the LFC of training images, early"]
+    assert table.xs("running", level=1).index.tolist() == [(kind, 4) for kind in kinds]
+    assert table.loc[("whole images", "batch", 4)].tolist()[:2] == [".610", ".820"]
+    assert len(table) == 4
     expected = {  # means of seeds 0 and 1, and half the distance of the two gains
         "whole images": (".610", ".720", 0.11, 0.01),
         "the LFC": (".590", ".640", 0.05, 0.0),
@@ -177,8 +186,12 @@ def test_the_table_of_fig_6_has_the_gains_of_the_pairs_that_are_stored():
     }
     for measured, (plain, normed, gain, half) in expected.items():
         ends = with_interval(gain, gain - 12.7062 * half, gain + 12.7062 * half)  # Student's t, one degree of freedom
-        assert table.loc[(4, measured)].tolist() == [plain, normed, ends, 2], measured
+        assert table.loc[(measured, "running", 4)].tolist() == [plain, normed, ends, 2], measured
     assert batchnorm.fig6_table(Runs()).empty
+    runs |= {"lfc16": [trained_on_the_lfc("lfc16", seed, 0.5, 0.5, 0.5) for seed in (0, 1)]}
+    runs |= {"batchnorm_lfc16": [trained_on_the_lfc("batchnorm_lfc16", seed, 0.9, 0.5, 0.5) for seed in (0, 1)]}
+    more = batchnorm.fig6_table(runs).loc[("whole images", "running", "16 less 4")]
+    assert more.tolist() == ["", "", with_interval(0.29, 0.29 - 0.127062, 0.29 + 0.127062), 2]  # .4 less .1 and .12
 
 
 def test_what_equal_help_takes_of_the_lead():
@@ -299,7 +312,7 @@ def test_figures_draw_the_means_of_their_rows(found):
 def test_the_table_of_help_has_each_network_with_and_without(found):
     text = batchnorm.help_table(found, [4, 16])
     assert list(text) == ["test", "H4", "H16", "L4", "L16", "seeds"]
-    assert text.loc[("Vanilla", "none"), "test"] == ".80"
-    assert text.loc[("BatchNorm", "batch"), "H4"] == ".69"
+    assert text.loc[("Vanilla", "none"), "test"].startswith(".80\u00a0±\u00a0")
+    assert text.loc[("BatchNorm", "batch"), "H4"].startswith(".69\u00a0±\u00a0")
     assert set(text.xs("none", level="help").index) == set(text.index.get_level_values("network"))
     assert text.loc[("Mix-up", "matched"), "seeds"] == 3

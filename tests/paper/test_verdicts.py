@@ -77,3 +77,4 @@ def test_whether_the_papers_value_is_in_our_interval():
         assert claim(paper=paper).paper_within(found) is expected, paper
     for few in (Estimate(0.2, 0.1, 0.3, seeds=2), Estimate(0.2, -INF, INF, seeds=1)):
         assert claim(paper=0.2).paper_within(few) is None
+    assert claim(paper=0.2, distance=True).paper_within(found) is None

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hfclib import logits, split
 from hfclib._files import data_folder
-from hfclib.data.cifar import to_float
+from hfclib.data.cifar import MEAN, to_float
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.frequency import svd_split
 from hfclib.runs.images import held_out_set
@@ -171,7 +171,8 @@ def test_answers_are_those_of_the_network(run, cifar):
         low, high = images, images
         if band != "x":
             low, high = (svd_split if band.startswith("svd") else split)(images, radius)[:2]
-        fed = feed_images(low if band in ("lfc", "svd_low") else high, feed, add_mean=band == "hfc")
+        part = low if band in ("lfc", "svd_low") else high
+        fed = feed_images(part, feed, add_mean=band == "hfc", colour=MEAN)
         expected = logits(model, fed, bn_stats=bn_stats).argmax(dim=1)
         assert torch.equal(answers.on(band, radius, feed, bn_stats), expected)
         assert answers.classes[band, radius, feed, bn_stats].dtype == torch.uint8
@@ -313,7 +314,7 @@ def test_conditions_that_are_the_same_are_asked_once(run, computed):
 
 def test_the_svds_high_part_is_fed_the_mean_colour_too(run, cifar):
     images = to_float(cifar["test"][0][: TINY.final_images])
-    high = feed_images(svd_split(images, 4)[1], "mean", add_mean=True)
+    high = feed_images(svd_split(images, 4)[1], "mean", add_mean=True, colour=MEAN)
     expected = logits(run.model(), high).argmax(dim=1)
     assert torch.equal(
         predictions_of(run, [("svd_high", 4, "mean", "running")], progress=False).on("svd_high", 4, "mean"), expected

@@ -1,6 +1,6 @@
 """The chapter on defenses: the paper's section 6.2 and Table 2, and the ideas of the authors' blog post."""
 
-from hfclib.paper.defense.claims import DEFENSE, needs_strong_attack, table2_narrow
+from hfclib.paper.defense.claims import DEFENSE, needs_strong_attack, rule_by_network, table2_narrow
 from hfclib.paper.defense.judgement import gains, outcomes_of_gains
 from hfclib.paper.defense.plots import claimed_figure, filter_figure, smallest_eps_figure
 from hfclib.paper.defense.tables import (
@@ -15,4 +15,4 @@ from hfclib.paper.defense.trials import smallest_eps_table, strong_trials, trial
 
 __all__ = ["DEFENSE", "attack_chain", "claimed_and_left", "claimed_figure", "filter_by_radius", "filter_figure"]
 __all__ += ["five_rows", "gains", "needs_strong_attack", "smallest_eps_figure", "smallest_eps_table", "strong_trials"]
-__all__ += ["outcome_counts", "outcomes_of_gains", "table2_narrow", "table2_rows", "trials_table"]
+__all__ += ["outcome_counts", "outcomes_of_gains", "rule_by_network", "table2_narrow", "table2_rows", "trials_table"]

@@ -14,13 +14,14 @@ import pandas as pd
 
 from hfclib.data.cifar import TEST_IMAGES
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.defense.judgement import claimed_gains
-from hfclib.paper.defense.setup import RHO, STRONGEST, Attack, Defense, defense_recipes
-from hfclib.paper.defense.tables import table2_rows
+from hfclib.paper.defense.judgement import claimed_gains, gains
+from hfclib.paper.defense.setup import NONE, RHO, STRONGEST, Attack, Defense, defense_recipes
+from hfclib.paper.defense.tables import number_text, table2_rows
 from hfclib.paper.defense.trials import Trial, trial_rows, trials_table
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds_and_images
 from hfclib.paper.parameters import OneSeed, number, several, whole
 from hfclib.paper.published import TABLE2_VALUES
+from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs, stored_runs
 
@@ -163,6 +164,26 @@ def table2_narrow() -> pd.DataFrame:
     options = {"images": DefenseParameters().n_images, "compute": False}
     table = trials_table(runs, [1.0], (SMALL, MIDDLE, LARGE), STEPS, **options)
     return table2_rows(table, ["rule", "normalised", "scale"])
+
+
+def rule_by_network() -> pd.DataFrame:
+    """What the paper's rule at rho = 1 changes under FGSM, in each vanilla network whose attacks are stored.
+
+    Returns:
+        One row per (schedule, seed), as text: at two eps the accuracy without and with the rule, and the gain with its
+        95 % interval, over the test images.
+    """
+    defenses, images = (NONE, Defense("rule", 1.0)), DefenseParameters().n_images
+    wanted = [(one, Attack("fgsm", eps, 1)) for one in defenses for eps in (SMALL, MIDDLE)]
+    found = {}
+    for preset, schedule in (("laptop", "ours"), ("narrow", "the paper's")):
+        runs = stored_runs({"vanilla": defense_recipes(preset)["vanilla"]})
+        rows = gains(trial_rows(runs, lambda variant, seed: wanted, images=images, compute=False))
+        for one in rows.itertuples():
+            cells = decimals(one.baseline), decimals(one.accuracy), with_interval(one.gain, one.low, one.high)
+            names = (f"{name}, eps {number_text(one.eps)}" for name in ("without", "with the rule", "gain"))
+            found.setdefault((schedule, one.seed), {}).update(zip(names, cells, strict=True))
+    return pd.DataFrame.from_dict(found, "index").rename_axis(["schedule", "seed"])
 
 
 class DefenseParameters(OneSeed):

@@ -105,7 +105,11 @@ def attack_chain(strong: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcome_counts(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """How often each outcome was given: one row per kind of defense, and their sum."""
+    """How often each outcome was given: one row per kind of defense, and their sum.
+
+    Left out is where no image is correct, with the defense or without.
+    """
+    outcomes = outcomes[outcomes[["accuracy", "baseline"]].any(axis=1)]
     kind = outcomes["defense"].mask(outcomes["attack"] == "unaware", "unaware")
     kind = kind.mask(kind == "none", outcomes["variant"])
     found = pd.crosstab(kind, outcomes["outcome"].astype(str))

@@ -4,12 +4,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib.paper.defense.claims import DEFENSE, Contrast, Side, claim_trials, needs_strong_attack, table2_narrow
+from hfclib.paper.defense.claims import (
+    DEFENSE,
+    Contrast,
+    Side,
+    claim_trials,
+    needs_strong_attack,
+    rule_by_network,
+    table2_narrow,
+)
 from hfclib.paper.defense.judgement import KEY, claimed_gains, gains
 from hfclib.paper.defense.setup import NONE, Attack, Defense, all_defenses, defense_recipes, table_attacks
 from hfclib.paper.defense.trials import TRIAL_COLUMNS
-from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds_and_images
+from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds_and_images, paired
 from hfclib.paper.scoreboard import scoreboard
+from hfclib.paper.tables import decimals, with_interval
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
 
@@ -215,6 +224,18 @@ def test_the_strong_attack_is_needed_by_the_claims_and_at_every_gain():
     gained = {("vanilla", Defense("scale", 1.0), 0.06), ("vanilla", NONE, 0.06)}
     assert places(claimed_gains(found)) == gained
     assert places(needs_strong_attack(found)) == FIXED | gained
+
+
+def test_what_the_rule_gains_is_told_network_by_network():
+    table = rule_by_network()
+    assert {("ours", seed) for seed in (0, 1, 2)} | {("the paper's", seed) for seed in (0, 1, 2)} == set(table.index)
+    assert not table.isna().any(axis=None)
+    path = DEFENSE.published("narrow").query("seed == 1 and attack == 'fgsm' and eps == .03")
+    plain, smoothed = (path[path["defense"] == defense]["correct"].item() for defense in ("none", "rule"))
+    own = table.loc[("the paper's", 1)]
+    assert own["without, eps .03"] == decimals(sum(plain) / 500)
+    assert own["with the rule, eps .03"] == decimals(sum(smoothed) / 500)
+    assert own["gain, eps .03"] == with_interval(*paired(smoothed, plain))
 
 
 def test_table_2_at_the_papers_schedule_is_stored_whole():

@@ -193,6 +193,11 @@ def test_counts_add_up_by_kind(trials):
         "trained: Adversarial": [4, 2, 2, 0, 0, 2],
         "all": [124, 120, 4, 1, 0, 3],
     }
+    nothing = outcomes["defense"].eq("scale") & outcomes["variant"].eq("vanilla")  # 8 with no image on either side
+    less = outcome_counts(
+        outcomes.assign(**{name: outcomes[name].mask(nothing, 0) for name in ("accuracy", "baseline")})
+    )
+    assert less["compared"].tolist() == [16, 16, 8, 24, 32, 16, 4, 116]
     short = outcome_counts(outcomes.replace({"outcome": {"masked": "attack falls short"}}))
     assert short.loc["all"].tolist() == [124, 120, 4, 0, 1, 3]
 
