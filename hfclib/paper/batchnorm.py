@@ -406,7 +406,7 @@ def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     seeds = rows.groupby(["network", "help"])["seed"].nunique().rename("seeds")
     columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
     order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1] != "none"))
-    return wide[columns].join(seeds).loc[order]
+    return wide[columns].replace("\u00a0", "", regex=True).join(seeds).loc[order]  # nine columns must fit on a page
 
 
 def scaled_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:

@@ -143,11 +143,12 @@ class BandAccuracy:
         """
         statistics = max((condition.bn_stats for condition in self.wanted), key=BN_STATS.index)
         for part, classes in evaluated_batches(self.model, images, labels, statistics, BATCH_SIZE):
-            if self.colour is None and any(condition.feed == "mean" for condition in self.wanted):
-                self.colour = part.mean(dim=(0, 2, 3)).tolist()
-                log.info("the mean colour of %d images is %s", len(part), [round(value, 3) for value in self.colour])
+            colour = self.colour
+            if colour is None and any(condition.feed == "mean" for condition in self.wanted):
+                colour = part.mean(dim=(0, 2, 3)).tolist()
+                log.info("the mean colour of %d images is %s", len(part), [round(value, 3) for value in colour])
             in_their_bins = [condition._replace(radius=in_bins(condition.radius, part)) for condition in self.wanted]
-            inputs = each_fed(part, in_their_bins, self.colour or ())
+            inputs = each_fed(part, in_their_bins, colour or ())
             counts = {"images": len(part), "classes": 0, "correct": [], "top5": []}
             for condition, fed in zip(self.wanted, inputs, strict=True):
                 scores = logits(self.model, fed, bn_stats=condition.bn_stats)
@@ -155,6 +156,7 @@ class BandAccuracy:
                 counts["correct"].append(int((scores.argmax(dim=1) == classes).sum()))
                 best = scores.topk(min(5, scores.shape[1])).indices
                 counts["top5"].append(int((best == classes[:, None]).any(dim=1).sum()))
+            self.colour = colour
             self.add(counts)
 
     def compute(self) -> pd.DataFrame:

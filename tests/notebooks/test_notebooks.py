@@ -215,6 +215,15 @@ def test_every_chapter_answers_first_and_ends_with_what_it_taught():
         assert places == sorted(places), notebook.name
 
 
+def test_every_table_and_figure_is_shown():
+    """A cell shows its last expression only."""
+    for notebook in NOTEBOOKS:
+        for cell in json.loads(notebook.read_text())["cells"]:
+            calls = re.findall(r"^show_(?:table|figure|provenance)\(", "".join(cell["source"]), re.MULTILINE)
+            if cell["cell_type"] == "code":
+                assert len([output for output in cell["outputs"] if "data" in output]) >= len(calls), cell["id"]
+
+
 def test_every_answer_box_says_the_verdicts_of_its_claims():
     """They are those of the table of claims below, whose stored output `pytest --nbval` compares with a new one."""
     for notebook in NOTEBOOKS:

@@ -139,6 +139,10 @@ def test_a_batch_that_fails_is_not_counted(network, data):
     with pytest.raises(ValueError, match="batches of 2 images or more"):
         metric.update(data[0][:1], data[1][:1])
     assert metric.counts() == before
+    metric.reset()
+    with pytest.raises(ValueError, match="batches of 2 images or more"):
+        metric.update(data[0][:1], data[1][:1])
+    assert metric.colour is None
 
 
 def test_batches_of_any_size_are_made_whole():
