@@ -141,7 +141,7 @@ class BandAccuracy:
 
         A batch that raises an error is not counted.
         """
-        statistics = max((condition.bn_stats for condition in self.wanted), key=BN_STATS.index)
+        statistics = "batch" if any(condition.bn_stats == "batch" for condition in self.wanted) else "running"
         for part, classes in evaluated_batches(self.model, images, labels, statistics, BATCH_SIZE):
             colour = self.colour
             if colour is None and any(condition.feed == "mean" for condition in self.wanted):

@@ -26,10 +26,12 @@ def _correct(model: Callable, images: Tensor, labels: Tensor) -> dict:
     """The columns of `counted`, as by logits in float32: where bfloat16 decides, they are taken in it."""
     rounded = gains_from_bf16(device_of(model)) and not depends_on_batch(model)  # which some images alone would change
     scores = logits(model, images, amp=rounded)
-    predictions, best = scores.argmax(dim=1), scores.topk(2).values
-    doubtful = best[:, 0] - best[:, 1] < _DOUBT * scores.std(dim=1)
-    if rounded and doubtful.any():
-        predictions[doubtful] = logits(model, images[doubtful]).argmax(dim=1)
+    predictions = scores.argmax(dim=1)
+    if rounded:
+        best = scores.topk(2).values
+        doubtful = best[:, 0] - best[:, 1] < _DOUBT * scores.std(dim=1)
+        if doubtful.any():
+            predictions[doubtful] = logits(model, images[doubtful]).argmax(dim=1)
     return counted(int((predictions == labels).sum()), len(labels))
 
 
