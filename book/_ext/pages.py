@@ -14,7 +14,10 @@ import hfclib
 from hfclib.paper.show import phone_figure
 
 GLOSSARY = "book/glossary"
-UNBROKEN = re.compile(r"(?<=\br) (?==)|(?<=\br =) (?=\d)|(?<=\d) (?=%)|(?<=\d) (?=x \d)|(?<=\d x) (?=\d)")
+UNBROKEN = re.compile(
+    r"(?<=\br)\s(?==)|(?<=\br\s=)\s(?=\d)|(?<=\d)\s(?=%)|(?<=\d)\s(?=x\s\d)|(?<=\d\sx)\s(?=\d)"
+    r"|(?<=\d)\s(?=[±[])|(?<=±)\s|(?<=\d,)\s(?=[-.\d]+\])"
+)
 PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
 
 
@@ -50,14 +53,15 @@ def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     # A sentence may begin with a word, but a heat map is no mAP.
     terms = {spelling: term for term in meanings for spelling in (term, term[0].upper() + term[1:])}
     longest_first = sorted(map(re.escape, terms), key=len, reverse=True)
-    words = re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])")
+    # `hold_together` has put spaces that do not break into some.
+    words = re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])".replace(r"\ ", r"[ \u00a0]"))
     page = app.builder.get_relative_uri(docname, GLOSSARY)
     for text in list(doctree.findall(nodes.Text)):
         if not isinstance(text.parent, PROSE) or isinstance(text.parent.parent, nodes.reference):
             continue
         pieces, end = [], 0
         for match in words.finditer(text):
-            if found := meanings.pop(terms[match[0]], None):
+            if found := meanings.pop(terms[match[0].replace("\u00a0", " ")], None):
                 anchor, meaning = found
                 link = {"refuri": f"{page}#{anchor}", "reftitle": meaning, "internal": True, "classes": ["hfc-word"]}
                 pieces += [nodes.Text(text[end : match.start()]), nodes.reference("", match[0], **link)]
@@ -67,7 +71,10 @@ def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def hold_together(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """No line breaks within "r = 4", "95 %" and "3 x 3"; in headings that name a module, breaks after its dots."""
+    """No line breaks within "r = 4", "95 %", "3 x 3", ".23 ± .04" and ".47 [.38, .56]".
+
+    In headings that name a module, breaks after its dots.
+    """
     for text in list(doctree.findall(nodes.Text)):
         held = UNBROKEN.sub("\u00a0", text)
         if isinstance(text.parent, nodes.title) and text.startswith("hfclib."):
@@ -104,8 +111,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("doctree-read", figures_for_phones, priority=400)  # before Sphinx collects pictures
     app.connect("doctree-resolved", figures_at_their_size)
+    app.connect("doctree-resolved", hold_together)  # before a link parts the words
     app.connect("doctree-resolved", explain_words)
-    app.connect("doctree-resolved", hold_together)
     app.connect("html-page-context", describe)
     app.add_autodocumenter(PublicFirst, override=True)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,11 +24,19 @@ Words
 
    mAP
      A score.
+
+   r
+     Where an image is cut.
+
+   95 % interval
+     Where a mean may lie.
 """
 PAGE = """
 The LFC in a title
 ==================
 Not ``LFC``, but an LFC, once; the second LFC is as before. Unmasked, non-masked, and *Masked*. A map is no mAP.
+At r = 4 it is .23 ± .04, or .47
+[.38, -.56]: a 95 % interval.
 
 .. image:: curve.svg
    :alt: a curve that rises
@@ -56,13 +64,19 @@ def page(tmp_path):
 
 
 def test_the_first_mention_of_a_word_leads_to_the_glossary(page):
-    links = re.findall(r'<a class="hfc-word[^>]*href="([^"]*)" title="([^"]*)">(\w+)<', page)
+    links = re.findall(r'<a class="hfc-word[^>]*href="([^"]*)" title="([^"]*)">([^<]+)<', page)
     assert links == [
         ("book/glossary.html#term-LFC", "What is low.", "LFC"),
         ("book/glossary.html#term-masked", "A gain that is gone.", "Masked"),
         ("book/glossary.html#term-mAP", "A score.", "mAP"),
+        ("book/glossary.html#term-r", "Where an image is cut.", "r"),
+        ("book/glossary.html#term-95-interval", "Where a mean may lie.", "95\u00a0% interval"),
     ]
     assert "but an <a" in page
+
+
+def test_numbers_are_not_parted_at_the_end_of_a_line(page):
+    assert "</a>\u00a0=\u00a04 it is .23\u00a0±\u00a0.04, or .47\u00a0[.38,\u00a0-.56]: a" in page
 
 
 def test_a_figure_is_shown_at_72_pixels_an_inch_and_leads_to_its_file(page):

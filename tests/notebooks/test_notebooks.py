@@ -214,7 +214,7 @@ def test_every_chapter_answers_first_and_ends_with_what_it_taught():
         assert -1 not in places, (notebook.name, parts[places.index(-1)])
         assert places == sorted(places), notebook.name
         box = text.split("::::")[1]
-        assert len(box.split()) <= 200, notebook.name  # one screen of a phone
+        assert len(box.split()) <= 200, notebook.name  # about one screen of a phone
 
 
 def test_every_table_and_figure_is_shown():
