@@ -290,9 +290,9 @@ def _gain(variant: str, *measures: str) -> _Terms:
 
 
 def _claims() -> Iterator[Claim]:
-    # The rules for r = 4 and 8, one row per radius, and for whole images were committed before the networks were
-    # trained, and so was the row on the paper's schedule; the other rows on the mean of two radii, on the LFC, on
-    # mix-up's gap and controlled, and on levels when their numbers were known.
+    # The rules for r = 4 and 8, one row per radius, and for whole images were committed when vanilla, seed 0, had been
+    # trained and no other network; the row on the paper's schedule before its networks were trained; the other rows on
+    # the mean of two radii, on the LFC, on mix-up's gap and controlled, and on levels when their numbers were known.
     def claim(
         name: str,
         text: str,
