@@ -60,7 +60,7 @@ def browser() -> Iterator:
 
 
 def faults(opened, pages: list[Path]) -> list[str]:
-    """The faults of some pages in an open `browser`, a line each."""
+    """The faults of some pages in an open `browser`, one line each."""
     from axe_playwright_python.sync_playwright import Axe
 
     found = []

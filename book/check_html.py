@@ -4,7 +4,7 @@ Where there is a browser, and always under CI=true, each page is opened in it: s
 
     python book/check_html.py [_build/html]
 
-Prints one line a fault and exits with 1 if there is any, with 2 if there is no book.
+Prints one line per fault and exits with 1 if there is any, with 2 if there is no book.
 """
 
 import os

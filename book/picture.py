@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
+from hfclib.evaluation import PAPER_RADII
 from hfclib.paper import fig4
 from hfclib.paper.style import STYLE
 
@@ -11,10 +13,10 @@ FILE = Path(__file__).parent / "one-picture.svg"
 SHARED = Path(__file__).parent / "_static" / "share.png"
 
 
-def drawn() -> tuple[fig4.Figure, str]:
+def drawn() -> tuple[Figure, str]:
     """The figure of the landing page, and the accuracies in it as text."""
     final = fig4.FIG4.published()
-    hfc = final[(final["band"] == "hfc") & (final["split"] == "test") & final["radius"].isin([4, 8, 12, 16])]
+    hfc = final[(final["band"] == "hfc") & (final["split"] == "test") & final["radius"].isin(PAPER_RADII)]
     means = hfc.groupby(["variant", "feed", "bn_stats", "radius"])["accuracy"].mean()
     return fig4.hfc_by_condition(final), means.round(4).to_csv()
 

@@ -131,7 +131,7 @@ def _sweep(
     seeds: Annotated[str, typer.Option(help="such as 3, 0-9 or 0,2,5")] = "0",
     engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster)")] = "local",
     address: Annotated[str | None, typer.Option(help="of the Ray cluster (default: one on this machine)")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: one a GPU, or a core)")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: one per GPU or core)")] = None,
     variant: _Variants = None,
     store: _Store = None,
     retrain: _Retrain = False,

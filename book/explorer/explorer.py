@@ -24,7 +24,7 @@ from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.style import VARIANT_COLOURS
 from hfclib.runs.collect import stored_runs
 from hfclib.runs.predictions import weights_of
-from hfclib.runs.store import Run, find
+from hfclib.runs.store import WEIGHTS, Run, find
 from hfclib.training.recipe import RADII
 from hfclib.transforms import FEEDS, feed_images, rescaled
 
@@ -62,7 +62,7 @@ def confidences(model: nn.Module, images: Tensor, bn_stats: str) -> Tensor:
     return rounded.scatter_add(2, top, tied.float()).to(torch.uint8)
 
 
-def ask() -> dict:
+def stored_content() -> dict:
     """The content of answers.json: confidences of each of NETWORKS for IMAGES, and the weights they come from."""
     test, found = to_float(embedded("test")[0]), runs()
     batches = sorted({index // BATCH_SIZE for index in IMAGES})
@@ -78,12 +78,6 @@ def ask() -> dict:
     weights = {variant: weights_of(run.path) for variant, run in found.items()}
     content = base64.b64encode(torch.stack(answers).numpy().tobytes()).decode()
     return {"weights": weights, "torch": torch.__version__, "images": IMAGES, "confidences": content}
-
-
-def stored_answers() -> np.ndarray:
-    """The confidences in answers.json, (networks, images, conditions, classes) uint8."""
-    flat = np.frombuffer(base64.b64decode(json.loads(ANSWERS.read_text())["confidences"]), np.uint8)
-    return flat.reshape(len(NETWORKS), len(IMAGES), -1, len(CLASSES))
 
 
 def measured() -> dict[str, dict]:
@@ -136,7 +130,7 @@ def data() -> dict:
 
 def weights() -> dict:
     """The tensors of the live network, vanilla at seed 0, as they are stored."""
-    tensors = safetensors.numpy.load_file(runs()["vanilla"].path / "weights.safetensors")
+    tensors = safetensors.numpy.load_file(runs()["vanilla"].path / WEIGHTS)
     content = b"".join(tensor.astype("<f2").tobytes() for tensor in tensors.values())
     shapes = [(name, tensor.shape) for name, tensor in tensors.items()]
     return {"shapes": shapes, "float16": base64.b64encode(content).decode()}
@@ -180,4 +174,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(write_page(Path(sys.argv[1])))
     else:
-        ANSWERS.write_text(json.dumps(ask()) + "\n")
+        ANSWERS.write_text(json.dumps(stored_content()) + "\n")

@@ -67,7 +67,7 @@ class Chapter:
 
     def published(self, preset: Preset = "laptop") -> pd.DataFrame | None:
         """The table on which the claims about a preset are judged, from all stored runs; None where there are none."""
-        runs = stored_runs(self.recipes(preset)) if self.evidence else {}
+        runs = stored_runs(self.recipes(preset))
         return self.evidence(runs) if runs else None
 
     def folders(self) -> list[Path]:

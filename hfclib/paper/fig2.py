@@ -25,7 +25,7 @@ from hfclib.paper.intervals import over_seeds
 from hfclib.paper.parameters import FeedChoice, OneSeed, Radius, StatisticsChoice, several, whole
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.published import MISALIGNED
-from hfclib.paper.style import CHART, FIG2_TITLES, STYLE, network_looks, show_image
+from hfclib.paper.style import CHART, STYLE, network_looks, show_image
 from hfclib.paper.tables import decimals
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs
@@ -33,6 +33,7 @@ from hfclib.runs.predictions import Predictions, by_condition, load_record
 from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import FEEDS, Feed, feed_images, rescaled
 
+_KINDS = {"vanilla": "Vanilla", "batchnorm": "BatchNorm", "fullwidth": "BatchNorm"}
 PAPER_INDICES = (95, 134, 633, 692, 2568, 4435, 8267, 8501)  # the test images of the paper's Fig. 2
 
 
@@ -57,10 +58,9 @@ def fig2_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 
 def network_titles(preset: Preset = "laptop") -> dict[str, str]:
     """What figures and tables call the networks of `fig2_recipes`, such as "BatchNorm, width 64"."""
-    kinds = {variant: title.partition(",")[0] for variant, title in FIG2_TITLES.items()}
     recipes = fig2_recipes(preset).items()
     sizes = {variant: "ResNet-32" if one.arch == "resnet32" else f"width {one.width}" for variant, one in recipes}
-    return {variant: f"{kinds[variant]}, {size}" for variant, size in sizes.items()}
+    return {variant: f"{_KINDS[variant]}, {size}" for variant, size in sizes.items()}
 
 
 def stored_misaligned(
@@ -109,7 +109,7 @@ def counts_over_seeds(predictions: Mapping[str, Mapping[int, Predictions]], labe
 
 
 def _under(counts: pd.DataFrame, feed: str, bn_stats: str) -> pd.DataFrame:
-    """The counts under a condition; without BatchNorm those with "running" hold for both kinds of statistics."""
+    """The counts under a condition. For a network without BatchNorm: those under "running", whatever `bn_stats` is."""
     with_norm = counts["variant"].isin(counts.loc[counts["bn_stats"] == "batch", "variant"])
     return counts[(counts["feed"] == feed) & ((counts["bn_stats"] == bn_stats) | ~with_norm)]
 
@@ -196,7 +196,7 @@ def example_table(
     radius: int,
     feed: Feed,
     bn_stats: BnStats,
-    titles: Mapping[str, str] = FIG2_TITLES,
+    titles: Mapping[str, str],
 ) -> pd.DataFrame:
     """Whether networks are correct on some images, on their LFC and on their HFC, in that order.
 
@@ -218,7 +218,7 @@ def _beside_chance(counts: pd.DataFrame) -> list[str]:
     return [f"{row.misaligned} (by chance {row.by_chance:.0f})" for row in counts.itertuples()]
 
 
-def counts_at(counts: pd.DataFrame, radius: int, titles: Mapping[str, str] = FIG2_TITLES) -> pd.DataFrame:
+def counts_at(counts: pd.DataFrame, radius: int, titles: Mapping[str, str]) -> pd.DataFrame:
     """Counts of misaligned images at one radius, beside the paper's.
 
     Args:
@@ -250,15 +250,16 @@ _STATS_TITLES = {"running": "running averages", "batch": "statistics of the test
 _TRUE, _TRUE_BAR, _OTHER_BAR = "#00745a", "#66c2a5", "0.75"  # the true class, as text and as a bar; any other
 
 
-def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str] = FIG2_TITLES) -> Figure:
+def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Misaligned test images against the radius, logarithmic from 10 on: one row per statistics, one column per feed.
 
     Args:
-        counts: from `counts_over_seeds`, of the Fourier split and one seed.
+        counts: from `counts_over_seeds`, of one seed; those of the Fourier split are drawn.
     Raises:
         ValueError: several seeds.
     """
-    images = int(_of_one_seed(counts)["images"].max())
+    counts = _of_one_seed(counts).query("cut == 'fourier'")
+    images = int(counts["images"].max())
     with mpl.rc_context(CHART):
         figure = Figure(figsize=(9, 6), layout="constrained")
         axes = figure.subplots(2, 3, sharex=True, sharey=True)
@@ -458,7 +459,8 @@ def _published_counts(feeds: Sequence[str] = ("raw",)) -> pd.DataFrame:
     found = {preset: FIG2.published(preset) for preset in ("laptop", "narrow")}
     rows = pd.concat({preset: table for preset, table in found.items() if table is not None}, names=["preset"])
     rows = rows[rows["feed"].isin(feeds)].reset_index("preset")
-    network = pd.Categorical(rows["variant"].map(FIG2_TITLES), FIG2_TITLES.values())
+    titles = network_titles()
+    network = pd.Categorical(rows["variant"].map(titles), titles.values())
     return rows.assign(network=network, beyond=rows["misaligned"] - rows["by_chance"])
 
 

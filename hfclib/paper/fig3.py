@@ -229,11 +229,11 @@ def _block(ax: Axes, weight: Tensor, limit: float) -> mpl.image.AxesImage:
     return shown
 
 
-def responses_figure(found: Mapping[str, Tensor], across: int = 3) -> Figure:
-    """The responses from `mean_responses` as pictures on one scale, `across` in a row; the circle is r = 12."""
+def responses_figure(found: Mapping[str, Tensor]) -> Figure:
+    """The responses from `mean_responses` as pictures on one scale, three in a row; the circle is r = 12."""
     limit = max(float(response.max()) for response in found.values())
     with mpl.rc_context(STYLE):
-        figure, axes, free = panel_grid(len(found), across, (2.6, 2.6), (1.4, 0.6))
+        figure, axes, free = panel_grid(len(found), 3, (2.6, 2.6), (1.4, 0.6))
         edges = (-SIZE / 2 - 0.5, SIZE / 2 - 0.5)
         extent = (*edges, *reversed(edges))
         for ax, (title, response) in zip(axes, found.items(), strict=True):

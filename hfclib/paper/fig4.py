@@ -147,20 +147,20 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("").rename_axis("measure")
 
 
-def batchnorm_effect(final: pd.DataFrame, radii: Sequence[int] = PAPER_RADII) -> pd.DataFrame:
+def batchnorm_effect(final: pd.DataFrame) -> pd.DataFrame:
     """BatchNorm's HFC accuracy minus vanilla's, under each feed and each kind of statistics.
 
     Returns:
-        Index (statistics, feed), one column per radius, text cells "mean [low, high]", 95 % over seeds; the last row
-        has the paper's differences, measured with statistics "batch" and feed "max".
+        Index (statistics, feed), one column per radius of the paper, text cells "mean [low, high]", 95 % over seeds;
+        the last row has the paper's differences, measured with statistics "batch" and feed "max".
     """
     cells = {}
     for bn_stats in reversed(BN_STATS):
         for feed in ("max", "raw", "mean"):
-            found = {r: by_seed(final, f"H{r}", feed, bn_stats) for r in radii}
+            found = {r: by_seed(final, f"H{r}", feed, bn_stats) for r in PAPER_RADII}
             leads = {r: over_seeds(one["batchnorm"] - one["vanilla"]) for r, one in found.items()}
             cells[bn_stats, feed] = {f"r = {r}": in_words(lead) for r, lead in leads.items()}
-    paper = {f"r = {r}": decimals(_published(_gain("batchnorm", f"H{r}")), 2) for r in radii}
+    paper = {f"r = {r}": decimals(_published(_gain("batchnorm", f"H{r}")), 2) for r in PAPER_RADII}
     return pd.DataFrame.from_dict(cells | {("paper", "max"): paper}, orient="index").rename_axis(["statistics", "feed"])
 
 

@@ -87,9 +87,9 @@ def labels_table(runs: Runs) -> pd.DataFrame:
     return found.assign(measure=band.where(found["band"] != "x", found["split"]))
 
 
-def by_epoch(found: pd.DataFrame, variant: str, measure: str, split: str = "train") -> pd.DataFrame:
-    """Accuracies of a network after each epoch, from a `labels_table`: one row per epoch, one column per seed."""
-    rows = found.query("part == 'epoch' and variant == @variant and measure == @measure and split == @split")
+def by_epoch(found: pd.DataFrame, variant: str, measure: str) -> pd.DataFrame:
+    """Accuracies on training images after each epoch, from a `labels_table`: one row per epoch, one column per seed."""
+    rows = found.query("part == 'epoch' and variant == @variant and measure == @measure and split == 'train'")
     return rows.pivot(index="epoch", columns="seed", values="accuracy").astype(float)
 
 

@@ -176,7 +176,7 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
 
     Args:
         runs: by variant.
-        compute: measure what is not stored; it takes a minute a network and is not kept.
+        compute: measure what is not stored; it takes a minute per network and is not kept.
     Returns:
         One row per network and measure: variant, seed, kind (`kind_of`), measure, accuracy [0, 1]. Measures are "test",
         "L4" to "H16" (bands of all images with the mean colour, running statistics), the same followed by " authors"
@@ -225,7 +225,8 @@ def lost(found: pd.DataFrame) -> pd.DataFrame:
     wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *NETWORK_ATTACKS], sort=False)])
     for names, clean in (([*SHIFTS, *_HFC_ONLY], "none"), (list(NETWORK_ATTACKS), "pgd0")):
         wide[names] = 1 - wide[names].div(wide[clean], axis=0)
-    wide = wide.assign(**{"mean": wide[list(SHIFTS)].mean(axis=1), "mean hfc": wide[_HFC_ONLY].mean(axis=1)})
+    wide = wide.assign(**{"mean": wide[list(SHIFTS)].mean(axis=1, skipna=False)})
+    wide["mean hfc"] = wide[_HFC_ONLY].mean(axis=1, skipna=False)
     measured = wide.dropna(subset=["mean", "pgd2"])  # a run may be stored without what was measured beside it
     means = measured.groupby(["variant", "kind"], sort=False).mean()
     return means[means["test"] >= USABLE]
@@ -343,7 +344,7 @@ _VARIANTS |= {
 
 
 def _at_its_radius(words: str, radius: int) -> str:
-    """Words on the HFC of shifts, which is always that at RADIUS: they say so beside another radius."""
+    """Appends "(r = 8)" to words about the HFC of the shifts where the page shows another radius."""
     return words if radius == RADIUS else f"{words} (r = {RADIUS})"
 
 
@@ -404,7 +405,7 @@ def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     means = means.reindex(columns=["test", f"L{radius}", f"H{radius}", *SHIFTS, *NETWORK_ATTACKS])
     means = means.rename(columns={"pgd2": "PGD 2/255", "pgd8": "PGD 8/255"})
     for kind, name in SHIFT_KINDS.items():
-        means[name] = means[[shift for shift in SHIFTS if shift.startswith(kind)]].mean(axis=1)
+        means[name] = means[[shift for shift in SHIFTS if shift.startswith(kind)]].mean(axis=1, skipna=False)
     means = means.sort_values("test", ascending=False, kind="stable")[
         ["test", f"L{radius}", f"H{radius}", "PGD 2/255", "PGD 8/255", *SHIFT_KINDS.values()]
     ]

@@ -148,7 +148,8 @@ def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object], aske
     Args:
         wanted: the chapter's recipes, by variant.
         found: what is shown, by variant; a list of runs counts by its seeds.
-        asked: seeds that may be missing of every network, where those without weights are not shown.
+        asked: seeds to compare with, for a page that shows only runs whose weights are kept; by default the seeds that
+            any network has.
     Returns:
         None where nothing is missing.
     """

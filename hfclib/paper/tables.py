@@ -1,5 +1,6 @@
 """From runs to tidy tables of accuracies, and numbers as text."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -82,6 +83,8 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
     bands = (table["split"] == "test") & (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
     whole = (table["band"] == "x") & (table["feed"] == "raw") & (table["bn_stats"] == bn_stats)
     rows = table[whole | bands]
+    # A network trained on a band divided by its maximum has that band twice: the first row is the one in float32.
+    rows = rows.drop_duplicates(rows.columns.difference(["accuracy"]).tolist())
     letter = rows["band"].map({"lfc": "L", "hfc": "H", "x": ""})
     return rows.assign(measure=np.where(rows["band"] == "x", rows["split"], letter + rows["radius"].astype(str)))
 
@@ -92,9 +95,9 @@ def band_names(radii: Sequence[int]) -> list[str]:
 
 
 def decimals(value: float, places: int = 3) -> str:
-    """A number between -1 and 1 as text, without the zero before the point."""
+    """A number as text, without a zero before the point."""
     # A mean of few accuracies is often a tie, such as .5325, which must not hang on the order of a sum.
-    return f"{round(value, 9):z.{places}f}".replace("0.", ".", 1)
+    return re.sub(r"^(-?)0\.", r"\1.", f"{round(value, 9):z.{places}f}")
 
 
 def mean_sd(values: pd.Series, places: int = 3) -> str:
@@ -147,8 +150,7 @@ def at_end(final: pd.DataFrame, what: str, version: Version = AUTHORS) -> pd.Dat
         final: a table from `gather(runs, "final")`.
         what: "train" or "test" accuracy on whole images, "gap", the former less the latter, or "hfc", the mean of the
             accuracies on the HFC at r = 4 and 8.
-        version: how the HFC is fed: divided by its own maximum, as in the authors' code, or "controlled", with the data
-            set's mean colour added.
+        version: a key of `CONDITIONS`: how the HFC is fed, and which statistics BatchNorm uses, on whole images too.
     """
     feed, bn_stats = CONDITIONS[version]
     terms = {"gap": {"train": 1, "test": -1}, "hfc": {"H4": 0.5, "H8": 0.5}}.get(what, {what: 1})

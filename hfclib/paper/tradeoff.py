@@ -23,7 +23,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig2 import FIG2, fig2_recipes, predicted_images, stored_predictions
 from hfclib.paper.intervals import over_seeds
 from hfclib.paper.parameters import OneSeed, number, several
-from hfclib.paper.style import CHART, FIG2_TITLES, network_looks
+from hfclib.paper.style import CHART, network_looks
 from hfclib.paper.tables import decimals
 from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs
@@ -105,7 +105,7 @@ def steps_table(
     distance: Tensor,
     changed: Mapping[str, Tensor],
     radii: Sequence[int],
-    titles: Mapping[str, str] = FIG2_TITLES,
+    titles: Mapping[str, str],
 ) -> pd.DataFrame:
     """How far an image is from its LFC, and how often the prediction changes: one row per radius.
 
@@ -155,14 +155,14 @@ def ruled_out_table(
     distance: Tensor,
     changed: Mapping[str, Tensor],
     eps: Sequence[float],
-    titles: Mapping[str, str] = FIG2_TITLES,
+    titles: Mapping[str, str],
 ) -> pd.DataFrame:
     """`ruled_out` as text with three decimals: one row per size, one column per network; `changed` is by variant."""
     shares = {titles[variant]: ruled_out(distance, one, eps).tolist() for variant, one in changed.items()}
     return pd.DataFrame(shares, index=pd.Index(map(_size_text, eps), name="eps")).map(decimals)
 
 
-def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping[str, str] = FIG2_TITLES) -> Figure:
+def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping[str, str]) -> Figure:
     """The shares in a table from `ruled_out_curves` against eps, by metric; those given are marked for Linf."""
     beside = {"xytext": (2, 0), "textcoords": "offset points", "rotation": 90, "va": "top"}
     with mpl.rc_context(CHART):

@@ -14,6 +14,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hfclib.evaluation import batch_sizes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, choice, several
@@ -45,7 +46,7 @@ CHOICES: tuple[Choice, ...] = tuple(PANELS)
 def training_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """Vanilla of Fig. 4 and one change of it each: of the batch size, the optimiser or the architecture.
 
-    - batch32, batch64, batch256, batch512: images a batch, at as many epochs, and so at fewer steps the larger they
+    - batch32, batch64, batch256, batch512: images per batch, at as many epochs, and so at fewer steps the larger they
       are; a size that is vanilla's own is left out. steps512 has 512 images a batch and as many steps as vanilla.
     - sgd (without momentum), adagrad, adadelta, rmsprop. Learning rates 1e-2, 1e-2, 1e-1, 1e-3, which the preset's
       schedule takes as it takes Adam's: the peak of "one_cycle", or the constant rate.
@@ -88,7 +89,7 @@ _OTHER_ARCHITECTURES = ("lenet", "alexnet", "vgg")  # vanilla is a ResNet
 
 
 def _batches(final: pd.DataFrame, *, what: tuple[str, ...], how: Version = AUTHORS) -> Estimate:
-    """The mean of 32 and 64 images a batch less that of 256 and 512, by seed; of several quantities the smallest."""
+    """The mean of 32 and 64 images per batch less that of 256 and 512, by seed; of several quantities the smallest."""
     sizes = ["batch32", "batch64", "batch256", "batch512"]
     differences = {one: at_end(final, one, how).reindex(columns=sizes) @ [0.5, 0.5, -0.5, -0.5] for one in what}
     return over_seeds(pd.DataFrame(differences).min(axis=1, skipna=False))
@@ -204,19 +205,16 @@ def results(final: pd.DataFrame, recipes: Mapping[str, Recipe], choices: Sequenc
     for one in choices:
         for variant, name in network_names(recipes, one).items():
             recipe, own = recipes[variant], measured[measured["variant"] == variant]
-            steps = recipe.epochs * -(-recipe.train_images // recipe.batch_size)
+            steps = recipe.epochs * len(batch_sizes(recipe.train_images, recipe.batch_size))
             parts.append(own.assign(choice=one, network=name, steps=steps))
     return pd.concat(parts, ignore_index=True)[["choice", "network", "variant", "seed", "steps", *COMPARED]]
 
 
 def results_table(rows: pd.DataFrame) -> pd.DataFrame:
     """`results` over seeds: index (choice, network), columns seeds, steps and COMPARED; mean ± sd as text."""
-    cells = {}
-    for (one, name), own in rows.groupby(["choice", "network"], sort=False):
-        seeds = {"seeds": ", ".join(map(str, own["seed"])), "steps": own["steps"].iloc[0]}
-        shown = {measure: mean_sd(own[measure]) for measure in COMPARED}
-        cells[_TITLES[one], name] = seeds | shown
-    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["choice", "network"])
+    groups = rows.assign(choice=rows["choice"].map(_TITLES)).groupby(["choice", "network"], sort=False)
+    shown = {measure: (measure, mean_sd) for measure in COMPARED}
+    return groups.agg(seeds=("seed", lambda seeds: ", ".join(map(str, seeds))), steps=("steps", "first"), **shown)
 
 
 def training_answer(rows: pd.DataFrame, verdicts: pd.Series) -> Markdown:

@@ -49,8 +49,8 @@ class Report:
 
     Attributes:
         folder: with report.json, report.html, card.png, and one CSV per part; None for one that was only read.
-        content: what report.json holds: schema, hfclib, key (settings, hashes of the weights and of the first images),
-            data_sha256, parts (the rows of each), and summary.
+        content: what report.json holds: schema, hfclib, key (settings; hashes of the weights, of the first
+            images and of the predictions for them), data_sha256, parts (the rows of each), and summary.
     """
 
     folder: Path | None
@@ -300,7 +300,7 @@ def _begun(folder: Path, key: dict) -> dict:
 
 
 def _guard(scores: Tensor, labels: Tensor, images: int) -> None:
-    """Warn of what would make hours of measuring worthless: by the logits of the first of so many images."""
+    """Warn if the logits look like probabilities, or the accuracy on the first batch like guessing."""
     warn_if_probabilities(scores)
     correct = counted(int((scores.argmax(dim=1) == labels).sum()), len(labels))
     if correct["low"] <= 1 / scores.shape[1]:

@@ -131,7 +131,7 @@ class BandAccuracy:
         return {name: getattr(self, name) for name in ("images", "classes", "correct", "top5")}
 
     def add(self, counts: Mapping) -> None:
-        """Add the `counts` of one with the same settings and a given colour: of other images, as in another process."""
+        """Add the `counts` of another metric, such as another process's, with the same settings and a given colour."""
         self.images, self.classes = self.images + counts["images"], max(self.classes, counts["classes"])
         self.correct = [kept + added for kept, added in zip(self.correct, counts["correct"], strict=True)]
         self.top5 = [kept + added for kept, added in zip(self.top5, counts["top5"], strict=True)]

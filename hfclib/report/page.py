@@ -1,10 +1,10 @@
 """The figure of a table; the page of a report, one HTML file with SVG in the reader's colours; and its card."""
 
-import html as escape
 import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import cycle, pairwise
 from operator import itemgetter
 
@@ -114,10 +114,10 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
     lines = {**settings, "weights, SHA-256": key["weights_sha256"], "data, SHA-256": report.content["data_sha256"]}
     lines["hfclib"] = report.content["hfclib"]
     cells = "".join(
-        f"<tr><th>{name}</th><td><code>{escape.escape(str(value))}</code></td></tr>" for name, value in lines.items()
+        f"<tr><th>{name}</th><td><code>{escape(str(value))}</code></td></tr>" for name, value in lines.items()
     )
-    title = escape.escape(f"What {settings['name']} reads, by frequency")
-    text = escape.escape(report.content["summary"])
+    title = escape(f"What {settings['name']} reads, by frequency")
+    text = escape(report.content["summary"])
     page = TEMPLATE.format(title=title, css=CSS, summary=text, body=body, settings=cells)
     return page.replace("<table", '<table tabindex="0"')  # wide ones scroll, by the keyboard too
 
@@ -194,7 +194,7 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, 
             shares of Nyquist (`in_bins`).
         others: such tables of other networks, by the names that the legend gives them. Their LFC, and their HFC with
             the mean colour, are drawn behind, dashed, with running statistics.
-        bins: whether radii up to 1 are in bins too, as they are not where this is left out.
+        bins: read radii in (0, 1] as DFT bins; without it they are shares of Nyquist.
     Returns:
         A figure of Matplotlib, as for `savefig`. A grey line is the accuracy on whole images, if the table has it.
     Raises:

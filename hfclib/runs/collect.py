@@ -25,9 +25,9 @@ class Runs(dict[str, list[Run]]):
         return [run for variant, ones in self.items() if variant in wanted for run in ones]
 
 
-def estimate_seconds(recipe: Recipe, device: torch.device, batches: int = 2, measured: int = 10) -> float:
+def estimate_seconds(recipe: Recipe, device: torch.device) -> float:
     """About how long a run of `recipe` takes on `device`, in seconds: a training on a few random images is timed."""
-    count = batches * recipe.batch_size
+    count, measured = 2 * recipe.batch_size, 10
     known = DATA_SETS[recipe.data]
     shape = count, len(known.mean), known.side, known.side
     data = torch.randint(0, 256, shape, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)

@@ -26,7 +26,7 @@ from hfclib.runs.store import Run, RunError, find
 from hfclib.runs.train import train_run
 from hfclib.training.recipe import Recipe
 
-TRIES = 3  # deaths of worker processes without a run that ended in between, before a run is tried alone
+TRIES = 3  # after so many worker deaths in a row, with no run finished in between, runs are tried one at a time
 logger = logging.getLogger(__name__)
 
 

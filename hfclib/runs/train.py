@@ -24,7 +24,7 @@ from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.evaluation import CURVE_COLUMNS, Part, curve_rows, training_band_rows
 from hfclib.runs.images import held_out_set, training_set
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
-from hfclib.runs.store import Run, description, load, put_in_place, stored_weights
+from hfclib.runs.store import WEIGHTS, Run, description, load, put_in_place, stored_weights
 from hfclib.training.adversarial import robust_rows
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import Progress, TrainingError, fit, initial_model, measured_parts, pixels
@@ -116,8 +116,8 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
             f"{recipe.name}, seed {seed}, ended in weights too large to store: try a smaller learning_rate"
         )
     model.load_state_dict(weights)  # what is measured is what is stored
-    contents = {"weights.safetensors": safetensors.torch.save(weights, {"run": final.name})}
-    write(partial / "weights.safetensors", contents["weights.safetensors"])
+    contents = {WEIGHTS: safetensors.torch.save(weights, {"run": final.name})}
+    write(partial / WEIGHTS, contents[WEIGHTS])
     measured = _final_rows(recipe, model, train, test, partial, progress=progress)
     tables = {"curves.csv": (["epoch", *CURVE_COLUMNS], state.rows), "final.csv": (CURVE_COLUMNS, measured)}
     for name, (columns, rows) in tables.items():
@@ -126,7 +126,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
         write(partial / name, contents[name])
     checksums = {name: sha256(content) for name, content in contents.items()}
     write(partial / "run.json", description(recipe, seed, training_provenance(state, device), checksums))
-    of_weights = checksums["weights.safetensors"]
+    of_weights = checksums[WEIGHTS]
     store_record("predictions", final.name, kept_record(partial / MEASURED, of_weights), of_weights)
     put_in_place(partial, final)
     for name in (MEASURED, checkpoint.name):  # last: a training killed before this point repeats its final steps only

@@ -34,12 +34,12 @@ from hfclib.paper.fig2 import (
 )
 from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.show import show_figure
-from hfclib.paper.style import FIG2_TITLES
 from hfclib.runs.predictions import Predictions, by_name, prediction_conditions
 from hfclib.training.recipe import RADII
 from hfclib.transforms import FEEDS, feed_images, rescaled
 
 CONDITIONS = list(itertools.product(FEEDS, BN_STATS))
+TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +209,7 @@ def test_the_most_confident_come_first(channel_means):
 
 def test_tables_of_one_seed_refuse_several(answers, true_classes):
     two = counts_over_seeds({"vanilla": {0: answers["vanilla"], 4: answers["vanilla"]}}, true_classes)
-    for use in (lambda counts: counts_at(counts, 12), counts_figure):
+    for use in (lambda counts: counts_at(counts, 12, TITLES), lambda counts: counts_figure(counts, TITLES)):
         with pytest.raises(ValueError, match="expected counts of one seed, got those of 0, 4"):
             use(two)
 
@@ -226,49 +226,49 @@ def test_confidences_as_rows():
 def test_examples_say_right_or_wrong_and_when_that_is_misaligned(answers, true_classes):
     words = {True: "right", False: "wrong"}
     for feed, bn_stats in (("raw", "running"), ("max", "batch"), ("mean", "running")):
-        found = example_table(answers, range(60), true_classes, 12, feed, bn_stats)
-        assert list(found.columns) == list(FIG2_TITLES.values())
+        found = example_table(answers, range(60), true_classes, 12, feed, bn_stats, TITLES)
+        assert list(found.columns) == list(TITLES.values())
         assert list(found.index) == [(index, CLASSES[index % 10]) for index in range(60)]
         for variant, one in answers.items():
             mask = stored_misaligned(one, true_classes, 12, feed=feed, bn_stats=bn_stats)
             assert mask.any()
             parts = [one.on("x", bn_stats=bn_stats), *(one.on(band, 12, feed, bn_stats) for band in ("lfc", "hfc"))]
-            for index, text in enumerate(found[FIG2_TITLES[variant]]):
+            for index, text in enumerate(found[TITLES[variant]]):
                 said = ", ".join(words[int(part[index]) == index % 10] for part in parts)
                 assert text == said + ": misaligned" * bool(mask[index])
     longer = torch.cat([true_classes, torch.tensor([7])])
-    found = example_table({"vanilla": answers["vanilla"]}, [59, 60], longer, 12, "raw", "running")
+    found = example_table({"vanilla": answers["vanilla"]}, [59, 60], longer, 12, "raw", "running", TITLES)
     assert (found["Vanilla, width 16"] == "not measured").tolist() == [False, True]
 
 
 def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
     for radius in (12, 8):
-        found = counts_at(counts, radius)
+        found = counts_at(counts, radius, TITLES)
         assert list(found.index) == list(itertools.product(("running", "batch"), ("raw", "mean", "max")))
-        assert list(found.columns) == [*FIG2_TITLES.values(), "paper"]
+        assert list(found.columns) == [*TITLES.values(), "paper"]
         for (bn_stats, feed), row in found.iterrows():
-            for variant, title in FIG2_TITLES.items():  # without BatchNorm both rows have the one count
+            for variant, title in TITLES.items():  # without BatchNorm both rows have the one count
                 stats = bn_stats if variant != "vanilla" else "running"
                 own = counts.query(f"variant == '{variant}' and radius == {radius} and cut == 'fourier'")
                 (one,) = own.query(f"feed == '{feed}' and bn_stats == '{stats}'").itertuples()
                 assert row[title] == f"{one.misaligned} (by chance {one.by_chance:.0f})"
         assert set(found["paper"]) == ({"~600"} if radius == 12 else {"not available to us"})
-    found = counts_at(counts, 7)["BatchNorm, width 64"]  # recorded raw, running only
+    found = counts_at(counts, 7, TITLES)["BatchNorm, width 64"]  # recorded raw, running only
     expected = int(stored_misaligned(answers["fullwidth"], true_classes, 7).sum())
     assert found["running", "raw"].startswith(f"{expected} (by chance ")
     assert set(found.drop(("running", "raw"))) == {"not measured"}
-    alone = counts_at(counts.query("variant == 'vanilla'"), 12)
+    alone = counts_at(counts.query("variant == 'vanilla'"), 12, TITLES)
     assert alone.loc["running"].equals(alone.loc["batch"])
 
 
 def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
-    assert network_titles("laptop") == FIG2_TITLES
+    assert network_titles("laptop") == TITLES
     assert network_titles("paper") == {"vanilla": "Vanilla, width 64", "batchnorm": "BatchNorm, width 64"}
     assert network_titles("authors") == {"vanilla": "Vanilla, ResNet-32", "batchnorm": "BatchNorm, ResNet-32"}
     titles = network_titles("smoke")
     assert list(titles.values()) == ["Vanilla, width 4", "BatchNorm, width 4", "BatchNorm, width 8"]
     assert list(counts_at(counts, 12, titles)) == [*titles.values(), "paper"]
-    assert set(labelled(counts_figure(counts.query("cut == 'fourier'"), titles).axes[0])) >= set(titles.values())
+    assert set(labelled(counts_figure(counts, titles).axes[0])) >= set(titles.values())
     assert list(example_table(answers, [0], true_classes, 12, "raw", "running", titles)) == list(titles.values())
 
 
@@ -295,7 +295,7 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
         "under the others."
     )
     found = counts_of_all_seeds(12)
-    plain, normed = FIG2_TITLES["vanilla"], FIG2_TITLES["batchnorm"]
+    plain, normed = TITLES["vanilla"], TITLES["batchnorm"]
     assert found.index.tolist() == [
         ("laptop", plain, "LFC and HFC, running"),
         ("laptop", normed, "LFC and HFC, running"),
@@ -325,18 +325,18 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
 
 
 def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_classes, counts):
-    figure = counts_figure(counts.query("cut == 'fourier'"))
+    figure = counts_figure(counts, TITLES)  # which has those of the SVD as well
     titles = [ax.get_title() for ax in figure.axes]
     assert len(set(titles)) == len(figure.axes) == 6
     assert all("running averages" in title for title in titles[:3])
     assert all("statistics of the test batch" in title for title in titles[3:])
     assert [ax.get_xlabel() for ax in figure.axes[3:]] == ["Radius (DFT bins)"] * 3
     assert figure.get_supylabel() == "Misaligned images of 60"
-    assert legend(figure) == [*FIG2_TITLES.values(), "the paper's “~600” (r = 12)"]
+    assert legend(figure) == [*TITLES.values(), "the paper's “~600” (r = 12)"]
     looks = set()
     for ax, (bn_stats, feed) in zip(figure.axes, itertools.product(BN_STATS, FEEDS), strict=True):
         lines = labelled(ax)
-        for variant, title in FIG2_TITLES.items():
+        for variant, title in TITLES.items():
             everywhere = variant != "fullwidth" or (feed, bn_stats) == ("raw", "running")
             radii = list(RADII) if everywhere else [4, 8, 12, 16]
             options = {"feed": feed, "bn_stats": bn_stats}
@@ -352,13 +352,13 @@ def test_every_count_is_within_the_frame(counts):
     # The largest count is in the last panel, which must not be cut off at the first one's.
     counts = counts.query("cut == 'fourier' and variant == 'batchnorm'")
     last = (counts["feed"] == "mean") & (counts["bn_stats"] == "batch")
-    figure = counts_figure(counts.assign(misaligned=[9_000 if one else 5 for one in last]))
+    figure = counts_figure(counts.assign(misaligned=[9_000 if one else 5 for one in last]), TITLES)
     assert drawn(figure)
     for ax in figure.axes:
         low, high = ax.get_ylim()
         assert low == 0
         assert high > 9_000
-    assert drawn(counts_figure(counts.assign(misaligned=0)))
+    assert drawn(counts_figure(counts.assign(misaligned=0), TITLES))
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -522,7 +522,7 @@ def test_the_two_cuts_beyond_chance_under_the_same_networks(monkeypatch):
     table = pd.concat([table, *(table.assign(misaligned=0, **other) for other in others)])
     monkeypatch.setattr("hfclib.paper.fig2.FIG2", SimpleNamespace(published={"laptop": table}.get))
     found = cuts_of_all_seeds()
-    plain, normed = FIG2_TITLES["vanilla"], FIG2_TITLES["batchnorm"]
+    plain, normed = TITLES["vanilla"], TITLES["batchnorm"]
     assert found.index.tolist() == [("laptop", plain, 8), ("laptop", normed, 8)]
     assert found.loc["laptop", normed, 8].tolist() == ["21.0", "0.0", "-21.0"]
     differences = [0.98 - 10, -1 - 14]

@@ -83,14 +83,14 @@ def test_one_departure_at_a_time(runs):
 
 
 def test_the_effect_is_batchnorm_less_vanilla_beside_the_papers(runs):
-    effect = batchnorm_effect(gather(runs, "final"), [4, 8])
+    effect = batchnorm_effect(gather(runs, "final"))
     by_hand = [
         bn.final.query("band == 'hfc' and radius == 4 and feed == 'max' and bn_stats == 'batch'")["accuracy"].item()
         - plain.final.query("band == 'hfc' and radius == 4 and feed == 'max'")["accuracy"].item()
         for bn, plain in zip(runs["batchnorm"], runs["vanilla"], strict=True)
     ]
     assert effect.at[("batch", "max"), "r = 4"] == with_interval(*interval(by_hand))
-    assert effect.loc[("paper", "max")].tolist() == [".55", ".44"]  # .65 - .10, .54 - .10
+    assert effect.loc[("paper", "max")].tolist()[:2] == [".55", ".44"]  # .65 - .10, .54 - .10
     conditions = [(stats, feed) for stats in ("batch", "running") for feed in ("max", "raw", "mean")]
     assert list(effect.index) == [*conditions, ("paper", "max")]
 

@@ -163,6 +163,10 @@ def test_networks_near_chance_or_not_measured_are_left_out():
     unmeasured = pd.DataFrame([row for row in rows("new", 0, 0.8, 0.3, 0.5) if row["measure"] in ("test", "H8")])
     assert lost(pd.concat([found, unmeasured])).index.get_level_values("variant").tolist() == ["v0", "v1", "v2"]
     assert lost(unmeasured).empty
+    # A mean of the shifts is over all of them.
+    lacks = made(3).query("variant != 'v1' or measure != 'jpeg90'")
+    assert lost(lacks).index.get_level_values("variant").tolist() == ["v0", "v2"]
+    assert networks.report_table(lacks, 8).at["v1", "JPEG"] == "\u2013"
     # A network that a reader trained counts in no column: what is read and what is lost are of the same networks.
     further = pd.DataFrame([row for row in rows("v0", 5, 0.9, 0.9, 0.5) if row["measure"] in ("test", "H8")])
     pd.testing.assert_frame_equal(lost(pd.concat([made(3), further])), lost(made(3)))

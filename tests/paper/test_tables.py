@@ -91,6 +91,15 @@ def test_bands_of_training_images_are_not_taken_for_those_of_test_images(runs):
         pd.testing.assert_frame_equal(again.reset_index(drop=True), rows.reset_index(drop=True))
 
 
+def test_a_band_that_is_recorded_twice_counts_once_in_float32(runs):
+    one = runs["vanilla"][0]
+    bands = one.final.query("split == 'test' and band == 'lfc' and radius == 4 and feed == 'max'")
+    kept = select(gather(runs, "final"), [4], "max", "running")
+    object.__setattr__(one, "final", pd.concat([one.final, bands.assign(accuracy=0.0)], ignore_index=True))
+    again = select(gather(runs, "final"), [4], "max", "running")
+    pd.testing.assert_frame_equal(again.reset_index(drop=True), kept.reset_index(drop=True))
+
+
 def test_bad_arguments_are_refused(runs):
     with pytest.raises(ValueError, match="curves or final"):
         gather(runs, "first")
@@ -99,7 +108,15 @@ def test_bad_arguments_are_refused(runs):
 
 
 def test_numbers_as_text():
-    expected = {0.5: ".500", -0.0625: "-.062", 1.0: "1.000", 0.0: ".000", -0.0001: ".000"}
+    expected = {
+        0.5: ".500",
+        -0.0625: "-.062",
+        1.0: "1.000",
+        0.0: ".000",
+        -0.0001: ".000",
+        -20.25: "-20.250",
+        10.5: "10.500",
+    }
     assert {value: decimals(value) for value in expected} == expected
     assert with_interval(0.5, -0.1, 1.1) == ".500\u00a0[-.100,\u00a01.100]"
     assert with_interval(0.5, -float("inf"), float("inf")) == ".500"

@@ -21,7 +21,6 @@ from hfclib import logits, split
 from hfclib.evaluation import Condition
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.show import show_figure
-from hfclib.paper.style import FIG2_TITLES
 from hfclib.paper.tradeoff import (
     TRADEOFF,
     changed_by_run,
@@ -36,6 +35,7 @@ from hfclib.paper.tradeoff import (
 from hfclib.runs.predictions import Predictions
 from hfclib.training.recipe import RADII as ALL_RADII
 
+TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
 METRICS = ("l2", "linf")
 SIZE, COUNT = 16, 500
 RADII = (1, 2, 4, 5)
@@ -304,7 +304,7 @@ NEVER = torch.zeros(3, 4, dtype=torch.bool)
 
 def test_the_table_of_shares():
     found = ruled_out_table(
-        FAR, {"vanilla": OTHER, "batchnorm": NEVER}, [0.5 / 255, 2 / 255, 3 / 255, 6 / 255, 9 / 255]
+        FAR, {"vanilla": OTHER, "batchnorm": NEVER}, [0.5 / 255, 2 / 255, 3 / 255, 6 / 255, 9 / 255], TITLES
     )
     assert list(found.index) == ["0.5/255", "2/255", "3/255", "6/255", "9/255"]
     assert found["Vanilla, width 16"].tolist() == [".000", ".250", ".500", ".750", "1.000"]
@@ -314,7 +314,7 @@ def test_the_table_of_shares():
 def test_the_table_of_steps():
     distance = torch.tensor([[2.0, 9.0, 5.0], [1.0, 7.0, 8.0]]) / 255
     where = torch.tensor([[True, True, False], [False, True, False]])
-    found = steps_table(distance, {"vanilla": where}, (4, 8))
+    found = steps_table(distance, {"vanilla": where}, (4, 8), TITLES)
     assert found.index.tolist() == [4, 8]
     assert found["median distance (Linf)"].tolist() == ["5/255", "7/255"]
     assert found["within 8/255"].tolist() == [".667", "1.000"]
@@ -345,7 +345,7 @@ def test_the_figure_of_shares_that_are_ruled_out(images, answers):
     variants = ("vanilla", "batchnorm", "fullwidth")
     changed = {variant: changed_radius(answers[variant], ALL_RADII) for variant in variants}
     curves = ruled_out_curves(distances(images, ALL_RADII), {one: mask[:, :12] for one, mask in changed.items()}, 7)
-    figure = ruled_out_figure(curves, MARKED)
+    figure = ruled_out_figure(curves, MARKED, TITLES)
     left, right = figure.axes
     assert left.get_xlabel() == "eps, L2 distance (pixels in [0, 1])"
     assert right.get_xlabel() == "eps, Linf distance (pixels in [0, 1])"
@@ -353,7 +353,7 @@ def test_the_figure_of_shares_that_are_ruled_out(images, answers):
     for ax, metric in ((left, "l2"), (right, "linf")):
         assert ax.get_xscale() == "log"
         for variant in variants:
-            line = labelled(ax)[FIG2_TITLES[variant]]
+            line = labelled(ax)[TITLES[variant]]
             own = curves[(curves["metric"] == metric) & (curves["variant"] == variant)]
             assert len(own) == 7
             assert list(line.get_xdata()) == own["eps"].tolist()

@@ -103,7 +103,7 @@ def _claims() -> Iterator[Claim]:
         sides = [_side(*one, method, eps) for one in (first, second)]
         cells = [TABLE2_VALUES.get((one.variant, *one.defense, method, eps)) for one in sides]
         paper = round(cells[0] - cells[1], 3) if all(cells) else None
-        version = _WORDS[method] + (f", eps {eps:.2f}".replace("0.", ".") if eps else "")
+        version = _WORDS[method] + (f", eps {number_text(eps)}" if eps else "")
         values = {"version": version, "paper": paper} | values
         return claim(f"defense-{name}", text=text, statistic=Contrast([[(1, sides[0]), (-1, sides[1])]]), **values)
 

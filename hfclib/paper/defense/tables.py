@@ -138,19 +138,18 @@ def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, outcomes: pd.Dat
     return found.astype({"strong": float}).fillna({"outcome": "no gain"}).reset_index()
 
 
-def five_rows(found: pd.DataFrame, radius: float = 8) -> pd.DataFrame:
+def five_rows(found: pd.DataFrame) -> pd.DataFrame:
     """The defenses of the vanilla network that the chapter's answer is about, and adversarial training, as text.
 
     Args:
-        found: from `claimed_and_left`. Of each defense the largest strength is shown.
-        radius: of the filtered input.
+        found: from `claimed_and_left`. Of each defense the largest strength is shown, of the filtered input r = 8.
     Returns:
         Index (network, defense); the accuracy on clean images, under the paper's weakest attack, which for a filtered
         input does not know the filter, and under the strong attack, where it was run; the outcome.
     """
     largest = found["strength"] == found.groupby(["variant", "defense"])["strength"].transform("max")
     wanted = largest & found["defense"].isin(["none", "rule", "scale"])
-    wanted |= (found["defense"] == "input") & (found["strength"] == radius)
+    wanted |= (found["defense"] == "input") & (found["strength"] == 8)
     wanted &= (found["variant"] == "vanilla") | (found["variant"] == "adversarial") & (found["defense"] == "none")
     rows = []
     for one in found[wanted].itertuples():

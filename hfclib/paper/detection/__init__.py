@@ -4,8 +4,8 @@
 and `coco` is the paper's own experiment: `python -m hfclib.paper.detection FOLDER`.
 """
 
-from hfclib.paper.detection import claims, measure, plots
+from hfclib.paper.detection import measure, plots
 from hfclib.paper.detection.chapter import DETECTION, gather_detections
 from hfclib.paper.detection.store import evaluation_data
 
-__all__ = ["DETECTION", "claims", "evaluation_data", "gather_detections", "measure", "plots"]
+__all__ = ["DETECTION", "evaluation_data", "gather_detections", "measure", "plots"]
