@@ -293,7 +293,7 @@ def datasets_answer(found: pd.DataFrame) -> Markdown:
                 f" The signal widens the gap between test and LFC accuracy there by {decimals(wider.mean())}, "
                 f"and {hidden}."
             )
-    return listed("From the networks that are stored:", lines)
+    return listed("From the networks of these seeds that are stored:", lines)
 
 
 def hidden_from(found: pd.DataFrame, variant: str) -> int | None:

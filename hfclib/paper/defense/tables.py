@@ -179,3 +179,15 @@ def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     found = wide.reindex(columns=list(names)).rename(columns=names).join(clean.rename(columns={"accuracy": "clean"}))
     found["non_adaptive"] = found["non_adaptive"].fillna(found["adaptive"])
     return found.loc[[variant for variant in DEFENSE_TITLES if variant in found.index]].reset_index()
+
+
+def filter_table(found: pd.DataFrame) -> pd.DataFrame:
+    """`filter_by_radius` as text: index (network, radius of the filter, eps), columns the accuracies."""
+    attacks = {"non_adaptive": "PGD, non-adaptive", "adaptive": "PGD, adaptive", "strong": "strong attack"}
+    shares = {
+        title: [share_text(*pair) for pair in zip(found[name], found["images"], strict=True)]
+        for name, title in {"clean": "clean", **attacks}.items()
+    }
+    radii = ["none" if np.isinf(radius) else f"{radius:.0f}" for radius in found["strength"]]
+    index = [found["variant"].map(DEFENSE_TITLES), radii, [decimals(eps, 2) for eps in found["eps"]]]
+    return pd.DataFrame(shares, index=pd.MultiIndex.from_arrays(index, names=["network", "radius", "eps"]))
