@@ -224,7 +224,12 @@ def test_a_store_that_is_no_folder_is_told_before_any_work(hfc, monkeypatch, tmp
 def test_a_stopped_training_says_that_it_goes_on(hfc, train_ends_with, tmp_path, number):
     train_ends_with(lambda: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGTERM)
-    result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path)
+    # A shell that starts the tests in the background has them ignore a Ctrl-C.
+    of_the_shell = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, of_the_shell)
     assert result.exit_code == 130
     assert "the same command goes on from the last checkpoint" in result.output
     assert signal.getsignal(signal.SIGTERM) is before
