@@ -225,7 +225,7 @@ def lost(found: pd.DataFrame) -> pd.DataFrame:
     wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *NETWORK_ATTACKS], sort=False)])
     for names, clean in (([*SHIFTS, *_HFC_ONLY], "none"), (list(NETWORK_ATTACKS), "pgd0")):
         wide[names] = 1 - wide[names].div(wide[clean], axis=0)
-    wide = wide.assign(**{"mean": wide[list(SHIFTS)].mean(axis=1, skipna=False)})
+    wide["mean"] = wide[list(SHIFTS)].mean(axis=1, skipna=False)
     wide["mean hfc"] = wide[_HFC_ONLY].mean(axis=1, skipna=False)
     measured = wide.dropna(subset=["mean", "pgd2"])  # a run may be stored without what was measured beside it
     means = measured.groupby(["variant", "kind"], sort=False).mean()
