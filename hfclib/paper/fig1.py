@@ -23,7 +23,7 @@ from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.style import CHART, STYLE, show_image
-from hfclib.paper.tables import CHANCE, decimals, gather, mean_sd
+from hfclib.paper.tables import CHANCE, decimals, gather, mean_sd, once
 from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
@@ -65,9 +65,7 @@ def band_results(final: pd.DataFrame) -> pd.DataFrame:
     tests = rows["split"] == "test"
     tested = np.select([own & ~tests, (rows["band"] == "x") & tests, own & tests], [*_MEASURES, _OURS], default="")
     trained = rows["train_band"].str.upper() + " " + rows["rescale"].map(_SCALINGS)
-    rows = rows.assign(**{"trained on": trained, "tested on": tested})[tested != ""]
-    # Division by the maximum is one of the recorded feeds too: the first row is the one in float32.
-    return rows.drop_duplicates(["variant", "seed", "tested on"])
+    return once(rows.assign(**{"trained on": trained, "tested on": tested})[tested != ""])
 
 
 def table1_rows(final: pd.DataFrame) -> pd.DataFrame:

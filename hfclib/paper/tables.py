@@ -82,11 +82,17 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
     other = (table["feed"] == "raw") & (table["bn_stats"] == "running") & ~table["radius"].isin(PAPER_RADII)
     bands = (table["split"] == "test") & (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
     whole = (table["band"] == "x") & (table["feed"] == "raw") & (table["bn_stats"] == bn_stats)
-    rows = table[whole | bands]
-    # A network trained on a band divided by its maximum has that band twice: the first row is the one in float32.
-    rows = rows.drop_duplicates(rows.columns.difference(["accuracy"]).tolist())
+    rows = once(table[whole | bands])
     letter = rows["band"].map({"lfc": "L", "hfc": "H", "x": ""})
     return rows.assign(measure=np.where(rows["band"] == "x", rows["split"], letter + rows["radius"].astype(str)))
+
+
+def once(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table from `gather`, each condition once.
+
+    A network trained on a band divided by its maximum has that band twice: the first row is the one in float32.
+    """
+    return rows.drop_duplicates(rows.columns.difference(["accuracy"]).tolist())
 
 
 def band_names(radii: Sequence[int]) -> list[str]:

@@ -47,7 +47,7 @@ def training_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """Vanilla of Fig. 4 and one change of it each: of the batch size, the optimiser or the architecture.
 
     - batch32, batch64, batch256, batch512: images per batch, at as many epochs, and so at fewer steps the larger they
-      are; a size that is vanilla's own is left out. steps512 has 512 images a batch and as many steps as vanilla.
+      are; a size that is vanilla's own is left out. steps512 has 512 images per batch and as many steps as vanilla.
     - sgd (without momentum), adagrad, adadelta, rmsprop. Learning rates 1e-2, 1e-2, 1e-1, 1e-3, which the preset's
       schedule takes as it takes Adam's: the peak of "one_cycle", or the constant rate.
     - lenet, alexnet, vgg (`models`). VGG-11 starts with as many channels as the preset's ResNet, at "laptop" with 32:

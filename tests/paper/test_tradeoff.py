@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hfclib import logits, split
 from hfclib.evaluation import Condition
+from hfclib.paper.fig2 import network_titles
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.show import show_figure
 from hfclib.paper.tradeoff import (
@@ -35,7 +36,7 @@ from hfclib.paper.tradeoff import (
 from hfclib.runs.predictions import Predictions
 from hfclib.training.recipe import RADII as ALL_RADII
 
-TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
+TITLES = network_titles()
 METRICS = ("l2", "linf")
 SIZE, COUNT = 16, 500
 RADII = (1, 2, 4, 5)

@@ -1,13 +1,12 @@
 """Figures of the chapter on defenses: tables in, a matplotlib Figure out."""
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title, number_text
+from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title, number_text, radius_text
 from hfclib.paper.defense.trials import HIGHEST_EPS
 from hfclib.paper.style import CHART, VARIANT_COLOURS, panel_grid
 
@@ -106,7 +105,7 @@ def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
             for column, look in lines.items():
                 ax.plot(range(len(strengths)), own[column], clip_on=False, **look)
             ax.set_ylim(0, 1)
-            ax.set_xticks(range(len(strengths)), ["none" if np.isinf(one) else number_text(one) for one in strengths])
+            ax.set_xticks(range(len(strengths)), [radius_text(one) for one in strengths])
         figure.supxlabel("Radius of the filter (DFT bins)")
         figure.supylabel(f"Accuracy, eps {number_text(eps)}")
         columns = 4 if len(axes) > 1 else 2

@@ -53,6 +53,11 @@ def defense_title(defense: str, strength: float) -> str:
     return _METHODS[defense].format(number_text(1 + 8 * strength if defense == "scale" else strength))
 
 
+def radius_text(radius: float) -> str:
+    """The radius of a filter, "none" where it is infinite."""
+    return "none" if np.isinf(radius) else number_text(radius)
+
+
 def share_text(accuracy: float, images: int) -> str:
     """An accuracy on a number of images: two decimals, three from 2,500 images on."""
     if np.isnan(accuracy):
@@ -183,11 +188,12 @@ def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
 
 def filter_table(found: pd.DataFrame) -> pd.DataFrame:
     """`filter_by_radius` as text: index (network, radius of the filter, eps), columns the accuracies."""
-    attacks = {"non_adaptive": "PGD, non-adaptive", "adaptive": "PGD, adaptive", "strong": "strong attack"}
-    shares = {
-        title: [share_text(*pair) for pair in zip(found[name], found["images"], strict=True)]
-        for name, title in {"clean": "clean", **attacks}.items()
+    titles = {
+        "clean": "clean",
+        "non_adaptive": ATTACKS["unaware"],
+        "adaptive": "PGD, adaptive",
+        "strong": "strong attack",
     }
-    radii = ["none" if np.isinf(radius) else f"{radius:.0f}" for radius in found["strength"]]
-    index = [found["variant"].map(DEFENSE_TITLES), radii, [decimals(eps, 2) for eps in found["eps"]]]
+    shares = {title: list(map(share_text, found[name], found["images"])) for name, title in titles.items()}
+    index = [found["variant"].map(DEFENSE_TITLES), found["strength"].map(radius_text), found["eps"].map(number_text)]
     return pd.DataFrame(shares, index=pd.MultiIndex.from_arrays(index, names=["network", "radius", "eps"]))
