@@ -151,7 +151,11 @@ def test_hfc_run_shows_its_progress_and_leaves_nothing_when_it_is_stopped(tmp_pa
     # A shell that starts the tests in the background has them, and what they start, ignore a Ctrl-C.
     own = {"preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **own) as stopped:
-        while not list(tmp_path.glob("fig3-rho=0.running-*.ipynb")) and stopped.poll() is None:
+        # Before its first cell, papermill would not close the bar of the progress.
+        while stopped.poll() is None and not any(
+            '"status": "running"' in path.read_text(encoding="utf-8")
+            for path in tmp_path.glob("fig3-rho=0.running-*.ipynb")
+        ):
             time.sleep(0.1)
         stopped.send_signal(signal.SIGINT)
         said = stopped.communicate()[1]

@@ -368,8 +368,7 @@ WITH_WEIGHTS = [path for path in PUBLISHED if (data_folder() / "runs" / path.ste
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", WITH_WEIGHTS, ids=lambda path: path.stem)
-def test_published_answers_are_those_of_the_weights(path, monkeypatch, all_threads):
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)  # the arithmetic in which they were made
+def test_published_answers_are_those_of_the_weights(path, in_bf16, all_threads):
     run = load(data_folder() / "runs" / path.stem)
     stored = by_condition(read_record(path, weights_of(run.path)))
     count = 1_000 if run.recipe.width <= 16 else 250  # a wide network takes long

@@ -569,10 +569,8 @@ MODEL = Run.model  # which the tests above replace
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_published_trials_are_those_of_the_weights(path, monkeypatch, tmp_path, all_threads):
-    # In the arithmetic in which they were made. Where the processor emulates it, attacks take minutes.
-    images = 500 if gains_from_bf16(torch.device("cpu")) else 100
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)
+def test_published_trials_are_those_of_the_weights(path, monkeypatch, tmp_path, in_bf16, all_threads):
+    images = 500 if gains_from_bf16(torch.device("cpu")) else 100  # without bfloat16, attacks take long
     monkeypatch.setattr(Run, "model", MODEL)
     monkeypatch.setattr("hfclib.paper.defense.trials.embedded", embedded)
     monkeypatch.setattr("hfclib.runs.predictions.data_folder", data_folder)
