@@ -274,7 +274,7 @@ def _spearman(samples: np.ndarray) -> np.ndarray:
 
 
 def association(
-    found: pd.DataFrame,
+    rows: pd.DataFrame,
     measure: str,
     radius: int = RADIUS,
     *,
@@ -285,13 +285,18 @@ def association(
     """The `rank_correlation` of the accuracy on a band with the share of accuracy lost, over recipes.
 
     Args:
-        measure: a column of `lost`.
+        rows: of `lost`.
+        measure: a column of them.
         radius, band: DFT bins; "H" for the HFC or "L" for the LFC.
         equal: with the test accuracy as control.
         version: how the accuracy on the band is measured.
     """
-    rows, column = lost(found), f"{band}{radius}" + (" authors" if version == AUTHORS else "")
+    column = f"{band}{radius}" + (" authors" if version == AUTHORS else "")
     return rank_correlation(rows[column], rows[measure], rows["test"] if equal else None)
+
+
+def _claimed(found: pd.DataFrame, *, measure: str, equal: bool = False) -> Estimate:
+    return association(lost(found), measure, equal=equal)
 
 
 def _claims() -> Iterator[Claim]:
@@ -312,7 +317,7 @@ def _claims() -> Iterator[Claim]:
             version=f"{version}; Spearman's correlation with H{RADIUS}, controlled, over recipes of a test accuracy of "
             f"{decimals(USABLE, 1)} or more",
             relation="exceeds",
-            statistic=partial(association, **options),
+            statistic=partial(_claimed, **options),
         )
 
 
@@ -443,12 +448,12 @@ def association_rows(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     Columns: measure, part ("whole" or "hfc"), control ("none" or "test accuracy"), mean, low, high, recipes. None where
     `rank_correlation` has none, as with fewer than three recipes.
     """
-    rows = []
+    measured, rows = lost(found), []
     for measure, part, control in product((*SHIFTS, "mean", "pgd2"), _PARTS, ("none", "test accuracy")):
         if (measure, part) != ("pgd2", "hfc"):
             column = f"{measure} hfc" if part == "hfc" else measure
             with suppress(MissingRunError):
-                one = association(found, column, radius, equal=control != "none")
+                one = association(measured, column, radius, equal=control != "none")
                 rows.append((measure, part, control, one.mean, one.low, one.high, one.seeds))
     return pd.DataFrame(rows, columns=["measure", "part", "control", "mean", "low", "high", "recipes"])
 
@@ -496,8 +501,8 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     table = {}
     for name, left_out in subsets.items():
         named = found["variant"].str.removeprefix("narrow_")
-        some = found[~(found["kind"].isin(left_out) | named.isin(left_out))]
-        row = {"number": str(len(lost(some)))}
+        some = lost(found[~(found["kind"].isin(left_out) | named.isin(left_out))])
+        row = {"number": str(len(some))}
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"
             row[column] = "not measured"
@@ -515,7 +520,7 @@ def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
     lines = []
     for band, measure in product("HL", ("mean hfc", "pgd2")):
         with suppress(MissingRunError):
-            estimates = [association(found, measure, radius, equal=equal, band=band) for equal in (False, True)]
+            estimates = [association(rows, measure, radius, equal=equal, band=band) for equal in (False, True)]
             plain, equal = (in_words(one) for one in estimates)
             lost_to = f"{band}FC accuracy, and the share lost to the {_short(measure, radius)}"
             lines.append(f"- {lost_to}: {plain}; {equal} at equal test accuracy.")
