@@ -12,7 +12,7 @@ from hfclib.training.recipe import Recipe
 
 _NARROW = (fig4_recipes, "narrow", ("vanilla", "batchnorm", "dropout", "mixup"))
 _AUTHORS = (fig4_recipes, "authors", ("vanilla", "batchnorm"))
-_EVERY, _UNTRAINED = "every stored run is measured both ways", "(not stored)"
+_EVERY, _UNTRAINED = "every stored run is measured in each way", "(not stored)"
 # What, in the paper, here, how it is tested or why it is not, and the networks that show whether it matters: a function
 # of a preset, the preset, and variants.
 DEPARTURES = (
@@ -109,7 +109,7 @@ DEPARTURES = (
     ),
     ("steps of PGD at test time", "not stated", "20, random start", "the strong attack takes 40, five times"),
     ("singular values kept", "not stated", "as many as match the LFC's energy", "untested"),
-    ("penalty on rough kernels", "form and weight not stated", "ours, weight 10", "untested"),
+    ("rough kernels: penalty, and filter", "form not stated", "ours; the penalty has weight 10", "untested"),
     ("detector and pictures", "RetinaNet-50 on COCO", "a small one on blood cells", "untested: a command is there"),
     ("seeds", "one, not fixed", "three or more of most recipes, one of the others", "intervals over seeds"),
 )

@@ -44,7 +44,7 @@ def _claim(
         id=f"detection-{name}",
         figure="detection",
         section=section,
-        version=f"blood cells, r = {MATCHED_RADIUS}, bands fed raw",
+        version=f"blood cells, r = {MATCHED_RADIUS}, {'feed mean less raw' if 'mean' in first else 'bands fed raw'}",
         text=text,
         relation="at least" if at_least else "exceeds",
         bound=at_least,
