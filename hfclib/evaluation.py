@@ -10,7 +10,7 @@ Two choices change what is measured:
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, pairwise, product
 from typing import Literal, NamedTuple
 
@@ -72,6 +72,10 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
     finally:
         for norm, mean, var in averages:
             norm.running_mean, norm.running_var = mean, var
+        for module, mode in modes:  # by its own method, since some merge or split their weights there
+            if module.training != mode:
+                with suppress(NotImplementedError):  # of an exported program
+                    module.train(mode)
         for module, mode in modes:
             module.training = mode
 
@@ -98,8 +102,8 @@ def logits(
     Returns:
         (N, classes) float32 on the device of the images.
     Raises:
-        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, another bn_stats, or NaN among the
-            logits.
+        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, another bn_stats, or the model
+            returns no tensor, or NaN.
     """
     check_images(images)
     if len(images) == 0:
@@ -109,11 +113,21 @@ def logits(
     device = device_of(model)
     # Not in inference mode: what a network makes at its first pass and keeps could never be trained.
     with torch.no_grad(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
-        batches = (batch.to(device).contiguous() for batch in images.split(batch_sizes(len(images), batch_size)))
-        found = torch.cat([model(batch).float().to(images.device) for batch in batches])
+        # Copies: some networks normalise their input in place, and some callables return the same memory each time.
+        own = {"copy": True, "memory_format": torch.contiguous_format}
+        batches = (batch.to(device, **own) for batch in images.split(batch_sizes(len(images), batch_size)))
+        found = torch.cat([tensor_of(model(batch)).to(images.device, torch.float32, copy=True) for batch in batches])
     if found.isnan().any():  # whose largest would be the first class
         raise ValueError("expected logits that are numbers from the model, got NaN")
     return found
+
+
+def tensor_of(output: object) -> Tensor:
+    """What a model returned, if it is a tensor, else a TypeError."""
+    if not isinstance(output, Tensor):
+        kind = type(output).__name__
+        raise TypeError(f"expected a tensor of logits from the model, got {kind}: hfclib.Classifier finds them in it")
+    return output
 
 
 def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, **options) -> float:
@@ -152,8 +166,9 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
             raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
         check_pixels(part, most)
         shape = shape or logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
-        if len(shape) != 2 or shape[0] != 2:
-            raise ValueError(f"expected logits (N, classes) from the model, got {tuple(shape)} for 2 images")
+        if len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
+            found = f"{tuple(shape)} for 2 images"
+            raise ValueError(f"expected logits (N, classes) from the model, of 2 classes or more, got {found}")
         if classes.max() >= shape[1]:
             raise ValueError(f"expected labels below {shape[1]}, the number of logits, got {classes.max()}")
         yield part, classes

@@ -96,7 +96,7 @@ def _room_for(images: Tensor) -> Tensor:
 
 def _traced(images: Tensor) -> bool:
     """Whether images are a compiler's, a fake mode's, or those of a transform of `torch.func` (vmap, jvp, ...)."""
-    compiling = torch.compiler.is_compiling() or type(images) is not Tensor
+    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing() or type(images) is not Tensor
     return compiling or torch._C._functorch.is_functorch_wrapped_tensor(images)
 
 

@@ -20,7 +20,7 @@ Layers = Literal["first", "all"]
 
 
 def convolutions(model: nn.Module, layers: Layers = "first") -> list[nn.Conv2d]:
-    """The convolutions of a model with kernels larger than 1 x 1: the first, or all; raises ValueError without any."""
+    """Convolutions with kernels larger than 1 x 1: the first of `model.modules()`, or all; ValueError without any."""
     if layers not in ("first", "all"):
         raise ValueError(f"expected layers, first or all, got {layers!r}")
     found = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1]
@@ -48,7 +48,7 @@ def smooth_kernels(model: nn.Module, rho: float, *, normalise: bool = False, lay
         model: any module; it is left as it is.
         rho: finite, 0 or more.
         normalise: divide by 1 + 8 rho, by which the rule enlarges a constant kernel.
-        layers: "first" (paper) or "all"; kernels of 1 x 1 stay as they are.
+        layers: "first" of `model.modules()` (paper), or "all"; kernels of 1 x 1 stay as they are.
     Raises:
         TypeError, ValueError: a bad rho or other layers, or a model without convolutions, or with computed weights
             (parametrised, normalised, pruned).

@@ -64,6 +64,7 @@ class Matched(nn.Module):
         return F.batch_norm(maps.float(), None, None, std, mean, training=True, eps=EPS).to(maps.dtype)
 
 
+@torch.inference_mode(False)  # no attack could differentiate by moments that are made in that mode
 @torch.no_grad()
 def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Matched:
     """A network with the help that BatchNorm gets from a test batch.
@@ -110,7 +111,7 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
     with evaluating(model), arithmetic(device, amp=False), _hooked(places, add):
         for batch in reference.split(BATCH_SIZE):
             met.clear()
-            model(found.pixels(batch.to(device)))
+            model(found.pixels(batch.to(device, copy=True)))  # which some networks change
     for place, total in sums.items():
         if where != "first" or sizes[place] == next(iter(sizes.values())):
             if place in again:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.devices import arithmetic
-from hfclib.evaluation import check_labels, check_pixels
+from hfclib.evaluation import check_labels, check_pixels, tensor_of
 
 
 def check_batch(images: Tensor, labels: Tensor) -> Tensor:
@@ -41,7 +41,8 @@ def check_count(name: str, value: int, least: int) -> None:
 def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
     """The model's logits (N, classes), float32 or float64; ValueError if not finite, or too few for a label."""
     with arithmetic(images.device, amp=amp):
-        logits = model(images.contiguous())
+        # A copy, since some networks normalise their input in place.
+        logits = tensor_of(model(images.clone(memory_format=torch.contiguous_format)))
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")
     if not logits.isfinite().all():

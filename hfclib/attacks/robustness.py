@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,21 +75,22 @@ def robust_accuracy(
     Args:
         model, images, labels: as in `batches`: tensors, or without labels a loader. Batches go to the model's device.
         attacks, options: as in `robust_correct`; or `strongest()`.
-        eps: as in `robust_correct`; a list of numbers gives a list of shares.
+        eps: as in `robust_correct`; several numbers give a list of shares.
     Returns:
         A share in [0, 1], or a list of them.
     Raises:
         TypeError, ValueError: as `robust_correct` and `batches`.
     """
     attacks = attacks if callable(attacks) else list(attacks)
-    many = list(eps) if isinstance(eps, list | tuple) else [eps]
+    several = np.ndim(eps) == 1
+    many = [float(one) for one in eps] if several else [eps]
     found, device = [[] for _ in many], device_of(model)
     for part, classes in batches(model, images, labels):
         part, classes = part.to(device), classes.to(device)
         for one, correct in zip(many, found, strict=True):
             correct.append(robust_correct(model, part, classes, attacks, eps=one, **options))
     shares = [torch.cat(correct).float().mean().item() for correct in found]
-    return shares if isinstance(eps, list | tuple) else shares[0]
+    return shares if several else shares[0]
 
 
 def smallest_eps(

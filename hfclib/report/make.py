@@ -157,7 +157,7 @@ def make_report(
     highest = math.hypot(*(side // 2 for side in some.shape[-2:]))  # in DFT bins
     if radii is None:
         radii = [radius for radius in PAPER_RADII if radius <= highest] if side <= 32 else FRACTIONS
-    radii = each_radius(radii)
+    radii = sorted(each_radius(radii))
     bins = [in_bins(radius, some) for radius in radii]
     if not bins or not 0 < min(bins) <= max(bins) <= highest:
         raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radii}")
@@ -295,7 +295,9 @@ def _begun(folder: Path, key: dict) -> dict:
         raise ValueError(f"{file} is no report: choose another folder")
     if content["schema"] != SCHEMA or content["key"] != key:
         other = [name for name in key if key[name] != content["key"].get(name)]
-        raise ValueError(f"{folder} has a report of another {', '.join(other) or 'schema'}: choose another folder")
+        hint = " (shuffled data are others each time)" if "first_images_sha256" in other else ""
+        found = f"{', '.join(other) or 'schema'}{hint}"
+        raise ValueError(f"{folder} has a report of another {found}: choose another folder")
     return content
 
 

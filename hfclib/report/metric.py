@@ -30,9 +30,10 @@ class Classifier(nn.Module):
     """Any classifier as a module from images (N, C, H, W) in [0, 1] to logits (N, classes).
 
     Args:
-        model: a module or any callable. The logits are what it returns, the first of a tuple, or called "logits".
-            A module is fed the type of its weights, on their device; another callable gets images on the CPU. A module
-            inside another callable is not put into evaluation mode: give the module itself, or call its `eval` before.
+        model: a module or any callable. The logits are what it returns, or in it what is called "logits", or the first
+            of a tuple. A module is fed the type of its weights, on their device; another callable gets images on the
+            CPU. A module inside another callable is not put into evaluation mode: give the module itself, or call its
+            `eval` before.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
@@ -42,8 +43,9 @@ class Classifier(nn.Module):
         super().__init__()
         if (mean is None) != (std is None):
             raise ValueError("expected mean and std, or neither")
-        if std is not None and not min(std) > 0:
-            raise ValueError(f"expected std, numbers above 0, got {list(std)}")
+        if std is not None and not (min(std) > 0 and 0 <= min(mean) <= max(mean) <= 1):
+            found = f"{list(mean)} and {list(std)}"
+            raise ValueError(f"expected mean, numbers in [0, 1] as of pixels, and std, numbers above 0, got {found}")
         self.model = model
         self.mean, self.std = (None if values is None else [float(value) for value in values] for values in (mean, std))
 
@@ -68,7 +70,9 @@ class Classifier(nn.Module):
         output = self.model(images.to(next(weights, images)))
         if isinstance(output, Mapping):
             return output["logits"]
-        return output[0] if isinstance(output, tuple | list) else getattr(output, "logits", output)
+        if hasattr(output, "logits"):
+            return output.logits
+        return output[0] if isinstance(output, tuple | list) else output
 
 
 def counted(correct: int, images: int) -> dict:

@@ -200,9 +200,10 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, 
     Raises:
         ValueError: radii of both kinds.
     """
+    table = table.sort_values("radius", kind="stable")
     bands, whole = table[table["band"] != "x"], table[table["band"] == "x"]
     read = "bn_stats == 'running' and (band == 'lfc' or band == 'hfc' and feed == 'mean')"
-    behind = {name: other.query(read) for name, other in (others or {}).items()}
+    behind = {name: other.query(read).sort_values("radius") for name, other in (others or {}).items()}
     radii = [radius for one in (bands, *behind.values()) for radius in one["radius"]]
     # Beside 2.5 a table has 1.0 for the radius of one bin.
     shares = not bins and any(radii) and all(is_share(radius) for radius in radii if radius)

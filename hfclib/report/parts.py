@@ -30,7 +30,8 @@ def _correct(model: Callable, images: Tensor, labels: Tensor) -> dict:
     predictions = scores.argmax(dim=1)
     if rounded:
         best = scores.topk(2).values
-        doubtful = best[:, 0] - best[:, 1] < _DOUBT * scores.std(dim=1)
+        spread = scores.std(dim=1)  # that of all images too, since two logits are no nearer than their own allows
+        doubtful = best[:, 0] - best[:, 1] < _DOUBT * spread.maximum(spread.mean())
         if doubtful.any():
             predictions[doubtful] = logits(model, images[doubtful]).argmax(dim=1)
     return counted(int((predictions == labels).sum()), len(labels))
@@ -117,10 +118,10 @@ def attack_energy(
         noise would have; and robust_correct, the number of images that stay correct. No row if the logits have no
         gradient, or a zero one everywhere.
     """
-    with evaluating(model), torch.enable_grad():
+    with torch.inference_mode(False), evaluating(model), torch.enable_grad():
         try:
             some = images[:2].clone().requires_grad_()
-            scores = model(some)
+            scores = model(some.clone())
             if not scores.requires_grad or torch.autograd.grad(scores.sum(), some, allow_unused=True)[0] is None:
                 return []
         except RuntimeError as error:

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -94,6 +95,10 @@ def test_a_loader_and_a_list_of_eps(network, pictures):
         assert robust_accuracy(network, *data, attacks=[exact, lambda m, x, y: x], eps=eps[1]) == pytest.approx(
             expected[1]
         )
+    few = pictures[:3], labels[:3]  # as many as eps
+    expected = robust_accuracy(network, *few, attacks=exact, eps=eps)
+    for several in (np.array(eps), torch.tensor(eps, dtype=torch.float64), tuple(eps)):
+        assert robust_accuracy(network, *few, attacks=exact, eps=several) == expected
     by_default = robust_accuracy(network, [{"image": pictures, "label": labels}])
     assert by_default == robust_accuracy(network, pictures, labels, partial(pgd, eps=8 / 255, alpha=2 / 255, steps=10))
 

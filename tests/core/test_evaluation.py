@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hfclib import accuracy, band_accuracy, logits, split
+from hfclib import Classifier, accuracy, band_accuracy, logits, pgd, robust_accuracy, split
 from hfclib.data.cifar import MEAN
 from hfclib.evaluation import (
     BN_STATS,
@@ -17,6 +17,10 @@ from hfclib.evaluation import (
     uses_batch_statistics,
 )
 from hfclib.transforms import FEEDS, feed_images
+
+
+def steps_of_pgd(model, images, labels):
+    return pgd(model, images, labels, eps=0.02, alpha=0.01, steps=3, random_start=False)
 
 
 @pytest.fixture
@@ -44,6 +48,65 @@ def test_modes_are_as_before_where_one_part_has_no_evaluation_mode(images):
     with pytest.raises(ValueError, match="got an exported program"):
         logits(network, images)
     assert [module.training for module in network.modules()] == [True] * 3
+
+
+def test_a_network_that_changes_its_input_leaves_the_callers_images_alone(channel_means, images, labels):
+    class InPlace(nn.Module):
+        def forward(self, images):
+            return channel_means(images.sub_(0.5).mul_(2))
+
+    found, before = InPlace(), images.clone()
+    for _ in range(2):
+        assert accuracy(found, images, labels) == 1
+    options = {"colour": [0.2, 0.5, 0.7], "feed": "mean"}
+    expected = band_accuracy(channel_means, images, labels, [1, 2, 3], **options)
+    assert band_accuracy(found, images, labels, [1, 2, 3], **options).equals(expected)
+    assert robust_accuracy(found, images, labels, steps_of_pgd) == robust_accuracy(
+        channel_means, images, labels, steps_of_pgd
+    )
+    assert torch.equal(images, before)
+
+
+def test_a_callable_may_return_the_same_memory_each_time(channel_means, images, labels):
+    class OneBuffer(nn.Module):
+        buffer = torch.empty(5, 3)
+
+        def forward(self, images):
+            return self.buffer[: len(images)].copy_(channel_means(images))
+
+    assert accuracy(OneBuffer(), images, labels, batch_size=5) == 1
+
+
+def test_a_layer_that_merges_its_weights_for_evaluation_is_taken_back_to_training(images):
+    class Merging(nn.Linear):
+        merged = False
+
+        def train(self, mode=True):
+            self.merged = not mode
+            return super().train(mode)
+
+    network = nn.Sequential(nn.Flatten(), Merging(192, 4), nn.Sequential(Merging(4, 4), nn.Dropout()))
+    network[2][1].eval()
+    network[2].training = False  # alone, as a frozen part may be
+    for count in (1, 2):
+        logits(network, images)
+        modes = [module.training for module in network.modules()]
+        assert modes == [True, True, True, False, True, False], count
+        assert not network[1].merged
+        assert not network[2][0].merged
+
+
+def test_what_is_no_tensor_of_logits_is_named_before_the_work(channel_means, images, labels):
+    class Pair(nn.Module):
+        def forward(self, images):
+            return channel_means(images), images
+
+    for measure in (accuracy, robust_accuracy):
+        with pytest.raises(TypeError, match=r"got tuple: hfclib\.Classifier finds them in it"):
+            measure(Pair(), images, labels)
+    with pytest.raises(TypeError, match="got tuple"):
+        pgd(Pair(), images, labels)
+    assert accuracy(Classifier(Pair()), images, labels) == 1
 
 
 def test_another_number_of_logits_than_images_is_refused(images, labels):

@@ -96,7 +96,9 @@ def test_the_mean_colour_may_be_given_or_estimated_for_any_number_of_channels(ca
     assert "the mean colour of 60 images is" in caplog.text
     given = band_accuracy(network, images, labels, 2, colour=images.mean(dim=(0, 2, 3)).tolist())
     assert estimated.equals(given)
-    assert not estimated.equals(band_accuracy(network, images, labels, 2, colour=[5.0]))
+    assert not estimated.equals(band_accuracy(network, images, labels, 2, colour=[0.9]))
+    with pytest.raises(ValueError, match=r"colour, numbers in \[0, 1\] as of pixels, got \[102"):
+        band_accuracy(network, images, labels, 2, colour=[102.0])
 
 
 def test_labels_may_be_a_list_or_an_array(network, data):
@@ -238,8 +240,11 @@ def test_batchnorm_without_running_averages_is_evaluated_in_batches_of_100(netwo
 
 
 def test_logits_of_another_shape_are_named(data):
-    with pytest.raises(ValueError, match=r"logits \(N, classes\) from the model, got \(2, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"logits \(N, classes\) from the model, .*got \(2, 3, 8, 8\)"):
         accuracy(nn.Identity(), torch.rand(4, 3, 8, 8), data[1][:4])
+    sigmoid = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    with pytest.raises(ValueError, match=r"of 2 classes or more, got \(2, 1\)"):
+        accuracy(sigmoid, torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
 
 
 def test_images_may_exceed_1_by_rounding(network, data):

@@ -404,6 +404,16 @@ def test_compiled_and_exported_for_any_batch_size(traced):
                 torch.testing.assert_close(made(batch), by_the_differentiable_way(traced, batch), atol=1e-6, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_results_of_a_traced_pass_have_memory_of_their_own():
+    first, second = torch.rand(2, 1, 3, 400, 400)
+    traced = torch.jit.trace(LowPass(8), first)
+    one = traced(first)
+    kept = one.clone()
+    torch.testing.assert_close(traced(second), LowPass(8)(second), atol=1e-6, rtol=0)
+    assert torch.equal(one, kept)
+
+
 def test_onnx_for_any_batch_size(traced):
     file, dynamic = io.BytesIO(), ({0: torch.export.Dim("images")},)
     with warnings.catch_warnings():

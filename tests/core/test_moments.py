@@ -91,6 +91,27 @@ def test_the_reference_batch_itself_is_left_as_it_is_and_so_is_the_network():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_help_made_in_inference_mode_can_be_attacked_and_a_network_may_change_its_input():
+    class InPlace(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model(images.mul_(2))
+
+    model, images = resnet18(width=4), torch.rand(6, 3, 8, 8)
+    before = images.clone()
+    with torch.inference_mode():
+        found = matched(InPlace(model), images)
+    expected = matched(model, 2 * before)
+    assert torch.equal(images, before)
+    for moments, others in zip(found.moments.values(), expected.moments.values(), strict=True):
+        torch.testing.assert_close(moments, others)
+    assert not any(moment.is_inference() or moment.requires_grad for pair in found.moments.values() for moment in pair)
+    assert not torch.equal(hfclib.pgd(found, images, torch.zeros(6, dtype=torch.int64)), images)
+
+
 def test_first_is_the_stem_and_the_first_stage():
     model = resnet18(width=4)
     found = matched(model, torch.rand(4, 3, 32, 32), where="first")

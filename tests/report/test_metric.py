@@ -4,6 +4,7 @@ import copy
 import json
 from collections import OrderedDict
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +15,11 @@ from torch import nn
 from hfclib import BandAccuracy, Classifier, accuracy, band_accuracy
 from hfclib.evaluation import whole_batches
 from hfclib.report.metric import counted
+
+
+class Named(NamedTuple):
+    features: torch.Tensor
+    logits: torch.Tensor
 
 
 @pytest.fixture
@@ -94,6 +100,7 @@ def test_any_classifier(network, data):
         lambda scores: [scores],
         lambda scores: OrderedDict(logits=scores, loss=None),
         lambda scores: SimpleNamespace(logits=scores),
+        lambda scores: Named(scores + 1e3 * torch.rand(scores.shape), scores),
     ):
         assert accuracy(Classifier(lambda x, wrap=wrap: wrap(network(x))), images, labels) == expected
     for dtype in (torch.bfloat16, torch.float64):
@@ -120,6 +127,8 @@ def test_normalisation_comes_after_the_split():
         accuracy(Classifier(network, mean, std), images[:, :1], labels)
     with pytest.raises(ValueError, match="mean and std, or neither"):
         Classifier(network, mean)
+    with pytest.raises(ValueError, match=r"mean, numbers in \[0, 1\] as of pixels, .*got \[124, 116\]"):
+        Classifier(network, [124, 116], [58, 57])
 
 
 def test_a_loader_is_regrouped_where_logits_depend_on_the_batch(network, data):

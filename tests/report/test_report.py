@@ -95,9 +95,10 @@ def test_heat_map_of_a_stored_network_is_that_of_an_independent_construction(cif
     assert len(set(expected)) > 5
 
 
-def test_bfloat16_decides_only_where_it_cannot_err(monkeypatch):
+@pytest.mark.parametrize("classes", [2, 10])
+def test_bfloat16_decides_only_where_it_cannot_err(monkeypatch, classes):
     """Images of a lead below its errors are looked at again: the counts are those of float32."""
-    weight = torch.randn(10, 12, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(classes, 12, generator=torch.Generator().manual_seed(0))
     asked = []
 
     class Rounded(nn.Linear):
@@ -105,11 +106,11 @@ def test_bfloat16_decides_only_where_it_cannot_err(monkeypatch):
             asked.append(len(x))
             return super().forward(x.flatten(1).float()) + (rounding if asked[-1] == 400 else 0)
 
-    network = Rounded(12, 10, bias=False)
+    network = Rounded(12, classes, bias=False)
     network.weight.data = weight
     images, rounding = torch.rand(400, 3, 2, 2), 0.0
     labels = network(images).argmax(dim=1)
-    rounding = 0.02 * torch.randn(400, 10)
+    rounding = 0.02 * torch.randn(400, classes)
     assert (network(images).argmax(dim=1) != labels).any()
     monkeypatch.setattr(parts, "gains_from_bf16", lambda device: True)
     monkeypatch.setattr(parts, "logits", lambda model, x, **options: model(x).detach())
@@ -145,6 +146,8 @@ def test_plot_shows_a_table_with_intervals(network, data):
         for row, (low, high) in zip(bands.itertuples(), (path[:, 1] for path in bars.get_segments()), strict=True):
             interval = counted(round(row.accuracy * row.images), row.images)
             assert (low, high) == pytest.approx((interval["low"], interval["high"]))
+    shuffled = hfclib.plot(hfclib.band_accuracy(network, images, labels, [3, 1, 2]))
+    assert {tuple(line.get_xdata()) for line, *_ in shuffled.axes[0].containers} == {(1, 2, 3)}
     with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
         hfclib.plot(tables[0], others={"another": tables[1]})
     with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
@@ -199,6 +202,9 @@ def test_energy_of_an_attack_by_radius(data):
 
     options = {"eps": 1, "steps": 8}
     rows = parts.attack_energy(Checked(), images, torch.zeros(20, dtype=torch.int64), [1, 5, 6], **options)
+    with torch.inference_mode():
+        again = parts.attack_energy(Checked(), images, torch.zeros(20, dtype=torch.int64), [1, 5, 6], **options)
+    assert again == rows
     assert [row["share"] for row in rows] == pytest.approx([1, 1, 0], abs=1e-3)
     assert [row["bins"] for row in rows] == [63 / 64, 1 - np.mean(np.hypot(*np.ogrid[-4:4, -4:4]) < 5), 0]
     assert rows[0]["robust_correct"] == 0
@@ -303,6 +309,8 @@ def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path
     for options, images in (({**FAST, "grid": 5}, data[0]), (FAST, 1 - data[0]), ({**FAST, "images": 20}, data[0])):
         with pytest.raises(ValueError, match=r"has a report of another (settings|first_images_sha256).*choose another"):
             make_report(network, (images, data[1]), tmp_path / "stopped", **options)
+    with pytest.raises(ValueError, match=r"first_images_sha256.* \(shuffled data are others each time\)"):
+        make_report(network, tuple(part.flip(0) for part in data), tmp_path / "stopped", **FAST)
 
 
 def test_a_report_goes_on_within_the_accuracy(network, tmp_path, monkeypatch):
