@@ -20,7 +20,15 @@ _Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(TRAIN
 _PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS))]
 _Seeds = Annotated[list[int] | None, typer.Option(min=0, max=999_999_999, help="several times for several seeds")]
 _Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the figure")]
-_Store = Annotated[Path | None, typer.Option(file_okay=False, help="folder of runs (default: your own)")]
+
+
+def _at_home(folder: Path | None) -> Path | None:
+    return folder and folder.expanduser()  # in --store=~/runs the shell leaves the ~
+
+
+_Store = Annotated[
+    Path | None, typer.Option(file_okay=False, callback=_at_home, help="folder of runs (default: your own)")
+]
 _OldStore = Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="folder of runs (default: all)")]
 _Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process (default: OMP_NUM_THREADS)")]

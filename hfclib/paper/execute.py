@@ -14,6 +14,7 @@ from pathlib import Path
 import papermill
 import yaml
 
+from hfclib._files import home
 from hfclib.paper.parameters import unknown
 from hfclib.paper.registry import CHAPTERS
 
@@ -104,6 +105,8 @@ def execute(chapter: str, values: Mapping[str, object], output: Path | None = No
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     also = "; what is not stored for other parameters is computed first" if values else ""
     _LOG.info("%s: %d cells, about %.0f s at the defaults%s", chapter, len(cells), stored_seconds(cells), also)
+    if os.environ.get("HFCLIB_HOME"):
+        os.environ["HFCLIB_HOME"] = str(home().absolute())  # the notebook runs in another folder
     working = target.with_name(f"{target.stem}.running-{os.getpid()}.ipynb")
     try:
         # The kernel would warn that it uses TCP, which it does on this machine only.

@@ -49,9 +49,9 @@ def publish_tables(kind: str, runs: Mapping[str, Sequence[Run]], measure: Callab
     folder.mkdir(exist_ok=True)
     for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
         if stored_table(kind, run) is None:
-            start, path = time.monotonic(), folder / f"{run.path.name}.csv"
+            start, path, weights = time.monotonic(), folder / f"{run.path.name}.csv", weights_of(run.path)
             content = measure(run, variant).round({"accuracy": 6}).to_csv(index=False).encode()
-            origin = {"weights": weights_of(run.path), "sha256": sha256(content), "commit": code_commit()}
+            origin = {"weights": weights, "sha256": sha256(content), "commit": code_commit()}
             origin |= {"device": device_name(best_device()), "torch": torch.__version__}
             origin["seconds"] = round(time.monotonic() - start)
             write(path, content)

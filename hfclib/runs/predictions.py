@@ -144,10 +144,11 @@ def predictions_of(
     classes = by_condition(load_record(kind, run))
     if missing := [condition for condition in asked if condition not in classes]:
         make_writable(home() / kind)
+        weights = weights_of(run.path)  # not after the work, when the run may have been trained again
         # Stored radius by radius: a stop loses those of one.
         for _, made in groupby(_compute(run, missing, amp=not exact, progress=progress), lambda one: one[0].radius):
             some = dict(made)
-            store_record(kind, run.path.name, by_name(some), weights_of(run.path))
+            store_record(kind, run.path.name, by_name(some), weights)
             classes |= some
     return Predictions({condition: classes[condition] for condition in asked}, batch_norm)
 

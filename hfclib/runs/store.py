@@ -103,8 +103,10 @@ def load(path: str | Path) -> Run:
     file = path / "run.json"
     try:
         content = json.loads(file.read_bytes())
-        if content["format"] != FORMAT_VERSION:
-            raise ValueError(f"format {content['format']!r}, expected {FORMAT_VERSION}")
+        new = [name for name in content["recipe"] if name not in Recipe.__dataclass_fields__]
+        if content["format"] != FORMAT_VERSION or new:
+            found = f"format {content['format']!r}, expected {FORMAT_VERSION}" + "; new: " * bool(new) + ", ".join(new)
+            raise RunError(f"{file} is of another version of hfclib ({found}): use that version, or {ADVICE}")
         recipe, seed, provenance = Recipe(**content["recipe"]), content["seed"], content["provenance"]
         if recipe.hash != content["hash"] or recipe.run_name(seed) != path.name or not isinstance(provenance, dict):
             raise ValueError(f"an edited recipe or seed: they give {recipe.run_name(seed)}")
@@ -112,7 +114,7 @@ def load(path: str | Path) -> Run:
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{file} is missing, damaged or edited ({type(error).__name__}: {error}): {ADVICE}") from error
     curves, final = (pd.read_csv(io.BytesIO(_read(path / name, checksums[name]))) for name in FILES[:2])
-    if not content.get("weights_dropped"):
+    if not content.get("weights_dropped") or (path / WEIGHTS).exists():
         _read(path / WEIGHTS, checksums[WEIGHTS])
     return Run(recipe, seed, curves, final, provenance, path)
 
@@ -146,11 +148,17 @@ def stored_weights(model: nn.Module) -> dict[str, Tensor]:
 def put_in_place(whole: Path, final: Path) -> None:
     """Move the folder of a whole run to its place; an older run is replaced only now."""
     old = final.with_name(final.name + ".old.partial")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
+    _remove(old)
+    if final.exists() or final.is_symlink():
         os.replace(final, old)
     os.replace(whole, final)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():  # to a run on another disk, which stays there
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def folders() -> list[Path]:

@@ -59,7 +59,12 @@ def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *,
 
 
 def train_run(
-    recipe: Recipe, *, seed: int, device: torch.device | None = None, store: Path | None = None, progress: bool = True
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device | str | None = None,
+    store: Path | None = None,
+    progress: bool = True,
 ) -> Run:
     """Train a recipe, or go on with its training, and store the run.
 
@@ -76,12 +81,13 @@ def train_run(
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
+    device = torch.device(device) if device else best_device()
     final = (store or home() / "runs") / recipe.run_name(seed)
     before = _stored_at(final)
     with locked(final.with_name(final.name + ".lock"), say=logger.warning) as waited:
         if waited and _stored_at(final) not in (None, before):
             return load(final)
-        return _train_run(recipe, seed, device or best_device(), final, progress)
+        return _train_run(recipe, seed, device, final, progress)
 
 
 def _stored_at(final: Path) -> int | None:
@@ -98,6 +104,9 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
 
     def restore(*objects) -> Progress:
         state = restore_checkpoint(checkpoint, *objects)
+        if state.epoch:
+            other = "".join(f", so far by other code ({commit})" for commit in state.commits[-1:] if commit != code)
+            logger.info("%s, seed %d, goes on after epoch %d%s", recipe.name, seed, state.epoch, other)
         state.commits = list(dict.fromkeys([*state.commits, code]))
         return state
 

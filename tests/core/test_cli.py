@@ -158,6 +158,14 @@ def test_what_is_trained(hfc, asked, tmp_path):
         assert re.search(rf"{len(expected)} runs? to train on .*about {len(expected)}.0 minutes", result.output)
 
 
+def test_a_store_under_the_users_home(hfc, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stores = []
+    monkeypatch.setattr("hfclib.runs.collect.load_or_train", lambda *args, store, **_: stores.append(store) or [])
+    assert hfc("train", "fig4", "--preset", "smoke", "--store=~/runs").exit_code == 0
+    assert stores == [tmp_path / "runs"]
+
+
 def test_bad_choices_train_nothing_and_say_what_was_meant(hfc, no_training, tmp_path):
     variants = ", ".join(fig4_recipes("smoke"))
     for command, *words, message in [
@@ -489,6 +497,14 @@ def test_run_hands_values_on_and_puts_them_into_the_name(hfc, notebook_run, tmp_
     assert given == [{"radius": 8}, {"radius": [4, 7], "feed": "max"}, {}]
     assert set(files(tmp_path)) == {"fig4-radius=8.ipynb", "fig4-feed=max-radius=4,7.ipynb", "mine.ipynb"}
     assert set(files(tmp_path).values()) == {"a whole notebook"}
+
+
+def test_a_relative_home_is_the_same_for_a_notebook(hfc, notebook_run, monkeypatch, tmp_path):
+    homes = []
+    notebook_run(lambda: homes.append(os.environ["HFCLIB_HOME"]))
+    monkeypatch.setenv("HFCLIB_HOME", "mine")
+    assert hfc("run", "fig4").exit_code == 0
+    assert homes == [str(tmp_path / "mine")]
 
 
 def test_names_of_executed_notebooks():

@@ -84,6 +84,9 @@ def test_without_its_weights_a_run_keeps_its_tables_and_says_so(copied):
     assert [entry.state for entry in store_entries([copied.parent])] == ["stored, no weights"]
     with pytest.raises(RunError, match=r"only tables are kept; `hfc train FIGURE --retrain` trains it again"):
         run.model()
+    (copied / "weights.safetensors").write_bytes(b"those of another training")
+    refused(copied, "weights.safetensors")
+    (copied / "weights.safetensors").unlink()
     (copied / "final.csv").write_bytes(b"")
     refused(copied, "final.csv")
 
@@ -157,6 +160,9 @@ def test_what_is_no_run_json_is_refused(copied):
         edited(copied, lambda known, key=key: known.pop(key))
     (copied / "run.json").write_bytes(sound)
     assert "format 99" in edited(copied, lambda known: known.update(format=99))
+    (copied / "run.json").write_bytes(sound)
+    said = edited(copied, lambda known: known["recipe"].update(ema=0.9, swa=True))
+    assert "another version of hfclib (format 2, expected 2; new: ema, swa): use that version" in said
 
 
 # ---- checkpoints
@@ -213,6 +219,17 @@ def test_no_flipped_bit_and_no_cut_of_a_checkpoint_goes_unnoticed(checkpoint):
         assert checkpoint.read_bytes() == content
         with pytest.raises(CheckpointError):
             epochs_done(checkpoint)
+
+
+@pytest.mark.parametrize("error", [PermissionError("not yours"), torch.OutOfMemoryError("a busy GPU")])
+def test_what_is_not_the_checkpoints_fault_is_not_called_damage(checkpoint, monkeypatch, error):
+    def failing(*args):
+        raise error
+
+    objects = parts()
+    monkeypatch.setattr(objects[0], "load_state_dict", failing)
+    with pytest.raises(type(error), match=str(error)):
+        restore_checkpoint(checkpoint, *objects)
 
 
 def test_a_checkpoint_of_another_run_is_refused(checkpoint, tmp_path):

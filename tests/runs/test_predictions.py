@@ -302,6 +302,21 @@ def test_a_run_trained_again_is_asked_again(run, mine, computed, tmp_path):
     assert computed == [SOME, SOME]
 
 
+def test_of_a_run_trained_again_meanwhile_no_old_answer_is_kept(run, mine, monkeypatch):
+    weights = load_file(run.path / "weights.safetensors")
+    weights["fc.bias"][3] += 100  # now the answer is 3, whatever is seen
+
+    def replacing(*args, **options):
+        save_file(weights, run.path / "weights.safetensors")
+        return logits(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hfclib.runs.predictions.logits", replacing)
+        predictions_of(run, SOME, progress=False)
+    answers = predictions_of(run, SOME, progress=False)
+    assert all((answers.on(*condition) == 3).all() for condition in SOME)
+
+
 def test_conditions_that_are_the_same_are_asked_once(run, computed):
     also = [("lfc", 4, "mean", "running"), ("svd_low", 4, "mean", "running"), ("svd_high", 4, "mean", "running")]
     answers = predictions_of(run, [("lfc", 4, "raw", "running")], also=also, progress=False)

@@ -252,6 +252,20 @@ def test_a_stop_while_a_run_is_replaced_leaves_both(tmp_path, monkeypatch):
     assert [path.name for path in run.iterdir()] == ["run.partial"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_the_link_to_a_run_on_another_disk_is_replaced_and_that_run_stays(tmp_path, there):
+    whole, run, elsewhere = (tmp_path / name for name in ("run.partial", "run", "disk"))
+    if there:
+        elsewhere.mkdir()
+    run.symlink_to(elsewhere)
+    for _ in range(2):
+        whole.mkdir()
+        put_in_place(whole, run)
+        assert not run.is_symlink()
+        assert {path.name for path in tmp_path.iterdir()} == {"run", "disk"} - ({"disk"} if not there else set())
+        assert run.is_dir()
+
+
 def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, copied, monkeypatch):
     marker = copied / "note.txt"
     marker.write_text("of the old run")
@@ -299,6 +313,12 @@ def test_weights_too_large_are_told_and_not_stored(one_radius, tmp_path, changes
     with pytest.raises(TrainingError, match=message):
         train(tmp_path, recipe)
     assert not (tmp_path / recipe.run_name(0)).exists()
+
+
+def test_a_device_may_be_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("hfclib.runs.train._train_run", lambda recipe, seed, device, *_: device)
+    assert train_run(TINY, seed=0, device="cpu", store=tmp_path) == torch.device("cpu")
+    assert train_run(TINY, seed=0, device=torch.device("meta"), store=tmp_path) == torch.device("meta")
 
 
 def test_bad_seed(tmp_path):
@@ -385,14 +405,16 @@ def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_h
     assert len(asked) == whole + bands - (0 if spoilt else at_twelve_radii)
 
 
-def test_a_resumed_run_names_the_code_of_every_sitting(one_radius, tmp_path, monkeypatch):
+def test_a_resumed_run_names_the_code_of_every_sitting(one_radius, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("hfclib.runs.train.code_commit", lambda: "first")
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, loop, "training_step", 6)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path)
     monkeypatch.setattr("hfclib.runs.train.code_commit", lambda: "second")
+    caplog.set_level("INFO")
     assert train(tmp_path).provenance["commits"] == ["first", "second"]
+    assert "tiny, seed 0, goes on after epoch 1, so far by other code (first)" in caplog.text
 
 
 # ---- published runs

@@ -142,10 +142,11 @@ def smallest_eps_table(runs: Mapping[str, Run], images: int) -> pd.DataFrame:
     for variant, run in runs.items():
         stored = load_record("attacks", run)
         if name not in stored:
+            weights = weights_of(run.path)
             (pictures, labels), options = _first_images(images), {"highest": HIGHEST_EPS, "rounds": 7}
             model = run.model().to(labels.device)
             stored = {name: smallest_eps(model, pictures, labels, attack, **options).cpu()}
-            store_record("attacks", run.path.name, stored, weights_of(run.path))
+            store_record("attacks", run.path.name, stored, weights)
         found[variant] = stored[name]
     return pd.DataFrame(found)
 
