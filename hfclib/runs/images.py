@@ -19,11 +19,16 @@ def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tens
 
     Returns:
         images (N, C, H, W), uint8, or float16 near [0, 1] with a planted signal; labels (N,) int64.
+    Raises:
+        DataError, ValueError: the full training set is needed and not to be had, or has fewer images.
     """
     data = DATA_SETS[recipe.data]
     images, labels = data.embedded("train")
     if recipe.train_images > len(labels):
         images, labels = data.load("train", progress=progress)
+        if recipe.train_images > len(labels):
+            most = f"at most {len(labels):,}, all of {data.title}"
+            raise ValueError(f"expected train_images, {most}, got {recipe.train_images:,}")
     images, labels = images[: recipe.train_images], labels[: recipe.train_images]
     if recipe.labels == "shuffled":
         labels = labels[torch.from_numpy(np.random.default_rng(SHUFFLE_SEED).permutation(len(labels)))]

@@ -220,6 +220,9 @@ def test_training_set_is_the_first_so_many(cifar, monkeypatch):
     assert torch.equal(images, cifar["train"][0][:70])
     assert torch.equal(labels, cifar["train"][1][:70])
     assert len(training_set(replace(TINY, train_images=5_000))[1]) == 5_000
+    monkeypatch.setattr(DataSet, "load", lambda data, split, progress: cifar[split])
+    with pytest.raises(ValueError, match="train_images, at most 5,000, all of CIFAR-10, got 60,000"):
+        training_set(replace(TINY, train_images=60_000))
 
 
 def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_change(cifar):
