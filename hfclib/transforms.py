@@ -49,7 +49,7 @@ def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False, colour: Seq
     if feed == "mean" and add_mean:
         if len(colour) != band.shape[1]:
             raise ValueError(f"expected colour, one number per channel ({band.shape[1]}), got {len(colour)}")
-        if not all(0 <= value <= 1 for value in colour):
+        if not all(-1e-3 <= value <= 1 + 1e-3 for value in colour):  # rounding may leave [0, 1]
             raise ValueError(f"expected colour, numbers in [0, 1] as of pixels, got {list(colour)}")
         return band + band.new_tensor(colour).view(-1, 1, 1)
     return band

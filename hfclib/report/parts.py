@@ -30,7 +30,7 @@ def _correct(model: Callable, images: Tensor, labels: Tensor) -> dict:
     predictions = scores.argmax(dim=1)
     if rounded:
         best = scores.topk(2).values
-        spread = scores.std(dim=1)  # that of all images too, since two logits are no nearer than their own allows
+        spread = scores.std(dim=1)  # that of all images counts too: of two logits, the lead is always above their own
         doubtful = best[:, 0] - best[:, 1] < _DOUBT * spread.maximum(spread.mean())
         if doubtful.any():
             predictions[doubtful] = logits(model, images[doubtful]).argmax(dim=1)

@@ -97,6 +97,8 @@ def test_the_mean_colour_may_be_given_or_estimated_for_any_number_of_channels(ca
     given = band_accuracy(network, images, labels, 2, colour=images.mean(dim=(0, 2, 3)).tolist())
     assert estimated.equals(given)
     assert not estimated.equals(band_accuracy(network, images, labels, 2, colour=[0.9]))
+    white = torch.full_like(images, 1 + 1.2e-7)
+    assert len(band_accuracy(network, white, network(white).argmax(dim=1), 2)) == 2
     with pytest.raises(ValueError, match=r"colour, numbers in \[0, 1\] as of pixels, got \[102"):
         band_accuracy(network, images, labels, 2, colour=[102.0])
 
