@@ -167,8 +167,8 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         check_pixels(part, most)
         shape = shape or logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
         if len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
-            found = f"{tuple(shape)} for 2 images"
-            raise ValueError(f"expected logits (N, classes) from the model, of 2 classes or more, got {found}")
+            found = f"{tuple(shape)} for 2 images; classes are 2 or more"
+            raise ValueError(f"expected logits (N, classes) from the model, got {found}")
         if classes.max() >= shape[1]:
             raise ValueError(f"expected labels below {shape[1]}, the number of logits, got {classes.max()}")
         yield part, classes

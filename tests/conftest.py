@@ -69,11 +69,12 @@ class RoundedProducts(TorchFunctionMode):
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func not in (torch.conv2d, nn.functional.linear) or not torch.is_autocast_enabled("cpu"):
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         args, kwargs = tree_map(lambda one: one.bfloat16().float() if isinstance(one, Tensor) else one, (args, kwargs))
         with torch.autocast("cpu", enabled=False):
-            return func(*args, **(kwargs or {})).bfloat16()
+            return func(*args, **kwargs).bfloat16()
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def predictions_of(
         wanted: conditions; None is all of `prediction_conditions`. For a network wider than 16 channels, which takes
             minutes per condition, other feeds and statistics are then used at the paper's radii only.
         also: conditions beside those.
-        exact: in float32, stored in `<home>/float32`: rounding to bfloat16 changes the prediction for about three
+        exact: in float32, stored in `<home>/float32`: rounding to bfloat16 changes the prediction for one to four
             images of a thousand, which matters where two nearly equal inputs are compared.
         progress: show a bar while something is computed.
     Raises:

@@ -1,6 +1,7 @@
 """hfclib.evaluation: BatchNorm's statistics at test, and accuracies by hand."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,10 +18,6 @@ from hfclib.evaluation import (
     uses_batch_statistics,
 )
 from hfclib.transforms import FEEDS, feed_images
-
-
-def steps_of_pgd(model, images, labels):
-    return pgd(model, images, labels, eps=0.02, alpha=0.01, steps=3, random_start=False)
 
 
 @pytest.fixture
@@ -61,9 +58,9 @@ def test_a_network_that_changes_its_input_leaves_the_callers_images_alone(channe
     options = {"colour": [0.2, 0.5, 0.7], "feed": "mean"}
     expected = band_accuracy(channel_means, images, labels, [1, 2, 3], **options)
     assert band_accuracy(found, images, labels, [1, 2, 3], **options).equals(expected)
-    assert robust_accuracy(found, images, labels, steps_of_pgd) == robust_accuracy(
-        channel_means, images, labels, steps_of_pgd
-    )
+    attack = partial(pgd, eps=0.02, alpha=0.01, steps=3, random_start=False)
+    expected = robust_accuracy(channel_means, images, labels, attack)
+    assert robust_accuracy(found, images, labels, attack) == expected
     assert torch.equal(images, before)
 
 

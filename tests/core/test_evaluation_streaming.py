@@ -242,10 +242,10 @@ def test_batchnorm_without_running_averages_is_evaluated_in_batches_of_100(netwo
 
 
 def test_logits_of_another_shape_are_named(data):
-    with pytest.raises(ValueError, match=r"logits \(N, classes\) from the model, .*got \(2, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"logits \(N, classes\) from the model, got \(2, 3, 8, 8\)"):
         accuracy(nn.Identity(), torch.rand(4, 3, 8, 8), data[1][:4])
     sigmoid = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
-    with pytest.raises(ValueError, match=r"of 2 classes or more, got \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"from the model, got \(2, 1\) for 2 images; classes are 2 or more"):
         accuracy(sigmoid, torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
 
 
