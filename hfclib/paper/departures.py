@@ -109,7 +109,7 @@ DEPARTURES = (
     ),
     ("steps of PGD at test time", "not stated", "20, random start", "the strong attack takes 40, five times"),
     ("singular values kept", "not stated", "as many as match the LFC's energy", "untested"),
-    ("rough kernels: penalty, and filter", "form not stated", "ours; the penalty has weight 10", "untested"),
+    ("rough kernels: penalty, and filter", "form and weight not stated", "ours; the penalty has weight 10", "untested"),
     ("detector and pictures", "RetinaNet-50 on COCO", "a small one on blood cells", "untested: a command is there"),
     ("seeds", "one, not fixed", "three or more of most recipes, one of the others", "intervals over seeds"),
 )
