@@ -1,5 +1,7 @@
 """The `hfc` command, through typer's runner."""
 
+import asyncio
+import gc
 import logging
 import os
 import re
@@ -505,6 +507,22 @@ def test_a_relative_home_is_the_same_for_a_notebook(hfc, notebook_run, monkeypat
     monkeypatch.setenv("HFCLIB_HOME", "mine")
     assert hfc("run", "fig4").exit_code == 0
     assert homes == [str(tmp_path / "mine")]
+
+
+def test_a_stopped_notebook_does_not_tell_that_its_kernel_died(hfc, notebook_run, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", False)
+    left = [asyncio.Future(loop=asyncio.new_event_loop())]  # as nbclient leaves its task when its loop is interrupted
+
+    def interrupted():
+        left[0].set_exception(RuntimeError("Kernel died"))
+        raise KeyboardInterrupt
+
+    notebook_run(interrupted)
+    result = hfc("run", "fig4")
+    left.pop().get_loop().close()
+    gc.collect()
+    assert (result.exit_code, files(tmp_path)) == (130, {})
+    assert "never retrieved" not in caplog.text
 
 
 def test_names_of_executed_notebooks():
