@@ -59,6 +59,8 @@ def _reporting(when_stopped: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # nbclient leaves its task of the cell behind, which at exit may say that the kernel died.
+        logging.getLogger("asyncio").disabled = True
         typer.echo(when_stopped, err=True)
         raise typer.Exit(130) from None
     except Exception as error:

@@ -113,10 +113,6 @@ def execute(chapter: str, values: Mapping[str, object], output: Path | None = No
         quiet = {"stderr_file": sys.stderr, "extra_arguments": ["--log-level=CRITICAL"]}
         papermill.execute_notebook(notebook, working, dict(values), cwd=notebook.parent, **quiet)
         working.replace(target)
-    except KeyboardInterrupt:
-        # nbclient leaves its task of the cell behind, which at exit may say that the kernel died.
-        logging.getLogger("asyncio").disabled = True
-        raise
     except Exception as error:
         if not working.exists():
             raise

@@ -149,7 +149,7 @@ def put_in_place(whole: Path, final: Path) -> None:
     """Move the folder of a whole run to its place; an older run is replaced only now."""
     old = final.with_name(final.name + ".old.partial")
     _remove(old)
-    if final.exists() or final.is_symlink():
+    if os.path.lexists(final):  # also a link to nothing
         os.replace(final, old)
     os.replace(whole, final)
     _remove(old)
