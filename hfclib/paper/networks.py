@@ -55,12 +55,14 @@ NETWORK_IMAGES = {"shifts": 2_000, "attacks": 500}  # the first test images, on 
 RADIUS = 8  # of the claims, in DFT bins
 USABLE = 0.4  # the least test accuracy of a recipe that is compared: a share of nearly nothing is noise
 DRAWS = 5_000  # of the bootstrap
+# What a table calls the presets whose networks stand beside those of "laptop".
+_SET_UPS: dict[Preset, str] = {"narrow": "the paper's schedule", "authors": "the authors' set-up"}
 
 
 def networks_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """All networks of the book on CIFAR-10 without a planted signal; of "smoke" only those of Fig. 4.
 
-    "laptop" has those of "narrow" as well, as narrow_vanilla and so on.
+    "laptop" has those of "narrow" and "authors" as well, as narrow_vanilla and so on.
     """
     found = fig4_recipes(preset)
     if preset == "smoke":
@@ -72,8 +74,9 @@ def networks_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     # At some presets two recipes train one network: they have another name, or measure it in more ways. It counts once.
     first = {replace(recipe, train_bands=False).hash: variant for variant, recipe in reversed(found.items())}
     found = {variant: recipe for variant, recipe in found.items() if variant in first.values()}
-    narrow = networks_recipes("narrow") if preset == "laptop" else {}
-    return found | {f"narrow_{variant}": recipe for variant, recipe in narrow.items()}
+    for other in _SET_UPS if preset == "laptop" else ():
+        found |= {f"{other}_{variant}": recipe for variant, recipe in networks_recipes(other).items()}
+    return found
 
 
 # ---- shifts
@@ -359,8 +362,9 @@ def _short(measure: str, radius: int) -> str:
 
 def network_name(variant: str) -> str:
     """What a table calls a variant of `networks_recipes`, such as "Vanilla" or "LFC only, r = 8"."""
-    if variant.startswith("narrow_"):
-        return f"{network_name(variant.removeprefix('narrow_'))}, the paper's schedule"
+    preset, _, rest = variant.partition("_")
+    if preset in _SET_UPS:
+        return f"{network_name(rest)}, {_SET_UPS[preset]}"
     if band := re.fullmatch(r"(batchnorm_)?([lh]fc)(\d+)(max)?", variant):
         normed, name, radius, scaled = band.groups()
         text = f"{name.upper()} only{' / max' * bool(scaled)}, r = {radius}{', BatchNorm' * bool(normed)}"
@@ -500,7 +504,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     subsets[theirs] = []
     table = {}
     for name, left_out in subsets.items():
-        named = found["variant"].str.removeprefix("narrow_")
+        named = found["variant"].str.replace(rf"^({'|'.join(_SET_UPS)})_", "", regex=True)
         some = lost(found[~(found["kind"].isin(left_out) | named.isin(left_out))])
         row = {"number": str(len(some))}
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
