@@ -502,9 +502,9 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     subsets["nor in the chapter on training choices"] = adversarial + bands + louder + choices
     theirs = f"all, HFC accuracy {AUTHORS}"
     subsets[theirs] = []
+    named = found["variant"].str.replace(rf"^({'|'.join(_SET_UPS)})_", "", regex=True)
     table = {}
     for name, left_out in subsets.items():
-        named = found["variant"].str.replace(rf"^({'|'.join(_SET_UPS)})_", "", regex=True)
         some = lost(found[~(found["kind"].isin(left_out) | named.isin(left_out))])
         row = {"number": str(len(some))}
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
