@@ -32,7 +32,7 @@ from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTERS)]
-LONG = {"batchnorm", "labels"}  # ten seconds each at smoke, twice the next
+LONG = {"batchnorm", "datasets", "labels", "training"}  # seven to ten seconds each at smoke
 
 
 def printed(path: Path) -> str:
@@ -145,6 +145,7 @@ def test_in_its_own_folder_and_without_an_output_path_the_notebook_goes_to_stand
     assert "<td>H4</td>" not in printed(tmp_path / "out.ipynb")
 
 
+@pytest.mark.slow
 def test_hfc_run_shows_its_progress_and_leaves_nothing_when_it_is_stopped(tmp_path):
     # The command itself: under `python -m` a Ctrl-C within an `exec` of text ends Python by the signal, without a code.
     command = [Path(sys.executable).with_name("hfc"), "run", "fig3", "-p", "rho", "0"]
