@@ -24,63 +24,46 @@ from tests.runs.tiny import FILES, TINY
 # with everything imported and decoded, also what the first table and the first optimiser import: what is killed is the
 # training, not Python on its way to it.
 TRAINING = """
-import json, os, signal, sys
+import itertools, json, os, signal, sys
 from pathlib import Path
 import pandas.io.formats.csvs, torch._dynamo
-from hfclib import _files, data
-from hfclib.runs import store, train_run
-from hfclib.runs import train as job
-from hfclib.training import Recipe, checkpoint, loop
+from hfclib import data
+from hfclib.runs import train_run
+from hfclib.training import Recipe, loop
 
 recipe, moments = Recipe(**json.loads(sys.argv[1])), json.loads(sys.argv[2])
 data.embedded("train"), data.embedded("test")  # decoded before the calls that are counted
 Recipe.radii = (4,)  # most of a small training's time goes into measuring bands
 
-def die(*args):
+def die(*args, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def half(name, count):
-    # Die when the count-th write of this process is half done.
-    fsync, left = os.fsync, [count]
-    def ending(descriptor):
-        left[0] -= 1
-        if left[0] == 0:
-            os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
-            die()
-        fsync(descriptor)
-    os.fsync = ending
+def half_done(descriptor):
+    os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
+    die()
 
-def before(module, name, count):
-    function, left = getattr(module, name), [count]
-    def ending(*args, **options):
-        left[0] -= 1
-        if left[0] == 0:
-            die()
-        return function(*args, **options)
-    setattr(module, name, ending)
-
-def at(call, calls):
-    # Die at that call or return of a function, Python's or C's; before it, as many are counted in calls.
-    def ending(*event):
-        calls[0] += 1
-        if calls[0] == call:
-            die()
-    sys.setprofile(ending)
+def until(number, function, end=die):
+    # The function; its call with that number, from 1, is the end.
+    numbers = itertools.count(1)
+    return lambda *args, **options: (end if next(numbers) == number else function)(*args, **options)
 
 def child(store, moment):
-    (kind, value), calls = moment, [0]
-    if kind in ("call", "count"):
-        at(value, calls)
-    elif kind == "half a write":
-        half("fsync", value)
+    kind, value = moment
+    calls = itertools.count()
+    if kind == "half a write":
+        os.fsync = until(value, os.fsync, half_done)
     elif kind == "before a replace":
-        before(os, "replace", value)
+        os.replace = until(value, os.replace)
     elif kind == "step":
-        before(loop, "training_step", value)
+        loop.training_step = until(value, loop.training_step)
+    elif kind == "call":  # or return of a function, Python's or C's
+        sys.setprofile(until(value, lambda *event: None))
+    elif kind == "count":
+        sys.setprofile(lambda *event: next(calls))
     train_run(recipe, seed=0, store=Path(store), progress=False)
     sys.setprofile(None)
     if kind == "count":
-        print(calls[0], flush=True)
+        print(next(calls), flush=True)
 
 for store, moment in moments:
     process = os.fork()
@@ -92,7 +75,10 @@ for store, moment in moments:
 
 
 def run(recipe, moments):
-    """Train in children, one after the other, each in its store and with its moment of death: what they print."""
+    """Train in children, one after the other, each in its store and with its moment of death.
+
+    Returns the exit status of each; before it stands the number of calls, where the moment is "count".
+    """
     words = [json.dumps(recipe.to_dict()), json.dumps([(str(store), moment) for store, moment in moments])]
     done = subprocess.run(
         [sys.executable, "-c", TRAINING, *words],
@@ -118,7 +104,7 @@ def killed_and_resumed(tmp_path, recipe, moments):
     assert code == 0
     plan = []
     for number, moment in enumerate(moments):
-        at = ["call", round(moment[1] * calls)] if moment[0] == "after" else moment
+        at = ["call", round(moment[1] * calls)] if moment[0] == "share" else moment
         plan += [(tmp_path / str(number), at), (tmp_path / str(number), ["never", 0])]
     codes = run(recipe, plan)
     assert set(codes[1::2]) == {0}  # resuming always works
@@ -131,7 +117,7 @@ def killed_and_resumed(tmp_path, recipe, moments):
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_of_a_smoke_training(tmp_path):
     dice = random.Random(5)
-    moments = [["step", 6]] + [["after", dice.uniform(0.02, 0.95)] for _ in range(11)]
+    moments = [["step", 6]] + [["share", dice.uniform(0.02, 0.95)] for _ in range(11)]
     moments += [["half a write", count] for count in (1, 2, 3, 6)] + [
         ["before a replace", count] for count in (1, 2, 4, 7)
     ]
