@@ -24,11 +24,12 @@ CHAPTER_PLACES = {
     "defense": "hfclib.paper.defense.claims:DEFENSE",
     "detection": "hfclib.paper.detection.chapter:DETECTION",
 }
-# Further networks of the chapter on BatchNorm, under names of their own for `hfc train`.
+# Further networks of the chapters on BatchNorm and on heuristics, under names of their own for `hfc train`.
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
     "louder": "hfclib.paper.batchnorm:louder_recipes",
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
+    "stated": "hfclib.paper.presets:stated_recipes",
 }
 # What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook; "networks" has the
 # recipes of all chapters.
