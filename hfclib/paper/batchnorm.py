@@ -39,10 +39,8 @@ from hfclib.paper.presets import (
     base_recipe,
     fig4_recipes,
 )
-from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.style import CHART, network_looks
 from hfclib.paper.tables import CHANCE, decimals, gather, in_words, mean_sd
-from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained
@@ -232,31 +230,25 @@ def _difference(found: pd.DataFrame, terms: Mapping[Term, int]) -> Estimate:
     return over_seeds(sum(sign * accuracies(found, term) for term, sign in terms.items()))
 
 
-def _claims() -> Iterator[Claim]:
-    wide = "{} makes the network more accurate on the HFC at r = {} than vanilla training does"
-    rows = []  # id, text, version, section, terms, paper
-    for radius in (4, 8, 12):
-        at = "hfc", radius, "max"
-        terms = {("batchnorm", "batch", *at): 1, ("vanilla", "matched", *at): -1}
-        version = "max feed; both standardised by the test batch"
-        paper = FIG4_VALUES["batchnorm", f"H{radius}"] - FIG4_VALUES["vanilla", f"H{radius}"]
-        rows.append((f"left-H{radius}", wide.format("BatchNorm", radius), version, "section 5.2, Fig. 5", terms, paper))
-    terms = {(variant, "running", "hfc", 4, "max"): sign for variant, sign in (("groupnorm", 1), ("vanilla", -1))}
-    version = "max feed, no help at test time; paired by seed"
-    rows.append(("groupnorm-H4", wide.format("GroupNorm", 4), version, "ours", terms, None))
-    for name, tested in (("x", "whole images"), ("xl", "the LFC")):
-        terms = {
-            (variant, "running", *(("x", -1, "raw") if name == "x" else ("lfc", radius, "range"))): sign
-            for radius, way in ((16, 1), (4, -1))
-            for variant, sign in ((f"batchnorm_lfc{radius}", way), (f"lfc{radius}", -way))
-        }
-        text = f"Trained on the LFC, BatchNorm gains more accuracy on {tested} at r = 16 than at r = 4"
-        version = "running statistics" + ("; each network on the LFC that it was trained on" if name == "xl" else "")
-        rows.append((f"lfc-{name}", text, version, "section 5.3, Fig. 6", terms, None))
-    for name, text, version, section, terms, paper in rows:
-        statistic = partial(_difference, terms=terms)
-        place = f"batchnorm-{name}", "batchnorm", section
-        yield Claim(*place, text, version, "exceeds", statistic, paper, comparable=section == "ours")
+# What claims are measured as: by variant, the statistics; and the feed of bands.
+_MEASURED = {
+    "test-batch statistics for both": ({"batchnorm": "batch", "vanilla": "matched"}, "max"),
+    "max, running": ({}, "max"),
+    "range, running": ({}, "range"),
+}
+
+
+def _cells(found: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the claims, from a `table`: whole images with running statistics, and bands as in `_MEASURED`."""
+    rows = found[found["part"] == "feeds"].rename(columns={"accuracy": "value"})
+    whole = rows.query("band == 'x' and feed == 'raw' and statistics == 'running'")
+    parts = [whole.assign(measure="test", measured="")]
+    for measured, (statistics, feed) in _MEASURED.items():
+        wanted = rows["variant"].map(statistics) if statistics else "running"
+        bands = rows[(rows["band"] != "x") & (rows["feed"] == feed) & (rows["statistics"] == wanted)]
+        letter = bands["band"].map({"lfc": "L", "hfc": "H"})
+        parts.append(bands.assign(measure=letter + bands["radius"].astype(str), measured=measured))
+    return pd.concat(parts, ignore_index=True)
 
 
 # ---- what the notebook shows
@@ -497,8 +489,10 @@ BATCHNORM = Chapter(
     parameters=BatchNormParameters,
     optional=tuple(variant for variant in all_recipes() if variant not in PAIR),
     asked=("vanilla",),
-    claims=tuple(_claims()),
     evidence=table,
+    cells=_cells,
+    measures=r"test|[LH]\d+",
+    conditions=tuple(_MEASURED),
 )
 
 if __name__ == "__main__":

@@ -5,15 +5,18 @@ claims, and last the `Chapter`. Enter it in `names.CHAPTER_PLACES`, and write `n
 library calls are `check(globals())` and `obtain(settings)`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from hfclib.paper.claims import Claim, check_cells, claims_of
+from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.parameters import Parameters, check_parameters, refusal
 from hfclib.paper.presets import Preset
-from hfclib.paper.verdicts import Claim
+from hfclib.paper.tables import MEASURED, table_cells
 from hfclib.runs.collect import Runs, obtain, stored_runs
 from hfclib.runs.store import WEIGHTS, folders
 from hfclib.training.recipe import Recipe
@@ -30,8 +33,12 @@ class Chapter:
         optional: variants that are shown with the seeds that are stored, and left out where none is. They are trained
             only with `retrain`.
         asked: variants whose network, that of the first seed, the notebook asks; a run may be stored as tables alone.
-        claims: of the paper, as far as this chapter tests them.
         evidence: from the published runs to the table on which the claims are judged; trains nothing.
+        cells: from that table to the cells of `claims` (CELL_COLUMNS); "measured" is "" where it makes no difference.
+        measures: the measures of the cells, a regular expression.
+        conditions: what a claim's `measured` may be.
+        functions: statistics of claims that are no contrast, by name: from that table to an Estimate.
+        cell_variants: the networks of the cells, where they have other names than the variants.
     """
 
     name: str
@@ -39,8 +46,49 @@ class Chapter:
     parameters: type[Parameters]
     optional: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
-    claims: tuple[Claim, ...] = ()
     evidence: Callable[[Runs], pd.DataFrame] | None = None
+    cells: Callable[[pd.DataFrame], pd.DataFrame] = table_cells
+    measures: str = r"train|test|[LH]\d+"
+    conditions: tuple[str, ...] = tuple(MEASURED)
+    functions: Mapping[str, Callable[[pd.DataFrame], Estimate]] = field(default_factory=dict)
+    cell_variants: Callable[[Preset], Collection[str]] | None = None
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims that this chapter tests."""
+        return claims_of(self.name)
+
+    def check_claims(self) -> None:
+        """Raise a ValueError if a claim is about what the chapter does not measure."""
+        for preset in {claim.preset for claim in self.claims}:
+            variants = (self.cell_variants or self.recipes)(preset)
+            own = [claim for claim in self.claims if claim.preset == preset]
+            check_cells(own, variants, self.measures, self.conditions, self.functions)
+
+    def estimates(self, table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> dict[str, Estimate]:
+        """The statistics of claims, by id, of those whose runs are there.
+
+        Args:
+            table: of `evidence`.
+            claims: None takes all of the chapter.
+        """
+        claims, estimates = list(self.claims if claims is None else claims), {}
+        cells = self.cells(table) if any(claim.contrast for claim in claims) else None
+        for claim in claims:
+            with contextlib.suppress(MissingRunError):
+                estimates[claim.id] = claim.estimate(cells) if claim.contrast else self.functions[claim.function](table)
+        return estimates
+
+    def estimate(self, claim: Claim, table: pd.DataFrame) -> Estimate:
+        """The statistic of one claim.
+
+        Args:
+            claim: of this chapter.
+            table: of `evidence`.
+        Raises:
+            MissingRunError: no seed has all of its runs.
+        """
+        return self.functions[claim.function](table) if claim.function else claim.estimate(self.cells(table))
 
     def check(self, namespace: Mapping[str, object]) -> Parameters:
         """Check the notebook's parameters, before any work.

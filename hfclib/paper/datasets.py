@@ -4,7 +4,7 @@ The paper's networks on two more data sets; and networks on CIFAR-10 whose train
 class that is too faint to see and has no low frequency.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -24,7 +24,6 @@ from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predic
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
-from hfclib.paper.published import TABLE1_HFC_AT_MOST
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH, mean_line, network_looks, show_image
 from hfclib.paper.tables import (
@@ -40,8 +39,9 @@ from hfclib.paper.tables import (
     mean_cell,
     mean_sd,
     select,
+    table_cells,
 )
-from hfclib.paper.verdicts import MARGIN, Claim
+from hfclib.paper.verdicts import MARGIN
 from hfclib.runs.collect import Runs
 from hfclib.training.planted import PLANTED_RADIUS, planted
 from hfclib.training.recipe import RADII, Recipe
@@ -155,20 +155,10 @@ def accuracy_by_seed(found: pd.DataFrame, data: str, variant: str, measure: str)
     return table.reindex(columns=[variant])[variant].dropna()
 
 
-def _hfc_trained(found: pd.DataFrame, *, data: str) -> Estimate:
-    tested = [accuracy_by_seed(found, data, f"hfc{radius}max", "test") for radius in (4, 8)]
-    return over_seeds(sum(tested) / len(tested))
-
-
 def misaligned_shares(found: pd.DataFrame, data: str, variant: str, radius: int) -> pd.Series:
     """The share of misaligned test images by seed, both bands fed raw, with running statistics; maybe none."""
     rows = _of(found, data).query("band == 'misaligned' and variant == @variant and radius == @radius")
     return rows.set_index("seed")["accuracy"].astype(float)
-
-
-def _fewer_misaligned(found: pd.DataFrame, *, data: str) -> Estimate:
-    shares = [misaligned_shares(found, one, "vanilla", 8) for one in ("cifar10", data)]
-    return over_seeds(shares[0] - shares[1])
 
 
 def gap_by_signal(found: pd.DataFrame, variant: str, radius: int) -> pd.Series:
@@ -184,68 +174,18 @@ def _widened(found: pd.DataFrame, *, variant: str, radius: int) -> Estimate:
     return over_seeds(gap_by_signal(found, variant, radius))
 
 
-def _lost_on_clean(found: pd.DataFrame, *, variant: str) -> Estimate:
-    return over_seeds(
-        accuracy_by_seed(found, "cifar10", variant, "test") - accuracy_by_seed(found, "planted", variant, "clean")
-    )
+def _cells(found: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the claims, of networks such as "mnist_vanilla": those of `table_cells`, and "misaligned8"."""
+    found = found.assign(variant=found["data"] + "_" + found["variant"])
+    misaligned = found[found["band"] == "misaligned"]
+    measure = "misaligned" + misaligned["radius"].astype(str)
+    shares = misaligned.assign(measure=measure, measured="").rename(columns={"accuracy": "value"})
+    return pd.concat([table_cells(found.drop(misaligned.index)), shares], ignore_index=True)
 
 
-def _claims() -> Iterator[Claim]:
-    claim = partial(Claim, figure="datasets", section="ours")
-    for data in ("mnist", "fashion"):
-        title = title_of(data)
-        for name, version in (("", AUTHORS), ("-controlled", "controlled")):
-            yield claim(
-                id=f"datasets-{data}-batchnorm{name}",
-                text=f"On {title}, too, BatchNorm makes the network more accurate on the HFC at r = 4 and 8",
-                version=f"{version}, mean of H4 and H8",
-                relation="exceeds",
-                statistic=partial(_batchnorm_gain, data=data, version=version),
-            )
-        yield claim(
-            id=f"datasets-{data}-hfc",
-            text=f"Networks trained on the HFC of {title} are right on at most .20 of the original test images",
-            version="each band divided by its maximum, mean of r = 4 and 8",
-            relation="at most",
-            bound=TABLE1_HFC_AT_MOST,
-            statistic=partial(_hfc_trained, data=data),
-        )
-        yield claim(
-            id=f"datasets-{data}-misaligned",
-            text=f"Fewer test images of {title} are misaligned than of CIFAR-10",
-            version="share of CIFAR-10 less share of the other, paired by seed; vanilla, raw, r = 8",
-            relation="exceeds",
-            statistic=partial(_fewer_misaligned, data=data),
-        )
-    claim = partial(claim, comparable=True)  # about networks of ours
-    for variant, title in SIGNAL_NETWORKS.items():
-        yield claim(
-            id=f"datasets-planted-{variant}-test",
-            text="A network with the planted signal has a test accuracy of at least .99",
-            version=title,
-            relation="at least",
-            bound=0.99,
-            statistic=lambda found, variant=variant: over_seeds(accuracy_by_seed(found, "planted", variant, "test")),
-        )
-        yield claim(
-            id=f"datasets-planted-{variant}-clean",
-            text="On clean test images a network with the planted signal is less accurate than one trained without it",
-            version=title,
-            relation="exceeds",
-            statistic=partial(_lost_on_clean, variant=variant),
-        )
-        for radius, relation, what in (
-            (REPORTED, "at least", "gives the planted signal away: the gap to the test accuracy is at least .05 wider"),
-            (HOLDING, "at most", "does not give it away: the gap to the test accuracy is at most .05 wider"),
-        ):
-            yield claim(
-                id=f"datasets-planted-{variant}-L{radius}",
-                text=f"With a planted signal the accuracy on the LFC at r = {radius} {what} than without",
-                version=title,
-                relation=relation,
-                bound=GIVEN_AWAY,
-                statistic=partial(_widened, variant=variant, radius=radius),
-            )
+def _cell_variants(preset: Preset) -> list[str]:
+    names = datasets_recipes(preset)
+    return [name.replace("-", "_") if "-" in name else f"cifar10_{name}" for name in names]
 
 
 # ---- what the notebook shows
@@ -382,7 +322,8 @@ def _by_network(rows: pd.DataFrame, columns: str, cell: Callable[[pd.Series], st
 
 def heuristics_table(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracies measured as the authors did, one row per data set and network that is stored; text, mean ± sd."""
-    rows = heuristics_rows(found).query("version == @AUTHORS")
+    rows = heuristics_rows(found)
+    rows = rows[rows["version"] == AUTHORS]
     hfc_first = rows.sort_values("measure", key=lambda measure: measure.str[0] == "L", kind="stable")
     return _by_network(hfc_first, "measure", mean_sd)
 
@@ -543,6 +484,8 @@ DATASETS = Chapter(
     parameters=DatasetsParameters,
     optional=tuple(variant for variant in datasets_recipes() if variant not in ("vanilla", "batchnorm")),
     asked=("batchnorm",),
-    claims=tuple(_claims()),
     evidence=datasets_table,
+    cells=_cells,
+    measures=r"test|clean|[LH]\d+|misaligned\d+",
+    cell_variants=_cell_variants,
 )

@@ -4,7 +4,7 @@ Table 1 tests networks that were trained on the LFC or the HFC alone on original
 scalings of the bands, and adds the accuracy on the same band of test images.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -18,13 +18,11 @@ from torch import Tensor
 from hfclib.evaluation import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.style import CHART, STYLE, show_image
 from hfclib.paper.tables import CHANCE, decimals, gather, mean_sd, once
-from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
 
@@ -174,57 +172,6 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
     return figure
 
 
-def _by_seed(final: pd.DataFrame, *, value: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
-    """A value per seed of the accuracies on original test images, trained on the LFC and on the HFC by its maximum.
-
-    Both are (seeds, radii), NaN where a network is missing, as is then every mean, difference or extreme of them.
-    """
-    rows = final[(final["split"] == "test") & (final["band"] == "x") & (final["bn_stats"] == "running")]
-    wide = rows.pivot_table(index="seed", columns="variant", values="accuracy")
-    names = ([form.format(radius) for radius in PAPER_RADII] for form in ("lfc{}", "hfc{}max"))
-    return over_seeds(value(*(wide.reindex(columns=one).to_numpy() for one in names)))
-
-
-def _fig1_claims() -> Iterator[Claim]:
-    # The rules of one claim per radius, of which these take the extreme, were committed before the networks with the
-    # authors' scaling were trained, and after the first numbers of the networks stretched to [0, 1].
-    claim = partial(Claim, figure="fig1", section="section 4.1, Table 1")
-    yield claim(
-        id="fig1-lfc-exceeds-hfc",
-        text="On original images a network trained on the LFC is at each radius more accurate than one on the HFC",
-        version="LFC stretched to [0, 1], HFC divided by its maximum; the smallest difference of four radii",
-        relation="exceeds",
-        statistic=partial(_by_seed, value=lambda lfc, hfc: (lfc - hfc).min(axis=1)),
-    )
-    yield claim(
-        id="fig1-hfc",
-        text="Trained on the HFC a network is right on at most .20 of original images, at each radius",
-        version="HFC divided by its maximum; the largest of four radii",
-        relation="at most",
-        bound=TABLE1_HFC_AT_MOST,
-        statistic=partial(_by_seed, value=lambda lfc, hfc: hfc.max(axis=1)),
-        paper=TABLE1_HFC_AT_MOST,
-    )
-    yield claim(
-        id="fig1-grows",
-        text="Trained on the LFC a network is the more accurate on original images, the larger the radius",
-        version="the smallest step between the four radii",
-        relation="exceeds",
-        statistic=partial(_by_seed, value=lambda lfc, hfc: np.diff(lfc, axis=1).min(axis=1)),
-        paper=round(float(np.diff(_LFC_ON_ORIGINALS).min()), 3),
-    )
-    yield claim(
-        id="fig1-levels",
-        text="Networks trained on the LFC are within .05 of Table 1's accuracy on original images, at each radius",
-        version="the largest of four distances",
-        relation="at most",
-        bound=MARGIN,
-        statistic=partial(_by_seed, value=lambda lfc, hfc: np.abs(lfc - _LFC_ON_ORIGINALS).max(axis=1)),
-        paper=0.0,
-        distance=True,
-    )
-
-
 class Fig1Parameters(SeveralSeeds):
     """The parameters of `notebooks/fig1.ipynb`."""
 
@@ -237,6 +184,5 @@ FIG1 = Chapter(
     parameters=Fig1Parameters,
     optional=tuple(fig1_recipes()),
     asked=("hfc4max",),
-    claims=tuple(_fig1_claims()),
     evidence=partial(gather, which="final"),
 )

@@ -4,7 +4,7 @@ Its recipes are `presets.fig4_recipes`, since other chapters take networks from 
 statistics BatchNorm uses are in `tables.CONDITIONS`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.intervals import Estimate, over_seeds
+from hfclib.paper.claims import Contrast, evaluate
+from hfclib.paper.intervals import over_seeds
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
 from hfclib.paper.presets import TITLES, fig4_recipes
 from hfclib.paper.published import FIG4_VALUES
@@ -25,8 +26,8 @@ from hfclib.paper.tables import (
     AUTHORS,
     CHANCE,
     CONDITIONS,
+    MEASURED,
     TableFeed,
-    Version,
     at_end,
     band_names,
     by_seed,
@@ -36,8 +37,8 @@ from hfclib.paper.tables import (
     in_words,
     mean_sd,
     select,
+    table_cells,
 )
-from hfclib.paper.verdicts import Claim, Relation
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
 
@@ -99,13 +100,14 @@ def leads(ours: pd.DataFrame, narrow: pd.DataFrame) -> pd.DataFrame:
         lead, which was measured in the authors' way only; text cells.
     """
     rows = {}
-    for variant, version in product(("dropout", "mixup", "batchnorm"), CONDITIONS):
-        terms = _gain(variant, "H4", "H8")
-        options = {"without": "not stored", "terms": terms, "less": 0.0, "bands": version}
+    for variant, (version, measured) in product(
+        ("dropout", "mixup", "batchnorm"), zip(CONDITIONS, MEASURED, strict=True)
+    ):
+        gain = partial(evaluate, _gain(variant, "H4", "H8"), measured=measured)
         rows[TITLES[variant], version] = {
-            "our schedule": estimate_cell(_combined, ours, **options),
-            "the paper's schedule": estimate_cell(_combined, narrow, **options),
-            "paper": decimals(_published(terms)) if version == AUTHORS else "\u2013",
+            "our schedule": estimate_cell(gain, table_cells(ours), "not stored"),
+            "the paper's schedule": estimate_cell(gain, table_cells(narrow), "not stored"),
+            "paper": decimals(Contrast(_gain(variant, "H4", "H8"))(FIG4_VALUES)) if version == AUTHORS else "\u2013",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["heuristic", "measured"])
 
@@ -160,7 +162,7 @@ def batchnorm_effect(final: pd.DataFrame) -> pd.DataFrame:
             found = {r: by_seed(final, f"H{r}", feed, bn_stats) for r in PAPER_RADII}
             leads = {r: over_seeds(one["batchnorm"] - one["vanilla"]) for r, one in found.items()}
             cells[bn_stats, feed] = {f"r = {r}": in_words(lead) for r, lead in leads.items()}
-    paper = {f"r = {r}": decimals(_published(_gain("batchnorm", f"H{r}")), 2) for r in PAPER_RADII}
+    paper = {f"r = {r}": decimals(Contrast(_gain("batchnorm", f"H{r}"))(FIG4_VALUES), 2) for r in PAPER_RADII}
     return pd.DataFrame.from_dict(cells | {("paper", "max"): paper}, orient="index").rename_axis(["statistics", "feed"])
 
 
@@ -256,87 +258,12 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
     return figure
 
 
-# ---- claims
+# ---- contrasts
 
 
-_Terms = Mapping[str, Mapping[str, float]]  # by measure, the weight of each variant's accuracy in a sum
-
-
-def _combined(final: pd.DataFrame, *, terms: _Terms, less: float, bands: Version) -> Estimate:
-    """A sum less a number; `bands` says how bands are measured, whole images are with running statistics."""
-    found = []
-    for measure, weights in terms.items():
-        condition = CONDITIONS["controlled" if measure in ("train", "test") else bands]
-        wide = by_seed(final, measure, *condition).reindex(columns=list(weights))
-        found.append((wide * pd.Series(weights)).sum(axis=1, skipna=False))
-    return over_seeds(sum(found) - less)
-
-
-def _from_paper(final: pd.DataFrame) -> Estimate:
-    """The largest distance from the published accuracy on test images, over the five networks."""
-    wide = by_seed(final, "test", *CONDITIONS["controlled"]).reindex(columns=list(TITLES))
-    return over_seeds(
-        (wide - {variant: FIG4_VALUES[variant, "test"] for variant in TITLES}).abs().max(axis=1, skipna=False)
-    )
-
-
-def _published(terms: _Terms) -> float:
-    return sum(weight * FIG4_VALUES[one, measure] for measure in terms for one, weight in terms[measure].items())
-
-
-def _gain(variant: str, *measures: str) -> _Terms:
-    """A variant's accuracy minus vanilla's, mean of measures."""
-    return {measure: {variant: 1 / len(measures), "vanilla": -1 / len(measures)} for measure in measures}
-
-
-def _claims() -> Iterator[Claim]:
-    # The rules for r = 4 and 8, one row per radius, and for whole images were committed when vanilla, seed 0, had been
-    # trained and no other network; the row on the paper's schedule before its networks were trained; the other rows on
-    # the mean of two radii, on the LFC, on mix-up's gap and controlled, and on levels when their numbers were known.
-    def claim(
-        name: str,
-        text: str,
-        terms: _Terms,
-        version: str = AUTHORS,
-        relation: Relation = "exceeds",
-        *,
-        less: float = 0.0,
-        bands: Version = AUTHORS,
-        **values,
-    ) -> Claim:
-        statistic = partial(_combined, terms=terms, less=less, bands=bands)
-        rule = relation, statistic, round(_published(terms) - less, 3)
-        return Claim(f"fig4-{name}", "fig4", "section 5.2, Fig. 5", text, version, *rule, **values)
-
-    more = "{} makes the network more accurate on the {} than vanilla training does"
-    mean = f"{AUTHORS}, mean of {{}} and {{}}"
-    for (variant, title), radius in product((("batchnorm", "BatchNorm"), ("mixup", "Mix-up")), (4, 8)):
-        text = more.format(title, f"HFC at r = {radius}")
-        yield claim(f"{variant}-H{radius}", text, _gain(variant, f"H{radius}"))
-    terms, version = _gain("mixup", "H4", "H8"), "controlled, mean of H4 and H8"
-    yield claim("mixup-controlled", more.format("Mix-up", "HFC at r = 4 and 8"), terms, version, bands="controlled")
-    text = more.format("BatchNorm", "HFC at r = 12 and 16")
-    yield claim("batchnorm-H12-H16", text, _gain("batchnorm", "H12", "H16"), mean.format("H12", "H16"))
-    text = more.format("BatchNorm", "LFC at r = 4 and 8")
-    yield claim("batchnorm-L4-L8", text, _gain("batchnorm", "L4", "L8"), mean.format("L4", "L8"))
-    text = "Dropout does not change the accuracy on the HFC"
-    yield claim("dropout-H4-H8", text, _gain("dropout", "H4", "H8"), mean.format("H4", "H8"), "does not differ")
-    text = more.format("BatchNorm", "HFC at r = 4 and 8")
-    version = "the paper's schedule; as the authors did, mean of H4 and H8"
-    yield claim("batchnorm-narrow", text, _gain("batchnorm", "H4", "H8"), version, preset="narrow")
-    text = more.format("Adversarial training", "LFC at r = 4")
-    yield claim("adversarial-L4", text, _gain("adversarial", "L4"))
-    text = "Adversarial training makes the network less accurate on test images than vanilla training does"
-    yield claim("adversarial-test", text, {"test": {"vanilla": 1, "adversarial": -1}}, "whole images")
-    for variant, title in (("adversarial", "Adversarial training"), ("mixup", "Mix-up")):
-        text = f"{title} narrows the gap between training and test accuracy"
-        terms = _gain(variant, "test") | {"train": {variant: -1, "vanilla": 1}}
-        yield claim(f"{variant}-gap", text, terms, "whole images")
-    text = "On the HFC at r = 4 an adversarially trained network exceeds chance"
-    yield claim("adversarial-H4", text, {"H4": {"adversarial": 1}}, less=CHANCE)
-    text = "Each network is as accurate on test images as in Fig. 5"
-    rule = "the largest of five distances, running averages", "does not differ", _from_paper, 0.0
-    yield Claim("fig4-levels", "fig4", "section 5.2, Fig. 5", text, *rule, distance=True)
+def _gain(variant: str, *measures: str) -> str:
+    """The contrast of a variant's accuracy less vanilla's, mean of measures."""
+    return f"mean({', '.join(f'{variant}.{measure} - vanilla.{measure}' for measure in measures)})"
 
 
 # ---- the chapter
@@ -356,6 +283,5 @@ FIG4 = Chapter(
     parameters=Fig4Parameters,
     optional=("adversarial",),
     asked=("batchnorm",),
-    claims=tuple(_claims()),
     evidence=partial(gather, which="final"),
 )

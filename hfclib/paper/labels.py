@@ -1,6 +1,6 @@
 """Natural and shuffled labels (the paper's Fig. 3): through which band is a training image learnt, and when?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +20,6 @@ from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, WIDTH, mean_band, radius_colour
 from hfclib.paper.tables import CHANCE, band_names, decimals, estimate_cell, mean_cell
-from hfclib.paper.verdicts import MARGIN, Claim
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import stored_seeds
@@ -137,89 +136,36 @@ def _at_equal_accuracy(found: pd.DataFrame, *, measure: str, level: float, suffi
     return over_seeds(natural - shuffled)
 
 
-def _early(found: pd.DataFrame, *, suffix: str) -> Estimate:
-    """Highest accuracy on the LFC at r = 4, less chance, of shuffled labels in the first share EARLY of the epochs."""
-    curves = by_epoch(found, f"shuffled{suffix}", "L4")
-    return over_seeds(curves.head(max(1, round(EARLY * len(curves)))).max() - CHANCE)
-
-
-def _fall(found: pd.DataFrame, *, suffix: str) -> Estimate:
-    """How far the accuracy of natural labels on the LFC at r = 4 falls from its peak to the mean of the last 3 epochs.
+def _fall(curves: pd.DataFrame) -> pd.Series:
+    """By seed, how far the accuracy falls from its peak to the mean of the last three epochs, from `by_epoch`.
 
     The highest point of a noisy curve lies above its end by chance alone. So the epoch of the peak is that of the mean
     of the other seeds.
     """
-    curves = by_epoch(found, f"natural{suffix}", "L4")
     peaks = {seed: others.idxmax() for seed in curves if len(others := curves.drop(columns=seed).mean(axis=1).dropna())}
-    return over_seeds(
-        pd.Series({seed: curves.at[at, seed] - curves[seed].tail(3).mean() for seed, at in peaks.items()})
+    return pd.Series(
+        {seed: curves.at[at, seed] - curves[seed].tail(3).mean() for seed, at in peaks.items()}, dtype=float
     )
 
 
-def _from_paper(found: pd.DataFrame, *, suffix: str) -> Estimate:
-    """The largest distance from the published accuracy on the LFC, over both kinds of labels and the four radii."""
-    off = {
-        (labels, measure): (ends(found, f"{labels}{suffix}", measure) - value).abs()
-        for labels, values in LABELS_PUBLISHED.items()
-        for measure, value in values.items()
-        if measure != "train"
-    }
-    return over_seeds(pd.DataFrame(off).max(axis=1, skipna=False))
+def _cells(found: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the claims, of training images.
 
-
-def _claims() -> Iterator[Claim]:
-    # More were committed at first, one per radius and kind of network. They were cut, for brevity, when the runs of
-    # seed 0 with BatchNorm had ended, and their tables had not been looked at. Those on the fall and on the levels
-    # without BatchNorm came back when the numbers were known: the paper's networks have none.
-    claim = partial(Claim, figure="labels", section="section 4.2, Fig. 3")
-    higher = "the accuracy on the LFC of training images at r = 8 is higher with natural than with shuffled labels"
-    for name, (version, suffix) in VERSIONS.items():
-        yield claim(
-            id=f"labels-end-{name}",
-            text=f"At the end of training {higher}",
-            version=version,
-            relation="exceeds",
-            statistic=partial(_at_end, measure="L8", suffix=suffix),
-            paper=round(LABELS_PUBLISHED["natural"]["L8"] - LABELS_PUBLISHED["shuffled"]["L8"], 2),
-        )
-    yield claim(
-        id="labels-equal",
-        section="ours",
-        comparable=True,
-        text=f"At a training accuracy of .9 {higher}",
-        version="with BatchNorm; 500 training images",
-        relation="exceeds",
-        statistic=partial(_at_equal_accuracy, measure="L8", level=0.9),
-    )
-    for name, (version, suffix) in VERSIONS.items():
-        yield claim(
-            id=f"labels-fall-{name}",
-            text="With natural labels the accuracy on the LFC of training images at r = 4 falls from an early peak",
-            version=f"{version}; 500 images; the other seeds' peak epoch less the mean of the last three",
-            relation="exceeds",
-            statistic=partial(_fall, suffix=suffix),
-            paper=round(NATURAL_L4_PEAK - LABELS_PUBLISHED["natural"]["L4"], 2),
-        )
-    yield claim(
-        id="labels-early",
-        text="With shuffled labels the accuracy on the LFC of training images at r = 4 is near chance at first",
-        version="without BatchNorm; 500 images; the highest of the first fifteenth of the epochs less chance",
-        relation="at most",
-        bound=MARGIN,
-        statistic=partial(_early, suffix="_plain"),
-        paper=0.0,
-    )
-    for name, (version, suffix) in VERSIONS.items():
-        yield claim(
-            id=f"labels-levels-{name}",
-            text="The accuracies on the LFC of training images end within .05 of the paper's, at each radius",
-            version=f"{version}; the largest of eight distances",
-            relation="at most",
-            bound=MARGIN,
-            statistic=partial(_from_paper, suffix=suffix),
-            paper=0.0,
-            distance=True,
-        )
+    After training "train" and the accuracies on bands, such as "L8"; "L8_at_90" where the training accuracy is .9;
+    "L4_early", the highest of the first share EARLY of the epochs; "L4_fall" (`_fall`).
+    """
+    variants, parts = found["variant"].unique(), {}
+    at_end = found.query("part == 'end' and split == 'train'")
+    for variant in variants:
+        curves = by_epoch(found, variant, "L4")
+        parts[variant, "L8_at_90"] = at_accuracy(found, variant, "L8", [0.9]).loc[0.9]
+        parts[variant, "L4_early"] = curves.head(max(1, round(EARLY * len(curves)))).max()
+        parts[variant, "L4_fall"] = _fall(curves)
+    cells = [at_end.rename(columns={"accuracy": "value"})[["variant", "measure", "seed", "value"]]]
+    if parts:
+        derived = pd.concat(parts, names=["variant", "measure", "seed"]).rename("value")
+        cells.append(derived.dropna().reset_index())
+    return pd.concat(cells, ignore_index=True).assign(measured="")
 
 
 # ---- what the notebook shows
@@ -464,6 +410,7 @@ LABELS = LabelsChapter(
     parameters=LabelsParameters,
     optional=tuple(labels_recipes()),
     asked=("shuffled",),
-    claims=tuple(_claims()),
     evidence=labels_table,
+    cells=_cells,
+    measures=r"train|[LH]\d+(_at_90|_early|_fall)?",
 )

@@ -11,6 +11,8 @@ from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES, TRAINED, Prese
 from hfclib.training.recipe import Recipe
 
 CHAPTERS: dict[str, Chapter] = {name: resolve_name(place) for name, place in CHAPTER_PLACES.items()}
+for _chapter in CHAPTERS.values():
+    _chapter.check_claims()
 
 # From a preset to recipes by variant: of chapters, and of the experiments in `names`.
 RECIPES: dict[str, Callable[[Preset], dict[str, Recipe]]] = {

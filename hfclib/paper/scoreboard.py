@@ -1,22 +1,25 @@
 """The scoreboard: every claim that the chapters test, with what came of it. `verdicts` has the rule."""
 
-import contextlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
 
-from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.claims import Claim
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.tables import decimals, in_words
-from hfclib.paper.verdicts import FACTOR, MARGIN, Claim
+from hfclib.paper.verdicts import FACTOR, MARGIN
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
 COLUMNS = ["claim", "version", "tested", "ours", "seeds", "paper", "within", "verdict", "section", "figure"]
 NUMBERS = ["mean", "low", "high", "published"]
 _WITHIN = {True: "yes", False: "no", None: "\u2013"}
-# What the intervals of a chapter cover, where it is not the seeds alone.
-_UNITS = {"defense": "over seeds and test images", "networks": "over recipes, by bootstrap"}
+# What an interval covers, by a claim's units.
+_UNITS = {
+    "seeds": "over the seeds",
+    "seeds and images": "over seeds and test images",
+    "recipes": "over recipes, by bootstrap",
+}
 # Of claims whose statistic is exactly 0 in truth, the share that each verdict on a direction has by chance.
 BY_CHANCE = 0.025
 
@@ -35,19 +38,20 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
         the same as numbers, NaN where there is none.
     """
     rows = {}
-    for claim in CLAIMS:
-        if claim.figure not in evidence or not _is_about(claim, preset):
-            continue
+    claims = [claim for claim in CLAIMS if claim.chapter in evidence and _is_about(claim, preset)]
+    estimates = {}
+    for name, table in evidence.items():
+        if table is not None and len(table):
+            estimates |= CHAPTERS[name].estimates(table, [claim for claim in claims if claim.chapter == name])
+    for claim in claims:
         ours, seeds, within, judged, numbers = "not measured", 0, None, "run missing", (np.nan,) * 3
-        if (table := evidence[claim.figure]) is not None and len(table):
-            with contextlib.suppress(MissingRunError):
-                found = claim.statistic(table)
-                ours, seeds = in_words(found), found.seeds
-                within, judged = claim.paper_within(found), claim.judge(found)
-                numbers = found.mean, found.low, found.high
+        if estimate := estimates.get(claim.id):
+            ours, seeds = in_words(estimate), estimate.seeds
+            within, judged = claim.paper_within(estimate), claim.judge(estimate)
+            numbers = estimate.mean, estimate.low, estimate.high
         outcome = ours, seeds, _paper(claim), _WITHIN[within], judged
         published = np.nan if claim.paper is None else claim.paper
-        place = claim.section, claim.figure
+        place = claim.section, claim.chapter
         rows[claim.id] = (claim.text, claim.version, _tested(claim), *outcome, *place, *numbers, published)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS + NUMBERS).rename_axis("id")
 
@@ -59,8 +63,8 @@ def _is_about(claim: Claim, preset: str) -> bool:
 def readable(board: pd.DataFrame) -> pd.DataFrame:
     """The columns of a `scoreboard` that a chapter shows, with the claim and its verdict in front."""
     shown = board.set_index("claim")[["verdict", "ours", "seeds", "paper", "within", "tested", "version"]]
-    units = {_UNITS.get(figure, "over the seeds") for figure in board["figure"]} or {"over the seeds"}
-    counted = "recipes" if units == {_UNITS["networks"]} else "seeds"
+    units = {_UNITS[claim.units] for claim in CLAIMS if claim.id in board.index} or {_UNITS["seeds"]}
+    counted = "recipes" if units == {_UNITS["recipes"]} else "seeds"
     shown = shown.rename(columns={"seeds": counted, "within": "paper's value in our interval"})
     shown.attrs["caption"] = (
         f"The claims of this chapter: our statistic with its 95 % interval {' or '.join(sorted(units))}, "
@@ -94,7 +98,7 @@ def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: st
     """
     boards = []
     for one in ("laptop", "narrow") if preset == "laptop" else (preset,):
-        tested = {claim.figure for claim in CLAIMS if _is_about(claim, one)}
+        tested = {claim.chapter for claim in CLAIMS if _is_about(claim, one)}
         evidence = {name: CHAPTERS[name].published(one) for name in chapters if name in tested}
         boards.append(scoreboard(evidence, preset=one))
     board = pd.concat(boards)

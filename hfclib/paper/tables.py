@@ -22,6 +22,11 @@ CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
     AUTHORS: ("authors", "batch"),
     "controlled": ("mean", "running"),
 }
+# The same by the names that claims have for them.
+MEASURED: dict[str, tuple[TableFeed, BnStats]] = {
+    "authors": CONDITIONS[AUTHORS],
+    "controlled": CONDITIONS["controlled"],
+}
 
 
 def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataFrame:
@@ -85,6 +90,20 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
     rows = once(table[whole | bands])
     letter = rows["band"].map({"lfc": "L", "hfc": "H", "x": ""})
     return rows.assign(measure=np.where(rows["band"] == "x", rows["split"], letter + rows["radius"].astype(str)))
+
+
+def table_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells of claims (`claims.CELL_COLUMNS`) of a table from `gather`: whole images, and bands as in `MEASURED`.
+
+    Whole images are measured with running statistics.
+    """
+    radii = sorted(set(table["radius"]) - {-1})
+    whole = select(table, [], "raw", "running").assign(measured="")
+    bands = [
+        select(table, radii, *condition).query("band != 'x'").assign(measured=name)
+        for name, condition in MEASURED.items()
+    ]
+    return pd.concat([whole, *bands], ignore_index=True).rename(columns={"accuracy": "value"})
 
 
 def once(rows: pd.DataFrame) -> pd.DataFrame:

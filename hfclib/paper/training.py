@@ -3,7 +3,7 @@
 Networks have no BatchNorm, as vanilla has none, so a measurement does not depend on the test batch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -16,13 +16,11 @@ from matplotlib.lines import Line2D
 
 from hfclib.evaluation import batch_sizes
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, WIDTH
 from hfclib.paper.tables import AUTHORS, CHANCE, Version, at_end, decimals, gather, mean_sd
-from hfclib.paper.verdicts import Claim
 from hfclib.runs.collect import Runs, obtain
 from hfclib.training.recipe import Recipe
 
@@ -78,87 +76,6 @@ def chosen_recipes(preset: Preset, choices: Sequence[Choice]) -> dict[str, Recip
     """Those of `training_recipes` that the panels of some choices show."""
     recipes, shown = training_recipes(preset), {variant for one in choices for variant in PANELS[one]}
     return {variant: recipe for variant, recipe in recipes.items() if variant in shown}
-
-
-# ---- claims: written before any network of this chapter but vanilla was trained; the controlled ones came later, when
-# their numbers were known
-
-_HFC = f"{AUTHORS}, mean of H4 and H8"
-_OTHER_OPTIMIZERS = ("vanilla", "adagrad", "adadelta", "rmsprop")  # vanilla has Adam
-_OTHER_ARCHITECTURES = ("lenet", "alexnet", "vgg")  # vanilla is a ResNet
-
-
-def _batches(final: pd.DataFrame, *, what: tuple[str, ...], how: Version = AUTHORS) -> Estimate:
-    """The mean of 32 and 64 images per batch less that of 256 and 512, by seed; of several quantities the smallest."""
-    sizes = ["batch32", "batch64", "batch256", "batch512"]
-    differences = {one: at_end(final, one, how).reindex(columns=sizes) @ [0.5, 0.5, -0.5, -0.5] for one in what}
-    return over_seeds(pd.DataFrame(differences).min(axis=1, skipna=False))
-
-
-def _leads(
-    final: pd.DataFrame, *, what: str, variant: str, others: tuple[str, ...], sign: int = 1, how: Version = AUTHORS
-) -> Estimate:
-    """A variant less each of the others, times `sign`, by seed: the smallest of these; none where a run is missing."""
-    wide = at_end(final, what, how).reindex(columns=[variant, *others])
-    return over_seeds(wide[list(others)].rsub(wide[variant], axis=0).mul(sign).min(axis=1, skipna=False))
-
-
-def _claims() -> Iterator[Claim]:
-    claim = partial(Claim, figure="training", relation="exceeds")
-    batches = partial(claim, section="section 5.1, Fig. 4")
-    controlled = "controlled, mean of H4 and H8"
-    less = "Large batches make a network less accurate on the HFC than small ones do"
-    rows = {
-        "accuracy": (
-            "Small batches give a higher accuracy on training and on test images than large ones",
-            {"what": ("train", "test")},
-            "whole images, the smaller of two differences",
-        ),
-        "gap": (
-            "Large batches have a smaller gap between training and test accuracy than small ones",
-            {"what": ("gap",)},
-            "whole images",
-        ),
-        "hfc": (less, {"what": ("hfc",)}, _HFC),
-        "hfc-controlled": (less, {"what": ("hfc",), "how": "controlled"}, controlled),
-    }
-    for name, (text, options, version) in rows.items():
-        yield batches(
-            id=f"training-batch-{name}",
-            text=text,
-            version=f"32 and 64 less 256 and 512 at equal epochs; {version}",
-            statistic=partial(_batches, **options),
-        )
-    steps = partial(_leads, what="hfc", variant="vanilla", others=("steps512",))
-    for name, how, version in (("", AUTHORS, _HFC), ("-controlled", "controlled", controlled)):
-        yield claim(
-            id=f"training-steps-hfc{name}",
-            section="ours",
-            comparable=True,
-            text="At as many steps, batches of 512 make a network less accurate on the HFC than vanilla's do",
-            version=version,
-            statistic=partial(steps, how=how),
-        )
-    others = "LeNet, AlexNet and VGG"
-    for what, text, sign, version in (
-        ("test", f"A ResNet is more accurate on test images than {others}", 1, "whole images"),
-        ("gap", f"A ResNet has a smaller gap between training and test accuracy than {others}", -1, "whole images"),
-        ("hfc", f"A ResNet is less accurate on the HFC than {others}", -1, _HFC),
-    ):
-        yield claim(
-            id=f"training-resnet-{what}",
-            section="section 5.1",
-            text=text,
-            version=f"{version}; the smallest of three differences, paired by seed",
-            statistic=partial(_leads, what=what, variant="vanilla", others=_OTHER_ARCHITECTURES, sign=sign),
-        )
-    yield claim(
-        id="training-sgd-hfc",
-        section="section 5.1",
-        text="SGD makes a network more accurate on the HFC than Adam, AdaGrad, AdaDelta and RMSprop do",
-        version=f"{_HFC}; the smallest of four differences, paired by seed",
-        statistic=partial(_leads, what="hfc", variant="sgd", others=_OTHER_OPTIMIZERS),
-    )
 
 
 # ---- what the notebook shows
@@ -319,6 +236,5 @@ TRAINING = TrainingChapter(
     parameters=TrainingParameters,
     optional=tuple(variant for variant in training_recipes() if variant != "vanilla"),
     asked=("vanilla",),
-    claims=tuple(_claims()),
     evidence=partial(gather, which="final"),
 )

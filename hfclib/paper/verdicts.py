@@ -14,15 +14,9 @@ With fewer than ENOUGH seeds there is no verdict: "one network" or "two networks
 fails where our departures from the paper's set-up may be the cause is "not comparable", not contradicted.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
-
-from hfclib.paper.intervals import Estimate
-from hfclib.paper.presets import Preset
 
 # Two accuracies closer than this count as equal: somewhat more than the .03 to which the paper's figure can be read.
 MARGIN = 0.05
@@ -31,53 +25,6 @@ FACTOR = 2
 ENOUGH = 3  # seeds
 Verdict = Literal["reproduced", "contradicted", "not comparable", "inconclusive", "two networks", "one network"]
 Relation = Literal["exceeds", "does not differ", "at most", "at least", "about"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper.
-
-    Attributes:
-        id: unique, such as "fig4-batchnorm-H4".
-        figure: the name of the chapter that tests it.
-        section: where the paper makes the claim, or "ours" for a control that the paper lacks.
-        text: the claim in our words.
-        version: the condition under which it is tested.
-        relation: which rule applies.
-        statistic: from the chapter's table to an Estimate; raises MissingRunError where runs are missing.
-        paper: the statistic as published; None where it is not available.
-        bound: what "at most", "at least" and "about" compare with.
-        preset: whose networks it is tested on.
-        distance: whether the statistic is a distance to the paper's numbers, in whose interval their 0 can't lie.
-        comparable: whether our departures from the paper's set-up are excluded as the cause of a failure, as for a
-            control on our own networks.
-    """
-
-    id: str
-    figure: str
-    section: str
-    text: str
-    version: str
-    relation: Relation
-    statistic: Callable[[pd.DataFrame], Estimate]
-    paper: float | None = None
-    bound: float = 0.0
-    preset: Preset = "laptop"
-    comparable: bool = False
-    distance: bool = False
-
-    def judge(self, found: Estimate) -> Verdict:
-        """The verdict on an estimate, by the module's rule."""
-        if found.seeds < ENOUGH:
-            return "one network" if found.seeds == 1 else "two networks"
-        judged = verdict(self.relation, found.low, found.high, self.bound)
-        return "not comparable" if judged == "contradicted" and not self.comparable else judged
-
-    def paper_within(self, found: Estimate) -> bool | None:
-        """Whether the paper's value is in our interval; None without one of the two, and for a `distance`."""
-        if self.paper is None or self.distance or found.seeds < ENOUGH:
-            return None
-        return found.low <= self.paper <= found.high
 
 
 def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> Verdict:

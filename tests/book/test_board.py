@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from hfclib.paper import scoreboard
+from hfclib.paper.claims import Claim
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import COLUMNS, NUMBERS
-from hfclib.paper.verdicts import MARGIN, Claim
+from hfclib.paper.verdicts import MARGIN
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "book"))
 import board as page
@@ -138,7 +139,8 @@ def test_marks_stand_at_their_values():
     ],
 )
 def test_the_edges_of_every_rule_stand_at_their_values(relation, bound, edges):
-    claim = Claim("fig4-a", "fig4", "section 1", "text", "version", relation, lambda table: None, bound=bound)
+    place = {"id": "fig4-a", "chapter": "fig4", "section": "section 1", "text": "text", "version": "version"}
+    claim = Claim(**place, contrast="vanilla.test", relation=relation, bound=bound)
     row = pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS).loc["fig4-a"]
     picture = page._picture(row.replace({"direction: above 0": scoreboard._tested(claim)}))
     drawn = re.findall(r'<line x1="(\S+)" [^>]*class="edge"', picture)
@@ -153,7 +155,7 @@ def test_every_topic_belongs_to_one_question():
     names = [claim.id for claim in scoreboard.CLAIMS]
     used = {}
     for claim in scoreboard.CLAIMS:
-        used.setdefault(page.topic(claim.id, claim.text), set()).add(claim.figure)
+        used.setdefault(page.topic(claim.id, claim.text), set()).add(claim.chapter)
     assert set(page.TOPICS.values()) <= set(used)
     assert all(len(figures) == 1 for text, figures in used.items() if text in page.TOPICS.values())
     assert all(any(re.fullmatch(pattern, name) for name in names) for pattern in page.TOPICS)

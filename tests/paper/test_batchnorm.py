@@ -111,12 +111,12 @@ def test_the_claims_on_a_table_made_by_hand():
     rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
     rows += [row("vanilla", "matched", 0.9, 0) | {"part": "scaled"}, row("batchnorm", "batch", 0.9, 2)]
     found = pd.DataFrame(rows)
-    left = CLAIMS["batchnorm-left-H4"].statistic(found)
+    left = BATCHNORM.estimate(CLAIMS["batchnorm-left-H4"], found)
     assert (left.mean, left.seeds) == (pytest.approx(0.15), 2)
     assert left.low == pytest.approx(0.15 - 12.7062 * 0.05, abs=1e-4)  # Student's t, one degree of freedom
     for name in set(CLAIMS) - {"batchnorm-left-H4"}:
         with pytest.raises(MissingRunError):
-            CLAIMS[name].statistic(found)
+            BATCHNORM.estimate(CLAIMS[name], found)
 
 
 def test_runs_that_are_published_later_give_their_claims_a_value():
@@ -137,7 +137,7 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
     rows.append(row("louder4", "matched", 0.9, 1, band="hfc", radius=8, feed="max"))  # whose partner is missing
     found = pd.DataFrame(rows)
     expected = {"groupnorm-H4": 0.2, "lfc-x": 0.05, "lfc-xl": 0.06}
-    means = {name: CLAIMS[f"batchnorm-{name}"].statistic(found).mean for name in expected}
+    means = {name: BATCHNORM.estimate(CLAIMS[f"batchnorm-{name}"], found).mean for name in expected}
     assert means == pytest.approx(expected)
     for variant, accuracy in {"vanilla": 0.25, "batchnorm": 0.28}.items():
         rows.append(row(variant, "running", accuracy, 0, band="hfc", radius=8, feed="mean"))
@@ -278,7 +278,7 @@ def test_the_published_claims(found, runs):
         rows = [pd.read_csv(file).query(f"{place} and part == 'feeds' and statistics == 'matched'") for file in files]
         assert [run.seed for run in runs["batchnorm"]] == [run.seed for run in runs["vanilla"]] == [0, 1, 2]
         leads = [one - other["accuracy"].item() for one, other in zip(normed, rows, strict=True)]
-        left = CLAIMS[f"batchnorm-left-H{radius}"].statistic(found)
+        left = BATCHNORM.estimate(CLAIMS[f"batchnorm-left-H{radius}"], found)
         half = 4.302653 * statistics.stdev(leads) / 3**0.5  # Student's t, two degrees of freedom
         assert left.seeds == 3
         assert left.mean == pytest.approx(sum(leads) / 3, abs=1e-9)

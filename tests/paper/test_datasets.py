@@ -128,19 +128,19 @@ def test_the_claims_on_a_table_with_known_answers(found):
         "planted-batchnorm-L20": ((0.995 - 0.98) - (0.8 - 0.78), "reproduced"),
     }
     for name, (mean, verdict) in expected.items():
-        estimate = CLAIMS[name].statistic(found)
+        estimate = DATASETS.estimate(CLAIMS[name], found)
         assert (estimate.mean, estimate.seeds) == (pytest.approx(mean), 3), name
         assert CLAIMS[name].judge(estimate) == verdict, name
     for name in set(CLAIMS) - set(expected):  # on Fashion-MNIST, and on a signal without BatchNorm
         with pytest.raises(MissingRunError):
-            CLAIMS[name].statistic(found)
+            DATASETS.estimate(CLAIMS[name], found)
 
 
 def test_a_signal_that_the_lfc_shows_everywhere_is_not_given_away(found):
     seen = found.copy()
     seen.loc[(seen["data"] == "planted") & (seen["band"] == "lfc"), "accuracy"] = 0.98
     claim = CLAIMS["planted-batchnorm-L12"]
-    assert claim.judge(claim.statistic(seen)) == "contradicted"
+    assert claim.judge(DATASETS.estimate(claim, seen)) == "contradicted"
     assert datasets.hidden_from(seen, "batchnorm") == 1
     assert datasets.hidden_from(found, "batchnorm") == 16
     nowhere = found.assign(accuracy=found["accuracy"].where(found["radius"] != 22, 0.5))

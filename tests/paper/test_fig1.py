@@ -176,12 +176,14 @@ def on_originals(per_seed: dict[str, list[float]]) -> pd.DataFrame:
                 ("test", "x", "batch", 0.97),
             ):
                 rows.append((variant, seed, split_name, band, bn_stats, accuracy))
-    return pd.DataFrame(rows, columns=["variant", "seed", "split", "band", "bn_stats", "accuracy"])
+    table = pd.DataFrame(rows, columns=["variant", "seed", "split", "band", "bn_stats", "accuracy"])
+    radius = table["band"].eq("x").map({True: -1, False: 4})
+    return table.assign(feed="raw", adversarial="none", radius=radius)
 
 
 def statistic(name: str, per_seed: dict[str, list[float]]) -> Estimate:
     (claim,) = (claim for claim in FIG1.claims if claim.id == f"fig1-{name}")
-    return claim.statistic(on_originals(per_seed))
+    return FIG1.estimate(claim, on_originals(per_seed))
 
 
 BY_HAND = {  # by seed

@@ -457,15 +457,15 @@ def test_claims_are_about_vanilla_fed_raw_at_radius_12():
         ("eight", [6 / 8, 1, 6 / 8], "inconclusive"),
         ("svd", [0.04, 0.04, 0.03], "reproduced"),
     ):
-        found = CLAIMS[name].statistic(table)
+        found = FIG2.estimate(CLAIMS[name], table)
         assert (found.mean, found.low, found.high) == pytest.approx(interval(values)), name
         assert (found.seeds, CLAIMS[name].judge(found)) == (3, verdict), name
         with pytest.raises(MissingRunError):
-            CLAIMS[name].statistic(table.query("variant != 'vanilla'"))
+            FIG2.estimate(CLAIMS[name], table.query("variant != 'vanilla'"))
     with pytest.raises(MissingRunError):
-        CLAIMS["svd"].statistic(table.query("cut != 'svd'"))
+        FIG2.estimate(CLAIMS["svd"], table.query("cut != 'svd'"))
     all_eight = evidence({("vanilla", "fourier", 12, "raw", "running"): [800, 800, 800]})
-    assert CLAIMS["eight"].judge(CLAIMS["eight"].statistic(all_eight)) == "reproduced"
+    assert CLAIMS["eight"].judge(FIG2.estimate(CLAIMS["eight"], all_eight)) == "reproduced"
 
 
 def test_the_eight_images_of_the_paper_are_counted():

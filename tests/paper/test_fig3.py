@@ -10,6 +10,7 @@ import torch
 
 from hfclib.kernels import high_frequency_share, roughness, smooth_kernels
 from hfclib.paper.fig3 import (
+    FIG3,
     fig3_recipes,
     first_layers,
     kernel_measures,
@@ -19,7 +20,6 @@ from hfclib.paper.fig3 import (
     of_size,
     response_table,
     responses_figure,
-    roughness_contrast,
 )
 from hfclib.paper.intervals import Estimate, MissingRunError, interval
 from hfclib.paper.scoreboard import scoreboard
@@ -106,7 +106,7 @@ def test_panels_by_the_size_of_their_kernels(runs):
     assert of_size(of_size(runs, 3), 5) == {}
 
 
-# ---- contrasts
+# ---- claims
 
 
 def by_hand(rows):
@@ -133,14 +133,14 @@ def test_a_contrast_is_over_the_seeds_that_all_networks_have():
             ("adversarial5", 1): [3, 5],
         }
     )
-    signs = {"vanilla": 1, "adversarial": -1}
-    assert roughness_contrast(table, signs) == Estimate(*interval([1.5, 2]), seeds=2)
-    wider = {"vanilla5": 1, "adversarial5": -1, "vanilla": -1, "adversarial": 1}
-    assert roughness_contrast(table, wider) == Estimate(10 - 4 - 5 + 3, -np.inf, np.inf, seeds=1)
+    claims = {claim.id.removeprefix("fig3-roughness-"): claim for claim in FIG3.claims}
+    smoother, clearer, batchnorm = (claims[name] for name in ("adversarial", "clearer", "adversarial_batchnorm"))
+    assert FIG3.estimate(smoother, table) == Estimate(*interval([1.5, 2]), seeds=2)
+    assert FIG3.estimate(clearer, table) == Estimate(10 - 4 - 5 + 3, -np.inf, np.inf, seeds=1)
     with pytest.raises(MissingRunError):
-        roughness_contrast(table[table["seed"] == 7], signs)
+        FIG3.estimate(smoother, table[table["seed"] == 7])
     with pytest.raises(MissingRunError):
-        roughness_contrast(table, signs | {"batchnorm": 1})
+        FIG3.estimate(batchnorm, table)
 
 
 # ---- the reader's table

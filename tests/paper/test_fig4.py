@@ -214,29 +214,29 @@ def test_each_statistic_worked_out_by_hand():
     table = final(ACCURACIES)
     assert set(CLAIMS) - set(BY_HAND) == {"batchnorm-narrow"}
     for name, (expected, paper, verdict) in BY_HAND.items():
-        claim, found = CLAIMS[name], CLAIMS[name].statistic(table)
+        claim, found = CLAIMS[name], FIG4.estimate(CLAIMS[name], table)
         half = T_2 * np.std(expected, ddof=1) / np.sqrt(3)
         values = np.mean(expected), np.mean(expected) - half, np.mean(expected) + half
         assert (found.mean, found.low, found.high) == pytest.approx(values, abs=1e-6), name
         assert found.seeds == 3
         assert claim.paper == pytest.approx(paper, abs=1e-9), name
         assert claim.judge(found) == verdict, name
-    narrow = CLAIMS["batchnorm-narrow"].statistic(table)
+    narrow = FIG4.estimate(CLAIMS["batchnorm-narrow"], table)
     assert narrow.mean == pytest.approx(np.mean([0.40, 0.41, 0.41]))
 
 
 def test_a_claim_is_judged_over_the_seeds_that_have_all_its_networks():
     table = final(ACCURACIES)
     two = table[(table["variant"] != "mixup") | (table["seed"] > 0)]
-    found = CLAIMS["mixup-H4"].statistic(two)
+    found = FIG4.estimate(CLAIMS["mixup-H4"], two)
     assert (found.mean, found.seeds) == (pytest.approx(-0.045), 2)
-    assert CLAIMS["levels"].statistic(two).seeds == 2
+    assert FIG4.estimate(CLAIMS["levels"], two).seeds == 2
     for lacking in ("vanilla", "mixup"):
         with pytest.raises(MissingRunError):
-            CLAIMS["mixup-H4"].statistic(table[table["variant"] != lacking])
+            FIG4.estimate(CLAIMS["mixup-H4"], table[table["variant"] != lacking])
     without = table[table["variant"] != "adversarial"]
     for name in ("adversarial-L4", "adversarial-test", "adversarial-gap", "adversarial-H4"):
         with pytest.raises(MissingRunError):
-            CLAIMS[name].statistic(without)
+            FIG4.estimate(CLAIMS[name], without)
     with pytest.raises(MissingRunError):  # all five networks, or none
-        CLAIMS["levels"].statistic(table[table["variant"] != "dropout"])
+        FIG4.estimate(CLAIMS["levels"], table[table["variant"] != "dropout"])

@@ -75,22 +75,22 @@ def test_the_figure_over_training_accuracy_has_each_seed_at_each_level_that_it_r
 def test_the_claims_on_a_table_with_known_answers(found):
     for name in ("end-batchnorm", "equal"):
         claim = CLAIMS[f"labels-{name}"]
-        estimate = claim.statistic(found)
+        estimate = LABELS.estimate(claim, found)
         assert (estimate.mean, estimate.seeds) == (pytest.approx(0.11), 3)
         assert estimate.low == pytest.approx(0.11 - 4.30265 * 0.01 / 3**0.5, abs=1e-5)  # Student's t, 2 degrees
         assert claim.judge(estimate) == "reproduced", name
     plain = found.assign(variant=found["variant"] + "_plain")
     early = CLAIMS["labels-early"]
-    assert early.statistic(plain).mean == pytest.approx(0.1 / 3 - 0.1)  # one epoch of five
-    assert early.judge(early.statistic(plain)) == "reproduced"
+    assert LABELS.estimate(early, plain).mean == pytest.approx(0.1 / 3 - 0.1)  # one epoch of five
+    assert early.judge(LABELS.estimate(early, plain)) == "reproduced"
     nearer = found.copy()
     for one, values in LABELS_PUBLISHED.items():
         for measure, value in values.items():
             at = (nearer["variant"] == one) & (nearer["measure"] == measure) & (nearer["part"] == "end")
             nearer.loc[at, "accuracy"] = value + (0.04 if (one, measure) == ("shuffled", "L12") else 0.01)
-    assert CLAIMS["labels-levels-batchnorm"].statistic(nearer).mean == pytest.approx(0.04)
+    assert LABELS.estimate(CLAIMS["labels-levels-batchnorm"], nearer).mean == pytest.approx(0.04)
     nearer["variant"] += "_plain"
-    assert CLAIMS["labels-levels-plain"].statistic(nearer).mean == pytest.approx(0.04)
+    assert LABELS.estimate(CLAIMS["labels-levels-plain"], nearer).mean == pytest.approx(0.04)
 
 
 def test_a_peak_is_sought_in_the_other_seeds():
@@ -98,23 +98,23 @@ def test_a_peak_is_sought_in_the_other_seeds():
     noise = [[0.5, 0.3, 0.3, 0.3, 0.3, 0.3], [0.3, 0.5, 0.3, 0.3, 0.3, 0.3], [0.3, 0.3, 0.5, 0.3, 0.3, 0.3]]
     fall, plain = CLAIMS["labels-fall-batchnorm"], CLAIMS["labels-fall-plain"]
     found = pd.DataFrame(chain.from_iterable(rows("natural", seed, "L4", one) for seed, one in enumerate(noise)))
-    assert fall.statistic(found).mean == pytest.approx(0)
+    assert LABELS.estimate(fall, found).mean == pytest.approx(0)
     same = [rows("natural", seed, "L4", [0.3, 0.5, 0.4, 0.3, 0.2, 0.1]) for seed in range(3)]
     real = pd.DataFrame(chain.from_iterable(same))
-    assert fall.statistic(real).mean == pytest.approx(0.5 - 0.2)  # the mean of the last three epochs
-    assert plain.statistic(real.assign(variant="natural_plain")) == fall.statistic(real)
+    assert LABELS.estimate(fall, real).mean == pytest.approx(0.5 - 0.2)  # the mean of the last three epochs
+    assert LABELS.estimate(plain, real.assign(variant="natural_plain")) == LABELS.estimate(fall, real)
 
 
 def test_one_seed_has_no_other_in_which_to_seek_the_peak(found):
     with pytest.raises(MissingRunError):
-        CLAIMS["labels-fall-batchnorm"].statistic(found[found["seed"] == 0])
+        LABELS.estimate(CLAIMS["labels-fall-batchnorm"], found[found["seed"] == 0])
 
 
 def test_a_seed_counts_only_if_both_kinds_of_labels_have_it(found):
     part = found[(found["variant"] == "natural") | (found["seed"] == 2)]
-    assert CLAIMS["labels-end-batchnorm"].statistic(part).seeds == 1
+    assert LABELS.estimate(CLAIMS["labels-end-batchnorm"], part).seeds == 1
     with pytest.raises(MissingRunError):
-        CLAIMS["labels-end-batchnorm"].statistic(found[found["variant"] == "natural"])
+        LABELS.estimate(CLAIMS["labels-end-batchnorm"], found[found["variant"] == "natural"])
 
 
 def test_the_paper_beside_the_claims():
@@ -132,7 +132,7 @@ def test_without_any_run_the_page_shows_the_paper_alone(nothing, own_home):
     assert LABELS.obtain(settings) == {}
     for claim in LABELS.claims:
         with pytest.raises(MissingRunError):
-            claim.statistic(nothing)
+            LABELS.estimate(claim, nothing)
     assert "the paper's values alone" in labels.labels_answer(nothing, [4]).data
     table = labels.end_table(nothing, [8])
     assert table["natural labels", "paper"].tolist() == [".98", ".65", "not in the paper"]

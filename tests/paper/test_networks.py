@@ -125,12 +125,12 @@ def made(count, seeds=3):
 def test_the_unit_of_the_claims_is_the_recipe():
     for name in ("networks-shift", "networks-attack"):
         claim = CLAIMS[name]
-        estimate = claim.statistic(made(5))
+        estimate = NETWORKS.estimate(claim, made(5))
         assert (estimate.mean, estimate.seeds) == (pytest.approx(1), 5)
         assert claim.judge(estimate) == "reproduced"
         for few in (made(1), made(2)):  # two have a correlation of 1 or -1 by themselves
             with pytest.raises(MissingRunError, match="fewer than 3 recipes"):
-                claim.statistic(few)
+                NETWORKS.estimate(claim, few)
 
 
 @pytest.mark.parametrize("preset", ["laptop", "narrow", "authors"])
@@ -142,7 +142,7 @@ def test_a_network_counts_once_however_many_recipes_train_it(preset):
 def test_with_two_recipes_or_equal_ones_the_chapter_says_that_they_are_too_few():
     same = made(3).assign(accuracy=lambda found: found["accuracy"].mask(found["measure"] == "H8", 0.3))
     with pytest.raises(MissingRunError, match="no correlation that is defined"):
-        CLAIMS["networks-shift"].statistic(same)
+        NETWORKS.estimate(CLAIMS["networks-shift"], same)
     for found in (made(2), same):
         said = networks.networks_answer(found, 8).data
         assert "nan" not in said
@@ -253,7 +253,7 @@ def test_the_figures_show_the_shares_and_the_correlations():
     drawn = networks.association_rows(found, 8)
     assert len(drawn) == 2 * (2 * 11 + 1)
     one = drawn.query("measure == 'mean' and part == 'hfc' and control == 'none'").iloc[0]
-    estimate = CLAIMS["networks-shift"].statistic(found)
+    estimate = NETWORKS.estimate(CLAIMS["networks-shift"], found)
     assert (one["mean"], one["low"], one["recipes"]) == (estimate.mean, estimate.low, estimate.seeds)
     shown = networks.association_figure(drawn).axes[0]
     assert [tick.get_text() for tick in shown.get_yticklabels()][-2:] == ["mean of ten shifts", "PGD, eps 2/255"]

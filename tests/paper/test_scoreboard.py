@@ -83,7 +83,7 @@ SHOWN = ["ours", "seeds", "within", "verdict"]
 def test_without_a_run_every_claim_says_so(shelf):
     board = published_scoreboard(TESTED)
     assert list(board.columns) == COLUMNS + NUMBERS
-    assert list(board.index) == [claim.id for claim in CLAIMS if claim.figure in TESTED]
+    assert list(board.index) == [claim.id for claim in CLAIMS if claim.chapter in TESTED]
     assert (board[SHOWN] == NOT_MEASURED).all(axis=None)
 
 
@@ -91,7 +91,7 @@ def test_every_claim_is_on_the_board_of_all_runs(shelf):
     shelf |= {(name, seed) for name in networks("laptop") for seed in SEEDS}
     shelf |= {(name, seed) for name in networks("narrow", ["fig2", "fig4", "defense"]) for seed in SEEDS}
     board = published_scoreboard(TESTED)
-    assert list(board.index) == [claim.id for claim in CLAIMS if claim.figure in TESTED]
+    assert list(board.index) == [claim.id for claim in CLAIMS if claim.chapter in TESTED]
     missing = board.index[board["verdict"] == "run missing"]
     # Matched moments are in no run, and none of the eight images is among the first 60.
     assert set(missing) == {f"batchnorm-left-H{radius}" for radius in (4, 8, 12)} | {"fig2-eight"}
@@ -118,7 +118,7 @@ def test_claims_are_judged_on_the_seeds_that_are_stored(shelf):
 def test_claims_about_narrow_networks_are_judged_on_those_only():
     boards = {preset: scoreboard({"fig4": None}, preset=preset) for preset in ("laptop", "smoke", "narrow")}
     assert list(boards["narrow"].index) == ["fig4-batchnorm-narrow"]
-    others = [claim.id for claim in CLAIMS if claim.figure == "fig4" and claim.id != "fig4-batchnorm-narrow"]
+    others = [claim.id for claim in CLAIMS if claim.chapter == "fig4" and claim.id != "fig4-batchnorm-narrow"]
     assert list(boards["laptop"].index) == list(boards["smoke"].index) == others
 
 
@@ -156,10 +156,10 @@ def test_claims_are_few_have_unique_ids_and_name_their_chapter():
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids)
     for name, chapter in CHAPTERS.items():
-        assert {claim.figure for claim in chapter.claims} <= {name}
-    assert all(claim.id.startswith(claim.figure) for claim in CLAIMS)
+        assert {claim.chapter for claim in chapter.claims} <= {name}
+    assert all(claim.id.startswith(claim.chapter) for claim in CLAIMS)
     # More rows would give chance more of them.
-    assert sum(Counter(claim.figure for claim in CLAIMS)[name] for name in TESTED) <= 45
+    assert sum(Counter(claim.chapter for claim in CLAIMS)[name] for name in TESTED) <= 45
 
 
 def test_every_claim_says_where_the_paper_makes_it():

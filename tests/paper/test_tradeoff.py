@@ -289,11 +289,11 @@ def test_the_claim_is_about_images_that_vanilla_classifies_correctly(waves, monk
     rows = pd.DataFrame(
         {"variant": ["vanilla"] * 3 + ["batchnorm"], "seed": [0, 1, 2, 0], "share": [0.1, 0.2, 0.3, 0.9]}
     )
-    estimate = claim.statistic(rows)
+    estimate = TRADEOFF.estimate(claim, rows)
     assert (estimate.mean, estimate.seeds) == (pytest.approx(0.2), 3)
     assert claim.judge(estimate) == "inconclusive"  # .2 +- .248
     with pytest.raises(MissingRunError):
-        claim.statistic(rows.query("variant == 'batchnorm'"))
+        TRADEOFF.estimate(claim, rows.query("variant == 'batchnorm'"))
 
 
 # ---- tables: three radii, four images, worked out by hand

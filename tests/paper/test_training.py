@@ -108,7 +108,7 @@ def test_the_claims_on_a_table_with_known_answers():
         "sgd-hfc": 0.45 - 0.40,  # beside AdaDelta
     }
     final = table()
-    found = {name: claim.statistic(final) for name, claim in BY_ID.items()}
+    found = {name: TRAINING.estimate(claim, final) for name, claim in BY_ID.items()}
     assert {name: one.mean for name, one in found.items()} == pytest.approx(expected)
     assert {one.seeds for one in found.values()} == {3}
     assert BY_ID["batch-hfc"].judge(found["batch-hfc"]) == "reproduced"
@@ -129,16 +129,16 @@ def test_a_claim_waits_for_every_network_that_it_is_about(missing, claims):
     for name, claim in BY_ID.items():
         if name in claims:
             with pytest.raises(MissingRunError):
-                claim.statistic(part)
+                TRAINING.estimate(claim, part)
         else:
-            assert claim.statistic(part).seeds == 3
+            assert TRAINING.estimate(claim, part).seeds == 3
 
 
 def test_a_seed_counts_only_if_all_networks_of_the_claim_have_it():
     later = {variant: values for variant, values in NETWORKS.items() if variant != "batch512"}
     final = pd.concat([table(seeds=(0,)), table(later, seeds=(1, 2))])
-    assert BY_ID["batch-hfc"].statistic(final).seeds == 1
-    assert BY_ID["batch-hfc"].judge(BY_ID["batch-hfc"].statistic(final)) == "one network"
+    assert TRAINING.estimate(BY_ID["batch-hfc"], final).seeds == 1
+    assert BY_ID["batch-hfc"].judge(TRAINING.estimate(BY_ID["batch-hfc"], final)) == "one network"
 
 
 # ---- tables and the figure

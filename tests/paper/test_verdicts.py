@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from hfclib.paper.claims import Claim
 from hfclib.paper.intervals import Estimate
-from hfclib.paper.verdicts import Claim, verdict
+from hfclib.paper.verdicts import verdict
 
 INF = np.inf
 
@@ -44,7 +45,8 @@ def test_the_rule():
 
 
 def claim(**values) -> Claim:
-    return Claim("id", "fig1", "section 1", "text", "version", "exceeds", lambda table: None, **values)
+    place = {"id": "fig1-a", "chapter": "fig1", "section": "section 1", "text": "text", "version": "version"}
+    return Claim(**place, contrast="vanilla.test", relation="exceeds", **values)
 
 
 def test_a_claim_is_judged_from_three_networks_on():

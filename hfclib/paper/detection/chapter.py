@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from hfclib._files import data_folder, home
 from hfclib.devices import best_device, device_name
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.detection.claims import DETECTION_CLAIMS, MATCHED_RADIUS
+from hfclib.paper.detection.claims import MATCHED_RADIUS, detection_cells
 from hfclib.paper.detection.detector import DETECTION_PRESETS, DetectionRecipe
 from hfclib.paper.detection.store import DetectionRun, load_detection, train_detection
 from hfclib.paper.parameters import SeveralSeeds, choice
@@ -72,5 +72,6 @@ DETECTION = DetectionChapter(
     name="detection",
     recipes=lambda preset: {"detector": DETECTION_PRESETS[preset]},
     parameters=DetectionParameters,
-    claims=DETECTION_CLAIMS,
+    cells=detection_cells,
+    measures=r"(mAP|better)_(x|lfc|hfc|mirror)(_mean)?",
 )

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hfclib.paper.claims import evaluate
 from hfclib.paper.defense.claims import (
     DEFENSE,
-    Contrast,
-    Side,
     claim_trials,
     needs_strong_attack,
     rule_by_network,
@@ -106,7 +105,7 @@ def test_each_claim_compares_what_it_says():
     table = trials(AS_CLAIMED)
     assert set(CLAIMS) == set(expected)
     for name, (images, paper) in expected.items():
-        assert CLAIMS[name].statistic(table).mean == pytest.approx(images / IMAGES), name
+        assert DEFENSE.estimate(CLAIMS[name], table).mean == pytest.approx(images / IMAGES), name
         assert CLAIMS[name].paper == paper, name
     bounded = {name for name, claim in CLAIMS.items() if claim.relation == "at most"}
     assert bounded == {"adversarial-rule-small", "marginal", "penalised-marginal"}
@@ -143,7 +142,11 @@ def test_the_evidence_is_the_stored_trials_of_the_preset(monkeypatch, tmp_path):
 
 # ---- the statistic
 
-NATURAL, SMOOTHED = Side("vanilla", NONE, FGSM), Side("vanilla", RULE, FGSM)
+GAIN = "vanilla.rule_fgsm_03 - vanilla.fgsm_03"
+
+
+def contrast(table, text=GAIN):
+    return evaluate(text, DEFENSE.cells(table), units="seeds and images")
 
 
 def test_two_seeds_give_the_interval_over_seeds_and_images():
@@ -152,13 +155,12 @@ def test_two_seeds_give_the_interval_over_seeds_and_images():
         ("vanilla", RULE, FGSM): [[1, 1, 0], [1, 1, 0]],
         ("vanilla", NONE, FGSM): [[0, 0, 0], [1, 0, 1]],
     }
-    found = Contrast([[(1, SMOOTHED), (-1, NATURAL)]])(trials(cells))
+    found = contrast(trials(cells))
     assert found == over_seeds_and_images([[1, 1, 0], [0, 1, -1]])
     assert found.seeds == 2
 
 
 def test_seeds_that_lack_a_trial_are_left_out():
-    contrast = Contrast([[(1, SMOOTHED), (-1, NATURAL)]])
     table = trials({("vanilla", RULE, FGSM): [60, 80, 70, 10], ("vanilla", NONE, FGSM): [40, 30, 40]})
     found = contrast(table)
     assert (found.mean, found.seeds) == (pytest.approx((20 + 50 + 30) / 3 / IMAGES), 3)
@@ -169,25 +171,25 @@ def test_seeds_that_lack_a_trial_are_left_out():
         ("vanilla", Defense("rule", 0.5), FGSM): [3],
         ("vanilla", RULE, MIDDLE_FGSM): [3],
     }
-    for side in (NATURAL, SMOOTHED):
-        with pytest.raises(MissingRunError, match="no seed has all the trials"):
-            contrast(trials({tuple(side): [3]} | others))
+    for defense in (NONE, RULE):
+        with pytest.raises(MissingRunError, match="no run has vanilla"):
+            contrast(trials({("vanilla", defense, FGSM): [3]} | others))
     with pytest.raises(MissingRunError):
         contrast(table[(table["seed"] == 0) == (table["defense"] == "none")])  # no seed in common
 
 
 def test_of_several_sums_the_one_with_the_largest_mean_counts():
-    filtered = Side("vanilla", KERNELS, FGSM)
-    contrast = Contrast([[(1, side), (-1, NATURAL)] for side in (SMOOTHED, filtered)])
+    both = {"contrast": (GAIN, "vanilla.kernels_fgsm_03 - vanilla.fgsm_03")}
+    claim = CLAIMS["marginal"].model_copy(update=both)
     for rule, kernels in (([60, 80], [50, 20]), ([50, 20], [60, 80])):
         table = trials(
             {("vanilla", RULE, FGSM): rule, ("vanilla", KERNELS, FGSM): kernels, ("vanilla", NONE, FGSM): [40, 30]}
         )
         first = np.arange(IMAGES)
         expected = [(first < one).astype(float) - (first < other) for one, other in ((60, 40), (80, 30))]
-        assert contrast(table) == over_seeds_and_images(expected)
+        assert DEFENSE.estimate(claim, table) == over_seeds_and_images(expected)
     with pytest.raises(MissingRunError):  # which would gain more is not known
-        contrast(table[table["defense"] != "kernels"])
+        DEFENSE.estimate(claim, table[table["defense"] != "kernels"])
 
 
 # ---- where the strong attack is needed

@@ -1,0 +1,284 @@
+"""The claims, read from `claims.yaml`: what each says, the contrast that tests it, and its rule.
+
+A contrast is arithmetic on cells. A cell, such as `batchnorm.H4`, is a network and what was measured of it after
+training; what is fed and which statistics BatchNorm uses is the claim's `measured`. Each chapter turns its table into
+cells (`Chapter.cells`), and lists in its recipes and `Chapter.measures` which cells there are.
+"""
+
+import ast
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache, reduce
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds, over_seeds_and_images
+from hfclib.paper.names import CHAPTER_PLACES, Preset
+from hfclib.paper.verdicts import ENOUGH, Relation, Verdict, verdict
+
+FILE = Path(__file__).with_name("claims.yaml")
+CELL = ["variant", "measure"]
+CELL_COLUMNS = [*CELL, "measured", "seed", "value"]
+Cell = tuple[str, str]  # variant and measure
+Units = Literal["seeds", "seeds and images", "recipes"]
+
+
+def _mean(*values: np.ndarray) -> np.ndarray:
+    return sum(values) / len(values)
+
+
+_FUNCTIONS: dict[str, Callable] = {
+    "abs": np.abs,
+    "max": lambda *values: reduce(np.maximum, values),
+    "mean": _mean,
+    "min": lambda *values: reduce(np.minimum, values),
+}
+_ALLOWED = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.USub, ast.Load)
+
+
+class Contrast:
+    """Arithmetic on cells, such as `mean(batchnorm.H4 - vanilla.H4, batchnorm.H8 - vanilla.H8)`.
+
+    Attributes:
+        text: numbers, cells, `+ - * /`, and the functions abs, max, mean, min.
+        cells: (variant, measure) of each cell, once.
+    Raises:
+        ValueError: anything else.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            tree = ast.parse(text, mode="eval")
+        except SyntaxError as error:
+            raise ValueError(f"expected arithmetic on cells, got {text!r}") from error
+        cells: dict[Cell, None] = {}
+        self._check(tree.body, cells)
+        self.cells = tuple(cells)
+        self._code = compile(tree, "<contrast>", "eval")
+
+    def _check(self, node: ast.AST, cells: dict[Cell, None]) -> None:
+        match node:
+            case ast.Attribute(value=ast.Name(id=variant), attr=measure):
+                cells[variant, measure] = None
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+                for argument in arguments:
+                    self._check(argument, cells)
+            case ast.Constant(value=int() | float()):
+                pass
+            case _ if isinstance(node, _ALLOWED):
+                for part in ast.iter_child_nodes(node):
+                    self._check(part, cells)
+            case _:
+                raise ValueError(f"expected arithmetic on cells, got {ast.unparse(node)!r} in {self.text!r}")
+
+    def __call__(self, values: Mapping[Cell, np.ndarray | float]) -> np.ndarray | float:
+        """The contrast of the values of its cells, which are arrays of one shape, or numbers."""
+        names: dict[str, _Variant] = {}
+        for (variant, measure), value in values.items():
+            setattr(names.setdefault(variant, _Variant()), measure, value)
+        # `_check` allows nothing but arithmetic.
+        return eval(self._code, {"__builtins__": {}, **_FUNCTIONS}, names)
+
+
+class _Variant:
+    """The measures of one variant, as attributes."""
+
+
+class Claim(BaseModel):
+    """A claim of the paper, or of ours.
+
+    Attributes:
+        id: unique, such as "fig4-batchnorm-H4".
+        chapter: the name of the chapter that tests it.
+        section: where the paper makes the claim, or "ours" for a control that the paper lacks.
+        text: the claim in our words.
+        version: the condition under which it is tested, in words.
+        measured: the same as a name of the chapter (`Chapter.cells`).
+        contrast: the statistic as a `Contrast`; of several the one with the largest mean.
+        function: the name of a statistic of the chapter that is no contrast (`Chapter.statistics`).
+        relation, bound: the rule (`verdicts`); the bound is what "at most", "at least" and "about" compare with.
+        paper: the statistic as published; None where it is not available.
+        preset: whose networks it is tested on.
+        distance: whether the statistic is a distance to the paper's numbers, in whose interval their 0 can't lie.
+        comparable: whether our departures from the paper's set-up are excluded as the cause of a failure, as for a
+            control on our own networks.
+        units: what the interval covers: the draw of "seeds", of "seeds and images", or of "recipes".
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]+-[\w-]+$")]
+    chapter: str
+    section: str
+    text: str
+    version: str
+    measured: str = ""
+    contrast: tuple[str, ...] = ()
+    function: str | None = None
+    relation: Relation
+    bound: float = 0.0
+    paper: float | None = None
+    preset: Preset = "laptop"
+    distance: bool = False
+    comparable: bool = False
+    units: Units = "seeds"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_contrast_or_several(cls, values: dict) -> dict:
+        if isinstance(values.get("contrast"), str):
+            values = values | {"contrast": (values["contrast"],)}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> "Claim":
+        if self.chapter not in CHAPTER_PLACES:
+            raise ValueError(
+                f"expected chapter, one of {', '.join(CHAPTER_PLACES)}{_near(self.chapter, CHAPTER_PLACES)}"
+            )
+        if bool(self.contrast) == bool(self.function):
+            raise ValueError("expected a contrast or a function")
+        for text in self.contrast:
+            Contrast(text)
+        return self
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        return tuple(map(_parsed, self.contrast))
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of its contrasts, each once."""
+        return tuple(dict.fromkeys(cell for contrast in self.contrasts for cell in contrast.cells))
+
+    def estimate(self, cells: pd.DataFrame) -> Estimate:
+        """The contrast over the seeds that have all of its cells; of several contrasts the one with the largest mean.
+
+        Args:
+            cells: columns CELL_COLUMNS. With units "seeds and images" each value is one number per image.
+        Raises:
+            MissingRunError: no seed has them all.
+        """
+        estimates = [evaluate(contrast, cells, self.measured, units=self.units) for contrast in self.contrasts]
+        return max(estimates, key=lambda estimate: estimate.mean)
+
+    def judge(self, estimate: Estimate) -> Verdict:
+        """The verdict on an estimate, by the rule in `verdicts`."""
+        if estimate.seeds < ENOUGH:
+            return "one network" if estimate.seeds == 1 else "two networks"
+        judged = verdict(self.relation, estimate.low, estimate.high, self.bound)
+        return "not comparable" if judged == "contradicted" and not self.comparable else judged
+
+    def paper_within(self, estimate: Estimate) -> bool | None:
+        """Whether the paper's value is in our interval; None without one of the two, and for a `distance`."""
+        if self.paper is None or self.distance or estimate.seeds < ENOUGH:
+            return None
+        return estimate.low <= self.paper <= estimate.high
+
+
+_parsed = cache(Contrast)
+
+
+def evaluate(contrast: Contrast | str, cells: pd.DataFrame, measured: str = "", *, units: Units = "seeds") -> Estimate:
+    """A contrast over the seeds that have all of its cells, with its interval.
+
+    Args:
+        contrast: the contrast, or its text.
+        cells: columns CELL_COLUMNS. With units "seeds and images" each value is one number per image.
+        measured: which of the cells; those whose "measured" is "" belong to every condition.
+        units: as in `Claim`.
+    Raises:
+        MissingRunError: no seed has all the cells.
+    """
+    contrast = _parsed(contrast) if isinstance(contrast, str) else contrast
+    by_cell = dict(list(cells[cells["measured"].isin([measured, ""])].groupby(CELL)))
+    if missing := set(contrast.cells) - set(by_cell):
+        raise MissingRunError(f"no run has {', '.join(map('.'.join, sorted(missing)))}")
+    values = {cell: by_cell[cell].set_index("seed")["value"] for cell in contrast.cells}
+    rows = pd.concat(values, axis=1, join="inner").dropna()
+    if rows.empty:
+        raise MissingRunError("no seed has all the runs of the claim")
+    if units == "seeds and images":
+        return over_seeds_and_images(contrast({cell: np.array(list(rows[cell]), float) for cell in values}))
+    return over_seeds(contrast({cell: rows[cell].to_numpy(float) for cell in values}))
+
+
+def load_claims(path: Path = FILE) -> tuple[Claim, ...]:
+    """The claims of a file, in its order.
+
+    Raises:
+        ValueError: names the line of an entry that is no claim, what is wrong with it, and the nearest allowed word.
+    """
+    text = path.read_text()
+    loader = yaml.SafeLoader(text)
+    try:
+        claims: dict[str, Claim] = {}
+        for node in loader.get_single_node().value:
+            at = f"{path.name}, line {node.start_mark.line + 1}"
+            try:
+                claim = Claim(**loader.construct_mapping(node, deep=True))
+            except ValidationError as error:
+                raise ValueError(f"{at}: {'; '.join(map(_in_words, error.errors()))}") from None
+            if claim.id in claims:
+                raise ValueError(f"{at}: expected an id of its own, got {claim.id!r} again")
+            claims[claim.id] = claim
+    finally:
+        loader.dispose()
+    return tuple(claims.values())
+
+
+def _in_words(error: dict) -> str:
+    field = ".".join(map(str, error["loc"]))
+    said = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"unknown field{_near(field, Claim.model_fields)}"
+    if error["type"] == "literal_error":
+        allowed = [word.strip("'") for word in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        return f"expected {field}, one of {', '.join(allowed)}{_near(str(error['input']), allowed)}"
+    return f"{field}: {said}" if field else said
+
+
+def claims_of(chapter: str) -> tuple[Claim, ...]:
+    """The claims of a chapter."""
+    return tuple(claim for claim in _all_claims() if claim.chapter == chapter)
+
+
+_all_claims = cache(load_claims)
+
+
+def check_cells(
+    claims: Iterable[Claim],
+    variants: Collection[str],
+    measures: str,
+    conditions: Collection[str],
+    functions: Collection[str],
+) -> None:
+    """Refuse a claim about what its chapter does not measure.
+
+    Args:
+        variants, measures, conditions, functions: what there is; `measures` is a regular expression.
+    Raises:
+        ValueError: names the claim and the nearest variant, condition or function.
+    """
+    for claim in claims:
+        for variant, measure in claim.cells:
+            if variant not in variants:
+                raise ValueError(f"{claim.id}: unknown network{_near(variant, variants)}")
+            if not re.fullmatch(measures, measure):
+                raise ValueError(f"{claim.id}: expected a measure, {measures}, got {measure!r}")
+        if claim.measured and claim.measured not in conditions:
+            raise ValueError(f"{claim.id}: unknown condition{_near(claim.measured, conditions)}")
+        if claim.function and claim.function not in functions:
+            raise ValueError(f"{claim.id}: unknown function{_near(claim.function, functions)}")
+
+
+def _near(name: str, allowed: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(allowed), n=1)
+    return f", got {name!r}" + (f"; did you mean {near[0]}?" if near else "")

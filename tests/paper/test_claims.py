@@ -1,0 +1,154 @@
+"""The file of claims: contrasts, what is refused and how, and the scoreboard that it gives."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hfclib.paper.claims import CELL_COLUMNS, FILE, Contrast, check_cells, evaluate, load_claims
+from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
+from hfclib.paper.published import FIG4_VALUES
+from hfclib.paper.registry import CHAPTERS
+from hfclib.paper.scoreboard import published_scoreboard
+
+VALUES = {("vanilla", "H4"): np.array([0.1, 0.2]), ("batchnorm", "H4"): np.array([0.5, np.nan]), ("mixup", "L8"): 2.0}
+ENTRY = """# two claims
+- id: fig4-one
+  chapter: fig4
+  section: section 5
+  text: "BatchNorm is ahead"
+  version: as it is
+  contrast: batchnorm.H4 - vanilla.H4
+  relation: exceeds
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("batchnorm.H4 - vanilla.H4", [0.4, np.nan]),
+        ("mean(vanilla.H4, 3 * vanilla.H4)", [0.2, 0.4]),
+        ("max(vanilla.H4, batchnorm.H4)", [0.5, np.nan]),  # a missing run is no extreme
+        ("min(vanilla.H4, .15)", [0.1, 0.15]),
+        ("abs(vanilla.H4 - .15) / mixup.L8", [0.025, 0.025]),
+        ("-(vanilla.H4 + 1)", [-1.1, -1.2]),
+    ],
+)
+def test_a_contrast_is_arithmetic_on_arrays(text, expected):
+    contrast = Contrast(text)
+    assert contrast({cell: VALUES[cell] for cell in contrast.cells}) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_contrast_lists_each_cell_once():
+    assert Contrast("mean(a.H4 - b.H4, a.H4)").cells == (("a", "H4"), ("b", "H4"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vanilla",
+        "open('x')",
+        "vanilla.H4.real",
+        "vanilla.H4 ** 2",
+        "vanilla['H4']",
+        "max(vanilla.H4, key=1)",
+        "'a'",
+        "a.b -",
+    ],
+)
+def test_nothing_but_arithmetic_is_a_contrast(text):
+    with pytest.raises(ValueError, match="expected arithmetic on cells"):
+        Contrast(text)
+
+
+def cells(rows):
+    return pd.DataFrame(rows, columns=CELL_COLUMNS)
+
+
+def test_a_contrast_is_over_the_seeds_that_have_all_cells_of_the_condition():
+    table = cells(
+        [
+            ("a", "H4", "authors", 0, 0.5),
+            ("a", "H4", "authors", 1, 0.7),
+            ("a", "H4", "authors", 2, 0.9),
+            ("a", "H4", "controlled", 0, 99),
+            ("b", "test", "", 1, 0.1),
+            ("b", "test", "", 0, 0.2),
+        ]
+    )
+    assert evaluate("a.H4 - b.test", table, "authors") == over_seeds([0.3, 0.6])
+    assert evaluate("a.H4 - b.test", table, "controlled") == Estimate(pytest.approx(98.8), -np.inf, np.inf, 1)
+    with pytest.raises(MissingRunError, match=r"no run has b\.H4, c\.H4"):
+        evaluate("a.H4 - b.H4 - c.H4", table, "authors")
+    with pytest.raises(MissingRunError, match="no seed"):
+        evaluate("a.H4 - b.test", table[(table["seed"] == 2) | (table["variant"] == "b")], "authors")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"relation: exceeds": "relation: exceds"}, "line 2: expected relation, .*got 'exceds'; did you mean exceeds"),
+        ({"chapter: fig4": "chapter: fig5"}, "line 2: expected chapter, .*got 'fig5'; did you mean fig4"),
+        ({"version:": "versoin:"}, "line 2: .*unknown field, got 'versoin'; did you mean version"),
+        ({"  text:": "  bound: much\n  text:"}, "line 2: bound: .*number"),
+        ({"contrast: ": "contrast: open("}, "line 2: expected arithmetic on cells"),
+        ({"  contrast: batchnorm.H4 - vanilla.H4\n": ""}, "line 2: expected a contrast or a function"),
+    ],
+)
+def test_a_claim_that_is_none_is_refused_with_its_line(tmp_path, change, said):
+    file = tmp_path / "claims.yaml"
+    file.write_text(ENTRY)
+    assert [claim.id for claim in load_claims(file)] == ["fig4-one"]
+    text = ENTRY
+    for old, new in change.items():
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        load_claims(file)
+
+
+def test_two_claims_of_one_id_are_refused(tmp_path):
+    (tmp_path / "claims.yaml").write_text(ENTRY + ENTRY.removeprefix("# two claims\n"))
+    with pytest.raises(ValueError, match=r"claims.yaml, line 9: expected an id of its own, got 'fig4-one' again"):
+        load_claims(tmp_path / "claims.yaml")
+
+
+def test_a_claim_about_what_is_not_measured_is_refused(tmp_path):
+    file = tmp_path / "claims.yaml"
+    known = {"variants": ["vanilla", "batchnorm"], "measures": "H4", "conditions": ["authors"], "functions": ["shift"]}
+    for change, said in (
+        (("batchnorm.H4", "bathnorm.H4"), "fig4-one: unknown network, got 'bathnorm'; did you mean batchnorm"),
+        (("vanilla.H4", "vanilla.H5"), "fig4-one: expected a measure, H4, got 'H5'"),
+        (("  relation", "  measured: author\n  relation"), "unknown condition, got 'author'; did you mean authors"),
+        (("contrast: batchnorm.H4 - vanilla.H4", "function: shit"), "unknown function, got 'shit'; did you mean shift"),
+    ):
+        file.write_text(ENTRY)
+        check_cells(load_claims(file), **known)
+        file.write_text(ENTRY.replace(*change))
+        with pytest.raises(ValueError, match=said):
+            check_cells(load_claims(file), **known)
+
+
+def test_published_differences_are_those_of_the_published_accuracies():
+    """Each claim on heuristics whose cells the paper published, but for distances, has the paper's own contrast."""
+    claims = [claim for claim in load_claims() if claim.chapter == "fig4" and claim.paper is not None]
+    for claim in claims:
+        (contrast,) = claim.contrasts
+        values = {cell: FIG4_VALUES[cell] for cell in contrast.cells}
+        assert claim.paper == pytest.approx(contrast(values), abs=0.0005), claim.id
+
+
+def test_the_scoreboard_is_as_stored():
+    """A change of a verdict or a number is made on purpose, by a change of the stored table in the same commit."""
+    columns = ["ours", "seeds", "paper", "within", "verdict"]
+    board = published_scoreboard()[columns].astype(str).replace("\u00a0", " ", regex=True)
+    stored = pd.read_csv(Path(__file__).with_name("scoreboard.csv"), index_col="id", dtype=str, keep_default_na=False)
+    pd.testing.assert_frame_equal(board, stored)
+
+
+def test_the_file_reads_as_a_list_of_entries():
+    ids = re.findall(r"^- id: (.+)$", FILE.read_text(), re.MULTILINE)
+    assert ids == [claim.id for chapter in CHAPTERS.values() for claim in chapter.claims]
