@@ -1,0 +1,160 @@
+"""The record of rules agrees with the claims and with git, and nothing is deleted from it."""
+
+import datetime
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hfclib.paper.registry import CHAPTERS
+from hfclib.paper.scoreboard import CLAIMS
+
+ROOT = Path(__file__).parents[2]
+RECORD = "hfclib/paper/rules.yaml"
+ALWAYS = {"id": str, "chapter": str, "rule": str, "committed": datetime.date, "commit": str | None, "known": str}
+ENDED = {
+    "superseded": datetime.date,
+    "by_commit": str | None,
+    "replaced_by": list,
+    "why": str,
+    "last_verdict": str,
+    "last_value": str | None,
+}
+OPTIONAL = {"note": str, "reinstated": datetime.date}
+FIXED = ("rule", "committed", "commit", "known")
+VERDICTS = {
+    *("reproduced", "contradicted", "not reproduced here", "not comparable", "inconclusive"),
+    *("one network", "two networks", "run missing"),
+}
+
+
+@cache
+def rules() -> list[dict]:
+    return yaml.safe_load((ROOT / RECORD).read_text())
+
+
+def in_force() -> list[dict]:
+    return [rule for rule in rules() if "superseded" not in rule or "reinstated" in rule]
+
+
+def changed(before: list[dict], now: list[dict]) -> list[str]:
+    """What is no longer in the record as it was: entries that are gone, and fields that may not change or go."""
+    by_id = {rule["id"]: rule for rule in now}
+    gone = [f"{rule['id']} is gone" for rule in before if rule["id"] not in by_id]
+    fields = [
+        f"{rule['id']}: {name} has changed"
+        for rule in before
+        for name in (*FIXED, *ENDED)
+        if rule["id"] in by_id and name in rule and by_id[rule["id"]].get(name) != rule[name]
+    ]
+    return gone + fields
+
+
+def git(*words: str) -> str:
+    found = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+@pytest.fixture
+def history():
+    """The repository's whole history, or the reason why there is none."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("there is no git repository")
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        pytest.skip("the clone is shallow")
+
+
+def test_each_claim_has_one_rule_in_force():
+    expected = sorted((claim.id, claim.chapter) for claim in CLAIMS)
+    assert sorted((rule["id"], rule["chapter"]) for rule in in_force()) == expected
+
+
+def test_ids_are_unique_and_in_the_order_of_their_commits():
+    assert len({rule["id"] for rule in rules()}) == len(rules())
+    assert [rule["committed"] for rule in rules()] == sorted(rule["committed"] for rule in rules())
+
+
+def test_entries_have_all_fields():
+    for rule in rules():
+        expected = ALWAYS | (ENDED if ENDED.keys() & rule.keys() else {})
+        assert expected.keys() == rule.keys() - OPTIONAL.keys(), rule["id"]
+        for name, value in rule.items():
+            assert isinstance(value, (expected | OPTIONAL)[name]), (rule["id"], name)
+        assert rule["chapter"] in CHAPTERS
+
+
+def test_what_is_superseded_names_its_last_verdict_and_later_rules():
+    committed = {rule["id"]: rule["committed"] for rule in rules()}
+    ended = [rule for rule in rules() if "superseded" in rule]
+    assert ended
+    for rule in ended:
+        assert rule["last_verdict"] in VERDICTS, rule["id"]
+        assert (rule["last_value"] is None) == (rule["last_verdict"] == "run missing"), rule["id"]
+        assert committed.keys() >= set(rule["replaced_by"]) - {rule["id"]}, rule["id"]
+        assert rule["id"] not in rule["replaced_by"]
+        assert rule["superseded"] >= rule["committed"]
+
+
+def test_versions_lead_to_the_rule_in_force():
+    successors = {rule["id"]: rule.get("replaced_by") for rule in rules()}
+    for start in (name for name in successors if "@" in name):
+        name, number = start.split("@")
+        following = [f"{name}@{int(number) + 1}", name]
+        assert successors[start] in [[one] for one in following if one in successors], start
+
+
+def test_commits_are_in_the_history_with_their_dates(history):
+    dates = {line[:7]: line[41:] for line in git("log", "--format=%H %ad", "--date=short").splitlines()}
+    named = [(rule["commit"], rule["committed"]) for rule in rules()]
+    named += [(rule["by_commit"], rule["superseded"]) for rule in rules() if "superseded" in rule]
+    for commit, date in named:
+        assert commit is None or dates.get(commit) == date.isoformat(), commit
+
+
+def test_a_rule_ends_in_a_commit_after_its_first(history):
+    pairs = {(rule["commit"], rule["by_commit"]) for rule in rules() if "superseded" in rule}
+    for first, last in pairs:
+        if first and last:
+            assert git("merge-base", first, last) == git("rev-parse", first), (first, last)
+
+
+def test_nothing_has_changed_since_the_last_tag(history):
+    tags = git("tag", "--merged", "HEAD", "--sort=-creatordate").splitlines()
+    if not tags:
+        pytest.skip("no tag yet")
+    if not git("ls-tree", tags[0], "--", RECORD):
+        pytest.skip(f"{tags[0]} has no record of rules")
+    assert not changed(yaml.safe_load(git("show", f"{tags[0]}:{RECORD}")), rules())
+
+
+OLD = {"id": "a", "rule": "exceeds 0", "committed": 1, "commit": "c", "known": "none"}
+END = {
+    "superseded": 2,
+    "by_commit": "d",
+    "replaced_by": ["b"],
+    "why": "merged",
+    "last_verdict": "reproduced",
+    "last_value": ".1",
+}
+
+
+@pytest.mark.parametrize("now", [[OLD], [OLD | END, OLD | {"id": "b"}], [OLD | {"note": "renamed"}]])
+def test_a_rule_may_be_superseded_and_others_may_join(now):
+    assert changed([OLD], now) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ([OLD], [], ["a is gone"]),
+        ([OLD], [OLD | {"id": "b"}], ["a is gone"]),
+        *(([OLD], [OLD | {name: "other"}], [f"a: {name} has changed"]) for name in FIXED),
+        ([OLD | END], [OLD], [f"a: {name} has changed" for name in END]),
+        ([OLD | END], [OLD | END | {"last_verdict": "inconclusive"}], ["a: last_verdict has changed"]),
+    ],
+)
+def test_a_deleted_or_reworded_rule_is_found(before, now, said):
+    assert changed(before, now) == said
