@@ -1,15 +1,25 @@
 """APGD, which sets its own step length, and the strongest attack of the library: APGD in two forms, then Square."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfclib.attacks import checks
-from hfclib.attacks.gradient import DEFAULT_EPS, AttackNorm, Band, Draws, direction, gradients, projected, start
+from hfclib.attacks.gradient import (
+    DEFAULT_EPS,
+    AttackNorm,
+    Band,
+    PerImageRNG,
+    PerImageState,
+    direction,
+    gradients,
+    projected,
+    start,
+)
 from hfclib.attacks.random_search import square
 from hfclib.evaluation import evaluating
 
@@ -45,7 +55,7 @@ def apgd(
     labels, eps = checks.check_batch(images, labels), checks.per_image("eps", eps, images, norm)
     checks.check_count("steps", steps, 1)
     checks.check_count("targets", targets, 0)
-    draws, aims = Draws(len(images), generator), [None]
+    rng, aims = PerImageRNG(len(images), generator), [None]
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         images, labels, eps = (tensor.detach().clone() for tensor in (images, labels, eps))
         adv_images, left = images.clone(), torch.arange(len(images), device=images.device)
@@ -54,55 +64,82 @@ def apgd(
             aims = scores.topk(min(targets, scores.shape[1] - 1)).indices.unbind(1)
         for aim in aims:
             if len(left):
-                own = SimpleNamespace(images=images[left], labels=labels[left], eps=eps[left], place=left)
-                own.aim = own.labels if aim is None else aim[left]
-                own.points = start(own.images, own.eps, norm, draws, left, band)
-                left = _climb(model, own, steps, adv_images, targeted=bool(targets), norm=norm, band=band, amp=amp)
+                points = start(images[left], eps[left], norm, rng, left, band)
+                state = _ApgdState(
+                    left, images[left], labels[left], eps[left], points, aim if aim is None else aim[left]
+                )
+                _apgd_steps(model, state, steps, adv_images, norm=norm, band=band, amp=amp)
+                left = state.place
     return adv_images
 
 
-def _climb(model, own, steps: int, adv_images: Tensor, *, targeted: bool, norm: str, band: Band, amp: bool) -> Tensor:
-    """APGD's steps for the images whose tensors are in `own`, into `adv_images`; the places of those not fooled."""
+@dataclass
+class _ApgdState(PerImageState):
+    aim: Tensor | None  # (N,) the class whose logit is raised; None raises the cross-entropy
+    step: Tensor = field(init=False)  # (N, 1, 1, 1) length of the next step
+    previous: Tensor = field(init=False)  # the point before `points`
+    slope: Tensor = field(init=False)  # the gradient at `points`
+    value: Tensor = field(init=False)  # (N,) the objective at `points`
+    rises: Tensor = field(init=False)  # (N,) steps since the last checkpoint that have raised the objective
+    best: Tensor = field(init=False)  # the point of the highest objective so far
+    best_slope: Tensor = field(init=False)
+    best_value: Tensor = field(init=False)
+    best_at_checkpoint: Tensor = field(init=False)  # (N,) `best_value` at the last checkpoint
+    halved: Tensor = field(init=False)  # (N,) bool, whether the step was halved there
 
-    def objective(logits: Tensor, labels: Tensor) -> Tensor:
-        if not targeted:
+    def __post_init__(self) -> None:
+        self.step = 2 * self.eps
+        self.previous = self.slope = self.best = self.best_slope = self.points
+        self.value = self.best_value = self.best_at_checkpoint = self.eps.new_full(self.labels.shape, -torch.inf)
+        self.rises = torch.full_like(self.labels, -1)  # the first value is no rise
+        self.halved = torch.zeros_like(self.labels, dtype=torch.bool)
+
+    def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What the attack raises, (N,)."""
+        if self.aim is None:
             return F.cross_entropy(logits, labels, reduction="none")
-        return (logits.gather(1, own.aim[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+        return (logits.gather(1, self.aim[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
 
+
+def _apgd_steps(
+    model: nn.Module, state: _ApgdState, steps: int, adv_images: Tensor, *, norm: AttackNorm, band: Band, amp: bool
+) -> None:
+    """APGD from `state.points`, into `adv_images` at `state.place`; the images that are not fooled stay in `state`."""
     ends, last = {-(-end * steps // 100) for end in _CHECKPOINTS}, 0
-    own.step, own.earlier, own.best, own.best_slope = 2 * own.eps, own.points, own.points, own.points
-    own.best_value = own.value = own.value_then = own.images.new_full(own.labels.shape, -torch.inf)
-    own.rises = torch.full_like(own.labels, -1)  # the first value is no rise
-    own.halved = torch.zeros_like(own.labels, dtype=torch.bool)
     for number in range(steps + 1):
         if number:
             share = _MOMENTUM if number > 1 else 1
-            moved = projected(own.points + own.step * direction(own.slope, norm), own.images, own.eps, norm, band)
-            moved = own.points + share * (moved - own.points) + (1 - share) * (own.points - own.earlier)
-            own.earlier, own.points = own.points, projected(moved, own.images, own.eps, norm, band)
-        logits, value, own.slope = gradients(model, own.points, own.labels, objective, amp=amp)
-        wrong = checks.is_fooled(logits, own.labels)
+            moved = state.points + state.step * direction(state.slope, norm)
+            moved = projected(moved, state.images, state.eps, norm, band)
+            moved = state.points + share * (moved - state.points) + (1 - share) * (state.points - state.previous)
+            state.previous, state.points = state.points, projected(moved, state.images, state.eps, norm, band)
+        logits, value, slope = gradients(model, state.points, state.labels, state.objective, amp=amp)
+        wrong = checks.is_fooled(logits, state.labels)
         if number == 0:
-            checks.warn_of_masking(logits, own.slope, wrong)
-        own.slope = band(own.slope) if band else own.slope
-        own.rises, own.value = own.rises + (value > own.value), value
-        better = value > own.best_value
-        own.best_value = value.where(better, own.best_value)
-        own.best, own.best_slope = _where(better, own.points, own.best), _where(better, own.slope, own.best_slope)
+            checks.warn_of_masking(logits, slope, wrong)
+        state.slope = band(slope) if band else slope
+        state.rises, state.value = state.rises + (value > state.value), value
+        better = value > state.best_value
+        state.best_value = value.where(better, state.best_value)
+        state.best = _where(better, state.points, state.best)
+        state.best_slope = _where(better, state.slope, state.best_slope)
         if wrong.any():
-            wrong = checks.surely_fooled(model, own.points, own.labels, wrong, amp=amp)
-            adv_images[own.place[wrong]] = own.points[wrong]
-            vars(own).update({name: tensor[~wrong] for name, tensor in vars(own).items()})
-            if len(own.place) == 0:
+            wrong = checks.confirm_in_fp32(model, state.points, state.labels, wrong, amp=amp)
+            adv_images[state.place[wrong]] = state.points[wrong]
+            state.keep(~wrong)
+            if len(state.place) == 0:
                 break
         if number in ends:
-            stuck = (own.rises < _RISES * (number - last)) | (~own.halved & (own.best_value == own.value_then))
-            own.step, own.value = _where(stuck, own.step / 2, own.step), own.best_value.where(stuck, own.value)
-            own.points, own.earlier = _where(stuck, own.best, own.points), _where(stuck, own.best, own.earlier)
-            own.slope = _where(stuck, own.best_slope, own.slope)
-            own.halved, own.value_then, own.rises, last = stuck, own.best_value, torch.zeros_like(own.rises), number
-    adv_images[own.place] = own.best
-    return own.place
+            too_few = state.rises < _RISES * (number - last)
+            stuck = too_few | (~state.halved & (state.best_value == state.best_at_checkpoint))
+            state.step = _where(stuck, state.step / 2, state.step)
+            state.value = state.best_value.where(stuck, state.value)
+            state.points = _where(stuck, state.best, state.points)
+            state.previous = _where(stuck, state.best, state.previous)
+            state.slope = _where(stuck, state.best_slope, state.slope)
+            state.halved, state.best_at_checkpoint = stuck, state.best_value
+            state.rises, last = torch.zeros_like(state.rises), number
+    adv_images[state.place] = state.best
 
 
 def _where(chosen: Tensor, these: Tensor, others: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = Fal
 
 
 @torch.no_grad()
-def surely_fooled(
+def confirm_in_fp32(
     model: nn.Module, images: Tensor, labels: Tensor, suspects: Tensor, *, targeted: bool = False, amp: bool
 ) -> Tensor:
     """Which of the `suspects` (N,) bool of bfloat16 fool the model in full precision too; all of them without `amp`."""

@@ -8,6 +8,7 @@ depend on the batch that it is in.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal
 
@@ -80,7 +81,7 @@ def pgd(
     objective = _LOSSES[loss] if not targeted else lambda logits, labels: -_LOSSES[loss](logits, labels)
     options = {"norm": norm, "objective": objective, "targeted": targeted, "band": band}
     options |= {"stop_early": stop_early, "amp": amp}
-    draws = Draws(len(images), generator) if random_start else None
+    rng = PerImageRNG(len(images), generator) if random_start else None
     # Gradients are needed also where the caller has them switched off; tensors of its inference mode must be copied.
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         images, labels, eps, alpha = (tensor.detach().clone() for tensor in (images, labels, eps, alpha))
@@ -90,11 +91,14 @@ def pgd(
             which = (~fooled if stop_early else torch.ones_like(fooled)).nonzero().squeeze(1)
             if len(which) == 0:
                 break
-            some, classes, ball = images[which], labels[which], eps[which]
-            adv_images = start(some, ball, norm, draws, which, band) if draws else some
-            adv_images = _ascend(model, some, classes, adv_images, ball, alpha[which], steps, **options)
+            state = _PgdState(which, images[which], labels[which], eps[which], images[which], alpha[which])
+            if rng:
+                state.points = start(state.images, state.eps, norm, rng, which, band)
+            adv_images = images.clone()
+            _pgd_steps(model, state, steps, adv_images, **options)
             if restarts == 1:
                 return adv_images
+            adv_images, classes = adv_images[which], labels[which]
             with torch.no_grad():
                 logits = checks.forward(model, adv_images, classes)
                 values, wrong = objective(logits, classes).to(losses), checks.is_fooled(logits, classes, targeted)
@@ -104,25 +108,57 @@ def pgd(
     return best
 
 
-def _ascend(
-    model, images, labels, adv_images, eps, alpha, steps, *, norm, objective, targeted, band, stop_early, amp
-) -> Tensor:
-    """The steps of PGD from `adv_images`: gradient of the loss, step along it, back into the ball and into [0, 1]."""
-    adv_images, active = adv_images.clone(), torch.arange(len(images), device=images.device)
+@dataclass
+class PerImageState:
+    """What an attack keeps for each image that it still moves: every field has one row per image."""
+
+    place: Tensor  # (N,) its number in the batch that was given
+    images: Tensor  # (N, C, H, W) as given
+    labels: Tensor  # (N,)
+    eps: Tensor  # (N, 1, 1, 1)
+    points: Tensor  # like images, where the attack stands
+
+    def keep(self, mask: Tensor) -> None:
+        """Drop the images where `mask`, (N,) bool, is False."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            setattr(self, field.name, None if value is None else value[mask])
+
+
+@dataclass
+class _PgdState(PerImageState):
+    alpha: Tensor  # (N, 1, 1, 1)
+
+
+def _pgd_steps(
+    model: nn.Module,
+    state: _PgdState,
+    steps: int,
+    adv_images: Tensor,
+    *,
+    norm: AttackNorm,
+    objective: Callable,
+    targeted: bool,
+    band: Band,
+    stop_early: bool,
+    amp: bool,
+) -> None:
+    """PGD from `state.points`, into `adv_images` at `state.place`: gradient of the loss, step along it, projection."""
     for step in range(steps):
-        points, some = adv_images[active], labels[active]
-        logits, _, gradient = gradients(model, points, some, objective, amp=amp)
-        wrong = checks.is_fooled(logits, some, targeted)
+        logits, _, gradient = gradients(model, state.points, state.labels, objective, amp=amp)
+        wrong = checks.is_fooled(logits, state.labels, targeted)
         if step == 0:
             checks.warn_of_masking(logits, gradient, wrong)
         if stop_early:
-            going = ~checks.surely_fooled(model, points, some, wrong, targeted=targeted, amp=amp)
-            active, points, gradient = active[going], points[going], gradient[going]
-            if len(active) == 0:
-                break
-        moved = points + alpha[active] * direction(band(gradient) if band else gradient, norm)
-        adv_images[active] = projected(moved, images[active], eps[active], norm, band)
-    return adv_images
+            wrong = checks.confirm_in_fp32(model, state.points, state.labels, wrong, targeted=targeted, amp=amp)
+            adv_images[state.place[wrong]] = state.points[wrong]
+            gradient = gradient[~wrong]
+            state.keep(~wrong)
+            if len(state.place) == 0:
+                return
+        moved = state.points + state.alpha * direction(band(gradient) if band else gradient, norm)
+        state.points = projected(moved, state.images, state.eps, norm, band)
+    adv_images[state.place] = state.points
 
 
 def gradients(model: nn.Module, points: Tensor, labels: Tensor, objective: Callable, *, amp: bool) -> tuple:
@@ -170,17 +206,22 @@ def _length(vectors: Tensor) -> Tensor:
     return vectors.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)  # never a division by zero
 
 
-def start(images: Tensor, eps: Tensor, norm: AttackNorm, draws: "Draws", which: Tensor, band: Band = None) -> Tensor:
-    """A point drawn uniformly from the ball of eps around each image, then clipped to [0, 1]; `which` as in `Draws`."""
+def start(
+    images: Tensor, eps: Tensor, norm: AttackNorm, rng: "PerImageRNG", which: Tensor, band: Band = None
+) -> Tensor:
+    """A point drawn uniformly from the ball of eps around each image, then clipped to [0, 1].
+
+    `which` says which images of `rng` these are.
+    """
     if norm == "linf":
-        delta = 2 * draws.numbers(which, images.shape[1:]) - 1
+        delta = 2 * rng.numbers(which, images.shape[1:]) - 1
     else:
-        towards = direction(draws.numbers(which, images.shape[1:], torch.randn), norm)
-        delta = towards * draws.numbers(which, (1, 1, 1)) ** (1 / images[0].numel())
+        towards = direction(rng.numbers(which, images.shape[1:], torch.randn), norm)
+        delta = towards * rng.numbers(which, (1, 1, 1)) ** (1 / images[0].numel())
     return projected(images + eps * delta.to(images.dtype), images, eps, norm, band)
 
 
-class Draws:
+class PerImageRNG:
     """Random numbers for each of `count` images from a stream of its own, with a seed from `generator`."""
 
     def __init__(self, count: int, generator: torch.Generator | None) -> None:

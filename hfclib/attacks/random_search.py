@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.attacks import checks
-from hfclib.attacks.gradient import DEFAULT_EPS, Draws, margin
+from hfclib.attacks.gradient import DEFAULT_EPS, PerImageRNG, margin
 from hfclib.evaluation import evaluating
 
 # The shares of the queries after which the squares halve their area, from the published table.
@@ -52,17 +52,17 @@ def square(
     if not 0 < area <= 1:
         raise ValueError(f"expected area, a share in (0, 1], got {area!r}")
     count, channels, height, width = images.shape
-    draws, active = Draws(count, generator), torch.arange(count, device=images.device)
+    rng, active = PerImageRNG(count, generator), torch.arange(count, device=images.device)
     if count == 0:
         return images.clone()
     low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
     with evaluating(model):
-        best = torch.where(draws.numbers(active, (channels, 1, width)) < 0.5, low, high)
+        best = torch.where(rng.numbers(active, (channels, 1, width)) < 0.5, low, high)
         logits = checks.forward(model, best, labels, amp=amp)
         checks.warn_if_probabilities(logits)
         sign = 1 if targeted else -1
         loss = sign * margin(logits, labels)  # how far the attack is from success: below 0 the image is fooled
-        fooled = checks.surely_fooled(model, best, labels, loss < 0, targeted=targeted, amp=amp)
+        fooled = checks.confirm_in_fp32(model, best, labels, loss < 0, targeted=targeted, amp=amp)
         for query in range(1, queries):
             active = active[~fooled[active]]
             if len(active) == 0:
@@ -70,7 +70,7 @@ def square(
             place = (query - 1) % _BLOCK
             if place == 0:
                 drawn = images.new_empty(count, _BLOCK, 2 + channels, dtype=torch.float32)
-                drawn[active] = draws.numbers(active, drawn.shape[1:])
+                drawn[active] = rng.numbers(active, drawn.shape[1:])
             numbers = drawn[active, place]
             side = square_side(query, queries, height, width, area)
             inside = _inside(numbers[:, :2], side, height, width)
@@ -82,7 +82,7 @@ def square(
             best[changed], loss[changed] = tried[better], found[better]
             if len(changed):
                 some, classes, suspects = best[changed], labels[changed], loss[changed] < 0
-                fooled[changed] = checks.surely_fooled(model, some, classes, suspects, targeted=targeted, amp=amp)
+                fooled[changed] = checks.confirm_in_fp32(model, some, classes, suspects, targeted=targeted, amp=amp)
     return best
 
 

@@ -57,7 +57,7 @@ def robust_correct(
     for attack in [lambda model, images, labels: images, *attacks]:  # without an attack first
         options = _accepted(attack, **given)
         for block in _blocks(correct, batch_size):
-            correct[block] = _withstood(attack, model, images[block], labels[block], **options)
+            correct[block] = _still_correct(attack, model, images[block], labels[block], **options)
     return correct
 
 
@@ -129,7 +129,7 @@ def smallest_eps(
         tried = (low + high) / 2 if number else torch.full_like(low, highest)
         for block in _blocks(correct & tried.isfinite(), batch_size):  # not where `highest` did not succeed
             eps, some, classes = tried[block], images[block], labels[block]
-            robust = _withstood(attack, model, some, classes, eps=eps, **options)
+            robust = _still_correct(attack, model, some, classes, eps=eps, **options)
             low[block[robust]], high[block[~robust]] = eps[robust], eps[~robust]
     return high
 
@@ -146,7 +146,7 @@ def _accepted(attack: AttackFunction, **options) -> dict:
     return {name: value for name, value in options.items() if takes_all or name in known}
 
 
-def _withstood(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:
+def _still_correct(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:
     adv_images = attack(model, images, labels, **options)
     if adv_images.shape != images.shape:
         raise ValueError(f"expected images {tuple(images.shape)} from the attack, got {tuple(adv_images.shape)}")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from hfclib import BandPass, HighPass, LowPass, square
 from hfclib._files import data_folder
 from hfclib.attacks import gradient as algorithm
-from hfclib.attacks.gradient import Draws, direction, fgsm, margin, pgd, projected
+from hfclib.attacks.gradient import PerImageRNG, direction, fgsm, margin, pgd, projected
 from hfclib.data.cifar import to_float
 from hfclib.models import resnet18
 from hfclib.runs.store import load
@@ -208,7 +208,7 @@ def test_starts_fill_the_ball_evenly():
     for norm in NORMS:
         images = torch.full((2_000, 3, 2, 2), 0.5)
         eps = torch.full((2_000, 1, 1, 1), 0.3)
-        draws = Draws(2_000, torch.Generator().manual_seed(0))
+        draws = PerImageRNG(2_000, torch.Generator().manual_seed(0))
         start = algorithm.start(images, eps, norm, draws, torch.arange(2_000))
         delta = (start - images).flatten(1)
         if norm == "linf":
@@ -339,7 +339,7 @@ def test_restarts_keep_the_best_of_each_image(small, answers):
     """What restarts give is, image by image, the best of single starts drawn from the same streams."""
     network, settings = Bends(), {"eps": 0.12, "alpha": 0.02, "steps": 2}
     best = pgd(network, small, answers, restarts=4, generator=torch.Generator().manual_seed(0), **settings)
-    streams = Draws(10, torch.Generator().manual_seed(0))
+    streams = PerImageRNG(10, torch.Generator().manual_seed(0))
     every, eps = torch.arange(10), torch.full((10, 1, 1, 1), 0.12)
     singles = []
     for _ in range(4):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hfclib.attacks.checks import surely_fooled
+from hfclib.attacks.checks import confirm_in_fp32
 from hfclib.attacks.gradient import margin
 from hfclib.attacks.random_search import _inside, square, square_side
 
@@ -138,9 +138,9 @@ def test_fast_arithmetic_stops_only_where_full_precision_agrees(monkeypatch):
     monkeypatch.setattr("hfclib.attacks.checks.forward", deceived)
     images = torch.rand(6, 3, 4, 4)
     labels, asked = network(images).argmax(dim=1), []
-    confirm = surely_fooled
+    confirm = confirm_in_fp32
     monkeypatch.setattr(
-        "hfclib.attacks.checks.surely_fooled",
+        "hfclib.attacks.checks.confirm_in_fp32",
         lambda *args, **options: asked.append(confirm(*args, **options)) or asked[-1],
     )
     adv_images = square(network, images, labels, eps=0.0, queries=5, amp=True)
