@@ -24,8 +24,8 @@ from hfclib.attacks.random_search import square
 from hfclib.evaluation import evaluating
 
 TARGETS = 9  # classes that `strongest` aims at
-_MOMENTUM, _RISES = 0.75, 0.75  # published: the share of a new step, and of rising steps below which steps are halved
-_CHECKPOINTS = (22, 41, 57, 70, 80, 87, 93, 99)  # published: percents of the steps after which their length is judged
+_MOMENTUM, _RISES = 0.75, 0.75  # published: the share of a new step, and of rising steps up to which steps are halved
+_FIRST, _SHORTER, _SHORTEST = 0.22, 0.03, 0.06  # published: shares of the steps, of which `_checkpoints` are made
 
 
 def apgd(
@@ -42,6 +42,9 @@ def apgd(
     amp: bool = False,
 ) -> Tensor:
     """PGD with momentum whose steps are halved, and go on from the best point, where the loss has stopped to rise.
+
+    With the cross-entropy (`targets` 0) each step from the same start is that of AutoAttack's code. The start is drawn
+    uniformly from the ball, as in `pgd`.
 
     Args:
         model, images, labels, eps, norm, band, generator, amp: as in `pgd`. An image is left alone once it is fooled.
@@ -105,7 +108,7 @@ def _apgd_steps(
     model: nn.Module, state: _ApgdState, steps: int, adv_images: Tensor, *, norm: AttackNorm, band: Band, amp: bool
 ) -> None:
     """APGD from `state.points`, into `adv_images` at `state.place`; the images that are not fooled stay in `state`."""
-    ends, last = {-(-end * steps // 100) for end in _CHECKPOINTS}, 0
+    ends, last = _checkpoints(steps), 0
     for number in range(steps + 1):
         if number:
             share = _MOMENTUM if number > 1 else 1
@@ -130,16 +133,25 @@ def _apgd_steps(
             if len(state.place) == 0:
                 break
         if number in ends:
-            too_few = state.rises < _RISES * (number - last)
+            too_few = state.rises <= _RISES * (number - last)
             stuck = too_few | (~state.halved & (state.best_value == state.best_at_checkpoint))
             state.step = _where(stuck, state.step / 2, state.step)
-            state.value = state.best_value.where(stuck, state.value)
+            # Back at the best point, momentum still leads away from the point that was left, as in AutoAttack's code.
             state.points = _where(stuck, state.best, state.points)
-            state.previous = _where(stuck, state.best, state.previous)
             state.slope = _where(stuck, state.best_slope, state.slope)
             state.halved, state.best_at_checkpoint = stuck, state.best_value
             state.rises, last = torch.zeros_like(state.rises), number
     adv_images[state.place] = state.best
+
+
+def _checkpoints(steps: int) -> set[int]:
+    """The numbers of steps after which their length is judged; the stretches between them get shorter."""
+    first, shorter, shortest = (max(int(share * steps), 1) for share in (_FIRST, _SHORTER, _SHORTEST))
+    ends, stretch = [first], first
+    while ends[-1] < steps:
+        stretch = max(stretch - shorter, shortest)
+        ends.append(ends[-1] + stretch)
+    return {end for end in ends if end <= steps}
 
 
 def _where(chosen: Tensor, these: Tensor, others: Tensor) -> Tensor:

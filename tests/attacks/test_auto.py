@@ -10,7 +10,7 @@ from torch import nn
 
 from hfclib import HighPass, apgd, pgd, robust_accuracy, strongest
 from hfclib._files import data_folder
-from hfclib.attacks.auto import _CHECKPOINTS
+from hfclib.attacks.auto import _apgd_steps, _ApgdState, _checkpoints
 from hfclib.attacks.robustness import robust_correct
 from hfclib.data.cifar import to_float
 from hfclib.runs.store import load
@@ -56,10 +56,59 @@ def test_within_the_ball_and_the_box_and_alike_in_every_batch(seed, norm, eps, s
 
 
 def test_checkpoints_are_the_published_ones():
-    expected = [0, 22]  # each lies as far beyond the last as that did, less 3 percent, and 6 at least
-    while (following := 2 * expected[-1] - expected[-2] - 3) <= 100 or expected[-1] + 6 <= 100:
-        expected.append(max(following, expected[-1] + 6))
-    assert list(_CHECKPOINTS) == expected[1:]
+    expected = [0, 22]  # each lies as far beyond the last as that did, less 3, and 6 at least
+    while (following := expected[-1] + max(expected[-1] - expected[-2] - 3, 6)) <= 100:
+        expected.append(following)
+    assert sorted(_checkpoints(100)) == expected[1:]
+    assert sorted(_checkpoints(1)) == [1]
+
+
+class Wavy(nn.Module):
+    """A smooth network of many hills that takes every image for class 0, and keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first, self.second = (
+            nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)) for shape in ((48, 40), (40, 3))
+        )
+        self.shown = []
+
+    def forward(self, images):
+        self.shown.append(images.detach().clone())
+        logits = 0.1 * torch.sin(2 * images.flatten(1) @ self.first) @ self.second
+        return logits + torch.tensor([8.0, 0.0, 0.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def double_precision():
+    """torchattacks makes tensors of the default type; in float64 rounding does not turn the sign of a gradient."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("steps", [100, 37])
+def test_each_step_is_that_of_autoattack(other_libraries, double_precision, norm, steps):
+    """From the same start, all points that the network is shown; torchattacks' APGD is a copy of AutoAttack's."""
+    count, eps = 40, {"linf": 0.05, "l2": 0.3}[norm]
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(count, 3, 4, 4, generator=generator)
+    labels = torch.zeros(count, dtype=torch.int64)
+    library = other_libraries.torchattacks.APGD(Wavy(), norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, steps=steps)
+    best = library.attack_single_run(images, labels)[0]
+    expected = torch.stack(library.model.shown)
+    losses = [nn.functional.cross_entropy(library.model(some), labels, reduction="none") for some in expected[:2]]
+    assert (losses[1] > losses[0]).all()  # a first step that does not rise is counted by AutoAttack as one that does
+
+    ours, eps = Wavy(), torch.full((count, 1, 1, 1), eps)
+    adv_images = images.clone()
+    state = _ApgdState(torch.arange(count), images, labels, eps, points=expected[0], aim=None)
+    _apgd_steps(ours, state, steps, adv_images, norm=norm, band=None, amp=False)
+    torch.testing.assert_close(torch.stack(ours.shown), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(adv_images, best, rtol=0, atol=1e-6)
+    assert len(set((2 * eps / state.step).log2().flatten().tolist())) > 2  # steps were halved, not equally often
 
 
 def test_the_attacks_find_every_image_of_a_linear_network_that_can_be_fooled(linear):
