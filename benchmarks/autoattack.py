@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import PROMISES, Ratio, report
 from hfclib.attacks.auto import strongest
-from hfclib.attacks.robustness import robust_correct
+from hfclib.attacks.robustness import clean_correct, robust_correct
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
 from hfclib.paper.defense.setup import NONE, defense_recipes, long_attacks
@@ -59,7 +59,7 @@ def fooled_by_autoattack(
     # torchattacks rounds its box and ball by half a millionth.
     moved = torch.cat([attack(some, answers).detach() for some, answers in blocks])
     inside = moved.maximum(images - eps).minimum(images + eps).clamp(0, 1)
-    return ~robust_correct(model, inside, labels, ())
+    return ~clean_correct(model, inside, labels)
 
 
 def compare(variant: str, count: int) -> list[Ratio]:
@@ -67,7 +67,7 @@ def compare(variant: str, count: int) -> list[Ratio]:
     run, device, last = find(defense_recipes("laptop")[variant], 0), best_device(), long_attacks(EPS, STEPS)[-1]
     model = run.model().to(device).eval()
     images, labels = (part[:count].to(device) for part in embedded("test"))
-    images, attacks = to_float(images), strongest(EPS, generator=torch.Generator().manual_seed(0))
+    images, attacks = to_float(images), strongest(EPS, seed=0)
     left = {
         "strongest": robust_correct(model, images, labels, attacks, amp=True),
         "autoattack": trials_of(run, [(NONE, last)], images=count)[NONE, last].to(device),

@@ -3,6 +3,16 @@
 from hfclib.attacks.auto import apgd, strongest
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
-from hfclib.attacks.robustness import robust_accuracy, robust_correct, smallest_eps
+from hfclib.attacks.robustness import clean_correct, robust_accuracy, robust_correct, smallest_eps
 
-__all__ = ["apgd", "fgsm", "pgd", "robust_accuracy", "robust_correct", "smallest_eps", "square", "strongest"]
+__all__ = [
+    "apgd",
+    "clean_correct",
+    "fgsm",
+    "pgd",
+    "robust_accuracy",
+    "robust_correct",
+    "smallest_eps",
+    "square",
+    "strongest",
+]

@@ -13,7 +13,6 @@ from hfclib.attacks.gradient import (
     DEFAULT_EPS,
     AttackNorm,
     Band,
-    PerImageRNG,
     PerImageState,
     direction,
     gradients,
@@ -21,6 +20,7 @@ from hfclib.attacks.gradient import (
     start,
 )
 from hfclib.attacks.random_search import square
+from hfclib.attacks.rng import PerImageRNG
 from hfclib.evaluation import evaluating
 
 TARGETS = 9  # classes that `strongest` aims at
@@ -38,7 +38,8 @@ def apgd(
     targets: int = 0,
     norm: AttackNorm = "linf",
     band: Band = None,
-    generator: torch.Generator | None = None,
+    seed: int | None = None,
+    indices: Tensor | None = None,
     amp: bool = False,
 ) -> Tensor:
     """PGD with momentum whose steps are halved, and go on from the best point, where the loss has stopped to rise.
@@ -47,7 +48,8 @@ def apgd(
     uniformly from the ball, as in `pgd`.
 
     Args:
-        model, images, labels, eps, norm, band, generator, amp: as in `pgd`. An image is left alone once it is fooled.
+        model, images, labels, eps, norm, band, seed, indices, amp: as in `pgd`. An image is left alone once it is
+            fooled.
         steps: number of steps from each start, 1 or more.
         targets: 0 raises the cross-entropy; a number k aims at each of the k likeliest wrong classes in turn, whose
             logit it raises above the label's.
@@ -58,7 +60,7 @@ def apgd(
     labels, eps = checks.check_batch(images, labels), checks.per_image("eps", eps, images, norm)
     checks.check_count("steps", steps, 1)
     checks.check_count("targets", targets, 0)
-    rng, aims = PerImageRNG(len(images), generator), [None]
+    rng, aims = PerImageRNG(len(images), seed, indices), [None]
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         images, labels, eps = (tensor.detach().clone() for tensor in (images, labels, eps))
         adv_images, left = images.clone(), torch.arange(len(images), device=images.device)
@@ -163,7 +165,7 @@ def strongest(
     *,
     steps: int = 100,
     queries: int = 5_000,
-    generator: torch.Generator | None = None,
+    seed: int | None = None,
 ) -> list[Callable[..., Tensor]]:
     """The attacks (Linf) that `robust_accuracy` takes for a number to publish: APGD, APGD with targets, Square.
 
@@ -171,12 +173,17 @@ def strongest(
 
     Args:
         eps: as in `pgd`, one number; several go to `robust_accuracy`.
-        generator: as in `pgd`.
         steps: of APGD, from each start.
         queries: of `square`.
+        seed: as in `pgd`; the three attacks take this one and the next two.
     Returns:
         Three attacks, in the order in which they are to be tried.
     Source: Croce and Hein, ICML 2020.
     """
-    climb = partial(apgd, eps=eps, steps=steps, generator=generator)
-    return [climb, partial(climb, targets=TARGETS), partial(square, eps=eps, queries=queries, generator=generator)]
+    first, second, third = (None,) * 3 if seed is None else range(seed, seed + 3)
+    climb = partial(apgd, eps=eps, steps=steps)
+    return [
+        partial(climb, seed=first),
+        partial(climb, targets=TARGETS, seed=second),
+        partial(square, eps=eps, queries=queries, seed=third),
+    ]

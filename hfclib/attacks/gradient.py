@@ -1,12 +1,12 @@
 """FGSM and PGD: from images in [0, 1] to adversarial images in [0, 1].
 
 Both return images; `robustness` scores them. The model must be on the device of the images, is attacked in evaluation
-mode, and is left as it was. The random numbers of each image come from a stream of its own, so that its attack does not
-depend on the batch that it is in.
+mode, and is left as it was. The random numbers of each image come from a stream of its own (`rng`), so that its attack
+does not depend on the batch that it is in.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfclib.attacks import checks
+from hfclib.attacks.rng import PerImageRNG
 from hfclib.devices import arithmetic
 from hfclib.evaluation import evaluating
 
@@ -40,7 +41,8 @@ def pgd(
     restarts: int = 1,
     targeted: bool = False,
     band: Band = None,
-    generator: torch.Generator | None = None,
+    seed: int | None = None,
+    indices: Tensor | None = None,
     loss: Loss = "cross_entropy",
     stop_early: bool = False,
     amp: bool = False,
@@ -59,7 +61,9 @@ def pgd(
         targeted: labels are the classes that the model is to predict; it is fooled where it does.
         band: a linear filter such as `LowPass(8)` that the perturbation is to pass unchanged. The last clipping,
             to [0, 1] and the ball, puts a little of it elsewhere: a thousandth of its energy on CIFAR-10.
-        generator: of the random starts; None takes PyTorch's own.
+        seed: of the random starts, 0 or more; None draws one from PyTorch's own generator.
+        indices: (N,) whole numbers from 0, the images' places in the data; None for 0 to N - 1. The random start of an
+            image depends on them and on the seed alone, see `rng`.
         loss: "cross_entropy", or "margin" (the largest other logit minus the label's), which cannot saturate.
         stop_early: attack an image no further once it is fooled, at the start included. Otherwise the last step counts.
         amp: gradients in bfloat16 where the device has it; full precision decides whether an image is fooled.
@@ -81,7 +85,7 @@ def pgd(
     objective = _LOSSES[loss] if not targeted else lambda logits, labels: -_LOSSES[loss](logits, labels)
     options = {"norm": norm, "objective": objective, "targeted": targeted, "band": band}
     options |= {"stop_early": stop_early, "amp": amp}
-    rng = PerImageRNG(len(images), generator) if random_start else None
+    rng = PerImageRNG(len(images), seed, indices) if random_start else None
     # Gradients are needed also where the caller has them switched off; tensors of its inference mode must be copied.
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         images, labels, eps, alpha = (tensor.detach().clone() for tensor in (images, labels, eps, alpha))
@@ -206,9 +210,7 @@ def _length(vectors: Tensor) -> Tensor:
     return vectors.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)  # never a division by zero
 
 
-def start(
-    images: Tensor, eps: Tensor, norm: AttackNorm, rng: "PerImageRNG", which: Tensor, band: Band = None
-) -> Tensor:
+def start(images: Tensor, eps: Tensor, norm: AttackNorm, rng: PerImageRNG, which: Tensor, band: Band = None) -> Tensor:
     """A point drawn uniformly from the ball of eps around each image, then clipped to [0, 1].
 
     `which` says which images of `rng` these are.
@@ -219,20 +221,6 @@ def start(
         towards = direction(rng.numbers(which, images.shape[1:], torch.randn), norm)
         delta = towards * rng.numbers(which, (1, 1, 1)) ** (1 / images[0].numel())
     return projected(images + eps * delta.to(images.dtype), images, eps, norm, band)
-
-
-class PerImageRNG:
-    """Random numbers for each of `count` images from a stream of its own, with a seed from `generator`."""
-
-    def __init__(self, count: int, generator: torch.Generator | None) -> None:
-        device = generator.device if generator else "cpu"
-        seeds = torch.randint(2**62, (count,), generator=generator, device=device).tolist()
-        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def numbers(self, which: Tensor, shape: Sequence[int], draw: Callable[..., Tensor] = torch.rand) -> Tensor:
-        """Numbers from [0, 1), or from `draw`, for the images `which`, each of `shape`, float32 on their device."""
-        drawn = [draw(*shape, generator=self.streams[index], dtype=torch.float32) for index in which.tolist()]
-        return torch.stack(drawn).to(which.device)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.attacks import checks
-from hfclib.attacks.gradient import DEFAULT_EPS, PerImageRNG, margin
+from hfclib.attacks.gradient import DEFAULT_EPS, margin
+from hfclib.attacks.rng import PerImageRNG
 from hfclib.evaluation import evaluating
 
 # The shares of the queries after which the squares halve their area, from the published table.
@@ -29,7 +30,8 @@ def square(
     queries: int = 5_000,
     area: float = 0.8,
     targeted: bool = False,
-    generator: torch.Generator | None = None,
+    seed: int | None = None,
+    indices: Tensor | None = None,
     amp: bool = False,
 ) -> Tensor:
     """Random search in the corners of the Linf ball: one square at a time, kept if the margin shrinks.
@@ -42,7 +44,7 @@ def square(
         queries: how often each image may be shown to the model, 1 or more; the start is the first. Confirmations in
             full precision with `amp` are not counted.
         area: share of the image that the first squares cover, in (0, 1].
-        generator, amp: as in `pgd`.
+        seed, indices, amp: as in `pgd`.
     Returns:
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6); raises and warns as `pgd`.
     Source: Andriushchenko et al., ECCV 2020, with the margin as loss; first area and schedule of AutoAttack.
@@ -52,7 +54,7 @@ def square(
     if not 0 < area <= 1:
         raise ValueError(f"expected area, a share in (0, 1], got {area!r}")
     count, channels, height, width = images.shape
-    rng, active = PerImageRNG(count, generator), torch.arange(count, device=images.device)
+    rng, active = PerImageRNG(count, seed, indices), torch.arange(count, device=images.device)
     if count == 0:
         return images.clone()
     low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)

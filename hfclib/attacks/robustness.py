@@ -7,6 +7,7 @@ One that attacks another model and ignores the first argument measures transfer.
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from hfclib.attacks.checks import check_batch, check_count, forward
 from hfclib.attacks.gradient import pgd
+from hfclib.attacks.rng import check_indices, draw_seed
 from hfclib.devices import device_of
 from hfclib.evaluation import Labels, batches, depends_on_batch, evaluating
 
@@ -28,6 +30,7 @@ def robust_correct(
     attacks: AttackFunction | Sequence[AttackFunction],
     *,
     eps: float | None = None,
+    indices: Tensor | None = None,
     batch_size: int = ATTACK_BATCH_SIZE,
     stop_early: bool = True,
     amp: bool = False,
@@ -38,7 +41,10 @@ def robust_correct(
         model, images, labels: as in `pgd`.
         attacks: one attack or several, tried one after the other on the images that are still correct.
         eps: passed to the attacks that have it, at least one; None for their own.
-        batch_size: images attacked at once; the result does not depend on it, but for rounding.
+        indices: (N,) whole numbers from 0, the images' places in the data; None for 0 to N - 1. They are passed to the
+            attacks that have the keyword, see `pgd`.
+        batch_size: images attacked at once; the result does not depend on it, but for rounding, nor does an image's on
+            what becomes of others. An attack of your own has to hand `indices` on to `pgd` for that.
         stop_early, amp: passed to attacks that have such options, see `pgd`. Scores are always in full precision.
     Returns:
         (N,) bool on the device of the images.
@@ -46,18 +52,28 @@ def robust_correct(
         TypeError, ValueError: as `pgd`, a model whose logits depend on the batch, no attack that takes the eps, or one
             that returns images of another shape or outside [0, 1].
     """
-    if depends_on_batch(model):  # of which fewer and fewer images are in a batch
-        raise ValueError("expected a model whose logits of an image do not depend on the batch that it is in")
-    labels, images = check_batch(images, labels), images.clamp(0, 1)  # rounding, which is let pass, may leave [0, 1]
-    correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    attacks = [attacks] if callable(attacks) else list(attacks)
+    attacks, places = _seeded(attacks), check_indices(indices, len(images))
     given = {"stop_early": stop_early, "amp": amp} | ({} if eps is None else {"eps": eps})
     if eps is not None and attacks and not any(_accepted(attack, eps=eps) for attack in attacks):
         raise ValueError(f"expected an attack with the keyword eps, got eps = {eps} and none that takes it")
-    for attack in [lambda model, images, labels: images, *attacks]:  # without an attack first
-        options = _accepted(attack, **given)
+    correct, images = clean_correct(model, images, labels, batch_size=batch_size), images.clamp(0, 1)
+    labels = check_batch(images, labels)
+    for attack in attacks:
         for block in _blocks(correct, batch_size):
+            options = _accepted(attack, indices=places[block.cpu()], **given)
             correct[block] = _still_correct(attack, model, images[block], labels[block], **options)
+    return correct
+
+
+def clean_correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = ATTACK_BATCH_SIZE) -> Tensor:
+    """Which images a model classifies correctly without an attack; arguments, result and errors as `robust_correct`."""
+    if depends_on_batch(model):  # of which an attack shows fewer and fewer images in a batch
+        raise ValueError("expected a model whose logits of an image do not depend on the batch that it is in")
+    check_count("batch_size", batch_size, 1)
+    labels, images = check_batch(images, labels), images.clamp(0, 1)  # rounding, which is let pass, may leave [0, 1]
+    correct = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    for block in _blocks(correct, batch_size):
+        correct[block] = _still_correct(lambda model, images, labels: images, model, images[block], labels[block])
     return correct
 
 
@@ -81,15 +97,16 @@ def robust_accuracy(
     Raises:
         TypeError, ValueError: as `robust_correct` and `batches`.
     """
-    attacks = attacks if callable(attacks) else list(attacks)
-    several = np.ndim(eps) == 1
-    many = [float(one) for one in eps] if several else [eps]
-    found, device = [[] for _ in many], device_of(model)
+    attacks, several = _seeded(attacks), np.ndim(eps) == 1
+    eps_values = [float(number) for number in eps] if several else [eps]
+    correct, device, total = [[] for _ in eps_values], device_of(model), 0
     for part, classes in batches(model, images, labels):
         part, classes = part.to(device), classes.to(device)
-        for one, correct in zip(many, found, strict=True):
-            correct.append(robust_correct(model, part, classes, attacks, eps=one, **options))
-    shares = [torch.cat(correct).float().mean().item() for correct in found]
+        indices = torch.arange(total, total + len(part), device="cpu")
+        total += len(part)
+        for number, parts in zip(eps_values, correct, strict=True):
+            parts.append(robust_correct(model, part, classes, attacks, eps=number, indices=indices, **options))
+    shares = [torch.cat(parts).float().mean().item() for parts in correct]
     return shares if several else shares[0]
 
 
@@ -107,7 +124,7 @@ def smallest_eps(
 
     Args:
         model, images, labels, batch_size: as in `robust_correct`.
-        attack: takes eps as a keyword, (N,): `lambda m, x, y, eps: pgd(m, x, y, eps=eps, alpha=eps / 4, steps=10)`.
+        attack: takes eps as a keyword, (N,), such as `partial(pgd, steps=20)`; `indices` too where it has that.
         highest: the largest eps tried, finite and above 0, in units of pixels in [0, 1].
         rounds: bisections, 0 or more; the result is exact to highest / 2**rounds.
     Returns:
@@ -121,15 +138,15 @@ def smallest_eps(
     check_count("rounds", rounds, 0)
     if not 0 < highest < math.inf:
         raise ValueError(f"expected highest, finite and above 0, got {highest}")
-    options = _accepted(attack, stop_early=True)
-    correct = robust_correct(model, images, labels, (), batch_size=batch_size)
+    (attack,), places = _seeded(attack), torch.arange(len(images), device="cpu")
+    correct = clean_correct(model, images, labels, batch_size=batch_size)
     low = torch.zeros(len(images), device=images.device)
     high = torch.where(correct, math.inf, low)
     for number in range(rounds + 1):
         tried = (low + high) / 2 if number else torch.full_like(low, highest)
         for block in _blocks(correct & tried.isfinite(), batch_size):  # not where `highest` did not succeed
-            eps, some, classes = tried[block], images[block], labels[block]
-            robust = _still_correct(attack, model, some, classes, eps=eps, **options)
+            eps, options = tried[block], _accepted(attack, stop_early=True, indices=places[block.cpu()])
+            robust = _still_correct(attack, model, images[block], labels[block], eps=eps, **options)
             low[block[robust]], high[block[~robust]] = eps[robust], eps[~robust]
     return high
 
@@ -137,6 +154,22 @@ def smallest_eps(
 def _blocks(chosen: Tensor, batch_size: int) -> Iterator[Tensor]:
     """The indices of the `chosen` (N,) bool, in batches."""
     return (block for block in chosen.nonzero().squeeze(1).split(batch_size) if len(block))
+
+
+def _seeded(attacks: AttackFunction | Sequence[AttackFunction]) -> list[AttackFunction]:
+    """The attacks as a list; one that takes a seed and has none gets one, which is then the same for all images."""
+    attacks = [attacks] if callable(attacks) else list(attacks)
+    unseeded = [_settings(attack).get("seed", 0) is None for attack in attacks]
+    return [
+        partial(attack, seed=draw_seed()) if wants else attack for attack, wants in zip(attacks, unseeded, strict=True)
+    ]
+
+
+def _settings(attack: AttackFunction) -> dict:
+    """The default of each keyword of an attack, and what `functools.partial` has set."""
+    known = inspect.signature(attack).parameters.values()
+    defaults = {one.name: one.default for one in known if one.default is not one.empty}
+    return defaults | getattr(attack, "keywords", {})
 
 
 def _accepted(attack: AttackFunction, **options) -> dict:

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from hfclib.attacks import pgd, robust_correct
+from hfclib.attacks import clean_correct, pgd, robust_correct
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
 from hfclib.evaluation import PAPER_RADII, accuracy
@@ -163,10 +163,12 @@ def measure_network(run: Run, counts: Mapping[str, int] = NETWORK_IMAGES) -> pd.
     model, labels = run.model().to(best_device()), embedded("test")[1]
     rows = [(name, count, accuracy(model, fed, labels[:count], amp=True)) for name, fed in shift_inputs(count)]
     images, classes = (part[:attacked].to(best_device()) for part in (to_float(embedded("test")[0][:attacked]), labels))
+    clean = clean_correct(model, images, classes)
     for name, eps in NETWORK_ATTACKS.items():
-        generator = torch.Generator().manual_seed(0)
-        attack = [partial(pgd, eps=eps, alpha=eps / 4, steps=20, generator=generator)] if eps else []
-        correct = robust_correct(model, images, classes, attack, amp=True)
+        correct = clean.clone()
+        if eps:  # images are numbered among those that are correct, as they were for the published tables
+            attack = partial(pgd, eps=eps, alpha=eps / 4, steps=20, seed=0)
+            correct[clean] = robust_correct(model, images[clean], classes[clean], attack, amp=True)
         rows.append((name, attacked, correct.double().mean().item()))
     return pd.DataFrame(rows, columns=["measure", "images", "accuracy"])
 

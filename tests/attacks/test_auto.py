@@ -41,9 +41,10 @@ def test_within_the_ball_and_the_box_and_alike_in_every_batch(seed, norm, eps, s
     whole, halves = (
         torch.cat(
             [
-                apgd(network, *block, generator=generator, **options)
-                for generator in [torch.Generator().manual_seed(seed)]
-                for block in zip(images.split(size), labels.split(size), strict=True)
+                apgd(network, *block, seed=seed, indices=indices, **options)
+                for *block, indices in zip(
+                    *(some.split(size) for some in (images, labels, torch.arange(6))), strict=True
+                )
             ]
         )
         for size in (6, 2)
@@ -135,11 +136,11 @@ def test_as_strong_as_that_of_torchattacks_and_stronger_than_pgd(other_libraries
     images, labels = to_float(cifar["test"][0][:60]), cifar["test"][1][:60]
     library = other_libraries.torchattacks.APGD(network, eps=eps, steps=25, n_restarts=1, seed=0)
     theirs = lambda model, x, y: library(x, y).clamp(0, 1)  # noqa: E731
-    ours = partial(apgd, eps=eps, steps=25, generator=torch.Generator().manual_seed(0))
+    ours = partial(apgd, eps=eps, steps=25, seed=0)
     left, expected = (robust_correct(network, images, labels, attack).sum().item() for attack in (ours, theirs))
     assert 3 < expected < 40
     assert left <= expected + 1
-    plain = partial(pgd, eps=eps, steps=5, generator=torch.Generator().manual_seed(0))
+    plain = partial(pgd, eps=eps, steps=5, seed=0)
     assert left <= robust_correct(network, images, labels, plain).sum().item()
 
 

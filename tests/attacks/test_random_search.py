@@ -25,10 +25,7 @@ def test_within_the_ball_and_the_box_and_never_worse(seed, eps, queries, area):
     images = torch.rand(4, 3, 5, 6, generator=generator).round(decimals=1)
     labels, network = torch.arange(4), linear(torch.randn(4, 90, generator=generator))
     kept = {
-        count: square(
-            network, images, labels, eps=eps, queries=count, area=area, generator=torch.Generator().manual_seed(seed)
-        )
-        for count in (1, queries)
+        count: square(network, images, labels, eps=eps, queries=count, area=area, seed=seed) for count in (1, queries)
     }
     for adv_images in kept.values():
         assert adv_images.min() >= 0
@@ -52,9 +49,9 @@ def test_an_image_is_attacked_alike_in_every_batch(monkeypatch):
     network = linear(torch.randn(3, 48, generator=generator))
 
     def attacked(size):
-        generator = torch.Generator().manual_seed(1)
-        batches = zip(images.split(size), labels.split(size), strict=True)
-        return torch.cat([square(network, *batch, eps=0.1, queries=30, generator=generator) for batch in batches])
+        batches = zip(*(some.split(size) for some in (images, labels, torch.arange(10))), strict=True)
+        options = {"eps": 0.1, "queries": 30, "seed": 1}
+        return torch.cat([square(network, *batch, indices=indices, **options) for *batch, indices in batches])
 
     for size in (1, 4, 7):
         assert torch.equal(attacked(size), attacked(10))
@@ -69,9 +66,9 @@ def test_the_optimum_of_a_linear_network_is_found():
     network = nn.Sequential(linear(weight), nn.Identity())
     network[0][1].bias = nn.Parameter(torch.tensor([50.0, 0.0]))
     best = images + 0.1 * (weight[1] - weight[0]).sign().view(1, 1, 4, 4)
-    adv_images = square(network, images, labels, eps=0.1, queries=600, generator=generator)
+    adv_images = square(network, images, labels, eps=0.1, queries=600, seed=0)
     torch.testing.assert_close(adv_images, best, rtol=0, atol=1e-6)
-    few = square(network, images, labels, eps=0.1, queries=3, generator=generator)
+    few = square(network, images, labels, eps=0.1, queries=3, seed=0)
     assert (margin(network(few), labels) < margin(network(best), labels) - 1e-3).all()
 
 

@@ -51,8 +51,7 @@ def test_scores_do_not_depend_on_the_batch_size(network, pictures):
     labels[::4] = 1 - labels[::4]
 
     def correct(size):
-        generator = torch.Generator().manual_seed(0)
-        return robust_correct(network, pictures, labels, partial(attack, generator=generator), batch_size=size)
+        return robust_correct(network, pictures, labels, partial(attack, seed=0), batch_size=size)
 
     assert 0 < correct(30).sum() < 22
     for size in (1, 7, 512):
@@ -150,7 +149,8 @@ def test_options_reach_attacks_that_have_them_and_no_others(network, pictures):
         given.append(())
         return images
 
-    def with_any(model, images, labels, **others):
+    def with_any(model, images, labels, *, indices, **others):
+        assert indices.tolist() == list(range(30))
         return with_both(model, images, labels, **others)
 
     attacks = [with_both, with_none, with_any]
@@ -193,10 +193,8 @@ def test_the_smallest_eps_of_an_attack_with_random_starts_does_not_depend_on_the
     labels = network(pictures).argmax(dim=1)
 
     def found(size):
-        generator = torch.Generator().manual_seed(0)
-
-        def attack(model, images, labels, eps):
-            return pgd(model, images, labels, eps=eps, alpha=eps / 10, steps=2, generator=generator)
+        def attack(model, images, labels, eps, indices):
+            return pgd(model, images, labels, eps=eps, alpha=eps / 10, steps=2, seed=0, indices=indices)
 
         return smallest_eps(network, pictures, labels, attack, rounds=5, batch_size=size)
 
@@ -205,7 +203,7 @@ def test_the_smallest_eps_of_an_attack_with_random_starts_does_not_depend_on_the
 
 def test_bad_arguments(network, pictures):
     for options, error, message in [
-        ({"batch_size": 0}, RuntimeError, "split_size"),
+        ({"batch_size": 0}, ValueError, "batch_size, a whole number of at least 1"),
         ({"attacks": lambda model, x, y: x[:1]}, ValueError, r"images \(30, 3, 4, 4\) from the attack, got \(1, 3"),
         ({"attacks": lambda model, x, y: x + 1}, ValueError, r"images in \[0, 1\] from the attack"),
         ({"attacks": lambda model, x, y: x * math.nan}, ValueError, r"images in \[0, 1\] from the attack"),

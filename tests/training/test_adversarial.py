@@ -126,8 +126,10 @@ def test_each_epoch_records_the_accuracy_under_pgd(no_bands, cifar):
 
 def test_robustness_is_measured_as_its_row_says(monkeypatch, linear, images):
     labels, seen = linear(images).argmax(dim=1), []
+    labels[0] = (labels[0] + 1) % 10  # wrong without an attack, so that the others are numbered from 0
 
     def recording(*args, **options):
+        assert options["indices"].tolist() == list(range(11))
         seen.append((len(args[1]), options["eps"], options["alpha"], options["steps"], options["amp"]))
         return pgd(*args, **options)
 
@@ -135,12 +137,12 @@ def test_robustness_is_measured_as_its_row_says(monkeypatch, linear, images):
     recipe = replace(TINY, adv_eps=0.004)
     (row,) = robust_rows(linear, images, labels, recipe)
     assert [row] == robust_rows(linear, images, labels, recipe)
-    exact = pgd(linear, images, labels, eps=0.004, alpha=0.001, steps=10, generator=torch.Generator().manual_seed(0))
-    assert row["accuracy"] == pytest.approx((linear(exact).argmax(dim=1) == labels).float().mean().item())
+    exact = pgd(linear, images[1:], labels[1:], eps=0.004, alpha=0.001, steps=10, seed=0)
+    assert row["accuracy"] == pytest.approx((linear(exact).argmax(dim=1) == labels[1:]).sum().item() / 12)
     assert 0 < row["accuracy"] < 1
     assert (row["feed"], row["images"]) == ("pgd10", 12)
     robust_rows(linear, images, labels, recipe, after_training=True)
-    assert seen[1:] == [(12, 0.004, 0.001, 10, True), (12, 8 / 255, 2 / 255, 20, False)]
+    assert seen[1:] == [(11, 0.004, 0.001, 10, True), (11, 8 / 255, 2 / 255, 20, False)]
 
 
 def test_a_run_ends_with_its_robust_accuracy_and_its_accuracy_is_not_that(no_bands, tmp_path, cifar, monkeypatch):

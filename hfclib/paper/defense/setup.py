@@ -15,7 +15,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from hfclib.attacks.gradient import fgsm, pgd
@@ -139,7 +138,7 @@ def attacks_before(defense: Defense, attack: Attack) -> list[Attack]:
 
 
 def attack_functions(attack: Attack, undefended: nn.Module) -> list[AttackFunction]:
-    """The attack as `robust_correct` takes it, with its own random numbers from seed 0; "transfer" has two parts.
+    """The attack as `robust_correct` takes it, with seed 0; "transfer" has two parts, of which the second has seed 1.
 
     Args:
         attack: any but "clean".
@@ -148,8 +147,7 @@ def attack_functions(attack: Attack, undefended: nn.Module) -> list[AttackFuncti
         ValueError: an unknown method.
     """
     method, eps, steps = attack
-    generator = torch.Generator().manual_seed(0)
-    single = partial(pgd, eps=eps, alpha=2.5 * eps / max(steps, 1), steps=steps, generator=generator)
+    single = partial(pgd, eps=eps, alpha=2.5 * eps / max(steps, 1), steps=steps, seed=0)
     longer = partial(single, steps=LONGER * steps, restarts=RESTARTS)
     margin = partial(longer, loss="margin")
     attacks = {
@@ -158,8 +156,8 @@ def attack_functions(attack: Attack, undefended: nn.Module) -> list[AttackFuncti
         "unaware": [partial(_transferred, attack=single, target=undefended)],
         "restarts": [longer],
         "margin": [margin],
-        "transfer": [partial(_transferred, attack=one, target=undefended) for one in (margin, longer)],
-        "square": [partial(square, eps=eps, queries=max(QUERIES * steps, 1), generator=generator)],
+        "transfer": [partial(_transferred, attack=one, target=undefended) for one in (margin, partial(longer, seed=1))],
+        "square": [partial(square, eps=eps, queries=max(QUERIES * steps, 1), seed=0)],
     }
     if method not in attacks:
         raise ValueError(f"expected method of an attack, one of {', '.join(attacks)}, got {method!r}")
@@ -167,7 +165,14 @@ def attack_functions(attack: Attack, undefended: nn.Module) -> list[AttackFuncti
 
 
 def _transferred(
-    model: nn.Module, images: Tensor, labels: Tensor, *, attack: AttackFunction, target: nn.Module, amp: bool = False
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    attack: AttackFunction,
+    target: nn.Module,
+    indices: Tensor | None = None,
+    amp: bool = False,
 ) -> Tensor:
     """An attack on `target` in place of `model`. It takes no `stop_early`: it can't see when `model` is fooled."""
-    return attack(target, images, labels, amp=amp)
+    return attack(target, images, labels, indices=indices, amp=amp)

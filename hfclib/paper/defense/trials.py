@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
-from hfclib.attacks.robustness import robust_correct, smallest_eps
+from hfclib.attacks.robustness import clean_correct, robust_correct, smallest_eps
 from hfclib.data.cifar import TEST_IMAGES, embedded, to_float
 from hfclib.devices import best_device, device_name
 from hfclib.evaluation import BATCH_SIZE, logits
@@ -134,9 +134,9 @@ def smallest_eps_table(runs: Mapping[str, Run], images: int) -> pd.DataFrame:
     Source: the authors' code, whose attacks look for the smallest eps that succeeds.
     """
 
-    def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: Tensor, **options: object) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return pgd(model, images, labels, eps=eps, alpha=eps / 2, steps=5, generator=generator, **options)
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: Tensor, stop_early: bool = False) -> Tensor:
+        # Without indices, images are numbered in each batch anew, as they were for the published tables.
+        return pgd(model, images, labels, eps=eps, alpha=eps / 2, steps=5, seed=0, stop_early=stop_early)
 
     found, name = {}, f"smallest {HIGHEST_EPS} 5 {images}"
     for variant, run in runs.items():
@@ -192,11 +192,15 @@ def _compute(
         for earlier in attacks_before(defense, attack):
             correct &= found[defense, earlier].to(labels.device)
         if (defense, attack.method) != (NONE, "transfer"):  # there it repeats "margin"
-            attacks = () if attack == CLEAN else attack_functions(attack, undefended)
+            # Images are numbered among those that are correct so far, as they were for the published trials.
+            some, classes = pictures[correct], labels[correct]
             with warnings.catch_warnings():
                 # Some defenses make the gradient zero: the later attacks are there for that.
                 warnings.filterwarnings("ignore", "the gradient is exactly zero")
-                left = robust_correct(network, pictures[correct], labels[correct], attacks, amp=True)
+                if attack == CLEAN:
+                    left = clean_correct(network, some, classes)
+                else:
+                    left = robust_correct(network, some, classes, attack_functions(attack, undefended), amp=True)
             correct[correct.clone()] = left
         found[defense, attack] = correct.cpu()
         yield (defense, attack), found[defense, attack]

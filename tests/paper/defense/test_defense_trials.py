@@ -16,7 +16,7 @@ from torch import nn
 from hfclib._files import data_folder
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
-from hfclib.attacks.robustness import robust_correct
+from hfclib.attacks.robustness import clean_correct, robust_correct
 from hfclib.data.cifar import embedded
 from hfclib.devices import gains_from_bf16
 from hfclib.frequency import split
@@ -141,29 +141,24 @@ def same(one, other):
 def by_hand(model, plain, images, labels, claimed):
     """Which images are correct after each attack, by method: every call with its numbers written out."""
 
-    def seeded():
-        return torch.Generator().manual_seed(0)
-
     def single(model, images, labels, **options):
-        return pgd(model, images, labels, eps=0.01, alpha=0.0125, steps=2, generator=seeded(), **options)
+        return pgd(model, images, labels, eps=0.01, alpha=0.0125, steps=2, seed=0, **options)
 
     def several(model, images, labels, **options):
-        return pgd(model, images, labels, eps=0.01, alpha=0.0125, steps=4, restarts=5, generator=seeded(), **options)
+        return pgd(model, images, labels, eps=0.01, alpha=0.0125, steps=4, restarts=5, seed=0, **options)
 
-    one_stream = seeded()
-
-    def on_plain(model, images, labels, *, loss):
+    def on_plain(model, images, labels, *, loss, seed, indices):
         options = {"eps": 0.01, "alpha": 0.0125, "steps": 4, "restarts": 5, "loss": loss}
-        return pgd(plain, images, labels, generator=one_stream, **options)
+        return pgd(plain, images, labels, seed=seed, indices=indices, **options)
 
     attacks = {
         "fgsm": partial(fgsm, eps=0.01),
         "pgd": single,
-        "unaware": lambda model, images, labels: single(plain, images, labels),
+        "unaware": lambda model, images, labels, indices: single(plain, images, labels, indices=indices),
         "restarts": several,
         "margin": partial(several, loss="margin"),
-        "transfer": [partial(on_plain, loss=loss) for loss in ("margin", "cross_entropy")],
-        "square": partial(square, eps=0.01, queries=100, generator=seeded()),
+        "transfer": [partial(on_plain, loss="margin", seed=0), partial(on_plain, loss="cross_entropy", seed=1)],
+        "square": partial(square, eps=0.01, queries=100, seed=0),
     }
     before = {"restarts": ["clean", *claimed], "margin": ["restarts"], "transfer": ["margin"], "square": ["transfer"]}
     right = {"clean": model(images).argmax(dim=1) == labels}
@@ -211,15 +206,15 @@ def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monk
     fools = {"clean": 0, "fgsm": 1, "pgd": 2, "unaware": 3, "restarts": 4, "margin": 5, "transfer": 6, "square": 7}
     shown = {}
 
-    def fooling(network, images, labels, attacks, **options):
-        assert options == {"amp": True}
-        method = attacks or "clean"
+    def fooling(network, images, labels, method="clean", **options):
+        assert options == ({} if method == "clean" else {"amp": True})
         shown[method] = set(labels.tolist())
         return labels != fools[method]
 
     monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: (pictures, torch.arange(IMAGES)))
     monkeypatch.setattr("hfclib.paper.defense.trials.attack_functions", lambda attack, undefended: attack.method)
-    monkeypatch.setattr("hfclib.paper.defense.trials.robust_correct", fooling)
+    for name in ("clean_correct", "robust_correct"):
+        monkeypatch.setattr(f"hfclib.paper.defense.trials.{name}", fooling)
     fooled = {"clean": {0}, "fgsm": {0, 1}, "pgd": {0, 2}, "unaware": {0, 3}, "restarts": {0, 1, 2, 4}}
     if defense == FILTERED:
         fooled["restarts"].add(3)
@@ -335,12 +330,12 @@ def test_an_interrupted_run_keeps_what_was_done(run, mine, computed, monkeypatch
 
     def stopping(*args, **options):
         calls.append(args)
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        return robust_correct(*args, **options)
+        return clean_correct(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hfclib.paper.defense.trials.robust_correct", stopping)
+        patch.setattr("hfclib.paper.defense.trials.clean_correct", stopping)  # of the first trial and the third
         with pytest.raises(KeyboardInterrupt):
             found(run, SOME)
     done = set(load_file(mine))
@@ -381,9 +376,10 @@ def test_a_damaged_record_is_refused_by_name_and_kept(run, mine):
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_bad_trials_are_refused_before_anything_is_computed(run, mine, monkeypatch, progress):
-    monkeypatch.setattr(
-        "hfclib.paper.defense.trials.robust_correct", lambda *args, **options: pytest.fail("something was computed")
-    )
+    for name in ("clean_correct", "robust_correct"):
+        monkeypatch.setattr(
+            f"hfclib.paper.defense.trials.{name}", lambda *args, **options: pytest.fail("something was computed")
+        )
     for images in (0, -1, 10_001):
         with pytest.raises(ValueError, match="expected images, from 1 to 10000"):
             trials_of(run, SOME, images=images, progress=progress)
@@ -552,7 +548,7 @@ def test_the_smallest_eps_fools_and_a_smaller_one_does_not(run, pictures, monkey
 
     def left(factor):
         tried = eps[fooled] * factor
-        attack = {"eps": tried, "alpha": tried / 2, "steps": 5, "generator": torch.Generator().manual_seed(0)}
+        attack = {"eps": tried, "alpha": tried / 2, "steps": 5, "seed": 0}
         adv_images = pgd(model, images[fooled], labels[fooled], **attack)
         return (model(adv_images).argmax(dim=1) == labels[fooled]).float().mean()
 
