@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfclib.attacks import checks
+from hfclib.attacks.checks import DEFAULT_EPS
 from hfclib.attacks.gradient import (
-    DEFAULT_EPS,
     AttackNorm,
     Band,
     PerImageState,
@@ -33,7 +33,7 @@ def apgd(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float | Tensor = DEFAULT_EPS,
+    eps: float | Tensor | None = None,
     steps: int = 100,
     targets: int = 0,
     norm: AttackNorm = "linf",
@@ -57,7 +57,7 @@ def apgd(
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6); raises and warns as `pgd`.
     Source: Croce and Hein, ICML 2020; but with targets the difference of logits is not divided by their spread.
     """
-    labels, eps = checks.check_batch(images, labels), checks.per_image("eps", eps, images, norm)
+    labels, eps = checks.check_batch(images, labels), checks.per_image("eps", checks.eps_of(eps, norm), images, norm)
     checks.check_count("steps", steps, 1)
     checks.check_count("targets", targets, 0)
     rng, aims = PerImageRNG(len(images), seed, indices), [None]

@@ -1,12 +1,17 @@
 """The checks of the attacks: bad images, labels and settings are refused, misleading models warned of."""
 
+import math
 import warnings
+from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hfclib.devices import arithmetic
 from hfclib.evaluation import check_labels, check_pixels, tensor_of
+
+DEFAULT_EPS = 8 / 255  # of the Linf ball
 
 
 def check_batch(images: Tensor, labels: Tensor) -> Tensor:
@@ -19,8 +24,11 @@ def check_batch(images: Tensor, labels: Tensor) -> Tensor:
 
 
 def per_image(name: str, value: float | Tensor, images: Tensor, norm: str = "l2") -> Tensor:
-    """A setting, one number or (N,), as (N, 1, 1, 1); refuses negative ones, and with the norm linf above 1."""
-    values = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+    """A setting, one number or (N,), as (N, 1, 1, 1); refuses text, negative ones, and with the norm linf above 1."""
+    try:
+        values = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"expected {name}, one number or one per image, got {value!r}") from error
     if values.shape not in ((), images.shape[:1]):
         raise ValueError(f"expected {name}, one number or one per image, got shape {tuple(values.shape)}")
     if not (values.isfinite() & (values >= 0)).all():
@@ -32,9 +40,25 @@ def per_image(name: str, value: float | Tensor, images: Tensor, norm: str = "l2"
     return values.expand(len(images)).view(-1, 1, 1, 1)
 
 
+def eps_of(eps: float | Tensor | None, norm: str) -> float | Tensor:
+    """The eps, by default DEFAULT_EPS with Linf; ValueError if there is none with L2, where that would be next to 0."""
+    if eps is None and norm == "l2":
+        raise ValueError("expected eps with the norm l2, which has no default; 0.5 is usual for CIFAR-10")
+    return DEFAULT_EPS if eps is None else eps
+
+
+def number_of(name: str, value: float) -> float:
+    """A setting as a float; TypeError for text, lists and the like, ValueError if it is not finite or negative."""
+    if isinstance(value, str | bytes) or value is None or np.ndim(value):
+        raise TypeError(f"expected {name}, a number such as 8 / 255, got {value!r}")
+    if not 0 <= float(value) < math.inf:
+        raise ValueError(f"expected {name}, finite and at least 0, got {value}")
+    return float(value)
+
+
 def check_count(name: str, value: int, least: int) -> None:
-    """Raise a ValueError that names a count below `least`."""
-    if value < least:
+    """Raise a ValueError that names a count below `least`, or one that is no whole number."""
+    if not isinstance(value, Integral) or value < least:
         raise ValueError(f"expected {name}, a whole number of at least {least}, got {value!r}")
 
 

@@ -23,7 +23,6 @@ from hfclib.evaluation import evaluating
 
 AttackNorm = Literal["linf", "l2"]
 Loss = Literal["cross_entropy", "margin"]
-DEFAULT_EPS = 8 / 255
 Band = Callable[[Tensor], Tensor] | None
 _BAND_ROUNDS = 5  # after which a thousandth of a perturbation's energy is left outside its band
 
@@ -33,7 +32,7 @@ def pgd(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float | Tensor = DEFAULT_EPS,
+    eps: float | Tensor | None = None,
     alpha: float | Tensor | None = None,
     steps: int = 10,
     norm: AttackNorm = "linf",
@@ -52,7 +51,8 @@ def pgd(
     Args:
         model: any module from (N, C, H, W) in [0, 1] to logits (N, classes), on the device of the images.
         images, labels: (N, C, H, W) float32 or float64 in [0, 1]; (N,) whole numbers from 0 to classes - 1.
-        eps: radius of the ball in units of pixels in [0, 1], 0 or more, with Linf up to 1; one number or (N,).
+        eps: radius of the ball in units of pixels in [0, 1], 0 or more, with Linf up to 1; one number or (N,). None is
+            8 / 255 with Linf; with L2 it has to be given, such as 0.5.
         alpha: length of a step in `norm`, same units, one number or (N,); None for eps / 4.
         steps: number of steps, 0 or more.
         norm: of the ball and of the step.
@@ -76,7 +76,7 @@ def pgd(
         UserWarning: the model seems to return probabilities, or a correctly classified image has no gradient at all.
     Source: Madry et al., ICLR 2018.
     """
-    labels, eps = checks.check_batch(images, labels), checks.per_image("eps", eps, images, norm)
+    labels, eps = checks.check_batch(images, labels), checks.per_image("eps", checks.eps_of(eps, norm), images, norm)
     alpha = eps / 4 if alpha is None else checks.per_image("alpha", alpha, images)
     checks.check_count("steps", steps, 0)
     checks.check_count("restarts", restarts, 1)
@@ -177,12 +177,21 @@ def gradients(model: nn.Module, points: Tensor, labels: Tensor, objective: Calla
     return logits.detach(), values.detach(), gradient
 
 
-def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float | Tensor = DEFAULT_EPS, **options) -> Tensor:
+def fgsm(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float | Tensor | None = None,
+    norm: AttackNorm = "linf",
+    **options,
+) -> Tensor:
     """One step of length eps along the sign of the gradient, from the image itself; arguments and errors as in `pgd`.
 
     Source: Goodfellow et al., ICLR 2015.
     """
-    return pgd(model, images, labels, eps=eps, alpha=eps, steps=1, random_start=False, **options)
+    eps = checks.eps_of(eps, norm)
+    return pgd(model, images, labels, eps=eps, alpha=eps, norm=norm, steps=1, random_start=False, **options)
 
 
 def direction(gradient: Tensor, norm: AttackNorm) -> Tensor:

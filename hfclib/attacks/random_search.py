@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.attacks import checks
-from hfclib.attacks.gradient import DEFAULT_EPS, margin
+from hfclib.attacks.checks import DEFAULT_EPS
+from hfclib.attacks.gradient import margin
 from hfclib.attacks.rng import PerImageRNG
 from hfclib.evaluation import evaluating
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hfclib.attacks.checks import check_batch, check_count, forward
+from hfclib.attacks.checks import check_batch, check_count, forward, number_of
 from hfclib.attacks.gradient import pgd
 from hfclib.attacks.rng import check_indices, draw_seed
 from hfclib.devices import device_of
-from hfclib.evaluation import Labels, batches, depends_on_batch, evaluating
+from hfclib.evaluation import Labels, batches, check_labels, depends_on_batch, evaluating
 
 ATTACK_BATCH_SIZE = 512
 AttackFunction = Callable[..., Tensor]
@@ -39,7 +39,8 @@ def robust_correct(
 
     Args:
         model, images, labels: as in `pgd`.
-        attacks: one attack or several, tried one after the other on the images that are still correct.
+        attacks: one attack or several, tried one after the other on the images that are still correct. None may be
+            targeted: `accuracy` of its images and their targets is the share for which such an attack succeeds.
         eps: passed to the attacks that have it, at least one; None for their own.
         indices: (N,) whole numbers from 0, the images' places in the data; None for 0 to N - 1. They are passed to the
             attacks that have the keyword, see `pgd`.
@@ -49,13 +50,17 @@ def robust_correct(
     Returns:
         (N,) bool on the device of the images.
     Raises:
-        TypeError, ValueError: as `pgd`, a model whose logits depend on the batch, no attack that takes the eps, or one
-            that returns images of another shape or outside [0, 1].
+        TypeError, ValueError: as `pgd`, a model whose logits depend on the batch, no attack, a targeted one, none that
+            takes the eps, or one that returns images of another shape or outside [0, 1].
     """
-    attacks, places = _seeded(attacks), check_indices(indices, len(images))
-    given = {"stop_early": stop_early, "amp": amp} | ({} if eps is None else {"eps": eps})
-    if eps is not None and attacks and not any(_accepted(attack, eps=eps) for attack in attacks):
+    attacks, places = _checked(attacks), check_indices(indices, len(images))
+    given = {"stop_early": stop_early, "amp": amp} | ({} if eps is None else {"eps": number_of("eps", eps)})
+    if eps is not None and not any(_accepted(attack, eps=eps) for attack in attacks):
         raise ValueError(f"expected an attack with the keyword eps, got eps = {eps} and none that takes it")
+    for attack in attacks:
+        own = str(getattr(_function(attack), "__module__", "")).startswith("hfclib.attacks.")
+        if own:  # bad settings are refused before any work
+            attack(model, images[:0], check_labels(labels, images)[:0], **_accepted(attack, **given))
     correct, images = clean_correct(model, images, labels, batch_size=batch_size), images.clamp(0, 1)
     labels = check_batch(images, labels)
     for attack in attacks:
@@ -97,8 +102,10 @@ def robust_accuracy(
     Raises:
         TypeError, ValueError: as `robust_correct` and `batches`.
     """
-    attacks, several = _seeded(attacks), np.ndim(eps) == 1
-    eps_values = [float(number) for number in eps] if several else [eps]
+    attacks, several = _checked(attacks), np.ndim(eps) == 1
+    eps_values = [number_of("eps", number) for number in eps] if several else [eps]
+    if not eps_values:
+        raise ValueError("expected eps, one number or several, got an empty list")
     correct, device, total = [[] for _ in eps_values], device_of(model), 0
     for part, classes in batches(model, images, labels):
         part, classes = part.to(device), classes.to(device)
@@ -138,7 +145,7 @@ def smallest_eps(
     check_count("rounds", rounds, 0)
     if not 0 < highest < math.inf:
         raise ValueError(f"expected highest, finite and above 0, got {highest}")
-    (attack,), places = _seeded(attack), torch.arange(len(images), device="cpu")
+    (attack,), places = _checked([attack]), torch.arange(len(images), device="cpu")
     correct = clean_correct(model, images, labels, batch_size=batch_size)
     low = torch.zeros(len(images), device=images.device)
     high = torch.where(correct, math.inf, low)
@@ -156,20 +163,34 @@ def _blocks(chosen: Tensor, batch_size: int) -> Iterator[Tensor]:
     return (block for block in chosen.nonzero().squeeze(1).split(batch_size) if len(block))
 
 
-def _seeded(attacks: AttackFunction | Sequence[AttackFunction]) -> list[AttackFunction]:
+def _checked(attacks: AttackFunction | Iterable[AttackFunction]) -> list[AttackFunction]:
     """The attacks as a list; one that takes a seed and has none gets one, which is then the same for all images."""
-    attacks = [attacks] if callable(attacks) else list(attacks)
-    unseeded = [_settings(attack).get("seed", 0) is None for attack in attacks]
-    return [
-        partial(attack, seed=draw_seed()) if wants else attack for attack, wants in zip(attacks, unseeded, strict=True)
-    ]
+    single = callable(attacks) or isinstance(attacks, str) or not isinstance(attacks, Iterable)
+    attacks = [attacks] if single else list(attacks)
+    if not attacks:
+        raise ValueError("expected at least one attack, got none: hfclib.accuracy measures without")
+    for place, attack in enumerate(attacks):
+        if not callable(attack):
+            raise TypeError(f"expected attacks, functions such as hfclib.pgd, got {attack!r}")
+        settings = _settings(attack)
+        if settings.get("targeted"):
+            advice = "take hfclib.accuracy of a targeted attack's images and of its targets"
+            raise ValueError(f"expected attacks that are not targeted, got targeted = True: {advice}")
+        if settings.get("seed", 0) is None:
+            attacks[place] = partial(attack, seed=draw_seed())
+    return attacks
+
+
+def _function(attack: AttackFunction) -> AttackFunction:
+    """The attack without what `functools.partial` has set."""
+    return attack.func if isinstance(attack, partial) else attack
 
 
 def _settings(attack: AttackFunction) -> dict:
     """The default of each keyword of an attack, and what `functools.partial` has set."""
     known = inspect.signature(attack).parameters.values()
-    defaults = {one.name: one.default for one in known if one.default is not one.empty}
-    return defaults | getattr(attack, "keywords", {})
+    defaults = {keyword.name: keyword.default for keyword in known if keyword.default is not keyword.empty}
+    return defaults | (attack.keywords if isinstance(attack, partial) else {})
 
 
 def _accepted(attack: AttackFunction, **options) -> dict:

@@ -150,6 +150,7 @@ def test_bad_arguments(linear):
         ({"steps": 0}, "steps, a whole number of at least 1"),
         ({"targets": -1}, "targets, a whole number of at least 0"),
         ({"norm": "l1"}, "norm, linf or l2, got 'l1'"),
+        ({"norm": "l2"}, "expected eps with the norm l2, which has no default"),
     ]:
         with pytest.raises(ValueError, match=message):
             apgd(linear, torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), **options)

@@ -475,7 +475,10 @@ def test_bad_arguments():
         (None, None, {"eps": -0.1}, ValueError, "expected eps, finite and at least 0, got -0.1"),
         (None, None, {"eps": math.nan}, ValueError, "expected eps, finite"),
         (None, None, {"eps": math.inf}, ValueError, "expected eps, finite"),
-        (None, None, {"eps": "8/255"}, TypeError, "invalid data type 'str'"),
+        (None, None, {"eps": "8/255"}, TypeError, "^expected eps, one number or one per image, got '8/255'$"),
+        (None, None, {"eps": None, "norm": "l2"}, ValueError, "^expected eps with the norm l2, which has no default"),
+        (None, None, {"alpha": "2/255"}, TypeError, "^expected alpha, one number or one per image, got '2/255'$"),
+        (None, None, {"steps": 2.5}, ValueError, "steps, a whole number of at least 0, got 2.5"),
         (None, None, {"eps": 8}, ValueError, "expected eps of at most 1, such as 8 / 255 .* got 8"),
         (
             None,
@@ -552,7 +555,7 @@ def test_an_infinite_gradient_is_refused():
 
     network = Root(nn.Flatten(), nn.Linear(12, 2))
     with pytest.raises(ValueError, match="finite gradient"):
-        pgd(network, torch.zeros(1, 3, 2, 2), torch.tensor([0]), norm="l2", random_start=False)
+        pgd(network, torch.zeros(1, 3, 2, 2), torch.tensor([0]), eps=0.5, norm="l2", random_start=False)
 
 
 def test_a_perturbation_in_a_band_does_not_depend_on_images_of_other_gradients(published, cifar):

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from hfclib.attacks.auto import apgd
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
-from hfclib.attacks.robustness import robust_accuracy, robust_correct, smallest_eps
+from hfclib.attacks.robustness import clean_correct, robust_accuracy, robust_correct, smallest_eps
 
 
 @pytest.fixture
@@ -120,15 +121,66 @@ def test_images_that_exceed_1_by_rounding_are_attacked(network, pictures):
     assert (smallest_eps(network, pictures, labels, lambda m, x, y, eps: x) == torch.inf).all()
 
 
-def test_no_attack_at_all_is_clean_accuracy(network, pictures):
+def test_clean_accuracy_is_asked_for_by_name(network, pictures):
     labels = network(pictures).argmax(dim=1)
     labels[:6] = 1 - labels[:6]
-    assert robust_accuracy(network, pictures, labels, ()) == pytest.approx(24 / 30)
+    for size in (7, 512):
+        assert clean_correct(network, pictures, labels, batch_size=size).tolist() == [False] * 6 + [True] * 24
+
+
+class Untouched(nn.Module):
+    """A network that must not be asked."""
+
+    def forward(self, images):
+        raise AssertionError("the network was asked")
+
+
+def test_what_can_not_be_scored_is_refused_before_any_work(pictures):
+    """A targeted attack leaves a network that it never fools as accurate as it was, and so does no attack at all."""
+    labels = torch.zeros(30, dtype=torch.int64)
+    for attacks, options, error, message in [
+        *[(bad, {}, ValueError, "^expected at least one attack, got none: ") for bad in ([], (), iter([]))],
+        *[
+            (partial(attack, targeted=True), {"eps": 0.1}, ValueError, "^expected attacks that are not targeted, ")
+            for attack in (pgd, fgsm, square)
+        ],
+        ([partial(pgd), partial(pgd, targeted=True)], {}, ValueError, "not targeted"),
+        ("pgd", {}, TypeError, "^expected attacks, functions such as hfclib.pgd, got 'pgd'$"),
+        (["pgd", "apgd"], {}, TypeError, "functions such as hfclib.pgd, got 'pgd'$"),
+        (None, {}, TypeError, "functions such as hfclib.pgd, got None$"),
+        (pgd, {"eps": "8/255"}, TypeError, "^expected eps, a number such as 8 / 255, got '8/255'$"),
+        (pgd, {"eps": -1}, ValueError, "^expected eps, finite and at least 0, got -1$"),
+        (pgd, {"eps": math.nan}, ValueError, "^expected eps, finite and at least 0, got nan$"),
+        (pgd, {"eps": 8}, ValueError, "^expected eps of at most 1, such as 8 / 255"),
+        *[
+            (partial(attack, norm="l2"), {}, ValueError, "^expected eps with the norm l2, which has no default")
+            for attack in (pgd, fgsm, apgd)
+        ],
+        (partial(pgd, steps=-1), {}, ValueError, "steps, a whole number"),
+        (partial(square, queries=0), {}, ValueError, "queries, a whole number"),
+    ]:
+        with pytest.raises(error, match=message) as raised:
+            robust_correct(Untouched(), pictures, labels, attacks, **options)
+        assert "\n" not in str(raised.value)
+    for eps, error, message in [
+        (["8/255"], TypeError, "^expected eps, a number such as 8 / 255, got '8/255'$"),
+        ([], ValueError, "^expected eps, one number or several, got an empty list$"),
+    ]:
+        with pytest.raises(error, match=message):
+            robust_accuracy(Untouched(), pictures, labels, eps=eps)
+    with pytest.raises(ValueError, match="not targeted"):
+        smallest_eps(Untouched(), pictures, labels, partial(pgd, targeted=True))
+
+
+def test_an_eps_given_to_robust_accuracy_is_that_of_an_l2_attack(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    assert robust_accuracy(network, pictures, labels, partial(pgd, norm="l2"), eps=3) == 0
+    assert robust_accuracy(network, pictures, labels, partial(pgd, norm="l2", eps=3)) == 0
+    assert robust_accuracy(network, pictures, labels, partial(fgsm, norm="l2"), eps=0) == 1
 
 
 def test_no_images_are_no_error(network):
     for attacks in [
-        (),
         partial(fgsm, eps=0.1),
         [partial(pgd, eps=0.1, alpha=0.1, steps=1), partial(square, eps=0.1, queries=2)],
     ]:
@@ -212,7 +264,7 @@ def test_bad_arguments(network, pictures):
         ({"labels": torch.full((30,), 2)}, ValueError, "labels below 2, the number of logits, got 2"),
         ({"attacks": lambda model, x, y: x, "eps": 0.1}, ValueError, "the keyword eps, got eps = 0.1"),
     ]:
-        good = {"images": pictures, "labels": network(pictures).argmax(dim=1), "attacks": ()}
+        good = {"images": pictures, "labels": network(pictures).argmax(dim=1), "attacks": fgsm}
         with pytest.raises(error, match=message):
             robust_accuracy(network, **good | options)
 
