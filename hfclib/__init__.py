@@ -4,7 +4,7 @@ import importlib
 
 # The public names and their modules, which are imported at first use: `import hfclib` alone does not import PyTorch.
 _NAMES = {
-    "attacks": ["apgd", "fgsm", "pgd", "robust_accuracy", "square", "strongest"],
+    "attacks": ["apgd", "fgsm", "pgd", "robust_accuracy", "robust_table", "square", "strongest"],
     "data": ["cifar10"],
     "evaluation": ["accuracy", "band_accuracy", "logits", "misaligned"],
     "frequency": ["BandPass", "HighPass", "LowPass", "split", "swap_amplitude"],

@@ -3,7 +3,7 @@
 from hfclib.attacks.auto import apgd, strongest
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
-from hfclib.attacks.robustness import clean_correct, robust_accuracy, robust_correct, smallest_eps
+from hfclib.attacks.robustness import clean_correct, robust_accuracy, robust_correct, robust_table, smallest_eps
 
 __all__ = [
     "apgd",
@@ -12,6 +12,7 @@ __all__ = [
     "pgd",
     "robust_accuracy",
     "robust_correct",
+    "robust_table",
     "smallest_eps",
     "square",
     "strongest",

@@ -177,7 +177,7 @@ def strongest(
         queries: of `square`.
         seed: as in `pgd`; the three attacks take this one and the next two.
     Returns:
-        Three attacks, in the order in which they are to be tried.
+        Three attacks, in the order in which they are to be tried. `robust_table` has one row for each.
     Source: Croce and Hein, ICML 2020.
     """
     first, second, third = (None,) * 3 if seed is None else range(seed, seed + 3)

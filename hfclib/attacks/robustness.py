@@ -8,12 +8,15 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
+from numbers import Real
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hfclib.attacks.checks import check_batch, check_count, forward, number_of
+from hfclib.attacks.checks import DEFAULT_EPS, check_batch, check_count, forward, number_of
 from hfclib.attacks.gradient import pgd
 from hfclib.attacks.rng import check_indices, draw_seed
 from hfclib.devices import device_of
@@ -53,21 +56,38 @@ def robust_correct(
         TypeError, ValueError: as `pgd`, a model whose logits depend on the batch, no attack, a targeted one, none that
             takes the eps, or one that returns images of another shape or outside [0, 1].
     """
-    attacks, places = _checked(attacks), check_indices(indices, len(images))
+    options = {"eps": eps, "indices": indices, "batch_size": batch_size, "stop_early": stop_early, "amp": amp}
+    return _correct_after_each(model, images, labels, _checked(attacks), **options)[-1]
+
+
+def _correct_after_each(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attacks: list[AttackFunction],
+    *,
+    eps: float | None = None,
+    indices: Tensor | None = None,
+    batch_size: int = ATTACK_BATCH_SIZE,
+    stop_early: bool = True,
+    amp: bool = False,
+) -> Tensor:
+    """Which images are correct without an attack, and then after each attack, (1 + number of attacks, N) bool."""
+    places = check_indices(indices, len(images))
     given = {"stop_early": stop_early, "amp": amp} | ({} if eps is None else {"eps": number_of("eps", eps)})
     if eps is not None and not any(_accepted(attack, eps=eps) for attack in attacks):
         raise ValueError(f"expected an attack with the keyword eps, got eps = {eps} and none that takes it")
     for attack in attacks:
-        own = str(getattr(_function(attack), "__module__", "")).startswith("hfclib.attacks.")
-        if own:  # bad settings are refused before any work
+        if _is_of_library(attack):  # bad settings are refused before any work
             attack(model, images[:0], check_labels(labels, images)[:0], **_accepted(attack, **given))
     correct, images = clean_correct(model, images, labels, batch_size=batch_size), images.clamp(0, 1)
-    labels = check_batch(images, labels)
+    labels, after = check_batch(images, labels), [correct.clone()]
     for attack in attacks:
         for block in _blocks(correct, batch_size):
             options = _accepted(attack, indices=places[block.cpu()], **given)
             correct[block] = _still_correct(attack, model, images[block], labels[block], **options)
-    return correct
+        after.append(correct.clone())
+    return torch.stack(after)
 
 
 def clean_correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = ATTACK_BATCH_SIZE) -> Tensor:
@@ -98,23 +118,61 @@ def robust_accuracy(
         attacks, options: as in `robust_correct`; or `strongest()`.
         eps: as in `robust_correct`; several numbers give a list of shares.
     Returns:
-        A share in [0, 1], or a list of them.
+        A share in [0, 1], or a list of them; `robust_table` says what each attack has contributed.
     Raises:
         TypeError, ValueError: as `robust_correct` and `batches`.
     """
-    attacks, several = _checked(attacks), np.ndim(eps) == 1
-    eps_values = [number_of("eps", number) for number in eps] if several else [eps]
+    after = _after_each_eps(model, images, labels, _checked(attacks), eps, options)
+    shares = [correct[-1].float().mean().item() for correct in after]
+    return shares if np.ndim(eps) else shares[0]
+
+
+def robust_table(
+    model: nn.Module,
+    images: Tensor | Iterable,
+    labels: Labels = None,
+    attacks: AttackFunction | Sequence[AttackFunction] = pgd,
+    *,
+    eps: float | Sequence[float] | None = None,
+    **options,
+) -> pd.DataFrame:
+    """`robust_accuracy` attack by attack: what each of several, such as those of `strongest()`, has fooled.
+
+    Args:
+        model, images, labels, attacks, eps, options: as in `robust_accuracy`.
+    Returns:
+        One row without an attack, then one per eps and attack, in their order. Columns: attack, its name and settings;
+        eps, missing where it is the attack's own and not known; images, the number on which it was run, which are those
+        that are correct before it; fooled, the number of these that it fooled; and accuracy, the share of all images
+        that is correct after it and all before it at this eps.
+    Raises:
+        TypeError, ValueError: as `robust_accuracy`.
+    """
+    attacks = _checked(attacks)
+    after = _after_each_eps(model, images, labels, attacks, eps, options)
+    count, clean = after[0].shape[1], int(after[0][0].sum())
+    rows = [("none", 0.0, count, count - clean, clean / count)]
+    for number, correct in zip(eps if np.ndim(eps) else [eps], after, strict=True):
+        left = correct.sum(dim=1).tolist()
+        for attack, (tried, still) in zip(attacks, pairwise(left), strict=True):
+            own = float(number) if number is not None and _accepted(attack, eps=number) else _own_eps(attack)
+            rows.append((_name(attack), own, tried, tried - still, still / count))
+    return pd.DataFrame(rows, columns=["attack", "eps", "images", "fooled", "accuracy"])
+
+
+def _after_each_eps(model, images, labels, attacks: list[AttackFunction], eps, options: dict) -> list[Tensor]:
+    """For each eps, `_correct_after_each` of all images of `batches`."""
+    eps_values = [number_of("eps", number) for number in eps] if np.ndim(eps) else [eps]
     if not eps_values:
         raise ValueError("expected eps, one number or several, got an empty list")
-    correct, device, total = [[] for _ in eps_values], device_of(model), 0
+    after, device, total = [[] for _ in eps_values], device_of(model), 0
     for part, classes in batches(model, images, labels):
         part, classes = part.to(device), classes.to(device)
         indices = torch.arange(total, total + len(part), device="cpu")
         total += len(part)
-        for number, parts in zip(eps_values, correct, strict=True):
-            parts.append(robust_correct(model, part, classes, attacks, eps=number, indices=indices, **options))
-    shares = [torch.cat(parts).float().mean().item() for parts in correct]
-    return shares if several else shares[0]
+        for number, parts in zip(eps_values, after, strict=True):
+            parts.append(_correct_after_each(model, part, classes, attacks, eps=number, indices=indices, **options))
+    return [torch.cat(parts, dim=1) for parts in after]
 
 
 def smallest_eps(
@@ -179,6 +237,29 @@ def _checked(attacks: AttackFunction | Iterable[AttackFunction]) -> list[AttackF
         if settings.get("seed", 0) is None:
             attacks[place] = partial(attack, seed=draw_seed())
     return attacks
+
+
+def _own_eps(attack: AttackFunction) -> float:
+    """The eps that an attack takes if it is given none; NaN if it does not say."""
+    settings = _settings(attack)
+    if settings.get("eps", 0) is None and _is_of_library(attack):
+        return DEFAULT_EPS
+    eps = settings.get("eps")
+    return float(eps) if isinstance(eps, Real) else math.nan
+
+
+def _name(attack: AttackFunction) -> str:
+    """An attack's name, with what `functools.partial` has set of it where that is short."""
+    function = _function(attack)
+    name = getattr(function, "__name__", type(function).__name__)
+    kept = attack.keywords if isinstance(attack, partial) else {}
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else f"{value}" for key, value in kept.items()}
+    short = [f"{key}={text}" for key, text in shown.items() if key not in ("eps", "seed") and len(text) <= 30]
+    return f"{name}({', '.join(short)})" if short else name
+
+
+def _is_of_library(attack: AttackFunction) -> bool:
+    return str(getattr(_function(attack), "__module__", "")).startswith("hfclib.attacks.")
 
 
 def _function(attack: AttackFunction) -> AttackFunction:

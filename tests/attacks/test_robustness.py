@@ -9,10 +9,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hfclib.attacks.auto import apgd
+from hfclib.attacks.auto import apgd, strongest
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
-from hfclib.attacks.robustness import clean_correct, robust_accuracy, robust_correct, smallest_eps
+from hfclib.attacks.robustness import (
+    clean_correct,
+    robust_accuracy,
+    robust_correct,
+    robust_table,
+    smallest_eps,
+)
 
 
 @pytest.fixture
@@ -101,6 +107,45 @@ def test_a_loader_and_a_list_of_eps(network, pictures):
         assert robust_accuracy(network, *few, attacks=exact, eps=several) == expected
     by_default = robust_accuracy(network, [{"image": pictures, "label": labels}])
     assert by_default == robust_accuracy(network, pictures, labels, partial(pgd, eps=8 / 255, alpha=2 / 255, steps=10))
+
+
+def test_a_table_has_one_row_per_attack(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    labels[:4] = 1 - labels[:4]
+    lead = needed(network, pictures)[4:]
+    eps = lead.quantile(0.3).item(), lead.quantile(0.8).item()
+    left = [int((lead > number).sum()) for number in eps]
+
+    def idle(model, images, labels):
+        return images
+
+    attacks = [idle, partial(fgsm, eps=1, targeted=False), partial(pgd, steps=3, seed=5)]
+    loader = DataLoader(TensorDataset(pictures, labels), batch_size=8)
+    table = robust_table(network, loader, attacks=iter(attacks), eps=eps)
+    assert table.columns.tolist() == ["attack", "eps", "images", "fooled", "accuracy"]
+    assert table["attack"].tolist() == ["none", *["idle", "fgsm(targeted=False)", "pgd(steps=3)"] * 2]
+    assert table["images"].tolist() == [30, 26, 26, left[0], 26, 26, left[1]]
+    assert table["fooled"].tolist() == [4, 0, 26 - left[0], 0, 0, 26 - left[1], 0]
+    assert table["accuracy"].tolist() == pytest.approx(
+        [26 / 30, *(some / 30 for number in left for some in (26, number, number))]
+    )
+    assert table["eps"].fillna(-1).tolist() == [0, *(some for number in eps for some in (-1, number, number))]
+    shares = robust_accuracy(network, loader, attacks=attacks, eps=eps)
+    assert table["accuracy"].tolist()[3::3] == pytest.approx(shares)
+
+    own = robust_table(network, pictures, labels, [pgd, partial(pgd, norm="l2", eps=0.25), partial(idle)])
+    assert own["eps"].tolist()[:3] == [0, 8 / 255, 0.25]
+    assert own["attack"].tolist() == ["none", "pgd", "pgd(norm=l2)", "idle"]
+
+
+def test_the_table_of_the_strongest_attack_names_its_three(network, pictures):
+    labels = network(pictures).argmax(dim=1)
+    eps = needed(network, pictures).quantile(0.5).item()
+    table = robust_table(network, pictures, labels, strongest(eps, steps=5, queries=9, seed=0))
+    assert table["attack"].tolist() == ["none", "apgd(steps=5)", "apgd(steps=5, targets=9)", "square(queries=9)"]
+    assert table["eps"].tolist() == [0, eps, eps, eps]
+    assert table["images"].tolist() == [30, 30, 15, 15]
+    assert table["accuracy"].tolist() == [1, 0.5, 0.5, 0.5]
 
 
 def test_attacks_may_come_from_an_iterator(network, pictures):
