@@ -83,8 +83,8 @@ def confirm_in_fp32(
     """Which of the `suspects` (N,) bool of bfloat16 fool the model in full precision too; all of them without `amp`."""
     if not amp or not suspects.any():
         return suspects
-    fooled, some = suspects.clone(), labels[suspects]
-    fooled[suspects] = is_fooled(forward(model, images[suspects], some), some, targeted)
+    fooled, classes = suspects.clone(), labels[suspects]
+    fooled[suspects] = is_fooled(forward(model, images[suspects], classes), classes, targeted)
     return fooled
 
 

@@ -79,13 +79,14 @@ def square(
             inside = _inside(numbers[:, :2], side, height, width)
             corner = torch.where(numbers[:, 2:, None, None] < 0.5, low[active], high[active])
             tried = torch.where(inside, corner, best[active])
-            found = sign * margin(checks.forward(model, tried, labels[active], amp=amp), labels[active])
-            better = found < loss[active]
+            tried_loss = sign * margin(checks.forward(model, tried, labels[active], amp=amp), labels[active])
+            better = tried_loss < loss[active]
             changed = active[better]
-            best[changed], loss[changed] = tried[better], found[better]
+            best[changed], loss[changed] = tried[better], tried_loss[better]
             if len(changed):
-                some, classes, suspects = best[changed], labels[changed], loss[changed] < 0
-                fooled[changed] = checks.confirm_in_fp32(model, some, classes, suspects, targeted=targeted, amp=amp)
+                fooled[changed] = checks.confirm_in_fp32(
+                    model, best[changed], labels[changed], loss[changed] < 0, targeted=targeted, amp=amp
+                )
     return best
 
 
