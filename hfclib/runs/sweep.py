@@ -9,15 +9,18 @@ import itertools
 import logging
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
@@ -43,6 +46,7 @@ class Job:
 
 
 Outcome = tuple[Job, Run | str]  # the stored run, or what went wrong, in words
+Slots = Sequence[tuple[Path, torch.device]]  # of a GPU, the file that a worker locks while it trains there
 Engine = Callable[[Sequence[Job], Path | None, int | None], Iterator[Outcome]]
 
 
@@ -133,14 +137,14 @@ def local_engine(
     threads: int | None = None,
     train: Callable[..., Outcome] = train_job,
 ) -> Iterator[Outcome]:
-    """Train jobs in processes on this machine, each with its share of the cores; several GPUs get the jobs in turn.
+    """Train jobs in processes on this machine, each with its share of the cores, and on the GPU that is free then.
 
     After the death of a worker all that has not ended goes on from its checkpoint; a run whose worker dies again and
     again, in the end alone, is given up.
 
     Args:
         jobs, store: in the order in which they start; folder of runs, None for your own.
-        workers: how many at a time; None is one per GPU, or else one per core.
+        workers: how many at a time; None is one per GPU, or else one per core. More than GPUs share these evenly.
         threads: of each worker; None shares the cores out.
         train: what a worker does with a job; arguments as `train_job`.
     """
@@ -148,15 +152,36 @@ def local_engine(
     count = workers or gpus or (1 if torch.backends.mps.is_available() else max(1, cpu_count() // (threads or 1)))
     count = min(count, len(jobs))
     threads = threads or max(1, cpu_count() // count)
-    devices = {job: torch.device("cuda", number % gpus) if gpus else None for number, job in enumerate(jobs)}
-    waiting, deaths = list(jobs), 0
     logger.info("%d worker(s) of %d thread(s) each", count, threads)
+    with tempfile.TemporaryDirectory(prefix="hfclib-") as locks:
+        slots = [(Path(locks, str(at)), torch.device("cuda", at % gpus)) for at in range(count if gpus else 0)]
+        yield from _in_processes(jobs, count, partial(_on_free_device, train, store, threads, slots))
+
+
+def _on_free_device(train: Callable[..., Outcome], store: Path | None, threads: int, slots: Slots, job: Job) -> Outcome:
+    """Train a job on the device of a slot that no other worker holds; the system frees that of a worker that dies."""
+    for path, device in itertools.cycle(slots):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0.1)
+        except Timeout:
+            continue
+        try:
+            return train(job, store, threads, device)
+        finally:
+            lock.release()
+    return train(job, store, threads, None)  # without a GPU
+
+
+def _in_processes(jobs: Sequence[Job], count: int, train: Callable[[Job], Outcome]) -> Iterator[Outcome]:
+    """Jobs as they end, `count` at a time; those whose worker dies are tried again."""
+    waiting, deaths = list(jobs), 0
     while waiting:
         batch = waiting if deaths < TRIES else waiting[:1]
         # With one worker joblib would train in this process; so few at a time is what `pre_dispatch` sees to.
         options = {"return_as": "generator_unordered", "pre_dispatch": count, "batch_size": 1}
         parallel = Parallel(max(2, count), backend="loky", **options)
-        outcomes = parallel(delayed(train)(job, store, threads, devices[job]) for job in list(batch))
+        outcomes = parallel(delayed(train)(job) for job in list(batch))
         try:
             for job, outcome in outcomes:
                 waiting.remove(job)

@@ -142,6 +142,38 @@ def test_workers_divide_the_cores(monkeypatch, tmp_path, said, workers, threads,
     assert str(os.getpid()) not in processes
 
 
+def on_device(job, store, threads, device):
+    """In place of a training: seed 0 begins before the three others have ended, and ends after them."""
+    if job.seed == 0:
+        (store / "begun").touch()
+    while not (store / "begun").exists() or (job.seed == 0 and len(list(store.glob("done-*"))) < 3):
+        time.sleep(0.05)
+    (store / f"done-{job.seed}").touch()
+    return job, str(device)
+
+
+def test_a_job_starts_on_the_gpu_that_is_free(monkeypatch, tmp_path):
+    monkeypatch.setattr("hfclib.runs.sweep.torch.cuda.device_count", lambda: 2)
+    found = dict(local_engine([Job(TINY, seed) for seed in range(4)], tmp_path, None, train=on_device))
+    long = found.pop(Job(TINY, 0))
+    assert {long, *found.values()} == {"cuda:0", "cuda:1"}
+    assert list(found.values()).count(long) == 0
+
+
+def beside(job, store, threads, device):
+    """In place of a training: notes how many are on each GPU once as many as may be are there."""
+    (store / f"{device}-{job.seed}").touch()
+    while len(list(store.glob("cuda*"))) < 4:
+        time.sleep(0.05)
+    return job, str(device)
+
+
+def test_more_workers_than_gpus_share_them_evenly(monkeypatch, tmp_path):
+    monkeypatch.setattr("hfclib.runs.sweep.torch.cuda.device_count", lambda: 2)
+    found = dict(local_engine([Job(TINY, seed) for seed in range(4)], tmp_path, 4, train=beside))
+    assert sorted(found.values()) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+
+
 def dying(job, store, threads, device):
     """In place of a training: seed 0 dies always, seed 1 the first time."""
     mark = store / f"died-{job.seed}"
