@@ -22,9 +22,9 @@ from hfclib.frequency import split
 from hfclib.paper.batchnorm import NAMES, all_recipes, table
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.style import VARIANT_COLOURS
-from hfclib.runs.collect import stored_runs
+from hfclib.runs.collect import published_runs
 from hfclib.runs.predictions import weights_of
-from hfclib.runs.store import WEIGHTS, Run, find
+from hfclib.runs.store import WEIGHTS, Run, find, folders
 from hfclib.training.recipe import RADII
 from hfclib.transforms import FEEDS, feed_images, rescaled
 
@@ -36,8 +36,9 @@ SHOWN = ("vanilla", "batchnorm", "dropout", "mixup", "groupnorm", "adversarial")
 
 
 def runs() -> dict[str, Run]:
-    """The runs of seed 0 that answer in the explorer, by variant."""
-    found = {variant: find(all_recipes()[variant], 0) for variant in dict(NETWORKS)}
+    """The published runs of seed 0 that answer in the explorer, by variant."""
+    place = folders()[0]  # of published runs
+    found = {variant: find(all_recipes()[variant], 0, place) for variant in dict(NETWORKS)}
     if missing := [variant for variant, run in found.items() if run is None]:
         raise FileNotFoundError(f"not stored at seed 0: {', '.join(missing)}")
     return found
@@ -87,7 +88,7 @@ def measured() -> dict[str, dict]:
     statistics, BatchNorm's, feed, radius". "seeds" has the number of networks by variant.
     """
     recipes = {variant: all_recipes()[variant] for variant in SHOWN}
-    rows = table(stored_runs(recipes))
+    rows = table(published_runs(recipes))
     seeds = rows.groupby("variant")["seed"].nunique().to_dict()
     rows = rows.query("part == 'feeds' and band == 'hfc' and feed in @FEEDS and radius in @PAPER_RADII")
     keys = ["variant", "statistics", "feed", "radius"]

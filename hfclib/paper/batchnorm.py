@@ -41,7 +41,7 @@ from hfclib.paper.presets import (
 )
 from hfclib.paper.style import CHART, network_looks
 from hfclib.paper.tables import CHANCE, decimals, gather, in_words, mean_sd
-from hfclib.runs.collect import Runs, stored_runs
+from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained
 from hfclib.training.recipe import Recipe
@@ -322,15 +322,6 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
     return grid.figure
 
 
-def with_other_seeds(runs: Runs, preset: Preset) -> Runs:
-    """The runs, and those of the chapter's networks that are stored with other seeds."""
-    known = {run.path.name for run in runs.all()}
-    every = Runs({variant: list(ones) for variant, ones in runs.items()})
-    for variant, ones in stored_runs(BATCHNORM.recipes(preset)).items():
-        every[variant] = every.get(variant, []) + [run for run in ones if run.path.name not in known]
-    return every
-
-
 def lead_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """BatchNorm's lead over vanilla on the HFC and the LFC, and what equal help leaves of it.
 
@@ -439,7 +430,8 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
     """What BatchNorm gains in networks trained on the LFC.
 
     Args:
-        runs: of `fig6_recipes`, by variant; a radius without a pair of the same seed is left out.
+        runs: by variant, of which those of `fig6_recipes` are taken; a radius without a pair of the same seed is left
+            out.
     Returns:
         One row per kind of images, BatchNorm's statistics and training radius: whole test images; their LFC, on the
         scale of the training images; and the LFC of training images after a quarter of the epochs, which shows how fast
@@ -447,6 +439,8 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
         radii the gain at r = 16 less that at r = 4, have their 95 % interval; as text.
     Source: paper, section 5.3 and Fig. 6.
     """
+    names = [f"{before}lfc{radius}" for before in ("", "batchnorm_") for radius in PAPER_RADII]
+    runs = Runs({name: runs[name] for name in names if name in runs})
     if not runs:
         return pd.DataFrame()
     final, curves = (gather(runs, which) for which in ("final", "curves"))
@@ -496,8 +490,8 @@ BATCHNORM = Chapter(
 )
 
 if __name__ == "__main__":
-    stored_networks = stored_runs(all_recipes()).items()
-    asked = {variant: [run for run in ones if published_counts(run, variant)] for variant, ones in stored_networks}
+    networks = published_runs(all_recipes()).items()
+    asked = {variant: [run for run in ones if published_counts(run, variant)] for variant, ones in networks}
     publish_tables("batchnorm", asked, lambda run, variant: measure(run, variant, published_counts(run, variant)))
-    with_the_papers_schedule = stored_runs({"vanilla": all_recipes("narrow")["vanilla"]})
+    with_the_papers_schedule = published_runs({"vanilla": all_recipes("narrow")["vanilla"]})
     publish_tables("batchnorm", with_the_papers_schedule, partial(measure, counts={"feeds": COUNTS["feeds"]}))

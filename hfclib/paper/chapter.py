@@ -17,9 +17,14 @@ from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.parameters import Parameters, check_parameters, refusal
 from hfclib.paper.presets import Preset
 from hfclib.paper.tables import MEASURED, table_cells
-from hfclib.runs.collect import Runs, obtain, stored_runs
-from hfclib.runs.store import WEIGHTS, folders
+from hfclib.runs.collect import Runs, obtain, published_runs
+from hfclib.runs.store import WEIGHTS, folders, is_published
 from hfclib.training.recipe import Recipe
+
+OWN_RUNS = (
+    "Not all runs of this notebook are published ones. So its tables and claims about their preset are about these "
+    "runs alone, and those about another preset are about published runs."
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Chapter:
         optional: variants that are shown with the seeds that are stored, and left out where none is. They are trained
             only with `retrain`.
         asked: variants whose network, that of the first seed, the notebook asks; a run may be stored as tables alone.
-        evidence: from the published runs to the table on which the claims are judged; trains nothing.
+        evidence: from runs to the table on which the claims are judged; trains nothing.
         cells: from that table to the cells of `claims` (CELL_COLUMNS); "measured" is "" where it makes no difference.
         measures: the measures of the cells, a regular expression.
         conditions: what a claim's `measured` may be.
@@ -109,14 +114,46 @@ class Chapter:
         return settings
 
     def obtain(self, settings: Parameters) -> Runs:
-        """The chapter's runs: loaded; trained where `retrain` says so."""
-        recipes = self.recipes(settings.preset)
-        return obtain(recipes, settings.all_seeds, retrain=settings.retrain, optional=self.optional)
+        """The chapter's runs: loaded; trained where `retrain` says so. A line says where some are not published."""
+        options = {"retrain": settings.retrain, "optional": self.optional, "asked": self.asked}
+        runs = obtain(self.wanted(settings), settings.all_seeds, **options)
+        if self.is_own(settings.preset, runs):
+            print(OWN_RUNS)
+        return runs
+
+    def wanted(self, settings: Parameters) -> dict[str, Recipe]:
+        """The recipes whose runs a notebook with these parameters shows."""
+        return self.recipes(settings.preset)
+
+    def published_runs(self, preset: Preset = "laptop") -> Runs:
+        """All published runs of a preset; your own folder is not read."""
+        return published_runs(self.recipes(preset))
 
     def published(self, preset: Preset = "laptop") -> pd.DataFrame | None:
-        """The table on which the claims about a preset are judged, from all stored runs; None where there are none."""
-        runs = stored_runs(self.recipes(preset))
+        """The table on which claims about a preset are judged, from all published runs; None where there are none."""
+        runs = self.published_runs(preset)
         return self.evidence(runs) if runs else None
+
+    def is_own(self, preset: Preset, runs: Runs) -> bool:
+        """Whether a notebook's runs are of a preset and some are not published: retrained, or of a seed of yours."""
+        recipes = self.recipes(preset)
+        return any(
+            run.recipe == recipes.get(variant) and not is_published(run.path)
+            for variant, ones in runs.items()
+            for run in ones
+        )
+
+    def judged(self, preset: Preset, runs: Runs) -> Runs:
+        """The runs on which a notebook judges claims about a preset, and over whose seeds its tables take means.
+
+        Args:
+            preset: of the networks.
+            runs: of the notebook, from `obtain`.
+        Returns:
+            All published runs of the preset. Where `is_own`, these `runs` alone: published numbers are mixed with yours
+            only if the notebook's parameters name the seeds of both.
+        """
+        return runs if self.is_own(preset, runs) else self.published_runs(preset)
 
     def folders(self) -> list[Path]:
         """Where its runs are looked for: the published ones, then your own."""

@@ -7,7 +7,7 @@ from hfclib.paper.datasets import datasets_recipes
 from hfclib.paper.fig1 import fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import adversarial_recipes, fig4_recipes
-from hfclib.runs.store import stored_seeds
+from hfclib.runs.store import folders, stored_seeds
 from hfclib.training.recipe import Recipe
 
 _NARROW = (fig4_recipes, "narrow", ("vanilla", "batchnorm", "dropout", "mixup"))
@@ -116,12 +116,12 @@ DEPARTURES = (
 
 
 def _with_seeds(recipe: Recipe) -> str:
-    seeds = ", ".join(map(str, stored_seeds(recipe)))
+    seeds = ", ".join(map(str, stored_seeds(recipe, folders()[:1])))
     return f"{recipe.name} (seed {seeds})" if seeds else f"{recipe.name} {_UNTRAINED}"
 
 
 def departures_table() -> pd.DataFrame:
-    """`DEPARTURES`, one row each, with the stored runs that test it, or "untested" where none is stored."""
+    """`DEPARTURES`, one row each, with the published runs that test it, or "untested" where none is published."""
     rows = {}
     for what, paper, here, how, *tests in DEPARTURES:
         names = [_with_seeds(recipes(preset)[variant]) for recipes, preset, variants in tests for variant in variants]

@@ -386,11 +386,14 @@ class Fig2Parameters(OneSeed):
 
 
 def stored_predictions(runs: Runs) -> dict[str, dict[int, Predictions]]:
-    """By variant and seed, the stored predictions, under whatever conditions; without those on whole images, none."""
+    """By variant and seed, the stored predictions, under whatever conditions; without those on whole images, none.
+
+    Of a published run, these are the published ones.
+    """
     found: dict[str, dict[int, Predictions]] = {}
     for variant, ones in runs.items():
         for run in ones:
-            if Condition("x") in (classes := by_condition(load_record("predictions", run))):
+            if Condition("x") in (classes := by_condition(load_record("predictions", run, beside=True))):
                 found.setdefault(variant, {})[run.seed] = Predictions(classes, run.recipe.norm == "batch")
     return found
 
@@ -425,19 +428,28 @@ PARTS = {
 }
 
 
-def _published_counts(feeds: Sequence[str] = ("raw",)) -> pd.DataFrame:
-    """The counts of every network whose predictions are stored, under some feeds, and how many are beyond chance."""
-    found = {preset: FIG2.published(preset) for preset in ("laptop", "narrow")}
-    rows = pd.concat({preset: table for preset, table in found.items() if table is not None}, names=["preset"])
-    rows = rows[rows["feed"].isin(feeds)].reset_index("preset")
-    titles = network_titles()
+def all_counts(preset: Preset, runs: Runs) -> pd.DataFrame:
+    """The counts of misaligned images under every network whose predictions are stored, and how many are beyond chance.
+
+    Args:
+        preset, runs: of the notebook.
+    Returns:
+        The rows of `counts_over_seeds` with columns preset, network (its title) and beyond. They are of all published
+        networks of "laptop" and "narrow", or of the notebook's own runs alone (`Chapter.is_own`).
+    """
+    if FIG2.is_own(preset, runs):
+        titles, found = network_titles(preset), {preset: _evidence(runs)}
+    else:
+        titles, found = network_titles(), {one: FIG2.published(one) for one in ("laptop", "narrow")}
+    rows = pd.concat({one: table for one, table in found.items() if table is not None}, names=["preset"])
+    rows = rows.reset_index("preset")
     network = pd.Categorical(rows["variant"].map(titles), titles.values())
     return rows.assign(network=network, beyond=rows["misaligned"] - rows["by_chance"])
 
 
-def extremes_of_counts(radius: int) -> str:
-    """The fewest and the most misaligned images at a radius over all that is stored, and of PAPER_INDICES, in words."""
-    rows = _published_counts(FEEDS).query(f"cut == 'fourier' and radius == {radius}")
+def extremes_of_counts(counts: pd.DataFrame, radius: int) -> str:
+    """The fewest and the most misaligned images at a radius over `all_counts`, and of PAPER_INDICES, in words."""
+    rows = counts.query(f"cut == 'fourier' and radius == {radius}")
     raw = rows.query("feed == 'raw' and bn_stats == 'running'")
     return (
         f"Misaligned at r = {radius}, over all networks, seeds, feeds and statistics that are stored: "
@@ -447,29 +459,33 @@ def extremes_of_counts(radius: int) -> str:
     )
 
 
-def cuts_of_all_seeds() -> pd.DataFrame:
+def cuts_of_all_seeds(counts: pd.DataFrame) -> pd.DataFrame:
     """What the Fourier split and the truncated SVD leave beyond chance: means over seeds with 95 % intervals.
 
+    Args:
+        counts: from `all_counts`.
     Returns:
         One row per (preset, network, radius), running statistics; the last column has the interval of the difference
         between the two ways of cutting, under the same networks.
     """
-    rows = _published_counts().query("bn_stats == 'running' and radius in (4, 8, 12, 16)")
+    rows = counts.query("feed == 'raw' and bn_stats == 'running' and radius in (4, 8, 12, 16)")
     wide = rows.pivot_table("beyond", ["preset", "network", "radius", "seed"], "cut", observed=True).dropna()
     wide = wide.assign(less=wide["svd"] - wide["fourier"])[["fourier", "svd", "less"]]
     cells = wide.groupby(level=[0, 1, 2], observed=True).agg(_mean_count)
-    return cells.set_axis(["Fourier split", "truncated SVD", "SVD less Fourier"], axis=1)
+    cells = cells.set_axis(["Fourier split", "truncated SVD", "SVD less Fourier"], axis=1)
+    cells.attrs["caption"] = "Misaligned images beyond chance, fed raw, running averages: means."
+    return cells
 
 
-def counts_of_all_seeds(radius: int) -> pd.DataFrame:
-    """Misaligned images, fed raw, of every network whose predictions are stored.
+def counts_of_all_seeds(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
+    """Misaligned images, fed raw, of every network in `all_counts`.
 
     Returns:
         Index (preset, network, parts and statistics). First, as means over seeds with 95 % intervals: how many more
         there are than by chance, and how many of PAPER_INDICES are among them, with the number of eight average images
         in brackets. Then one column per seed with cells such as "70 (105)", of 10,000 images, by chance in brackets.
     """
-    rows = _published_counts().query(f"radius == {radius}")
+    rows = counts.query(f"feed == 'raw' and radius == {radius}")
     parts = pd.Categorical(map(PARTS.get, zip(rows["cut"], rows["bn_stats"], strict=True)), PARTS.values())
     rows = rows.assign(**{"parts and statistics": parts})
     rows["cell"] = [f"{row.misaligned} ({row.by_chance:.0f})" for row in rows.itertuples()]
@@ -481,6 +497,7 @@ def counts_of_all_seeds(radius: int) -> pd.DataFrame:
     eight = groups["eight"].apply(_mean_count) + average.map(" ({:.1f})".format)
     wide.insert(0, "of the paper's eight (of eight average images)", eight)
     wide.insert(0, "beyond chance", groups["beyond"].apply(_mean_count))
+    wide.attrs["caption"] = "Misaligned images by seed (by chance in brackets)."
     return wide
 
 

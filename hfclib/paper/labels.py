@@ -401,7 +401,8 @@ class LabelsChapter(Chapter):
     """A chapter that can be read before any of its networks is trained: then it shows the published values alone."""
 
     def _not_stored(self, preset: Preset, seeds: tuple[int, ...]) -> list[str]:
-        return super()._not_stored(preset, seeds) if any(map(stored_seeds, self.recipes(preset).values())) else []
+        stored = (stored_seeds(recipe, self.folders()) for recipe in self.recipes(preset).values())
+        return super()._not_stored(preset, seeds) if any(stored) else []
 
 
 LABELS = LabelsChapter(

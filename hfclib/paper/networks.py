@@ -47,7 +47,7 @@ from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH
 from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
 from hfclib.paper.training import PANELS, training_recipes
 from hfclib.paper.verdicts import ENOUGH
-from hfclib.runs.collect import Runs, stored_runs
+from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
 
@@ -550,4 +550,4 @@ NETWORKS = Chapter(
 )
 
 if __name__ == "__main__":
-    publish_tables("networks", stored_runs(networks_recipes()), lambda run, _: measure_network(run))
+    publish_tables("networks", published_runs(networks_recipes()), lambda run, _: measure_network(run))

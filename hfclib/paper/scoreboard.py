@@ -9,6 +9,7 @@ from hfclib.paper.claims import Claim
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.tables import decimals, in_words
 from hfclib.paper.verdicts import FACTOR, MARGIN
+from hfclib.runs.collect import Runs
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
 COLUMNS = ["claim", "version", "tested", "ours", "seeds", "paper", "within", "verdict", "section", "figure"]
@@ -22,6 +23,7 @@ _UNITS = {
 }
 # Of claims whose statistic is exactly 0 in truth, the share that each verdict on a direction has by chance.
 BY_CHANCE = 0.025
+PUBLISHED = "published runs"  # a column of `notebook_scoreboard`
 
 
 def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "laptop") -> pd.DataFrame:
@@ -62,7 +64,8 @@ def _is_about(claim: Claim, preset: str) -> bool:
 
 def readable(board: pd.DataFrame) -> pd.DataFrame:
     """The columns of a `scoreboard` that a chapter shows, with the claim and its verdict in front."""
-    shown = board.set_index("claim")[["verdict", "ours", "seeds", "paper", "within", "tested", "version"]]
+    beside = [PUBLISHED] if PUBLISHED in board else []
+    shown = board.set_index("claim")[["verdict", "ours", "seeds", *beside, "paper", "within", "tested", "version"]]
     units = {_UNITS[claim.units] for claim in CLAIMS if claim.id in board.index} or {_UNITS["seeds"]}
     counted = "recipes" if units == {_UNITS["recipes"]} else "seeds"
     shown = shown.rename(columns={"seeds": counted, "within": "paper's value in our interval"})
@@ -70,6 +73,8 @@ def readable(board: pd.DataFrame) -> pd.DataFrame:
         f"The claims of this chapter: our statistic with its 95 % interval {' or '.join(sorted(units))}, "
         "and the paper's value."
     )
+    if beside:
+        shown.attrs["caption"] += " Of this notebook's runs, with the verdict on the published runs beside it."
     return shown
 
 
@@ -92,9 +97,9 @@ def _paper(claim: Claim) -> str:
 
 
 def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: str = "laptop") -> pd.DataFrame:
-    """The `scoreboard` of chapters from all stored runs of a preset, at "laptop" those of "narrow" too.
+    """The `scoreboard` of chapters from all published runs of a preset, at "laptop" those of "narrow" too.
 
-    Nothing is trained or attacked.
+    Nothing is trained or attacked, and your own folder is not read.
     """
     boards = []
     for one in ("laptop", "narrow") if preset == "laptop" else (preset,):
@@ -103,6 +108,25 @@ def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: st
         boards.append(scoreboard(evidence, preset=one))
     board = pd.concat(boards)
     return board.loc[[claim.id for claim in CLAIMS if claim.id in board.index]]
+
+
+def notebook_scoreboard(chapter: str, preset: str, runs: Runs, evidence: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The `published_scoreboard` of a chapter; of a notebook's own runs alone where not all of them are published.
+
+    Args:
+        chapter, preset: of the notebook.
+        runs: of the notebook, see `Chapter.is_own`.
+        evidence: the table on which claims about own runs are judged; None makes it.
+    Returns:
+        A scoreboard. That of own runs has a further column PUBLISHED: what came of the claim in the published runs of
+        "laptop", or of "narrow" where the claim is about those.
+    """
+    about = CHAPTERS[chapter]
+    if not about.is_own(preset, runs):
+        return published_scoreboard([chapter], preset)
+    board = scoreboard({chapter: about.evidence(runs) if evidence is None else evidence}, preset=preset)
+    published = published_scoreboard([chapter]).loc[board.index]
+    return board.assign(**{PUBLISHED: published["verdict"] + ": " + published["ours"]})
 
 
 def expected_by_chance(board: pd.DataFrame) -> tuple[int, float]:

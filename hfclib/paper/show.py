@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from hfclib.paper.style import PHONE_WIDTH, STYLE
-from hfclib.runs.store import Run
+from hfclib.runs.collect import Runs
+from hfclib.runs.store import Run, is_published
 from hfclib.training.recipe import Recipe
 
 
@@ -135,10 +136,12 @@ def _behind(runs: Sequence[Run]) -> str:
     done = "trained, and measured after each epoch," if measuring else "trained"
     devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
     preset = ", ".join(sorted({run.recipe.name.split("-")[0] for run in runs}))
+    own = sum(not is_published(run.path) for run in runs)
+    yours = f" Of these runs, {own} of {len(runs)} are yours, not published." if own else ""
     return (
         f"{len(runs)} run{'s' * (len(runs) > 1)}, preset {preset}, "
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; commit {commits}; "
-        f"{done} in {minutes:.0f} minutes on {devices}."
+        f"{done} in {minutes:.0f} minutes on {devices}.{yours}"
     )
 
 
@@ -168,6 +171,12 @@ def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object], aske
     count = len(names) + len(fewer)
     head = f"<summary>Networks of this page that are missing or have few seeds: {count}</summary>"
     return HTML(f'<details class="hfc-provenance">{head}{escape(text)}</details>')
+
+
+def whose(runs: Runs) -> str:
+    """Over whose seeds a table takes means, in words: "all published seeds", or "the seeds of this notebook"."""
+    published = all(is_published(run.path) for run in runs.all())
+    return "all published seeds" if published else "the seeds of this notebook"
 
 
 def listed(head: str, lines: Sequence[str]) -> Markdown:

@@ -21,7 +21,6 @@ from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, WIDTH
 from hfclib.paper.tables import AUTHORS, CHANCE, Version, at_end, decimals, gather, mean_sd
-from hfclib.runs.collect import Runs, obtain
 from hfclib.training.recipe import Recipe
 
 Choice = Literal["batch_size", "optimizer", "architecture"]
@@ -224,10 +223,9 @@ class TrainingParameters(SeveralSeeds):
 class TrainingChapter(Chapter):
     """A chapter that obtains the networks of the chosen panels only."""
 
-    def obtain(self, settings: TrainingParameters) -> Runs:
-        """The runs of the chosen panels: loaded; trained where `retrain` says so."""
-        recipes = chosen_recipes(settings.preset, settings.choice)
-        return obtain(recipes, settings.all_seeds, retrain=settings.retrain, optional=self.optional)
+    def wanted(self, settings: TrainingParameters) -> dict[str, Recipe]:
+        """The recipes of the chosen panels."""
+        return chosen_recipes(settings.preset, settings.choice)
 
 
 TRAINING = TrainingChapter(

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from hfclib._files import home, make_writable
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device, device_name
-from hfclib.runs.store import Run, find, stored_seeds
+from hfclib.runs.store import Run, find, folders, stored_seeds
 from hfclib.runs.train import train_run
 from hfclib.training.loop import fit, initial_model
 from hfclib.training.recipe import Recipe
@@ -45,6 +45,7 @@ def load_or_train(
     *,
     retrain: bool = False,
     store: Path | None = None,
+    asked: Collection[str] | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[str, Run, bool]]:
     """Load or train runs one after the other: the first seed of every recipe before the second of any.
@@ -53,6 +54,8 @@ def load_or_train(
         recipes, seeds: by variant; each 0 or more.
         retrain: train stored runs too.
         store: folder to look in and to write to; None looks in `folders()` and writes to `<home>/runs`.
+        asked: variants whose weights are needed, those of the first seed; None is all weights of all. Where a published
+            run lacks weights that are needed, one of yours that has them is taken (`find`).
         progress: print how long the missing runs will take, and show bars.
     Yields:
         (variant, run, whether it was trained just now).
@@ -60,8 +63,12 @@ def load_or_train(
         RunError, CheckpointError, TrainingError, DataError, OSError: as `find` and `train_run`.
     """
     jobs = [(variant, recipe, seed) for seed in dict.fromkeys(seeds) for variant, recipe in recipes.items()]
-    stored = {} if retrain else {(variant, seed): find(recipe, seed, store) for variant, recipe, seed in jobs}
-    missing = [recipe for variant, recipe, seed in jobs if stored.get((variant, seed)) is None]
+
+    def look(variant: str, recipe: Recipe, seed: int) -> Run | None:
+        return find(recipe, seed, store, weights=asked is None or (variant in asked and seed == seeds[0]))
+
+    stored = {} if retrain else {job: look(*job) for job in jobs}
+    missing = [job[1] for job in jobs if stored.get(job) is None]
     if missing:
         make_writable(store or home() / "runs")
     if missing and progress:
@@ -72,44 +79,67 @@ def load_or_train(
         # Not logged: a notebook has no handler, and must show this too.
         tqdm.write(f"{count} to train on {device_name(device)}: about {minutes:.1f} minutes")
     for variant, recipe, seed in jobs:
-        run = stored.get((variant, seed))
+        run = stored.get((variant, recipe, seed))
         if run is None and not retrain:  # another process may have trained it in the meantime
-            run = find(recipe, seed, store)
+            run = look(variant, recipe, seed)
         yield variant, run or train_run(recipe, seed=seed, store=store, progress=progress), run is None
 
 
+def published_runs(recipes: Mapping[str, Recipe]) -> Runs:
+    """All published runs of recipes, with whatever seeds, by variant; your own folder is not read.
+
+    Args:
+        recipes: by variant; one without a published run is left out.
+    Raises:
+        RunError: a published run is damaged.
+    """
+    place = folders()[0]
+    found = {variant: [(recipe, seed) for seed in stored_seeds(recipe, [place])] for variant, recipe in recipes.items()}
+    return Runs({variant: [find(*one, place) for one in ones] for variant, ones in found.items() if ones})
+
+
 def stored_runs(
-    recipes: Mapping[str, Recipe], seeds: Sequence[int] | None = None, optional: Collection[str] = ()
+    recipes: Mapping[str, Recipe],
+    seeds: Sequence[int],
+    optional: Collection[str] = (),
+    asked: Collection[str] = (),
 ) -> Runs:
-    """The runs of a figure that are stored.
+    """The runs of a figure that are stored, published or yours.
 
     Args:
         recipes: by variant.
-        seeds: None takes whatever seeds are stored of each recipe.
+        seeds: of the runs.
         optional: variants that are wanted with fewer than all `seeds` too.
+        asked: as in `load_or_train`.
     Returns:
-        A variant without a stored seed, or without one of the `seeds` where it is not optional, is left out.
+        A variant without one of the `seeds`, or an optional one without any of them, is left out.
     Raises:
         RunError: a stored run is damaged.
     """
     found = {}
     for variant, recipe in recipes.items():
-        wanted = stored_seeds(recipe) if seeds is None else seeds
-        ones = [run for seed in wanted if (run := find(recipe, seed))]
-        if len(ones) >= (1 if variant in optional else max(1, len(wanted))):
+        looked = [find(recipe, seed, weights=variant in asked and seed == seeds[0]) for seed in seeds]
+        ones = [run for run in looked if run]
+        if len(ones) >= (1 if variant in optional else max(1, len(seeds))):
             found[variant] = ones
     return Runs(found)
 
 
 def obtain(
-    recipes: Mapping[str, Recipe], seeds: Sequence[int], *, retrain: bool = False, optional: Collection[str] = ()
+    recipes: Mapping[str, Recipe],
+    seeds: Sequence[int],
+    *,
+    retrain: bool = False,
+    optional: Collection[str] = (),
+    asked: Collection[str] = (),
 ) -> Runs:
     """The runs of a figure, loaded or trained; arguments and errors as in `load_or_train` and `stored_runs`.
 
     While `retrain` is off, optional variants are never trained: they are there as in `stored_runs`.
     """
     wanted = {variant: recipe for variant, recipe in recipes.items() if retrain or variant not in optional}
-    found = stored_runs({name: recipe for name, recipe in recipes.items() if name not in wanted}, seeds, optional)
-    for variant, run, _ in load_or_train(wanted, seeds, retrain=retrain):
+    others = {variant: recipe for variant, recipe in recipes.items() if variant not in wanted}
+    found = stored_runs(others, seeds, optional, asked)
+    for variant, run, _ in load_or_train(wanted, seeds, retrain=retrain, asked=asked):
         found.setdefault(variant, []).append(run)
     return Runs({variant: found[variant] for variant in recipes if variant in found})

@@ -20,7 +20,7 @@ from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, each_fed, logits
 from hfclib.runs.images import held_out_set
-from hfclib.runs.store import WEIGHTS, Run, RunError
+from hfclib.runs.store import WEIGHTS, Run, RunError, is_published
 from hfclib.training.recipe import RADII
 from hfclib.transforms import Feed
 
@@ -34,10 +34,16 @@ def weights_of(folder: Path) -> str:
     return json.loads((folder / "run.json").read_bytes())["sha256"][WEIGHTS]
 
 
-def load_record(kind: str, run: Run) -> dict[str, Tensor]:
-    """What is stored of a run's own weights; published tensors take precedence. Raises as `read_record`."""
+def load_record(kind: str, run: Run, *, beside: bool = False) -> dict[str, Tensor]:
+    """What is stored of a run's own weights; published tensors take precedence. Raises as `read_record`.
+
+    Args:
+        kind, run: as in the module's text.
+        beside: of a published run, only what is published too: published numbers do not hang on what was computed here.
+    """
     weights, name = weights_of(run.path), f"{run.path.name}.safetensors"
-    return read_record(home() / kind / name, weights) | read_record(data_folder() / kind / name, weights)
+    published = read_record(data_folder() / kind / name, weights)
+    return published if beside and is_published(run.path) else read_record(home() / kind / name, weights) | published
 
 
 def read_record(path: Path, weights: str) -> dict[str, Tensor]:

@@ -166,29 +166,34 @@ def folders() -> list[Path]:
     return [data_folder() / "runs", home() / "runs"]
 
 
-def stored_seeds(recipe: Recipe, places: Iterable[Path] | None = None) -> list[int]:
-    """The seeds with which a recipe is stored in one of `places`, by default `folders()`, in order."""
+def is_published(path: Path) -> bool:
+    """Whether the folder of a run is one of those published with the repository, and not your own."""
+    return data_folder() in path.parents
+
+
+def stored_seeds(recipe: Recipe, places: Iterable[Path]) -> list[int]:
+    """The seeds with which a recipe is stored in one of `places`, folders of runs, in order."""
     pattern = recipe.run_name("*")
     start, end = pattern.split("*")
-    found = (path.name for folder in (folders() if places is None else places) for path in folder.glob(pattern))
+    found = (path.name for folder in places for path in folder.glob(pattern))
     seeds = {name.removeprefix(start).removesuffix(end) for name in found}
     return sorted(int(seed) for seed in seeds if seed.isdecimal())
 
 
-def find(recipe: Recipe, seed: int, store: str | Path | None = None) -> Run | None:
-    """The stored run of a recipe and seed; None if it was never trained.
-
-    One without weights yields to a later one that has them, so that a run that is trained again is found.
+def find(recipe: Recipe, seed: int, store: str | Path | None = None, *, weights: bool = True) -> Run | None:
+    """The stored run of a recipe and seed, a published one before one of yours; None if it was never trained.
 
     Args:
         recipe, seed: of the training; the recipe's name is part of the run's.
         store: the folder of runs to look in; None looks in `folders()`.
+        weights: whether a published run without weights yields to one of yours that has them.
     Raises:
         RunError: it is there but damaged.
     """
     paths = [folder / recipe.run_name(seed) for folder in ([Path(store)] if store else folders())]
     there = [path for path in paths if path.is_dir()]
-    return load(max(there, key=lambda path: (path / WEIGHTS).exists())) if there else None  # the first, of equals
+    with_weights = [path for path in there if weights and (path / WEIGHTS).exists()]
+    return load((with_weights or there)[0]) if there else None
 
 
 @dataclass(frozen=True)

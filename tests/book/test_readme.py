@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.scoreboard import published_scoreboard
 from hfclib.paper.tables import decimals
-from hfclib.runs.collect import stored_runs
+from hfclib.runs.collect import published_runs
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -54,7 +54,7 @@ def test_the_picture_shows_the_numbers_of_the_runs():
 
 
 def test_cost_and_accuracy_are_those_of_the_runs(runs):
-    published = stored_runs(FIG4.recipes("laptop")).all()
+    published = published_runs(FIG4.recipes("laptop")).all()
     seconds = [run.provenance["train_seconds"] + run.provenance["eval_seconds"] for run in published]
     cost = (
         f"{len(seconds)} published runs at this preset, {min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes each"

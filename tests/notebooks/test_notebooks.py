@@ -23,6 +23,7 @@ from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
 from hfclib.evaluation import PAPER_RADII
+from hfclib.paper.chapter import OWN_RUNS
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.presets import PUBLISHED_SEEDS, fig4_recipes
 from hfclib.paper.registry import CHAPTERS
@@ -106,6 +107,8 @@ def test_runs_at_smoke(notebook, smoke_home, shell, monkeypatch):
     text = "\n".join([shown.stdout, shown.stderr, *results])
     assert ("to train on" in text) == trains
     assert ("4 runs to train on" in text) == (notebook.stem == "training")
+    assert OWN_RUNS in text
+    assert "Of this notebook&#x27;s runs, with the verdict on the published runs beside it." in text
     assert "smoke" in text
 
 

@@ -246,15 +246,16 @@ def test_groupnorm_is_compared_as_an_independent_sample():
     assert list(table.index) == ["H4"]
 
 
-def test_the_notebook_shows_all_stored_seeds(found, runs):
-    every = batchnorm.with_other_seeds(runs, "laptop")
-    assert {variant: ones[: len(runs[variant])] for variant, ones in every.items() if variant in runs} == runs
+def test_the_notebook_shows_all_published_seeds(found, runs):
+    every = BATCHNORM.judged("laptop", runs)
+    for variant, ones in runs.items():
+        assert [run.path for run in every[variant][: len(ones)]] == [run.path for run in ones]
     table = batchnorm.table(every)
     feeds = table.query("variant in @batchnorm.PAIR and part == 'feeds'")
     assert (feeds.groupby("variant")["seed"].nunique() == 10).all()
     assert not table.drop(columns=["images", "accuracy"]).duplicated().any()
     assert len(table.merge(found)) == len(found)
-    assert batchnorm.with_other_seeds(Runs(), "paper") == {}  # which has no run
+    assert BATCHNORM.judged("paper", Runs()) == {}  # which has no run
 
 
 def test_only_the_seeds_of_the_parameter_are_measured(runs, monkeypatch):

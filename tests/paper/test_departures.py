@@ -10,7 +10,7 @@ RECIPE = fig4_recipes("narrow")["vanilla"]
 
 
 def test_a_departure_names_the_seeds_that_are_stored(monkeypatch):
-    monkeypatch.setattr(departures, "stored_seeds", lambda recipe: [0, 4] if recipe == RECIPE else [])
+    monkeypatch.setattr(departures, "stored_seeds", lambda recipe, places: [0, 4] if recipe == RECIPE else [])
     tested = departures.departures_table()["tested by"]
     assert len(tested) == len(departures.DEPARTURES)
     others = "narrow-batchnorm (not stored), narrow-dropout (not stored), narrow-mixup (not stored)"

@@ -16,6 +16,7 @@ from hfclib.evaluation import BN_STATS, PAPER_RADII, Condition, misaligned
 from hfclib.frequency import svd_split
 from hfclib.paper.fig2 import (
     FIG2,
+    all_counts,
     confidence_table,
     confidences,
     counts_at,
@@ -34,6 +35,7 @@ from hfclib.paper.fig2 import (
 )
 from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.show import show_figure
+from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, by_name, prediction_conditions
 from hfclib.training.recipe import RADII
 from hfclib.transforms import FEEDS, feed_images, rescaled
@@ -288,13 +290,15 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
     table = table.assign(radius=12, feed="raw", images=400)
     table = pd.concat([table, table.assign(radius=8, misaligned=0), table.assign(feed="max", misaligned=0)])
     stored = {"laptop": table, "narrow": table[table["variant"] == "vanilla"].query("seed == 0")}
-    monkeypatch.setattr("hfclib.paper.fig2.FIG2", SimpleNamespace(published=stored.get))
-    assert extremes_of_counts(12) == (  # the SVD's 3 of the eight and 130 images do not count
+    published_only = SimpleNamespace(published=stored.get, is_own=lambda preset, runs: False)
+    monkeypatch.setattr("hfclib.paper.fig2.FIG2", published_only)
+    counts = all_counts("laptop", Runs())
+    assert extremes_of_counts(counts, 12) == (  # the SVD's 3 of the eight and 130 images do not count
         "Misaligned at r = 12, over all networks, seeds, feeds and statistics that are stored: from 0 to 200 images. "
         "Of the paper's eight, at most 3; fed raw, with running averages, none under 2 of 4 networks, and at most 3 "
         "under the others."
     )
-    found = counts_of_all_seeds(12)
+    found = counts_of_all_seeds(counts, 12)
     plain, normed = TITLES["vanilla"], TITLES["batchnorm"]
     assert found.index.tolist() == [
         ("laptop", plain, "LFC and HFC, running"),
@@ -491,7 +495,7 @@ def test_stored_predictions_leave_out_runs_without_those_on_whole_images(answers
     bands = {condition: classes for condition, classes in answers["batchnorm"].classes.items() if condition.band != "x"}
     records = {0: by_name(answers["batchnorm"].classes), 1: {}, 2: by_name({Condition("x"): torch.zeros(60)})}
     records[3] = by_name(bands)
-    monkeypatch.setattr("hfclib.paper.fig2.load_record", lambda kind, run: records[run.seed])
+    monkeypatch.setattr("hfclib.paper.fig2.load_record", lambda kind, run, *, beside: records[run.seed])
     recipe = SimpleNamespace(norm="batch")
     runs = {"batchnorm": [SimpleNamespace(seed=seed, recipe=recipe) for seed in records], "vanilla": []}
     found = stored_predictions(runs)
@@ -520,8 +524,9 @@ def test_the_two_cuts_beyond_chance_under_the_same_networks(monkeypatch):
     table = table.assign(radius=8, feed="raw", bn_stats="running")
     others = [{"radius": 7}, {"feed": "max"}, {"bn_stats": "batch"}]
     table = pd.concat([table, *(table.assign(misaligned=0, **other) for other in others)])
-    monkeypatch.setattr("hfclib.paper.fig2.FIG2", SimpleNamespace(published={"laptop": table}.get))
-    found = cuts_of_all_seeds()
+    published_only = SimpleNamespace(published={"laptop": table}.get, is_own=lambda preset, runs: False)
+    monkeypatch.setattr("hfclib.paper.fig2.FIG2", published_only)
+    found = cuts_of_all_seeds(all_counts("laptop", Runs()))
     plain, normed = TITLES["vanilla"], TITLES["batchnorm"]
     assert found.index.tolist() == [("laptop", plain, 8), ("laptop", normed, 8)]
     assert found.loc["laptop", normed, 8].tolist() == ["21.0", "0.0", "-21.0"]

@@ -15,7 +15,7 @@ from hfclib.frequency import split
 from hfclib.paper import networks
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.networks import NETWORKS, SHIFTS, lost, networks_recipes, rank_correlation, shifted
-from hfclib.runs.collect import stored_runs
+from hfclib.runs.collect import published_runs
 from hfclib.runs.store import find
 
 CLAIMS = {claim.id: claim for claim in NETWORKS.claims}
@@ -188,7 +188,7 @@ def test_every_published_table_is_whole_and_says_where_it_comes_from():
     measures = {"none", *SHIFTS, *(f"{shift} hfc" for shift in SHIFTS), *networks.NETWORK_ATTACKS}
     recipes = networks_recipes()
     measured = 0
-    for run in stored_runs(recipes).all():
+    for run in published_runs(recipes).all():
         if (
             rows := networks.stored_measures(run)
         ) is not None:  # else it was published since, and is measured by the module

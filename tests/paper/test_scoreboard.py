@@ -35,7 +35,7 @@ def shelf(monkeypatch, answers, true_classes, tmp_path):
     there = set()
     (tmp_path / "weights.safetensors").touch()
 
-    def find(recipe, seed, store=None):
+    def find(recipe, seed, store=None, *, weights=True):
         if (recipe.name, seed) not in there:
             return None
         own = (recipe.train_band, recipe.train_radius or -1)
@@ -47,10 +47,10 @@ def shelf(monkeypatch, answers, true_classes, tmp_path):
         final = pd.DataFrame(rows, columns=CURVE_COLUMNS)
         return Run(recipe, seed, final, final, {}, tmp_path)
 
-    def stored_seeds(recipe):
+    def stored_seeds(recipe, places):
         return sorted(seed for name, seed in there if name == recipe.name)
 
-    def load_record(kind, run):
+    def load_record(kind, run, *, beside):
         variant = run.recipe.name.split("-")[1]
         if kind == "attacks":
             trials = [*claim_trials("laptop").get(variant, ()), *claim_trials("narrow").get(variant, ())]

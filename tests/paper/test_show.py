@@ -30,6 +30,7 @@ def test_the_line_under_a_figure_says_where_it_comes_from(runs):
         "commit abcdef0",
         "6 minutes",
         "cpu, 2 thread(s)",
+        "Of these runs, 6 of 6 are yours, not published.",
         'download="fig4-controlled.csv"',
         "_sources/notebooks/fig4.ipynb",
     ):

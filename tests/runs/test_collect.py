@@ -6,7 +6,7 @@ import torch
 
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
-from hfclib.runs.collect import estimate_seconds, load_or_train, obtain, stored_runs
+from hfclib.runs.collect import estimate_seconds, load_or_train, obtain, published_runs, stored_runs
 from hfclib.runs.store import RunError
 from hfclib.runs.train import train_run
 from hfclib.training.loop import Progress
@@ -48,10 +48,10 @@ def shelf(monkeypatch, trained):
     """The (recipe name, seed) that count as stored; nothing is trained."""
     there = set()
 
-    def find(recipe, seed, store=None):
+    def find(recipe, seed, store=None, *, weights=True):
         return f"stored {recipe.name} {seed}" if (recipe.name, seed) in there else None
 
-    def stored_seeds(recipe):
+    def stored_seeds(recipe, places):
         return sorted(seed for name, seed in there if name == recipe.name)
 
     monkeypatch.setattr("hfclib.runs.collect.find", find)
@@ -99,7 +99,7 @@ def test_other_panels_are_trained_where_they_are_not_stored(shelf, trained):
 
 
 def test_retraining_replaces_a_damaged_run(trained, monkeypatch):
-    def find(recipe, seed, store=None):
+    def find(recipe, seed, store=None, *, weights=True):
         raise RunError("damaged")
 
     monkeypatch.setattr("hfclib.runs.collect.find", find)
@@ -118,8 +118,8 @@ def test_what_is_stored_is_had_without_any_training(shelf, trained):
     assert stored_runs(FIG2, [0, 1], OPTIONAL)["fullwidth"] == ["stored smoke-fullwidth 1"]
     assert list(stored_runs(FIG2, [0], OPTIONAL)) == ["vanilla", "batchnorm"]
     shelf.add(("smoke-vanilla", 23))  # of whatever seed
-    assert stored_runs(FIG2)["vanilla"] == [f"stored smoke-vanilla {seed}" for seed in (0, 1, 23)]
-    assert list(stored_runs(FIG2)) == list(FIG2)
+    assert published_runs(FIG2)["vanilla"] == [f"stored smoke-vanilla {seed}" for seed in (0, 1, 23)]
+    assert list(published_runs(FIG2)) == list(FIG2)
     assert trained == []
 
 

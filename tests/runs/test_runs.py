@@ -25,7 +25,7 @@ from hfclib.paper.registry import RECIPES
 from hfclib.runs import train as job
 from hfclib.runs.images import held_out_set
 from hfclib.runs.predictions import predictions_of
-from hfclib.runs.store import WEIGHTS, find, load, put_in_place, stored_seeds
+from hfclib.runs.store import WEIGHTS, find, folders, load, put_in_place, stored_seeds
 from hfclib.runs.train import MEASURED, _after_epoch, _final_rows, code_commit, train_run
 from hfclib.training import loop
 from hfclib.training.loop import Progress, TrainingError
@@ -218,7 +218,8 @@ def test_published_runs_come_before_your_own(monkeypatch, own_home, copied, tmp_
     assert find(TINY, 0).path == published
     for name in (TINY.run_name(12), f"{TINY.run_name(13)}.partial", replace(TINY, epochs=4).run_name(14), "TINY-x-15"):
         (own_home / "runs" / name).mkdir()
-    assert stored_seeds(TINY) == [0, 12]
+    assert stored_seeds(TINY, folders()) == [0, 12]
+    assert stored_seeds(TINY, folders()[:1]) == [0]
 
 
 def test_your_own_runs_go_to_your_home(one_radius, own_home):

@@ -16,8 +16,9 @@ from hfclib.paper.defense.setup import CLEAN, NONE, RHO, STRONGEST, Attack, Defe
 from hfclib.paper.defense.tables import number_text, table2_rows
 from hfclib.paper.defense.trials import Trial, trial_rows, trials_table
 from hfclib.paper.parameters import OneSeed, number, several, whole
+from hfclib.paper.presets import Preset
 from hfclib.paper.tables import decimals, with_interval
-from hfclib.runs.collect import Runs, stored_runs
+from hfclib.runs.collect import Runs
 
 SMALL, MIDDLE, LARGE = 0.03, 0.06, 0.09  # the eps of the paper's Table 2
 TINY = 2 / 255  # ours: at .03 the strong attack leaves nothing of a network that was not trained adversarially
@@ -72,17 +73,26 @@ def claim_trials(preset: str) -> dict[str, list[Trial]]:
     return {variant: list(ones) for variant, ones in trials.items()}
 
 
-def table2_narrow() -> pd.DataFrame:
-    """`table2_rows` of the vanilla networks of the paper's schedule at rho = 1, from stored trials alone."""
-    runs = stored_runs({"vanilla": defense_recipes("narrow")["vanilla"]})
+def _vanilla(preset: Preset, runs: Runs) -> Runs:
+    return Runs({"vanilla": DEFENSE.judged(preset, runs).get("vanilla", [])})
+
+
+def table2_narrow(runs: Runs) -> pd.DataFrame:
+    """`table2_rows` of the vanilla networks of the paper's schedule at rho = 1, from stored trials alone.
+
+    Args:
+        runs: of the notebook; which networks are shown, see `Chapter.judged`.
+    """
     options = {"images": DefenseParameters().n_images, "compute": False}
-    table = trials_table(runs, [1.0], (SMALL, MIDDLE, LARGE), STEPS, **options)
+    table = trials_table(_vanilla("narrow", runs), [1.0], (SMALL, MIDDLE, LARGE), STEPS, **options)
     return table2_rows(table, ["rule", "normalised", "scale"])
 
 
-def rule_by_network() -> pd.DataFrame:
+def rule_by_network(runs: Runs) -> pd.DataFrame:
     """What the paper's rule at rho = 1 changes under FGSM, in each vanilla network whose attacks are stored.
 
+    Args:
+        runs: of the notebook; which networks are shown, see `Chapter.judged`.
     Returns:
         One row per (schedule, seed), as text: at two eps the accuracy without and with the rule, and the gain with its
         95 % interval, over the test images.
@@ -91,8 +101,7 @@ def rule_by_network() -> pd.DataFrame:
     wanted = [(one, Attack("fgsm", eps, 1)) for one in defenses for eps in (SMALL, MIDDLE)]
     found = {}
     for preset, schedule in (("laptop", "ours"), ("narrow", "the paper's")):
-        runs = stored_runs({"vanilla": defense_recipes(preset)["vanilla"]})
-        rows = gains(trial_rows(runs, lambda variant, seed: wanted, images=images, compute=False))
+        rows = gains(trial_rows(_vanilla(preset, runs), lambda variant, seed: wanted, images=images, compute=False))
         for one in rows.itertuples():
             cells = decimals(one.baseline), decimals(one.accuracy), with_interval(one.gain, one.low, one.high)
             names = (f"{name}, eps {number_text(one.eps)}" for name in ("without", "with the rule", "gain"))

@@ -57,7 +57,7 @@ def trials_of(
         wanted: trials.
         images: how many test images, from 1 to all.
         progress: before anything is computed say how long it takes at most, and show a bar.
-        compute: with False, missing trials are left out.
+        compute: with False, missing trials are left out; those of a published run must be published too.
     Returns:
         By trial, (images,) bool.
     Raises:
@@ -68,7 +68,7 @@ def trials_of(
     if not 1 <= images <= TEST_IMAGES:
         raise ValueError(f"expected images, from 1 to {TEST_IMAGES}, got {images}")
     asked = list(wanted)
-    found = {name: tensor.bool() for name, tensor in load_record("attacks", run).items()}
+    found = {name: tensor.bool() for name, tensor in load_record("attacks", run, beside=not compute).items()}
     names = {trial: _trial_name(trial, images) for trial in _with_those_before(asked)}
     missing = [trial for trial, name in names.items() if name not in found]
     if missing and compute:

@@ -9,13 +9,13 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from hfclib._files import data_folder, home
 from hfclib.devices import best_device, device_name
-from hfclib.paper.chapter import Chapter
+from hfclib.paper.chapter import OWN_RUNS, Chapter
 from hfclib.paper.detection.claims import MATCHED_RADIUS, detection_cells
 from hfclib.paper.detection.detector import DETECTION_PRESETS, DetectionRecipe
 from hfclib.paper.detection.store import DetectionRun, load_detection, train_detection
 from hfclib.paper.parameters import SeveralSeeds, choice
 from hfclib.paper.presets import Preset
-from hfclib.runs.store import stored_seeds
+from hfclib.runs.store import is_published, stored_seeds
 
 _RADII = {preset: recipe.radii for preset, recipe in DETECTION_PRESETS.items()}
 _ALLOWED = "one of {} DFT bins, at preset smoke {}".format(*(", ".join(map(str, radii)) for radii in _RADII.values()))
@@ -59,19 +59,27 @@ class DetectionChapter(Chapter):
         if missing := sum(run is None for run in found.values()):
             minutes = missing * recipe.epochs * recipe.train_images * 0.02 / 60  # on one core of a laptop
             print(f"{missing} run(s) to train on {device_name(best_device())}: about {minutes:.1f} minutes", flush=True)
-        return [run or train_detection(recipe, seed=seed) for seed, run in found.items()]
+        runs = [run or train_detection(recipe, seed=seed) for seed, run in found.items()]
+        if self.is_own(settings.preset, runs):
+            print(OWN_RUNS)
+        return runs
 
-    def published(self, preset: Preset = "laptop") -> pd.DataFrame | None:
-        """The results of the stored detectors; None where there are none."""
+    def published_runs(self, preset: Preset = "laptop") -> list[DetectionRun]:
+        """All published detectors of a preset; your own folder is not read."""
         recipe = DETECTION_PRESETS.get(preset)
-        seeds = stored_seeds(recipe, self.folders()) if recipe else ()
-        return gather_detections([self.find(recipe, seed) for seed in seeds]) if seeds else None
+        seeds = stored_seeds(recipe, self.folders()[:1]) if recipe else ()
+        return [self.find(recipe, seed) for seed in seeds]
+
+    def is_own(self, preset: Preset, runs: Sequence[DetectionRun]) -> bool:
+        """As in `Chapter`."""
+        return any(run.recipe == DETECTION_PRESETS.get(preset) and not is_published(run.path) for run in runs)
 
 
 DETECTION = DetectionChapter(
     name="detection",
     recipes=lambda preset: {"detector": DETECTION_PRESETS[preset]},
     parameters=DetectionParameters,
+    evidence=gather_detections,
     cells=detection_cells,
     measures=r"(mAP|better)_(x|lfc|hfc|mirror)(_mean)?",
 )

@@ -229,7 +229,7 @@ def test_the_strong_attack_is_needed_by_the_claims_and_at_every_gain():
 
 
 def test_what_the_rule_gains_is_told_network_by_network():
-    table = rule_by_network()
+    table = rule_by_network(Runs())
     assert {("ours", seed) for seed in (0, 1, 2)} | {("the paper's", seed) for seed in (0, 1, 2)} == set(table.index)
     assert not table.isna().any(axis=None)
     path = DEFENSE.published("narrow").query("seed == 1 and attack == 'fgsm' and eps == .03")
@@ -241,7 +241,7 @@ def test_what_the_rule_gains_is_told_network_by_network():
 
 
 def test_table_2_at_the_papers_schedule_is_stored_whole():
-    table = table2_narrow().droplevel("network")
+    table = table2_narrow(Runs()).droplevel("network")
     assert len(table) == 4
     assert not table.isna().any(axis=None)
     assert table.loc["none", "FGSM, eps .03"].endswith("(paper .107)")
