@@ -1,7 +1,8 @@
 """Tables measured of stored networks beside their runs.
 
 Of each network a folder of `data` holds `<run>.csv`, the table, and `<run>.json`: the SHA-256 of the network's weights
-and of the table, the commit, device and version that measured it, and how long that took.
+and of the table, the EVALUATION_VERSION (of the first files none, which is 1), commit, device and version of PyTorch
+that measured it, and how long that took.
 """
 
 import io
@@ -15,7 +16,7 @@ import torch
 
 from hfclib._files import data_folder, sha256, write
 from hfclib.devices import best_device, device_name
-from hfclib.runs.predictions import weights_of
+from hfclib.runs.predictions import EVALUATION_VERSION, same_version, weights_of
 from hfclib.runs.store import Run, RunError
 from hfclib.runs.train import code_commit
 
@@ -24,12 +25,15 @@ def stored_table(kind: str, run: Run, folder: Path | None = None) -> pd.DataFram
     """The table in a folder, or the published one in `data/<kind>`, that was measured of a run's own weights.
 
     Returns:
-        None where there is none.
+        None where there is none, or one of another EVALUATION_VERSION.
     Raises:
         RunError: the table is damaged.
     """
     path = (folder or data_folder() / kind) / f"{run.path.name}.json"
-    if not path.exists() or (origin := json.loads(path.read_text()))["weights"] != weights_of(run.path):
+    if not path.exists():
+        return None
+    origin = json.loads(path.read_text())
+    if origin["weights"] != weights_of(run.path) or not same_version(origin.get("evaluation")):
         return None
     content = path.with_suffix(".csv").read_bytes()
     if sha256(content) != origin["sha256"]:
@@ -53,6 +57,7 @@ def publish_tables(kind: str, runs: Mapping[str, Sequence[Run]], measure: Callab
             content = measure(run, variant).round({"accuracy": 6}).to_csv(index=False).encode()
             origin = {"weights": weights, "sha256": sha256(content), "commit": code_commit()}
             origin |= {"device": device_name(best_device()), "torch": torch.__version__}
+            origin["evaluation"] = EVALUATION_VERSION
             origin["seconds"] = round(time.monotonic() - start)
             write(path, content)
             write(path.with_suffix(".json"), (json.dumps(origin, indent=2) + "\n").encode())

@@ -1,7 +1,9 @@
 """Predictions of stored networks, kept beside the run so that they are computed once.
 
-A record is a file `<kind>/<run>.safetensors` of tensors that names the weights it was made with; a record of other
-weights is not used. Published records are in `data`, your own in `<home>`. Kinds: "predictions", "float32", "attacks".
+A record is a file `<kind>/<run>.safetensors` of tensors that names the weights it was made with and the
+EVALUATION_VERSION of the code that made it; a record of others is not used, and is replaced. Published records are in
+`data`, your own in `<home>`. Kinds say the precision that was asked for: "predictions" are in bfloat16 where a device
+gains from it, "float32" are not; "attacks" are the trials of the chapter on defenses.
 """
 
 import json
@@ -24,7 +26,16 @@ from hfclib.runs.store import WEIGHTS, Run, RunError, is_published
 from hfclib.training.recipe import RADII
 from hfclib.transforms import Feed
 
+# Of what `hfclib.evaluation` and `hfclib.moments` compute. Raise it when a change of what a network is fed, or of how
+# it is asked, changes results: what was stored before is then not used. `tests/runs/test_evaluation_version.py` has
+# results of this version.
+EVALUATION_VERSION = 1
 logger = logging.getLogger(__name__)
+
+
+def same_version(stored: int | str | None) -> bool:
+    """Whether something was stored by this EVALUATION_VERSION; files without a version are of the first."""
+    return int(stored or 1) == EVALUATION_VERSION
 
 
 def weights_of(folder: Path) -> str:
@@ -47,15 +58,19 @@ def load_record(kind: str, run: Run, *, beside: bool = False) -> dict[str, Tenso
 
 
 def read_record(path: Path, weights: str) -> dict[str, Tensor]:
-    """The tensors of a record by name; none where there is no file, or one of weights other than `weights_of`.
+    """The tensors of a record by name; none where there is no file, or one of other weights or of another version.
 
-    A damaged file raises a RunError that says which, and what to do.
+    Args:
+        path: of the file.
+        weights: from `weights_of`.
+    Raises:
+        RunError: the file is damaged; says which, and what to do.
     """
     try:
         tensors, metadata = load_tensors(path) if path.exists() else ({}, {})
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): delete it, and it will be made again") from error
-    return tensors if metadata.get("weights") == weights else {}
+    return tensors if metadata.get("weights") == weights and same_version(metadata.get("evaluation")) else {}
 
 
 def kept_record(path: Path, weights: str) -> dict[str, Tensor]:
@@ -67,8 +82,9 @@ def kept_record(path: Path, weights: str) -> dict[str, Tensor]:
 
 
 def add_to_record(path: Path, tensors: dict[str, Tensor], weights: str) -> None:
-    """Add tensors to a record; one that is damaged or of other weights is replaced."""
-    save_tensors(path, kept_record(path, weights) | tensors, {"weights": weights})
+    """Add tensors to a record; one that is damaged, of other weights or of another version is replaced."""
+    metadata = {"weights": weights, "evaluation": str(EVALUATION_VERSION)}
+    save_tensors(path, kept_record(path, weights) | tensors, metadata)
 
 
 def store_record(kind: str, name: str, tensors: dict[str, Tensor], weights: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hfclib import logits, split
-from hfclib._files import data_folder
+from hfclib._files import data_folder, save_tensors
 from hfclib.data.cifar import MEAN, to_float
 from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.frequency import svd_split
@@ -269,6 +269,30 @@ def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
     assert published.read_bytes() == before
     assert computed == [SOME[:3], SOME[3:]]
     assert set(SOME[3:]) <= set(by_condition(read_record(mine, weights_of(run.path))))
+
+
+def test_answers_of_another_evaluation_version_are_not_used(run, mine, computed, monkeypatch):
+    """The code is changed so that a network is fed zeros, and the version is raised."""
+    first = predictions_of(run, SOME, progress=False)
+    monkeypatch.setattr("hfclib.evaluation.feed_images", lambda band, *args, **options: band * 0)
+    assert same(predictions_of(run, SOME, progress=False), first)
+    monkeypatch.setattr("hfclib.runs.predictions.EVALUATION_VERSION", 2)
+    again = predictions_of(run, SOME[1:2], progress=False)
+    assert len(set(again.on(*SOME[1]).tolist())) == 1  # what it says of nothing
+    assert computed == [SOME, SOME[1:2]]
+    assert set(by_condition(read_record(mine, weights_of(run.path)))) == {Condition(*SOME[1])}  # replaced
+    monkeypatch.setattr("hfclib.runs.predictions.EVALUATION_VERSION", 1)
+    assert read_record(mine, weights_of(run.path)) == {}
+
+
+def test_a_file_without_a_version_is_of_the_first(run, mine, computed, monkeypatch):
+    first = predictions_of(run, SOME, progress=False)
+    save_tensors(mine, by_name(first.classes), {"weights": weights_of(run.path)})
+    assert same(predictions_of(run, SOME, progress=False), first)
+    assert computed == [SOME]
+    monkeypatch.setattr("hfclib.runs.predictions.EVALUATION_VERSION", 2)
+    predictions_of(run, SOME, progress=False)
+    assert computed == [SOME, SOME]
 
 
 # ---- damage

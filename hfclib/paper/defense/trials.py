@@ -24,6 +24,7 @@ from hfclib.paper.defense.setup import (
     QUERIES,
     RESTARTS,
     STRONG_CHAIN,
+    STRONGEST,
     Attack,
     Defense,
     all_defenses,
@@ -40,6 +41,8 @@ Trial = tuple[Defense, Attack]
 # Part of the stored name of a trial; 1 is left out. Raise it when a change of an attack changes results: "transfer" had
 # one part in version 1, and "square" is run on what it leaves. Without a defense both are as they were.
 _VERSIONS = {"transfer": 2, "square": 2}
+# Settings of the strong attack with which stored names were given; another value becomes part of the name.
+_USUAL = {"restarts": 5, "longer": 2, "queries": 50}
 TRIAL_COLUMNS = ["variant", "seed", "defense", "strength", "attack", "eps", "steps"]
 HIGHEST_EPS = 0.125  # the largest that `smallest_eps_table` tries
 
@@ -159,7 +162,10 @@ def _first_images(count: int) -> tuple[Tensor, Tensor]:
 def _trial_name(trial: Trial, images: int) -> str:
     (defense, strength), (attack, eps, steps) = trial
     version = f" v{_VERSIONS[attack]}" if attack in _VERSIONS and defense != "none" else ""
-    return f"{defense} {strength:.6g} {attack} {eps:.6g} {steps} {images}{version}"
+    settings = {"restarts": RESTARTS, "longer": LONGER} if attack in STRONG_CHAIN else {}
+    settings |= {"queries": QUERIES} if attack == STRONGEST else {}
+    others = "".join(f" {name} {value}" for name, value in settings.items() if value != _USUAL[name])
+    return f"{defense} {strength:.6g} {attack} {eps:.6g} {steps} {images}{version}{others}"
 
 
 def _with_those_before(trials: Iterable[Trial]) -> list[Trial]:

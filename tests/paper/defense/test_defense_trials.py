@@ -344,6 +344,22 @@ def test_an_interrupted_run_keeps_what_was_done(run, mine, computed, monkeypatch
     assert not {_trial_name(trial, IMAGES) for trial in computed[-1]} & done
 
 
+def test_trials_under_a_longer_attack_are_another_entry(run, mine, computed, monkeypatch):
+    chain = [(NONE, attack) for attack in long_attacks(EPS, 1)]
+    found(run, [*SOME[:2], *chain])
+    usual = set(load_file(mine))
+    assert not any(word in name for name in usual for word in ("restarts 5", "longer", "queries"))
+    for name, value in (("QUERIES", 60), ("RESTARTS", 6)):
+        with monkeypatch.context() as patch:
+            for module in ("setup", "trials"):
+                patch.setattr(f"hfclib.paper.defense.{module}.{name}", value)
+            found(run, [*SOME[:2], *chain])
+    pgd = (NONE, PGD._replace(steps=1))
+    assert computed == [[*SOME[:2], pgd, *chain], chain[-1:], chain]
+    more = {f"none 0 {one} 0.01 1 24 restarts 6" for one in ("restarts", "margin", "transfer", "square")}
+    assert set(load_file(mine)) == usual | {"none 0 square 0.01 1 24 queries 60"} | more
+
+
 def test_trials_of_an_earlier_version_of_the_attacks_are_made_again(run, mine, computed):
     """Under a defense "transfer" and "square" have a second version; without one they are as they were."""
     wanted = [(one, Attack(method, EPS, 1)) for one in (NONE, RULE) for method in ("margin", "transfer", "square")]

@@ -1,0 +1,40 @@
+"""Tables measured beside runs: made once, of one version of the evaluation."""
+
+import json
+
+import pandas as pd
+import pytest
+from safetensors.torch import save_file
+
+from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.runs.store import WEIGHTS, Run, stored_weights
+from hfclib.training.recipe import Recipe
+
+RECIPE = Recipe("tiny", width=2)
+
+
+@pytest.fixture
+def run(tmp_path):
+    path = tmp_path / RECIPE.run_name(0)
+    path.mkdir()
+    save_file(stored_weights(RECIPE.build()), path / WEIGHTS)
+    return Run(RECIPE, 0, None, None, {}, path)
+
+
+def test_a_network_is_measured_once_and_again_by_another_version(run, tmp_path, monkeypatch):
+    measured = []
+
+    def measure(run, variant):
+        measured.append(variant)
+        return pd.DataFrame({"part": ["all"], "accuracy": [1 / 3]})
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr("hfclib.paper.measured.data_folder", lambda: tmp_path / "data")
+    for version, count in ((1, 1), (1, 1), (2, 2), (1, 3)):
+        for module in ("runs.predictions", "paper.measured"):
+            monkeypatch.setattr(f"hfclib.{module}.EVALUATION_VERSION", version)
+        publish_tables("some", {"vanilla": [run]}, measure)
+        assert len(measured) == count
+        assert stored_table("some", run)["accuracy"].tolist() == [0.333333]
+        origin = json.loads((tmp_path / "data" / "some" / f"{run.path.name}.json").read_text())
+        assert origin["evaluation"] == version
