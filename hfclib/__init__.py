@@ -7,7 +7,7 @@ _NAMES = {
     "attacks": ["apgd", "fgsm", "pgd", "robust_accuracy", "robust_table", "square", "strongest"],
     "data": ["cifar10"],
     "evaluation": ["accuracy", "band_accuracy", "logits", "misaligned"],
-    "frequency": ["BandPass", "HighPass", "LowPass", "split", "swap_amplitude"],
+    "frequency": ["BandPass", "HighPass", "LowPass", "nyquist", "split", "swap_amplitude"],
     "kernels": ["smooth_kernels"],
     "models": ["resnet18", "resnet32"],
     "moments": ["matched"],

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from hfclib.data.cifar import MEAN
 from hfclib.devices import arithmetic, device_of
-from hfclib.frequency import check_images, each_radius, in_bins, split, svd_split
+from hfclib.frequency import check_images, each_radius, split, svd_split
 from hfclib.transforms import FEEDS, Feed, feed_images
 
 KEYS = ("image", "images", "pixel_values"), ("label", "labels")  # of batches that are mappings
@@ -287,14 +287,14 @@ def band_accuracy(
 
     Args:
         model, images, labels: any module to (N, classes), or a `Classifier`; see `batches`.
-        radii: one or more, in DFT bins or as a float in (0, 1], see `in_bins`.
+        radii: one or more, in DFT bins, 0 or at least 1; `hfclib.nyquist` converts shares of the Nyquist frequency.
         feed, bn_stats, amp: see `hfclib.evaluation` and `logits`.
         colour: what "mean" adds, a number per channel; None takes the mean of the tensor, or of the first batch, which
             has 100 images where logits depend on the batch.
     Returns:
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
     Raises:
-        TypeError, ValueError: as `accuracy`; images outside [0, 1]; a negative radius, or radii of both kinds.
+        TypeError, ValueError: as `accuracy`; images outside [0, 1]; a negative radius, or one between 0 and 1.
     Source: paper, section 4.2 and Fig. 5.
     """
     cuts = list(product(each_radius(radii), ("lfc", "hfc")))
@@ -303,7 +303,7 @@ def band_accuracy(
         if colour is None and feed == "mean":
             colour = part.mean(dim=(0, 2, 3)).tolist()
             logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)
-        wanted = [Condition(band, in_bins(radius, part), feed, bn_stats) for radius, band in cuts]
+        wanted = [Condition(band, radius, feed, bn_stats) for radius, band in cuts]
         for place, row in enumerate(_measure(model, part, classes, wanted, amp=amp, colour=colour)):
             correct[place] += round(row["accuracy"] * len(part))
         total += len(part)
@@ -409,11 +409,11 @@ def misaligned(
         TypeError, ValueError: as `band_accuracy`, or another cut.
     Source: paper, Fig. 2.
     """
+    (radius,) = each_radius(radius)
     ((images, labels),) = batches(model, images, labels)
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
-    bins = in_bins(radius, images)
-    low, high, *_ = split(images, bins) if cut == "fourier" else svd_split(images, bins)
+    low, high, *_ = split(images, radius) if cut == "fourier" else svd_split(images, radius)
     colour = images.mean(dim=(0, 2, 3)).tolist() if colour is None else colour
     fed = images, feed_images(high, feed, add_mean=True, colour=colour), feed_images(low, feed)
     correct, by_high, by_low = (logits(model, one, **options).argmax(dim=1) == labels for one in fed)

@@ -21,31 +21,46 @@ def check_radius(radius: float) -> float:
     return float(radius)
 
 
-def each_radius(radii: float | Iterable[float]) -> list[float]:
-    """One or several radii as numbers of Python, also those of NumPy and PyTorch.
+def check_cut(radius: float) -> float:
+    """`check_radius`, for a radius that a caller chooses: between 0 and 1 bin there is nothing to choose from.
 
     Raises:
-        TypeError, ValueError: as `check_radius`; one is given twice; or some are in bins and others shares of the
-            Nyquist frequency, see `in_bins`.
+        TypeError, ValueError: as `check_radius`; or the radius is between 0 and 1, as a share of Nyquist would be.
+    """
+    if 0 < check_radius(radius) < 1:
+        advice = "hfclib.nyquist(share, images) converts a share of the Nyquist frequency"
+        raise ValueError(f"expected a radius in DFT bins, 0 or at least 1, got {radius!r}: {advice}")
+    return float(radius)
+
+
+def each_radius(radii: float | Iterable[float]) -> list[float]:
+    """One or several radii in DFT bins as numbers of Python, also those of NumPy, pandas and PyTorch.
+
+    Raises:
+        TypeError, ValueError: as `check_cut`; or one is given twice.
     """
     some = radii if np.iterable(radii) else [radii]
-    found = [radius.item() if isinstance(radius, np.generic | np.ndarray | Tensor) else radius for radius in some]
-    if len({is_share(radius) for radius in found if radius != 0}) > 1:
-        raise ValueError(f"expected radii all in bins or all in shares of Nyquist, floats up to 1, got {found}")
-    if len(set(map(check_radius, found))) < len(found):
-        raise ValueError(f"expected different radii, got {found}")
-    return found
+    numbers = [radius.item() if isinstance(radius, np.generic | np.ndarray | Tensor) else radius for radius in some]
+    if len(set(map(check_cut, numbers))) < len(numbers):
+        raise ValueError(f"expected different radii, got {numbers}")
+    return numbers
 
 
-def is_share(radius: float) -> bool:
-    """Whether a radius is a share of the Nyquist frequency, a float in (0, 1]; others are in DFT bins."""
-    return isinstance(radius, float) and 0 < radius <= 1
+def nyquist(share: float, images: Tensor | int) -> float:
+    """The radius in DFT bins that is a share of the Nyquist frequency: `nyquist(0.25, 224)` is 28.
 
-
-def in_bins(radius: float, images: Tensor) -> float:
-    """A radius in DFT bins; a float in (0, 1] is a share of the Nyquist frequency of the shorter side of images."""
-    (radius,) = each_radius(radius)
-    return radius * min(images.shape[-2:]) / 2 if is_share(radius) else radius
+    Args:
+        share: in [0, 1]; 1 is the Nyquist frequency itself, half of the side.
+        images: (..., H, W), of which the shorter side counts, or a side in pixels.
+    Raises:
+        TypeError, ValueError: share is no number in [0, 1], or a side is no whole number of at least 1.
+    """
+    side = min(images.shape[-2:]) if isinstance(images, Tensor) else operator.index(images)
+    if side < 1:
+        raise ValueError(f"expected images, or a side of at least 1 pixel, got {side}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"expected a share of the Nyquist frequency in [0, 1], got {share!r}")
+    return float(share) * side / 2
 
 
 def mask(height: int, width: int, radius: float, *, inclusive: bool = False) -> Tensor:
@@ -113,7 +128,8 @@ def _in_blocks(images: Tensor) -> bool:
 
 def _split_in_blocks(images: Tensor, low_bins: Tensor) -> tuple[Tensor, Tensor]:
     lfc, hfc = _room_for(images), _room_for(images)
-    torch.empty(30 * 2**20, dtype=torch.uint8)  # freeing so much makes glibc keep the memory of smaller blocks
+    # Freeing so much makes glibc keep the memory of smaller blocks.
+    torch.empty(30 * 2**20, dtype=torch.uint8, device="cpu")
     size = max(_BLOCK // images[0, 0].numel(), 1)
     for block, low, high in zip(*(tensor.split(size) for tensor in (images.contiguous(), lfc, hfc)), strict=True):
         torch.sub(block, low.copy_(_low(block, low_bins)), out=high)
@@ -158,14 +174,24 @@ class _Band(nn.Module):
     def __init__(self, *radii: Radius, inclusive: bool = False) -> None:
         super().__init__()
         pairs = [radius if isinstance(radius, tuple | list) else (radius, radius) for radius in radii]
-        self.radii = [tuple(map(check_radius, pair)) for pair in pairs]
+        self.radii = [tuple(map(check_cut, pair)) for pair in pairs]
         ends = [end for pair in self.radii for end in pair]
         if ends != sorted(ends):
             raise ValueError(f"expected radii in ascending order, got {', '.join(map(str, radii))}")
         self.inclusive = inclusive
 
+    def extra_repr(self) -> str:
+        """The radii in DFT bins, as in `LowPass(radius=8)`."""
+        ends = [[int(end) if end.is_integer() else end for end in pair] for pair in self.radii]
+        shown = [low if low == high else (low, high) for low, high in ends]
+        named = [f"{name}={value}" for name, value in zip(self.names, shown, strict=True)]
+        return ", ".join(named + ["inclusive=True"] * self.inclusive)
+
     def forward(self, images: object, *others: object) -> object:
-        drawn = [low if low == high else low + (high - low) * torch.rand(()).item() for low, high in self.radii]
+        # On the CPU whatever the default device is, so that a seed gives the same radii everywhere.
+        drawn = [
+            low if low == high else low + (high - low) * torch.rand((), device="cpu").item() for low, high in self.radii
+        ]
 
         def filtered(images: Tensor) -> Tensor:
             single = isinstance(images, Tensor) and images.ndim == 3
@@ -204,6 +230,8 @@ def _in_sample(filtered: Callable[[Tensor], Tensor], sample: Sequence) -> object
 
 
 class _Cut(_Band):
+    names = ("radius",)
+
     def __init__(self, radius: Radius, *, inclusive: bool = False) -> None:
         super().__init__(radius, inclusive=inclusive)
 
@@ -215,7 +243,7 @@ class LowPass(_Cut):
     """Keep the low-frequency component of images, in front of a network or as a transform; see `split`.
 
     Args:
-        radius: as in `split`, or a pair: each call draws a radius evenly between the two.
+        radius: as in `split`, but 0 or at least 1; or a pair: each call draws a radius evenly between the two.
         inclusive: as in `split`.
 
     It takes float images (N, C, H, W) or (C, H, W), or what a transform of torchvision v2 takes, such as an image and
@@ -223,7 +251,7 @@ class LowPass(_Cut):
     float32, because a band leaves [0, 1]. At a fixed radius it can be compiled, exported and mapped (`torch.func`).
 
     Raises:
-        TypeError, ValueError: as `split`.
+        TypeError, ValueError: as `split`, or a radius between 0 and 1, see `nyquist`.
     Source: paper, section 3; a radius that is drawn is ours.
     """
 
@@ -242,6 +270,8 @@ class BandPass(_Band):
     Raises:
         ValueError: inner above outer.
     """
+
+    names = ("inner", "outer")
 
     def __init__(self, inner: Radius, outer: Radius, *, inclusive: bool = False) -> None:
         super().__init__(inner, outer, inclusive=inclusive)

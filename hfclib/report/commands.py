@@ -17,7 +17,7 @@ def report_command(
     data: Annotated[str, typer.Option(help="a folder with one folder of images per class, or cifar10-test")],
     weights: Annotated[str | None, typer.Option(help="pretrained ones, such as DEFAULT (default: random)")] = None,
     out: _Out = None,
-    radii: Annotated[str | None, typer.Option(help="bins such as 4,8, or shares of Nyquist such as 0.25,0.5")] = None,
+    radii: Annotated[str | None, typer.Option(help="in DFT bins, such as 4,8")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="measure only so many images")] = None,
     images: Annotated[int, typer.Option(min=2, help="for all parts but the accuracy")] = 256,
     grid: Annotated[int, typer.Option(min=3, help="frequencies of the heat map per axis")] = 15,
@@ -97,4 +97,4 @@ def _numbers(text: str | None) -> list[float] | None:
     try:
         return [float(part) if "." in part else int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"expected numbers such as 4,8 or 0.25,0.5, got {text!r}") from None
+        raise ValueError(f"expected numbers such as 4,8 or 0.5,0.25, got {text!r}") from None

@@ -31,13 +31,13 @@ from hfclib.evaluation import (
     uses_batch_statistics,
     whole_batches,
 )
-from hfclib.frequency import each_radius, in_bins, is_share
+from hfclib.frequency import check_cut, each_radius, nyquist
 from hfclib.moments import Matched, matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, counted
 from hfclib.transforms import feed_images
 
-SCHEMA = 2  # of report.json; 2 has the part "phase"
+SCHEMA = 3  # of report.json; 2 has the part "phase", 3 has all radii in DFT bins
 FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
 STORED_EVERY = 10  # seconds between two states of a part under way
 log = logging.getLogger(__name__)
@@ -61,11 +61,14 @@ class Report:
         return pd.DataFrame(self.content["parts"][part])
 
     def value(self, band: str, radius: float | None = None) -> float:
-        """The accuracy on "test" (whole images), on "lfc", or on "hfc" with the mean colour; running statistics."""
+        """The accuracy on "test" (whole images), or at a radius in DFT bins on "lfc", or on "hfc" with the mean colour.
+
+        Both are with running statistics; ValueError if it was not measured.
+        """
         feed = "mean" if band == "hfc" else "raw"
         for row in self.content["parts"]["accuracy"]:
             found = row["band"], row["feed"], row["bn_stats"]
-            asked = radius is None if band == "test" else radius is not None and _same_radius(radius, row["radius"])
+            asked = radius is None if band == "test" else radius == row["radius"]
             if asked and found == ("x" if band == "test" else band, feed, "running"):
                 return row["accuracy"]
         raise ValueError(f"the report has no {band} at radius {radius}")
@@ -82,14 +85,16 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> "Rule":
-        """The rule in a text: `test`, `lfc@RADIUS` or `hfc@RADIUS`, < or >, and a number; ValueError for another."""
+        """The rule in a text: `test`, `lfc@RADIUS` or `hfc@RADIUS`, < or >, and a number; ValueError for another.
+
+        The radius is in DFT bins.
+        """
         number = r"(\d*\.?\d+)"
         found = re.fullmatch(rf"\s*(?:(test)|(lfc|hfc)\s*@\s*{number})\s*([<>])\s*{number}\s*", text)
         if not found:
-            raise ValueError(f"expected a rule such as hfc@8 > .4, lfc@0.25 < .5 or test < .9, got {text!r}")
+            raise ValueError(f"expected a rule such as hfc@8 > .4, lfc@28 < .5 or test < .9, got {text!r}")
         test, band, radius, sign, limit = found.groups()
-        radius = radius and (float(radius) if "." in radius else int(radius))  # whole numbers are DFT bins
-        return cls(test or band, radius, sign, float(limit))
+        return cls(test or band, radius and check_cut(float(radius)), sign, float(limit))
 
     def fails(self, report: Report) -> bool:
         """Whether the report is on the wrong side of the limit."""
@@ -129,7 +134,7 @@ def make_report(
             as a DataLoader, see `hfclib.evaluation.batches`.
         folder: of the report, made if it is missing.
         radii: as in `band_accuracy`, at which images have two parts; by default those of PAPER_RADII up to 32 pixels,
-            and FRACTIONS of Nyquist beyond.
+            and beyond those at FRACTIONS of the Nyquist frequency, see `nyquist`.
         mean, std: that the model expects its input to be normalised by, see `Classifier`; not with a model that is one.
         colour: the mean colour of the data; None estimates it from `images`.
         images: so many of the first images are used for all parts but the accuracy.
@@ -142,8 +147,8 @@ def make_report(
         engine: applies a function to each batch of the accuracy and each frequency of the heat map, and gives the
             results in order: `map`, or what `hfclib.runs.ray.ray_map` gives, for a model on the CPU.
     Raises:
-        TypeError, ValueError: bad data or settings, a report to compare with that is not finished, of another schema,
-            or of radii of another kind (bins, or shares of Nyquist); or the folder has a report with other settings.
+        TypeError, ValueError: bad data or settings, a report to compare with that is not finished or of another schema;
+            or the folder has a report with other settings.
         OSError: a report to compare with can't be read.
     """
     others = [other if isinstance(other, Report) else read_report(other) for other in compare]
@@ -156,10 +161,10 @@ def make_report(
     side = min(some.shape[-2:])
     highest = math.hypot(*(side // 2 for side in some.shape[-2:]))  # in DFT bins
     if radii is None:
-        radii = [radius for radius in PAPER_RADII if radius <= highest] if side <= 32 else FRACTIONS
-    radii = sorted(each_radius(radii))
-    bins = [in_bins(radius, some) for radius in radii]
-    if not bins or not 0 < min(bins) <= max(bins) <= highest:
+        shares = [nyquist(share, some) for share in FRACTIONS]
+        radii = [radius for radius in PAPER_RADII if radius <= highest] if side <= 32 else shares
+    radii = sorted(int(radius) if radius == int(radius) else radius for radius in each_radius(radii))
+    if not radii or not 0 < min(radii) <= max(radii) <= highest:
         raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radii}")
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
@@ -169,11 +174,9 @@ def make_report(
     check_count("steps", steps, 0)
     if not (0 <= norm < math.inf and 0 <= eps < math.inf):
         raise ValueError(f"expected norm and eps, finite and at least 0, got {norm} and {eps}")
-    for other in others:
-        _check_kinds(radii, other)
     for rule in map(Rule.parse, rules):
-        if rule.radius is not None and not any(_same_radius(rule.radius, radius) for radius in radii):
-            raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius}")
+        if rule.radius is not None and rule.radius not in radii:
+            raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius:g}")
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, scores = known_size(data), logits(network, some[:BATCH_SIZE])
     helped = _matched(network, some)
@@ -188,7 +191,7 @@ def make_report(
     folder = Path(folder)
     with locked(folder / "report.lock", say=log.warning):  # where the same command runs twice, one waits
         content = _begun(folder, key)
-        log.info("radii in cycles per image: %s; mean colour: %s", bins, [round(value, 3) for value in colour])
+        log.info("radii in DFT bins: %s; mean colour: %s", radii, [round(value, 3) for value in colour])
         _guard(scores, labels[: len(scores)], len(some))
         _estimate(network, some, known or len(some), len(radii), grid, steps)
         file = folder / "report.json"
@@ -211,7 +214,7 @@ def make_report(
         content["summary"] = page.summary(report)
         write(file, _json(content))
         write(folder / "report.html", page.html(report, some, others).encode())
-        page.card(report, some).savefig(folder / "card.png")
+        page.card(report).savefig(folder / "card.png")
     return report
 
 
@@ -227,29 +230,11 @@ def read_report(path: Path) -> Report:
 
 
 def compare(first: Report, second: Report) -> pd.DataFrame:
-    """The accuracies of two reports side by side: one row per condition that both have, with their difference.
-
-    Raises:
-        ValueError: one has radii in bins, the other in shares of Nyquist.
-    """
-    _check_kinds(first.content["key"]["settings"]["radii"], second)
+    """The accuracies of two reports side by side: one row per condition that both have, with their difference."""
     keys = ["band", "radius", "feed", "bn_stats"]
     tables = [report.table()[[*keys, "images", "accuracy", "low", "high"]] for report in (first, second)]
     both = tables[0].merge(tables[1], on=keys, suffixes=("_a", "_b"))
     return both.assign(difference=both["accuracy_b"] - both["accuracy_a"])
-
-
-def _same_radius(first: float, second: float) -> bool:
-    """Whether two radii are one: 1 is a bin, and 1.0 is Nyquist."""
-    return first == second and is_share(first) == is_share(second)
-
-
-def _check_kinds(radii: Sequence[float], other: Report) -> None:
-    """Raise a ValueError unless radii and those of another report are both in bins, or both shares of Nyquist."""
-    theirs = other.content["key"]["settings"]
-    if any(map(is_share, theirs["radii"])) != any(map(is_share, radii)):
-        both = f"{list(radii)} and {theirs['radii']} of {theirs['name']}"
-        raise ValueError(f"expected to compare bins with bins, and shares of Nyquist with such, got radii {both}")
 
 
 def _json(content: dict) -> bytes:
@@ -365,10 +350,7 @@ def _accuracy(
     table = plain.compute()
     if helped:
         table = pd.concat([table, metrics[1].compute().assign(bn_stats="matched")])
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    # Beside 2.5 the table has 1.0, a share of Nyquist, for the radius of one bin.
-    exact = {condition.radius: condition.radius for condition in plain.wanted}
-    return [row | {"radius": exact[row["radius"]]} for row in rows]
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _matched(network: Classifier, reference: Tensor) -> Matched | None:

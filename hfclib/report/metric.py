@@ -20,7 +20,7 @@ from hfclib.evaluation import (
     logits,
     uses_batch_statistics,
 )
-from hfclib.frequency import each_radius, in_bins
+from hfclib.frequency import each_radius
 from hfclib.transforms import FEEDS, Feed
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class BandAccuracy:
             call of `update`.
         mean, std: see `Classifier`; not with a model that is one.
     Raises:
-        ValueError: other feeds or statistics, or radii of both kinds.
+        ValueError: other feeds or statistics, or a radius between 0 and 1.
     """
 
     def __init__(
@@ -151,8 +151,7 @@ class BandAccuracy:
             if colour is None and any(condition.feed == "mean" for condition in self.wanted):
                 colour = part.mean(dim=(0, 2, 3)).tolist()
                 log.info("the mean colour of %d images is %s", len(part), [round(value, 3) for value in colour])
-            in_their_bins = [condition._replace(radius=in_bins(condition.radius, part)) for condition in self.wanted]
-            inputs = each_fed(part, in_their_bins, colour or ())
+            inputs = each_fed(part, self.wanted, colour or ())
             counts = {"images": len(part), "classes": 0, "correct": [], "top5": []}
             for condition, fed in zip(self.wanted, inputs, strict=True):
                 scores = logits(self.model, fed, bn_stats=condition.bn_stats)

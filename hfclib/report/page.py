@@ -11,11 +11,10 @@ from operator import itemgetter
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hfclib.frequency import in_bins, is_share, split
+from hfclib.frequency import nyquist, split
 from hfclib.report.metric import counted
 
 INK = "#010203"  # of lines and letters, replaced by the colour of the page's text
@@ -51,8 +50,9 @@ def summary(report) -> str:
     worst = max(heat, key=lambda row: row["error"])
     place = f"({worst['row']}, {worst['column']}) cycles per image"
     said.append(f"Noise along one frequency harms most at {place}: the error is then {1 - worst['accuracy']:.1%}.")
-    text = "Of a PGD perturbation's energy, {:.0%} lies at or beyond radius {}; white noise would have {:.0%} there."
-    said += [text.format(row["share"], row["radius"], row["bins"]) for row in energy[len(energy) // 2 :][:1]]
+    text = "Of a PGD perturbation's energy, {:.0%} lies at or beyond {}; white noise would have {:.0%} there."
+    for row in energy[len(energy) // 2 :][:1]:
+        said.append(text.format(row["share"], _cut(row["radius"], _side(report.content)), row["bins"]))
     follows = {row["follows"]: _share(row) for row in report.content["parts"]["phase"]}
     text = "Given the phases of one image and the amplitudes of one of another class, it follows the phases for"
     said += [f"{text} {follows['phase']}, the amplitudes for {follows['amplitude']}."] if follows else []
@@ -66,13 +66,22 @@ def _reads(report) -> str:
     condition = itemgetter("band", "radius", "feed", "bn_stats")
     rows = {condition(row): row for row in report.content["parts"]["accuracy"]}
     low, high = (rows[band, radius, feed, "running"] for band, feed in READ.items())
-    text = (
-        f"Cut at radius {radius}, it is right for {_share(low)} by the low frequencies alone, and for {_share(high)} by"
-    )
+    right = f"it is right for {_share(low)} by the low frequencies alone, and for {_share(high)} by"
     apart = low["low"] > high["high"] or high["low"] > low["high"]
     more = "low" if low["accuracy"] > high["accuracy"] else "high"
     reads = f"more from the {more} ones" if apart else "about as much from either"
-    return f"{text} the high ones with the mean colour: it reads {reads}."
+    cut = _cut(radius, _side(report.content))
+    return f"Cut at {cut}, {right} the high ones with the mean colour: it reads {reads}."
+
+
+def _side(content: dict) -> int:
+    """The shorter side of a report's images in pixels."""
+    return min(content["key"]["settings"]["size"][1:])
+
+
+def _cut(radius: float, side: int) -> str:
+    """A radius in words: in DFT bins, with its share of the Nyquist frequency of images of a side."""
+    return f"radius {radius:g} ({radius / nyquist(1, side):.0%} of Nyquist)"
 
 
 def _share(row: dict) -> str:
@@ -94,21 +103,19 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
     parts = {name: other["parts"] for name, other in named.items()}
     noise = itemgetter("size", "norm", "eps", "steps")
     same = {name: parts[name] if noise(named[name]["key"]["settings"]) == noise(settings) else {} for name in named}
-    all_radii = [settings["radii"], *(other["key"]["settings"]["radii"] for other in named.values())]
-    lookup = {radius: in_bins(radius, images) for radii in all_radii for radius in radii}
-    table, *behind = map(_in_cycles, (report.content, *named.values()))
+    side, behind = _side(report.content), {name: pd.DataFrame(one["accuracy"]) for name, one in parts.items()}
     with mpl.rc_context(LOOK):
         sections = {
-            "Accuracy by band": (plot(table, dict(zip(named, behind, strict=True)), bins=True), "accuracy"),
+            "Accuracy by band": (plot(report.table(), behind, side=side), "accuracy"),
             "Fourier heat map": (_heat_map(found["heat_map"]), None),
-            "Accuracy under noise of one band": (_points("noise", found, same), "noise"),
-            "Where an attack puts its energy": (_energy(found["energy"], same, lookup), "energy"),
-            "Misaligned images": (_gallery(found["misaligned"], images, lookup), "misaligned"),
-            "Phase against amplitude": (_points("phase", found, parts), "phase"),
+            "Accuracy under noise of one band": (_points("noise", found, same, side), "noise"),
+            "Where an attack puts its energy": (_energy(found["energy"], same, side), "energy"),
+            "Misaligned images": (_gallery(found["misaligned"], images, side), "misaligned"),
+            "Phase against amplitude": (_points("phase", found, parts, side), "phase"),
         }
         body = "".join(
             f"<h2>{title}</h2>{_svg(figure, title)}<p>{NOTES[title]}</p>"
-            + (report.table(part).round(4).to_html(index=False, border=0, na_rep="") if part else "")
+            + (_shown(report.table(part), side) if part else "")
             for title, (figure, part) in sections.items()
         )
     lines = {**settings, "weights, SHA-256": key["weights_sha256"], "data, SHA-256": report.content["data_sha256"]}
@@ -122,7 +129,7 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
     return page.replace("<table", '<table tabindex="0"')  # wide ones scroll, by the keyboard too
 
 
-def card(report, images: Tensor) -> Figure:
+def card(report) -> Figure:
     """A picture of 1200 x 630 pixels: name, test accuracy, the curves, and the sentence on what the network reads."""
     settings, rows = report.content["key"]["settings"], report.content["parts"]["accuracy"]
     name = settings["name"]
@@ -133,10 +140,11 @@ def card(report, images: Tensor) -> Figure:
     axes = figure.add_axes((0.56, 0.13, 0.4, 0.66))
     for band, feed in READ.items():
         some = [row for row in rows if (row["band"], row["feed"], row["bn_stats"]) == (band, feed, "running")]
-        x = [in_bins(row["radius"], images) for row in some]
+        x = [row["radius"] for row in some]
         _bars(axes, some, x, label=BAND_WORDS[band], color=BAND_COLOURS[band], marker="o", lw=2.5)
     axes.axhline(rows[0]["accuracy"], color="grey", lw=1)
-    axes.set_xlabel("radius of the cut (cycles per image)", fontsize=14)
+    axes.set_xlabel("radius of the cut (DFT bins)", fontsize=14)
+    _shares_on_top(axes, _side(report.content))
     axes.set_ylabel("accuracy", fontsize=14)
     axes.set_ylim(0, 1)
     axes.tick_params(labelsize=12)
@@ -179,37 +187,36 @@ def _bars(axes, rows: list[dict], x: list[float], **look) -> None:
     axes.errorbar(x, y, [y - low, high - y], capsize=3, **look)
 
 
-def _in_cycles(content: dict) -> pd.DataFrame:
-    """A report's accuracies with radii in cycles per image: shares of Nyquist are those of its own images."""
-    settings, table = content["key"]["settings"], pd.DataFrame(content["parts"]["accuracy"])
-    images = torch.empty(settings["size"])
-    return table.assign(radius=table["radius"].map({radius: in_bins(radius, images) for radius in settings["radii"]}))
+def _shown(table: pd.DataFrame, side: int) -> str:
+    """A part's table for the page: each radius in DFT bins, and beside it its share of Nyquist."""
+    table = table.round(4)
+    if "radius" in table:
+        table.insert(table.columns.get_loc("radius") + 1, "of Nyquist", (table["radius"] / nyquist(1, side)).round(4))
+    return table.to_html(index=False, border=0, na_rep="")
 
 
-def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, *, bins: bool = False) -> Figure:
+def _shares_on_top(axes, side: int) -> None:
+    """A second axis above the one of radii in DFT bins."""
+    half = nyquist(1, side)
+    above = axes.secondary_xaxis("top", functions=(lambda bins: bins / half, lambda share: share * half))
+    above.set_xlabel("share of Nyquist")
+
+
+def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, *, side: int | None = None) -> Figure:
     """Accuracy by radius: one curve with 95 % Wilson intervals per band, feed and kind of statistics.
 
     Args:
-        table: from `band_accuracy`, `BandAccuracy.compute` or `Report.table`, with all radii in DFT bins, or all in
-            shares of Nyquist (`in_bins`).
+        table: from `band_accuracy`, `BandAccuracy.compute` or `Report.table`.
         others: such tables of other networks, by the names that the legend gives them. Their LFC, and their HFC with
             the mean colour, are drawn behind, dashed, with running statistics.
-        bins: read radii in (0, 1] as DFT bins; without it they are shares of Nyquist.
+        side: of the images, in pixels (the shorter one): a second axis then shows the radii as shares of Nyquist.
     Returns:
         A figure of Matplotlib, as for `savefig`. A grey line is the accuracy on whole images, if the table has it.
-    Raises:
-        ValueError: radii of both kinds.
     """
     table = table.sort_values("radius", kind="stable")
     bands, whole = table[table["band"] != "x"], table[table["band"] == "x"]
     read = "bn_stats == 'running' and (band == 'lfc' or band == 'hfc' and feed == 'mean')"
     behind = {name: other.query(read).sort_values("radius") for name, other in (others or {}).items()}
-    radii = [radius for one in (bands, *behind.values()) for radius in one["radius"]]
-    # Beside 2.5 a table has 1.0 for the radius of one bin.
-    shares = not bins and any(radii) and all(is_share(radius) for radius in radii if radius)
-    if not (bins or shares) and any(0 < radius < 1 for radius in radii):
-        raise ValueError(f"expected radii all in bins or all in shares of Nyquist, got {sorted(set(radii))}")
-    unit = "share of Nyquist" if shares else "cycles per image"
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for accuracy in whole["accuracy"][:1]:
@@ -222,7 +229,9 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, 
         for band, some in other.groupby("band", sort=False):
             look = {"color": BAND_COLOURS[band], "ls": "--", "alpha": 0.7, "marker": marker, "zorder": 1}
             _bars(axes, _counted(some), list(some["radius"]), label=f"{band.upper()}, {name}", **look)
-    axes.set(xlabel=f"radius ({unit})", ylabel="accuracy", ylim=(0, 1))
+    axes.set(xlabel="radius (DFT bins)", ylabel="accuracy", ylim=(0, 1))
+    if side:
+        _shares_on_top(axes, side)
     figure.legend(loc="outside right upper", fontsize=10)
     return figure
 
@@ -247,17 +256,22 @@ def _heat_map(rows: list[dict]) -> Figure:
     return figure
 
 
-def _points(part: str, found: dict, others: dict) -> Figure | None:
+def _points(part: str, found: dict, others: dict, side: int) -> Figure | None:
     """Shares with intervals, one place per row of the part."""
     if not found[part]:
         return None
     xlabel, ylabel, tick = AXES[part]
+
+    def named(row: dict) -> str:
+        ends = {name: row[f"{name}_bins"] / nyquist(1, side) for name in ("from", "to") if f"{name}_bins" in row}
+        return tick.format_map(row | ends)
+
     figure = Figure(figsize=(8, 3), layout="constrained")
-    axes, ticks = figure.subplots(), [tick.format_map(row) for row in found[part]]
+    axes, ticks = figure.subplots(), [named(row) for row in found[part]]
     _bars(axes, found[part], range(len(ticks)), color=BAND_COLOURS["hfc"], marker="o", ls="", label="this network")
     for number, (marker, (name, parts)) in enumerate(zip(cycle(MARKERS), others.items(), strict=False), 1):
-        if rows := [row for row in parts.get(part, ()) if tick.format_map(row) in ticks]:
-            x = [ticks.index(tick.format_map(row)) + 0.12 * number for row in rows]
+        if rows := [row for row in parts.get(part, ()) if named(row) in ticks]:
+            x = [ticks.index(named(row)) + 0.12 * number for row in rows]
             _bars(axes, rows, x, label=name, color="grey", marker=marker, ls="", zorder=1)
     if others:
         figure.legend(loc="outside right upper", fontsize=10)
@@ -267,33 +281,38 @@ def _points(part: str, found: dict, others: dict) -> Figure | None:
 
 
 AXES = {  # labels of both axes, and what stands at a row
-    "noise": ("band of the noise (cycles per image)", "accuracy", "{from_bins:.3g} to {to_bins:.3g}"),
+    "noise": (
+        "band of the noise (DFT bins, and share of Nyquist)",
+        "accuracy",
+        "{from_bins:.3g} to {to_bins:.3g}\n({from:.0%} to {to:.0%})",
+    ),
     "phase": ("class that the predictions follow", "share", "{follows}"),
 }
 
 
-def _energy(rows: list[dict], others: dict, lookup: dict) -> Figure | None:
+def _energy(rows: list[dict], others: dict, side: int) -> Figure | None:
     if not rows:
         return None
     figure = Figure(figsize=(8, 3), layout="constrained")
-    axes, x = figure.subplots(), [lookup[row["radius"]] for row in rows]
+    axes, x = figure.subplots(), [row["radius"] for row in rows]
     _bars(axes, rows, x, color=BAND_COLOURS["hfc"], marker="o", label="PGD")
     axes.plot(x, [row["bins"] for row in rows], "--", color="grey", label="white noise")
     for marker, (name, parts) in zip(cycle(MARKERS), others.items(), strict=False):
         if theirs := parts.get("energy"):
-            x = [lookup[row["radius"]] for row in theirs]
+            x = [row["radius"] for row in theirs]
             _bars(axes, theirs, x, color="grey", marker=marker, ls="-.", label=name, zorder=1)
-    axes.set(xlabel="radius (cycles per image)", ylabel="share beyond", ylim=(0, 1))
+    axes.set(xlabel="radius (DFT bins)", ylabel="share beyond", ylim=(0, 1))
+    _shares_on_top(axes, side)
     figure.legend(loc="outside right upper", fontsize=10)
     return figure
 
 
-def _gallery(rows: list[dict], images: Tensor, lookup: dict) -> Figure | None:
+def _gallery(rows: list[dict], images: Tensor, side: int) -> Figure | None:
     chosen = max(rows, key=lambda row: row["correct"])
     if not chosen["first"]:
         return None
-    some = images[chosen["first"][:4]].cpu()
-    columns = [some, *split(some, lookup[chosen["radius"]])]
+    some, cut = images[chosen["first"][:4]].cpu(), _cut(chosen["radius"], side).replace(" (", "\n(")
+    columns = [some, *split(some, chosen["radius"])]
     figure = Figure(figsize=(5.5, 1.9 * len(some)), layout="constrained")
     for place, axes in enumerate(figure.subplots(len(some), 3, squeeze=False).flat):
         picture = columns[place % 3][place // 3][:3].float()
@@ -302,5 +321,5 @@ def _gallery(rows: list[dict], images: Tensor, lookup: dict) -> Figure | None:
         axes.imshow((picture.permute(1, 2, 0) if len(picture) == 3 else picture[0]).numpy(), cmap="gray")
         axes.set(xticks=[], yticks=[])
         if place < 3:
-            axes.set_title(("image", f"LFC, radius {chosen['radius']}", "HFC, stretched")[place], fontsize=11)
+            axes.set_title(("image", f"LFC, {cut}", "HFC, stretched")[place], fontsize=11)
     return figure

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hfclib.attacks.gradient import pgd
 from hfclib.devices import device_of, gains_from_bf16
 from hfclib.evaluation import depends_on_batch, evaluating, logits, misaligned
-from hfclib.frequency import BandPass, in_bins, mask, split, swap_amplitude
+from hfclib.frequency import BandPass, mask, split, swap_amplitude
 from hfclib.report.metric import counted
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def band_noise(
         One row per band: from_bins, to_bins, and the columns of `counted`.
     """
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
-    edges = sorted({0.0, math.hypot(*images.shape[-2:]), *(float(in_bins(radius, images)) for radius in radii)})
+    edges = sorted({0.0, math.hypot(*images.shape[-2:]), *map(float, radii)})
     rows = []
     for inner, outer in pairwise(edges):
         band = BandPass(inner, outer)(noise)
@@ -136,11 +136,10 @@ def attack_energy(
     energy = delta.square().sum(dim=(1, 2, 3))
     delta, energy = delta[energy > 0], energy[energy > 0]
     for radius in radii if len(energy) else ():
-        bins = in_bins(radius, images)
-        shares = split(delta, bins)[1].square().sum(dim=(1, 2, 3)) / energy
+        shares = split(delta, radius)[1].square().sum(dim=(1, 2, 3)) / energy
         share = shares.mean().item()
         half = 1.96 * shares.std(unbiased=True).item() / math.sqrt(len(shares)) if len(shares) > 1 else math.nan
-        white = 1 - mask(*images.shape[-2:], bins).double().mean().item()
+        white = 1 - mask(*images.shape[-2:], radius).double().mean().item()
         row = {"radius": radius, "images": len(shares), "share": share, "low": share - half, "high": share + half}
         rows.append(row | {"bins": white, "robust_correct": robust})
     return rows

@@ -4,6 +4,7 @@ import warnings
 from collections import UserDict
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,6 @@ import hfclib
 from hfclib import accuracy, band_accuracy, robust_accuracy
 from hfclib.data import MEAN
 from hfclib.evaluation import batch_sizes, whole_batches
-from hfclib.frequency import in_bins
 
 
 @pytest.fixture
@@ -75,14 +75,17 @@ def test_one_batch_is_in_memory_at_a_time(channel_means):
         torch.UntypedStorage._free_weak_ref(reference)
 
 
-def test_radii_may_be_one_or_shares_of_nyquist(network, data):
+def test_radii_are_bins_of_any_type_and_may_be_one(network, data):
     images, labels = data
-    assert band_accuracy(network, images, labels, 3).equals(band_accuracy(network, images, labels, [3]))
-    shares = band_accuracy(network, images, labels, [0.5, 1.0])
-    assert shares["radius"].tolist() == [0.5, 0.5, 1.0, 1.0]
-    assert shares["accuracy"].tolist() == band_accuracy(network, images, labels, [2, 4])["accuracy"].tolist()
-    wide = torch.rand(1, 1, 10, 64)
-    assert [in_bins(radius, wide) for radius in (1, 1.0, 0.5, 0, 2.5)] == [1, 5, 2.5, 0, 2.5]
+    table = band_accuracy(network, images, labels, [1, 3])
+    assert band_accuracy(network, images, labels, 3)["accuracy"].tolist() == table["accuracy"].tolist()[2:]
+    column = pd.Series([1, np.nan, 3]).dropna()
+    for radii in ([1.0, 3.0], column, column.to_numpy()):
+        pd.testing.assert_frame_equal(band_accuracy(network, images, labels, radii), table, check_dtype=False)
+    converted = band_accuracy(network, images, labels, hfclib.nyquist(0.75, images))
+    assert converted["accuracy"].tolist() == table["accuracy"].tolist()[2:]
+    with pytest.raises(ValueError, match=r"in DFT bins, 0 or at least 1, got 0\.75"):
+        band_accuracy(network, images, labels, [0.75])
 
 
 def test_the_mean_colour_may_be_given_or_estimated_for_any_number_of_channels(caplog):
@@ -159,7 +162,7 @@ def test_empty_batches_and_radii_of_numpy(network, data):
     images, labels = data
     pairs = [(images[:9], labels[:9]), (images[:0], labels[:0])]
     assert accuracy(network, pairs) == accuracy(network, images[:9], labels[:9])
-    for radii in (np.int64(2), np.array([2]), np.array([0.5], np.float32), torch.tensor([0.5])):
+    for radii in (np.int64(2), np.array([2]), np.array([2.5], np.float32), torch.tensor([2.5])):
         table = band_accuracy(network, images, labels, radii)
         assert table.equals(band_accuracy(network, images, labels, np.asarray(radii).item()))
 

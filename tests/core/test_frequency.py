@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -16,7 +17,7 @@ from torch.utils.data import default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from hfclib import BandPass, HighPass, LowPass, split, swap_amplitude
+from hfclib import BandPass, HighPass, LowPass, nyquist, split, swap_amplitude
 from hfclib.frequency import each_radius, mask
 
 BLOCK = 128  # images of 7 x 5 pixels that are transformed at once in these tests
@@ -146,7 +147,7 @@ def test_components_add_up_and_split_the_energy(size, seed, radius, inclusive):
     assert energy(lfc) + energy(hfc) == pytest.approx(energy(images))
 
 
-@given(sizes, seeds, radii, st.booleans())
+@given(sizes, seeds, st.just(0.0) | st.floats(1, 14) | st.integers(0, 14), st.booleans())
 def test_low_pass_is_a_projection(size, seed, radius, inclusive):
     low, high = LowPass(radius, inclusive=inclusive), HighPass(radius, inclusive=inclusive)
     images = noise(size, seed)
@@ -476,12 +477,44 @@ def test_an_image_is_split_alike_beside_others_of_any_scale(scale):
         assert (error <= 1e-6 * images.flatten(1).abs().amax(dim=1)).all()
 
 
-def test_radii_are_of_one_kind():
-    for mixed in ([0.5, 4], [1.0, 4], [1, 1.0], [0.5, 1]):
-        with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
-            each_radius(mixed)
-    assert each_radius([0, 0.5, np.float64(1)]) == [0, 0.5, 1]
+def test_radii_are_in_bins_whatever_their_type():
+    column = pd.Series([1, 4]).reindex([0, 1, 2]).dropna()  # the missing value left floats behind
+    for given_radii in ([1, 4], [1.0, 4], (1.0, 4.0), column, np.array([1, 4]), torch.tensor([1.0, 4.0])):
+        assert each_radius(given_radii) == [1, 4]
     assert each_radius([0, 1, 1.5]) == [0, 1, 1.5]
+    with pytest.raises(ValueError, match=r"different radii, got \[1, 1.0\]"):
+        each_radius([1, 1.0])
+
+
+def test_a_share_of_nyquist_is_refused_where_a_radius_is_chosen():
+    for use in (each_radius, LowPass, HighPass, lambda radius: BandPass(0, radius), lambda r: LowPass((r, 4))):
+        for share in (0.25, np.float32(0.25)):
+            with pytest.raises(ValueError, match=r"in DFT bins, 0 or at least 1, got .*0.25.*: hfclib.nyquist\(share"):
+                use(share)
+
+
+def test_nyquist_converts_shares():
+    assert [nyquist(share, 224) for share in (0, 0.25, 1)] == [0, 28, 112]
+    assert nyquist(np.float64(0.5), torch.rand(2, 3, 10, 64)) == 2.5
+    assert nyquist(0.5, torch.rand(64, 33)) == 8.25
+    assert nyquist(0.5, np.int64(32)) == 8
+    for share, images, error, message in [
+        (8, 32, ValueError, r"a share of the Nyquist frequency in \[0, 1\], got 8"),
+        (-0.5, 32, ValueError, "got -0.5"),
+        (math.nan, 32, ValueError, "got nan"),
+        (0.5, 0, ValueError, "a side of at least 1 pixel, got 0"),
+        (0.5, 32.5, TypeError, "float"),
+    ]:
+        with pytest.raises(error, match=message):
+            nyquist(share, images)
+
+
+def test_the_filters_show_their_radii():
+    assert repr(LowPass(8)) == "LowPass(radius=8)"
+    assert repr(LowPass(2.5, inclusive=True)) == "LowPass(radius=2.5, inclusive=True)"
+    assert repr(HighPass((4, 16))) == "HighPass(radius=(4, 16))"
+    assert repr(BandPass(0, nyquist(0.5, 32))) == "BandPass(inner=0, outer=8)"
+    assert "LowPass(radius=8)" in repr(nn.Sequential(LowPass(8.0), nn.Flatten()))
 
 
 def test_of_no_images():

@@ -133,8 +133,10 @@ def test_without_a_colour_the_mean_is_that_of_the_images(model, images, labels):
     assert not (found & ~by_high).any()
 
 
-def test_a_share_of_nyquist_is_a_radius_too(model, images, labels):
-    assert torch.equal(misaligned(model, images, labels, 0.5), misaligned(model, images, labels, 2))
+def test_the_radius_is_in_bins_whatever_its_type(model, images, labels):
+    assert torch.equal(misaligned(model, images, labels, 1.0), misaligned(model, images, labels, 1))
+    with pytest.raises(ValueError, match=r"in DFT bins, 0 or at least 1, got 0\.5"):
+        misaligned(model, images, labels, 0.5)
 
 
 def test_the_batch_matters_with_batch_statistics_only_and_is_one_hundred():

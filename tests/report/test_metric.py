@@ -36,15 +36,13 @@ def data(network):
 
 
 def test_the_metric_equals_band_accuracy_and_adds_columns(network, data):
-    metric = BandAccuracy(
-        network, [0.25, 0.75], feeds=("raw", "mean"), bn_stats=("running", "batch"), colour=(0.5,) * 3
-    )
+    metric = BandAccuracy(network, [1, 3], feeds=("raw", "mean"), bn_stats=("running", "batch"), colour=(0.5,) * 3)
     for start, end in ((0, 100), (100, 200), (200, 250)):
         metric.update(data[0][start:end], data[1][start:end])
     table = metric.compute()
     for bn_stats in ("running", "batch"):
         for feed in ("raw", "mean"):
-            expected = band_accuracy(network, *data, [0.25, 0.75], feed=feed, bn_stats=bn_stats, colour=(0.5,) * 3)
+            expected = band_accuracy(network, *data, [1, 3], feed=feed, bn_stats=bn_stats, colour=(0.5,) * 3)
             for row in expected.itertuples():
                 key = (row.band, row.radius, "raw" if row.band == "lfc" else feed, bn_stats)
                 found = table[table[["band", "radius", "feed", "bn_stats"]].apply(tuple, axis=1) == key]
@@ -72,13 +70,13 @@ def test_the_metric_equals_band_accuracy_and_adds_columns(network, data):
 
 def test_an_estimated_colour_is_forgotten_with_its_batches_and_one_without_any_adds_nothing(network, data):
     images, labels = data
-    metric = BandAccuracy(network, [0.5])
+    metric = BandAccuracy(network, [2])
     metric.update(0.1 * images, labels)
     metric.reset()
     metric.update(images, labels)
     assert metric.colour == pytest.approx(images.mean(dim=(0, 2, 3)).tolist())
     table = metric.compute()
-    metric.add(BandAccuracy(network, [0.5]).counts())  # of a process that got no batch
+    metric.add(BandAccuracy(network, [2]).counts())  # of a process that got no batch
     assert metric.compute().equals(table)
     assert not table["top5"].isna().any()
 

@@ -31,7 +31,7 @@ from hfclib.data.cifar import to_float
 from hfclib.report import parts
 from hfclib.report.make import Rule, make_report, read_report
 from hfclib.report.metric import counted
-from hfclib.report.page import _heat_map, _in_cycles
+from hfclib.report.page import _energy, _heat_map, _points
 from hfclib.report.sources import named_data, named_model
 from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
@@ -128,16 +128,15 @@ def test_no_image_is_asked_alone_where_logits_depend_on_the_batch(monkeypatch):
 
 def test_plot_shows_a_table_with_intervals(network, data):
     images, labels = data
-    tables = [hfclib.band_accuracy(network, images, labels, radii) for radii in ([2, 3], [0.5, 0.75])]
+    tables = [hfclib.band_accuracy(network, images, labels, radii) for radii in ([2, 3], [1.0, 2.5])]
     metric = hfclib.BandAccuracy(network, [2, 3], feeds=("raw", "mean"))
     metric.update(images, labels)
     tables.append(metric.compute())
-    for table, unit, curves in zip(
-        tables, ("cycles per image", "share of Nyquist", "cycles per image"), (2, 2, 3), strict=True
-    ):
+    for table, curves in zip(tables, (2, 2, 3), strict=True):
         figure = hfclib.plot(table)
         (axes,) = figure.axes
-        assert (axes.get_xlabel(), axes.get_ylabel()) == (f"radius ({unit})", "accuracy")
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("radius (DFT bins)", "accuracy")
+        assert not axes.child_axes
         assert len(axes.containers) == curves
         bands = table[table["band"] == "lfc"]
         line, _, (bars,) = next(one for one in axes.containers if one.get_label().startswith("LFC"))
@@ -148,27 +147,47 @@ def test_plot_shows_a_table_with_intervals(network, data):
             assert (low, high) == pytest.approx((interval["low"], interval["high"]))
     shuffled = hfclib.plot(hfclib.band_accuracy(network, images, labels, [3, 1, 2]))
     assert {tuple(line.get_xdata()) for line, *_ in shuffled.axes[0].containers} == {(1, 2, 3)}
-    with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
-        hfclib.plot(tables[0], others={"another": tables[1]})
-    with pytest.raises(ValueError, match="all in bins or all in shares of Nyquist"):
-        hfclib.plot(hfclib.band_accuracy(network, images, labels, 1), others={"another": tables[1]})
-    for radii, unit in ((1.0, "share of Nyquist"), ([1, 2.5], "cycles per image"), (1, "cycles per image")):
-        figure = hfclib.plot(hfclib.band_accuracy(network, images, labels, radii))
-        assert figure.axes[0].get_xlabel() == f"radius ({unit})"
 
 
-@pytest.mark.parametrize("radii", [1, [0.05, 0.5]])
-def test_radii_of_at_most_one_bin_are_drawn_in_cycles_per_image(network, data, tmp_path, radii):
-    make_report(network, data, tmp_path, **FAST | {"radii": radii})
+def test_shares_of_nyquist_stand_beside_the_bins(network, data, tmp_path):
+    axes = hfclib.plot(hfclib.band_accuracy(network, *data, [1, 2]), side=8).axes[0]
+    (above,) = axes.child_axes
+    assert above.get_xlabel() == "share of Nyquist"
+    axes.figure.draw_without_rendering()
+    assert above.get_xlim() == pytest.approx([end / 4 for end in axes.get_xlim()])
+    row = {"radius": 2, "share": 0.5, "low": 0.4, "high": 0.6, "bins": 0.3, "from_bins": 2.0, "to_bins": 4.0}
+    (above,) = _energy([row], {}, 8).axes[0].child_axes
+    assert above.get_xlabel() == "share of Nyquist"
+    (label,) = _points("noise", {"noise": [row]}, {}, 8).axes[0].get_xticklabels()
+    assert label.get_text() == "2 to 4\n(50% to 100%)"
+    made = make_report(network, data, tmp_path, **FAST | {"radii": 2.5})
+    assert "Cut at radius 2.5 (62% of Nyquist), it is right for" in made.content["summary"]
+    assert "lies at or beyond radius 2.5 (62% of Nyquist)" in made.content["summary"]
     page = (tmp_path / "report.html").read_text()
-    assert "radius (cycles per image)" in page
-    assert "radius (share of Nyquist)" not in page
+    assert page.count("<th>radius</th>\n      <th>of Nyquist</th>") == 3  # accuracy, energy, misaligned
+    assert len(re.findall(r"<td>2.50*</td>\n      <td>0.6250*</td>", page)) == 3 + 1 + 1
 
 
-def test_shares_of_nyquist_are_those_of_each_networks_own_images():
-    rows = [{"band": "hfc", "radius": radius} for radius in (0.25, 1.0)] + [{"band": "x", "radius": 0}]
-    content = {"key": {"settings": {"size": [3, 16, 24], "radii": [0.25, 1.0]}}, "parts": {"accuracy": rows}}
-    assert _in_cycles(content)["radius"].tolist()[:2] == [2, 8]
+def test_a_report_on_larger_images_cuts_at_shares_of_nyquist_in_bins(tmp_path):
+    images, labels = torch.rand(8, 3, 40, 64), torch.arange(8) % 2
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
+    options = {name: value for name, value in FAST.items() if name != "radii"}
+    made = make_report(network, (images, labels), tmp_path, **options)
+    assert made.content["key"]["settings"]["radii"] == [2.5, 5, 10, 15]
+    high = hfclib.split(images, 10)[1] + torch.tensor(made.content["key"]["settings"]["colour"]).view(3, 1, 1)
+    assert made.value("hfc", 10) == pytest.approx(hfclib.accuracy(network, high, labels))
+    assert Rule.parse("hfc@10.0 < 1.1").fails(made)
+
+
+def test_a_share_in_place_of_a_radius_is_refused_before_the_work(network, data, tmp_path):
+    for use in (
+        lambda: make_report(network, data, tmp_path / "report", **FAST | {"radii": [0.25, 0.5]}),
+        lambda: hfclib.BandAccuracy(network, 0.25),
+        lambda: Rule.parse("hfc@0.25 > .4"),
+    ):
+        with pytest.raises(ValueError, match=r"0 or at least 1, got 0.25: hfclib.nyquist\(share, images\) converts"):
+            use()
+    assert not (tmp_path / "report").exists()
 
 
 def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
@@ -180,7 +199,7 @@ def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
             return images.flatten(1)[:, :10]
 
     images, labels = data[0][:20], torch.zeros(20, dtype=torch.int64)
-    rows = parts.band_noise(Watching(), images, labels, [2, 0.75], norm=1.5, seed=0)
+    rows = parts.band_noise(Watching(), images, labels, [2, 3], norm=1.5, seed=0)
     assert [(row["from_bins"], row["to_bins"]) for row in rows] == [(0, 2), (2, 3), (3, pytest.approx(8 * 2**0.5))]
     for row, noisy in zip(rows, seen, strict=True):
         noise = (noisy - images).double().numpy()
@@ -365,7 +384,7 @@ def test_what_a_report_refuses(network, data, tmp_path):
         ((images * 255, labels), {}, r"expected images in \[0, 1\]"),
         ((images[:1], labels[:1]), {}, "at least two images, got 1"),
         (data, {"rules": ["hfc@8 > .4"]}, r"a rule about a radius of \[2, 3\], got 8"),
-        (data, {"rules": ["hfc@1 > .4"], "radii": [0.5, 1.0]}, r"a rule about a radius of \[0.5, 1.0\], got 1"),
+        (data, {"rules": ["hfc@1 > .4"], "radii": [2.0, 2.5]}, r"a rule about a radius of \[2, 2.5\], got 1"),
         (data, {"rules": ["hfc > .4"]}, "expected a rule such as hfc@8 > .4"),
         (data, {"colour": [0.5]}, r"expected colour, one number per channel \(3\), got 1"),
     ]:
@@ -385,10 +404,9 @@ def test_a_network_that_guesses_is_told_before_the_work(network, data, tmp_path,
 def test_other_networks_are_drawn_behind(network, data, tmp_path):
     other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
     others = [make_report(other, data, tmp_path / "second", name="second", **FAST)]
-    for changed in ({"name": "third", "norm": 2}, {"name": "shares", "radii": [0.25, 0.5]}):
-        content = json.loads(json.dumps(others[0].content))
-        content["key"]["settings"] |= changed
-        others.append(replace(others[0], content=content))
+    content = json.loads(json.dumps(others[0].content))
+    content["key"]["settings"] |= {"name": "third", "norm": 2}
+    others.append(replace(others[0], content=content))
     alone = make_report(network, data, tmp_path / "report", **FAST)
     assert "second" not in (tmp_path / "report" / "report.html").read_text()
     files = [tmp_path / "second" / "report.json", others[1], others[1]]
@@ -402,12 +420,11 @@ def test_other_networks_are_drawn_behind(network, data, tmp_path):
     line, *_ = next(one for one in hfclib.plot(table, behind).axes[0].containers if one.get_label() == "HFC, second")
     assert line.get_ydata() == pytest.approx([others[0].value("hfc", radius) for radius in (2, 3)])
     assert line.get_zorder() < 2
-    (tmp_path / "old.json").write_text(json.dumps({**others[0].content, "schema": 1}))
+    (tmp_path / "old.json").write_text(json.dumps({**others[0].content, "schema": 2}))
     (tmp_path / "cut.json").write_text(json.dumps(others[0].content)[:-9])
     for compared, message in [
-        (tmp_path / "old.json", "old.json is not a finished report .schema 1, expected a finished report of schema 2"),
+        (tmp_path / "old.json", "old.json is not a finished report .schema 2, expected a finished report of schema 3"),
         (tmp_path / "cut.json", "cut.json is not a finished report"),
-        (others[2], r"expected to compare bins with bins.* got radii \[2, 3\] and \[0.25, 0.5\] of shares"),
     ]:
         with pytest.raises(ValueError, match=message):
             make_report(network, data, tmp_path / "none", compare=[compared], **FAST)
@@ -435,19 +452,20 @@ def test_rules(network, data, tmp_path):
         ("test < .1", False),
     ]:
         assert Rule.parse(text).fails(made) is fails, text
-    assert Rule.parse("lfc@0.25<.5") == Rule("lfc", 0.25, "<", 0.5)
+    assert Rule.parse("lfc@2.5<.5") == Rule("lfc", 2.5, "<", 0.5)
     other = replace(made, content=json.loads(json.dumps(made.content)))
     other.content["parts"]["accuracy"][0]["accuracy"] += 0.25
     both = hfclib.report.compare(made, other)
     assert both["difference"].tolist() == pytest.approx([0.25] + [0] * (len(both) - 1))
-    shares = make_report(network, data, tmp_path / "shares", **FAST | {"radii": [0.5, 1.0]})
-    with pytest.raises(ValueError, match="bins with bins"):
-        hfclib.report.compare(made, shares)
     with pytest.raises(ValueError, match="no hfc at radius 1"):
-        shares.value("hfc", 1)
+        made.value("hfc", 1)
+    with pytest.raises(ValueError, match="no hfc at radius None"):
+        made.value("hfc")
     mixed = make_report(network, data, tmp_path / "mixed", **FAST | {"radii": [1, 2.5]})
     assert Rule.parse("lfc@1 < .001").fails(mixed) is (mixed.value("lfc", 1) < 0.001)
-    assert list(_in_cycles(mixed.content)["radius"].dropna().unique()) == [1, 2.5]
+    assert mixed.table()["radius"].unique().tolist() == [0, 1, 2.5]
+    one_bin = hfclib.band_accuracy(network, *data, 1, colour=mixed.content["key"]["settings"]["colour"])["accuracy"]
+    assert mixed.value("hfc", 1.0) == pytest.approx(one_bin[1].item(), abs=1e-7)
 
 
 # ---- names and commands
@@ -500,7 +518,7 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
         coarse.save(tmp_path / "pictures" / str(label) / f"{number}.png")
     images = torch.stack(images)
     labels = torch.cat([torch.arange(10), predictions(images[10:])])
-    small = ["--images", 4, "--grid", 3, "--steps", 1, "--radii", "0.25", "--out", "made"]
+    small = ["--images", 4, "--grid", 3, "--steps", 1, "--radii", "28", "--out", "made"]
     words = ["report", name, "--data", tmp_path / "pictures", *small]
     result = hfc(*words, "--fail-if", "test > 1")
     assert result.exit_code == 0, result.output
@@ -509,15 +527,15 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
     assert (settings["size"], settings["classes"], settings["known_images"]) == ([3, 224, 224], 10, 16)
     low, high = hfclib.split(images, 28)  # a quarter of Nyquist
     colour = torch.tensor(settings["colour"]).view(3, 1, 1)
-    for band, radius, fed in (("test", None, images), ("lfc", 0.25, low), ("hfc", 0.25, high + colour)):
+    for band, radius, fed in (("test", None, images), ("lfc", 28, low), ("hfc", 28, high + colour)):
         share = (predictions(fed) == labels).double().mean().item()
         assert made.value(band, radius) == pytest.approx(share, abs=1e-7)
     assert 6 / 16 <= made.value("test") < 1
     assert all(0 < row["share"] < 1 for row in made.content["parts"]["energy"])
     network = hfclib.Classifier(found.model, found.mean, found.std)
     data = named_data(str(tmp_path / "pictures"), sizes=found.sizes).batches
-    table = hfclib.band_accuracy(network, data, radii=0.25, feed="mean", colour=settings["colour"])
-    assert table["accuracy"].tolist() == pytest.approx([made.value("lfc", 0.25), made.value("hfc", 0.25)])
+    table = hfclib.band_accuracy(network, data, radii=28, feed="mean", colour=settings["colour"])
+    assert table["accuracy"].tolist() == pytest.approx([made.value("lfc", 28), made.value("hfc", 28)])
     assert made.table()["top5"].notna().all()
     again = hfc(*words, "--fail-if", "test < 1")  # stored already, so that only the exit status is new
     assert again.exit_code == 1, again.output
@@ -606,6 +624,7 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["laptop-vanilla-0", "--data", pictures], "broken.png can't be read as an image"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4;8"], "expected numbers such as 4,8"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4,4"], "expected different radii"),  # and not broken.png
+        (["laptop-vanilla-0", "--data", pictures, "--radii", "0.25"], "0 or at least 1, got 0.25: hfclib.nyquist"),
         (["laptop-vanilla-0", "--data", pictures, "--mean", "0.5,0.5,0.5"], "mean and std"),
     ]:
         result = hfc("report", *words)
