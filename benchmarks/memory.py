@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     network = nn.Sequential(nn.Conv2d(3, 8, 7, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = network.append(nn.Linear(8, CLASSES)).eval()
     before = peak()
-    table = band_accuracy(network, stream(count))
+    table = band_accuracy(network, stream(count), colour=[0.5] * 3)
     print(f"{count} images, {len(table)} rows: {before:.0f} MB with the network, at most {peak():.0f} MB on the way")
     return report([Ratio(PROMISES["memory"], peak() - before, torch.device("cpu"))])
 

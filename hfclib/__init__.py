@@ -6,7 +6,7 @@ import importlib
 _NAMES = {
     "attacks": ["apgd", "fgsm", "pgd", "robust_accuracy", "robust_table", "square", "strongest"],
     "data": ["cifar10"],
-    "evaluation": ["accuracy", "band_accuracy", "logits", "misaligned"],
+    "evaluation": ["accuracy", "band_accuracy", "logits", "mean_colour", "misaligned"],
     "frequency": ["BandPass", "HighPass", "LowPass", "nyquist", "split", "swap_amplitude"],
     "kernels": ["smooth_kernels"],
     "models": ["resnet18", "resnet32"],

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from hfclib.data.cifar import MEAN
 from hfclib.devices import arithmetic, device_of
@@ -256,6 +257,46 @@ def check_pixels(images: Tensor, most: float = 1, *, beyond: float = 0) -> None:
         raise ValueError(f"expected {bands}images in [0, 1], got values from {low:.7g} to {high:.7g}")
 
 
+def mean_colour(images: Tensor | Iterable, *, progress: bool = False) -> list[float]:
+    """The mean colour of images, one number per channel, as the feed "mean" adds it to an HFC.
+
+    Args:
+        images: (N, C, H, W) float in [0, 1], or batches of images and labels that can be read again, see `batches`.
+        progress: show a bar, on a terminal.
+    Raises:
+        TypeError, ValueError: no images, or others than these; or batches that can be read only once.
+    """
+    if isinstance(images, Tensor):
+        check_images(images)
+        check_pixels(images)
+        if len(images) == 0:
+            raise ValueError("expected at least one image, got none")
+        return images.mean(dim=(0, 2, 3)).tolist()
+    parts = tqdm(_read_again(images), "mean colour", disable=None if progress else True, leave=False)
+    return _mean_of(pair_of(batch)[0] for batch in parts)[0]
+
+
+def _read_again(stream: Iterable) -> Iterable:
+    if iter(stream) is stream:
+        wanted = "colour, or data that can be read more than once, such as a DataLoader"
+        raise ValueError(f"expected {wanted}, got an iterator: its mean colour is known only at its end")
+    return stream
+
+
+def _mean_of(parts: Iterable[Tensor]) -> tuple[list[float], int]:
+    """The mean colour of all images, and their number."""
+    total, count = 0, 0
+    for part in parts:
+        check_images(part)
+        check_pixels(part)
+        count += len(part)
+        # Summed in float64: the last bits of float32 hang on the size and the order of the batches.
+        total = total + part.mean(dim=(2, 3), dtype=torch.float32).to("cpu", torch.float64).sum(dim=0)
+    if count == 0:
+        raise ValueError("expected at least one image, got none")
+    return (total / count).tolist(), count
+
+
 def band_conditions(
     radii: Iterable[float], batch_norm: bool, other_radii: Iterable[float] | None = None
 ) -> Iterator[Condition]:
@@ -289,24 +330,31 @@ def band_accuracy(
         model, images, labels: any module to (N, classes), or a `Classifier`; see `batches`.
         radii: one or more, in DFT bins, 0 or at least 1; `hfclib.nyquist` converts shares of the Nyquist frequency.
         feed, bn_stats, amp: see `hfclib.evaluation` and `logits`.
-        colour: what "mean" adds, a number per channel; None takes the mean of the tensor, or of the first batch, which
-            has 100 images where logits depend on the batch.
+        colour: what "mean" adds, a number per channel; None takes that of all the images (`mean_colour`): batches are
+            then read twice, first for their colour.
     Returns:
         One row per radius and band: radius, band ("lfc", "hfc"), feed, bn_stats, images (number), accuracy in [0, 1].
     Raises:
-        TypeError, ValueError: as `accuracy`; images outside [0, 1]; a negative radius, or one between 0 and 1.
+        TypeError, ValueError: as `accuracy`; images outside [0, 1]; a negative radius, or one between 0 and 1; or no
+            colour, and batches that can be read only once or are others the second time.
     Source: paper, section 4.2 and Fig. 5.
     """
     cuts = list(product(each_radius(radii), ("lfc", "hfc")))
-    correct, total = [0] * len(cuts), 0
+    correct, total, seen = [0] * len(cuts), 0, None
+    if colour is None and feed == "mean":
+        if labels is None:  # labels and sizes are checked on the way, before the network is asked for all the images
+            colour, seen = _mean_of(part for part, _ in batches(model, _read_again(images)))
+        else:
+            check_images(images)
+            colour = mean_colour(images)
+        logging.getLogger(__name__).info("the mean colour of %s images is %s", seen or len(images), colour)
     for part, classes in evaluated_batches(model, images, labels, bn_stats, BATCH_SIZE):
-        if colour is None and feed == "mean":
-            colour = part.mean(dim=(0, 2, 3)).tolist()
-            logging.getLogger(__name__).info("the mean colour of %s images is %s", len(part), colour)
         wanted = [Condition(band, radius, feed, bn_stats) for radius, band in cuts]
         for place, row in enumerate(_measure(model, part, classes, wanted, amp=amp, colour=colour)):
             correct[place] += round(row["accuracy"] * len(part))
         total += len(part)
+    if seen not in (None, total):
+        raise ValueError(f"expected the same images each time they are read, got {seen} and then {total}: give colour")
     shares = [np.float32(count / total).item() for count in correct]  # the precision in which runs store accuracies
     rows = [(*cut, feed, bn_stats, total, share) for cut, share in zip(cuts, shares, strict=True)]
     return pd.DataFrame(rows, columns=["radius", "band", "feed", "bn_stats", "images", "accuracy"])

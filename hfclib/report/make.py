@@ -28,6 +28,7 @@ from hfclib.evaluation import (
     batches,
     known_size,
     logits,
+    mean_colour,
     uses_batch_statistics,
     whole_batches,
 )
@@ -136,7 +137,8 @@ def make_report(
         radii: as in `band_accuracy`, at which images have two parts; by default those of PAPER_RADII up to 32 pixels,
             and beyond those at FRACTIONS of the Nyquist frequency, see `nyquist`.
         mean, std: that the model expects its input to be normalised by, see `Classifier`; not with a model that is one.
-        colour: the mean colour of the data; None estimates it from `images`.
+        colour: the mean colour of the data; None takes that of all of them, which are then read once for it, before the
+            accuracy reads them; a report that goes on has it already.
         images: so many of the first images are used for all parts but the accuracy.
         grid, norm: of `heat_map`. By default the noise has the norm 4 in 32 x 32 pixels, and the same size per pixel.
         eps, steps: of PGD, see `attack_energy`. By default eps is norm / 8, which is .5 in 32 x 32 pixels.
@@ -168,7 +170,6 @@ def make_report(
         raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radii}")
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
-    colour = [float(value) for value in colour] if colour is not None else some.mean(dim=(0, 2, 3)).tolist()
     norm, eps, seed, steps, grid, images = float(norm), float(eps), int(seed), int(steps), int(grid), int(images)
     check_count("grid", grid, 2)
     check_count("steps", steps, 0)
@@ -177,6 +178,11 @@ def make_report(
     for rule in map(Rule.parse, rules):
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius:g}")
+    folder, first = Path(folder), _digest([some, labels])
+    colour = [float(value) for value in colour] if colour is not None else _stored_colour(folder, first)
+    if colour is None:
+        log.info("reading the images once for their mean colour")
+        colour = mean_colour(data, progress=True)
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, scores = known_size(data), logits(network, some[:BATCH_SIZE])
     helped = _matched(network, some)
@@ -186,9 +192,8 @@ def make_report(
     settings |= {"skipped_images": skipped} if skipped else {}
     # Not all of a network is in its weights: a filter's radius and a callable are not. Its predictions tell them apart.
     key = {"settings": settings, "weights_sha256": _digest(network.state_dict().values())}
-    key |= {"first_images_sha256": _digest([some, labels]), "first_predictions_sha256": _digest([scores.argmax(dim=1)])}
+    key |= {"first_images_sha256": first, "first_predictions_sha256": _digest([scores.argmax(dim=1)])}
     key = json.loads(json.dumps(key))
-    folder = Path(folder)
     with locked(folder / "report.lock", say=log.warning):  # where the same command runs twice, one waits
         content = _begun(folder, key)
         log.info("radii in DFT bins: %s; mean colour: %s", radii, [round(value, 3) for value in colour])
@@ -263,6 +268,15 @@ def _first(network: Classifier, data: Iterable, count: int) -> tuple[Tensor, Ten
         raise ValueError(f"expected at least two images, got {found}")
     images, labels = (torch.cat(tensors).to(device_of(network)) for tensors in zip(*held, strict=True))
     return images.float(), labels
+
+
+def _stored_colour(folder: Path, first: str) -> list[float] | None:
+    """The mean colour in the folder's report, if that was begun with the same first images."""
+    try:
+        key = json.loads((folder / "report.json").read_bytes())["key"]
+        return key["settings"]["colour"] if key["first_images_sha256"] == first else None
+    except (OSError, KeyError, TypeError, ValueError):  # none, or one that `_begun` names
+        return None
 
 
 def _begun(folder: Path, key: dict) -> dict:

@@ -1,6 +1,5 @@
 """Any classifier as a module, and its accuracy by frequency band as a metric with `update`, `compute` and `reset`."""
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import NormalDist
@@ -22,8 +21,6 @@ from hfclib.evaluation import (
 )
 from hfclib.frequency import each_radius
 from hfclib.transforms import FEEDS, Feed
-
-log = logging.getLogger(__name__)
 
 
 class Classifier(nn.Module):
@@ -92,12 +89,13 @@ class BandAccuracy:
 
     Args:
         model: any classifier, see `Classifier`.
-        radii, colour: as in `band_accuracy`; without a colour, "mean" adds the mean of the first batch.
-        feeds, bn_stats: as in `band_accuracy`, one or several. "batch" has the statistics of each 100 images, of one
-            call of `update`.
+        radii, feeds, bn_stats: as in `band_accuracy`, feeds and bn_stats one or several. "batch" has the statistics of
+            each 100 images, of one call of `update`.
+        colour: what "mean" adds, a number per channel, such as `mean_colour` finds; "mean" needs it, since a batch does
+            not know the mean of those to come.
         mean, std: see `Classifier`; not with a model that is one.
     Raises:
-        ValueError: other feeds or statistics, or a radius between 0 and 1.
+        ValueError: other feeds or statistics, a radius between 0 and 1, or feed "mean" without a colour.
     """
 
     def __init__(
@@ -112,12 +110,15 @@ class BandAccuracy:
         std: Sequence[float] | None = None,
     ) -> None:
         self.model = Classifier.of(model, mean, std)
-        self.given_colour = None if colour is None else [float(value) for value in colour]
+        self.colour = None if colour is None else [float(value) for value in colour]
         batch_norm = uses_batch_statistics(self.model)
         feeds, bn_stats = ((one,) if isinstance(one, str) else tuple(one) for one in (feeds, bn_stats))
         for name, given, known in (("feeds", feeds, FEEDS), ("bn_stats", bn_stats, BN_STATS)):
             if not given or set(given) - set(known):
                 raise ValueError(f"expected {name}, of {', '.join(known)}, got {given}")
+        if colour is None and "mean" in feeds:
+            advice = 'hfclib.mean_colour finds it in images or a loader, and feeds="raw" does without'
+            raise ValueError(f'expected colour, the mean of your images, with feed "mean", got none: {advice}')
         wanted = [Condition("x", bn_stats=statistics) for statistics in bn_stats]
         for radius in each_radius(radii):
             wanted += [Condition(band, radius, feed, s) for band in ("lfc", "hfc") for feed in feeds for s in bn_stats]
@@ -127,7 +128,6 @@ class BandAccuracy:
     def reset(self) -> None:
         """Forget all batches."""
         self.classes = self.images = 0
-        self.colour = self.given_colour
         self.correct, self.top5 = [0] * len(self.wanted), [0] * len(self.wanted)
 
     def counts(self) -> dict:
@@ -135,7 +135,7 @@ class BandAccuracy:
         return {name: getattr(self, name) for name in ("images", "classes", "correct", "top5")}
 
     def add(self, counts: Mapping) -> None:
-        """Add the `counts` of another metric, such as another process's, with the same settings and a given colour."""
+        """Add the `counts` of another metric, such as another process's, with the same settings."""
         self.images, self.classes = self.images + counts["images"], max(self.classes, counts["classes"])
         self.correct = [kept + added for kept, added in zip(self.correct, counts["correct"], strict=True)]
         self.top5 = [kept + added for kept, added in zip(self.top5, counts["top5"], strict=True)]
@@ -147,11 +147,7 @@ class BandAccuracy:
         """
         statistics = "batch" if any(condition.bn_stats == "batch" for condition in self.wanted) else "running"
         for part, classes in evaluated_batches(self.model, images, labels, statistics, BATCH_SIZE):
-            colour = self.colour
-            if colour is None and any(condition.feed == "mean" for condition in self.wanted):
-                colour = part.mean(dim=(0, 2, 3)).tolist()
-                log.info("the mean colour of %d images is %s", len(part), [round(value, 3) for value in colour])
-            inputs = each_fed(part, self.wanted, colour or ())
+            inputs = each_fed(part, self.wanted, self.colour or ())
             counts = {"images": len(part), "classes": 0, "correct": [], "top5": []}
             for condition, fed in zip(self.wanted, inputs, strict=True):
                 scores = logits(self.model, fed, bn_stats=condition.bn_stats)
@@ -159,7 +155,6 @@ class BandAccuracy:
                 counts["correct"].append(int((scores.argmax(dim=1) == classes).sum()))
                 best = scores.topk(min(5, scores.shape[1])).indices
                 counts["top5"].append(int((best == classes[:, None]).any(dim=1).sum()))
-            self.colour = colour
             self.add(counts)
 
     def compute(self) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def test_one_batch_is_in_memory_at_a_time(channel_means):
             free = [torch.UntypedStorage._expired(reference) for reference in alive[:-1]]
             assert all(free)
 
-    assert len(band_accuracy(channel_means, stream(), radii=[2])) == 2
+    assert len(band_accuracy(channel_means, stream(), radii=[2], colour=[0.5] * 3)) == 2
     assert len(alive) == 5
     for reference in alive:
         torch.UntypedStorage._free_weak_ref(reference)
@@ -104,6 +104,52 @@ def test_the_mean_colour_may_be_given_or_estimated_for_any_number_of_channels(ca
     assert len(band_accuracy(network, white, network(white).argmax(dim=1), 2)) == 2
     with pytest.raises(ValueError, match=r"colour, numbers in \[0, 1\] as of pixels, got \[102"):
         band_accuracy(network, images, labels, 2, colour=[102.0])
+
+
+@pytest.fixture
+def dark_first():
+    """Images that get brighter, with a network whose answer to an HFC hangs on the colour that it gets."""
+    images = torch.rand(60, 3, 8, 8) * torch.linspace(0.05, 1, 60).view(60, 1, 1, 1)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    network[2].weight.data.copy_(torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
+    network[2].bias.data.copy_(torch.tensor([0.0, 0.5]))
+    return network, images, torch.zeros(60, dtype=torch.int64)
+
+
+def test_the_mean_colour_is_that_of_all_images_in_any_order(dark_first):
+    network, images, labels = dark_first
+    expected = band_accuracy(network, images, labels, 2)
+    assert expected["accuracy"][1] == 1  # the mean of all is bright enough for class 0, that of the first is not
+    for order in (torch.arange(60), torch.arange(60).flip(0), torch.randperm(60)):
+        loader = DataLoader(TensorDataset(images[order], labels), batch_size=7)
+        assert band_accuracy(network, loader, radii=2).equals(expected)
+    found = [hfclib.mean_colour(given) for given in (images, loader)]
+    assert found[0] == pytest.approx(images.double().mean(dim=(0, 2, 3)).tolist(), abs=1e-6)
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
+
+
+def test_without_a_colour_data_must_be_the_same_twice(dark_first):
+    network, images, labels = dark_first
+    pairs = list(zip(images.split(20), labels.split(20), strict=True))
+    for use in (lambda data: band_accuracy(network, data, radii=2), hfclib.mean_colour):
+        with pytest.raises(ValueError, match=r"expected colour, or data that can be read .*got an iterator"):
+            use(pair for pair in pairs)
+    for feed in ("raw", "max"):  # to which no colour is added
+        once = band_accuracy(network, (pair for pair in pairs), radii=2, feed=feed)
+        assert once.equals(band_accuracy(network, images, labels, 2, feed=feed))
+
+    class Shrinking:
+        left = 3
+
+        def __iter__(self):
+            self.left -= 1
+            return iter(pairs[: self.left + 1])
+
+    with pytest.raises(ValueError, match="same images each time they are read, got 40 and then 20: give colour"):
+        band_accuracy(network, Shrinking(), radii=2)
+    for none, error in (([], ValueError), (images[:0], ValueError), ((images * 255).byte(), TypeError)):
+        with pytest.raises(error, match=r"at least one image|float images"):
+            hfclib.mean_colour(none)
 
 
 def test_labels_may_be_a_list_or_an_array(network, data):

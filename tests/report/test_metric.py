@@ -68,26 +68,24 @@ def test_the_metric_equals_band_accuracy_and_adds_columns(network, data):
     assert metric.compute().equals(table)
 
 
-def test_an_estimated_colour_is_forgotten_with_its_batches_and_one_without_any_adds_nothing(network, data):
-    images, labels = data
-    metric = BandAccuracy(network, [2])
-    metric.update(0.1 * images, labels)
-    metric.reset()
-    metric.update(images, labels)
-    assert metric.colour == pytest.approx(images.mean(dim=(0, 2, 3)).tolist())
+def test_the_mean_feed_needs_a_colour_and_a_process_without_a_batch_adds_nothing(network, data):
+    with pytest.raises(ValueError, match=r'expected colour, .* feed "mean", got none: hfclib.mean_colour finds it'):
+        BandAccuracy(network, [2])
+    BandAccuracy(network, [2], feeds=("raw", "max"))
+    metric = BandAccuracy(network, [2], colour=[0.5] * 3)
+    metric.update(*data)
     table = metric.compute()
-    metric.add(BandAccuracy(network, [2]).counts())  # of a process that got no batch
+    metric.add(BandAccuracy(network, [2], colour=[0.5] * 3).counts())
     assert metric.compute().equals(table)
     assert not table["top5"].isna().any()
 
 
 def test_few_classes_have_no_top5_and_a_single_radius_will_do(channel_means, images, labels):
-    metric = BandAccuracy(channel_means, 2)
+    metric = BandAccuracy(channel_means, 2, feeds="raw")
     metric.update(images, labels)
     table = metric.compute()
     assert table["top5"].isna().all()
     assert table["accuracy"][0] == 1
-    assert metric.colour == pytest.approx(images.mean(dim=(0, 2, 3)).tolist())
 
 
 def test_any_classifier(network, data):
@@ -140,16 +138,12 @@ def test_a_loader_is_regrouped_where_logits_depend_on_the_batch(network, data):
 
 
 def test_a_batch_that_fails_is_not_counted(network, data):
-    metric = BandAccuracy(network, [2], bn_stats=("running", "batch"))
+    metric = BandAccuracy(network, [2], bn_stats=("running", "batch"), colour=[0.5] * 3)
     metric.update(data[0][:10], data[1][:10])
     before = metric.counts()
     with pytest.raises(ValueError, match="batches of 2 images or more"):
         metric.update(data[0][:1], data[1][:1])
     assert metric.counts() == before
-    metric.reset()
-    with pytest.raises(ValueError, match="batches of 2 images or more"):
-        metric.update(data[0][:1], data[1][:1])
-    assert metric.colour is None
 
 
 def test_batches_of_any_size_are_made_whole():
@@ -168,7 +162,7 @@ def test_names_alone_and_numbers_of_numpy(network, data):
         ["lfc", 2, "batch"],
         ["hfc", 2, "batch"],
     ]
-    plain = BandAccuracy(nn.Sequential(nn.Flatten(), nn.Linear(192, 12)), 2, bn_stats=("running", "batch"))
+    plain = BandAccuracy(nn.Sequential(nn.Flatten(), nn.Linear(192, 12)), 2, feeds="raw", bn_stats=("running", "batch"))
     assert {condition.bn_stats for condition in plain.wanted} == {"running"}
     for wrong in ({"feeds": "bright"}, {"bn_stats": ("running", "none")}):
         with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -129,7 +129,7 @@ def test_no_image_is_asked_alone_where_logits_depend_on_the_batch(monkeypatch):
 def test_plot_shows_a_table_with_intervals(network, data):
     images, labels = data
     tables = [hfclib.band_accuracy(network, images, labels, radii) for radii in ([2, 3], [1.0, 2.5])]
-    metric = hfclib.BandAccuracy(network, [2, 3], feeds=("raw", "mean"))
+    metric = hfclib.BandAccuracy(network, [2, 3], feeds=("raw", "mean"), colour=[0.5] * 3)
     metric.update(images, labels)
     tables.append(metric.compute())
     for table, curves in zip(tables, (2, 2, 3), strict=True):
@@ -182,7 +182,7 @@ def test_a_report_on_larger_images_cuts_at_shares_of_nyquist_in_bins(tmp_path):
 def test_a_share_in_place_of_a_radius_is_refused_before_the_work(network, data, tmp_path):
     for use in (
         lambda: make_report(network, data, tmp_path / "report", **FAST | {"radii": [0.25, 0.5]}),
-        lambda: hfclib.BandAccuracy(network, 0.25),
+        lambda: hfclib.BandAccuracy(network, 0.25, feeds="raw"),
         lambda: Rule.parse("hfc@0.25 > .4"),
     ):
         with pytest.raises(ValueError, match=r"0 or at least 1, got 0.25: hfclib.nyquist\(share, images\) converts"):
@@ -269,7 +269,7 @@ def test_numbers_of_a_report_are_those_of_band_accuracy(network, data, tmp_path)
     assert read_report(tmp_path / "report" / "report.json").content == stored
     assert made.value("test") == pytest.approx(hfclib.accuracy(network, *data), abs=1e-7)
     colour = stored["key"]["settings"]["colour"]
-    assert colour == pytest.approx(data[0][:24].mean(dim=(0, 2, 3)).tolist())
+    assert colour == pytest.approx(data[0].mean(dim=(0, 2, 3)).tolist())
     table = made.table()
     for feed in ("raw", "mean"):
         for row in hfclib.band_accuracy(network, *data, [2, 3], feed=feed, colour=colour).itertuples():
@@ -305,6 +305,23 @@ def test_statistics_of_the_batch_and_matched_moments(tmp_path):
         expected = hfclib.band_accuracy(helped, *data, [2, 3], **options)["accuracy"]
         found = table.query("bn_stats == @other and feed == 'raw' and band != 'x'")["accuracy"]
         assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-7)
+
+
+def test_the_mean_colour_is_that_of_all_images_and_they_are_read_for_it_once(network, tmp_path, caplog):
+    images = torch.rand(120, 3, 8, 8) * torch.linspace(0.1, 1, 120).view(120, 1, 1, 1)
+    pairs, read = list(zip(images.split(30), (torch.arange(120) % 10).split(30), strict=True)), []
+
+    class Counting:
+        def __iter__(self):
+            return (read.append(number) or batch for number, batch in enumerate(pairs))
+
+    data = Counting()
+    made = make_report(network, data, tmp_path, **FAST)
+    assert made.content["key"]["settings"]["colour"] == pytest.approx(images.mean(dim=(0, 2, 3)).tolist())
+    assert "reading the images once for their mean colour" in caplog.text
+    read.clear()
+    assert make_report(network, data, tmp_path, **FAST).content == made.content
+    assert read == [0]  # the colour is stored
 
 
 def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path, monkeypatch):
@@ -727,7 +744,7 @@ def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path, monkeypa
 def test_a_classifier_has_its_own_mean_and_std(network, data, tmp_path):
     given = {"mean": [0.1, 0.2, 0.3], "std": np.full(3, 0.5)}
     with pytest.raises(ValueError, match="a Classifier, which has its own"):
-        hfclib.BandAccuracy(hfclib.Classifier(network), 2, **given)
+        hfclib.BandAccuracy(hfclib.Classifier(network), 2, feeds="raw", **given)
     with pytest.raises(ValueError, match="a Classifier, which has its own"):
         make_report(hfclib.Classifier(network), data, tmp_path, **given, **FAST)
     options = FAST | {"seed": np.int64(1), "eps": np.float32(0.3), "colour": data[0].mean(dim=(0, 2, 3))}
