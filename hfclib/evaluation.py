@@ -10,7 +10,7 @@ Two choices change what is measured:
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain, pairwise, product
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from hfclib.data.cifar import MEAN
@@ -51,28 +53,49 @@ class Condition(NamedTuple):
         return self._replace(feed="raw" if same else self.feed, bn_stats=self.bn_stats if batch_norm else "running")
 
 
+class _BatchStatistics(TorchFunctionMode):
+    """In this thread alone, each call of BatchNorm's function normalises by the batch; no module is changed."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.batch_norm:
+            return _by_batch(*args, **kwargs or {})
+        return func(*args, **kwargs or {})
+
+
+def _by_batch(maps, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    return F.batch_norm(maps, None, None, weight, bias, True, momentum, eps)
+
+
 @contextmanager
 def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None]:
-    """A context with the model in evaluation mode and BatchNorm with the chosen statistics; both are restored."""
+    """A context with the model in evaluation mode, which is restored, and BatchNorm with the chosen statistics.
+
+    Other threads may use the model meanwhile, if it was in evaluation mode before: then nothing of it changes.
+
+    Raises:
+        ValueError: another bn_stats, or "batch" with a model whose statistics can't be chosen: TorchScript, an exported
+            program, frozen BatchNorm, several GPUs (DataParallel), or a callable in which no module is found.
+    """
     if bn_stats not in BN_STATS:
         raise ValueError(f"expected bn_stats, one of {', '.join(BN_STATS)}, got {bn_stats!r}")
-    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    norms = _batch_norms(model) if bn_stats == "batch" else []
-    averages = [(norm, norm.running_mean, norm.running_var) for norm in norms]
-    if bn_stats == "batch" and any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ValueError('expected bn_stats "running" with a TorchScript model, whose BatchNorm can\'t be switched')
+    roots = [model, *_hidden(model)]
+    modes = [(module, module.training) for module in _all_modules(model) if hasattr(module, "training")]
+    if bn_stats == "batch":
+        _check_statistics_can_be_chosen(model)
     try:
-        try:
-            model.eval()
-        except NotImplementedError as error:
-            advice = "give hfclib.Classifier a function that calls it, if it was exported in evaluation mode"
-            raise ValueError(f"expected a model with an evaluation mode, got an exported program: {advice}") from error
-        for norm, _, _ in averages:  # without running averages PyTorch normalises by the batch in evaluation mode too
-            norm.running_mean = norm.running_var = None
-        yield
+        for root in roots:
+            try:
+                root.eval()
+            except NotImplementedError as error:  # of an exported program
+                advice = "give hfclib.Classifier a function that calls it, if it was exported in evaluation mode"
+                told = f"expected a model with an evaluation mode, got an exported program: {advice}"
+                if root is model:
+                    raise ValueError(told) from error
+                if bn_stats == "batch":
+                    raise ValueError(f'expected bn_stats "running" with an exported program, {_FIXED}') from error
+        with _BatchStatistics() if bn_stats == "batch" else nullcontext():
+            yield
     finally:
-        for norm, mean, var in averages:
-            norm.running_mean, norm.running_var = mean, var
         for module, mode in modes:  # by its own method, since some merge or split their weights there
             if module.training != mode:
                 with suppress(NotImplementedError):  # of an exported program
@@ -81,13 +104,48 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
             module.training = mode
 
 
+_FIXED = "whose BatchNorm can't be switched"
+
+
+def _check_statistics_can_be_chosen(model: nn.Module) -> None:
+    for module in _all_modules(model):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(f'expected bn_stats "running" with a TorchScript model, {_FIXED}')
+        if _is_frozen_norm(module):
+            found = f"{type(module).__name__}, which normalises by its running averages always"
+            raise ValueError(f'expected bn_stats "running", got "batch" with a {found}')
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise ValueError('expected bn_stats "running" with DataParallel, which cuts batches up: give its module')
+        if getattr(module, "no_module_found", False):
+            advice = "give the module itself, or a function that refers to it"
+            raise ValueError(f'expected bn_stats "running" with a callable in which no module is found: {advice}')
+
+
+def _hidden(model: nn.Module) -> list[nn.Module]:
+    """The modules that callables within the model refer to, which are not parts of it; see `Classifier`."""
+    return [hidden for module in model.modules() for hidden in getattr(module, "modules_behind", ())]
+
+
+def _all_modules(model: nn.Module) -> list[nn.Module]:
+    """The parts of the model, then those of the modules that callables within it refer to."""
+    return list(dict.fromkeys(module for root in [model, *_hidden(model)] for module in root.modules()))
+
+
+def _is_frozen_norm(module: nn.Module) -> bool:
+    # Torchvision, timm and Detectron2 have a class of this name each, none of them a BatchNorm of PyTorch.
+    return any(kind.__name__.startswith("FrozenBatchNorm") for kind in type(module).__mro__)
+
+
 def _batch_norms(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [module for module in _all_modules(model) if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def uses_batch_statistics(model: nn.Module) -> bool:
-    """Whether the model has a BatchNorm layer, so that `bn_stats` makes a difference."""
-    return bool(_batch_norms(model))
+    """Whether the model has a BatchNorm layer, so that `bn_stats` makes a difference.
+
+    Beside frozen BatchNorm layers, whose statistics can't be chosen, the others count as frozen too.
+    """
+    return bool(_batch_norms(model)) and not any(map(_is_frozen_norm, _all_modules(model)))
 
 
 def logits(
@@ -99,12 +157,15 @@ def logits(
         model, images: any module to (N, classes); (N, C, H, W) float, [0, 1] or a band.
         bn_stats: "running" or "batch"; with "batch" the batch size matters.
         batch_size: images at once, in batches of `batch_sizes`.
-        amp: bfloat16 arithmetic where the device has it; accuracies then differ by up to about .002.
+        amp: bfloat16 arithmetic where the device has it. It rounds to two or three digits, which changes predictions
+            where the two largest logits are close, and no bound on an accuracy holds for all networks. Accuracies whose
+            predictions are published in both precisions differ by up to .0012; the most that we met is .0052 (BatchNorm
+            with a planted signal, LFC at r = 16, batch statistics).
     Returns:
         (N, classes) float32 on the device of the images.
     Raises:
-        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor, another bn_stats, or the model
-            returns no tensor, or NaN.
+        TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor; bn_stats as in `evaluating`; or the
+            model returns no tensor, or NaN.
     """
     check_images(images)
     if len(images) == 0:
@@ -197,7 +258,7 @@ def evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: in
 
 def depends_on_batch(model: nn.Module) -> bool:
     """Whether an image's logits depend on its batch: by `matched`, or by a BatchNorm that keeps no running averages."""
-    matched = any(getattr(module, "by_batch", False) for module in model.modules())
+    matched = any(getattr(module, "by_batch", False) for module in _all_modules(model))
     return matched or any(norm.running_mean is None for norm in _batch_norms(model))
 
 

@@ -1,11 +1,17 @@
 """Any classifier as a module, and its accuracy by frequency band as a metric with `update`, `compute` and `reset`."""
 
+import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from statistics import NormalDist
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
 import pandas as pd
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from hfclib.evaluation import (
     BATCH_SIZE,
@@ -22,6 +28,8 @@ from hfclib.evaluation import (
 from hfclib.frequency import each_radius
 from hfclib.transforms import FEEDS, Feed
 
+_DEPTH, _MANY = 6, 100  # of references that are followed from a callable, and of the elements of a container
+
 
 class Classifier(nn.Module):
     """Any classifier as a module from images (N, C, H, W) in [0, 1] to logits (N, classes).
@@ -29,8 +37,9 @@ class Classifier(nn.Module):
     Args:
         model: a module or any callable. The logits are what it returns, or in it what is called "logits", or the first
             of a tuple. A module is fed the type of its weights, on their device; another callable gets images on the
-            CPU. A module inside another callable is not put into evaluation mode: give the module itself, or call its
-            `eval` before.
+            CPU. The modules that a callable refers to (as a bound method, by its closure, defaults, attributes and the
+            global names in its code) are put into evaluation mode, and have the statistics that are asked for. Where
+            none is found, the statistics of the batch are refused, and so is a BatchNorm in training mode, as it runs.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
@@ -44,6 +53,9 @@ class Classifier(nn.Module):
             found = f"{list(mean)} and {list(std)}"
             raise ValueError(f"expected mean, numbers in [0, 1] as of pixels, and std, numbers above 0, got {found}")
         self.model = model
+        # No parts of this module: the callable keeps the device and the type of what it calls.
+        self.modules_behind = () if isinstance(model, nn.Module) else tuple(_modules_behind(model))
+        self.no_module_found = not isinstance(model, nn.Module) and not self.modules_behind
         self.mean, self.std = (None if values is None else [float(value) for value in values] for values in (mean, std))
 
     @classmethod
@@ -56,7 +68,12 @@ class Classifier(nn.Module):
         return model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images; ValueError for another number of channels than that of mean and std."""
+        """Logits of images.
+
+        Raises:
+            ValueError: another number of channels than that of mean and std, or a callable with a BatchNorm in training
+                mode.
+        """
         if self.mean is not None:
             if not len(self.mean) == len(self.std) == images.shape[1]:
                 counts = f"{len(self.mean)} and {len(self.std)}"
@@ -64,12 +81,66 @@ class Classifier(nn.Module):
             mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
             images = (images - mean) / std
         weights = (weight for weight in self.parameters() if weight.is_floating_point())
-        output = self.model(images.to(next(weights, images)))
+        with nullcontext() if isinstance(self.model, nn.Module) else _WithoutTraining():
+            output = self.model(images.to(next(weights, images)))
         if isinstance(output, Mapping):
             return output["logits"]
         if hasattr(output, "logits"):
             return output.logits
         return output[0] if isinstance(output, tuple | list) else output
+
+
+class _WithoutTraining(TorchFunctionMode):
+    """Refuses a BatchNorm that would normalise by the batch and change its running averages."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.batch_norm:
+            given = inspect.signature(F.batch_norm).bind(*args, **kwargs or {}).arguments
+            if given.get("training") and given["running_mean"] is not None:
+                advice = "call its eval() before, or give the module itself"
+                raise ValueError(f"expected a callable with BatchNorm in evaluation mode, got training mode: {advice}")
+        return func(*args, **kwargs or {})
+
+
+def _modules_behind(model: Callable) -> Iterator[nn.Module]:
+    """The modules that a callable refers to, found in its object, closure, defaults, attributes and global names."""
+    met, waiting = set(), [(model, 0)]
+    while waiting:
+        value, depth = waiting.pop(0)
+        if id(value) in met or depth > _DEPTH:
+            continue
+        met.add(id(value))
+        if isinstance(value, nn.Module):
+            yield value
+        else:
+            waiting += [(other, depth + 1) for other in _referred(value)]
+
+
+def _referred(value: object) -> list:
+    """What an object refers to, as far as a network may be there."""
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        names = [name for code in _codes(value.__code__) for name in code.co_names]
+        seen = [value.__globals__[name] for name in names if name in value.__globals__]
+        attributes = [getattr(one, name, None) for one in seen if isinstance(one, ModuleType) for name in names]
+        known = [one for one in attributes if isinstance(one, nn.Module)]
+        return [*cells, *seen, *known, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), vars(value)]
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, list | tuple | set | dict):
+        return list(value.values() if isinstance(value, dict) else value) if len(value) <= _MANY else []
+    if isinstance(value, type | ModuleType | Tensor):
+        return []
+    return [*getattr(value, "__dict__", {}).values(), inspect.getattr_static(type(value), "__call__", None)]
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
 
 
 def counted(correct: int, images: int) -> dict:

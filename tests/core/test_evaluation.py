@@ -1,5 +1,6 @@
 """hfclib.evaluation: BatchNorm's statistics at test, and accuracies by hand."""
 
+import threading
 from contextlib import nullcontext
 from functools import partial
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from hfclib import Classifier, accuracy, band_accuracy, logits, pgd, robust_accuracy, split
+from hfclib._files import data_folder, load_tensors
 from hfclib.data.cifar import MEAN
 from hfclib.evaluation import (
     BN_STATS,
@@ -161,6 +164,53 @@ def test_modes_and_averages_are_as_before(normed, images, fails):
         assert isinstance(normed[0].running_mean, torch.Tensor)
 
 
+def test_statistics_of_the_batch_leave_other_threads_alone(normed, images):
+    """While one thread measures with the statistics of the batch, another gets the logits of the running averages."""
+    expected, found = logits(normed, images), []
+    inside, done = threading.Event(), threading.Event()
+
+    class Waiting(nn.Module):
+        def forward(self, maps):
+            if threading.current_thread() is not threading.main_thread():
+                inside.set()
+                assert done.wait(60)
+            return maps
+
+    network = nn.Sequential(normed[0], Waiting(), normed[1]).eval()
+    other = threading.Thread(target=lambda: found.append(logits(network, images, bn_stats="batch")))
+    other.start()
+    assert inside.wait(60)
+    torch.testing.assert_close(logits(network, images), expected)
+    assert network[0].running_mean is not None
+    done.set()
+    other.join()
+    torch.testing.assert_close(found[0], logits(normed, images, bn_stats="batch"))
+    assert not torch.allclose(found[0], expected, atol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about its own compiler
+def test_statistics_of_the_batch_reach_a_compiled_network(normed, images):
+    compiled = torch.compile(normed, backend="eager")
+    for bn_stats in ("running", "batch", "running"):
+        torch.testing.assert_close(
+            logits(compiled, images, bn_stats=bn_stats), logits(normed, images, bn_stats=bn_stats)
+        )
+
+
+def test_statistics_that_can_not_be_chosen_are_refused(normed, images, labels):
+    frozen = nn.Sequential(FrozenBatchNorm2d(3), normed[1])
+    both = nn.Sequential(normed[0], *frozen)
+    for network in (frozen, both):
+        assert not uses_batch_statistics(network)
+        assert accuracy(network, images, labels) >= 0
+        with pytest.raises(ValueError, match=r'bn_stats "running", got "batch" with a FrozenBatchNorm2d, which'):
+            accuracy(network, images, labels, bn_stats="batch")
+    split_up = nn.DataParallel(normed)
+    split_up.device_ids = [0, 1]
+    with pytest.raises(ValueError, match="DataParallel, which cuts batches up: give its module"):
+        logits(split_up, images, bn_stats="batch")
+
+
 def test_who_uses_batch_statistics(normed, network):
     assert uses_batch_statistics(normed)
     assert uses_batch_statistics(nn.BatchNorm1d(2))
@@ -239,6 +289,18 @@ def test_band_accuracy_refuses(channel_means, images, labels):
     ]:
         with pytest.raises(error, match=message):
             band_accuracy(channel_means, images, labels, **options)
+
+
+def test_bfloat16_changes_published_accuracies_as_little_as_the_docstring_of_logits_says(cifar):
+    labels, changes = cifar["test"][1], []
+    for path in (data_folder() / "float32").glob("*.safetensors"):
+        exact, rounded = (load_tensors(data_folder() / kind / path.name)[0] for kind in ("float32", "predictions"))
+        for condition in exact.keys() & rounded.keys():
+            right = [(answers[condition] == labels).double().mean() for answers in (exact, rounded)]
+            changes.append(abs(right[0] - right[1]).item())
+    assert len(changes) == 30
+    assert max(changes) == pytest.approx(0.0012)
+    assert "by up to .0012; the most that we met is .0052" in logits.__doc__
 
 
 # ---- what a run records

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections import OrderedDict
+from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from hfclib import BandAccuracy, Classifier, accuracy, band_accuracy
-from hfclib.evaluation import whole_batches
+from hfclib import BandAccuracy, Classifier, LowPass, accuracy, band_accuracy, logits
+from hfclib.evaluation import uses_batch_statistics, whole_batches
 from hfclib.report.metric import counted
 
 
@@ -104,6 +105,75 @@ def test_any_classifier(network, data):
         by_hand = other(images.to(dtype)).argmax(dim=1)
         assert accuracy(Classifier(other), images, by_hand) == 1
         assert 0 < band_accuracy(Classifier(other), images, by_hand, 3)["accuracy"].max() <= 1
+
+
+class Plain:
+    """An object that is no module, with a network and a method."""
+
+    def __init__(self, network):
+        self.networks = {"main": network}
+
+    def scores(self, images):
+        return self.networks["main"](images)
+
+    __call__ = scores
+
+
+HELD = {}
+
+
+def by_global_name(images):
+    return HELD["network"](images)
+
+
+def without_a_trace(images):
+    return globals()["HE" + "LD"]["network"](images)
+
+
+def test_the_network_behind_a_callable_is_put_into_evaluation_mode(network, data):
+    images = data[0]
+    expected = {bn_stats: logits(network, images, bn_stats=bn_stats) for bn_stats in ("running", "batch")}
+    assert not torch.allclose(expected["running"], expected["batch"], atol=0.01)
+    HELD["network"] = network.train()
+    network[0].eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    for behind in (
+        network.forward,
+        lambda images: network(images),
+        lambda images, one=network: one(images),
+        lambda images: (lambda part: network(part))(images),
+        partial(lambda one, images: one(images), network),
+        Plain(network),
+        Plain(network).scores,
+        by_global_name,
+    ):
+        for bn_stats in ("running", "batch"):
+            torch.testing.assert_close(logits(Classifier(behind), images, bn_stats=bn_stats), expected[bn_stats])
+        assert uses_batch_statistics(Classifier(behind))
+        assert [module.training for module in network.modules()] == modes
+        assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    wrapped = nn.Sequential(LowPass(2), Classifier(network.forward))
+    torch.testing.assert_close(logits(wrapped, images), logits(nn.Sequential(LowPass(2), network), images))
+
+
+def test_a_callable_in_which_no_network_is_found_is_not_trusted(network, data):
+    images, labels = data
+    HELD["network"] = network.train()
+    before = network[1].running_mean.clone(), network[1].running_var.clone()
+    with pytest.raises(ValueError, match="BatchNorm in evaluation mode, got training mode: call its eval"):
+        accuracy(Classifier(without_a_trace), images, labels)
+    assert torch.equal(before[0], network[1].running_mean)
+    assert torch.equal(before[1], network[1].running_var)
+    network.eval()
+    assert accuracy(Classifier(without_a_trace), images, labels) == accuracy(network, images, labels)
+    with pytest.raises(ValueError, match='"running" with a callable in which no module is found: give the module'):
+        accuracy(Classifier(without_a_trace), images, labels, bn_stats="batch")
+    exported = torch.export.export(network, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    behind = Classifier(lambda images: exported(images))
+    assert accuracy(behind, images, labels) == accuracy(network, images, labels)
+    with pytest.raises(ValueError, match='expected bn_stats "running" with an exported program'):
+        accuracy(behind, images, labels, bn_stats="batch")
 
 
 def test_normalisation_comes_after_the_split():
