@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfclib.devices import arithmetic, device_of
-from hfclib.evaluation import BATCH_SIZE, evaluating, uses_batch_statistics
+from hfclib.evaluation import BATCH_SIZE, check_pixels, evaluating, uses_batch_statistics
 from hfclib.frequency import check_images
 from hfclib.models import PreactBlock, ResNet
 
@@ -43,25 +43,42 @@ def _hooked(places: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
 
 
 class Matched(nn.Module):
-    """A network that gives each batch the channel moments of reference images; made by `matched`."""
+    """A network that gives each batch the channel moments of reference images; made by `matched`.
+
+    The moments are buffers, and so part of its `state_dict`: "mean_0" and "std_0" of the first place, and so on.
+    """
 
     by_batch = True  # for `depends_on_batch`
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.pixels = model, nn.Identity()
-        self.moments: dict[nn.Module, tuple[Tensor, Tensor]] = {}  # mean and standard deviation by place, (C,) float32
+        self.places: list[nn.Module] = []
+
+    @property
+    def moments(self) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+        """The mean and the standard deviation, (C,) each, by place."""
+        names = [(f"mean_{number}", f"std_{number}") for number in range(len(self.places))]
+        return {place: tuple(map(self.get_buffer, pair)) for place, pair in zip(self.places, names, strict=True)}
+
+    def add(self, place: nn.Module, mean: Tensor, std: Tensor) -> None:
+        """Add a place with its moments, (C,) float32."""
+        self.register_buffer(f"mean_{len(self.places)}", mean)
+        self.register_buffer(f"std_{len(self.places)}", std)
+        self.places.append(place)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W); ValueError for fewer than 2 images."""
         if len(images) < 2:
             raise ValueError(f"expected batches of at least 2 images to take moments of, got {len(images)}")
-        with _hooked(self.moments, self._standardise):
-            return self.model(self.pixels(images))
+        moments = self.moments
 
-    def _standardise(self, place: nn.Module, _: tuple, maps: Tensor) -> Tensor:
-        mean, std = (moment.to(maps.device) for moment in self.moments[place])
-        return F.batch_norm(maps.float(), None, None, std, mean, training=True, eps=EPS).to(maps.dtype)
+        def standardise(place: nn.Module, _: tuple, maps: Tensor) -> Tensor:
+            mean, std = (moment.to(maps.device, torch.float32) for moment in moments[place])
+            return F.batch_norm(maps.float(), None, None, std, mean, training=True, eps=EPS).to(maps.dtype)
+
+        with _hooked(self.places, standardise):
+            return self.model(self.pixels(images))
 
 
 @torch.inference_mode(False)  # no attack could differentiate by moments that are made in that mode
@@ -74,18 +91,20 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
 
     Args:
         model: without BatchNorm, from (N, C, H, W) to (N, classes); it is neither changed nor copied.
-        reference: (N, C, H, W) float, clean training images, 1 or more.
+        reference: (N, C, H, W) float in [0, 1], clean training images, 1 or more. A normalisation is the model's own,
+            as in `accuracy`.
         where: "all" places where BatchNorm would sit (`norm_places`); "first" those with maps as large as the
             first one's, in `resnet18` the stem and the first stage; "input" the pixels and no other place.
     Returns:
         A module that replaces x by (x - mean of the batch) / sd of the batch * sd + mean of the reference, per channel
         over (N, H, W); 1e-5 is added to each variance. Batches of one image are refused.
     Raises:
-        TypeError, ValueError: a bad reference, another `where`, or the model has BatchNorm, no convolution, or one that
-            runs more than once per pass.
+        TypeError, ValueError: a bad reference, or one that leaves [0, 1]; another `where`; or the model has BatchNorm,
+            no convolution, or one that runs more than once per pass.
     Source: ours.
     """
     check_images(reference)
+    check_pixels(reference)
     if where not in get_args(Where):
         raise ValueError(f"expected where, one of {', '.join(get_args(Where))}, got {where!r}")
     if uses_batch_statistics(model):
@@ -117,7 +136,7 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all") -> Mat
             if place in again:
                 raise ValueError("expected convolutions that run once per pass, got one whose moments change in a pass")
             mean, square = total / counts[place]
-            found.moments[place] = mean.float(), ((square - mean.square()).clamp(min=0) + EPS).sqrt().float()
-    if not found.moments:
+            found.add(place, mean.float(), ((square - mean.square()).clamp(min=0) + EPS).sqrt().float())
+    if not found.places:
         raise ValueError("expected convolutions that run, got none that does in a pass")
     return found

@@ -1,5 +1,7 @@
 """Matched moments against a network that is worked out by hand, and against BatchNorm itself."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,17 +32,17 @@ def by_hand():
 
 
 def test_a_network_worked_out_by_hand():
-    # Pixels 0 and 2 have mean 1 and sd 1: after the first layer 1 and 5 (mean 3, sd 2), after the second 2 and -10
-    # (mean -4, sd 6). In the batch each image is constant, 10 and 14: 21 and 29 are replaced by 1 and 5, whose images
-    # 2 and -10 have the reference's moments already. At the pixels, 10 and 14 are replaced by 0 and 2: the same.
-    reference = torch.tensor([[0.0, 2.0], [2.0, 0.0]]).view(2, 1, 1, 2)
+    # Pixels 0 and 1 have mean .5 and sd .5: after the first layer 1 and 3 (mean 2, sd 1), after the second 2 and -4
+    # (mean -1, sd 3). In the batch each image is constant, 10 and 14: 21 and 29 are replaced by 1 and 3, whose images
+    # 2 and -4 have the reference's moments already. At the pixels, 10 and 14 are replaced by 0 and 1: the same.
+    reference = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(2, 1, 1, 2)
     batch = torch.tensor([10.0, 14.0]).view(2, 1, 1, 1).expand(2, 1, 1, 2)
     model = by_hand()
     help_everywhere = matched(model, reference)
     (first, second) = help_everywhere.moments.values()
-    assert [float(one) for one in (*first, *second)] == pytest.approx([3, 2, -4, 6], abs=1e-5)
+    assert [float(one) for one in (*first, *second)] == pytest.approx([2, 1, -1, 3], abs=1e-5)
     for where in ("all", "first", "input"):
-        assert matched(model, reference, where=where)(batch)[:, 0].tolist() == pytest.approx([2, -10], abs=1e-4)
+        assert matched(model, reference, where=where)(batch)[:, 0].tolist() == pytest.approx([2, -4], abs=1e-4)
     assert model(batch)[:, 0].tolist() == [5 - 3 * 21, 5 - 3 * 29]
     labels = torch.tensor([0, 1])  # mean 2 beats 0; without help both images belong to class 1
     assert hfclib.accuracy(help_everywhere, batch, labels) == 1
@@ -100,7 +102,7 @@ def test_help_made_in_inference_mode_can_be_attacked_and_a_network_may_change_it
         def forward(self, images):
             return self.model(images.mul_(2))
 
-    model, images = resnet18(width=4), torch.rand(6, 3, 8, 8)
+    model, images = resnet18(width=4), torch.rand(6, 3, 8, 8) / 2
     before = images.clone()
     with torch.inference_mode():
         found = matched(InPlace(model), images)
@@ -188,6 +190,33 @@ def test_networks_that_cut_images_up_are_matched_by_the_moments_of_all_maps():
     mean, std = matched(model, reference).moments[model.conv]
     torch.testing.assert_close(mean.double(), maps.mean(dim=1), rtol=0, atol=1e-6)
     torch.testing.assert_close(std.double(), (maps.var(dim=1, correction=0) + 1e-5).sqrt(), rtol=0, atol=1e-6)
+
+
+def test_a_reference_that_is_no_images_is_refused():
+    model, images = resnet18(width=4), torch.rand(6, 3, 8, 8)
+    for wrong in (images * 255, (images - 0.5) / 0.25, images.half() * 2, images.clone().fill_(torch.nan)):
+        with pytest.raises(ValueError, match=r"expected images in \[0, 1\], got values from"):
+            matched(model, wrong)
+
+
+def test_the_moments_are_part_of_the_state():
+    torch.manual_seed(0)
+    model, batch = resnet18(width=4).eval(), torch.rand(9, 3, 8, 8)
+    first, second = (matched(model, torch.rand(6, 3, 8, 8) ** power) for power in (1, 3))
+    states = [{name: value.clone() for name, value in one.state_dict().items()} for one in (first, second)]
+    assert states[0].keys() - {f"model.{name}" for name in model.state_dict()} == {
+        f"{moment}_{number}" for moment in ("mean", "std") for number in range(len(norm_places(model)))
+    }
+    assert not torch.equal(states[0]["std_3"], states[1]["std_3"])
+    expected = first(batch)
+    assert not torch.allclose(second(batch), expected, atol=1e-3)
+    second.load_state_dict(states[0])
+    torch.testing.assert_close(second(batch), expected)
+    again = copy.deepcopy(first)
+    assert set(again.moments) == set(norm_places(again.model))
+    torch.testing.assert_close(again(batch), expected)
+    assert {moment.dtype for pair in first.double().moments.values() for moment in pair} == {torch.float64}
+    torch.testing.assert_close(first(batch.double()).float(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_wrapped_network_has_the_places_of_its_own():
