@@ -59,7 +59,7 @@ def arithmetic(device: torch.device, *, amp: bool) -> Iterator[None]:
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU if it has neither."""
-    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def device_name(device: torch.device) -> str:

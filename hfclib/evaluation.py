@@ -297,7 +297,7 @@ def known_size(data: Iterable) -> int | None:
 def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
     """Labels as int64 (N,) on the device of images (N, C, H, W); TypeError or ValueError for others."""
     check_images(images)
-    labels = torch.as_tensor(labels)
+    labels = labels if isinstance(labels, Tensor) else torch.as_tensor(labels, device=images.device)
     if labels.shape != images.shape[:1]:
         raise ValueError(f"expected one label per image, got labels {tuple(labels.shape)} for {len(images)} images")
     if labels.is_floating_point() or labels.dtype == torch.bool:
@@ -448,10 +448,12 @@ def each_fed(images: Tensor, conditions: Iterable[Condition], colour: Sequence[f
         yield feed_images(images if band == "x" else parts[band], feed, add_mean=high, colour=colour)
 
 
-def training_band_rows(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict]:
-    """Rows (CURVE_COLUMNS) on the raw bands of training images, at PAPER_RADII. Source: paper, Fig. 3."""
+def training_band_rows(
+    model: nn.Module, images: Tensor, labels: Tensor, radii: Iterable[float] = PAPER_RADII
+) -> list[dict]:
+    """Rows (CURVE_COLUMNS) on the raw bands of training images, at some radii. Source: paper, Fig. 3."""
     statistics = BN_STATS if uses_batch_statistics(model) else BN_STATS[:1]
-    wanted = [Condition(band, r, "raw", s) for r, s, band in product(PAPER_RADII, statistics, ("lfc", "hfc"))]
+    wanted = [Condition(band, r, "raw", s) for r, s, band in product(radii, statistics, ("lfc", "hfc"))]
     return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, amp=True)]
 
 
@@ -472,6 +474,7 @@ def curve_rows(
     test: tuple[Tensor, Tensor],
     radii: Iterable[float],
     *,
+    other_radii: Iterable[float] | None = None,
     exact: bool = False,
     kept: dict | None = None,
     colour: Sequence[float] = MEAN,
@@ -480,6 +483,7 @@ def curve_rows(
 
     Args:
         parts, test: whole images; and (images float in [0, 1], labels), whose bands are measured at `radii`.
+        other_radii: of other feeds and statistics, as in `band_conditions`.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
         kept: known predictions by `Condition`, (N,) uint8; the others are added.
         colour: the mean of the data set, as in `band_accuracy`.
@@ -491,7 +495,7 @@ def curve_rows(
             values = part.split, part.band, part.radius, part.feed, bn_stats, len(part.labels), measured
             rows.append(dict(zip(CURVE_COLUMNS, values, strict=True)))
     options = {"amp": True, "kept": kept, "colour": colour}
-    measured = _measure(model, *test, band_conditions(radii, batch_norm), **options)
+    measured = _measure(model, *test, band_conditions(radii, batch_norm, other_radii), **options)
     return rows + [{"split": "test", **row} for row in measured]
 
 

@@ -39,7 +39,8 @@ def _correct(model: Callable, images: Tensor, labels: Tensor) -> dict:
 
 def frequencies(height: int, width: int, grid: int) -> Iterator[tuple[int, int]]:
     """Frequencies (row, column) in cycles per image, at most `grid` per axis; one of each pair with opposite signs."""
-    rows, columns = (torch.linspace(-(side // 2), side // 2, grid).round().int().tolist() for side in (height, width))
+    halves, steps = (height // 2, width // 2), {"steps": grid, "device": "cpu"}
+    rows, columns = (torch.linspace(-half, half, **steps).round().int().tolist() for half in halves)
     for row, column in product(sorted(set(rows)), sorted(set(columns))):
         if (column, row) >= (0, 0):
             yield row, column
@@ -47,7 +48,7 @@ def frequencies(height: int, width: int, grid: int) -> Iterator[tuple[int, int]]
 
 def wave(height: int, width: int, row: int, column: int) -> Tensor:
     """A real image (height, width) of L2 norm 1 whose DFT is zero but at (row, column) and (-row, -column)."""
-    down, across = (torch.arange(side, dtype=torch.float64) / side for side in (height, width))
+    down, across = (torch.arange(side, dtype=torch.float64, device="cpu") / side for side in (height, width))
     plane = torch.cos(2 * math.pi * (row * down[:, None] + column * across))
     return (plane / plane.norm()).float()
 
@@ -73,8 +74,8 @@ def heat_map(
         One row per frequency, half of the plane: row, column (cycles per image), error, and the columns of `counted`.
     Source: Yin et al., NeurIPS 2019, section 3.
     """
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (*images.shape[:2], 1, 1), generator=generator).to(images) * 2 - 1
+    generator = torch.Generator("cpu").manual_seed(seed)
+    signs = torch.randint(0, 2, (*images.shape[:2], 1, 1), generator=generator, device="cpu").to(images) * 2 - 1
     places = list(frequencies(*images.shape[-2:], grid))
     rows = engine(partial(_under_wave, model, images, labels, norm * signs), places)
     return list(tqdm(rows, "heat map", len(places), disable=None, leave=False))
@@ -93,7 +94,8 @@ def band_noise(
     Returns:
         One row per band: from_bins, to_bins, and the columns of `counted`.
     """
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.randn(images.shape, generator=generator, device="cpu").to(images)
     edges = sorted({0.0, math.hypot(*images.shape[-2:]), *map(float, radii)})
     rows = []
     for inner, outer in pairwise(edges):
@@ -173,7 +175,7 @@ def phase_or_amplitude(model: Callable, images: Tensor, labels: Tensor, *, seed:
         number of such predictions and accuracy their share. No row if all images are of one class.
     Source: Chen et al., ICCV 2021, for the mixed images.
     """
-    classes, generator = labels.cpu(), torch.Generator().manual_seed(seed)
+    classes, generator = labels.cpu(), torch.Generator("cpu").manual_seed(seed)
     if (classes == classes[0]).all():
         return []
     drawn = [(some[:, None] != classes).float().multinomial(1, generator=generator) for some in classes.split(256)]

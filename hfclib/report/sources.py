@@ -172,7 +172,8 @@ def named_data(
         log.warning("left out %d files that are no pictures, such as %s", len(others), others[0])
     options = {"transform": v2.Compose(steps), "loader": partial(_opened, mode=mode)}
     dataset = Folder(name, is_valid_file=lambda path: Path(path).suffix.lower() in readable, **options)
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(len(dataset), generator=generator, device="cpu")[:limit].tolist()
     with ThreadPoolExecutor() as pool:
         found = pool.map(_size_or_problem, (dataset.samples[place][0] for place in order))
         found = list(tqdm(found, "opening the images", len(order), disable=None, leave=False))

@@ -37,8 +37,8 @@ def adversarial_images(
     adv_images, eps = images, recipe.adv_eps
     if recipe.adv_random_start:
         count, channels, height, width = images.shape
-        drawn = torch.rand(count, height, width, channels, generator=generator).permute(0, 3, 1, 2)
-        adv_images = (images + eps * (2 * drawn.to(images.device) - 1)).clamp(0, 1)
+        drawn = torch.rand(count, height, width, channels, generator=generator, device=generator.device)
+        adv_images = (images + eps * (2 * drawn.permute(0, 3, 1, 2).to(images.device) - 1)).clamp(0, 1)
     for _ in range(recipe.adv_steps):
         points = adv_images.detach().requires_grad_()
         with arithmetic(images.device, amp=True):

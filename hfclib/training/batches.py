@@ -52,15 +52,15 @@ class Batches:
             (images float32 (n, C, H, W), in [0, 1] unless a raw band, channels_last; labels (n,) int64).
         """
         count, device = len(self.labels), self.images.device
-        order = torch.randperm(count, generator=generator).to(device)
+        drawn = {"generator": generator, "device": generator.device}  # not on the default device, if that is another
+        order = torch.randperm(count, **drawn).to(device)
         if self.augment:
-            top, left = (torch.randint(0, 2 * PADDING + 1, (count, 1), generator=generator) for _ in range(2))
-            flip = torch.rand(count, 1, generator=generator) < 0.5
-            rows = (top + torch.arange(self.height)).to(device)
-            columns = left + torch.where(flip, torch.arange(self.width).flip(0), torch.arange(self.width))
-            columns = columns.to(device)
+            top, left = (torch.randint(0, 2 * PADDING + 1, (count, 1), **drawn) for _ in range(2))
+            flip = torch.rand(count, 1, **drawn) < 0.5
+            down, across = (torch.arange(side, device=generator.device) for side in (self.height, self.width))
+            rows, columns = (top + down).to(device), (left + torch.where(flip, across.flip(0), across)).to(device)
         sizes = batch_sizes(count, self.batch_size)
-        for picked, place in zip(order.split(sizes), torch.arange(count).split(sizes), strict=True):
+        for picked, place in zip(order.split(sizes), torch.arange(count, device=device).split(sizes), strict=True):
             if self.augment:
                 pixels = self.images[picked[:, None, None], rows[place][:, :, None], columns[place][:, None, :]]
             else:

@@ -1,5 +1,6 @@
 """The training loop: plain, with dropout, mix-up or BatchNorm, adversarial or penalised, on whole images or a band."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
-from hfclib.data import to_float
+from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import arithmetic, device_of
 from hfclib.evaluation import (
+    PAPER_RADII,
     Part,
     check_labels,
     check_pixels,
@@ -25,7 +27,7 @@ from hfclib.evaluation import (
     training_band_rows,
     uses_batch_statistics,
 )
-from hfclib.frequency import check_images, split
+from hfclib.frequency import check_images, nyquist, split
 from hfclib.kernels import convolutions, smoothness_penalty
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.batches import Batches
@@ -92,7 +94,7 @@ def training_step(
     with arithmetic(images.device, amp=True):
         if recipe.mixup_alpha:
             share = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha)
-            partner = torch.randperm(len(labels), generator=generator).to(labels.device)
+            partner = torch.randperm(len(labels), generator=generator, device=generator.device).to(labels.device)
             logits = model(share * images + (1 - share) * images[partner])
             loss = share * cross_entropy(logits, labels) + (1 - share) * cross_entropy(logits, labels[partner])
         else:
@@ -110,7 +112,7 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
     """Train for an epoch and return the accuracy on its batches, as they were fed."""
     # The RNG is seeded from (seed, epoch), so resuming needs no stored state.
     entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
-    rng, generator = np.random.default_rng(entropy), torch.Generator().manual_seed(entropy)
+    rng, generator = np.random.default_rng(entropy), torch.Generator("cpu").manual_seed(entropy)
     with _seeded(entropy):
         model.train()
         correct, seen = 0, 0
@@ -169,8 +171,14 @@ def fit(
         progress = hfclib.fit(model, (images, labels), (test_images, test_labels), recipe, seed=0)
         hfc = pandas.DataFrame(progress.rows).query("band == 'hfc' and radius == 8")
 
+    Bands are measured at every whole radius at which the test images have two parts: 1 to 22 at 32 x 32 pixels, 1 to 11
+    at 16 x 16. Where there are more than 22, raw bands are measured at 22 that are spread over them, at PAPER_RADII and
+    at a quarter, half, three quarters and all of Nyquist; other feeds, and statistics of the batch, at these four,
+    which are PAPER_RADII at 32 x 32. Smaller images have those of PAPER_RADII at which they have two parts.
+
     Args:
-        model: from (N, C, H, W) float32 to (N, classes), on the device where it is to be trained.
+        model: from (N, C, H, W) float32 to (N, classes), on the device where it is to be trained. It is left in
+            evaluation mode.
         train, test: (images (N, C, H, W), uint8 or float in [0, 1]; labels (N,) int64). The first
             `recipe.eval_images` of each are measured after every epoch.
         seed: of the order, crops, flips, dropout, mix-up and attacks; 0 or more.
@@ -201,18 +209,23 @@ def fit(
     seen, held_out = (images[part], labels[part]), (test[0][part], test[1][part])
     parts, measured = measured_parts(recipe, seen, held_out), (pixels(held_out[0]), held_out[1])
     done = {"total": recipe.epochs * len(labels), "initial": state.epoch * len(labels), "unit": " images"}
-    with tqdm(desc=f"{recipe.name}, seed {seed}", disable=not progress, **done) as bar:
+    radii, other_radii = _measured_radii(test[0], recipe)
+    with (
+        _evaluated_afterwards(model),
+        tqdm(desc=f"{recipe.name}, seed {seed}", disable=not progress, **done) as bar,
+    ):
         for epoch in range(state.epoch, recipe.epochs):
             start = time.perf_counter()
             own = _train_epoch(model, batches, optimizer, scheduler, recipe, seed=seed, epoch=epoch, bar=bar)
             between = time.perf_counter()
             try:
-                rows = curve_rows(model, parts, measured, recipe.radii, colour=colour)
+                rows = curve_rows(model, parts, measured, radii, other_radii=other_radii, colour=colour)
             except ValueError as error:
                 told = f"{recipe.name}, seed {seed}, can't be measured after epoch {epoch + 1} ({error})"
                 raise TrainingError(f"{told}: try a smaller learning_rate") from error
             if recipe.train_bands:
-                rows += training_band_rows(model, pixels(seen[0]), seen[1])
+                bands = PAPER_RADII if other_radii is None else other_radii
+                rows += training_band_rows(model, pixels(seen[0]), seen[1], bands)
             rows += robust_rows(model, *measured, recipe)
             state.rows += [{"epoch": epoch + 1, **row} for row in rows]
             if collapsed(state.rows, own):
@@ -226,6 +239,31 @@ def fit(
             if checkpoint:
                 checkpoint(model, optimizer, scheduler, state)
     return state
+
+
+@contextmanager
+def _evaluated_afterwards(model: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        model.eval()
+
+
+SPREAD = 22  # radii at which images beyond 32 pixels are measured, as many as there are at 32 x 32
+SHARES = (0.25, 0.5, 0.75, 1)  # of Nyquist: PAPER_RADII at 32 x 32
+
+
+def _measured_radii(images: Tensor, recipe: Recipe) -> tuple[Sequence[int], Sequence[int] | None]:
+    """The radii at which `fit` measures raw bands, and those of other feeds and statistics, None for PAPER_RADII."""
+    height, width = images.shape[-2:]
+    if height == width == DATA_SETS[recipe.data].side:
+        return recipe.radii, None
+    highest = int(math.hypot(height // 2, width // 2))
+    if highest <= SPREAD:
+        return range(1, highest + 1), [radius for radius in PAPER_RADII if radius <= highest]
+    others = [round(nyquist(share, images)) for share in SHARES]
+    spread = [math.ceil(number * highest / SPREAD) for number in range(1, SPREAD + 1)]
+    return sorted({*PAPER_RADII, *others, *spread}), others
 
 
 def pixels(images: Tensor) -> Tensor:

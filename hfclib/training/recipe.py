@@ -174,7 +174,8 @@ class Recipe:
 
     def build(self) -> nn.Module:
         """A network with freshly drawn weights, on the CPU; channels_last, which is faster."""
-        return self._network().to(memory_format=torch.channels_last)
+        with torch.device("cpu"):  # whatever the default device is
+            return self._network().to(memory_format=torch.channels_last)
 
     def _network(self) -> nn.Module:
         if self.arch in ("lenet", "alexnet"):

@@ -210,6 +210,18 @@ def test_noise_of_a_band_has_its_norm_and_no_other_frequency(data):
         assert spectrum[..., outside].max() < 1e-4
 
 
+def test_parts_are_the_same_with_another_default_device(network, data):
+    few = data[0][:12], data[1][:12]
+    measures = (
+        partial(parts.heat_map, network, *few, grid=3, norm=2, seed=0),
+        partial(parts.band_noise, network, *few, [2, 3], norm=2, seed=0),
+        partial(parts.phase_or_amplitude, network, *few, seed=0),
+    )
+    expected = [measure() for measure in measures]
+    with torch.device("meta"):
+        assert [measure() for measure in measures] == expected
+
+
 def test_energy_of_an_attack_by_radius(data):
     images = torch.full((20, 3, 8, 8), 0.5)
     checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(3, 4, 4)  # frequency (4, 4), at distance 5.7

@@ -162,3 +162,11 @@ def test_real_runs_end_up_with_their_variants(monkeypatch):
     first = next(iter(found))
     assert found.all([first, first, "another"]) == found[first]
     assert found["mixup"][1].recipe == RECIPES["mixup"]
+
+
+def test_an_estimate_leaves_the_callers_random_numbers_alone(monkeypatch):
+    monkeypatch.setattr(Recipe, "radii", ())
+    recipe, state = dataclasses.replace(RECIPES["vanilla"], dropout=0.5, width=2, batch_size=8), torch.get_rng_state()
+    with torch.device("meta"):  # nor does it take the default device for its own
+        assert estimate_seconds(recipe, torch.device("cpu")) > 0
+    assert torch.equal(torch.get_rng_state(), state)

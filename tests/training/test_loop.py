@@ -1,10 +1,12 @@
 """hfclib.training.loop: it learns, mixes as the formula says, repeats itself, and stops at a loss that is no number."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -15,10 +17,12 @@ from hfclib import accuracy, split
 from hfclib.data import DataSet, to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
 from hfclib.runs.images import SHUFFLE_SEED, training_set
+from hfclib.training.adversarial import adversarial_images
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import (
     Progress,
     TrainingError,
+    _measured_radii,
     as_trained,
     fit,
     initial_model,
@@ -358,13 +362,69 @@ def test_any_network_and_images_can_be_trained(no_bands):
 
 def test_the_mean_colour_is_that_of_the_training_images(monkeypatch):
     images, labels, seen = torch.rand(60, 1, 16, 16) ** 2, torch.arange(60) % 3, []
-    monkeypatch.setattr("hfclib.training.loop.curve_rows", lambda *_, colour: seen.append(colour) or [])
+    monkeypatch.setattr("hfclib.training.loop.curve_rows", lambda *_, colour, **__: seen.append(colour) or [])
     model = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
     for colour in (None, (0.5,)):
         options = {"seed": 0, "colour": colour, "progress": False}
         hfclib.fit(model, (images, labels), (images, labels), Recipe("mine", epochs=1, eval_images=10), **options)
     assert seen[0] == pytest.approx([images.mean().item()])
     assert seen[1] == (0.5,)
+
+
+def test_the_radii_fit_the_size_of_the_images():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    recipe, found = Recipe("mine", epochs=1, batch_size=10, eval_images=10, train_bands=True), {}
+    for height, width in ((16, 16), (32, 32), (96, 96), (24, 40)):
+        images, labels = torch.rand(10, 3, height, width), torch.arange(10) % 3
+        state = hfclib.fit(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
+        hfc = pd.DataFrame(state.rows).query("band == 'hfc'")
+        parts = "split == 'test' and feed == 'raw'", "feed == 'mean'", "split == 'train'"
+        found[height, width] = [sorted(hfc.query(part)["radius"].unique()) for part in parts]
+        highest = found[height, width][0][-1]
+        assert hfclib.split(images, highest)[1].abs().max() > 1e-3  # something is left of an HFC
+        assert hfclib.split(images, highest + 1)[1].abs().max() < 1e-3
+    assert found[16, 16] == [list(range(1, 12)), [4, 8], [4, 8]]
+    assert found[32, 32] == [list(range(1, 23)), [4, 8, 12, 16], [4, 8, 12, 16]]
+    raw, *others = found[96, 96]
+    assert (raw[0], raw[-1], others) == (4, 67, [[12, 24, 36, 48]] * 2)
+    assert {4, 8, 12, 16, 24, 36, 48} < set(raw)
+    assert np.diff(raw).max() <= 4
+    assert found[24, 40][1:] == [[3, 6, 9, 12]] * 2
+
+
+def test_radii_at_the_sizes_of_the_data_sets_are_those_of_the_recipes():
+    for data, side in (("cifar10", 32), ("mnist", 28)):
+        recipe = Recipe("any", data=data)
+        assert _measured_radii(torch.empty(2, 1, side, side), recipe) == (recipe.radii, None)
+        assert list(recipe.radii) == list(range(1, int(math.hypot(side // 2, side // 2)) + 1))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_network_is_left_in_evaluation_mode(no_bands, monkeypatch, fails):
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(3 * 64, 3)).train()
+    images, labels = torch.rand(10, 3, 8, 8), torch.arange(10) % 3
+    recipe = Recipe("mine", epochs=1, batch_size=5, eval_images=10, learning_rate=1e-3)
+    if fails:
+        monkeypatch.setattr("hfclib.training.loop.training_step", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        hfclib.fit(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
+    assert not any(module.training for module in model.modules())
+
+
+def test_another_default_device_changes_nothing(no_bands, train):
+    """The meta device does not mix with the CPU, as a GPU does not, and holds no number that is right by chance."""
+    expected, state = train(replace(RANDOM, epochs=1))
+    images, labels = torch.rand(6, 3, 32, 32), torch.arange(6)
+    attacked = adversarial_images(expected, images, labels, ATTACKED, torch.Generator().manual_seed(1))
+    with torch.device("meta"):
+        model, again = train(replace(RANDOM, epochs=1))
+        assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+        assert equal(model, expected)
+        assert again.rows == state.rows
+        found = adversarial_images(expected, images, labels, ATTACKED, torch.Generator("cpu").manual_seed(1))
+        assert torch.equal(found, attacked)
+        assert accuracy(nn.Sequential(nn.Flatten(), nn.Identity()), images, list(range(6))) >= 0
+        assert hfclib.LowPass((2, 6))(images).device.type == "cpu"
 
 
 # ---- what is recorded
