@@ -30,14 +30,16 @@ def full_float32(backends: object = torch.backends) -> Iterator[None]:
     """A context in which NVIDIA GPUs do not round the input of float32 convolutions and products to 10 bits (TF32)."""
     cudnn, products = backends.cudnn, backends.cuda.matmul
     if hasattr(products, "fp32_precision"):  # from PyTorch 2.9 on
-        name, rounded, full, owners = "fp32_precision", "tf32", "ieee", (cudnn.conv, products)
+        # From the setting that the others inherit from down: what was only inherited is gone by then, and is not set.
+        name, rounded, full, owners = "fp32_precision", "tf32", "ieee", (backends, cudnn, cudnn.conv, products)
     else:
         name, rounded, full, owners = "allow_tf32", True, False, (cudnn, products)
-    # Only what rounds is changed: PyTorch refuses to read old settings that contradict the new ones.
-    changed = [owner for owner in owners if getattr(owner, name) == rounded]
+    changed = []
     try:
-        for owner in changed:
-            setattr(owner, name, full)
+        for owner in owners:  # only what rounds: PyTorch refuses to read old settings that contradict the new ones
+            if getattr(owner, name) == rounded:
+                setattr(owner, name, full)
+                changed.append(owner)
         yield
     finally:
         for owner in changed:

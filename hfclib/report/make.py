@@ -243,7 +243,7 @@ def compare(first: Report, second: Report) -> pd.DataFrame:
 
 
 def _json(content: dict) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode()
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()  # NaN is no JSON
 
 
 def _digest(values: Iterable[object]) -> str:

@@ -183,7 +183,7 @@ def _svg(figure: Figure | None, title: str) -> str:
 
 def _bars(axes, rows: list[dict], x: list[float], **look) -> None:
     y = np.array([row["share"] if "share" in row else row["accuracy"] for row in rows])
-    low, high = (np.array([row[name] for row in rows]) for name in ("low", "high"))
+    low, high = (np.array([row[name] for row in rows], float) for name in ("low", "high"))  # NaN where not measured
     axes.errorbar(x, y, [y - low, high - y], capsize=3, **look)
 
 
@@ -192,7 +192,9 @@ def _shown(table: pd.DataFrame, side: int) -> str:
     table = table.round(4)
     if "radius" in table:
         table.insert(table.columns.get_loc("radius") + 1, "of Nyquist", (table["radius"] / nyquist(1, side)).round(4))
-    return table.to_html(index=False, border=0, na_rep="")
+    for name in table.columns[table.isna().any()]:
+        table[name] = table[name].astype(object).where(table[name].notna(), "not measured")
+    return table.to_html(index=False, border=0)
 
 
 def _shares_on_top(axes, side: int) -> None:

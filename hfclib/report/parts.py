@@ -116,9 +116,9 @@ def attack_energy(
         eps, steps: of PGD, with steps of eps / 4 from the image itself.
     Returns:
         One row per radius: radius; images, the number of those that PGD moves; share, the mean over these of the energy
-        at or beyond the radius; low and high, its 95 % normal interval; bins, the share of the bins there, which white
-        noise would have; and robust_correct, the number of images that stay correct. No row if the logits have no
-        gradient, or a zero one everywhere.
+        at or beyond the radius; low and high, its 95 % normal interval, None of a single image; bins, the share of the
+        bins there, which white noise would have; and robust_correct, the number of images that stay correct. No row if
+        the logits have no gradient, or a zero one everywhere.
     """
     with torch.inference_mode(False), evaluating(model), torch.enable_grad():
         try:
@@ -140,9 +140,11 @@ def attack_energy(
     for radius in radii if len(energy) else ():
         shares = split(delta, radius)[1].square().sum(dim=(1, 2, 3)) / energy
         share = shares.mean().item()
-        half = 1.96 * shares.std(unbiased=True).item() / math.sqrt(len(shares)) if len(shares) > 1 else math.nan
+        row = {"radius": radius, "images": len(shares), "share": share, "low": None, "high": None}
+        if len(shares) > 1:
+            half = 1.96 * shares.std(unbiased=True).item() / math.sqrt(len(shares))
+            row |= {"low": share - half, "high": share + half}
         white = 1 - mask(*images.shape[-2:], radius).double().mean().item()
-        row = {"radius": radius, "images": len(shares), "share": share, "low": share - half, "high": share + half}
         rows.append(row | {"bins": white, "robust_correct": robust})
     return rows
 

@@ -58,6 +58,32 @@ def test_float32_is_not_rounded_on_gpus():
     assert torch.backends.cudnn.allow_tf32  # the old settings can still be read
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="settings of PyTorch 2.9 and later"
+)
+@pytest.mark.parametrize("level", ["all", "cuda"])
+def test_tf32_that_is_inherited_stays_so(level):
+    """After the context, a change of the setting that the others inherit from still reaches them."""
+    above = torch.backends if level == "all" else torch.backends.cudnn
+    owners = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    everything = torch.backends, torch.backends.cudnn, *owners
+    before = ["none", "none", "tf32", "none"]  # PyTorch's own
+    assert [owner.fp32_precision for owner in everything] == before
+    try:
+        for owner in owners:
+            owner.fp32_precision = "none"
+        above.fp32_precision = "tf32"
+        assert [owner.fp32_precision for owner in owners] == ["tf32"] * 2
+        with arithmetic(torch.device("cuda"), amp=False):
+            assert [owner.fp32_precision for owner in owners] == ["ieee"] * 2
+        assert [owner.fp32_precision for owner in owners] == ["tf32"] * 2
+        above.fp32_precision = "ieee"
+        assert [owner.fp32_precision for owner in owners] == ["ieee"] * 2
+    finally:
+        for owner, precision in zip(everything, before, strict=True):
+            owner.fp32_precision = precision
+
+
 @pytest.mark.parametrize(("convolutions", "products"), [(True, False), (False, True)])
 def test_float32_is_not_rounded_on_gpus_by_an_older_pytorch(convolutions, products):
     cudnn, matmul = SimpleNamespace(allow_tf32=convolutions), SimpleNamespace(allow_tf32=products)

@@ -677,6 +677,25 @@ def test_the_energy_is_measured_of_the_network_as_it_is_and_of_images_that_move(
     assert row["images"] == 100
 
 
+def test_one_image_that_moves_has_no_interval_and_the_report_is_valid_json(data, tmp_path):
+    images = torch.zeros_like(data[0])
+    images[7] = data[0][7]
+    dead = nn.Sequential(nn.Threshold(0.01, 0), nn.Flatten(), nn.Linear(192, 10, bias=False))  # no gradient at 0
+    labels = torch.ones(120, dtype=torch.int64)  # of a black image all logits are alike, and class 0 is predicted
+    labels[7] = dead(images[7:8]).argmax()
+    made = make_report(dead, (images, labels), tmp_path, **FAST)
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    content = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    assert content == made.content
+    for row in content["parts"]["energy"]:
+        assert (row["images"], row["low"], row["high"]) == (1, None, None)
+        assert 0 < row["share"] < 1
+    assert (tmp_path / "report.html").read_text().count("<td>not measured</td>") == 2 * len(FAST["radii"])
+
+
 def test_a_report_of_another_network_of_equal_weights_is_refused(network, data, tmp_path):
     for radius in (1, 3):
         one = nn.Sequential(hfclib.LowPass(radius), network)
