@@ -16,8 +16,17 @@ from torch import Tensor
 
 
 def home() -> Path:
-    """The folder for downloaded data and runs of yours: `$HFCLIB_HOME`, else the user's cache folder for hfclib."""
-    return Path(os.environ.get("HFCLIB_HOME") or platformdirs.user_cache_dir("hfclib")).expanduser()
+    """The folder for downloaded data and runs of yours: `$HFCLIB_HOME`, else the user's data folder for hfclib."""
+    return Path(os.environ.get("HFCLIB_HOME") or platformdirs.user_data_dir("hfclib")).expanduser()
+
+
+def homes() -> list[Path]:
+    """Where data and runs of yours are read: `home()`, then the user's cache folder for hfclib, if there is one.
+
+    They were kept in that until runs were found to be purged there. `$HFCLIB_HOME` decides alone.
+    """
+    former = Path(platformdirs.user_cache_dir("hfclib"))
+    return [home()] if os.environ.get("HFCLIB_HOME") or not former.is_dir() else [home(), former]
 
 
 def data_folder() -> Path:

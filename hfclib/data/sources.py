@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib._files import data_folder, home
+from hfclib._files import data_folder, home, homes
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -52,7 +52,7 @@ class Source:
         files: the files of a split, or one archive of both, by name.
         decode: from their paths and the split to arrays.
         get: fetches a file that is missing: from (name, folder, whether to show a bar), once no source has it already.
-        folder: where they are; None is the data set's folder in the cache.
+        folder: where they are; None is the data set's own folder.
     """
 
     what: str
@@ -67,7 +67,7 @@ class DataSet:
     """A set of labelled images with ten classes: what they are, and how they are obtained.
 
     Attributes:
-        name: of its folder in the cache, and of its files in the repository.
+        name: of its own folder, and of its files in the repository.
         title: as it is written in text.
         classes: their names.
         mean: of the training images in [0, 1], one number per channel.
@@ -92,7 +92,7 @@ class DataSet:
 
     @property
     def folder(self) -> Path:
-        """Where its archives are kept."""
+        """Where its archives are put."""
         return home() / self.name
 
     def load(self, split: Split, *, progress: bool = True) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,10 @@ class DataSet:
         return images, labels
 
     def _from_source(self, source: Source, split: Split, get: Get | None = None, progress: bool = False) -> Verified:
-        folder, names = source.folder or self.folder, source.files(split)
+        names = source.files(split)
+        kept = (place / self.name for place in homes())
+        whole = (folder for folder in kept if all((folder / name).exists() for name in names))
+        folder = source.folder or next(whole, self.folder)
         if get:
             try:
                 folder.mkdir(parents=True, exist_ok=True)

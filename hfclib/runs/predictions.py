@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib._files import data_folder, home, load_tensors, locked, make_writable, save_tensors, sha256
+from hfclib._files import data_folder, home, homes, load_tensors, locked, make_writable, save_tensors, sha256
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, each_fed, logits
@@ -53,8 +53,9 @@ def load_record(kind: str, run: Run, *, beside: bool = False) -> dict[str, Tenso
         beside: of a published run, only what is published too: published numbers do not hang on what was computed here.
     """
     weights, name = weights_of(run.path), f"{run.path.name}.safetensors"
-    published = read_record(data_folder() / kind / name, weights)
-    return published if beside and is_published(run.path) else read_record(home() / kind / name, weights) | published
+    # Earlier places come last, so that their tensors take precedence.
+    places = (data_folder(),) if beside and is_published(run.path) else (*reversed(homes()), data_folder())
+    return {tensor: value for place in places for tensor, value in read_record(place / kind / name, weights).items()}
 
 
 def read_record(path: Path, weights: str) -> dict[str, Tensor]:

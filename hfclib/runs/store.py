@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hfclib._files import data_folder, home, sha256, write
+from hfclib._files import data_folder, homes, sha256, write
 from hfclib.training.checkpoint import CheckpointError, epochs_done
 from hfclib.training.recipe import Recipe
 
@@ -163,7 +163,7 @@ def _remove(folder: Path) -> None:
 
 def folders() -> list[Path]:
     """Where runs are looked for: the published ones, then your own."""
-    return [data_folder() / "runs", home() / "runs"]
+    return [place / "runs" for place in (data_folder(), *homes())]
 
 
 def is_published(path: Path) -> bool:

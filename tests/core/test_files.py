@@ -11,7 +11,19 @@ import threading
 import pytest
 import torch
 
-from hfclib._files import load_tensors, locked, save_tensors, write
+from hfclib._files import home, homes, load_tensors, locked, save_tensors, write
+
+
+def test_the_home_is_the_users_data_folder_and_the_cache_folder_is_still_read(tmp_path, monkeypatch):
+    data, cache = tmp_path / "share" / "hfclib", tmp_path / "cache" / "hfclib"
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / "share" / name))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
+    monkeypatch.delenv("HFCLIB_HOME")
+    assert (home(), homes()) == (data, [data])
+    cache.mkdir(parents=True)
+    assert (home(), homes()) == (data, [data, cache])
+    monkeypatch.setenv("HFCLIB_HOME", str(tmp_path / "mine"))
+    assert (home(), homes()) == (tmp_path / "mine", [tmp_path / "mine"])
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator
 
-from hfclib._files import data_folder, home
+from hfclib._files import data_folder, homes
 from hfclib.devices import best_device, device_name
 from hfclib.paper.chapter import OWN_RUNS, Chapter
 from hfclib.paper.detection.claims import MATCHED_RADIUS, detection_cells
@@ -45,7 +45,7 @@ class DetectionChapter(Chapter):
 
     def folders(self) -> list[Path]:
         """Where detectors are looked for: the published ones, then your own."""
-        return [data_folder() / "detection", home() / "detection"]
+        return [place / "detection" for place in (data_folder(), *homes())]
 
     def find(self, recipe: DetectionRecipe, seed: int) -> DetectionRun | None:
         """The stored detector of a recipe and seed; None if it was never trained."""
