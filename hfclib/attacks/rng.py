@@ -55,7 +55,7 @@ def check_indices(indices: Tensor | None, count: int) -> Tensor:
     """The indices of `count` images as int64 on the CPU, 0 to count - 1 for None; ValueError for others."""
     if indices is None:
         return torch.arange(count, device="cpu")
-    indices = torch.as_tensor(indices).cpu()
+    indices = torch.as_tensor(indices, device="cpu")  # and not on the default device, if that is another
     if indices.shape != (count,) or indices.is_floating_point() or indices.dtype == torch.bool:
         kind = f"{tuple(indices.shape)} of {indices.dtype}"
         raise ValueError(f"expected indices, one whole number per image, got {kind} for {count} images")

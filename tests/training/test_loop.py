@@ -17,7 +17,6 @@ from hfclib import accuracy, split
 from hfclib.data import DataSet, to_float
 from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
 from hfclib.runs.images import SHUFFLE_SEED, training_set
-from hfclib.training.adversarial import adversarial_images
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import (
     Progress,
@@ -413,17 +412,16 @@ def test_the_network_is_left_in_evaluation_mode(no_bands, monkeypatch, fails):
 
 def test_another_default_device_changes_nothing(no_bands, train):
     """The meta device does not mix with the CPU, as a GPU does not, and holds no number that is right by chance."""
-    expected, state = train(replace(RANDOM, epochs=1))
-    images, labels = torch.rand(6, 3, 32, 32), torch.arange(6)
-    attacked = adversarial_images(expected, images, labels, ATTACKED, torch.Generator().manual_seed(1))
+    images, labels = torch.rand(6, 3, 32, 32), list(range(6))
+    for recipe in (RANDOM, ATTACKED):
+        expected, state = train(replace(recipe, epochs=1))
+        with torch.device("meta"):
+            model, again = train(replace(recipe, epochs=1))
+            assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+            assert equal(model, expected)
+            assert again.rows == state.rows
+            assert accuracy(model, images, labels) == accuracy(expected, images, labels)
     with torch.device("meta"):
-        model, again = train(replace(RANDOM, epochs=1))
-        assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
-        assert equal(model, expected)
-        assert again.rows == state.rows
-        found = adversarial_images(expected, images, labels, ATTACKED, torch.Generator("cpu").manual_seed(1))
-        assert torch.equal(found, attacked)
-        assert accuracy(nn.Sequential(nn.Flatten(), nn.Identity()), images, list(range(6))) >= 0
         assert hfclib.LowPass((2, 6))(images).device.type == "cpu"
 
 
