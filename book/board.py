@@ -23,10 +23,12 @@ QUESTIONS = {
 }
 # What several claims are about, by a pattern of their ids, of which the first counts. Elsewhere it is the claim's text.
 TOPICS = {
-    "fig1-(lfc-exceeds-)?hfc": "LFC against HFC as training images",
+    "fig1-(lfc-exceeds-)?hfc.*": "LFC against HFC as training images",
     "fig1-.*": "What the LFC teaches, by radius",
     "fig2-(count.*|eight)": "Misaligned images: how many, and the paper's eight",
     "fig3-.*": "Smoothness after adversarial training",
+    "fig4-(batchnorm-16|batchnorm-w32|cropped)-.*": "The set-up as stated: at other widths, and with crop and flip",
+    "fig4-dropout-.*": "Dropout and the HFC",
     "fig4-batchnorm-.*": "BatchNorm against vanilla training, on both bands",
     "fig4-mixup-.*": "Mix-up: the HFC, and the gap to training accuracy",
     "fig4-adversarial-H.*": "Adversarial training and the HFC",
@@ -112,9 +114,15 @@ def _row(name: str, row: pd.Series) -> str:
         "ours": row["ours"],
         "seeds": row["seeds"],
         "paper": row["paper"],
-        "paper's value within our interval": row["within"],
+        "size": row["size"],
         "made in": row["section"],
     }
+    if row["first"] != "\u2013":
+        details["with the number of seeds that was fixed first"] = f"{row['first verdict']}, {row['first']}"
+    if row["cause"]:
+        details["possible cause"] = row["cause"]
+    if not row["counted"]:
+        details["not counted"] = "it can hardly fail"
     items = "".join(f"<dt>{what}</dt><dd>{escape(str(text))}</dd>" for what, text in details.items())
     verdict = escape(row["verdict"])
     return (

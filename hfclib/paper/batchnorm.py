@@ -26,6 +26,7 @@ from hfclib.evaluation import BATCH_SIZE, BN_STATS, PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.moments import matched
 from hfclib.paper.chapter import Chapter
+from hfclib.paper.claims import evaluate
 from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_seeds, unpaired
@@ -40,7 +41,7 @@ from hfclib.paper.presets import (
     fig4_recipes,
 )
 from hfclib.paper.style import CHART, network_looks
-from hfclib.paper.tables import CHANCE, decimals, gather, in_words, mean_sd
+from hfclib.paper.tables import CHANCE, cells_of_shares, decimals, gather, in_words, initial_draw, mean_sd
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained
@@ -200,8 +201,9 @@ def table(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
         runs: by variant.
         compute: the seeds of which to measure what is not stored; it takes minutes per network and is not kept.
     Returns:
-        One row per measurement: variant, seed, the columns of `conditions`, images, accuracy. Statistics are "running"
-        where nothing depends on the test batch, "batch" for BatchNorm with the test batch's, or "matched".
+        One row per measurement: variant, seed, draw (`initial_draw`), the columns of `conditions`, images, accuracy.
+        Statistics are "running" where nothing depends on the test batch, "batch" for BatchNorm with the test batch's,
+        or "matched".
     """
     parts = []
     for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
@@ -210,7 +212,8 @@ def table(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
         if beside is None and run.seed in compute and run.has_weights and any(conditions(run, variant)):
             beside = measure(run, variant)
         own = own.assign(part="feeds", scale=1, where="all", batch_size=BATCH_SIZE)
-        parts += [rows.assign(variant=variant, seed=run.seed) for rows in (own, beside) if rows is not None]
+        place = {"variant": variant, "seed": run.seed, "draw": initial_draw(run.recipe)}
+        parts += [rows.assign(**place) for rows in (own, beside) if rows is not None]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -226,8 +229,12 @@ def accuracies(found: pd.DataFrame, term: Term) -> pd.Series:
 
 
 def _difference(found: pd.DataFrame, terms: Mapping[Term, int]) -> Estimate:
-    """A signed sum of accuracies, over the seeds that all of its terms have."""
-    return over_seeds(sum(sign * accuracies(found, term) for term, sign in terms.items()))
+    """A signed sum of accuracies, as `claims.evaluate` has it."""
+    rows = found[found["part"] == "feeds"].set_index(["variant", "statistics", "band", "radius", "feed"], drop=False)
+    known = [rows.loc[[term]].assign(measure=f"term{place}") for place, term in enumerate(terms) if term in rows.index]
+    contrast = " + ".join(f"{sign} * {term[0]}.term{place}" for place, (term, sign) in enumerate(terms.items()))
+    cells = pd.concat([rows.head(0).assign(measure=""), *known], ignore_index=True)
+    return evaluate(contrast, cells_of_shares(cells.assign(measured="", sample="test")))
 
 
 # What claims are measured as: by variant, the statistics; and the feed of bands.
@@ -240,7 +247,7 @@ _MEASURED = {
 
 def _cells(found: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims, from a `table`: whole images with running statistics, and bands as in `_MEASURED`."""
-    rows = found[found["part"] == "feeds"].rename(columns={"accuracy": "value"})
+    rows = cells_of_shares(found[found["part"] == "feeds"].assign(sample="test"))
     whole = rows.query("band == 'x' and feed == 'raw' and statistics == 'running'")
     parts = [whole.assign(measure="test", measured="")]
     for measured, (statistics, feed) in _MEASURED.items():
@@ -407,7 +414,7 @@ def scaled_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 def louder_table(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracy on the HFC at r = 8, by feed and help and by how loud it was in training, as text.
 
-    Means over the seeds of the pairs that are stored, and BatchNorm's lead with its 95 % interval.
+    Means over the seeds of the pairs that are stored, and BatchNorm's lead over all seeds with its 95 % interval.
     """
     ways = {
         "max feed, help of the test batch for both": ("matched", "batch", "max"),
@@ -417,10 +424,10 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for (way, (*statistics, feed)), scale in product(ways.items(), (1, *LOUDER)):
         names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
-        terms = ((*one, "hfc", 8, feed) for one in zip(names, statistics, strict=True))
+        terms = [(*one, "hfc", 8, feed) for one in zip(names, statistics, strict=True)]
         with contextlib.suppress(MissingRunError):
             pairs = pd.concat([accuracies(found, term) for term in terms], axis=1, keys=PAIR).dropna()
-            lead = over_seeds(pairs["batchnorm"] - pairs["vanilla"])
+            lead = _difference(found, dict(zip(terms, (-1, 1), strict=True)))
             rows[way, scale] = [*map(partial(decimals, places=2), pairs.mean()), in_words(lead), lead.seeds]
     index = pd.MultiIndex.from_tuples(rows, names=["measured", "HFC in training, times"])
     return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's lead", "seeds"])
@@ -430,13 +437,12 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
     """What BatchNorm gains in networks trained on the LFC.
 
     Args:
-        runs: by variant, of which those of `fig6_recipes` are taken; a radius without a pair of the same seed is left
-            out.
+        runs: by variant, of which those of `fig6_recipes` are taken; a radius without both networks is left out.
     Returns:
         One row per kind of images, BatchNorm's statistics and training radius: whole test images; their LFC, on the
         scale of the training images; and the LFC of training images after a quarter of the epochs, which shows how fast
-        a network learns. Accuracies are means over the seeds that both networks have; the gain, and after the four
-        radii the gain at r = 16 less that at r = 4, have their 95 % interval; as text.
+        a network learns. Accuracies are means over seeds; the gain, and after the four radii the gain at r = 16 less
+        that at r = 4, have their 95 % interval; as text.
     Source: paper, section 5.3 and Fig. 6.
     """
     names = [f"{before}lfc{radius}" for before in ("", "batchnorm_") for radius in PAPER_RADII]
@@ -457,15 +463,16 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
         # `gather` has spelled out that a network without BatchNorm is the same under both.
         results = band_results(table[table["bn_stats"] == statistics].assign(bn_stats="running"))
         results = results[results["tested on"] == tested]
-        wide, gains = results.pivot(index="seed", columns="variant", values="accuracy"), {}
-        for radius in PAPER_RADII:
-            pair = wide.reindex(columns=[f"lfc{radius}", f"batchnorm_lfc{radius}"]).dropna()
-            gains[radius] = pair.iloc[:, 1] - pair.iloc[:, 0]
+        wide = results.pivot(index="seed", columns="variant", values="accuracy")
+        cells = cells_of_shares(results.assign(measure="accuracy", measured="", sample=tested))
+        gains = {radius: f"(batchnorm_lfc{radius}.accuracy - lfc{radius}.accuracy)" for radius in PAPER_RADII}
+        for radius, contrast in gains.items():
+            pair = wide.reindex(columns=[f"lfc{radius}", f"batchnorm_lfc{radius}"])
             with contextlib.suppress(MissingRunError):
-                gain = over_seeds(gains[radius])
+                gain = evaluate(contrast, cells)
                 rows[name, statistics, radius] = [*map(decimals, pair.mean()), in_words(gain), gain.seeds]
         with contextlib.suppress(MissingRunError):
-            more = over_seeds((gains[16] - gains[4]).dropna())
+            more = evaluate(f"{gains[16]} - {gains[4]}", cells)
             rows[name, statistics, "16 less 4"] = ["", "", in_words(more), more.seeds]
     index = pd.MultiIndex.from_tuples(rows, names=["measured on", "BatchNorm's statistics", "trained on the LFC at r"])
     return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's gain", "seeds"])

@@ -16,7 +16,7 @@ from hfclib.paper.claims import Claim, check_cells, claims_of
 from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.parameters import Parameters, check_parameters, refusal
 from hfclib.paper.presets import Preset
-from hfclib.paper.tables import MEASURED, table_cells
+from hfclib.paper.tables import NAMED_CONDITIONS, table_cells
 from hfclib.runs.collect import Runs, obtain, published_runs
 from hfclib.runs.store import WEIGHTS, folders, is_published
 from hfclib.training.recipe import Recipe
@@ -39,6 +39,7 @@ class Chapter:
             only with `retrain`.
         asked: variants whose network, that of the first seed, the notebook asks; a run may be stored as tables alone.
         evidence: from runs to the table on which the claims are judged; trains nothing.
+        claimed: as `recipes`, of the networks that the claims are about, where these are more than the notebook's.
         cells: from that table to the cells of `claims` (CELL_COLUMNS); "measured" is "" where it makes no difference.
         measures: the measures of the cells, a regular expression.
         conditions: what a claim's `measured` may be.
@@ -52,9 +53,10 @@ class Chapter:
     optional: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
     evidence: Callable[[Runs], pd.DataFrame] | None = None
+    claimed: Callable[[Preset], dict[str, Recipe]] | None = None
     cells: Callable[[pd.DataFrame], pd.DataFrame] = table_cells
     measures: str = r"train|test|[LH]\d+"
-    conditions: tuple[str, ...] = tuple(MEASURED)
+    conditions: tuple[str, ...] = tuple(NAMED_CONDITIONS)
     functions: Mapping[str, Callable[[pd.DataFrame], Estimate]] = field(default_factory=dict)
     cell_variants: Callable[[Preset], Collection[str]] | None = None
 
@@ -66,22 +68,31 @@ class Chapter:
     def check_claims(self) -> None:
         """Raise a ValueError if a claim is about what the chapter does not measure."""
         for preset in {claim.preset for claim in self.claims}:
-            variants = (self.cell_variants or self.recipes)(preset)
+            variants = (self.cell_variants or self.claimed or self.recipes)(preset)
             own = [claim for claim in self.claims if claim.preset == preset]
             check_cells(own, variants, self.measures, self.conditions, self.functions)
 
-    def estimates(self, table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> dict[str, Estimate]:
-        """The statistics of claims, by id, of those whose runs are there.
+    def estimates(
+        self, table: pd.DataFrame, claims: Iterable[Claim] | None = None
+    ) -> dict[str, tuple[Estimate, Estimate]]:
+        """The statistics of claims, by id, of those whose runs are there: from the first seeds, and from all.
+
+        The first are as many as was fixed with the rule (`Claim.seeds`).
 
         Args:
             table: of `evidence`.
             claims: None takes all of the chapter.
         """
         claims, estimates = list(self.claims if claims is None else claims), {}
-        cells = self.cells(table) if any(claim.contrast for claim in claims) else None
+        cells = self.cells(table) if any(claim.contrast for claim in claims) else pd.DataFrame()
         for claim in claims:
             with contextlib.suppress(MissingRunError):
-                estimates[claim.id] = claim.estimate(cells) if claim.contrast else self.functions[claim.function](table)
+                if claim.function:
+                    estimates[claim.id] = (self.functions[claim.function](table),) * 2
+                else:
+                    estimate = claim.estimate(cells)
+                    more = estimate.seeds > claim.seeds
+                    estimates[claim.id] = claim.estimate(claim.at_first(cells)) if more else estimate, estimate
         return estimates
 
     def estimate(self, claim: Claim, table: pd.DataFrame) -> Estimate:
@@ -131,7 +142,7 @@ class Chapter:
 
     def published(self, preset: Preset = "laptop") -> pd.DataFrame | None:
         """The table on which claims about a preset are judged, from all published runs; None where there are none."""
-        runs = self.published_runs(preset)
+        runs = published_runs(self.claimed(preset)) if self.claimed else self.published_runs(preset)
         return self.evidence(runs) if runs else None
 
     def is_own(self, preset: Preset, runs: Runs) -> bool:

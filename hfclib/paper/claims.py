@@ -18,15 +18,18 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds, over_seeds_and_images
+from hfclib.paper.intervals import Estimate, MissingRunError, over_images, over_seeds_and_images, sum_of_means
 from hfclib.paper.names import CHAPTER_PLACES, Preset
-from hfclib.paper.verdicts import ENOUGH, Relation, Verdict, verdict
+from hfclib.paper.verdicts import ENOUGH, FAILED_HERE, NO_VERDICT, Relation, Size, Verdict, verdict
 
 FILE = Path(__file__).with_name("claims.yaml")
 CELL = ["variant", "measure"]
 CELL_COLUMNS = [*CELL, "measured", "seed", "value"]
+# "draw" names the initial weights, which networks of one seed share or not; "sample" the images, and "image_sd" is the
+# standard error of the value by their draw.
+OPTIONAL = ["draw", "sample", "image_sd"]
 Cell = tuple[str, str]  # variant and measure
-Units = Literal["seeds", "seeds and images", "recipes"]
+Units = Literal["seeds", "seeds and images", "images", "recipes"]
 
 
 def _mean(*values: np.ndarray) -> np.ndarray:
@@ -48,6 +51,7 @@ class Contrast:
     Attributes:
         text: numbers, cells, `+ - * /`, and the functions abs, max, mean, min.
         cells: (variant, measure) of each cell, once.
+        linear: whether it is a weighted sum of cells and a number.
     Raises:
         ValueError: anything else.
     """
@@ -61,6 +65,7 @@ class Contrast:
         cells: dict[Cell, None] = {}
         self._check(tree.body, cells)
         self.cells = tuple(cells)
+        self.linear = _is_linear(tree.body)
         self._code = compile(tree, "<contrast>", "eval")
 
     def _check(self, node: ast.AST, cells: dict[Cell, None]) -> None:
@@ -87,6 +92,20 @@ class Contrast:
         return eval(self._code, {"__builtins__": {}, **_FUNCTIONS}, names)
 
 
+def _is_linear(node: ast.AST) -> bool:
+    """Whether a checked contrast is a weighted sum of cells and a number."""
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=arguments):
+            return name == "mean" and all(map(_is_linear, arguments))
+        case ast.BinOp(op=ast.Mult() | ast.Div(), left=left, right=right):
+            numbers = [not any(isinstance(part, ast.Attribute) for part in ast.walk(side)) for side in (left, right)]
+            return (numbers[1] and _is_linear(left)) or (
+                numbers[0] and isinstance(node.op, ast.Mult) and _is_linear(right)
+            )
+        case _:
+            return all(map(_is_linear, ast.iter_child_nodes(node)))
+
+
 class _Variant:
     """The measures of one variant, as attributes."""
 
@@ -107,9 +126,13 @@ class Claim(BaseModel):
         paper: the statistic as published; None where it is not available.
         preset: whose networks it is tested on.
         distance: whether the statistic is a distance to the paper's numbers, in whose interval their 0 can't lie.
-        comparable: whether our departures from the paper's set-up are excluded as the cause of a failure, as for a
-            control on our own networks.
-        units: what the interval covers: the draw of "seeds", of "seeds and images", or of "recipes".
+        departure: what in our set-up may be the cause if the claim fails; None where none may be, as for a control on
+            our own networks.
+        paper_differs: how the published number was measured otherwise than ours, so that sizes can't be compared.
+        units: what the interval covers: "seeds" and the bound on images of `evaluate`; "seeds and images" measured
+            together; the "images" alone, of one network; or "recipes".
+        seeds: the number of networks that was fixed when the rule was written. More are an update.
+        counted: whether its verdict enters the counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -127,8 +150,11 @@ class Claim(BaseModel):
     paper: float | None = None
     preset: Preset = "laptop"
     distance: bool = False
-    comparable: bool = False
+    departure: str | None = None
+    paper_differs: str | None = None
     units: Units = "seeds"
+    seeds: Annotated[int, Field(ge=1)] = ENOUGH
+    counted: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +184,10 @@ class Claim(BaseModel):
         """The cells of its contrasts, each once."""
         return tuple(dict.fromkeys(cell for contrast in self.contrasts for cell in contrast.cells))
 
+    def at_first(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """The cells of the number of seeds that was fixed with the rule: the first ones, 0, 1 and so on."""
+        return cells[cells["seed"] < self.seeds]
+
     def estimate(self, cells: pd.DataFrame) -> Estimate:
         """The contrast over the seeds that have all of its cells; of several contrasts the one with the largest mean.
 
@@ -171,43 +201,85 @@ class Claim(BaseModel):
 
     def judge(self, estimate: Estimate) -> Verdict:
         """The verdict on an estimate, by the rule in `verdicts`."""
-        if estimate.seeds < ENOUGH:
+        if estimate.seeds < ENOUGH and self.units != "images":
             return "one network" if estimate.seeds == 1 else "two networks"
         judged = verdict(self.relation, estimate.low, estimate.high, self.bound)
-        return "not comparable" if judged == "contradicted" and not self.comparable else judged
+        return FAILED_HERE if judged == "contradicted" and self.departure else judged
 
-    def paper_within(self, estimate: Estimate) -> bool | None:
-        """Whether the paper's value is in our interval; None without one of the two, and for a `distance`."""
-        if self.paper is None or self.distance or estimate.seeds < ENOUGH:
-            return None
-        return estimate.low <= self.paper <= estimate.high
+    def size(self, estimate: Estimate) -> Size:
+        """Whether the published number lies in the interval of an estimate."""
+        if self.paper is None or self.distance or self.paper_differs or self.judge(estimate).endswith(NO_VERDICT):
+            return "not known"
+        return "compatible" if estimate.low <= self.paper <= estimate.high else "excluded"
 
 
 _parsed = cache(Contrast)
 
 
 def evaluate(contrast: Contrast | str, cells: pd.DataFrame, measured: str = "", *, units: Units = "seeds") -> Estimate:
-    """A contrast over the seeds that have all of its cells, with its interval.
+    """A contrast over the seeds that have its cells; its interval covers seeds and the draw of the images.
+
+    Networks that start from the same weights are paired by seed. A contrast of others that is a weighted sum has
+    Welch's interval over the parts of one draw each; an extreme is taken seed by seed, and paired.
+
+    The variance of the images' draw is the largest that accuracies alone allow where the predictions of two networks on
+    an image are not negatively correlated: cells of one sample that enter with one sign are taken as fully correlated,
+    those of different signs as independent.
 
     Args:
         contrast: the contrast, or its text.
-        cells: columns CELL_COLUMNS. With units "seeds and images" each value is one number per image.
+        cells: columns CELL_COLUMNS, and OPTIONAL ones. With units "seeds and images" each value is one number per
+            image.
         measured: which of the cells; those whose "measured" is "" belong to every condition.
         units: as in `Claim`.
     Raises:
         MissingRunError: no seed has all the cells.
     """
     contrast = _parsed(contrast) if isinstance(contrast, str) else contrast
-    by_cell = dict(list(cells[cells["measured"].isin([measured, ""])].groupby(CELL)))
+    variants, measures = map(set, zip(*contrast.cells, strict=True))
+    there = cells["measured"].isin([measured, ""]) & cells["variant"].isin(variants) & cells["measure"].isin(measures)
+    by_cell = dict(list(cells[there].groupby(CELL)))
     if missing := set(contrast.cells) - set(by_cell):
         raise MissingRunError(f"no run has {', '.join(map('.'.join, sorted(missing)))}")
-    values = {cell: by_cell[cell].set_index("seed")["value"] for cell in contrast.cells}
+    own = {cell: by_cell[cell].set_index("seed") for cell in contrast.cells}
+    values = {cell: rows["value"] for cell, rows in own.items()}
+    if units == "seeds and images":
+        rows = _common(values)
+        return over_seeds_and_images(contrast({cell: np.array(list(rows[cell]), float) for cell in values}))
+    draws = {cell: rows["draw"].iloc[0] if "draw" in rows else "" for cell, rows in own.items()}
+    if not contrast.linear:
+        draws = dict.fromkeys(draws, "")
+    parts, means = [], {}
+    for draw in dict.fromkeys(draws.values()):
+        rows = _common({cell: series for cell, series in values.items() if draws[cell] == draw})
+        means |= {cell: rows[cell].mean() for cell in rows}
+        parts.append(rows)
+    zero = dict.fromkeys(values, 0.0)
+    constant = contrast(zero) if contrast.linear else 0.0
+    if units == "images":
+        return over_images(contrast(means), _image_errors(contrast, own, means))
+    by_seed = [contrast(zero | {cell: rows[cell].to_numpy(float) for cell in rows}) - constant for rows in parts]
+    return sum_of_means(by_seed, constant, _image_errors(contrast, own, means))
+
+
+def _common(values: Mapping[Cell, pd.Series]) -> pd.DataFrame:
+    """One row per seed that has all cells."""
     rows = pd.concat(values, axis=1, join="inner").dropna()
     if rows.empty:
         raise MissingRunError("no seed has all the runs of the claim")
-    if units == "seeds and images":
-        return over_seeds_and_images(contrast({cell: np.array(list(rows[cell]), float) for cell in values}))
-    return over_seeds(contrast({cell: rows[cell].to_numpy(float) for cell in values}))
+    return rows
+
+
+def _image_errors(contrast: Contrast, own: Mapping[Cell, pd.DataFrame], means: Mapping[Cell, float]) -> list[float]:
+    """The standard errors of a contrast by the draw of the images, one per sample; see `evaluate`."""
+    by_sign: dict[tuple[str, bool], float] = {}
+    base = contrast(means)
+    for cell, rows in own.items():
+        if "image_sd" in rows and (error := rows["image_sd"].mean()) > 0:
+            change = contrast({**means, cell: means[cell] + error}) - base
+            place = rows["sample"].iloc[0], change > 0
+            by_sign[place] = by_sign.get(place, 0.0) + abs(change)
+    return list(by_sign.values())
 
 
 def load_claims(path: Path = FILE) -> tuple[Claim, ...]:

@@ -19,9 +19,10 @@ from hfclib.data import DATA_SETS, to_float
 from hfclib.evaluation import PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
+from hfclib.paper.claims import evaluate
 from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predictions
-from hfclib.paper.intervals import Estimate, over_seeds
+from hfclib.paper.intervals import Estimate
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
@@ -30,12 +31,14 @@ from hfclib.paper.tables import (
     AUTHORS,
     CHANCE,
     CONDITIONS,
+    NAMED_CONDITIONS,
     Version,
-    at_end,
     by_seed,
+    cells_of_shares,
     decimals,
     estimate_cell,
     gather,
+    initial_draw,
     mean_cell,
     mean_sd,
     select,
@@ -121,7 +124,8 @@ def _misaligned(runs: Runs, word: str) -> pd.DataFrame:
     rows = rows[["variant", "radius", "feed", "bn_stats", "images", "seed"]].assign(
         split="test", band="misaligned", accuracy=rows["misaligned"] / rows["images"]
     )
-    return rows.assign(data=word)
+    draws = {variant: initial_draw(ones[0].recipe) for variant, ones in runs.items() if ones}
+    return rows.assign(data=word, draw=rows["variant"].map(draws))
 
 
 # ---- claims: written before any network on MNIST or Fashion-MNIST, or with a planted signal, was trained
@@ -140,8 +144,9 @@ def _of(found: pd.DataFrame, data: str) -> pd.DataFrame:
 
 
 def _batchnorm_gain(found: pd.DataFrame, *, data: str, version: Version) -> Estimate:
-    wide = at_end(_of(found, data), "hfc", version).reindex(columns=["batchnorm", "vanilla"])
-    return over_seeds(wide["batchnorm"] - wide["vanilla"])
+    gains = (f"{data}_batchnorm.{measure} - {data}_vanilla.{measure}" for measure in ("H4", "H8"))
+    named = next(name for name, condition in NAMED_CONDITIONS.items() if condition == CONDITIONS[version])
+    return evaluate(f"mean({', '.join(gains)})", _cells(found), named)
 
 
 def accuracy_by_seed(found: pd.DataFrame, data: str, variant: str, measure: str) -> pd.Series:
@@ -171,7 +176,9 @@ def gap_by_signal(found: pd.DataFrame, variant: str, radius: int) -> pd.Series:
 
 
 def _widened(found: pd.DataFrame, *, variant: str, radius: int) -> Estimate:
-    return over_seeds(gap_by_signal(found, variant, radius))
+    """As `gap_by_signal`, with its interval."""
+    gaps = (f"({data}_{variant}.test - {data}_{variant}.L{radius})" for data in ("planted", "cifar10"))
+    return evaluate(" - ".join(gaps), _cells(found), "controlled")
 
 
 def _cells(found: pd.DataFrame) -> pd.DataFrame:
@@ -179,8 +186,13 @@ def _cells(found: pd.DataFrame) -> pd.DataFrame:
     found = found.assign(variant=found["data"] + "_" + found["variant"])
     misaligned = found[found["band"] == "misaligned"]
     measure = "misaligned" + misaligned["radius"].astype(str)
-    shares = misaligned.assign(measure=measure, measured="").rename(columns={"accuracy": "value"})
-    return pd.concat([table_cells(found.drop(misaligned.index)), shares], ignore_index=True)
+    cells = [
+        table_cells(found.drop(misaligned.index)),
+        cells_of_shares(misaligned.assign(measure=measure, measured="")),
+    ]
+    cells = pd.concat(cells, ignore_index=True)
+    data = cells["data"].replace({"planted": "cifar10"})  # the same images
+    return cells.assign(sample=data + " " + cells["split"])
 
 
 def _cell_variants(preset: Preset) -> list[str]:

@@ -25,7 +25,7 @@ from hfclib.paper.parameters import FeedChoice, OneSeed, Radius, StatisticsChoic
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.published import MISALIGNED
 from hfclib.paper.style import CHART, STYLE, network_looks, show_image
-from hfclib.paper.tables import decimals
+from hfclib.paper.tables import cells_of_shares, decimals
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, by_condition, load_record
 from hfclib.training.recipe import RADII, Recipe
@@ -371,9 +371,11 @@ def _cells(counts: pd.DataFrame) -> pd.DataFrame:
     rows = counts.query("feed == 'raw' and bn_stats == 'running'")
     eight = rows["images"].map(lambda count: sum(index < count for index in PAPER_INDICES))  # 0 at smoke, and no share
     shares = rows.assign(misaligned=rows["misaligned"] / rows["images"], eight=rows["eight"] / eight)
-    cells = shares.melt(["variant", "seed", "cut", "radius"], ["misaligned", "eight"], "measure", "value")
+    cells = shares.melt(["variant", "seed", "cut", "radius", "images"], ["misaligned", "eight"], "measure", "accuracy")
     end = cells["radius"].astype(str) + cells["cut"].map({"fourier": "", "svd": "_svd"})
-    return cells.assign(measure=cells["measure"] + end, measured="")
+    # The eight are the paper's own images, and no sample.
+    drawn = cells["images"].where(cells["measure"] == "misaligned")
+    return cells_of_shares(cells.assign(measure=cells["measure"] + end, measured="", sample="test", images=drawn))
 
 
 class Fig2Parameters(OneSeed):

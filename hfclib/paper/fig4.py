@@ -17,20 +17,18 @@ from matplotlib.ticker import MaxNLocator
 from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast, evaluate
-from hfclib.paper.intervals import over_seeds
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
-from hfclib.paper.presets import TITLES, fig4_recipes
+from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.style import CHART, WIDTH, mean_band, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
     AUTHORS,
     CHANCE,
     CONDITIONS,
-    MEASURED,
+    NAMED_CONDITIONS,
     TableFeed,
     at_end,
     band_names,
-    by_seed,
     decimals,
     estimate_cell,
     gather,
@@ -101,7 +99,7 @@ def leads(ours: pd.DataFrame, narrow: pd.DataFrame) -> pd.DataFrame:
     """
     rows = {}
     for variant, (version, measured) in product(
-        ("dropout", "mixup", "batchnorm"), zip(CONDITIONS, MEASURED, strict=True)
+        ("dropout", "mixup", "batchnorm"), zip(CONDITIONS, NAMED_CONDITIONS, strict=True)
     ):
         gain = partial(evaluate, _gain(variant, "H4", "H8"), measured=measured)
         rows[TITLES[variant], version] = {
@@ -156,12 +154,13 @@ def batchnorm_effect(final: pd.DataFrame) -> pd.DataFrame:
         Index (statistics, feed), one column per radius of the paper, text cells "mean [low, high]", 95 % over seeds;
         the last row has the paper's differences, measured with statistics "batch" and feed "max".
     """
-    cells = {}
-    for bn_stats in reversed(BN_STATS):
-        for feed in ("max", "raw", "mean"):
-            found = {r: by_seed(final, f"H{r}", feed, bn_stats) for r in PAPER_RADII}
-            leads = {r: over_seeds(one["batchnorm"] - one["vanilla"]) for r, one in found.items()}
-            cells[bn_stats, feed] = {f"r = {r}": in_words(lead) for r, lead in leads.items()}
+    conditions = {
+        f"{bn_stats} {feed}": (feed, bn_stats) for bn_stats, feed in product(BN_STATS[::-1], ("max", "raw", "mean"))
+    }
+    measured, cells = table_cells(final, conditions), {}
+    for name, (feed, bn_stats) in conditions.items():
+        leads = {r: evaluate(_gain("batchnorm", f"H{r}"), measured, name) for r in PAPER_RADII}
+        cells[bn_stats, feed] = {f"r = {r}": in_words(lead) for r, lead in leads.items()}
     paper = {f"r = {r}": decimals(Contrast(_gain("batchnorm", f"H{r}"))(FIG4_VALUES), 2) for r in PAPER_RADII}
     return pd.DataFrame.from_dict(cells | {("paper", "max"): paper}, orient="index").rename_axis(["statistics", "feed"])
 
@@ -280,6 +279,7 @@ class Fig4Parameters(SeveralSeeds):
 FIG4 = Chapter(
     name="fig4",
     recipes=fig4_recipes,
+    claimed=lambda preset: fig4_recipes(preset) | stated_recipes(preset),
     parameters=Fig4Parameters,
     optional=("adversarial",),
     asked=("batchnorm",),

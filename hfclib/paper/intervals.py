@@ -1,11 +1,11 @@
 """95 % intervals of accuracies, shares and their differences: over seeds, over images in pairs, and over both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri, stdtrit  # not scipy.stats, which takes half a second to import
+from scipy.special import ndtr, ndtri, stdtrit  # not scipy.stats, which takes half a second to import
 
 CONFIDENCE = 0.95
 
@@ -17,12 +17,15 @@ class Estimate:
     Attributes:
         mean, low, high: accuracies, shares, or their differences; the interval of a single seed is infinite.
         seeds: the number of networks of each kind.
+        p: the two-sided p-value of 0: the largest share that intervals may miss and still exclude 0. NaN for a single
+            seed, and where it is not computed.
     """
 
     mean: float
     low: float
     high: float
     seeds: int
+    p: float = field(default=np.nan, compare=False)
 
 
 class MissingRunError(ValueError):
@@ -36,20 +39,47 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _interval(mean: float, errors: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
-    """Student's interval, (mean, low, high), with Satterthwaite's degrees of freedom.
+    """Student's interval, (mean, low, high), with Satterthwaite's degrees of freedom; as in `_half`."""
+    half = _half(errors, counts)
+    return mean, mean - half, mean + half
+
+
+def _half(
+    errors: Sequence[float], counts: Sequence[float], others: Sequence[float] = (), confidence: float = CONFIDENCE
+) -> float:
+    """Half the width of the interval of a mean; infinite for a single value.
 
     Args:
         errors: standard errors whose squares add up to the variance of the mean.
         counts: how many values are behind each.
+        others: as in `sum_of_means`.
     """
     if min(counts) < 2:
-        return mean, -np.inf, np.inf
-    variances = np.square(errors)
-    if not variances.any():
-        return mean, mean, mean
-    freedom = variances.sum() ** 2 / np.sum(variances**2 / (np.array(counts) - 1))
-    half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variances.sum())
-    return mean, mean - half, mean + half
+        return np.inf
+    variances, half = np.square(errors), 0.0
+    if variances.any():
+        freedom = variances.sum() ** 2 / np.sum(variances**2 / (np.array(counts) - 1))
+        half = stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(variances.sum())
+    return float(np.hypot(half, ndtri((1 + confidence) / 2) * np.linalg.norm(others)))
+
+
+def _estimate(
+    mean: float, errors: Sequence[float], counts: Sequence[float], others: Sequence[float], seeds: int
+) -> Estimate:
+    half = _half(errors, counts, others)
+    return Estimate(mean, mean - half, mean + half, seeds, _p_value(mean, errors, counts, others))
+
+
+def _p_value(mean: float, *spread: Sequence[float]) -> float:
+    """The two-sided p-value of 0: 1 less the confidence at which the interval (`_half`) ends at 0."""
+    from scipy.optimize import brentq  # here: a quarter of a second that every notebook would wait for
+
+    if not np.isfinite(_half(*spread)):
+        return np.nan
+    least = 1e-12
+    if _half(*spread, confidence=1 - least) <= abs(mean):
+        return least
+    return brentq(lambda p: _half(*spread, confidence=1 - p) - abs(mean), least, 1.0)
 
 
 def _error(values: Sequence[float]) -> float:
@@ -66,7 +96,41 @@ def over_seeds(values: pd.Series | Sequence[float]) -> Estimate:
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
         raise MissingRunError("no seed has all the runs of the claim")
-    return Estimate(*interval(known), seeds=len(known))
+    return sum_of_means([known], 0.0)
+
+
+def sum_of_means(parts: Sequence[Sequence[float]], constant: float, others: Sequence[float] = ()) -> Estimate:
+    """A number plus the means of independent samples, one value per seed each.
+
+    Args:
+        parts: the samples.
+        constant: the number.
+        others: further standard errors of the sum, or upper bounds of them, such as those of the draw of the images.
+    Returns:
+        Welch's interval over the samples, widened so that the square of its half is the sum of the squares of the
+        halves that seeds and images have alone. So an upper bound never makes it narrower, as it would by
+        Satterthwaite's degrees of freedom. Its seeds are those of the smallest sample.
+    Source: Zou and Donner, 2008, for intervals of a sum from those of its terms.
+    """
+    mean = constant + sum(float(np.mean(part)) for part in parts)
+    counts = [len(part) for part in parts]
+    return _estimate(mean, list(map(_error, parts)), counts, others, min(counts))
+
+
+def over_images(mean: float, errors: Sequence[float]) -> Estimate:
+    """A number of one network, with the normal interval of standard errors by the draw of images."""
+    half = ndtri((1 + CONFIDENCE) / 2) * np.linalg.norm(errors)
+    p = 2 * ndtr(-abs(mean) / np.linalg.norm(errors))
+    return Estimate(mean, mean - half, mean + half, seeds=1, p=float(p))
+
+
+def image_error(share: pd.Series, images: pd.Series) -> pd.Series:
+    """The standard error of a share of correct images by their draw.
+
+    Source: Agresti and Coull, 1998, whose added successes and failures keep it above 0 where all or none are correct.
+    """
+    shrunk = ((share * images + 1) / (images + 2)).clip(0, 1)
+    return np.sqrt(shrunk * (1 - shrunk) / (images + 2))
 
 
 def unpaired(first: pd.Series | Sequence[float], second: pd.Series | Sequence[float]) -> Estimate:
@@ -79,9 +143,7 @@ def unpaired(first: pd.Series | Sequence[float], second: pd.Series | Sequence[fl
     """
     if not (len(first) and len(second)):
         raise MissingRunError("a kind of network has no run")
-    counts = [len(first), len(second)]
-    found = _interval(float(np.mean(first) - np.mean(second)), [_error(first), _error(second)], counts)
-    return Estimate(*found, seeds=min(counts))
+    return sum_of_means([np.asarray(first), -np.asarray(second)], 0.0)
 
 
 def over_seeds_and_images(differences: Sequence[Sequence[float]]) -> Estimate:
@@ -95,8 +157,7 @@ def over_seeds_and_images(differences: Sequence[Sequence[float]]) -> Estimate:
     """
     values = np.asarray(differences, dtype=float)
     by_seed, by_image = values.mean(axis=1), values.mean(axis=0)
-    found = _interval(float(values.mean()), [_error(by_seed), _error(by_image)], values.shape)
-    return Estimate(*found, seeds=len(values))
+    return _estimate(float(values.mean()), [_error(by_seed), _error(by_image)], values.shape, (), len(values))
 
 
 def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float, float]:

@@ -14,12 +14,13 @@ from matplotlib.ticker import MaxNLocator
 
 from hfclib.evaluation import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.intervals import Estimate, over_seeds
+from hfclib.paper.claims import evaluate
+from hfclib.paper.intervals import Estimate
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, WIDTH, mean_band, radius_colour
-from hfclib.paper.tables import CHANCE, band_names, decimals, estimate_cell, mean_cell
+from hfclib.paper.tables import CHANCE, band_names, cells_of_shares, decimals, estimate_cell, mean_cell
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import stored_seeds
@@ -127,45 +128,52 @@ VERSIONS = {"batchnorm": ("with BatchNorm", ""), "plain": ("without BatchNorm", 
 
 def _at_end(found: pd.DataFrame, *, measure: str, suffix: str) -> Estimate:
     """Natural minus shuffled after training, on all training images."""
-    return over_seeds(ends(found, f"natural{suffix}", measure) - ends(found, f"shuffled{suffix}", measure))
+    return evaluate(f"natural{suffix}.{measure} - shuffled{suffix}.{measure}", _cells(found))
 
 
 def _at_equal_accuracy(found: pd.DataFrame, *, measure: str, level: float, suffix: str = "") -> Estimate:
     """Natural minus shuffled where both have the training accuracy `level`."""
-    natural, shuffled = (at_accuracy(found, f"{labels}{suffix}", measure, [level]).loc[level] for labels in KINDS)
-    return over_seeds(natural - shuffled)
+    pair = [f"{labels}{suffix}" for labels in KINDS]
+    series = {variant: at_accuracy(found, variant, measure, [level]).loc[level] for variant in pair}
+    rows = pd.concat(series, names=["variant", "seed"]).rename("accuracy").dropna().reset_index()
+    rows = rows.assign(measure=measure, measured="", sample="train", images=_images_by_epoch(found))
+    return evaluate(f"{pair[0]}.{measure} - {pair[1]}.{measure}", cells_of_shares(rows))
 
 
-def _fall(curves: pd.DataFrame) -> pd.Series:
-    """By seed, how far the accuracy falls from its peak to the mean of the last three epochs, from `by_epoch`.
+def _peak_and_end(curves: pd.DataFrame) -> pd.DataFrame:
+    """By seed, the accuracy at its "peak" and the mean of the last three epochs, "end", from `by_epoch`.
 
     The highest point of a noisy curve lies above its end by chance alone. So the epoch of the peak is that of the mean
     of the other seeds.
     """
     peaks = {seed: others.idxmax() for seed in curves if len(others := curves.drop(columns=seed).mean(axis=1).dropna())}
-    return pd.Series(
-        {seed: curves.at[at, seed] - curves[seed].tail(3).mean() for seed, at in peaks.items()}, dtype=float
-    )
+    rows = {seed: (curves.at[at, seed], curves[seed].tail(3).mean()) for seed, at in peaks.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["peak", "end"], dtype=float)
+
+
+def _images_by_epoch(found: pd.DataFrame) -> int:
+    """On how many training images the accuracies after each epoch are."""
+    return found.query("part == 'epoch' and split == 'train'")["images"].min()
 
 
 def _cells(found: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims, of training images.
 
     After training "train" and the accuracies on bands, such as "L8"; "L8_at_90" where the training accuracy is .9;
-    "L4_early", the highest of the first share EARLY of the epochs; "L4_fall" (`_fall`).
+    "L4_early", the highest of the first share EARLY of the epochs; "L4_peak" and "L4_end" (`_peak_and_end`).
     """
-    variants, parts = found["variant"].unique(), {}
-    at_end = found.query("part == 'end' and split == 'train'")
-    for variant in variants:
+    parts = {}
+    for variant in found["variant"].unique():
         curves = by_epoch(found, variant, "L4")
         parts[variant, "L8_at_90"] = at_accuracy(found, variant, "L8", [0.9]).loc[0.9]
         parts[variant, "L4_early"] = curves.head(max(1, round(EARLY * len(curves)))).max()
-        parts[variant, "L4_fall"] = _fall(curves)
-    cells = [at_end.rename(columns={"accuracy": "value"})[["variant", "measure", "seed", "value"]]]
+        for name, values in _peak_and_end(curves).items():
+            parts[variant, f"L4_{name}"] = values
+    cells = [found.query("part == 'end' and split == 'train'")[["variant", "measure", "seed", "accuracy", "images"]]]
     if parts:
-        derived = pd.concat(parts, names=["variant", "measure", "seed"]).rename("value")
-        cells.append(derived.dropna().reset_index())
-    return pd.concat(cells, ignore_index=True).assign(measured="")
+        derived = pd.concat(parts, names=["variant", "measure", "seed"]).rename("accuracy").dropna().reset_index()
+        cells.append(derived.assign(images=_images_by_epoch(found)))
+    return cells_of_shares(pd.concat(cells, ignore_index=True).assign(measured="", sample="train"))
 
 
 # ---- what the notebook shows
@@ -413,5 +421,5 @@ LABELS = LabelsChapter(
     asked=("shuffled",),
     evidence=labels_table,
     cells=_cells,
-    measures=r"train|[LH]\d+(_at_90|_early|_fall)?",
+    measures=r"train|[LH]\d+(_at_90|_early|_peak|_end)?",
 )

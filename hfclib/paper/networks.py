@@ -262,7 +262,8 @@ def rank_correlation(
     if np.isnan(found[0]):
         raise MissingRunError("the measured recipes have no correlation that is defined")
     low, high = np.nanquantile(found[1:], ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    return Estimate(float(found[0]), float(low), float(high), seeds=count)
+    beyond = min(np.sum(found[1:] <= 0), np.sum(found[1:] >= 0))
+    return Estimate(float(found[0]), float(low), float(high), seeds=count, p=2 * float(beyond + 1) / (DRAWS + 1))
 
 
 def _spearman(samples: np.ndarray) -> np.ndarray:

@@ -6,23 +6,24 @@ import numpy as np
 import pandas as pd
 
 from hfclib.paper.claims import Claim
+from hfclib.paper.record import merged_into
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.tables import decimals, in_words
-from hfclib.paper.verdicts import FACTOR, MARGIN
+from hfclib.paper.verdicts import FACTOR, FAILED_HERE, MARGIN
 from hfclib.runs.collect import Runs
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
-COLUMNS = ["claim", "version", "tested", "ours", "seeds", "paper", "within", "verdict", "section", "figure"]
-NUMBERS = ["mean", "low", "high", "published"]
-_WITHIN = {True: "yes", False: "no", None: "\u2013"}
+COLUMNS = ["claim", "version", "tested", "verdict", "size", "ours", "seeds", "paper", "first", "first verdict"]
+COLUMNS += ["cause", "counted", "section", "figure"]
+ALPHA = 0.05  # of a family of directions
+NUMBERS = ["mean", "low", "high", "published", "p"]
 # What an interval covers, by a claim's units.
 _UNITS = {
-    "seeds": "over the seeds",
+    "seeds": "over the seeds and the draw of the images",
+    "images": "over test images, of one network",
     "seeds and images": "over seeds and test images",
     "recipes": "over recipes, by bootstrap",
 }
-# Of claims whose statistic is exactly 0 in truth, the share that each verdict on a direction has by chance.
-BY_CHANCE = 0.025
 PUBLISHED = "published runs"  # a column of `notebook_scoreboard`
 
 
@@ -31,13 +32,15 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
 
     Args:
         evidence: by chapter, the table on which its claims are judged (`Chapter.evidence`); None without a stored run.
-        preset: whose networks are in the evidence. Claims about "narrow" are judged on "narrow"; the others on any
-            preset but that, such as one of yours.
+        preset: whose networks are in the evidence. Claims about "narrow" and "paper" are judged on these; the others
+            on any other preset, such as one of yours.
     Returns:
-        Index the claim's id; COLUMNS. "tested" says what the rule compares: a direction, a size or a bound. "ours" is
-        "mean [low, high]" over "seeds" networks, the mean alone for a single one; "within" says whether the paper's
-        value lies in that interval. A claim whose runs are missing has the verdict "run missing". Last come NUMBERS,
-        the same as numbers, NaN where there is none.
+        Index the claim's id; COLUMNS. "tested" says what the rule compares: a direction, a size or a bound; "verdict"
+        what came of it from all seeds, and "size" whether the paper's value lies in the interval. "ours" is
+        "mean [low, high]" over "seeds" networks, the mean alone for a single one. "first" and "first verdict" are those
+        of the number of seeds that was fixed with the rule, where there are more. "cause" is the departure that a
+        failure may come from. A claim whose runs are missing has the verdict "run missing". Last come NUMBERS, the same
+        as numbers, NaN where there is none; p is the p-value of 0 (`Estimate`).
     """
     rows = {}
     claims = [claim for claim in CLAIMS if claim.chapter in evidence and _is_about(claim, preset)]
@@ -46,32 +49,57 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
         if table is not None and len(table):
             estimates |= CHAPTERS[name].estimates(table, [claim for claim in claims if claim.chapter == name])
     for claim in claims:
-        ours, seeds, within, judged, numbers = "not measured", 0, None, "run missing", (np.nan,) * 3
-        if estimate := estimates.get(claim.id):
-            ours, seeds = in_words(estimate), estimate.seeds
-            within, judged = claim.paper_within(estimate), claim.judge(estimate)
-            numbers = estimate.mean, estimate.low, estimate.high
-        outcome = ours, seeds, _paper(claim), _WITHIN[within], judged
-        published = np.nan if claim.paper is None else claim.paper
-        place = claim.section, claim.chapter
-        rows[claim.id] = (claim.text, claim.version, _tested(claim), *outcome, *place, *numbers, published)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS + NUMBERS).rename_axis("id")
+        row = {
+            "claim": claim.text,
+            "version": claim.version + _merged(claim.id),
+            "tested": _tested(claim),
+            "verdict": "run missing",
+            "size": "not known",
+            "ours": "not measured",
+            "seeds": 0,
+            "paper": _paper(claim),
+            "first": "\u2013",
+            "first verdict": "\u2013",
+            "cause": "",
+            "counted": claim.counted,
+            "section": claim.section,
+            "figure": claim.chapter,
+            "published": np.nan if claim.paper is None else claim.paper,
+        }
+        if claim.id in estimates:
+            first, estimate = estimates[claim.id]
+            row |= {"verdict": claim.judge(estimate), "size": claim.size(estimate)}
+            row |= {"ours": in_words(estimate), "seeds": estimate.seeds, "p": estimate.p}
+            row |= {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+            if first is not estimate:
+                row |= {"first": in_words(first), "first verdict": claim.judge(first)}
+            row["cause"] = claim.departure if row["verdict"] == FAILED_HERE else ""
+        rows[claim.id] = row
+    board = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS + NUMBERS).rename_axis("id")
+    return board.astype(dict.fromkeys(NUMBERS, float) | {"counted": bool})
+
+
+def _merged(name: str) -> str:
+    """That a claim's row was merged from rows with rules of their own, in words; "" where it was not."""
+    count = len(merged_into(name))
+    return f"; merged from {count} rules" if count > 1 else ""
 
 
 def _is_about(claim: Claim, preset: str) -> bool:
-    return (claim.preset == "narrow") == (preset == "narrow")
+    own = {other.preset for other in CLAIMS} - {"laptop"}
+    return claim.preset == preset if preset in own else claim.preset == "laptop"
 
 
 def readable(board: pd.DataFrame) -> pd.DataFrame:
     """The columns of a `scoreboard` that a chapter shows, with the claim and its verdict in front."""
     beside = [PUBLISHED] if PUBLISHED in board else []
-    shown = board.set_index("claim")[["verdict", "ours", "seeds", *beside, "paper", "within", "tested", "version"]]
+    shown = board.set_index("claim")[["verdict", "size", "ours", "seeds", *beside, "paper", "tested", "version"]]
     units = {_UNITS[claim.units] for claim in CLAIMS if claim.id in board.index} or {_UNITS["seeds"]}
     counted = "recipes" if units == {_UNITS["recipes"]} else "seeds"
-    shown = shown.rename(columns={"seeds": counted, "within": "paper's value in our interval"})
+    shown = shown.rename(columns={"seeds": counted})
     shown.attrs["caption"] = (
         f"The claims of this chapter: our statistic with its 95 % interval {' or '.join(sorted(units))}, "
-        "and the paper's value."
+        "and the paper's value; the size is compatible where that lies in the interval."
     )
     if beside:
         shown.attrs["caption"] += " Of this notebook's runs, with the verdict on the published runs beside it."
@@ -97,12 +125,12 @@ def _paper(claim: Claim) -> str:
 
 
 def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: str = "laptop") -> pd.DataFrame:
-    """The `scoreboard` of chapters from all published runs of a preset, at "laptop" those of "narrow" too.
+    """The `scoreboard` of chapters from all published runs of a preset, at "laptop" those of "narrow" and "paper" too.
 
     Nothing is trained or attacked, and your own folder is not read.
     """
     boards = []
-    for one in ("laptop", "narrow") if preset == "laptop" else (preset,):
+    for one in ("laptop", "narrow", "paper") if preset == "laptop" else (preset,):
         tested = {claim.chapter for claim in CLAIMS if _is_about(claim, one)}
         evidence = {name: CHAPTERS[name].published(one) for name in chapters if name in tested}
         boards.append(scoreboard(evidence, preset=one))
@@ -129,11 +157,21 @@ def notebook_scoreboard(chapter: str, preset: str, runs: Runs, evidence: pd.Data
     return board.assign(**{PUBLISHED: published["verdict"] + ": " + published["ours"]})
 
 
-def expected_by_chance(board: pd.DataFrame) -> tuple[int, float]:
-    """How many rows with a verdict test a direction, and how many of them chance alone would call reproduced.
+def surviving(board: pd.DataFrame) -> tuple[int, int, int]:
+    """How many reproduced directions there are, and how many of them are left when all directions are tested together.
 
-    Chance alone means: no true difference in any of them. It would call as many contradicted.
+    Returns:
+        Reproduced directions; those that survive Holm's correction at .05; those that survive Benjamini and Hochberg's.
+        All directions with a verdict that are counted take part.
+    Source: Holm, 1979; Benjamini and Hochberg, 1995.
     """
-    judged = board["verdict"].isin(["reproduced", "contradicted", "not comparable", "inconclusive"])
-    count = int(np.sum(judged & board["tested"].str.startswith("direction")))
-    return count, BY_CHANCE * count
+    from scipy.stats import false_discovery_control  # here: half a second that every notebook would wait for
+
+    rows = board[board["tested"].str.startswith("direction") & board["counted"] & board["p"].notna()]
+    p = rows["p"].to_numpy()
+    reproduced = (rows["verdict"] == "reproduced").to_numpy()
+    order = np.argsort(p)
+    holm = np.empty(len(p))
+    holm[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    levels = holm, false_discovery_control(p) if len(p) else p
+    return int(reproduced.sum()), *(int(np.sum(reproduced & (level <= ALPHA))) for level in levels)

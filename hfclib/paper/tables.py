@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from hfclib.data import DATA_SETS
 from hfclib.evaluation import PAPER_RADII, BnStats, Condition
-from hfclib.paper.intervals import Estimate, MissingRunError
+from hfclib.paper.intervals import Estimate, MissingRunError, image_error
 from hfclib.runs.store import Run
+from hfclib.training.recipe import Recipe
 from hfclib.transforms import Feed
 
 Version = Literal["measured as the authors did", "controlled"]
@@ -23,7 +26,7 @@ CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
     "controlled": ("mean", "running"),
 }
 # The same by the names that claims have for them.
-MEASURED: dict[str, tuple[TableFeed, BnStats]] = {
+NAMED_CONDITIONS: dict[str, tuple[TableFeed, BnStats]] = {
     "authors": CONDITIONS[AUTHORS],
     "controlled": CONDITIONS["controlled"],
 }
@@ -36,8 +39,8 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
         runs: the runs of each variant.
         which: "curves" (after each epoch) or "final" (after training).
     Returns:
-        The rows of all runs with more columns: variant, seed, and the recipe's train_band, train_radius, rescale and
-        adversarial.
+        The rows of all runs with more columns: variant, seed, draw (`initial_draw`), and the recipe's train_band,
+        train_radius, rescale and adversarial.
         Conditions that a run records once because they are equivalent (`Condition.canonical`) are spelled out.
     Raises:
         ValueError: another table, or no run at all.
@@ -51,11 +54,18 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
         for run in ones:
             names = ("train_band", "train_radius", "rescale", "adversarial")
             recipe = {name: getattr(run.recipe, name) for name in names}
-            rows = getattr(run, which).assign(variant=variant, seed=run.seed, **recipe)
+            rows = getattr(run, which).assign(variant=variant, seed=run.seed, draw=initial_draw(run.recipe), **recipe)
             for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
                 rows = pd.concat([rows, _same_under(other, rows, run.recipe.norm == "batch")])
             parts.append(rows)
     return pd.concat(parts, ignore_index=True)
+
+
+def initial_draw(recipe: Recipe) -> str:
+    """What decides the initial weights beside the seed: networks of which it is equal start from the same ones."""
+    # A convolution that a normalisation follows has no bias to draw.
+    bias = "no bias" if recipe.norm != "none" else "bias"
+    return f"{recipe.arch} {recipe.width} {recipe.stem_kernel} {bias} {len(DATA_SETS[recipe.data].mean)}"
 
 
 def _same_under(other: Mapping[str, str], rows: pd.DataFrame, batch_norm: bool) -> pd.DataFrame:
@@ -92,8 +102,10 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
     return rows.assign(measure=np.where(rows["band"] == "x", rows["split"], letter + rows["radius"].astype(str)))
 
 
-def table_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells of claims (`claims.CELL_COLUMNS`) of a table from `gather`: whole images, and bands as in `MEASURED`.
+def table_cells(
+    table: pd.DataFrame, conditions: Mapping[str, tuple[TableFeed, BnStats]] = MappingProxyType(NAMED_CONDITIONS)
+) -> pd.DataFrame:
+    """The cells of claims (`claims.CELL_COLUMNS`) of a table from `gather`: whole images, and bands as in `conditions`.
 
     Whole images are measured with running statistics.
     """
@@ -101,9 +113,16 @@ def table_cells(table: pd.DataFrame) -> pd.DataFrame:
     whole = select(table, [], "raw", "running").assign(measured="")
     bands = [
         select(table, radii, *condition).query("band != 'x'").assign(measured=name)
-        for name, condition in MEASURED.items()
+        for name, condition in conditions.items()
     ]
-    return pd.concat([whole, *bands], ignore_index=True).rename(columns={"accuracy": "value"})
+    return cells_of_shares(pd.concat([whole, *bands], ignore_index=True).assign(sample=lambda rows: rows["split"]))
+
+
+def cells_of_shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose accuracy is a share of images, as cells of claims, with the error of the images' draw."""
+    if "images" in rows:
+        rows = rows.assign(image_sd=image_error(rows["accuracy"], rows["images"]))
+    return rows.rename(columns={"accuracy": "value"})
 
 
 def once(rows: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig2 import FIG2, fig2_recipes, predicted_images, stored_predictions
 from hfclib.paper.parameters import OneSeed, number, several
 from hfclib.paper.style import CHART, network_looks
-from hfclib.paper.tables import decimals
+from hfclib.paper.tables import cells_of_shares, decimals
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, predictions_of
 from hfclib.runs.store import Run
@@ -197,12 +197,12 @@ def _evidence(runs: Runs) -> pd.DataFrame:
     images, labels = (part[: predicted_images(found)] for part in embedded("test"))
     distance = distances(to_float(images), PAPER_RADII)["linf"]
     rows = [
-        (variant, seed, ruled_out(distance, changed_radius(one, PAPER_RADII, labels), [_EPS]).item())
+        (variant, seed, ruled_out(distance, changed_radius(one, PAPER_RADII, labels), [_EPS]).item(), len(labels))
         for variant, ones in found.items()
         for seed, one in ones.items()
         if all(one.has("lfc", radius) for radius in PAPER_RADII)
     ]
-    return pd.DataFrame(rows, columns=["variant", "seed", "share"])
+    return pd.DataFrame(rows, columns=["variant", "seed", "share", "images"])
 
 
 TRADEOFF = Chapter(
@@ -212,6 +212,8 @@ TRADEOFF = Chapter(
     optional=FIG2.optional,
     asked=("vanilla", "batchnorm"),
     evidence=_evidence,
-    cells=lambda shares: shares.assign(measure="ruled_out", measured="").rename(columns={"share": "value"}),
+    cells=lambda shares: cells_of_shares(
+        shares.assign(measure="ruled_out", measured="", sample="test").rename(columns={"share": "accuracy"})
+    ),
     measures="ruled_out",
 )

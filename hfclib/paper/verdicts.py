@@ -11,7 +11,11 @@ over recipes in place of seeds, by bootstrap. The regions:
 - "about" tests a size: between 1/FACTOR and FACTOR times the published value.
 
 With fewer than ENOUGH seeds there is no verdict: "one network" or "two networks" stands in its place. A claim that
-fails where our departures from the paper's set-up may be the cause is "not comparable", not contradicted.
+fails where a departure of ours from the paper's set-up may be the cause is FAILED_HERE, and its row names the
+departure; it is contradicted where none may be.
+
+The size is a verdict of its own: "compatible" where the published number lies in the interval, "excluded" where it does
+not, "not known" without such a number.
 """
 
 from typing import Literal
@@ -23,7 +27,12 @@ MARGIN = 0.05
 # "About" a number that a blog post rounds and whose network is unknown: between half and twice it.
 FACTOR = 2
 ENOUGH = 3  # seeds
-Verdict = Literal["reproduced", "contradicted", "not comparable", "inconclusive", "two networks", "one network"]
+FAILED_HERE = "not reproduced in our set-up"
+Verdict = Literal[
+    "reproduced", "contradicted", "not reproduced in our set-up", "inconclusive", "two networks", "one network"
+]
+NO_VERDICT = "network", "networks"  # how the words end that stand in its place
+Size = Literal["compatible", "excluded", "not known"]
 Relation = Literal["exceeds", "does not differ", "at most", "at least", "about"]
 
 

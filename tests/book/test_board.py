@@ -18,40 +18,16 @@ from hfclib.paper.verdicts import MARGIN
 sys.path.insert(0, str(Path(__file__).parents[2] / "book"))
 import board as page
 
+EMPTY = dict.fromkeys(COLUMNS, "-") | dict.fromkeys(NUMBERS, np.nan) | {"seeds": 0, "counted": True, "cause": ""}
+EMPTY |= {"version": "v", "tested": "direction: above 0", "first": "\u2013", "section": "s", "figure": "fig4"}
 ROWS = {
-    "fig4-a": (
-        "A <b>",
-        "v",
-        "direction: above 0",
-        "ours",
-        3,
-        ".550",
-        "yes",
-        "reproduced",
-        "s",
-        "fig4",
-        0.3,
-        0.1,
-        0.5,
-        0.5,
-    ),
-    "fig4-b": (
-        "B",
-        "v",
-        "direction: above 0",
-        "ours",
-        1,
-        "-",
-        "-",
-        "one network",
-        "s",
-        "fig4",
-        0,
-        -np.inf,
-        np.inf,
-        np.nan,
-    ),
-    "fig1-c": ("C", "v", "bound", "not measured", 0, "-", "-", "run missing", "s", "fig1", *[np.nan] * 4),
+    "fig4-a": EMPTY
+    | {"claim": "A <b>", "verdict": "reproduced", "seeds": 3, "mean": 0.3, "low": 0.1, "high": 0.5, "published": 0.5}
+    | {"first": ".2 [.1, .3]", "first verdict": "inconclusive", "counted": False},
+    "fig4-b": EMPTY
+    | {"claim": "B", "verdict": "one network", "seeds": 1, "mean": 0, "low": -np.inf, "high": np.inf}
+    | {"cause": "width & schedule"},
+    "fig1-c": EMPTY | {"claim": "C", "tested": "bound", "verdict": "run missing", "figure": "fig1"},
 }
 
 
@@ -65,6 +41,9 @@ def test_a_row_per_claim_grouped_by_question():
     assert 'value="one network"> one network (1)' in html
     assert html.count('class="interval"') == 1  # a single network has none
     assert html.count('class="paper"') == 1
+    assert html.count("<dd>inconclusive, .2 [.1, .3]</dd>") == 1  # with the seeds that were fixed with the rule
+    assert html.count("<dd>width &amp; schedule</dd>") == 1
+    assert html.count("<dt>not counted</dt>") == 1
 
 
 @pytest.fixture

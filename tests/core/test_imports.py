@@ -121,14 +121,15 @@ def test_every_public_docstring_says_what_goes_in():
     assert not lacking
 
 
-def test_the_wheel_is_small_and_holds_code_only(tmp_path):
+def test_the_wheel_is_small_and_holds_code_and_records_only(tmp_path):
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check", "--wheel-dir", tmp_path]
     subprocess.run([sys.executable, "-m", "pip", "wheel", ROOT, *options], check=True, capture_output=True)
     (wheel,) = tmp_path.iterdir()
     assert wheel.stat().st_size < 1e6
     with zipfile.ZipFile(wheel) as archive:
         code = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert code == {path.relative_to(ROOT).as_posix() for path in package_files().values()}
+    records = {f"hfclib/paper/{name}.yaml" for name in ("claims", "rules")}
+    assert code == {path.relative_to(ROOT).as_posix() for path in package_files().values()} | records
 
 
 def test_the_source_distribution_holds_no_data(tmp_path):
@@ -144,5 +145,5 @@ def test_the_source_distribution_holds_no_data(tmp_path):
 def test_the_repository_stays_small():
     files = (path for path in (ROOT / "data").rglob("*") if path.is_file() and ".partial" not in str(path))
     sizes = {path: path.stat().st_size for path in files}
-    assert sum(sizes.values()) <= 150e6, "leave out weights or predictions that no page and no test reads"
+    assert sum(sizes.values()) <= 220e6, "leave out weights or predictions that no page and no test reads"
     assert max(sizes.values()) <= 25e6

@@ -2,16 +2,21 @@
 
 import re
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import stats
 
 from hfclib.paper.claims import CELL_COLUMNS, FILE, Contrast, check_cells, evaluate, load_claims
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.registry import CHAPTERS
-from hfclib.paper.scoreboard import published_scoreboard
+from hfclib.paper.scoreboard import CLAIMS, published_scoreboard
+from hfclib.paper.tables import initial_draw
+from hfclib.training.loop import initial_model
 
 VALUES = {("vanilla", "H4"): np.array([0.1, 0.2]), ("batchnorm", "H4"): np.array([0.5, np.nan]), ("mixup", "L8"): 2.0}
 ENTRY = """# two claims
@@ -86,6 +91,64 @@ def test_a_contrast_is_over_the_seeds_that_have_all_cells_of_the_condition():
         evaluate("a.H4 - b.test", table[(table["seed"] == 2) | (table["variant"] == "b")], "authors")
 
 
+def test_networks_of_other_initial_weights_are_not_paired():
+    """Welch's interval of two samples, against SciPy's; seeds need not agree. An extreme is taken seed by seed."""
+    first, second = [0.5, 0.7, 0.9, 0.6], [0.1, 0.2, 0.15]
+    rows = [("a", "H4", "", seed, value, "one") for seed, value in enumerate(first)]
+    rows += [("b", "H4", "", 5 + seed, value, "other") for seed, value in enumerate(second)]
+    table = pd.DataFrame(rows, columns=[*CELL_COLUMNS, "draw"])
+    estimate = evaluate("2 * a.H4 - b.H4 - .1", table)
+    expected = stats.ttest_ind(2 * np.array(first), second, equal_var=False).confidence_interval(0.95)
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low - 0.1, expected.high - 0.1))
+    assert estimate.seeds == 3
+    assert estimate.p == pytest.approx(stats.ttest_ind(2 * np.array(first) - 0.1, second, equal_var=False).pvalue)
+    with pytest.raises(MissingRunError, match="no seed"):
+        evaluate("max(a.H4, b.H4)", table)
+
+
+def test_the_draw_of_the_images_widens_an_interval():
+    """Both networks lose .01 by the draw of the same images; what enters with one sign adds up before it is squared."""
+    table = cells([(name, "H4", "", seed, value) for name, value in (("a", 0.6), ("b", 0.2)) for seed in range(3)])
+    table = table.assign(image_sd=0.01, sample="test")
+    for text, error in (("a.H4", 0.01), ("a.H4 - b.H4", 0.01 * 2**0.5), ("a.H4 + b.H4", 0.02), ("3 * a.H4", 0.03)):
+        estimate = evaluate(text, table)
+        assert estimate.high - estimate.mean == pytest.approx(1.959964 * error), text
+    trained = table.assign(sample=table["variant"])  # other images each
+    estimate = evaluate("a.H4 + b.H4", trained)
+    assert estimate.high - estimate.mean == pytest.approx(1.959964 * 0.01 * 2**0.5)
+    one = evaluate("a.H4 - .5", table[table["seed"] == 0], units="images")
+    assert (one.low, one.high, one.seeds) == (pytest.approx(0.1 - 0.0196, abs=1e-5), pytest.approx(0.1196, abs=1e-5), 1)
+
+
+def test_an_interval_of_seeds_and_images_is_never_narrower_than_that_of_the_seeds():
+    rows = [("a", "H4", "", seed, value) for seed, value in enumerate((0.1, 0.3, 0.2))]
+    alone = evaluate("a.H4", cells(rows))
+    for error in (1e-6, 0.01, 0.1, 1.0):
+        estimate = evaluate("a.H4", cells(rows).assign(image_sd=error, sample="test"))
+        squares = (alone.high - alone.mean) ** 2 + (1.959964 * error) ** 2
+        assert (estimate.high - estimate.mean) ** 2 == pytest.approx(squares)
+
+
+@pytest.mark.slow
+def test_the_bound_on_the_images_covers_correlated_predictions():
+    """Simulated: two networks of three seeds whose predictions on an image are correlated by its difficulty."""
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        difficulty = random.normal(size=400)
+        rows = []
+        for name, skill in (("a", 0.5), ("b", 0.0)):
+            for seed in range(3):
+                margin = skill + random.normal(scale=0.1) + difficulty + random.normal(size=400)
+                share = float((margin > 0).mean())
+                rows.append((name, "H4", "", seed, share, (share * (1 - share) / 400) ** 0.5, "test", name))
+        table = pd.DataFrame(rows, columns=[*CELL_COLUMNS, "image_sd", "sample", "draw"])
+        estimate = evaluate("a.H4 - b.H4", table)
+        truth = NormalDist(0, (1 + 1 + 0.1**2) ** 0.5).cdf(0.5) - 0.5
+        covered += estimate.low <= truth <= estimate.high
+    assert covered / 400 >= 0.95
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -137,16 +200,41 @@ def test_published_differences_are_those_of_the_published_accuracies():
     claims = [claim for claim in load_claims() if claim.chapter == "fig4" and claim.paper is not None]
     for claim in claims:
         (contrast,) = claim.contrasts
-        values = {cell: FIG4_VALUES[cell] for cell in contrast.cells}
+        values = {cell: FIG4_VALUES[cell[0].split("_")[0], cell[1]] for cell in contrast.cells}
         assert claim.paper == pytest.approx(contrast(values), abs=0.0005), claim.id
 
 
 def test_the_scoreboard_is_as_stored():
     """A change of a verdict or a number is made on purpose, by a change of the stored table in the same commit."""
-    columns = ["ours", "seeds", "paper", "within", "verdict"]
+    columns = ["verdict", "size", "ours", "seeds", "paper", "first", "first verdict"]
     board = published_scoreboard()[columns].astype(str).replace("\u00a0", " ", regex=True)
     stored = pd.read_csv(Path(__file__).with_name("scoreboard.csv"), index_col="id", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(board, stored)
+
+
+def test_draws_say_which_networks_start_from_the_same_weights():
+    """Over all networks of the chapters: equal draws are equal weights, and others differ."""
+    recipes = {
+        recipe.hash: recipe
+        for name in ("fig3", "datasets", "training")
+        for recipe in CHAPTERS[name].recipes("smoke").values()
+    }
+    by_draw = {}
+    for recipe in recipes.values():
+        weights = [weight for weight in initial_model(recipe, 0).parameters() if weight.ndim > 1]
+        by_draw.setdefault(initial_draw(recipe), []).append(weights)
+    assert len(by_draw) > 5
+    for same in by_draw.values():
+        for weights in same[1:]:
+            assert all(torch.equal(one, other) for one, other in zip(weights, same[0], strict=True))
+    firsts = [same[0][-1] for same in by_draw.values()]
+    for place, one in enumerate(firsts):
+        assert not any(one.shape == other.shape and torch.equal(one, other) for other in firsts[:place])
+
+
+def test_a_failure_that_a_departure_may_cause_names_it():
+    """Claims of the paper on our networks all have one; only claims of ours may be contradicted."""
+    assert all(claim.departure for claim in CLAIMS if claim.section != "ours")
 
 
 def test_the_file_reads_as_a_list_of_entries():

@@ -53,30 +53,35 @@ def test_a_claim_is_judged_from_three_networks_on():
     above, below, across = (0.3, 0.1, 0.5), (-0.3, -0.5, -0.1), (0.1, -0.1, 0.3)
     expected = [  # interval, seeds, verdict, verdict where the set-up is excluded as the cause
         (above, 3, "reproduced", "reproduced"),
-        (below, 3, "not comparable", "contradicted"),
+        (below, 3, "not reproduced in our set-up", "contradicted"),
         (across, 3, "inconclusive", "inconclusive"),
         (above, 10, "reproduced", "reproduced"),
         (above, 2, "two networks", "two networks"),
         (below, 2, "two networks", "two networks"),
         ((0.3, -INF, INF), 1, "one network", "one network"),
     ]
-    for values, seeds, usual, comparable in expected:
-        found = Estimate(*values, seeds=seeds)
-        assert claim().judge(found) == usual
-        assert claim(comparable=True).judge(found) == comparable
+    for values, seeds, usual, without in expected:
+        estimate = Estimate(*values, seeds=seeds)
+        assert claim(departure="width").judge(estimate) == usual
+        assert claim().judge(estimate) == without
+
+
+def test_an_interval_over_the_images_of_one_network_has_a_verdict():
+    assert claim(units="images").judge(Estimate(0.3, 0.1, 0.5, seeds=1)) == "reproduced"
 
 
 def test_whether_the_papers_value_is_in_our_interval():
-    found = Estimate(0.2, 0.1, 0.3, seeds=3)
+    estimate = Estimate(0.2, 0.1, 0.3, seeds=3)
     for paper, expected in (
-        (0.1, True),
-        (0.3, True),
-        (0.0999, False),
-        (0.3001, False),
-        (0.0, False),
-        (None, None),
+        (0.1, "compatible"),
+        (0.3, "compatible"),
+        (0.0999, "excluded"),
+        (0.3001, "excluded"),
+        (0.0, "excluded"),
+        (None, "not known"),
     ):
-        assert claim(paper=paper).paper_within(found) is expected, paper
+        assert claim(paper=paper).size(estimate) == expected, paper
     for few in (Estimate(0.2, 0.1, 0.3, seeds=2), Estimate(0.2, -INF, INF, seeds=1)):
-        assert claim(paper=0.2).paper_within(few) is None
-    assert claim(paper=0.2, distance=True).paper_within(found) is None
+        assert claim(paper=0.2).size(few) == "not known"
+    assert claim(paper=0.2, distance=True).size(estimate) == "not known"
+    assert claim(paper=0.2, paper_differs="another statistic").size(estimate) == "not known"
