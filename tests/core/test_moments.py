@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import hfclib
+from hfclib.evaluation import depends_on_batch
 from hfclib.models import resnet18, resnet32
-from hfclib.moments import EPS, matched, norm_places
+from hfclib.moments import EPS, matched, norm_places, recalibrate_batchnorm
 
 
 def by_hand():
@@ -230,3 +231,94 @@ def test_a_convolution_that_runs_twice_is_refused():
     with pytest.raises(ValueError, match="run once per pass"):
         matched(model, torch.rand(4, 1, 3, 3))
     matched(model, torch.rand(4, 1, 3, 3), where="input")
+
+
+# ---- the moments of fixed images in place of the batch's
+
+
+def test_fixed_moments_worked_out_by_hand_need_no_batch():
+    # As in the network worked out by hand above: the source's images 10 and 14 become 2 and -4. Pixels of 12, midway,
+    # are midway after the first layer too, 2, and so -1 in the end; alone they are the same.
+    reference = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(2, 1, 1, 2)
+    source = torch.tensor([10.0, 14.0]).view(2, 1, 1, 1).expand(2, 1, 1, 2)
+    model = by_hand()
+    for where in ("all", "input"):
+        fixed = matched(model, reference, where=where, source=source)
+        assert fixed(torch.full((1, 1, 1, 2), 12.0)).tolist() == [pytest.approx([-1, 3], abs=1e-4)]
+        assert hfclib.accuracy(fixed, source[1:], torch.tensor([1])) == 1
+
+
+@pytest.mark.parametrize("build", [lambda norm: resnet18(4, norm), resnet32], ids=["18", "32"])
+def test_fixed_moments_are_those_of_the_source_as_a_batch_and_leave_an_image_to_itself(build):
+    torch.manual_seed(0)
+    reference, source, others = torch.rand(12, 3, 16, 16), 0.2 * torch.randn(9, 3, 16, 16), torch.rand(5, 3, 16, 16)
+    model, normed = build("none"), build("batch").train()
+    # Each layer's moments are taken with those before it corrected, so one pass as a batch gives the same logits.
+    by_batch, fixed = matched(model, reference), matched(model, reference, source=source)
+    expected = hfclib.logits(by_batch, source)
+    pairs = [
+        (fixed, expected),
+        (recalibrate_batchnorm(normed, source), hfclib.logits(normed, source, bn_stats="batch")),
+    ]
+    for network, of_the_batch in pairs:
+        torch.testing.assert_close(hfclib.logits(network, source), of_the_batch, rtol=1e-4, atol=1e-4)
+        assert not depends_on_batch(network)
+        beside = hfclib.logits(network, torch.cat([source[:1], others]))[:1]
+        torch.testing.assert_close(hfclib.logits(network, source[:1]), beside, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(beside, of_the_batch[:1], rtol=1e-4, atol=1e-4)
+    assert depends_on_batch(by_batch)
+    for moments, others in zip(fixed.moments.values(), by_batch.moments.values(), strict=True):
+        torch.testing.assert_close(moments, others)  # of the reference
+    assert normed.training
+    assert all(float(norm.running_mean.abs().max()) == 0 for norm in normed.modules() if hasattr(norm, "running_mean"))
+
+
+def test_a_copy_is_recalibrated_without_dropout_and_hooks_are_gone():
+    torch.manual_seed(0)
+    model, source = resnet18(4, "batch", dropout=0.5, dropout_at="map").train(), torch.rand(6, 3, 8, 8)
+    first, second = (recalibrate_batchnorm(model, source) for _ in range(2))
+    assert not first.training
+    assert not any(module._forward_pre_hooks for module in first.modules())
+    torch.testing.assert_close(first.state_dict(), second.state_dict())
+    with torch.inference_mode():
+        inside = recalibrate_batchnorm(model, source)
+    assert not torch.equal(hfclib.pgd(inside, source, torch.zeros(6, dtype=torch.int64)), source)
+
+
+def test_fixed_moments_are_part_of_the_state():
+    torch.manual_seed(0)
+    model, images = resnet18(width=4).eval(), torch.rand(9, 3, 8, 8)
+    first, second = (matched(model, images**power, source=images**power - 0.3) for power in (1, 3))
+    expected, state = first(images), {name: value.clone() for name, value in first.state_dict().items()}
+    kinds = ("mean", "std", "source_mean", "source_var")
+    names = {f"{kind}_{number}" for kind in kinds for number in range(len(norm_places(model)))}
+    assert state.keys() - {f"model.{name}" for name in model.state_dict()} == names
+    assert not torch.allclose(second(images), expected, atol=1e-3)
+    second.load_state_dict(state)
+    torch.testing.assert_close(second(images), expected)
+    torch.testing.assert_close(copy.deepcopy(first)(images[:1]), expected[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_bad_source_and_networks_that_cannot_be_recalibrated_are_refused():
+    images, plain, normed = torch.rand(4, 3, 8, 8), resnet18(width=4), resnet18(4, "batch")
+    for change in (
+        lambda source: matched(plain, images, source=source),
+        lambda source: recalibrate_batchnorm(normed, source),
+    ):
+        for source in (images * 255, images.clone().fill_(torch.nan)):
+            with pytest.raises(ValueError, match=r"expected bands in \[-100, 100\]"):
+                change(source)
+        with pytest.raises(ValueError, match="2 source images or more to take moments of, got 1"):
+            change(images[:1])
+    with pytest.raises(ValueError, match=r"of one shape, got \(3, 4, 4\) and \(3, 8, 8\)"):
+        matched(plain, images, source=images[..., ::2, ::2])
+    with pytest.raises(ValueError, match="expected a network with BatchNorm"):
+        recalibrate_batchnorm(plain, images)
+    norm = nn.BatchNorm2d(3)
+    for network in (nn.Sequential(norm, norm), nn.ModuleDict({"used": norm, "idle": nn.BatchNorm2d(3)})):
+        if isinstance(network, nn.ModuleDict):
+            network.forward = norm.forward
+        with pytest.raises(ValueError, match="run once per pass"):
+            recalibrate_batchnorm(network, images)
+    with pytest.raises(ValueError, match="keeps running averages"):
+        recalibrate_batchnorm(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), images)

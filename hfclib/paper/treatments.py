@@ -1,0 +1,286 @@
+"""Is it the test batch that helps? What fixed moments, and less, do for the HFC: a part of the chapter on BatchNorm.
+
+`python -m hfclib.paper.treatments` measures the stored vanilla and BatchNorm networks whose weights are kept. It writes
+one table per network to `data/treatments`, with a description of where it comes from. Networks whose table is there
+already are skipped.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hfclib.data.cifar import embedded, to_float
+from hfclib.devices import best_device
+from hfclib.evaluation import logits, uses_batch_statistics
+from hfclib.frequency import split
+from hfclib.moments import EPS, matched, recalibrate_batchnorm
+from hfclib.paper.batchnorm import NAMES, PAIR, all_recipes
+from hfclib.paper.claims import evaluate
+from hfclib.paper.intervals import MissingRunError, interval
+from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.paper.style import CHART, network_looks
+from hfclib.paper.tables import CHANCE, cells_of_shares, decimals, in_words, initial_draw
+from hfclib.runs.collect import Runs, published_runs
+from hfclib.runs.store import Run
+from hfclib.training.loop import as_trained, initial_model
+from hfclib.transforms import feed_images
+
+TREATED_RADII = (4,)
+SOURCE = 1_000  # training HFCs whose moments are fixed: the first of the embedded training images
+TREATMENTS = {  # of the HFC of test images, or of what a network makes of it
+    "none": "none",
+    "centred": "logits centred",
+    "features": "features standardised",
+    "fixed": "fixed moments",
+    "batch": "test batch",
+    "one_class": "test batch, one class",
+    "probe": "probe",
+    "probe_fixed": "probe, fixed moments",
+    "random": "probe, random weights",
+    "random_fixed": "random, fixed moments",
+}
+
+Probe = tuple[Tensor, Tensor]  # weight (classes, F) and bias (classes,), float64
+
+
+# ---- measuring
+
+
+def fit_probe(features: Tensor, labels: Tensor, *, penalty: float = 1.0) -> Probe:
+    """A linear probe: multinomial logistic regression on standardised features, by L-BFGS from zero.
+
+    Args:
+        features: (N, F) float.
+        labels: (N,) int64, from 0.
+        penalty: half of it times the sum of squared weights is added to the sum of the cross-entropies, as 1 / C in
+            scikit-learn, whose default is 1 too. The bias has no penalty.
+    Returns:
+        Weight and bias for the features as they are. The minimum is unique, so there is no seed.
+    Raises:
+        RuntimeError: it did not converge.
+    """
+    features = features.double()
+    std, mean = torch.std_mean(features, dim=0, correction=0)
+    std = torch.where(std > 0, std, 1)  # a feature that is constant, and so 0 here
+    inputs, classes, count = (features - mean) / std, int(labels.max()) + 1, len(labels)
+    weight = torch.zeros(classes, inputs.shape[1], dtype=torch.float64, device=inputs.device, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, device=inputs.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=5_000, tolerance_grad=1e-6, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(F.linear(inputs, weight, bias), labels) + penalty / 2 / count * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+        loss()
+    if (most := max(part.grad.abs().max().item() for part in (weight, bias))) > 1e-4:
+        raise RuntimeError(f"expected logistic regression to converge, got a gradient of {most:.1g}")
+    weight, bias = weight.detach(), bias.detach()
+    return weight / std, bias - weight @ (mean / std)
+
+
+def by_class(labels: Tensor) -> Iterator[Tensor]:
+    """The places of the images of each class that has two or more, (n,) int64 each."""
+    for label in labels.unique():
+        places = (labels == label).nonzero().squeeze(1)
+        if len(places) > 1:
+            yield places
+
+
+def measure_treatments(run: Run, count: int = 10_000) -> pd.DataFrame:
+    """The accuracy of a network on the HFC of test images at TREATED_RADII, max feed, under each of TREATMENTS.
+
+    "fixed" gives each channel the moments of SOURCE training HFCs in place of a batch's: for vanilla `matched` with a
+    source, for BatchNorm `recalibrate_batchnorm`. "batch" and "one_class" take those of test batches of 100, of all
+    classes or of one. "centred" takes the mean logits of the same training HFCs off the logits. "features" gives the
+    pooled features, from the moments of these HFCs, those of clean training images. A "probe" is a `fit_probe` on the
+    pooled features of all embedded training HFCs; "random" is one on the network before its training.
+
+    Args:
+        run: of a ResNet with its weights.
+        count: of test images, the first; no more than the run's final_images.
+    Returns:
+        Columns treatment, band, radius, feed, images (their number) and accuracy [0, 1].
+    """
+    images, labels = (part[: min(count, run.recipe.final_images)] for part in embedded("test"))
+    train, classes = (part[: run.recipe.train_images] for part in embedded("train"))
+    images, reference = to_float(images), as_trained(train, run.recipe)
+    trained = _Body(run.model(), reference)
+    random = _Body(initial_model(run.recipe, run.seed).eval(), reference)
+    rows = []
+    for radius in TREATED_RADII:
+        test, source = (feed_images(split(whole, radius)[1], "max") for whole in (images, to_float(train)))
+        right = _all_right(trained, random, (source, classes), (test, labels))
+        for treatment, correct in ((name, right[name]) for name in TREATMENTS):
+            row = {"treatment": treatment, "band": "hfc", "radius": radius, "feed": "max"}
+            rows.append(row | {"images": len(correct), "accuracy": correct.double().mean().item()})
+    return pd.DataFrame(rows)
+
+
+class _Body:
+    """A ResNet (`model`, which is changed) cut before its last linear layer, which is the head.
+
+    Its methods take HFCs (N, C, H, W) and return pooled features (N, F), on the CPU.
+    """
+
+    def __init__(self, model: nn.Module, reference: Tensor) -> None:
+        self.head, model.fc = model.fc.requires_grad_(False), nn.Identity()
+        self.model = model.to(best_device())
+        self.normed = uses_batch_statistics(model)
+        self.matched = None if self.normed else matched(self.model, reference)
+        self.of_reference = self.untouched(reference)
+
+    def untouched(self, images: Tensor) -> Tensor:
+        return logits(self.model, images, amp=True)
+
+    def by_batch(self, images: Tensor) -> Tensor:
+        if self.normed:
+            return logits(self.model, images, bn_stats="batch", amp=True)
+        return logits(self.matched, images, amp=True)
+
+    def fixed(self, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """The method whose moments are those of the source."""
+        if self.normed:
+            network = recalibrate_batchnorm(self.model, source)
+        else:
+            network = copy.deepcopy(self.matched)
+            network.fix_source(source)
+        return partial(logits, network, amp=True)
+
+
+Fed = tuple[Tensor, Tensor]  # HFCs (N, C, H, W) and labels (N,)
+
+
+def _all_right(trained: _Body, random: _Body, train: Fed, test: Fed) -> dict[str, Tensor]:
+    """Which of the test HFCs are right, by treatment, (N,) bool; "one_class" has them in the order of their classes."""
+    (hfcs, labels), source, right = test, train[0][:SOURCE], {}
+    kept = {}
+    for name, body in {"probe": trained, "random": random}.items():
+        for ending, features in {"": body.untouched, "_fixed": body.fixed(source)}.items():
+            of_train, of_test = features(train[0]), features(hfcs)
+            weight, bias = fit_probe(of_train, train[1])
+            right[name + ending] = F.linear(of_test.double(), weight, bias).argmax(dim=1) == labels
+            kept[name + ending] = of_train[:SOURCE], of_test
+    head, (of_source, untouched) = trained.head, kept["probe"]
+    answers = {
+        "none": head(untouched),
+        "centred": head(untouched) - head(of_source).mean(dim=0),
+        "features": head(_given_moments(untouched, of_source, trained.of_reference)),
+        "fixed": head(kept["probe_fixed"][1]),
+        "batch": head(trained.by_batch(hfcs)),
+    }
+    right |= {name: answer.argmax(dim=1) == labels for name, answer in answers.items()}
+    one_class = [head(trained.by_batch(hfcs[places])).argmax(dim=1) == labels[places] for places in by_class(labels)]
+    return right | {"one_class": torch.cat(one_class)}
+
+
+def _given_moments(features: Tensor, source: Tensor, reference: Tensor) -> Tensor:
+    """Features (N, F) that are given, from the moments of the source's features, those of the reference's."""
+    var, mean = torch.var_mean(source, dim=0, correction=0)
+    wanted_var, wanted_mean = torch.var_mean(reference, dim=0, correction=0)
+    return F.batch_norm(features, mean, var, (wanted_var + EPS).sqrt(), wanted_mean, training=False, eps=EPS)
+
+
+stored = partial(stored_table, "treatments")
+
+
+def treatment_results(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
+    """The stored tables of the PAIR's runs (`measure_treatments`), with columns variant, seed, draw (`initial_draw`).
+
+    Args:
+        runs: by variant.
+        compute: the seeds of which to measure what is not stored; it takes minutes per network and is not kept.
+    """
+    parts = []
+    for variant, run in ((name, run) for name in PAIR for run in runs.get(name, ())):
+        rows = stored(run)
+        if rows is None and run.seed in compute and run.has_weights:
+            rows = measure_treatments(run)
+        if rows is not None:
+            parts.append(rows.assign(variant=variant, seed=run.seed, draw=initial_draw(run.recipe)))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+# ---- what the notebook shows
+
+
+def treatment_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies by radius and treatment, and BatchNorm's lead, as text.
+
+    Args:
+        rows: of `treatment_results`.
+    Returns:
+        Means over seeds; the lead with its 95 % interval over seeds and images (`claims.evaluate`).
+    """
+    texts = {}
+    for radius, (treatment, name) in ((radius, pair) for radius in TREATED_RADII for pair in TREATMENTS.items()):
+        own = rows[(rows["radius"] == radius) & (rows["treatment"] == treatment)]
+        cells = cells_of_shares(own.assign(measure=treatment, measured="", sample="test"))
+        with contextlib.suppress(MissingRunError):
+            lead = evaluate(f"batchnorm.{treatment} - vanilla.{treatment}", cells)
+            means = own.groupby("variant")["accuracy"].mean()
+            texts[radius, name] = [*(decimals(means[variant]) for variant in PAIR), in_words(lead), lead.seeds]
+    index = pd.MultiIndex.from_tuples(texts, names=["r", "treatment"])
+    return pd.DataFrame(list(texts.values()), index, [*map(NAMES.get, PAIR), "BatchNorm's lead", "seeds"])
+
+
+def treatment_figure(rows: pd.DataFrame) -> Figure:
+    """Means over seeds with 95 % intervals (Student's t) of `treatment_results`, one panel per radius."""
+    import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
+
+    names = list(TREATMENTS.values())
+    rows = rows.assign(
+        treatment=pd.Categorical(rows["treatment"].map(TREATMENTS), names),
+        network=rows["variant"].map(NAMES),
+        panel="r = " + rows["radius"].astype(str),
+    )
+    colours, markers = map(list, zip(*network_looks(PAIR).values(), strict=True))
+    with mpl.rc_context(CHART):
+        grid = sns.catplot(
+            rows,
+            kind="point",
+            x="accuracy",
+            y="treatment",
+            hue="network",
+            hue_order=[NAMES[variant] for variant in PAIR],
+            col="panel",
+            palette=colours,
+            markers=markers,
+            linestyles="none",
+            errorbar=lambda values: np.nan_to_num(interval(values)[1:], posinf=np.nan, neginf=np.nan),
+            dodge=0.3,
+            height=4.6,
+            aspect=1,
+            legend_out=False,
+        )
+        grid.set(xlim=(0, 1)).set_titles("{col_name}").set_axis_labels("Accuracy", "")
+        grid.refline(x=CHANCE, lw=1)
+        grid.figure.set_layout_engine("constrained")
+        sns.move_legend(grid, "outside lower center", ncols=2, frameon=False, title=None)
+        plt.close(grid.figure)  # the notebook shows it by itself
+    return grid.figure
+
+
+def published_pair() -> Runs:
+    """The published vanilla and BatchNorm networks of the preset "laptop" whose weights are kept."""
+    runs = published_runs({variant: all_recipes()[variant] for variant in PAIR})
+    return Runs({variant: [run for run in ones if run.has_weights] for variant, ones in runs.items()})
+
+
+if __name__ == "__main__":
+    publish_tables("treatments", published_pair(), lambda run, variant: measure_treatments(run))
