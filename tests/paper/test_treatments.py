@@ -1,6 +1,7 @@
 """Fixed moments in the chapter on BatchNorm: the probe, the treatments on a small network, tables and figure."""
 
 import copy
+import json
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,15 @@ from scipy.special import logsumexp
 from torch import nn
 
 import hfclib
+from hfclib._files import data_folder
+from hfclib.data import embedded, to_float
 from hfclib.models import resnet18
 from hfclib.moments import matched, recalibrate_batchnorm
 from hfclib.paper import treatments
-from hfclib.paper.batchnorm import PAIR
+from hfclib.paper.batchnorm import NAMES, PAIR
 from hfclib.paper.intervals import image_error, unpaired
-from hfclib.paper.tables import with_interval
-from hfclib.paper.treatments import TREATMENTS
+from hfclib.paper.tables import decimals, with_interval
+from hfclib.paper.treatments import SOURCE, TREATED_RADII, TREATMENTS
 from hfclib.transforms import feed_images
 
 
@@ -101,6 +104,31 @@ def test_features_get_the_moments_of_the_reference():
     assert found.std(dim=0, correction=0).tolist() == pytest.approx([1, 1e-5**0.5], rel=1e-4)
 
 
+# ---- what is stored
+
+
+def test_every_stored_table_is_whole_and_says_where_it_comes_from(runs):
+    assert {variant: len(ones) for variant, ones in runs.items()} == dict.fromkeys(PAIR, 3)
+    wanted = [(treatment, "hfc", radius, "max", 10_000) for treatment in TREATMENTS for radius in TREATED_RADII]
+    for run in runs.all():
+        rows = treatments.stored(run)
+        assert list(rows.drop(columns="accuracy").itertuples(index=False, name=None)) == wanted, run.path.name
+        assert rows["accuracy"].between(0, 1).all()
+        origin = json.loads((data_folder() / "treatments" / f"{run.path.name}.json").read_text())
+        assert len(origin["commit"]) == 40, origin["commit"]
+
+
+@pytest.mark.slow
+def test_a_stored_number_from_the_weights(runs):
+    """In float32 in place of bfloat16, by the public calls."""
+    run, (images, labels) = runs["vanilla"][0], embedded("test")
+    train = to_float(embedded("train")[0])
+    test, source = (feed_images(hfclib.split(part, 4)[1], "max") for part in (to_float(images), train[:SOURCE]))
+    by_hand = hfclib.accuracy(matched(run.model(), train, source=source), test, labels)
+    stored = treatments.stored(run).query("treatment == 'fixed' and radius == 4")["accuracy"].item()
+    assert by_hand == pytest.approx(stored, abs=0.006)
+
+
 # ---- tables and figures
 
 
@@ -124,6 +152,23 @@ def test_the_table_has_means_and_leads_over_independent_samples():
     half = np.hypot(welch.high - welch.mean, 1.959964 * np.linalg.norm(errors))
     expected = [".550", ".725", with_interval(0.175, 0.175 - half, 0.175 + half), 2]
     assert table.loc[(4, "fixed moments")].tolist() == expected
+
+
+def test_the_published_table_has_all_treatments_and_the_figure_draws_its_means(runs):
+    rows = treatments.treatment_results(runs)
+    table = treatments.treatment_table(rows)
+    assert list(table.index) == [(radius, name) for radius in TREATED_RADII for name in TREATMENTS.values()]
+    assert (table["seeds"] == 3).all()
+    figure = treatments.treatment_figure(rows)
+    assert [ax.get_title() for ax in figure.axes] == [f"r = {radius}" for radius in TREATED_RADII]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(TREATMENTS.values())
+    for ax, radius in zip(figure.axes, TREATED_RADII, strict=True):
+        drawn = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == len(TREATMENTS)]
+        for variant, values in zip(PAIR, drawn, strict=True):
+            here = rows[(rows["radius"] == radius) & (rows["variant"] == variant)]
+            means = here.groupby("treatment")["accuracy"].mean()[list(TREATMENTS)]
+            assert values == pytest.approx(means.to_numpy())
+            assert list(table.loc[radius, NAMES[variant]]) == list(map(decimals, means))
 
 
 def test_without_a_stored_table_only_seeds_of_the_parameter_are_measured(runs, monkeypatch):
