@@ -16,6 +16,7 @@ from hfclib.paper.intervals import (
     over_seeds,
     over_seeds_and_images,
     paired,
+    rank_correlation,
     unpaired,
 )
 
@@ -155,3 +156,31 @@ def test_images_are_compared_in_pairs_and_bad_pairs_refused():
     for bad in (([True], [True, False]), ([], []), (True, False), ([[True]], [[True]])):
         with pytest.raises(ValueError, match="expected as many images"):
             paired(*bad)
+
+
+# ---- rank correlations, over recipes
+
+
+def test_the_rank_correlation_is_that_of_scipy_also_with_ties():
+    first, second = np.random.default_rng(1).normal(size=(2, 15))
+    second = np.round(second + first, 0)
+    assert rank_correlation(first, second).mean == pytest.approx(stats.spearmanr(first, second).statistic)
+
+
+def test_a_control_that_explains_both_leaves_nothing():
+    control, *noise = np.random.default_rng(2).normal(size=(3, 300))
+    first, second = (control + 0.3 * one for one in noise)
+    assert rank_correlation(first, second).low > 0.8
+    left = rank_correlation(first, second, control)
+    ranks = [stats.rankdata(one) for one in (first, second, control)]
+    xy, xz, yz = np.corrcoef(ranks)[[0, 0, 1], [1, 2, 2]]
+    assert left.mean == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
+    assert left.low < 0 < left.high
+
+
+def test_the_interval_is_that_of_fishers_transformation_in_a_large_sample():
+    first, second = np.random.default_rng(3).multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], size=400).T
+    found = rank_correlation(first, second)
+    half = 1.96 * 1.03 / np.sqrt(397)
+    expected = np.tanh(np.arctanh(found.mean) + np.array([-half, half]))
+    assert [found.low, found.high] == pytest.approx(expected, abs=0.02)
