@@ -63,7 +63,8 @@ def _half(
         return np.inf
     variances, half = np.square(errors), 0.0
     if variances.any():
-        freedom = variances.sum() ** 2 / np.sum(variances**2 / (np.array(counts) - 1))
+        shares = variances / variances.sum()  # whose squares don't vanish where the variances are tiny
+        freedom = 1 / np.sum(shares**2 / (np.array(counts) - 1))
         half = stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(variances.sum())
     return float(np.hypot(half, ndtri((1 + confidence) / 2) * np.linalg.norm(others)))
 
