@@ -9,7 +9,7 @@ NOTEBOOKS := $(shell sed -n "s|.*file: *\(notebooks/[a-z0-9]*\) *$$|\1.ipynb|p" 
 # Where it is set, each of some eighty processes of the tests would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book test slow together alone device notebooks setup clean
+.PHONY: book test slow together alone device mutants notebooks setup clean
 
 book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
@@ -55,6 +55,15 @@ device: $(DEVICE_VENV)/device.stamp
 $(DEVICE_VENV)/device.stamp: pyproject.toml Makefile
 	test -x $(DEVICE_VENV)/bin/python || $(PYTHON) -m venv $(DEVICE_VENV)
 	env -u PIP_CONSTRAINT $(DEVICE_VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -e . "torch==2.9.*" "torch_xla==2.9.*" hypothesis pytest
+	touch $@
+
+# Which small changes of a module its own tests don't notice; for all modules that takes hours.
+MODULES ?=
+mutants: $(VENV)/mutants.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MODULES)
+
+$(VENV)/mutants.stamp: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check "cosmic-ray>=8.7,<9"
 	touch $@
 
 # Execute the notebooks in place: their stored outputs are what `pytest --nbval` compares with.
