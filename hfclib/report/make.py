@@ -9,11 +9,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -41,6 +43,7 @@ from hfclib.transforms import feed_images
 SCHEMA = 3  # of report.json; 2 has the part "phase", 3 has all radii in DFT bins
 FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
 STORED_EVERY = 10  # seconds between two states of a part under way
+_CHANGED = "the data are not those that the report was begun with: choose another folder"
 log = logging.getLogger(__name__)
 
 
@@ -127,7 +130,8 @@ def make_report(
     """Measure a classifier and write a report; one that was stopped goes on with what is missing.
 
     The accuracy goes on after the images that were counted: they are read again, for data_sha256, and not classified.
-    Once it is stored, the data after the first `images` are not read again.
+    Once it is stored, all images and labels are read again at each call, and refused if one has changed since. Of the
+    network its weights are compared, and its predictions for the first 100 images.
 
     Args:
         model: any classifier, see `Classifier`.
@@ -150,7 +154,7 @@ def make_report(
             results in order: `map`, or what `hfclib.runs.ray.ray_map` gives, for a model on the CPU.
     Raises:
         TypeError, ValueError: bad data or settings, a report to compare with that is not finished or of another schema;
-            or the folder has a report with other settings.
+            or the folder has a report with other settings, of another network, or of data that have changed.
         OSError: a report to compare with can't be read.
     """
     others = [other if isinstance(other, Report) else read_report(other) for other in compare]
@@ -179,10 +183,7 @@ def make_report(
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius:g}")
     folder, first = Path(folder), _digest([some, labels])
-    colour = [float(value) for value in colour] if colour is not None else _stored_colour(folder, first)
-    if colour is None:
-        log.info("reading the images once for their mean colour")
-        colour = mean_colour(data, progress=True)
+    colour = [float(value) for value in colour] if colour is not None else _colour(data, folder, first)
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, scores = known_size(data), logits(network, some[:BATCH_SIZE])
     helped = _matched(network, some)
@@ -196,6 +197,8 @@ def make_report(
     key = json.loads(json.dumps(key))
     with locked(folder / "report.lock", say=log.warning):  # where the same command runs twice, one waits
         content = _begun(folder, key)
+        if "accuracy" in content["parts"] and _data_digest(network, data) != content["data_sha256"]:
+            raise ValueError(_CHANGED)
         log.info("radii in DFT bins: %s; mean colour: %s", radii, [round(value, 3) for value in colour])
         _guard(scores, labels[: len(scores)], len(some))
         _estimate(network, some, known or len(some), len(radii), grid, steps)
@@ -270,13 +273,29 @@ def _first(network: Classifier, data: Iterable, count: int) -> tuple[Tensor, Ten
     return images.float(), labels
 
 
-def _stored_colour(folder: Path, first: str) -> list[float] | None:
-    """The mean colour in the folder's report, if that was begun with the same first images."""
-    try:
-        key = json.loads((folder / "report.json").read_bytes())["key"]
-        return key["settings"]["colour"] if key["first_images_sha256"] == first else None
-    except (OSError, KeyError, TypeError, ValueError):  # none, or one that `_begun` names
-        return None
+def _data_digest(network: Classifier, data: Iterable) -> str:
+    """The digest of all images and labels in their order, whatever the size of the batches: data_sha256."""
+    total, stream = hashlib.sha256(), tqdm(batches(network, data), "comparing the data", disable=None, leave=False)
+    for batch in whole_batches(stream, BATCH_SIZE):
+        total.update(_digest(batch).encode())
+    return total.hexdigest()
+
+
+def _colour(data: Iterable, folder: Path, first: str) -> list[float]:
+    """The mean colour of the data: that of the folder's report, if its accuracy is of data with these first images."""
+    stored, measured = None, False
+    with suppress(OSError, KeyError, TypeError, ValueError):  # no report, or one that `_begun` names
+        content = json.loads((folder / "report.json").read_bytes())
+        if content["key"]["first_images_sha256"] == first:
+            stored, measured = content["key"]["settings"]["colour"], "accuracy" in content["parts"]
+    if stored and measured:  # all the data are then compared
+        return stored
+    log.info("reading the images once for their mean colour")
+    colour = mean_colour(data, progress=True)
+    # Images that were not counted yet may have changed. Another processor rounds the same mean in another way.
+    if stored and not np.allclose(colour, stored, rtol=0, atol=1e-6):
+        raise ValueError(_CHANGED)
+    return stored or colour
 
 
 def _begun(folder: Path, key: dict) -> dict:
@@ -337,7 +356,7 @@ def _accuracy(
     total, digests = hashlib.sha256(), deque()
 
     def missing() -> Iterator[tuple[Tensor, Tensor]]:
-        number, changed = 0, ValueError("the data are not those that the report was begun with: choose another folder")
+        number = 0
         stream = tqdm(batches(network, data), disable=None, leave=False)
         for number, batch in enumerate(whole_batches(stream, BATCH_SIZE), 1):
             total.update(_digest(batch).encode())
@@ -345,9 +364,9 @@ def _accuracy(
                 digests.append(total.hexdigest())
                 yield batch
             elif number == start["batches"] and total.hexdigest() != start["sha256"]:
-                raise changed
+                raise ValueError(_CHANGED)
         if number < start["batches"]:
-            raise changed
+            raise ValueError(_CHANGED)
 
     stored = time.monotonic()
     found = engine(partial(_counts, [copy.copy(metric) for metric in metrics]), missing())

@@ -333,7 +333,51 @@ def test_the_mean_colour_is_that_of_all_images_and_they_are_read_for_it_once(net
     assert "reading the images once for their mean colour" in caplog.text
     read.clear()
     assert make_report(network, data, tmp_path, **FAST).content == made.content
-    assert read == [0]  # the colour is stored
+    assert read == [0, 0, 1, 2, 3]  # the colour is stored, and all the data are compared
+
+
+@pytest.mark.parametrize("what", ["images", "labels"])
+def test_a_finished_report_is_not_given_for_data_that_have_changed_after_the_first(network, data, tmp_path, what):
+    images, labels = (part.clone() for part in data)
+    make_report(network, data, tmp_path, **FAST)
+    if what == "images":
+        images[24:100] = 0
+    else:
+        labels[24:100] = (labels[24:100] + 1) % 10
+    page = (tmp_path / "report.html").read_bytes()
+    with pytest.raises(ValueError, match="the data are not those that the report was begun with"):
+        make_report(network, (images, labels), tmp_path, **FAST)
+    assert (tmp_path / "report.html").read_bytes() == page
+    make_report(network, [(images, labels)], tmp_path / "new", **FAST)  # and a new folder has them
+
+
+def test_the_mean_colour_of_a_stopped_report_is_of_the_data_that_are_counted(network, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfclib.report.make.STORED_EVERY", -1)
+    images, labels = torch.rand(330, 3, 8, 8), torch.arange(330) % 10
+
+    def stopping(function, items):
+        yield from itertools.islice(map(function, items), 2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_report(network, (images, labels), tmp_path, engine=stopping, **FAST)
+    images[300:] = 0  # of which none was counted
+    with pytest.raises(ValueError, match="not those that the report was begun with"):
+        make_report(network, (images, labels), tmp_path, **FAST)
+
+
+def test_the_gate_does_not_pass_on_pictures_that_have_changed_since(hfc, pictures, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 2))\n"
+    )
+    words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 2, "--grid", 3, "--steps", 1]
+    assert hfc(*words).exit_code == 0
+    dataset = named_data(str(pictures), sizes=(16, 16)).batches.dataset
+    last = dataset.dataset.samples[dataset.indices[-1]][0]
+    Image.new("RGB", (90, 70)).save(last)
+    result = hfc(*words)
+    assert result.exit_code != 0
+    assert "the data are not those that the report was begun with" in result.output
 
 
 def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path, monkeypatch):
