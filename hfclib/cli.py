@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -50,8 +51,14 @@ def _main(
 
 
 @contextlib.contextmanager
-def _reporting(when_stopped: str) -> Iterator[None]:
-    """Show hfclib's log on stderr and end an expected error in one line; SIGTERM is handled as KeyboardInterrupt."""
+def _reporting(when_stopped: str, *, status: int = 1, extra: str = "notebooks") -> Iterator[None]:
+    """Show hfclib's log on stderr and end an expected error in one line; SIGTERM is handled as KeyboardInterrupt.
+
+    Args:
+        when_stopped: what is said then.
+        status: the exit status after an error; one other than 1, which is Python's own, is that of unexpected ones too.
+        extra: of hfclib, which has the packages that may be missing.
+    """
     logger, handler = logging.getLogger("hfclib"), logging.StreamHandler()
     level, before = logger.level, signal.signal(signal.SIGTERM, signal.default_int_handler)
     logger.addHandler(handler)
@@ -66,10 +73,14 @@ def _reporting(when_stopped: str) -> Iterator[None]:
     except Exception as error:
         ours = type(error).__module__.startswith("hfclib.")
         if not ours and not isinstance(error, ValueError | OSError | ModuleNotFoundError):
-            raise
-        hint = ": pip install 'hfclib[notebooks]'" if isinstance(error, ModuleNotFoundError) else ""
+            if status == 1 or isinstance(error, typer.Exit):
+                raise
+            traceback.print_exc()
+            raise typer.Exit(status) from error
+        hint = f": pip install 'hfclib[{extra}]'" if isinstance(error, ModuleNotFoundError) else ""
+        hint = hint if "pip install" not in str(error) else ""
         typer.echo(f"Error: {error}{hint}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(status) from error
     finally:
         signal.signal(signal.SIGTERM, before)
         logger.removeHandler(handler)
@@ -220,7 +231,9 @@ def _run(
 
 
 for _name, _command in {"report": commands.report_command, "compare": commands.compare_command}.items():
-    app.command(_name)(_reporting("stopped; the same command goes on with the missing parts")(_command))
+    # Status 1 says that a limit of --fail-if is met.
+    _shown = _reporting("stopped; the same command goes on with the missing parts", status=2, extra="report")
+    app.command(_name)(_shown(_command))
 
 if __name__ == "__main__":
     app()

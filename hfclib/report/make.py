@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,10 +33,11 @@ from hfclib.evaluation import (
     uses_batch_statistics,
     whole_batches,
 )
-from hfclib.frequency import check_cut, each_radius, nyquist
+from hfclib.frequency import each_radius, nyquist
 from hfclib.moments import Matched, matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, counted
+from hfclib.report.rules import Rule
 from hfclib.transforms import feed_images
 
 SCHEMA = 3  # of report.json; 2 has the part "phase", 3 has all radii in DFT bins
@@ -76,34 +76,6 @@ class Report:
             if asked and found == ("x" if band == "test" else band, feed, "running"):
                 return row["accuracy"]
         raise ValueError(f"the report has no {band} at radius {radius}")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A limit such as "hfc@8 > .4" or "test < .9": a report that meets it fails."""
-
-    band: str
-    radius: float | None
-    sign: str
-    limit: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Rule":
-        """The rule in a text: `test`, `lfc@RADIUS` or `hfc@RADIUS`, < or >, and a number; ValueError for another.
-
-        The radius is in DFT bins.
-        """
-        number = r"(\d*\.?\d+)"
-        found = re.fullmatch(rf"\s*(?:(test)|(lfc|hfc)\s*@\s*{number})\s*([<>])\s*{number}\s*", text)
-        if not found:
-            raise ValueError(f"expected a rule such as hfc@8 > .4, lfc@28 < .5 or test < .9, got {text!r}")
-        test, band, radius, sign, limit = found.groups()
-        return cls(test or band, radius and check_cut(float(radius)), sign, float(limit))
-
-    def fails(self, report: Report) -> bool:
-        """Whether the report is on the wrong side of the limit."""
-        value = report.value(self.band, self.radius)
-        return value > self.limit if self.sign == ">" else value < self.limit
 
 
 def make_report(

@@ -86,6 +86,8 @@ SLOW_IMPORTS = ("torch", "pandas", "matplotlib", "scipy", "numpy", "papermill")
         (["train", "fig4", "--preset", "huge"], 1),
         (["sweep", "fig4", "--seeds", "0-x"], 1),
         (["run", "fig5"], 1),
+        (["report", "laptop-vanilla-0", "--data", "cifar10-test", "--fail-if", "hfc@4 > 40"], 2),
+        (["report", "laptop-vanilla-0", "--data", "cifar10-test", "--radii", "4,4"], 2),
     ],
 )
 def test_help_and_refusals_take_no_heavy_import(words, status):

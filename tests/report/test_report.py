@@ -29,9 +29,10 @@ from hfclib._files import data_folder
 from hfclib.cli import app
 from hfclib.data.cifar import to_float
 from hfclib.report import parts
-from hfclib.report.make import Rule, make_report, read_report
+from hfclib.report.make import make_report, read_report
 from hfclib.report.metric import counted
 from hfclib.report.page import _energy, _heat_map, _points
+from hfclib.report.rules import Rule
 from hfclib.report.sources import named_data, named_model
 from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
@@ -176,7 +177,7 @@ def test_a_report_on_larger_images_cuts_at_shares_of_nyquist_in_bins(tmp_path):
     assert made.content["key"]["settings"]["radii"] == [2.5, 5, 10, 15]
     high = hfclib.split(images, 10)[1] + torch.tensor(made.content["key"]["settings"]["colour"]).view(3, 1, 1)
     assert made.value("hfc", 10) == pytest.approx(hfclib.accuracy(network, high, labels))
-    assert Rule.parse("hfc@10.0 < 1.1").fails(made)
+    assert Rule.parse("hfc@10.0 < 1").fails(made)
 
 
 def test_a_share_in_place_of_a_radius_is_refused_before_the_work(network, data, tmp_path):
@@ -376,7 +377,7 @@ def test_the_gate_does_not_pass_on_pictures_that_have_changed_since(hfc, picture
     last = dataset.dataset.samples[dataset.indices[-1]][0]
     Image.new("RGB", (90, 70)).save(last)
     result = hfc(*words)
-    assert result.exit_code != 0
+    assert result.exit_code == 2
     assert "the data are not those that the report was begun with" in result.output
 
 
@@ -526,6 +527,10 @@ def test_rules(network, data, tmp_path):
     ]:
         assert Rule.parse(text).fails(made) is fails, text
     assert Rule.parse("lfc@2.5<.5") == Rule("lfc", 2.5, "<", 0.5)
+    assert Rule.parse("hfc@4 > 41.3 %") == Rule.parse("hfc@4 > 41.3%") == Rule("hfc", 4, ">", 0.413)
+    for never in ("hfc@4 > 40", "test < 1.01", "test < 101 %"):
+        with pytest.raises(ValueError, match=f"a limit of at most 1, or in percent such as 40 %, got '{never}'"):
+            Rule.parse(never)
     other = replace(made, content=json.loads(json.dumps(made.content)))
     other.content["parts"]["accuracy"][0]["accuracy"] += 0.25
     both = hfclib.report.compare(made, other)
@@ -615,7 +620,7 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
     assert "accuracy is stored" in again.output
     (tmp_path / "old.json").write_text('{"schema": 1}')
     refused = hfc(*words, "--compare", "made/report.json", "--compare", "old.json")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "old.json is not a finished report" in refused.output
     assert "accuracy is stored" not in refused.output
     table = hfc("compare", "made/report.json", "made/report.json")
@@ -670,7 +675,7 @@ def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_pat
     (pictures / "a" / "2.png").write_bytes(flipped)
     words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 4, "--grid", 3, "--steps", 1]
     refused = hfc(*words)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert re.search(r"[12].png can't be read as an image .* and 1 more: repair .* pass --skip-broken", refused.output)
     assert not (tmp_path / "report-mine-build").exists()
     result = hfc(*words, "--skip-broken")
@@ -701,9 +706,23 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["laptop-vanilla-0", "--data", pictures, "--mean", "0.5,0.5,0.5"], "mean and std"),
     ]:
         result = hfc("report", *words)
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 2, result.output
         assert re.search(message, result.output), result.output
         assert len(result.output.splitlines()) == 1
+
+
+def test_a_rule_that_is_met_has_status_1_and_any_error_2(hfc, pictures, tmp_path):
+    code = "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 2))\n"
+    (tmp_path / "mine.py").write_text(code)
+    words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 2, "--grid", 3, "--steps", 1]
+    assert hfc(*words, "--fail-if", "test > 0%").exit_code == 1
+    assert hfc(*words, "--fail-if", "test > 100 %").exit_code == 0
+    assert hfc(*words, "--fail-if", "test > 40").exit_code == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hfclib.report.make.make_report", lambda *args, **options: {}["unexpected"])
+        result = hfc(*words)
+    assert result.exit_code == 2
+    assert hfc("compare", "mine.py", "mine.py").exit_code == 2
 
 
 def test_the_energy_is_measured_of_the_network_as_it_is_and_of_images_that_move(data):
