@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hfclib._radii import check_cuts
+from hfclib.report.folders import class_folders
 from hfclib.report.rules import Rule
 
 _Out = Annotated[Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")]
@@ -27,6 +28,9 @@ def report_command(
     steps: Annotated[int, typer.Option(min=1, help="of PGD")] = 10,
     size: Annotated[int | None, typer.Option(min=2, help="of a folder's images (default: the model's)")] = None,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="leave out images that can't be read")] = False,
+    class_map: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="JSON or CSV: folder of --data, class index")
+    ] = None,
     mean: _Numbers = None,
     std: _Numbers = None,
     compare: Annotated[
@@ -51,6 +55,10 @@ def report_command(
     cuts, channels = _numbers(radii), {"mean": _numbers(mean), "std": _numbers(std)}
     check_cuts(cuts or ())
     rules = [Rule.parse(text) for text in fail_if or ()]
+    if data != "cifar10-test" and not Path(data).is_dir():
+        raise ValueError(f"expected cifar10-test or a folder of images, got {data!r}")
+    if data != "cifar10-test":
+        class_folders(data, class_map)
     import torch
 
     from hfclib.devices import best_device
@@ -69,11 +77,12 @@ def report_command(
     network = found.model.to(device) if hasattr(found.model, "to") else found.model
     network = Classifier.of(network, **(channels if mean or std else {"mean": found.mean, "std": found.std}))
     reading = {"limit": limit, "seed": seed, "skip_broken": skip_broken}
+    reading |= {"class_map": class_map, "network": network}
     reading |= {"interpolation": found.interpolation, "mode": found.mode}
     given = named_data(data, sizes=(size, size) if size else found.sizes, **reading)
     folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model))
     options = {"radii": cuts, "images": images, "grid": grid, "steps": steps, "seed": seed, "rules": fail_if or ()}
-    options |= {"skipped": given.skipped, "compare": others}
+    options |= {"skipped": given.skipped, "compare": others, "pictures_sha256": given.pictures_sha256}
     with ray_map(address) if engine == "ray" else nullcontext(map) as chosen:
         options |= {"engine": chosen, "colour": given.colour}
         made = make_report(network, given.batches, folder, name=model, **options)

@@ -54,7 +54,8 @@ class Report:
     Attributes:
         folder: with report.json, report.html, card.png, and one CSV per part; None for one that was only read.
         content: what report.json holds: schema, hfclib, key (settings; hashes of the weights, of the first
-            images and of the predictions for them), data_sha256, parts (the rows of each), and summary.
+            images and of the predictions for them), data_sha256, pictures_sha256 (None if the data are no folder),
+            parts (the rows of each), and summary.
     """
 
     folder: Path | None
@@ -97,6 +98,7 @@ def make_report(
     rules: Sequence[str] = (),
     skipped: int = 0,
     compare: Sequence["Report | str | Path"] = (),
+    pictures_sha256: str | None = None,
     engine: Callable[[Callable, Iterable], Iterable] = map,
 ) -> Report:
     """Measure a classifier and write a report; one that was stopped goes on with what is missing.
@@ -121,12 +123,16 @@ def make_report(
         seed: of all random numbers.
         rules: checked here for radii that are not measured; see `Rule`.
         skipped: the number of images that were left out of the data because they can't be read, to be reported.
-        compare: reports of other networks, or their report.json, whose curves are drawn behind. Only the page has them.
+        compare: reports of other networks on the same data, or their report.json, whose curves are drawn behind. Only
+            the page has them. The data are read once before the work, to be compared.
+        pictures_sha256: of the pictures that the data are made of and their labels, see `NamedData`: reports of the
+            same pictures in other sizes can be compared.
         engine: applies a function to each batch of the accuracy and each frequency of the heat map, and gives the
             results in order: `map`, or what `hfclib.runs.ray.ray_map` gives, for a model on the CPU.
     Raises:
-        TypeError, ValueError: bad data or settings, a report to compare with that is not finished or of another schema;
-            or the folder has a report with other settings, of another network, or of data that have changed.
+        TypeError, ValueError: bad data or settings, a report to compare with that is not finished, of another schema or
+            of other data; or the folder has a report with other settings, of another network, or of data that have
+            changed.
         OSError: a report to compare with can't be read.
     """
     others = [other if isinstance(other, Report) else read_report(other) for other in compare]
@@ -167,10 +173,14 @@ def make_report(
     key = {"settings": settings, "weights_sha256": _digest(network.state_dict().values())}
     key |= {"first_images_sha256": first, "first_predictions_sha256": _digest([scores.argmax(dim=1)])}
     key = json.loads(json.dumps(key))
+    digest = _data_digest(network, data) if others else None
+    for other in others:
+        _check_same_data({"data_sha256": digest, "pictures_sha256": pictures_sha256}, other.content)
     with locked(folder / "report.lock", say=log.warning):  # where the same command runs twice, one waits
         content = _begun(folder, key)
-        if "accuracy" in content["parts"] and _data_digest(network, data) != content["data_sha256"]:
+        if "accuracy" in content["parts"] and (digest or _data_digest(network, data)) != content["data_sha256"]:
             raise ValueError(_CHANGED)
+        content["pictures_sha256"] = pictures_sha256
         log.info("radii in DFT bins: %s; mean colour: %s", radii, [round(value, 3) for value in colour])
         _guard(scores, labels[: len(scores)], len(some))
         _estimate(network, some, known or len(some), len(radii), grid, steps)
@@ -210,11 +220,24 @@ def read_report(path: Path) -> Report:
 
 
 def compare(first: Report, second: Report) -> pd.DataFrame:
-    """The accuracies of two reports side by side: one row per condition that both have, with their difference."""
+    """The accuracies of two reports side by side: one row per condition that both have, with their difference.
+
+    Raises:
+        ValueError: the reports are of different images or labels.
+    """
+    _check_same_data(first.content, second.content)
     keys = ["band", "radius", "feed", "bn_stats"]
     tables = [report.table()[[*keys, "images", "accuracy", "low", "high"]] for report in (first, second)]
     both = tables[0].merge(tables[1], on=keys, suffixes=("_a", "_b"))
     return both.assign(difference=both["accuracy_b"] - both["accuracy_a"])
+
+
+def _check_same_data(first: dict, second: dict) -> None:
+    """Raise a ValueError if two reports are of different data, unless these are the same pictures in other sizes."""
+    digests = [{name: some.get(name) for name in ("data_sha256", "pictures_sha256")} for some in (first, second)]
+    if not any(digests[0][name] and digests[0][name] == digests[1][name] for name in digests[0]):
+        name = second["key"]["settings"]["name"]
+        raise ValueError(f"expected reports of the same images and labels, that of {name} is of others: data_sha256")
 
 
 def _json(content: dict) -> bytes:

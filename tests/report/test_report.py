@@ -690,6 +690,8 @@ def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_pat
 
 def test_unknown_models_and_data(hfc, pictures, monkeypatch):
     (pictures / "a" / "broken.png").write_bytes(b"no image")
+    classes = pictures.parent / "classes.csv"
+    classes.write_text("a,0\nb,1\n")
     monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
     for words, message in [
         (["laptop-vanila-0", "--data", "cifar10-test"], "expected one stored run.*near: .*laptop-vanilla-0"),
@@ -699,7 +701,8 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["nowhere:build", "--data", "cifar10-test"], "expected package.module:build"),
         (["laptop-vanilla-0", "--data", "cifar10-test", "--address", "auto"], "an address with ray only"),
         (["laptop-vanilla-0", "--data", "nowhere"], "expected cifar10-test or a folder of images, got 'nowhere'"),
-        (["laptop-vanilla-0", "--data", pictures], "broken.png can't be read as an image"),
+        (["laptop-vanilla-0", "--data", pictures], "expected 10 folders in .*, one per logit, got 2: --class-map FILE"),
+        (["laptop-vanilla-0", "--data", pictures, "--class-map", classes], "broken.png can't be read as an image"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4;8"], "expected numbers such as 4,8"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4,4"], "expected different radii"),  # and not broken.png
         (["laptop-vanilla-0", "--data", pictures, "--radii", "0.25"], "0 or at least 1, got 0.25: hfclib.nyquist"),
@@ -723,6 +726,101 @@ def test_a_rule_that_is_met_has_status_1_and_any_error_2(hfc, pictures, tmp_path
         result = hfc(*words)
     assert result.exit_code == 2
     assert hfc("compare", "mine.py", "mine.py").exit_code == 2
+
+
+def solid_pictures(root, names):
+    """One folder per name, with two pictures of one grey; the networks of `brightness` know the place of each."""
+    for place, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (16, 16), (10 * place + number,) * 3).save(root / name / f"{number}.png")
+
+
+def brightness(classes):
+    """A network that is right for class p if the mean of an image is nearest to 10 p / 255."""
+    return lambda images: -(images.mean(dim=(1, 2, 3))[:, None] * 25.5 - torch.arange(classes)).abs()
+
+
+def test_folders_of_numbers_are_sorted_as_numbers(tmp_path, caplog):
+    solid_pictures(tmp_path / "data", [str(number) for number in range(1, 13)])
+    given = named_data(str(tmp_path / "data"), network=hfclib.Classifier(brightness(12)))
+    assert hfclib.accuracy(hfclib.Classifier(brightness(12)), given.batches) == 1
+    assert "12 classes, in the order of the logits, sorted as numbers: 1, 2, 3" in caplog.text
+    (tmp_path / "data" / "01").mkdir()
+    with pytest.raises(ValueError, match=r"folders of different numbers in .*, got 01, 1, 2"):
+        named_data(str(tmp_path / "data"))
+
+
+def test_folders_that_are_not_the_classes_are_refused_before_they_are_opened(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("hfclib.report.sources._opened_once", opened.append)
+    solid_pictures(tmp_path / "data" / "val", ["n01", "n02", "n03"])
+    (tmp_path / "data" / "train" / "n01").mkdir(parents=True)
+    (tmp_path / "wrong.json").write_text('{"n01": 0, "n02": "one"}')
+    (tmp_path / "less.csv").write_text("folder,index\nn01,0\n")
+    (tmp_path / "high.csv").write_text("n01,0\nn02,1\nn03,10\n")
+    network = hfclib.Classifier(brightness(10))
+    for folder, file, message in [
+        ("data", None, r"got parts of a data set, train, val: pass one of them, such as .*val"),
+        ("data/val", None, "expected 10 folders in .*val, one per logit, got 3: --class-map FILE"),
+        ("data/val", "wrong.json", "expected a class map, JSON or CSV from folder to class index, in .*wrong.json"),
+        ("data/val", "less.csv", "expected each of the 3 folders in .*less.csv, it lacks n02, n03"),
+        (
+            "data/val",
+            "high.csv",
+            "expected class indices below 10, the number of logits, in .*high.csv, got 10 for n03",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            named_data(str(tmp_path / folder), network=network, class_map=file and tmp_path / file)
+    with pytest.raises(ValueError, match="class map with a folder of images only"):
+        named_data("cifar10-test", class_map=tmp_path / "high.csv")
+    assert opened == []
+
+
+@pytest.mark.parametrize("file", ["classes.json", "classes.csv"])
+def test_a_class_map_gives_some_classes_of_a_network_their_logits(tmp_path, file, caplog):
+    solid_pictures(tmp_path / "data", "abc")
+    classes = {"c": 2, "a": 0, "b": 1, "z": 19}
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    lines = ["folder,class", *(f"{name}, {index}" for name, index in classes.items())]
+    (tmp_path / "classes.csv").write_text("\n".join(lines))
+    network = hfclib.Classifier(brightness(20))
+    given = named_data(str(tmp_path / "data"), network=network, class_map=tmp_path / file)
+    assert hfclib.accuracy(network, given.batches) == 1
+    assert "3 classes, by the class map: a (0), b (1), c (2)" in caplog.text
+
+
+def test_reports_of_other_data_are_not_compared(network, data, tmp_path, hfc):
+    images, labels = data
+    first = make_report(network, data, tmp_path / "first", **FAST)
+    changed = images.clone()
+    changed[60] = 0  # not among the first
+    second = make_report(network, (changed, labels), tmp_path / "second", **FAST)
+    message = "expected reports of the same images and labels, that of a network is of others"
+    with pytest.raises(ValueError, match=message):
+        hfclib.report.compare(first, second)
+    result = hfc("compare", "first/report.json", "second/report.json")
+    assert result.exit_code == 2
+    assert message in result.output
+    with pytest.raises(ValueError, match=message):
+        make_report(network, data, tmp_path / "third", compare=[second], **FAST)
+    assert not (tmp_path / "third").exists()
+
+
+def test_reports_of_the_same_pictures_in_other_sizes_are_compared(pictures, tmp_path):
+    digests, reports = [], []
+    for size, seed in ((16, 0), (24, 1)):
+        given = named_data(str(pictures), sizes=(size, size), seed=seed)
+        network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 2))
+        digests.append(given.pictures_sha256)
+        options = {"pictures_sha256": given.pictures_sha256, "compare": reports[-1:]}
+        reports.append(make_report(network, given.batches, tmp_path / str(size), **options, **FAST))
+    assert digests[0] == digests[1]
+    assert len(hfclib.report.compare(*reports)) == 7
+    fewer = named_data(str(pictures), sizes=(16, 16), limit=19).pictures_sha256
+    (pictures / "a" / "0.png").rename(pictures / "b" / "0.png")
+    assert len({digests[0], fewer, named_data(str(pictures), sizes=(16, 16)).pictures_sha256}) == 3
 
 
 def test_the_energy_is_measured_of_the_network_as_it_is_and_of_images_that_move(data):
@@ -827,11 +925,14 @@ def test_a_quantised_network_is_reported_and_other_files_are_left_alone(data, tm
 def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path, monkeypatch):
     pixels = torch.randint(0, 256, (24, 24, 3), dtype=torch.uint8).numpy()
     (tmp_path / "one" / "class").mkdir(parents=True)
+    (tmp_path / "one.json").write_text('{"class": 3, "another": 4}')
     for number in range(2):
         Image.fromarray(pixels).save(tmp_path / "one" / "class" / f"{number}.png")
     read = []
     monkeypatch.setattr("hfclib.report.make.make_report", lambda network, batches, *_, **__: read.extend(batches))
-    hfc("report", "torchvision:resnet18", "--data", tmp_path / "one", "--size", 24)
+    words = ["--size", 24, "--class-map", tmp_path / "one.json"]
+    hfc("report", "torchvision:resnet18", "--data", tmp_path / "one", *words)
+    assert read[0][1].tolist() == [3, 3]
     assert np.array_equal((read[0][0][0] * 255).round().byte().permute(1, 2, 0).numpy(), pixels)
 
 
