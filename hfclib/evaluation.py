@@ -9,6 +9,7 @@ Two choices change what is measured:
 """
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain, pairwise, product
@@ -200,14 +201,21 @@ def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None,
             (N, C, H, W) float, and (N,) whole numbers, or batches of them; see `batches`.
         options: bn_stats, batch_size and amp, as in `logits`.
     Returns:
-        A share in [0, 1].
+        A share in [0, 1], exact: 54 of 60 images are 54 / 60.
+    Warns:
+        UserWarning: the first batch is as of images that are normalised, or divided by 255 twice; see `batches`.
     Raises:
         TypeError, ValueError: as `logits`; labels of another number, type or range; or batches with other keys.
     """
     how = options.get("bn_stats", "running"), options.get("batch_size", BATCH_SIZE)
     stream = evaluated_batches(model, images, labels, *how, most=100)
-    correct = [logits(model, part, **options).argmax(dim=1) == classes for part, classes in stream]
-    return torch.cat(correct).float().mean().item()
+    correct, total = 0, 0
+    for part, classes in stream:
+        correct, total = (
+            correct + int((logits(model, part, **options).argmax(dim=1) == classes).sum()),
+            total + len(part),
+        )
+    return correct / total
 
 
 def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, *, most: float = 1) -> Iterator:
@@ -217,6 +225,11 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         model: is fed two images first, so that labels beyond its classes are found before the work.
         images, labels: all of them; or, without labels, an iterable of batches: pairs, or mappings with the keys
             "image", "images" or "pixel_values" and "label" or "labels".
+    Warns:
+        UserWarning: no pixel of the first batch is above 1/255, as if they were divided by 255 twice; or with a `most`
+            above 1 some are negative, and their standard deviation is above .35, as if they were normalised. That of
+            images in [0, 1] is at most .5 and usually near .25, and a high-frequency component has less. Bands with the
+            feed "max" are not judged.
     """
     shape = None
     for batch in images if labels is None else [(images, labels)]:
@@ -227,6 +240,8 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         if part.shape[-1] in (1, 3, 4) and part.shape[1] not in (1, 3, 4):
             raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
         check_pixels(part, most)
+        if shape is None:
+            _warn_of_scale(part)
         shape = shape or logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
         if len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
             found = f"{tuple(shape)} for 2 images; classes are 2 or more"
@@ -236,6 +251,24 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         yield part, classes
     if shape is None:
         raise ValueError("expected at least one image, got none")
+
+
+def _warn_of_scale(images: Tensor) -> None:
+    """Warn by the statistics of a batch if it is no images or bands of images in [0, 1]."""
+    least, most = images.min().item(), images.max().item()
+    advice = None
+    if least >= 0 and 0 < most <= 1.001 / 255:
+        advice = "they seem to be divided by 255 twice"
+    elif least < -0.2 and images.float().std(correction=0) > 0.35 and not _fed_by_maximum(images):
+        advice = "they seem to be normalised: give hfclib.Classifier the mean and std in place of that"
+    if advice:
+        message = f"expected images with pixels in [0, 1], or their bands, got values from {least:.3g} to {most:.3g}"
+        warnings.warn(f"{message}; {advice}", stacklevel=4)
+
+
+def _fed_by_maximum(images: Tensor) -> bool:
+    """Whether the largest value of each image is 1, as the feed "max" makes it."""
+    return bool(((images.flatten(1).amax(dim=1) - 1).abs() < 1e-3).all())
 
 
 def pair_of(batch: Mapping | Sequence) -> tuple:
@@ -416,8 +449,7 @@ def band_accuracy(
         total += len(part)
     if seen not in (None, total):
         raise ValueError(f"expected the same images each time they are read, got {seen} and then {total}: give colour")
-    shares = [np.float32(count / total).item() for count in correct]  # the precision in which runs store accuracies
-    rows = [(*cut, feed, bn_stats, total, share) for cut, share in zip(cuts, shares, strict=True)]
+    rows = [(*cut, feed, bn_stats, total, count / total) for cut, count in zip(cuts, correct, strict=True)]
     return pd.DataFrame(rows, columns=["radius", "band", "feed", "bn_stats", "images", "accuracy"])
 
 
@@ -492,6 +524,7 @@ def curve_rows(
     for part in parts:
         for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
             measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, amp=not exact)
+            measured = np.float32(measured).item()  # the precision in which runs store accuracies
             values = part.split, part.band, part.radius, part.feed, bn_stats, len(part.labels), measured
             rows.append(dict(zip(CURVE_COLUMNS, values, strict=True)))
     options = {"amp": True, "kept": kept, "colour": colour}

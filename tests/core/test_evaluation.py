@@ -350,3 +350,32 @@ def test_only_exact_rows_keep_whole_images_in_full_precision(monkeypatch, channe
         counts.append(len(used))
         used.clear()
     assert counts[0] == counts[1] + 2
+
+
+def test_accuracies_are_exact():
+    images, labels = torch.rand(60, 3, 4, 4), torch.arange(60) // 54
+
+    def first(x):  # class 0 for every image and band
+        return torch.tensor([1.0, 0.0]).expand(len(x), 2)
+
+    model = Classifier(first)
+    assert accuracy(model, images, labels) == 54 / 60 >= 0.9
+    assert band_accuracy(model, images, labels, 2)["accuracy"].tolist() == [0.9, 0.9]
+    assert robust_accuracy(model, images, labels, lambda model, images, labels, **options: images) == 0.9
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_the_statistics_of_images_warn_of_a_wrong_scale(channel_means, images, labels, loader):
+    def given(some):
+        return ([(some, labels)],) if loader else (some, labels)
+
+    with pytest.warns(UserWarning, match=r"values from .* to 0.00\d+; they seem to be divided by 255 twice"):
+        accuracy(channel_means, *given(images / 255))
+    with pytest.warns(UserWarning, match="seem to be divided by 255 twice"):
+        band_accuracy(channel_means, *given(images / 255), radii=2)
+    for mean, std in ((0.45, 0.225), (0.5, 0.5)):
+        with pytest.warns(UserWarning, match="they seem to be normalised: give hfclib.Classifier the mean and std"):
+            accuracy(channel_means, *given((images - mean) / std))
+    accuracy(channel_means, *given(torch.zeros_like(images)))  # and warnings are errors here
+    for band in split(images, 1):
+        accuracy(channel_means, *given(band))
