@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 def class_folders(root: str | Path, class_map: str | Path | None = None) -> dict[str, int]:
@@ -29,7 +29,9 @@ def class_folders(root: str | Path, class_map: str | Path | None = None) -> dict
                 f"expected each of the {len(names)} folders in {class_map}, it lacks {', '.join(lacking[:3])}"
             )
         return dict(sorted(((name, known[name]) for name in names), key=lambda pair: pair[1]))
-    splits = [name for name in names if name.lower() in SPLITS and any(map(Path.is_dir, (Path(root) / name).iterdir()))]
+    splits = [
+        name for name in names if name.lower() in _SPLITS and any(map(Path.is_dir, (Path(root) / name).iterdir()))
+    ]
     if len(splits) > 1 or splits == names:
         advice = f"pass one of them, such as {Path(root) / splits[-1]}"
         raise ValueError(

@@ -55,7 +55,7 @@ class Report:
         folder: with report.json, report.html, card.png, and one CSV per part; None for one that was only read.
         content: what report.json holds: schema, hfclib, key (settings; hashes of the weights, of the first
             images and of the predictions for them), data_sha256, pictures_sha256 (None if the data are no folder),
-            parts (the rows of each), and summary.
+            colour_given (whether the mean colour was, or is that of the data), parts (the rows of each), and summary.
     """
 
     folder: Path | None
@@ -160,7 +160,7 @@ def make_report(
     for rule in map(Rule.parse, rules):
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius:g}")
-    folder, first = Path(folder), _digest([some, labels])
+    folder, first, colour_given = Path(folder), _digest([some, labels]), colour is not None
     colour = [float(value) for value in colour] if colour is not None else _colour(data, folder, first)
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, scores = known_size(data), logits(network, some[:BATCH_SIZE])
@@ -180,7 +180,7 @@ def make_report(
         content = _begun(folder, key)
         if "accuracy" in content["parts"] and (digest or _data_digest(network, data)) != content["data_sha256"]:
             raise ValueError(_CHANGED)
-        content["pictures_sha256"] = pictures_sha256
+        content |= {"pictures_sha256": pictures_sha256, "colour_given": colour_given}
         log.info("radii in DFT bins: %s; mean colour: %s", radii, [round(value, 3) for value in colour])
         _guard(scores, labels[: len(scores)], len(some))
         _estimate(network, some, known or len(some), len(radii), grid, steps)
@@ -277,11 +277,11 @@ def _data_digest(network: Classifier, data: Iterable) -> str:
 
 
 def _colour(data: Iterable, folder: Path, first: str) -> list[float]:
-    """The mean colour of the data: that of the folder's report, if its accuracy is of data with these first images."""
+    """The mean colour of the data: that of the folder's report, if that found it in data with these first images."""
     stored, measured = None, False
     with suppress(OSError, KeyError, TypeError, ValueError):  # no report, or one that `_begun` names
         content = json.loads((folder / "report.json").read_bytes())
-        if content["key"]["first_images_sha256"] == first:
+        if content["key"]["first_images_sha256"] == first and not content.get("colour_given", True):
             stored, measured = content["key"]["settings"]["colour"], "accuracy" in content["parts"]
     if stored and measured:  # all the data are then compared
         return stored

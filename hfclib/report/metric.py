@@ -155,6 +155,18 @@ def counted(correct: int, images: int) -> dict:
     return {"images": images, "correct": correct, "accuracy": share, "low": low, "high": high}
 
 
+def chance_p_value(correct: int, images: int, classes: int) -> float:
+    """The one-sided p-value of a binomial test: how likely guessing among the classes is right so often, or more."""
+    if classes == 1:
+        return 1.0
+    hit, miss = -math.log(classes), math.log1p(-1 / classes)
+    ways = (
+        math.lgamma(images + 1) - math.lgamma(k + 1) - math.lgamma(images - k + 1) for k in range(correct, images + 1)
+    )
+    terms = (math.exp(way + k * hit + (images - k) * miss) for k, way in enumerate(ways, correct))
+    return min(math.fsum(terms), 1.0)
+
+
 class BandAccuracy:
     """Accuracy on whole images and on their bands, in the manner of a metric of torchmetrics; only counts are kept.
 

@@ -3,12 +3,8 @@
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from hfclib._radii import check_cut
-
-if TYPE_CHECKING:
-    from hfclib.report.make import Report
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Rule:
             raise ValueError(f"expected a limit of at most 1, or in percent such as 40 %, got {text!r}")
         return cls(test or band, radius and check_cut(float(radius)), sign, float(limit))
 
-    def fails(self, report: "Report") -> bool:
-        """Whether the report is on the wrong side of the limit."""
+    def fails(self, report) -> bool:
+        """Whether a `Report` is on the wrong side of the limit."""
         value = report.value(self.band, self.radius)
         return value > self.limit if self.sign == ">" else value < self.limit

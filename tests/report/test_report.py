@@ -19,6 +19,7 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from scipy.stats import binomtest
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
@@ -31,7 +32,7 @@ from hfclib.data.cifar import to_float
 from hfclib.report import parts
 from hfclib.report.make import make_report, read_report
 from hfclib.report.metric import counted
-from hfclib.report.page import _energy, _heat_map, _points
+from hfclib.report.page import _energy, _heat_map, _points, card
 from hfclib.report.rules import Rule
 from hfclib.report.sources import named_data, named_model
 from hfclib.runs.ray import ray_map
@@ -475,6 +476,36 @@ def test_a_network_that_guesses_is_told_before_the_work(network, data, tmp_path,
     assert re.search(r"\d+ of the first 24 images are right, which can't be told from guessing", caplog.text)
 
 
+@pytest.mark.parametrize("correct", [0, 7])
+def test_of_a_network_at_chance_the_page_claims_nothing(network, data, tmp_path, correct):
+    predicted = network(data[0][:40]).argmax(dim=1)
+    labels = torch.where(torch.arange(40) < correct, predicted, (predicted + 1) % 10)
+    made = make_report(network, (data[0][:40], labels), tmp_path, **FAST)
+    p = binomtest(correct, 40, 0.1, alternative="greater").pvalue
+    said = f"not better than chance on whole images (one-sided binomial test, p = {p:.2g}): nothing follows"
+    assert said in made.content["summary"]
+    for finding in ("harms most", "reads more", "reads about", "perturbation", "follows the phases"):
+        assert finding not in made.content["summary"]
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Accuracy by band", "Settings"]
+    (text,) = [text.get_text() for text in card(made).texts if "chance" in text.get_text()]
+    assert " ".join(text.split()).startswith("The network is not better than chance")
+    better = make_report(network, (data[0][:40], predicted), tmp_path / "better", **FAST)
+    assert "harms most" in better.content["summary"]
+    assert "chance" not in better.content["summary"]
+
+
+def test_the_page_says_which_mean_colour_it_is(network, data, tmp_path):
+    make_report(network, data, tmp_path / "found", **FAST)
+    shown = ", ".join(f"{value:.3f}" for value in data[0].mean(dim=(0, 2, 3)).tolist())
+    assert f"The mean colour ({shown}) is that of all 120 images." in (tmp_path / "found" / "report.html").read_text()
+    make_report(network, data, tmp_path / "given", colour=[0.5, 0.25, 0.5], **FAST)
+    page = (tmp_path / "given" / "report.html").read_text()
+    assert "The mean colour (0.500, 0.250, 0.500) was given." in page
+    with pytest.raises(ValueError, match="a report of another settings"):  # and not the one with the colour given
+        make_report(network, data, tmp_path / "given", **FAST)
+
+
 def test_other_networks_are_drawn_behind(network, data, tmp_path):
     other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
     others = [make_report(other, data, tmp_path / "second", name="second", **FAST)]
@@ -842,7 +873,8 @@ def test_one_image_that_moves_has_no_interval_and_the_report_is_valid_json(data,
     images = torch.zeros_like(data[0])
     images[7] = data[0][7]
     dead = nn.Sequential(nn.Threshold(0.01, 0), nn.Flatten(), nn.Linear(192, 10, bias=False))  # no gradient at 0
-    labels = torch.ones(120, dtype=torch.int64)  # of a black image all logits are alike, and class 0 is predicted
+    # Of a black image all logits are alike, and class 0 is predicted. The first 24 are wrong already, for PGD.
+    labels = (torch.arange(120) < 24).long()
     labels[7] = dead(images[7:8]).argmax()
     made = make_report(dead, (images, labels), tmp_path, **FAST)
 
