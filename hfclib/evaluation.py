@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from hfclib.data.cifar import MEAN
-from hfclib.devices import arithmetic, device_of
+from hfclib.devices import arithmetic, check_module, device_of
 from hfclib.frequency import check_images, each_radius, split, svd_split
 from hfclib.transforms import FEEDS, Feed, feed_images
 
@@ -124,6 +124,7 @@ def _check_statistics_can_be_chosen(model: nn.Module) -> None:
 
 def _hidden(model: nn.Module) -> list[nn.Module]:
     """The modules that callables within the model refer to, which are not parts of it; see `Classifier`."""
+    check_module(model)
     return [hidden for module in model.modules() for hidden in getattr(module, "modules_behind", ())]
 
 
@@ -185,6 +186,17 @@ def logits(
     return found
 
 
+def first_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """`logits` of the first images that a model is fed: what it can't be fed, such as grey images, is a ValueError."""
+    try:
+        return logits(model, images)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the model fails on images {tuple(images.shape)}, {images.dtype}: {told}") from error
+
+
 def tensor_of(output: object) -> Tensor:
     """What a model returned, if it is a tensor, else a TypeError."""
     if not isinstance(output, Tensor):
@@ -242,7 +254,7 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         check_pixels(part, most)
         if shape is None:
             _warn_of_scale(part)
-        shape = shape or logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
+        shape = shape or first_logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
         if len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
             found = f"{tuple(shape)} for 2 images; classes are 2 or more"
             raise ValueError(f"expected logits (N, classes) from the model, got {found}")
@@ -309,6 +321,9 @@ def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterato
     """The same images and labels in batches of `batch_sizes`."""
     rest: list = []
     for batch, following in pairwise(chain(stream, [None])):
+        if rest and rest[0][0].shape[1:] != batch[0].shape[1:]:
+            shapes = " and ".join(str(tuple(some.shape[1:])) for some in (rest[0][0], batch[0]))
+            raise ValueError(f"expected images of one size, got {shapes}")
         images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
         end = max(len(labels) - 2, 0) // size * size if following else len(labels)  # no image is left alone
         rest = [(images[end:], labels[end:])]

@@ -10,6 +10,7 @@ import typer
 
 from hfclib._radii import check_cuts
 from hfclib.report.folders import class_folders
+from hfclib.report.names import run_folder
 from hfclib.report.rules import Rule
 
 _Out = Annotated[Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")]
@@ -59,6 +60,8 @@ def report_command(
         raise ValueError(f"expected cifar10-test or a folder of images, got {data!r}")
     if data != "cifar10-test":
         class_folders(data, class_map)
+    if ":" not in model:
+        run_folder(model)
     import torch
 
     from hfclib.devices import best_device

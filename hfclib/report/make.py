@@ -137,6 +137,9 @@ def make_report(
     """
     others = [other if isinstance(other, Report) else read_report(other) for other in compare]
     network = Classifier.of(model, mean, std)
+    if isinstance(data, str | Path):
+        advice = "hfclib.report.sources.named_data(folder, sizes=...).batches reads one"
+        raise ValueError(f"expected images and labels, or batches of them, got the name {str(data)!r}: {advice}")
     if isinstance(data, tuple) and isinstance(data[0], Tensor):
         data = [data]
     if iter(data) is data:

@@ -8,7 +8,9 @@ from functools import partial
 from statistics import NormalDist
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
+import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -87,7 +89,8 @@ class Classifier(nn.Module):
             return output["logits"]
         if hasattr(output, "logits"):
             return output.logits
-        return output[0] if isinstance(output, tuple | list) else output
+        output = output[0] if isinstance(output, tuple | list) else output
+        return torch.from_numpy(output) if isinstance(output, np.ndarray) else output  # as ONNX Runtime returns
 
 
 class _WithoutTraining(TorchFunctionMode):

@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from hfclib.data import DATA_SETS
 from hfclib.data.cifar import MEAN, embedded, to_float
-from hfclib.evaluation import BATCH_SIZE, logits
+from hfclib.evaluation import BATCH_SIZE, first_logits
 from hfclib.report.folders import class_folders
 from hfclib.report.metric import Classifier
-from hfclib.runs.store import find, folders, load
+from hfclib.report.names import run_folder
+from hfclib.runs.store import find, load
 
 log = logging.getLogger(__name__)
 Sizes = tuple[int | tuple[int, int], int]
@@ -99,15 +100,7 @@ def named_model(name: str, weights: str | None = None) -> Named:
         if not callable(model):
             raise ValueError(f"expected package.module:build, a function that returns a model, {name} gave {model!r}")
         return Named(model)
-    found = {path.parent.name: path.parent for folder in folders() for path in sorted(folder.glob("*/run.json"))}
-    matching = [one for one in found if one == name or one.startswith(f"{name}-")]
-    if len(matching) != 1:
-        names = [one.rsplit("-", 1)[0] for one in found]  # without the hash, or any seed would be as near
-        near = ", ".join(matching or difflib.get_close_matches(name, names, 3)) or "none"
-        raise ValueError(
-            f"expected one stored run, torchvision:NAME, timm:NAME or module:build, got {name}; near: {near}"
-        )
-    run = load(found[matching[0]])
+    run = load(run_folder(name))
     data = DATA_SETS[run.recipe.data]
     model = find(run.recipe, run.seed).model()  # a run may be published without weights, and yours have them
     return Named(model, sizes=(data.side, data.side), mode="RGB" if len(data.mean) == 3 else "L")
@@ -228,7 +221,7 @@ def _check_classes(network: Classifier, dataset, order: Sequence[int], root: str
             picture, _ = dataset[place]
         except Exception:  # Pillow raises many kinds; what is broken is named when all are opened
             continue
-        classes, folders = logits(network, torch.stack([picture, picture])).shape[1], dataset.class_to_idx
+        classes, folders = first_logits(network, torch.stack([picture, picture])).shape[1], dataset.class_to_idx
         if class_map and max(folders.values()) >= classes:
             told = f"class indices below {classes}, the number of logits"
             raise ValueError(f"expected {told}, in {class_map}, got {max(folders.values())} for {list(folders)[-1]}")

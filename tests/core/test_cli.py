@@ -89,6 +89,7 @@ SLOW_IMPORTS = ("torch", "pandas", "matplotlib", "scipy", "numpy", "papermill")
         (["report", "laptop-vanilla-0", "--data", "cifar10-test", "--fail-if", "hfc@4 > 40"], 2),
         (["report", "laptop-vanilla-0", "--data", "cifar10-test", "--radii", "4,4"], 2),
         (["report", "laptop-vanilla-0", "--data", "nowhere"], 2),
+        (["report", "laptop-vanila-0", "--data", "cifar10-test"], 2),
     ],
 )
 def test_help_and_refusals_take_no_heavy_import(words, status):

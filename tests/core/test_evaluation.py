@@ -379,3 +379,24 @@ def test_the_statistics_of_images_warn_of_a_wrong_scale(channel_means, images, l
     accuracy(channel_means, *given(torch.zeros_like(images)))  # and warnings are errors here
     for band in split(images, 1):
         accuracy(channel_means, *given(band))
+
+
+def test_what_a_model_can_not_be_fed_is_one_line(images, labels):
+    def plain(x):
+        return x.mean(dim=(2, 3))
+
+    for measure in (accuracy, partial(band_accuracy, radii=2), robust_accuracy):
+        for given in ((images, labels), ([(images, labels)],)):
+            with pytest.raises(TypeError, match=r"got function: hfclib.Classifier\(model\) makes one of any callable"):
+                measure(plain, *given)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10)).eval()
+    network(images)
+    size = tuple(images.shape[2:])
+    for given, told in (
+        (images[:, :1], rf"\(2, 1, {size[0]}, {size[1]}\), torch.float32: .* to have 3 channels, but got 1 channels"),
+        (images.half(), "torch.float16"),
+        (images.double(), "torch.float64"),
+    ):
+        with pytest.raises(ValueError, match=f"the model fails on images .*{told}") as caught:
+            accuracy(network, given, labels)
+        assert "\n" not in str(caught.value)

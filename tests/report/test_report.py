@@ -458,6 +458,8 @@ def test_what_a_report_refuses(network, data, tmp_path):
         ((images, labels[:, None]), {}, r"got labels \(120, 1\)"),
         ((images * 255, labels), {}, r"expected images in \[0, 1\]"),
         ((images[:1], labels[:1]), {}, "at least two images, got 1"),
+        ("folder", {}, r"got the name 'folder': hfclib.report.sources.named_data\(folder"),
+        ((images[:, :, :4], labels), {}, r"the model fails on images \(2, 3, 4, 8\), torch.float32: mat1 and mat2"),
         (data, {"rules": ["hfc@8 > .4"]}, r"a rule about a radius of \[2, 3\], got 8"),
         (data, {"rules": ["hfc@1 > .4"], "radii": [2.0, 2.5]}, r"a rule about a radius of \[2, 2.5\], got 1"),
         (data, {"rules": ["hfc > .4"]}, "expected a rule such as hfc@8 > .4"),
@@ -467,6 +469,24 @@ def test_what_a_report_refuses(network, data, tmp_path):
             make_report(network, given, tmp_path / "refused", **{**FAST, **options})
     with pytest.warns(UserWarning, match="seems to return probabilities"):
         make_report(nn.Sequential(network, nn.Softmax(dim=1)), data, tmp_path / "softmax", **FAST)
+
+
+def test_batches_of_other_sizes_are_refused(tmp_path):
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    data = [(torch.rand(30, 3, side, side), torch.arange(30) % 2) for side in (8, 9)]
+    with pytest.raises(ValueError, match=r"expected images of one size, got \(3, 8, 8\) and \(3, 9, 9\)"):
+        make_report(network, data, tmp_path, **FAST)
+
+
+def test_a_callable_that_returns_numpy_is_measured(network, data, tmp_path):
+    weight = network[1].weight.detach().numpy().T
+
+    def session(images):  # as ONNX Runtime's run does
+        return [images.numpy().reshape(len(images), -1) @ weight]
+
+    made = make_report(session, data, tmp_path, **FAST)
+    assert made.value("test") == hfclib.accuracy(network, *data) > 0.5
+    assert hfclib.accuracy(hfclib.Classifier(session), *data) == made.value("test")
 
 
 def test_a_network_that_guesses_is_told_before_the_work(network, data, tmp_path, caplog):
