@@ -1,6 +1,7 @@
 """The `hfc` command. PyTorch and the notebook packages are imported only once a command's words are checked."""
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -184,10 +185,13 @@ def _sweep(
 def _runs(
     action: Annotated[str, typer.Argument(metavar="verify", show_default=False, help="check every file")] = "list",
     store: _OldStore = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the list as JSON, for programs")] = False,
 ) -> None:
     """List the stored runs, and those under way: recipe, seed, state, accuracy, time, size; or verify them all."""
     with _reporting("stopped"):
         check_choice("action", action, ("list", "verify"))
+        if as_json and action == "verify":
+            raise ValueError("expected --json with the list of runs, got it with verify")
         from hfclib.runs.store import store_entries
 
         found = list(store_entries([store] if store else None))
@@ -197,6 +201,21 @@ def _runs(
             damaged = sum(one.problem is not None for one in found)
             typer.echo(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
             raise typer.Exit(1 if damaged else 0)
+        if as_json:
+            rows = [
+                {
+                    "recipe": entry.name,
+                    "seed": entry.seed,
+                    "state": entry.state,
+                    "problem": entry.problem,
+                    "accuracy": entry.run.test_accuracy() if entry.run else None,
+                    "bytes": entry.size,
+                    "path": str(entry.path),
+                }
+                for entry in found
+            ]
+            typer.echo(json.dumps(rows, indent=1))
+            return
         line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
         typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
         for one in found:

@@ -38,10 +38,11 @@ class Classifier(nn.Module):
 
     Args:
         model: a module or any callable. The logits are what it returns, or in it what is called "logits", or the first
-            of a tuple. A module is fed the type of its weights, on their device; another callable gets images on the
-            CPU. The modules that a callable refers to (as a bound method, by its closure, defaults, attributes and the
-            global names in its code) are put into evaluation mode, and have the statistics that are asked for. Where
-            none is found, the statistics of the batch are refused, and so is a BatchNorm in training mode, as it runs.
+            of a tuple; an array of NumPy becomes a tensor. A module is fed the type of its weights, on their device;
+            another callable gets images on the CPU. The modules that a callable refers to (as a bound method, by its
+            closure, defaults, attributes and the global names in its code) are put into evaluation mode, and have the
+            statistics that are asked for. Where none is found, the statistics of the batch are refused, and so is a
+            BatchNorm in training mode, as it runs.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
