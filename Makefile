@@ -2,13 +2,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEVICE_VENV ?= .venv-device
 COMMA := ,
 # Those of the book, and not what a reader has executed beside them.
 NOTEBOOKS := $(shell sed -n "s|.*file: *\(notebooks/[a-z0-9]*\) *$$|\1.ipynb|p" _toc.yml)
 # Where it is set, each of some eighty processes of the tests would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book test slow together alone notebooks setup clean
+.PHONY: book test slow together alone device mutants notebooks setup clean
 
 book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
@@ -46,6 +47,25 @@ together: $(VENV)/test.stamp
 alone: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m slow $(ALONE)
 
+# The library on a second device, without a GPU: PyTorch/XLA's, in an environment of its own, since it needs the PyTorch
+# that it was built with. PyPI has that for CUDA only. The options of pytest are for nbval, which is not needed there.
+device: $(DEVICE_VENV)/device.stamp
+	PJRT_DEVICE=CPU OMP_NUM_THREADS=1 $(DEVICE_VENV)/bin/python -m pytest --override-ini addopts= tests/device
+
+$(DEVICE_VENV)/device.stamp: pyproject.toml Makefile
+	test -x $(DEVICE_VENV)/bin/python || $(PYTHON) -m venv $(DEVICE_VENV)
+	env -u PIP_CONSTRAINT $(DEVICE_VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -e . "torch==2.9.*" "torch_xla==2.9.*" hypothesis pytest
+	touch $@
+
+# Which small changes of a module its own tests don't notice; for all modules that takes hours.
+MODULES ?=
+mutants: $(VENV)/mutants.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MODULES)
+
+$(VENV)/mutants.stamp: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check "cosmic-ray>=8.7,<9"
+	touch $@
+
 # Execute the notebooks in place: their stored outputs are what `pytest --nbval` compares with.
 notebooks: $(VENV)/test.stamp
 	$(BIN)/jupyter execute --inplace $(NOTEBOOKS)
@@ -54,7 +74,7 @@ notebooks: $(VENV)/test.stamp
 setup: $(VENV)/book,test.stamp
 
 clean:
-	rm -rf _build $(VENV)
+	rm -rf _build $(VENV) $(DEVICE_VENV)
 
 $(VENV)/book.stamp $(VENV)/test.stamp $(VENV)/book,test.stamp: $(VENV)/%.stamp: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hfclib needs Python 3.11 or newer: make PYTHON=...")'

@@ -9,6 +9,7 @@ from IPython.display import HTML
 
 QUESTIONS = {
     "fig1": "What can a network learn from one half of an image?",
+    "generalisation": "Do networks that generalise better read more of the HFC?",
     "fig2": "Does a network read what people do not?",
     "tradeoff": "Must an accurate network be fragile?",
     "labels": "Through which band are labels memorised?",
@@ -25,6 +26,7 @@ QUESTIONS = {
 TOPICS = {
     "fig1-(lfc-exceeds-)?hfc.*": "LFC against HFC as training images",
     "fig1-.*": "What the LFC teaches, by radius",
+    "generalisation-.*": "Test accuracy, and what is read of each band",
     "fig2-(count.*|eight)": "Misaligned images: how many, and the paper's eight",
     "fig3-.*": "Smoothness after adversarial training",
     "fig4-(batchnorm-16|batchnorm-w32|cropped)-.*": "The set-up as stated: at other widths, and with crop and flip",

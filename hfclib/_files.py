@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+
+if TYPE_CHECKING:  # the command line looks for runs before it imports PyTorch
+    from torch import Tensor
 
 
 def home() -> Path:
@@ -79,19 +80,24 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whose metadata hold a checksum of the whole file ("seal"); whole or not, as `write`."""
+    from safetensors.torch import save  # here, as it imports PyTorch
+
     blank = save(dict(tensors), {**metadata, "seal": _BLANK})
     write(path, blank.replace(_BLANK.encode(), sha256(blank).encode(), 1))
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """The tensors and the metadata in a file that `save_tensors` wrote.
 
     Raises:
         OSError: it is missing or can't be read.
         ValueError: it is damaged.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     content = path.read_bytes()
     try:
         tensors = load(content)

@@ -1,10 +1,12 @@
 """The `hfc` command. PyTorch and the notebook packages are imported only once a command's words are checked."""
 
 import contextlib
+import json
 import logging
 import os
 import re
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -50,8 +52,14 @@ def _main(
 
 
 @contextlib.contextmanager
-def _reporting(when_stopped: str) -> Iterator[None]:
-    """Show hfclib's log on stderr and end an expected error in one line; SIGTERM is handled as KeyboardInterrupt."""
+def _reporting(when_stopped: str, *, status: int = 1, extra: str = "notebooks") -> Iterator[None]:
+    """Show hfclib's log on stderr and end an expected error in one line; SIGTERM is handled as KeyboardInterrupt.
+
+    Args:
+        when_stopped: what is said then.
+        status: the exit status after an error; one other than 1, which is Python's own, is that of unexpected ones too.
+        extra: of hfclib, which has the packages that may be missing.
+    """
     logger, handler = logging.getLogger("hfclib"), logging.StreamHandler()
     level, before = logger.level, signal.signal(signal.SIGTERM, signal.default_int_handler)
     logger.addHandler(handler)
@@ -66,10 +74,14 @@ def _reporting(when_stopped: str) -> Iterator[None]:
     except Exception as error:
         ours = type(error).__module__.startswith("hfclib.")
         if not ours and not isinstance(error, ValueError | OSError | ModuleNotFoundError):
-            raise
-        hint = ": pip install 'hfclib[notebooks]'" if isinstance(error, ModuleNotFoundError) else ""
+            if status == 1 or isinstance(error, typer.Exit):
+                raise
+            traceback.print_exc()
+            raise typer.Exit(status) from error
+        hint = f": pip install 'hfclib[{extra}]'" if isinstance(error, ModuleNotFoundError) else ""
+        hint = hint if "pip install" not in str(error) else ""
         typer.echo(f"Error: {error}{hint}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(status) from error
     finally:
         signal.signal(signal.SIGTERM, before)
         logger.removeHandler(handler)
@@ -173,10 +185,13 @@ def _sweep(
 def _runs(
     action: Annotated[str, typer.Argument(metavar="verify", show_default=False, help="check every file")] = "list",
     store: _OldStore = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the list as JSON, for programs")] = False,
 ) -> None:
     """List the stored runs, and those under way: recipe, seed, state, accuracy, time, size; or verify them all."""
     with _reporting("stopped"):
         check_choice("action", action, ("list", "verify"))
+        if as_json and action == "verify":
+            raise ValueError("expected --json with the list of runs, got it with verify")
         from hfclib.runs.store import store_entries
 
         found = list(store_entries([store] if store else None))
@@ -186,6 +201,21 @@ def _runs(
             damaged = sum(one.problem is not None for one in found)
             typer.echo(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
             raise typer.Exit(1 if damaged else 0)
+        if as_json:
+            rows = [
+                {
+                    "recipe": entry.name,
+                    "seed": entry.seed,
+                    "state": entry.state,
+                    "problem": entry.problem,
+                    "accuracy": entry.run.test_accuracy() if entry.run else None,
+                    "bytes": entry.size,
+                    "path": str(entry.path),
+                }
+                for entry in found
+            ]
+            typer.echo(json.dumps(rows, indent=1))
+            return
         line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
         typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
         for one in found:
@@ -220,7 +250,9 @@ def _run(
 
 
 for _name, _command in {"report": commands.report_command, "compare": commands.compare_command}.items():
-    app.command(_name)(_reporting("stopped; the same command goes on with the missing parts")(_command))
+    # Status 1 says that a limit of --fail-if is met.
+    _shown = _reporting("stopped; the same command goes on with the missing parts", status=2, extra="report")
+    app.command(_name)(_shown(_command))
 
 if __name__ == "__main__":
     app()

@@ -59,8 +59,16 @@ def arithmetic(device: torch.device, *, amp: bool) -> Iterator[None]:
         yield
 
 
+def check_module(model: nn.Module) -> None:
+    """Raise a TypeError if the model is no module, such as a plain function."""
+    if not hasattr(model, "modules"):
+        advice = "hfclib.Classifier(model) makes one of any callable"
+        raise TypeError(f"expected a model that is a torch.nn.Module, got {type(model).__name__}: {advice}")
+
+
 def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's first parameter or buffer; the CPU if it has neither."""
+    """The device of the model's first parameter or buffer; the CPU if it has neither. TypeError if it is no module."""
+    check_module(model)
     return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 

@@ -9,6 +9,7 @@ Two choices change what is measured:
 """
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain, pairwise, product
@@ -23,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from hfclib.data.cifar import MEAN
-from hfclib.devices import arithmetic, device_of
+from hfclib.devices import arithmetic, check_module, device_of
 from hfclib.frequency import check_images, each_radius, split, svd_split
 from hfclib.transforms import FEEDS, Feed, feed_images
 
@@ -123,6 +124,7 @@ def _check_statistics_can_be_chosen(model: nn.Module) -> None:
 
 def _hidden(model: nn.Module) -> list[nn.Module]:
     """The modules that callables within the model refer to, which are not parts of it; see `Classifier`."""
+    check_module(model)
     return [hidden for module in model.modules() for hidden in getattr(module, "modules_behind", ())]
 
 
@@ -184,6 +186,17 @@ def logits(
     return found
 
 
+def first_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """`logits` of the first images that a model is fed: what it can't be fed, such as grey images, is a ValueError."""
+    try:
+        return logits(model, images)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the model fails on images {tuple(images.shape)}, {images.dtype}: {told}") from error
+
+
 def tensor_of(output: object) -> Tensor:
     """What a model returned, if it is a tensor, else a TypeError."""
     if not isinstance(output, Tensor):
@@ -200,14 +213,21 @@ def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None,
             (N, C, H, W) float, and (N,) whole numbers, or batches of them; see `batches`.
         options: bn_stats, batch_size and amp, as in `logits`.
     Returns:
-        A share in [0, 1].
+        A share in [0, 1], exact: 54 of 60 images are 54 / 60.
+    Warns:
+        UserWarning: the first batch is as of images that are normalised, or divided by 255 twice; see `batches`.
     Raises:
         TypeError, ValueError: as `logits`; labels of another number, type or range; or batches with other keys.
     """
     how = options.get("bn_stats", "running"), options.get("batch_size", BATCH_SIZE)
     stream = evaluated_batches(model, images, labels, *how, most=100)
-    correct = [logits(model, part, **options).argmax(dim=1) == classes for part, classes in stream]
-    return torch.cat(correct).float().mean().item()
+    correct, total = 0, 0
+    for part, classes in stream:
+        correct, total = (
+            correct + int((logits(model, part, **options).argmax(dim=1) == classes).sum()),
+            total + len(part),
+        )
+    return correct / total
 
 
 def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, *, most: float = 1) -> Iterator:
@@ -217,6 +237,11 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         model: is fed two images first, so that labels beyond its classes are found before the work.
         images, labels: all of them; or, without labels, an iterable of batches: pairs, or mappings with the keys
             "image", "images" or "pixel_values" and "label" or "labels".
+    Warns:
+        UserWarning: no pixel of the first batch is above 1/255, as if they were divided by 255 twice; or with a `most`
+            above 1 some are negative, and their standard deviation is above .35, as if they were normalised. That of
+            images in [0, 1] is at most .5 and usually near .25, and a high-frequency component has less. Bands with the
+            feed "max" are not judged.
     """
     shape = None
     for batch in images if labels is None else [(images, labels)]:
@@ -227,7 +252,9 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         if part.shape[-1] in (1, 3, 4) and part.shape[1] not in (1, 3, 4):
             raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
         check_pixels(part, most)
-        shape = shape or logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
+        if shape is None:
+            _warn_of_scale(part)
+        shape = shape or first_logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
         if len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
             found = f"{tuple(shape)} for 2 images; classes are 2 or more"
             raise ValueError(f"expected logits (N, classes) from the model, got {found}")
@@ -236,6 +263,24 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         yield part, classes
     if shape is None:
         raise ValueError("expected at least one image, got none")
+
+
+def _warn_of_scale(images: Tensor) -> None:
+    """Warn by the statistics of a batch if it is no images or bands of images in [0, 1]."""
+    least, most = images.min().item(), images.max().item()
+    advice = None
+    if least >= 0 and 0 < most <= 1.001 / 255:
+        advice = "they seem to be divided by 255 twice"
+    elif least < -0.2 and images.float().std(correction=0) > 0.35 and not _fed_by_maximum(images):
+        advice = "they seem to be normalised: give hfclib.Classifier the mean and std in place of that"
+    if advice:
+        message = f"expected images with pixels in [0, 1], or their bands, got values from {least:.3g} to {most:.3g}"
+        warnings.warn(f"{message}; {advice}", stacklevel=4)
+
+
+def _fed_by_maximum(images: Tensor) -> bool:
+    """Whether the largest value of each image is 1, as the feed "max" makes it."""
+    return bool(((images.flatten(1).amax(dim=1) - 1).abs() < 1e-3).all())
 
 
 def pair_of(batch: Mapping | Sequence) -> tuple:
@@ -276,6 +321,9 @@ def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterato
     """The same images and labels in batches of `batch_sizes`."""
     rest: list = []
     for batch, following in pairwise(chain(stream, [None])):
+        if rest and rest[0][0].shape[1:] != batch[0].shape[1:]:
+            shapes = " and ".join(str(tuple(some.shape[1:])) for some in (rest[0][0], batch[0]))
+            raise ValueError(f"expected images of one size, got {shapes}")
         images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
         end = max(len(labels) - 2, 0) // size * size if following else len(labels)  # no image is left alone
         rest = [(images[end:], labels[end:])]
@@ -416,8 +464,7 @@ def band_accuracy(
         total += len(part)
     if seen not in (None, total):
         raise ValueError(f"expected the same images each time they are read, got {seen} and then {total}: give colour")
-    shares = [np.float32(count / total).item() for count in correct]  # the precision in which runs store accuracies
-    rows = [(*cut, feed, bn_stats, total, share) for cut, share in zip(cuts, shares, strict=True)]
+    rows = [(*cut, feed, bn_stats, total, count / total) for cut, count in zip(cuts, correct, strict=True)]
     return pd.DataFrame(rows, columns=["radius", "band", "feed", "bn_stats", "images", "accuracy"])
 
 
@@ -492,6 +539,7 @@ def curve_rows(
     for part in parts:
         for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
             measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, amp=not exact)
+            measured = np.float32(measured).item()  # the precision in which runs store accuracies
             values = part.split, part.band, part.radius, part.feed, bn_stats, len(part.labels), measured
             rows.append(dict(zip(CURVE_COLUMNS, values, strict=True)))
     options = {"amp": True, "kept": kept, "colour": colour}

@@ -11,26 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from hfclib._radii import check_cut, check_cuts, check_radius
+
 _BLOCK = 2**17  # pixels of a channel transformed at once on a CPU: so many fit into its cache
-
-
-def check_radius(radius: float) -> float:
-    """`radius` as a float; raises TypeError if it is no number, ValueError if it is negative, NaN or infinite."""
-    if not math.isfinite(radius) or radius < 0:
-        raise ValueError(f"expected a finite radius of at least 0 DFT bins, got {radius!r}")
-    return float(radius)
-
-
-def check_cut(radius: float) -> float:
-    """`check_radius`, for a radius that a caller chooses: between 0 and 1 bin there is nothing to choose from.
-
-    Raises:
-        TypeError, ValueError: as `check_radius`; or the radius is between 0 and 1, as a share of Nyquist would be.
-    """
-    if 0 < check_radius(radius) < 1:
-        advice = "hfclib.nyquist(share, images) converts a share of the Nyquist frequency"
-        raise ValueError(f"expected a radius in DFT bins, 0 or at least 1, got {radius!r}: {advice}")
-    return float(radius)
 
 
 def each_radius(radii: float | Iterable[float]) -> list[float]:
@@ -41,8 +24,7 @@ def each_radius(radii: float | Iterable[float]) -> list[float]:
     """
     some = radii if np.iterable(radii) else [radii]
     numbers = [radius.item() if isinstance(radius, np.generic | np.ndarray | Tensor) else radius for radius in some]
-    if len(set(map(check_cut, numbers))) < len(numbers):
-        raise ValueError(f"expected different radii, got {numbers}")
+    check_cuts(numbers)
     return numbers
 
 

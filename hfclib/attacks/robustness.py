@@ -123,7 +123,7 @@ def robust_accuracy(
         TypeError, ValueError: as `robust_correct` and `batches`.
     """
     after = _after_each_eps(model, images, labels, _checked(attacks), eps, options)
-    shares = [correct[-1].float().mean().item() for correct in after]
+    shares = [int(correct[-1].sum()) / len(correct[-1]) for correct in after]
     return shares if np.ndim(eps) else shares[0]
 
 

@@ -54,7 +54,7 @@ class Chapter:
     asked: tuple[str, ...] = ()
     evidence: Callable[[Runs], pd.DataFrame] | None = None
     claimed: Callable[[Preset], dict[str, Recipe]] | None = None
-    cells: Callable[[pd.DataFrame], pd.DataFrame] = table_cells
+    cells: Callable[[pd.DataFrame], pd.DataFrame] = field(default_factory=lambda: table_cells)
     measures: str = r"train|test|[LH]\d+"
     conditions: tuple[str, ...] = tuple(NAMED_CONDITIONS)
     functions: Mapping[str, Callable[[pd.DataFrame], Estimate]] = field(default_factory=dict)

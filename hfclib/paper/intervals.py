@@ -1,4 +1,6 @@
-"""95 % intervals of accuracies, shares and their differences: over seeds, over images in pairs, and over both."""
+"""95 % intervals: of accuracies, shares and their differences over seeds, over images in pairs, and over both; of rank
+correlations over recipes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri, stdtrit  # not scipy.stats, which takes half a second to import
 
+from hfclib.paper.verdicts import ENOUGH
+
 CONFIDENCE = 0.95
+DRAWS = 5_000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ def _half(
         return np.inf
     variances, half = np.square(errors), 0.0
     if variances.any():
-        freedom = variances.sum() ** 2 / np.sum(variances**2 / (np.array(counts) - 1))
+        shares = variances / variances.sum()  # whose squares don't vanish where the variances are tiny
+        freedom = 1 / np.sum(shares**2 / (np.array(counts) - 1))
         half = stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(variances.sum())
     return float(np.hypot(half, ndtri((1 + confidence) / 2) * np.linalg.norm(others)))
 
@@ -176,3 +182,45 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float,
     plus, minus = (up + 1) / (count + 2), (down + 1) / (count + 2)
     half = ndtri((1 + CONFIDENCE) / 2) * np.sqrt((plus + minus - (plus - minus) ** 2) / (count + 2))
     return (up - down) / count, max(plus - minus - half, -1.0), min(plus - minus + half, 1.0)
+
+
+def rank_correlation(
+    first: Sequence[float], second: Sequence[float], control: Sequence[float] | None = None
+) -> Estimate:
+    """Spearman's rank correlation of two columns with one value per recipe, and its 95 % interval.
+
+    Args:
+        first, second: equally long.
+        control: a third such column. With it, ranks are replaced by what is left of them after a linear regression on
+            the ranks of the control (partial correlation).
+    Returns:
+        An Estimate whose unit is the recipe: "seeds" is the number of recipes. The interval is the 2.5th to 97.5th
+        percentile over bootstrap samples of recipes.
+    Raises:
+        MissingRunError: fewer than ENOUGH recipes, or a correlation that is not defined: a column is constant, or the
+            control explains it all.
+    """
+    values = np.array([first, second] if control is None else [first, second, control], dtype=float)
+    count = values.shape[1]
+    if count < ENOUGH:  # two always have a correlation of 1 or -1
+        raise MissingRunError(f"fewer than {ENOUGH} recipes are measured")
+    picks = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+    found = _spearman(values[:, np.vstack([np.arange(count), picks])])
+    if np.isnan(found[0]):
+        raise MissingRunError("the measured recipes have no correlation that is defined")
+    low, high = np.nanquantile(found[1:], ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    beyond = min(np.sum(found[1:] <= 0), np.sum(found[1:] >= 0))
+    return Estimate(float(found[0]), float(low), float(high), seeds=count, p=2 * float(beyond + 1) / (DRAWS + 1))
+
+
+def _spearman(samples: np.ndarray) -> np.ndarray:
+    """(2 or 3 columns, samples, recipes) to (samples,); NaN where a column of a sample is constant."""
+    from scipy.stats import rankdata  # here: half a second that every notebook would wait for
+
+    ranks = rankdata(samples, axis=2)
+    first, second, *control = ranks - ranks.mean(axis=2, keepdims=True)
+    for one in control:
+        squares = np.maximum((one * one).sum(axis=1), 1e-9)  # a constant control explains nothing
+        first, second = (part - one * ((part * one).sum(axis=1) / squares)[:, None] for part in (first, second))
+    norms = (first * first).sum(axis=1) * (second * second).sum(axis=1)
+    return (first * second).sum(axis=1) / np.sqrt(np.where(norms > 1e-9, norms, np.nan))

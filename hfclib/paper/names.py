@@ -12,6 +12,7 @@ DATA_NAMES = ("cifar10", "mnist", "fashion-mnist")
 # Where each `Chapter` is defined; a notebook of the same name belongs to each.
 CHAPTER_PLACES = {
     "fig1": "hfclib.paper.fig1:FIG1",
+    "generalisation": "hfclib.paper.generalisation:GENERALISATION",
     "fig2": "hfclib.paper.fig2:FIG2",
     "tradeoff": "hfclib.paper.tradeoff:TRADEOFF",
     "fig3": "hfclib.paper.fig3:FIG3",
@@ -31,9 +32,10 @@ EXPERIMENT_PLACES = {
     "ablation": "hfclib.paper.batchnorm:ablation_recipes",
     "stated": "hfclib.paper.presets:stated_recipes",
 }
-# What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook; "networks" has the
-# recipes of all chapters.
-TRAINED = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name not in ("detection", "networks"))
+# What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook; "networks" and
+# "generalisation" have the recipes of all chapters.
+_NOT_TRAINED = "detection", "networks", "generalisation"
+TRAINED = tuple(name for name in (*CHAPTER_PLACES, *EXPERIMENT_PLACES) if name not in _NOT_TRAINED)
 
 
 def check_choice(kind: str, name: str, allowed: Collection[str]) -> None:

@@ -8,10 +8,8 @@ a description of where it comes from. Networks whose table is there already are 
 """
 
 import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from typing import Literal, get_args
@@ -30,53 +28,21 @@ from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
 from hfclib.evaluation import PAPER_RADII, accuracy
 from hfclib.frequency import split
-from hfclib.paper.batchnorm import NAMES, ablation_recipes, all_recipes
+from hfclib.paper.all_networks import SET_UPS, USABLE, kind_of, network_name, networks_recipes
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.datasets import datasets_recipes
-from hfclib.paper.defense.setup import defense_recipes
-from hfclib.paper.fig1 import fig1_recipes
-from hfclib.paper.fig3 import fig3_recipes
-from hfclib.paper.intervals import CONFIDENCE, Estimate, MissingRunError
-from hfclib.paper.labels import labels_recipes
+from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
-from hfclib.paper.presets import Preset, fig4_recipes
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH
 from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
-from hfclib.paper.training import PANELS, training_recipes
-from hfclib.paper.verdicts import ENOUGH
+from hfclib.paper.training import training_recipes
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
-from hfclib.training.recipe import Recipe
 
 NETWORK_IMAGES = {"shifts": 2_000, "attacks": 500}  # the first test images, on which a network is measured
 RADIUS = 8  # of the claims, in DFT bins
-USABLE = 0.4  # the least test accuracy of a recipe that is compared: a share of nearly nothing is noise
-DRAWS = 5_000  # of the bootstrap
-# What a table calls the presets whose networks stand beside those of "laptop".
-_SET_UPS: dict[Preset, str] = {"narrow": "the paper's schedule", "authors": "the authors' set-up"}
-
-
-def networks_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """All networks of the book on CIFAR-10 without a planted signal; of "smoke" only those of Fig. 4.
-
-    "laptop" has those of "narrow" and "authors" as well, as narrow_vanilla and so on.
-    """
-    found = fig4_recipes(preset)
-    if preset == "smoke":
-        return found
-    others = fig1_recipes, all_recipes, fig3_recipes, defense_recipes, labels_recipes, ablation_recipes
-    for recipes in (*others, training_recipes, datasets_recipes):
-        found |= recipes(preset)
-    found = {variant: recipe for variant, recipe in found.items() if recipe.data == "cifar10" and not recipe.planted}
-    # At some presets two recipes train one network: they have another name, or measure it in more ways. It counts once.
-    first = {replace(recipe, train_bands=False).hash: variant for variant, recipe in reversed(found.items())}
-    found = {variant: recipe for variant, recipe in found.items() if variant in first.values()}
-    for other in _SET_UPS if preset == "laptop" else ():
-        found |= {f"{other}_{variant}": recipe for variant, recipe in networks_recipes(other).items()}
-    return found
 
 
 # ---- shifts
@@ -201,17 +167,6 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns]
 
 
-def kind_of(recipe: Recipe) -> str:
-    """How a network was trained, in a word or two."""
-    if recipe.train_band == "sum":
-        return "trained on a louder HFC"
-    if recipe.train_band != "x":
-        return f"trained on the {recipe.train_band.upper()}"
-    if recipe.adversarial != "none":
-        return "adversarial training"
-    return {"none": "no normalisation", "batch": "BatchNorm", "group": "GroupNorm"}[recipe.norm]
-
-
 # ---- does HFC reading predict fragility?
 
 
@@ -235,48 +190,6 @@ def lost(found: pd.DataFrame) -> pd.DataFrame:
     measured = wide.dropna(subset=["mean", "pgd2"])  # a run may be stored without what was measured beside it
     means = measured.groupby(["variant", "kind"], sort=False).mean()
     return means[means["test"] >= USABLE]
-
-
-def rank_correlation(
-    first: Sequence[float], second: Sequence[float], control: Sequence[float] | None = None
-) -> Estimate:
-    """Spearman's rank correlation of two columns with one value per recipe, and its 95 % interval.
-
-    Args:
-        first, second: equally long.
-        control: a third such column. With it, ranks are replaced by what is left of them after a linear regression on
-            the ranks of the control (partial correlation).
-    Returns:
-        An Estimate whose unit is the recipe: "seeds" is the number of recipes. The interval is the 2.5th to 97.5th
-        percentile over bootstrap samples of recipes.
-    Raises:
-        MissingRunError: fewer than ENOUGH recipes, or a correlation that is not defined: a column is constant, or the
-            control explains it all.
-    """
-    values = np.array([first, second] if control is None else [first, second, control], dtype=float)
-    count = values.shape[1]
-    if count < ENOUGH:  # two always have a correlation of 1 or -1
-        raise MissingRunError(f"fewer than {ENOUGH} recipes are measured")
-    picks = np.random.default_rng(0).integers(count, size=(DRAWS, count))
-    found = _spearman(values[:, np.vstack([np.arange(count), picks])])
-    if np.isnan(found[0]):
-        raise MissingRunError("the measured recipes have no correlation that is defined")
-    low, high = np.nanquantile(found[1:], ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    beyond = min(np.sum(found[1:] <= 0), np.sum(found[1:] >= 0))
-    return Estimate(float(found[0]), float(low), float(high), seeds=count, p=2 * float(beyond + 1) / (DRAWS + 1))
-
-
-def _spearman(samples: np.ndarray) -> np.ndarray:
-    """(2 or 3 columns, samples, recipes) to (samples,); NaN where a column of a sample is constant."""
-    from scipy.stats import rankdata  # here: half a second that every notebook would wait for
-
-    ranks = rankdata(samples, axis=2)
-    first, second, *control = ranks - ranks.mean(axis=2, keepdims=True)
-    for one in control:
-        squares = np.maximum((one * one).sum(axis=1), 1e-9)  # a constant control explains nothing
-        first, second = (part - one * ((part * one).sum(axis=1) / squares)[:, None] for part in (first, second))
-    norms = (first * first).sum(axis=1) * (second * second).sum(axis=1)
-    return (first * second).sum(axis=1) / np.sqrt(np.where(norms > 1e-9, norms, np.nan))
 
 
 def association(
@@ -326,19 +239,6 @@ _LOOKS = {  # colour, marker and filling by `kind_of`; networks of a figure keep
     "trained on a louder HFC": ("0.3", "P", "full"),
 }
 _PARTS = {"whole": "shifts as they are", "hfc": "their HFC alone"}
-_VARIANTS = PANELS["optimizer"] | PANELS["architecture"] | NAMES
-_VARIANTS |= {
-    "vanilla5": "Vanilla, 5 x 5",
-    "adversarial5": "Adversarial training, 5 x 5",
-    "penalised": "Penalised kernels",
-    "natural": "BatchNorm, 5,000 images",
-    "shuffled": "BatchNorm, shuffled labels",
-    "natural_plain": "Vanilla, 5,000 images",
-    "shuffled_plain": "Vanilla, shuffled labels",
-    "vanilla_noaug": "Vanilla, no augmentation",
-    "batchnorm_noaug": "BatchNorm, no augmentation",
-    "steps512": "Batches of 512, equal steps",
-}
 
 
 def _at_its_radius(words: str, radius: int) -> str:
@@ -348,20 +248,6 @@ def _at_its_radius(words: str, radius: int) -> str:
 
 def _short(measure: str, radius: int) -> str:
     return _at_its_radius("HFC of the shifts", radius) if measure == "mean hfc" else "attack of 2/255"
-
-
-def network_name(variant: str) -> str:
-    """What a table calls a variant of `networks_recipes`, such as "Vanilla" or "LFC only, r = 8"."""
-    preset, _, rest = variant.partition("_")
-    if preset in _SET_UPS:
-        return f"{network_name(rest)}, {_SET_UPS[preset]}"
-    if band := re.fullmatch(r"(batchnorm_)?([lh]fc)(\d+)(max)?", variant):
-        normed, name, radius, scaled = band.groups()
-        text = f"{name.upper()} only{' / max' * bool(scaled)}, r = {radius}{', BatchNorm' * bool(normed)}"
-        return text.replace(" = ", "\u00a0=\u00a0")  # which does not break in the table
-    if louder := re.fullmatch(r"(batchnorm_)?louder(\d+)", variant):
-        return f"HFC x {louder[2]} in training{', BatchNorm' * bool(louder[1])}"
-    return _VARIANTS.get(variant, variant.replace("batch", "Batches of "))
 
 
 def shift_name(measure: str) -> str:
@@ -492,7 +378,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     subsets["nor in the chapter on training choices"] = adversarial + bands + louder + choices
     theirs = f"all, HFC accuracy {AUTHORS}"
     subsets[theirs] = []
-    named = found["variant"].str.replace(rf"^({'|'.join(_SET_UPS)})_", "", regex=True)
+    named = found["variant"].str.replace(rf"^({'|'.join(SET_UPS)})_", "", regex=True)
     table = {}
     for name, left_out in subsets.items():
         some = lost(found[~(found["kind"].isin(left_out) | named.isin(left_out))])

@@ -34,24 +34,21 @@ def record_table(board: pd.DataFrame) -> pd.DataFrame:
     Args:
         board: the `published_scoreboard`.
     Returns:
-        Index the rule's id; columns chapter, rule, committed (date and commit), known, until (date, commit and reason,
-        for a rule that is superseded), verdict then (the last under this rule), now (the verdict of its row, or of the
-        rows that took its place).
+        Index the rule's id; columns rule, committed (date, commit and what was known), verdict then (the last under a
+        rule that is superseded, with date, commit and reason), now (the verdict of its row, or of the rows that took
+        its place).
     """
     rows = {}
     for rule in rules():
-        until, then = "", ""
+        then = ""
         if "superseded" in rule:
-            until = f"{rule['superseded']}, {rule['by_commit'] or 'this commit'}: {rule['why']}"
             then = " ".join(filter(None, (rule["last_verdict"], rule["last_value"])))
+            then += f"; until {rule['superseded']} ({rule['by_commit'] or 'this commit'}): {rule['why']}"
         if "reinstated" in rule:
-            until += f"; in force again since {rule['reinstated']}"
+            then += f"; in force again since {rule['reinstated']}"
         rows[rule["id"]] = {
-            "chapter": rule["chapter"],
             "rule": rule["rule"],
-            "committed": f"{rule['committed']}, {rule['commit'] or 'this commit'}",
-            "known": rule["known"],
-            "until": until,
+            "committed": f"{rule['committed']} ({rule['commit'] or 'this commit'}); known: {rule['known']}",
             "verdict then": then,
             "now": _now(rule, board),
         }

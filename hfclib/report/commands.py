@@ -8,6 +8,11 @@ from typing import Annotated
 
 import typer
 
+from hfclib._radii import check_cuts
+from hfclib.report.folders import class_folders
+from hfclib.report.names import run_folder
+from hfclib.report.rules import Rule
+
 _Out = Annotated[Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")]
 _Numbers = Annotated[str | None, typer.Option(help="one number per channel, such as 0.5,0.5,0.5")]
 
@@ -24,13 +29,18 @@ def report_command(
     steps: Annotated[int, typer.Option(min=1, help="of PGD")] = 10,
     size: Annotated[int | None, typer.Option(min=2, help="of a folder's images (default: the model's)")] = None,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="leave out images that can't be read")] = False,
+    class_map: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="JSON or CSV: folder of --data, class index")
+    ] = None,
     mean: _Numbers = None,
     std: _Numbers = None,
     compare: Annotated[
         list[Path] | None,
         typer.Option(exists=True, dir_okay=False, help="another network's report.json, drawn behind; repeatable"),
     ] = None,
-    fail_if: Annotated[list[str] | None, typer.Option(help="such as 'hfc@8 > .4': then the exit status is 1")] = None,
+    fail_if: Annotated[
+        list[str] | None, typer.Option(help="such as 'hfc@8 > .4' or 'test < 90 %': then the exit status is 1")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     engine: Annotated[str, typer.Option(help="local (this process) or ray (a cluster's cores)")] = "local",
     address: Annotated[str | None, typer.Option(help="of the Ray cluster (default: one on this machine)")] = None,
@@ -39,24 +49,30 @@ def report_command(
     """Measure which frequencies a network reads, and write a report; the same command goes on where it was stopped.
 
     What has been counted is kept, also within the accuracy part. With --compare a finished report is only drawn anew.
+    The exit status is 1 only where a limit of --fail-if is met, and 2 after any error.
     """
     if engine not in ("local", "ray") or (engine == "local" and address):
         raise ValueError(f"expected engine, local or ray, and an address with ray only, got {engine} and {address}")
     cuts, channels = _numbers(radii), {"mean": _numbers(mean), "std": _numbers(std)}
+    check_cuts(cuts or ())
+    rules = [Rule.parse(text) for text in fail_if or ()]
+    if data != "cifar10-test" and not Path(data).is_dir():
+        raise ValueError(f"expected cifar10-test or a folder of images, got {data!r}")
+    if data != "cifar10-test":
+        class_folders(data, class_map)
+    if ":" not in model:
+        run_folder(model)
     import torch
 
     from hfclib.devices import best_device
-    from hfclib.frequency import each_radius
-    from hfclib.report.make import Rule, make_report, read_report
+    from hfclib.report.make import make_report, read_report
     from hfclib.report.metric import Classifier
     from hfclib.report.sources import named_data, named_model
     from hfclib.runs.ray import ray_map
 
     if threads:
         torch.set_num_threads(threads)
-    rules, others = [Rule.parse(text) for text in fail_if or ()], [read_report(path) for path in compare or ()]
-    if cuts:
-        each_radius(cuts)  # refused before the images are opened
+    others = [read_report(path) for path in compare or ()]
     sys.path.insert(0, "")  # for package.module:build in this folder
     torch.manual_seed(seed)  # of random weights: the same command goes on with the same network
     found = named_model(model, weights)
@@ -64,11 +80,12 @@ def report_command(
     network = found.model.to(device) if hasattr(found.model, "to") else found.model
     network = Classifier.of(network, **(channels if mean or std else {"mean": found.mean, "std": found.std}))
     reading = {"limit": limit, "seed": seed, "skip_broken": skip_broken}
+    reading |= {"class_map": class_map, "network": network}
     reading |= {"interpolation": found.interpolation, "mode": found.mode}
     given = named_data(data, sizes=(size, size) if size else found.sizes, **reading)
     folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model))
     options = {"radii": cuts, "images": images, "grid": grid, "steps": steps, "seed": seed, "rules": fail_if or ()}
-    options |= {"skipped": given.skipped, "compare": others}
+    options |= {"skipped": given.skipped, "compare": others, "pictures_sha256": given.pictures_sha256}
     with ray_map(address) if engine == "ray" else nullcontext(map) as chosen:
         options |= {"engine": chosen, "colour": given.colour}
         made = make_report(network, given.batches, folder, name=model, **options)

@@ -5,15 +5,16 @@ import hashlib
 import json
 import logging
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -32,15 +33,17 @@ from hfclib.evaluation import (
     uses_batch_statistics,
     whole_batches,
 )
-from hfclib.frequency import check_cut, each_radius, nyquist
+from hfclib.frequency import each_radius, nyquist
 from hfclib.moments import Matched, matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, counted
+from hfclib.report.rules import Rule
 from hfclib.transforms import feed_images
 
 SCHEMA = 3  # of report.json; 2 has the part "phase", 3 has all radii in DFT bins
 FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
 STORED_EVERY = 10  # seconds between two states of a part under way
+_CHANGED = "the data are not those that the report was begun with: choose another folder"
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +54,8 @@ class Report:
     Attributes:
         folder: with report.json, report.html, card.png, and one CSV per part; None for one that was only read.
         content: what report.json holds: schema, hfclib, key (settings; hashes of the weights, of the first
-            images and of the predictions for them), data_sha256, parts (the rows of each), and summary.
+            images and of the predictions for them), data_sha256, pictures_sha256 (None if the data are no folder),
+            colour_given (whether the mean colour was, or is that of the data), parts (the rows of each), and summary.
     """
 
     folder: Path | None
@@ -75,34 +79,6 @@ class Report:
         raise ValueError(f"the report has no {band} at radius {radius}")
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A limit such as "hfc@8 > .4" or "test < .9": a report that meets it fails."""
-
-    band: str
-    radius: float | None
-    sign: str
-    limit: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Rule":
-        """The rule in a text: `test`, `lfc@RADIUS` or `hfc@RADIUS`, < or >, and a number; ValueError for another.
-
-        The radius is in DFT bins.
-        """
-        number = r"(\d*\.?\d+)"
-        found = re.fullmatch(rf"\s*(?:(test)|(lfc|hfc)\s*@\s*{number})\s*([<>])\s*{number}\s*", text)
-        if not found:
-            raise ValueError(f"expected a rule such as hfc@8 > .4, lfc@28 < .5 or test < .9, got {text!r}")
-        test, band, radius, sign, limit = found.groups()
-        return cls(test or band, radius and check_cut(float(radius)), sign, float(limit))
-
-    def fails(self, report: Report) -> bool:
-        """Whether the report is on the wrong side of the limit."""
-        value = report.value(self.band, self.radius)
-        return value > self.limit if self.sign == ">" else value < self.limit
-
-
 def make_report(
     model: Callable,
     data: tuple[Tensor, Tensor] | Iterable,
@@ -122,12 +98,14 @@ def make_report(
     rules: Sequence[str] = (),
     skipped: int = 0,
     compare: Sequence["Report | str | Path"] = (),
+    pictures_sha256: str | None = None,
     engine: Callable[[Callable, Iterable], Iterable] = map,
 ) -> Report:
     """Measure a classifier and write a report; one that was stopped goes on with what is missing.
 
     The accuracy goes on after the images that were counted: they are read again, for data_sha256, and not classified.
-    Once it is stored, the data after the first `images` are not read again.
+    Once it is stored, all images and labels are read again at each call, and refused if one has changed since. Of the
+    network its weights are compared, and its predictions for the first 100 images.
 
     Args:
         model: any classifier, see `Classifier`.
@@ -145,16 +123,23 @@ def make_report(
         seed: of all random numbers.
         rules: checked here for radii that are not measured; see `Rule`.
         skipped: the number of images that were left out of the data because they can't be read, to be reported.
-        compare: reports of other networks, or their report.json, whose curves are drawn behind. Only the page has them.
+        compare: reports of other networks on the same data, or their report.json, whose curves are drawn behind. Only
+            the page has them. The data are read once before the work, to be compared.
+        pictures_sha256: of the pictures that the data are made of and their labels, see `NamedData`: reports of the
+            same pictures in other sizes can be compared.
         engine: applies a function to each batch of the accuracy and each frequency of the heat map, and gives the
             results in order: `map`, or what `hfclib.runs.ray.ray_map` gives, for a model on the CPU.
     Raises:
-        TypeError, ValueError: bad data or settings, a report to compare with that is not finished or of another schema;
-            or the folder has a report with other settings.
+        TypeError, ValueError: bad data or settings, a report to compare with that is not finished, of another schema or
+            of other data; or the folder has a report with other settings, of another network, or of data that have
+            changed.
         OSError: a report to compare with can't be read.
     """
     others = [other if isinstance(other, Report) else read_report(other) for other in compare]
     network = Classifier.of(model, mean, std)
+    if isinstance(data, str | Path):
+        advice = "hfclib.report.sources.named_data(folder, sizes=...).batches reads one"
+        raise ValueError(f"expected images and labels, or batches of them, got the name {str(data)!r}: {advice}")
     if isinstance(data, tuple) and isinstance(data[0], Tensor):
         data = [data]
     if iter(data) is data:
@@ -178,11 +163,8 @@ def make_report(
     for rule in map(Rule.parse, rules):
         if rule.radius is not None and rule.radius not in radii:
             raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius:g}")
-    folder, first = Path(folder), _digest([some, labels])
-    colour = [float(value) for value in colour] if colour is not None else _stored_colour(folder, first)
-    if colour is None:
-        log.info("reading the images once for their mean colour")
-        colour = mean_colour(data, progress=True)
+    folder, first, colour_given = Path(folder), _digest([some, labels]), colour is not None
+    colour = [float(value) for value in colour] if colour is not None else _colour(data, folder, first)
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
     known, scores = known_size(data), logits(network, some[:BATCH_SIZE])
     helped = _matched(network, some)
@@ -194,8 +176,14 @@ def make_report(
     key = {"settings": settings, "weights_sha256": _digest(network.state_dict().values())}
     key |= {"first_images_sha256": first, "first_predictions_sha256": _digest([scores.argmax(dim=1)])}
     key = json.loads(json.dumps(key))
+    digest = _data_digest(network, data) if others else None
+    for other in others:
+        _check_same_data({"data_sha256": digest, "pictures_sha256": pictures_sha256}, other.content)
     with locked(folder / "report.lock", say=log.warning):  # where the same command runs twice, one waits
         content = _begun(folder, key)
+        if "accuracy" in content["parts"] and (digest or _data_digest(network, data)) != content["data_sha256"]:
+            raise ValueError(_CHANGED)
+        content |= {"pictures_sha256": pictures_sha256, "colour_given": colour_given}
         log.info("radii in DFT bins: %s; mean colour: %s", radii, [round(value, 3) for value in colour])
         _guard(scores, labels[: len(scores)], len(some))
         _estimate(network, some, known or len(some), len(radii), grid, steps)
@@ -235,11 +223,24 @@ def read_report(path: Path) -> Report:
 
 
 def compare(first: Report, second: Report) -> pd.DataFrame:
-    """The accuracies of two reports side by side: one row per condition that both have, with their difference."""
+    """The accuracies of two reports side by side: one row per condition that both have, with their difference.
+
+    Raises:
+        ValueError: the reports are of different images or labels.
+    """
+    _check_same_data(first.content, second.content)
     keys = ["band", "radius", "feed", "bn_stats"]
     tables = [report.table()[[*keys, "images", "accuracy", "low", "high"]] for report in (first, second)]
     both = tables[0].merge(tables[1], on=keys, suffixes=("_a", "_b"))
     return both.assign(difference=both["accuracy_b"] - both["accuracy_a"])
+
+
+def _check_same_data(first: dict, second: dict) -> None:
+    """Raise a ValueError if two reports are of different data, unless these are the same pictures in other sizes."""
+    digests = [{name: some.get(name) for name in ("data_sha256", "pictures_sha256")} for some in (first, second)]
+    if not any(digests[0][name] and digests[0][name] == digests[1][name] for name in digests[0]):
+        name = second["key"]["settings"]["name"]
+        raise ValueError(f"expected reports of the same images and labels, that of {name} is of others: data_sha256")
 
 
 def _json(content: dict) -> bytes:
@@ -270,13 +271,29 @@ def _first(network: Classifier, data: Iterable, count: int) -> tuple[Tensor, Ten
     return images.float(), labels
 
 
-def _stored_colour(folder: Path, first: str) -> list[float] | None:
-    """The mean colour in the folder's report, if that was begun with the same first images."""
-    try:
-        key = json.loads((folder / "report.json").read_bytes())["key"]
-        return key["settings"]["colour"] if key["first_images_sha256"] == first else None
-    except (OSError, KeyError, TypeError, ValueError):  # none, or one that `_begun` names
-        return None
+def _data_digest(network: Classifier, data: Iterable) -> str:
+    """The digest of all images and labels in their order, whatever the size of the batches: data_sha256."""
+    total, stream = hashlib.sha256(), tqdm(batches(network, data), "comparing the data", disable=None, leave=False)
+    for batch in whole_batches(stream, BATCH_SIZE):
+        total.update(_digest(batch).encode())
+    return total.hexdigest()
+
+
+def _colour(data: Iterable, folder: Path, first: str) -> list[float]:
+    """The mean colour of the data: that of the folder's report, if that found it in data with these first images."""
+    stored, measured = None, False
+    with suppress(OSError, KeyError, TypeError, ValueError):  # no report, or one that `_begun` names
+        content = json.loads((folder / "report.json").read_bytes())
+        if content["key"]["first_images_sha256"] == first and not content.get("colour_given", True):
+            stored, measured = content["key"]["settings"]["colour"], "accuracy" in content["parts"]
+    if stored and measured:  # all the data are then compared
+        return stored
+    log.info("reading the images once for their mean colour")
+    colour = mean_colour(data, progress=True)
+    # Images that were not counted yet may have changed. Another processor rounds the same mean in another way.
+    if stored and not np.allclose(colour, stored, rtol=0, atol=1e-6):
+        raise ValueError(_CHANGED)
+    return stored or colour
 
 
 def _begun(folder: Path, key: dict) -> dict:
@@ -337,7 +354,7 @@ def _accuracy(
     total, digests = hashlib.sha256(), deque()
 
     def missing() -> Iterator[tuple[Tensor, Tensor]]:
-        number, changed = 0, ValueError("the data are not those that the report was begun with: choose another folder")
+        number = 0
         stream = tqdm(batches(network, data), disable=None, leave=False)
         for number, batch in enumerate(whole_batches(stream, BATCH_SIZE), 1):
             total.update(_digest(batch).encode())
@@ -345,9 +362,9 @@ def _accuracy(
                 digests.append(total.hexdigest())
                 yield batch
             elif number == start["batches"] and total.hexdigest() != start["sha256"]:
-                raise changed
+                raise ValueError(_CHANGED)
         if number < start["batches"]:
-            raise changed
+            raise ValueError(_CHANGED)
 
     stored = time.monotonic()
     found = engine(partial(_counts, [copy.copy(metric) for metric in metrics]), missing())

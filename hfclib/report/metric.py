@@ -8,7 +8,9 @@ from functools import partial
 from statistics import NormalDist
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
+import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -36,10 +38,11 @@ class Classifier(nn.Module):
 
     Args:
         model: a module or any callable. The logits are what it returns, or in it what is called "logits", or the first
-            of a tuple. A module is fed the type of its weights, on their device; another callable gets images on the
-            CPU. The modules that a callable refers to (as a bound method, by its closure, defaults, attributes and the
-            global names in its code) are put into evaluation mode, and have the statistics that are asked for. Where
-            none is found, the statistics of the batch are refused, and so is a BatchNorm in training mode, as it runs.
+            of a tuple; an array of NumPy becomes a tensor. A module is fed the type of its weights, on their device;
+            another callable gets images on the CPU. The modules that a callable refers to (as a bound method, by its
+            closure, defaults, attributes and the global names in its code) are put into evaluation mode, and have the
+            statistics that are asked for. Where none is found, the statistics of the batch are refused, and so is a
+            BatchNorm in training mode, as it runs.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
@@ -87,7 +90,8 @@ class Classifier(nn.Module):
             return output["logits"]
         if hasattr(output, "logits"):
             return output.logits
-        return output[0] if isinstance(output, tuple | list) else output
+        output = output[0] if isinstance(output, tuple | list) else output
+        return torch.from_numpy(output) if isinstance(output, np.ndarray) else output  # as ONNX Runtime returns
 
 
 class _WithoutTraining(TorchFunctionMode):
@@ -153,6 +157,18 @@ def counted(correct: int, images: int) -> dict:
     share = correct / images
     low, high = max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
     return {"images": images, "correct": correct, "accuracy": share, "low": low, "high": high}
+
+
+def chance_p_value(correct: int, images: int, classes: int) -> float:
+    """The one-sided p-value of a binomial test: how likely guessing among the classes is right so often, or more."""
+    if classes == 1:
+        return 1.0
+    hit, miss = -math.log(classes), math.log1p(-1 / classes)
+    ways = (
+        math.lgamma(images + 1) - math.lgamma(k + 1) - math.lgamma(images - k + 1) for k in range(correct, images + 1)
+    )
+    terms = (math.exp(way + k * hit + (images - k) * miss) for k, way in enumerate(ways, correct))
+    return min(math.fsum(terms), 1.0)
 
 
 class BandAccuracy:

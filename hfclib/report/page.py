@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hfclib.frequency import nyquist, split
-from hfclib.report.metric import counted
+from hfclib.report.metric import chance_p_value, counted
 
+LEVEL = 0.05  # of the test whether a network is better than chance
 INK = "#010203"  # of lines and letters, replaced by the colour of the page's text
 LOOK = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 LOOK |= {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 12, "axes.facecolor": "none"}
@@ -39,13 +40,13 @@ TEMPLATE = """<!doctype html>
 
 
 def summary(report) -> str:
-    """One paragraph in plain words on what the network reads."""
+    """One paragraph in plain words on what the network reads; nothing of it if the network is not above chance."""
     rows = report.content["parts"]["accuracy"]
     chance = 1 / report.content["key"]["settings"]["classes"]
     said = [f"On whole images the network is right for {_share(rows[0])}; guessing gives {chance:.1%}."]
-    if rows[0]["low"] <= chance:
-        said.append("It can't be told from guessing, so that the rest says little.")
     said.append(_reads(report))
+    if _is_guessing(report):
+        return " ".join(said)
     energy, heat = report.content["parts"]["energy"], report.content["parts"]["heat_map"]
     worst = max(heat, key=lambda row: row["error"])
     place = f"({worst['row']}, {worst['column']}) cycles per image"
@@ -59,8 +60,21 @@ def summary(report) -> str:
     return " ".join(said)
 
 
+def _chance(report) -> float:
+    """The p-value of the accuracy on whole images against guessing, see `chance_p_value`."""
+    whole = report.content["parts"]["accuracy"][0]
+    return chance_p_value(whole["correct"], whole["images"], report.content["key"]["settings"]["classes"])
+
+
+def _is_guessing(report) -> bool:
+    return _chance(report) > LEVEL
+
+
 def _reads(report) -> str:
-    """The sentence that compares the LFC with the HFC at the middle radius."""
+    """The sentence that compares the LFC with the HFC at the middle radius, or says that the network guesses."""
+    if _is_guessing(report):
+        test = f"one-sided binomial test, p = {_chance(report):.2g}"
+        return f"The network is not better than chance on whole images ({test}): nothing follows about what it reads."
     radii = report.content["key"]["settings"]["radii"]
     radius = radii[(len(radii) - 1) // 2]
     condition = itemgetter("band", "radius", "feed", "bn_stats")
@@ -72,6 +86,14 @@ def _reads(report) -> str:
     reads = f"more from the {more} ones" if apart else "about as much from either"
     cut = _cut(radius, _side(report.content))
     return f"Cut at {cut}, {right} the high ones with the mean colour: it reads {reads}."
+
+
+def _colour_words(content: dict) -> str:
+    """Which mean colour the HFC was fed with, and where it is from, which early reports do not say."""
+    shown = ", ".join(f"{value:.3f}" for value in content["key"]["settings"]["colour"])
+    images = content["parts"]["accuracy"][0]["images"]
+    origin = {True: "was given", False: f"is that of all {images:,} images", None: "is in the settings"}
+    return f" The mean colour ({shown}) {origin[content.get('colour_given')]}."
 
 
 def _side(content: dict) -> int:
@@ -92,7 +114,8 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
     """The page of a finished report.
 
     Args:
-        images: (N, C, H, W), the first ones of the report's data, from which the gallery is drawn.
+        images: (N, C, H, W), the first ones of the report's data, from which the gallery is drawn. The page of a
+            network that is not better than chance has the accuracy by band alone.
         others: finished reports, whose curves are drawn behind; noise and attack where their settings are the same.
     """
     key, found = report.content["key"], report.content["parts"]
@@ -103,18 +126,20 @@ def html(report, images: Tensor, others: Sequence = ()) -> str:
     parts = {name: other["parts"] for name, other in named.items()}
     noise = itemgetter("size", "norm", "eps", "steps")
     same = {name: parts[name] if noise(named[name]["key"]["settings"]) == noise(settings) else {} for name in named}
+    colour = _colour_words(report.content)
     side, behind = _side(report.content), {name: pd.DataFrame(one["accuracy"]) for name, one in parts.items()}
     with mpl.rc_context(LOOK):
-        sections = {
-            "Accuracy by band": (plot(report.table(), behind, side=side), "accuracy"),
-            "Fourier heat map": (_heat_map(found["heat_map"]), None),
-            "Accuracy under noise of one band": (_points("noise", found, same, side), "noise"),
-            "Where an attack puts its energy": (_energy(found["energy"], same, side), "energy"),
-            "Misaligned images": (_gallery(found["misaligned"], images, side), "misaligned"),
-            "Phase against amplitude": (_points("phase", found, parts, side), "phase"),
-        }
+        sections = {"Accuracy by band": (plot(report.table(), behind, side=side), "accuracy")}
+        if not _is_guessing(report):
+            sections |= {
+                "Fourier heat map": (_heat_map(found["heat_map"]), None),
+                "Accuracy under noise of one band": (_points("noise", found, same, side), "noise"),
+                "Where an attack puts its energy": (_energy(found["energy"], same, side), "energy"),
+                "Misaligned images": (_gallery(found["misaligned"], images, side), "misaligned"),
+                "Phase against amplitude": (_points("phase", found, parts, side), "phase"),
+            }
         body = "".join(
-            f"<h2>{title}</h2>{_svg(figure, title)}<p>{NOTES[title]}</p>"
+            f"<h2>{title}</h2>{_svg(figure, title)}<p>{NOTES[title]}{colour if part == 'accuracy' else ''}</p>"
             + (_shown(report.table(part), side) if part else "")
             for title, (figure, part) in sections.items()
         )

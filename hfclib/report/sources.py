@@ -1,6 +1,7 @@
 """Models and data by name, as the command line takes them."""
 
 import difflib
+import hashlib
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -18,8 +19,11 @@ from tqdm import tqdm
 
 from hfclib.data import DATA_SETS
 from hfclib.data.cifar import MEAN, embedded, to_float
-from hfclib.evaluation import BATCH_SIZE
-from hfclib.runs.store import find, folders, load
+from hfclib.evaluation import BATCH_SIZE, first_logits
+from hfclib.report.folders import class_folders
+from hfclib.report.metric import Classifier
+from hfclib.report.names import run_folder
+from hfclib.runs.store import find, load
 
 log = logging.getLogger(__name__)
 Sizes = tuple[int | tuple[int, int], int]
@@ -96,15 +100,7 @@ def named_model(name: str, weights: str | None = None) -> Named:
         if not callable(model):
             raise ValueError(f"expected package.module:build, a function that returns a model, {name} gave {model!r}")
         return Named(model)
-    found = {path.parent.name: path.parent for folder in folders() for path in sorted(folder.glob("*/run.json"))}
-    matching = [one for one in found if one == name or one.startswith(f"{name}-")]
-    if len(matching) != 1:
-        names = [one.rsplit("-", 1)[0] for one in found]  # without the hash, or any seed would be as near
-        near = ", ".join(matching or difflib.get_close_matches(name, names, 3)) or "none"
-        raise ValueError(
-            f"expected one stored run, torchvision:NAME, timm:NAME or module:build, got {name}; near: {near}"
-        )
-    run = load(found[matching[0]])
+    run = load(run_folder(name))
     data = DATA_SETS[run.recipe.data]
     model = find(run.recipe, run.seed).model()  # a run may be published without weights, and yours have them
     return Named(model, sizes=(data.side, data.side), mode="RGB" if len(data.mean) == 3 else "L")
@@ -119,11 +115,19 @@ def _package(name: str):
 
 @dataclass(frozen=True)
 class NamedData:
-    """Batches (images, labels) that can be read more than once, the mean colour if it is known, and images left out."""
+    """Data by name.
+
+    Attributes:
+        batches: (images, labels), which can be read more than once.
+        colour: the mean colour, if it is known.
+        skipped: the number of images left out.
+        pictures_sha256: of a folder's files and their labels, in whatever size and order they are read.
+    """
 
     batches: Iterable
     colour: Sequence[float] | None = None
     skipped: int = 0
+    pictures_sha256: str | None = None
 
 
 def named_data(
@@ -135,6 +139,8 @@ def named_data(
     limit: int | None = None,
     seed: int = 0,
     skip_broken: bool = False,
+    class_map: str | Path | None = None,
+    network: Classifier | None = None,
 ) -> NamedData:
     """The images of "cifar10-test", or in an order drawn from the seed those of a folder with one folder per class.
 
@@ -144,24 +150,28 @@ def named_data(
         interpolation, mode: of a folder's images, as in `Named`.
         limit: only so many images.
         skip_broken: leave out the images of a folder that can't be read, and log their names.
+        class_map: see `class_folders`.
+        network: whose number of logits has to be that of the folders, or above the indices of a class map; None does
+            not check it.
     Raises:
-        ValueError, OSError: no such folder, no class in it, or images that can't be read. All are opened once first.
+        ValueError, OSError: no such folder, as `class_folders`, another number of classes than the network has, or
+            images that can't be read. All are opened once first.
     """
     if name == "cifar10-test":
         images, labels = (part[:limit].split(BATCH_SIZE) for part in embedded("test"))
+        if class_map:
+            raise ValueError(f"expected a class map with a folder of images only, got {class_map} with {name}")
         return NamedData(list(zip(map(to_float, images), labels, strict=True)), MEAN)
     if not Path(name).is_dir():
         raise ValueError(f"expected cifar10-test or a folder of images, got {name!r}")
+    indices = class_folders(name, class_map)
     _package("torchvision")
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
     class Folder(ImageFolder):
         def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-            names = sorted(one.name for one in Path(directory).iterdir() if one.is_dir() and one.name[0] != ".")
-            if not names:
-                raise ValueError(f"expected one folder of images per class in {directory}, got none")
-            return names, {name: number for number, name in enumerate(names)}
+            return list(indices), indices
 
     steps = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     if sizes:
@@ -174,23 +184,51 @@ def named_data(
     dataset = Folder(name, is_valid_file=lambda path: Path(path).suffix.lower() in readable, **options)
     generator = torch.Generator("cpu").manual_seed(seed)
     order = torch.randperm(len(dataset), generator=generator, device="cpu")[:limit].tolist()
+    if network is not None:
+        _check_classes(network, dataset, order, name, class_map)
     with ThreadPoolExecutor() as pool:
-        found = pool.map(_size_or_problem, (dataset.samples[place][0] for place in order))
+        found = pool.map(_opened_once, (dataset.samples[place][0] for place in order))
         found = list(tqdm(found, "opening the images", len(order), disable=None, leave=False))
-    broken, known = ([one for one in found if isinstance(one, kind)] for kind in (str, tuple))
+    broken = [result for result in found if isinstance(result, str)]
     if broken and not skip_broken:
         more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise ValueError(f"{broken[0]}{more}: repair or remove what is broken, or pass --skip-broken")
     for problem in broken:
         log.info("skipped: %s", problem)
-    log.info("%d classes, in the order of the logits: %s", len(dataset.classes), ", ".join(dataset.classes[:12]))
-    if not sizes and len(set(known)) > 1:
+    shown = [f"{folder} ({index})" if class_map else folder for folder, index in indices.items()]
+    told = "in the order of the logits" + (", sorted as numbers" if all(map(str.isdigit, indices)) else "")
+    told = "by the class map" if class_map else told
+    log.info("%d classes, %s: %s", len(shown), told, ", ".join(shown[:12]))
+    kept = [place for place, result in zip(order, found, strict=True) if not isinstance(result, str)]
+    sizes_seen, digests = (
+        zip(*(result for result in found if not isinstance(result, str)), strict=True) if kept else ((), ())
+    )
+    if not sizes and len(set(sizes_seen)) > 1:
         raise ValueError("expected a size for images of different sizes: pass --size")
-    least = min(map(min, known), default=0)
+    least = min(map(min, sizes_seen), default=0)
     if sizes and least < np.min(sizes[0]):
         log.warning("images of %d pixels are enlarged to %s, which adds no detail: --size takes less", least, sizes[0])
-    kept = [place for place, one in zip(order, found, strict=True) if isinstance(one, tuple)]
-    return NamedData(DataLoader(Subset(dataset, kept), BATCH_SIZE), skipped=len(broken))
+    lines = sorted(f"{digest} {dataset.targets[place]}" for digest, place in zip(digests, kept, strict=True))
+    pictures_sha256 = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    batches = DataLoader(Subset(dataset, kept), BATCH_SIZE)
+    return NamedData(batches, skipped=len(broken), pictures_sha256=pictures_sha256)
+
+
+def _check_classes(network: Classifier, dataset, order: Sequence[int], root: str, class_map) -> None:
+    """Refuse folders that are not the network's classes, by its logits for the first picture that can be read."""
+    for place in order:
+        try:
+            picture, _ = dataset[place]
+        except Exception:  # Pillow raises many kinds; what is broken is named when all are opened
+            continue
+        classes, folders = first_logits(network, torch.stack([picture, picture])).shape[1], dataset.class_to_idx
+        if class_map and max(folders.values()) >= classes:
+            told = f"class indices below {classes}, the number of logits"
+            raise ValueError(f"expected {told}, in {class_map}, got {max(folders.values())} for {list(folders)[-1]}")
+        if not class_map and len(folders) != classes:
+            advice = "--class-map FILE, JSON or CSV, says the class index of each folder"
+            raise ValueError(f"expected {classes} folders in {root}, one per logit, got {len(folders)}: {advice}")
+        return
 
 
 def _opened(path: str, mode: str = "RGB") -> Image.Image:
@@ -202,8 +240,9 @@ def _opened(path: str, mode: str = "RGB") -> Image.Image:
         return image.convert(mode)
 
 
-def _size_or_problem(path: str) -> tuple[int, int] | str:
+def _opened_once(path: str) -> tuple[tuple[int, int], str] | str:
+    """The size of a picture and the SHA-256 of its file; or, if it can't be read, what is wrong."""
     try:
-        return _opened(path).size
+        return _opened(path).size, hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except Exception as error:  # Pillow raises many kinds, also for pictures that are too large
         return f"{path} can't be read as an image ({error})"

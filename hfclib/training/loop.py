@@ -34,7 +34,9 @@ from hfclib.training.batches import Batches
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
 
-# The class of each `Recipe.optimizer` and its settings; fused where PyTorch has that on CPUs and GPUs alike.
+# The class of each `Recipe.optimizer` and its settings; those that PyTorch has as one fused step on CPUs and GPUs alike
+# use it there. Other devices, such as XLA's, refuse it.
+_FUSED_ON = ("cpu", "cuda", "mps")
 _OPTIMIZERS: dict[str, tuple[type[Optimizer], dict]] = {
     "adam": (Adam, {"fused": True}),
     "sgd": (SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
@@ -67,6 +69,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[Optimi
     are not published; the rest is ours.
     """
     make, settings = _OPTIMIZERS[recipe.optimizer]
+    if device_of(model).type not in _FUSED_ON:
+        settings = {name: value for name, value in settings.items() if name != "fused"}
     optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **settings)
     if recipe.schedule == "constant":
         return optimizer, ConstantLR(optimizer, factor=1.0)

@@ -19,7 +19,13 @@ from hfclib.runs.collect import published_runs
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 # The claims whose statistic it gives, with its interval.
-HEADLINES = ("fig4-batchnorm-H4", "batchnorm-left-H4", "fig4-batchnorm-H4-controlled")
+HEADLINES = (
+    "generalisation-H4",
+    "fig4-batchnorm-H4",
+    "batchnorm-left-H4",
+    "fig4-batchnorm-H4-controlled",
+    "defense-input-masked",
+)
 
 
 @pytest.fixture(scope="module")

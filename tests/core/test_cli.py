@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import re
@@ -86,6 +87,10 @@ SLOW_IMPORTS = ("torch", "pandas", "matplotlib", "scipy", "numpy", "papermill")
         (["train", "fig4", "--preset", "huge"], 1),
         (["sweep", "fig4", "--seeds", "0-x"], 1),
         (["run", "fig5"], 1),
+        (["report", "laptop-vanilla-0", "--data", "cifar10-test", "--fail-if", "hfc@4 > 40"], 2),
+        (["report", "laptop-vanilla-0", "--data", "cifar10-test", "--radii", "4,4"], 2),
+        (["report", "laptop-vanilla-0", "--data", "nowhere"], 2),
+        (["report", "laptop-vanila-0", "--data", "cifar10-test"], 2),
     ],
 )
 def test_help_and_refusals_take_no_heavy_import(words, status):
@@ -383,6 +388,22 @@ def test_runs_lists_every_run_with_its_state(hfc, store):
     assert lines[2] == ["laptop-vanilla", "0", "stored", "0.793", "12.4", "1.44"]
     assert lines[3][:6] == ["smoke-dropout", "7", "unfinished,", "1", "epoch", "done"]
     assert len(lines) == 4
+
+
+def test_runs_are_listed_as_json(hfc, store):
+    damaged, stored, unfinished = json.loads(hfc("runs", "--store", store, "--json").stdout)
+    assert (stored["recipe"], stored["seed"], stored["state"], stored["problem"]) == (
+        "laptop-vanilla",
+        0,
+        "stored",
+        None,
+    )
+    assert f"{stored['accuracy']:.3f} {stored['bytes'] / 1e6:.2f}" == "0.793 1.44"
+    assert Path(stored["path"]).parent == store
+    assert (damaged["state"], damaged["accuracy"]) == ("damaged", None)
+    assert "final.csv can't be read" in damaged["problem"]
+    assert unfinished["state"].startswith("unfinished, 1 epoch done")
+    assert hfc("runs", "verify", "--json").exit_code == 1
 
 
 def test_runs_says_which_one_is_being_trained(hfc, store):

@@ -337,8 +337,8 @@ def test_curve_rows_measure_what_they_say(network):
     assert measured["test", "x", -1, "raw"] == 1
     for feed in FEEDS:
         hfc = accuracy(network, feed_images(split(images, 4)[1], feed, add_mean=True, colour=MEAN), labels, amp=True)
-        assert measured["test", "hfc", 4, feed] == hfc
-    assert measured["test", "lfc", 2, "raw"] == accuracy(network, split(images, 2)[0], labels, amp=True)
+        assert measured["test", "hfc", 4, feed] == np.float32(hfc)
+    assert measured["test", "lfc", 2, "raw"] == np.float32(accuracy(network, split(images, 2)[0], labels, amp=True))
 
 
 def test_only_exact_rows_keep_whole_images_in_full_precision(monkeypatch, channel_means, images, labels):
@@ -350,3 +350,53 @@ def test_only_exact_rows_keep_whole_images_in_full_precision(monkeypatch, channe
         counts.append(len(used))
         used.clear()
     assert counts[0] == counts[1] + 2
+
+
+def test_accuracies_are_exact():
+    images, labels = torch.rand(60, 3, 4, 4), torch.arange(60) // 54
+
+    def first(x):  # class 0 for every image and band
+        return torch.tensor([1.0, 0.0]).expand(len(x), 2)
+
+    model = Classifier(first)
+    assert accuracy(model, images, labels) == 54 / 60 >= 0.9
+    assert band_accuracy(model, images, labels, 2)["accuracy"].tolist() == [0.9, 0.9]
+    assert robust_accuracy(model, images, labels, lambda model, images, labels, **options: images) == 0.9
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_the_statistics_of_images_warn_of_a_wrong_scale(channel_means, images, labels, loader):
+    def given(some):
+        return ([(some, labels)],) if loader else (some, labels)
+
+    with pytest.warns(UserWarning, match=r"values from .* to 0.00\d+; they seem to be divided by 255 twice"):
+        accuracy(channel_means, *given(images / 255))
+    with pytest.warns(UserWarning, match="seem to be divided by 255 twice"):
+        band_accuracy(channel_means, *given(images / 255), radii=2)
+    for mean, std in ((0.45, 0.225), (0.5, 0.5)):
+        with pytest.warns(UserWarning, match="they seem to be normalised: give hfclib.Classifier the mean and std"):
+            accuracy(channel_means, *given((images - mean) / std))
+    accuracy(channel_means, *given(torch.zeros_like(images)))  # and warnings are errors here
+    for band in split(images, 1):
+        accuracy(channel_means, *given(band))
+
+
+def test_what_a_model_can_not_be_fed_is_one_line(images, labels):
+    def plain(x):
+        return x.mean(dim=(2, 3))
+
+    for measure in (accuracy, partial(band_accuracy, radii=2), robust_accuracy):
+        for given in ((images, labels), ([(images, labels)],)):
+            with pytest.raises(TypeError, match=r"got function: hfclib.Classifier\(model\) makes one of any callable"):
+                measure(plain, *given)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10)).eval()
+    network(images)
+    size = tuple(images.shape[2:])
+    for given, told in (
+        (images[:, :1], rf"\(2, 1, {size[0]}, {size[1]}\), torch.float32: .* to have 3 channels, but got 1 channels"),
+        (images.half(), "torch.float16"),
+        (images.double(), "torch.float64"),
+    ):
+        with pytest.raises(ValueError, match=f"the model fails on images .*{told}") as caught:
+            accuracy(network, given, labels)
+        assert "\n" not in str(caught.value)

@@ -15,6 +15,7 @@ import hfclib
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
+    {"_radii"},
     {"frequency", "models", "data", "devices", "_files"},
     {"transforms", "kernels"},
     {"evaluation"},

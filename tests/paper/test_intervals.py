@@ -4,6 +4,7 @@ import math
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -12,10 +13,14 @@ from scipy import stats
 from hfclib.paper.intervals import (
     Estimate,
     MissingRunError,
+    image_error,
     interval,
+    over_images,
     over_seeds,
     over_seeds_and_images,
     paired,
+    rank_correlation,
+    sum_of_means,
     unpaired,
 )
 
@@ -36,6 +41,7 @@ def test_the_interval_is_students(values):
 def test_one_seed_gives_no_interval_and_equal_ones_leave_nothing_open():
     assert interval([0.3]) == (0.3, -np.inf, np.inf)
     assert interval([0.25] * 3) == (0.25, 0.25, 0.25)
+    assert interval([-1e-99, 1e-99]) == pytest.approx((0, -12.7062e-99, 12.7062e-99), rel=1e-5, abs=0)
 
 
 def test_seeds_that_lack_a_run_are_left_out():
@@ -98,6 +104,55 @@ def test_the_interval_over_seeds_and_images_covers_the_truth(seeds, seed_sd, ima
     assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / repeats) < covered / repeats <= most
 
 
+# ---- p-values
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=8))
+def test_the_p_value_is_students(values):
+    assume(np.var(values) > 1e-6)
+    assert over_seeds(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-6, abs=1e-11)
+
+
+def test_an_interval_at_the_confidence_of_its_p_value_ends_at_zero():
+    """Student's half over the seeds and the normal one over the images, whose squares add up."""
+    parts, others = [[0.2, 0.3, 0.1], [0.1, -0.1]], [0.03, 0.04]
+    found = sum_of_means(parts, -0.1, others)
+    variances = [0.01 / 3, 0.02 / 2]
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 2 + variances[1] ** 2)  # Satterthwaite's
+
+    def half(share):
+        seeds = stats.t.ppf(1 - share / 2, freedom) * math.sqrt(sum(variances))
+        return math.hypot(seeds, NormalDist().inv_cdf(1 - share / 2) * 0.05)
+
+    assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1 - half(0.05), 0.1 + half(0.05)))
+    assert half(found.p) == pytest.approx(0.1)
+    assert found.seeds == 2
+
+
+def test_p_values_at_their_ends():
+    assert math.isnan(over_seeds([0.3]).p)
+    assert over_seeds([0.25] * 3).p == 1e-12  # below which none is computed
+    assert over_seeds([-0.1, 0.0, 0.1]).p == pytest.approx(1)
+    assert over_seeds([1.0, 1.0 + 1e-9, 1.0]).p == 1e-12
+
+
+# ---- over the images of one network
+
+
+def test_one_network_has_the_normal_interval_of_its_images():
+    found = over_images(-0.02, [0.003, 0.004])  # together .005
+    half = NormalDist().inv_cdf(0.975) * 0.005
+    assert (found.mean, found.low, found.high) == pytest.approx((-0.02, -0.02 - half, -0.02 + half))
+    assert found.p == pytest.approx(2 * NormalDist().cdf(-4))
+    assert found.seeds == 1
+
+
+def test_the_error_of_a_share_by_hand():
+    shares, images = pd.Series([0.5, 1.0, 0.0]), pd.Series([98, 98, 8])
+    expected = [0.05, math.sqrt(0.99 * 0.01 / 100), math.sqrt(0.1 * 0.9 / 10)]
+    assert image_error(shares, images).tolist() == pytest.approx(expected)
+
+
 # ---- over images in pairs
 
 
@@ -155,3 +210,31 @@ def test_images_are_compared_in_pairs_and_bad_pairs_refused():
     for bad in (([True], [True, False]), ([], []), (True, False), ([[True]], [[True]])):
         with pytest.raises(ValueError, match="expected as many images"):
             paired(*bad)
+
+
+# ---- rank correlations, over recipes
+
+
+def test_the_rank_correlation_is_that_of_scipy_also_with_ties():
+    first, second = np.random.default_rng(1).normal(size=(2, 15))
+    second = np.round(second + first, 0)
+    assert rank_correlation(first, second).mean == pytest.approx(stats.spearmanr(first, second).statistic)
+
+
+def test_a_control_that_explains_both_leaves_nothing():
+    control, *noise = np.random.default_rng(2).normal(size=(3, 300))
+    first, second = (control + 0.3 * one for one in noise)
+    assert rank_correlation(first, second).low > 0.8
+    left = rank_correlation(first, second, control)
+    ranks = [stats.rankdata(one) for one in (first, second, control)]
+    xy, xz, yz = np.corrcoef(ranks)[[0, 0, 1], [1, 2, 2]]
+    assert left.mean == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
+    assert left.low < 0 < left.high
+
+
+def test_the_interval_is_that_of_fishers_transformation_in_a_large_sample():
+    first, second = np.random.default_rng(3).multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], size=400).T
+    found = rank_correlation(first, second)
+    half = 1.96 * 1.03 / np.sqrt(397)
+    expected = np.tanh(np.arctanh(found.mean) + np.array([-half, half]))
+    assert [found.low, found.high] == pytest.approx(expected, abs=0.02)

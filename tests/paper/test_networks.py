@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
 from torchvision.transforms.v2.functional import adjust_sharpness
 
 from hfclib._files import data_folder
 from hfclib.frequency import split
 from hfclib.paper import networks
 from hfclib.paper.intervals import MissingRunError
-from hfclib.paper.networks import NETWORKS, SHIFTS, lost, networks_recipes, rank_correlation, shifted
+from hfclib.paper.networks import NETWORKS, SHIFTS, lost, networks_recipes, shifted
 from hfclib.runs.collect import published_runs
 from hfclib.runs.store import find
 
@@ -68,34 +67,6 @@ def test_the_hfc_of_a_change_leaves_the_lfc_alone():
         if name.endswith(" hfc"):
             whole = split(fed[name.removesuffix(" hfc")] - images, networks.RADIUS)[1]
             assert (high - whole).abs().max() < 1e-5, name
-
-
-# ---- the correlation
-
-
-def test_the_rank_correlation_is_that_of_scipy_also_with_ties():
-    first, second = np.random.default_rng(1).normal(size=(2, 15))
-    second = np.round(second + first, 0)
-    assert rank_correlation(first, second).mean == pytest.approx(stats.spearmanr(first, second).statistic)
-
-
-def test_a_control_that_explains_both_leaves_nothing():
-    control, *noise = np.random.default_rng(2).normal(size=(3, 300))
-    first, second = (control + 0.3 * one for one in noise)
-    assert rank_correlation(first, second).low > 0.8
-    left = rank_correlation(first, second, control)
-    ranks = [stats.rankdata(one) for one in (first, second, control)]
-    xy, xz, yz = np.corrcoef(ranks)[[0, 0, 1], [1, 2, 2]]
-    assert left.mean == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
-    assert left.low < 0 < left.high
-
-
-def test_the_interval_is_that_of_fishers_transformation_in_a_large_sample():
-    first, second = np.random.default_rng(3).multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], size=400).T
-    found = rank_correlation(first, second)
-    half = 1.96 * 1.03 / np.sqrt(397)
-    expected = np.tanh(np.arctanh(found.mean) + np.array([-half, half]))
-    assert [found.low, found.high] == pytest.approx(expected, abs=0.02)
 
 
 # ---- claims

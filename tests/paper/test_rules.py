@@ -142,9 +142,9 @@ def test_the_table_of_rules_has_the_verdict_then_and_now():
     table = record_table(scoreboard({"fig4": None, "fig1": None}))
     assert len(table) == len(rules())
     stretched = table.loc["fig1-hfc-4"]
-    assert stretched["verdict then"] == "contradicted .740 [.731, .748]"
-    assert stretched["until"].startswith("2026-11-26, 35678de: ")
-    assert stretched["until"].endswith("; in force again since 2026-11-30")
+    assert stretched["verdict then"].startswith("contradicted .740 [.731, .748]; until 2026-11-26 (35678de): ")
+    assert stretched["verdict then"].endswith("; in force again since 2026-11-30")
+    assert stretched["committed"] == "2026-11-25 (d09e76d); known: hfc4: seed 0"
     assert stretched["now"] == "run missing not measured"
     assert table.at["fig4-dropout-H4-as-published", "now"] == "run missing not measured"
     assert table.at["batchnorm-help-H4", "now"] == "no row"

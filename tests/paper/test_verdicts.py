@@ -21,6 +21,7 @@ RULE = [
     ("does not differ", 0.06, 0.2, "contradicted"),
     ("does not differ", -0.2, -0.06, "contradicted"),
     ("at most", 0.1, 0.2, "reproduced"),
+    ("at most", -0.1, 0.2, "reproduced"),
     ("at most", 0.1, 0.2001, "inconclusive"),
     ("at most", 0.2, 0.3, "inconclusive"),
     ("at most", 0.2001, 0.3, "contradicted"),
@@ -40,6 +41,8 @@ RULE = [
 def test_the_rule():
     for relation, low, high, expected in RULE:
         assert verdict(relation, low, high, 0.2) == expected, (relation, low, high)
+    assert verdict("at most", -0.2, 0.0) == verdict("at least", 0.0, 0.2) == "reproduced"  # 0 is the bound by default
+    assert verdict("at most", -0.2, 0.1) == verdict("at least", -0.1, 0.2) == "inconclusive"
     with pytest.raises(ValueError, match="expected relation"):
         verdict("beats", 0, 1)
 

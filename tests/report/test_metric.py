@@ -15,7 +15,7 @@ from torch import nn
 
 from hfclib import BandAccuracy, Classifier, LowPass, accuracy, band_accuracy, logits
 from hfclib.evaluation import uses_batch_statistics, whole_batches
-from hfclib.report.metric import counted
+from hfclib.report.metric import chance_p_value, counted
 
 
 class Named(NamedTuple):
@@ -258,3 +258,12 @@ def test_a_colour_may_be_a_tensor(network, data):
         metric.update(*data)
         tables.append(metric.compute())
     assert tables[0].equals(tables[1])
+
+
+@pytest.mark.parametrize(
+    ("correct", "images", "classes"),
+    [(0, 20, 2), (5, 20, 4), (9, 20, 4), (20, 20, 10), (1040, 10_000, 10), (70, 50_000, 1000)],
+)
+def test_the_p_value_against_guessing_is_that_of_scipy(correct, images, classes):
+    expected = binomtest(correct, images, 1 / classes, alternative="greater").pvalue
+    assert chance_p_value(correct, images, classes) == pytest.approx(expected, rel=1e-6)

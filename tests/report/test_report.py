@@ -19,6 +19,7 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from scipy.stats import binomtest
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
@@ -29,9 +30,10 @@ from hfclib._files import data_folder
 from hfclib.cli import app
 from hfclib.data.cifar import to_float
 from hfclib.report import parts
-from hfclib.report.make import Rule, make_report, read_report
+from hfclib.report.make import make_report, read_report
 from hfclib.report.metric import counted
-from hfclib.report.page import _energy, _heat_map, _points
+from hfclib.report.page import _energy, _heat_map, _points, card
+from hfclib.report.rules import Rule
 from hfclib.report.sources import named_data, named_model
 from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
@@ -176,7 +178,7 @@ def test_a_report_on_larger_images_cuts_at_shares_of_nyquist_in_bins(tmp_path):
     assert made.content["key"]["settings"]["radii"] == [2.5, 5, 10, 15]
     high = hfclib.split(images, 10)[1] + torch.tensor(made.content["key"]["settings"]["colour"]).view(3, 1, 1)
     assert made.value("hfc", 10) == pytest.approx(hfclib.accuracy(network, high, labels))
-    assert Rule.parse("hfc@10.0 < 1.1").fails(made)
+    assert Rule.parse("hfc@10.0 < 1").fails(made)
 
 
 def test_a_share_in_place_of_a_radius_is_refused_before_the_work(network, data, tmp_path):
@@ -333,7 +335,51 @@ def test_the_mean_colour_is_that_of_all_images_and_they_are_read_for_it_once(net
     assert "reading the images once for their mean colour" in caplog.text
     read.clear()
     assert make_report(network, data, tmp_path, **FAST).content == made.content
-    assert read == [0]  # the colour is stored
+    assert read == [0, 0, 1, 2, 3]  # the colour is stored, and all the data are compared
+
+
+@pytest.mark.parametrize("what", ["images", "labels"])
+def test_a_finished_report_is_not_given_for_data_that_have_changed_after_the_first(network, data, tmp_path, what):
+    images, labels = (part.clone() for part in data)
+    make_report(network, data, tmp_path, **FAST)
+    if what == "images":
+        images[24:100] = 0
+    else:
+        labels[24:100] = (labels[24:100] + 1) % 10
+    page = (tmp_path / "report.html").read_bytes()
+    with pytest.raises(ValueError, match="the data are not those that the report was begun with"):
+        make_report(network, (images, labels), tmp_path, **FAST)
+    assert (tmp_path / "report.html").read_bytes() == page
+    make_report(network, [(images, labels)], tmp_path / "new", **FAST)  # and a new folder has them
+
+
+def test_the_mean_colour_of_a_stopped_report_is_of_the_data_that_are_counted(network, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfclib.report.make.STORED_EVERY", -1)
+    images, labels = torch.rand(330, 3, 8, 8), torch.arange(330) % 10
+
+    def stopping(function, items):
+        yield from itertools.islice(map(function, items), 2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_report(network, (images, labels), tmp_path, engine=stopping, **FAST)
+    images[300:] = 0  # of which none was counted
+    with pytest.raises(ValueError, match="not those that the report was begun with"):
+        make_report(network, (images, labels), tmp_path, **FAST)
+
+
+def test_the_gate_does_not_pass_on_pictures_that_have_changed_since(hfc, pictures, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 2))\n"
+    )
+    words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 2, "--grid", 3, "--steps", 1]
+    assert hfc(*words).exit_code == 0
+    dataset = named_data(str(pictures), sizes=(16, 16)).batches.dataset
+    last = dataset.dataset.samples[dataset.indices[-1]][0]
+    Image.new("RGB", (90, 70)).save(last)
+    result = hfc(*words)
+    assert result.exit_code == 2
+    assert "the data are not those that the report was begun with" in result.output
 
 
 def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path, monkeypatch):
@@ -412,6 +458,8 @@ def test_what_a_report_refuses(network, data, tmp_path):
         ((images, labels[:, None]), {}, r"got labels \(120, 1\)"),
         ((images * 255, labels), {}, r"expected images in \[0, 1\]"),
         ((images[:1], labels[:1]), {}, "at least two images, got 1"),
+        ("folder", {}, r"got the name 'folder': hfclib.report.sources.named_data\(folder"),
+        ((images[:, :, :4], labels), {}, r"the model fails on images \(2, 3, 4, 8\), torch.float32: mat1 and mat2"),
         (data, {"rules": ["hfc@8 > .4"]}, r"a rule about a radius of \[2, 3\], got 8"),
         (data, {"rules": ["hfc@1 > .4"], "radii": [2.0, 2.5]}, r"a rule about a radius of \[2, 2.5\], got 1"),
         (data, {"rules": ["hfc > .4"]}, "expected a rule such as hfc@8 > .4"),
@@ -423,11 +471,59 @@ def test_what_a_report_refuses(network, data, tmp_path):
         make_report(nn.Sequential(network, nn.Softmax(dim=1)), data, tmp_path / "softmax", **FAST)
 
 
+def test_batches_of_other_sizes_are_refused(tmp_path):
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    data = [(torch.rand(30, 3, side, side), torch.arange(30) % 2) for side in (8, 9)]
+    with pytest.raises(ValueError, match=r"expected images of one size, got \(3, 8, 8\) and \(3, 9, 9\)"):
+        make_report(network, data, tmp_path, **FAST)
+
+
+def test_a_callable_that_returns_numpy_is_measured(network, data, tmp_path):
+    weight = network[1].weight.detach().numpy().T
+
+    def session(images):  # as ONNX Runtime's run does
+        return [images.numpy().reshape(len(images), -1) @ weight]
+
+    made = make_report(session, data, tmp_path, **FAST)
+    assert made.value("test") == hfclib.accuracy(network, *data) > 0.5
+    assert hfclib.accuracy(hfclib.Classifier(session), *data) == made.value("test")
+
+
 def test_a_network_that_guesses_is_told_before_the_work(network, data, tmp_path, caplog):
     make_report(network, data, tmp_path / "trained", **FAST)
     assert "guessing" not in caplog.text
     make_report(network, (data[0], data[1].roll(1)), tmp_path / "guesses", **FAST)
     assert re.search(r"\d+ of the first 24 images are right, which can't be told from guessing", caplog.text)
+
+
+@pytest.mark.parametrize("correct", [0, 7])
+def test_of_a_network_at_chance_the_page_claims_nothing(network, data, tmp_path, correct):
+    predicted = network(data[0][:40]).argmax(dim=1)
+    labels = torch.where(torch.arange(40) < correct, predicted, (predicted + 1) % 10)
+    made = make_report(network, (data[0][:40], labels), tmp_path, **FAST)
+    p = binomtest(correct, 40, 0.1, alternative="greater").pvalue
+    said = f"not better than chance on whole images (one-sided binomial test, p = {p:.2g}): nothing follows"
+    assert said in made.content["summary"]
+    for finding in ("harms most", "reads more", "reads about", "perturbation", "follows the phases"):
+        assert finding not in made.content["summary"]
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Accuracy by band", "Settings"]
+    (text,) = [text.get_text() for text in card(made).texts if "chance" in text.get_text()]
+    assert " ".join(text.split()).startswith("The network is not better than chance")
+    better = make_report(network, (data[0][:40], predicted), tmp_path / "better", **FAST)
+    assert "harms most" in better.content["summary"]
+    assert "chance" not in better.content["summary"]
+
+
+def test_the_page_says_which_mean_colour_it_is(network, data, tmp_path):
+    make_report(network, data, tmp_path / "found", **FAST)
+    shown = ", ".join(f"{value:.3f}" for value in data[0].mean(dim=(0, 2, 3)).tolist())
+    assert f"The mean colour ({shown}) is that of all 120 images." in (tmp_path / "found" / "report.html").read_text()
+    make_report(network, data, tmp_path / "given", colour=[0.5, 0.25, 0.5], **FAST)
+    page = (tmp_path / "given" / "report.html").read_text()
+    assert "The mean colour (0.500, 0.250, 0.500) was given." in page
+    with pytest.raises(ValueError, match="a report of another settings"):  # and not the one with the colour given
+        make_report(network, data, tmp_path / "given", **FAST)
 
 
 def test_other_networks_are_drawn_behind(network, data, tmp_path):
@@ -482,6 +578,10 @@ def test_rules(network, data, tmp_path):
     ]:
         assert Rule.parse(text).fails(made) is fails, text
     assert Rule.parse("lfc@2.5<.5") == Rule("lfc", 2.5, "<", 0.5)
+    assert Rule.parse("hfc@4 > 41.3 %") == Rule.parse("hfc@4 > 41.3%") == Rule("hfc", 4, ">", 0.413)
+    for never in ("hfc@4 > 40", "test < 1.01", "test < 101 %"):
+        with pytest.raises(ValueError, match=f"a limit of at most 1, or in percent such as 40 %, got '{never}'"):
+            Rule.parse(never)
     other = replace(made, content=json.loads(json.dumps(made.content)))
     other.content["parts"]["accuracy"][0]["accuracy"] += 0.25
     both = hfclib.report.compare(made, other)
@@ -571,7 +671,7 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
     assert "accuracy is stored" in again.output
     (tmp_path / "old.json").write_text('{"schema": 1}')
     refused = hfc(*words, "--compare", "made/report.json", "--compare", "old.json")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "old.json is not a finished report" in refused.output
     assert "accuracy is stored" not in refused.output
     table = hfc("compare", "made/report.json", "made/report.json")
@@ -626,7 +726,7 @@ def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_pat
     (pictures / "a" / "2.png").write_bytes(flipped)
     words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 4, "--grid", 3, "--steps", 1]
     refused = hfc(*words)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert re.search(r"[12].png can't be read as an image .* and 1 more: repair .* pass --skip-broken", refused.output)
     assert not (tmp_path / "report-mine-build").exists()
     result = hfc(*words, "--skip-broken")
@@ -641,6 +741,8 @@ def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_pat
 
 def test_unknown_models_and_data(hfc, pictures, monkeypatch):
     (pictures / "a" / "broken.png").write_bytes(b"no image")
+    classes = pictures.parent / "classes.csv"
+    classes.write_text("a,0\nb,1\n")
     monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
     for words, message in [
         (["laptop-vanila-0", "--data", "cifar10-test"], "expected one stored run.*near: .*laptop-vanilla-0"),
@@ -650,16 +752,126 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["nowhere:build", "--data", "cifar10-test"], "expected package.module:build"),
         (["laptop-vanilla-0", "--data", "cifar10-test", "--address", "auto"], "an address with ray only"),
         (["laptop-vanilla-0", "--data", "nowhere"], "expected cifar10-test or a folder of images, got 'nowhere'"),
-        (["laptop-vanilla-0", "--data", pictures], "broken.png can't be read as an image"),
+        (["laptop-vanilla-0", "--data", pictures], "expected 10 folders in .*, one per logit, got 2: --class-map FILE"),
+        (["laptop-vanilla-0", "--data", pictures, "--class-map", classes], "broken.png can't be read as an image"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4;8"], "expected numbers such as 4,8"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4,4"], "expected different radii"),  # and not broken.png
         (["laptop-vanilla-0", "--data", pictures, "--radii", "0.25"], "0 or at least 1, got 0.25: hfclib.nyquist"),
         (["laptop-vanilla-0", "--data", pictures, "--mean", "0.5,0.5,0.5"], "mean and std"),
     ]:
         result = hfc("report", *words)
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 2, result.output
         assert re.search(message, result.output), result.output
         assert len(result.output.splitlines()) == 1
+
+
+def test_a_rule_that_is_met_has_status_1_and_any_error_2(hfc, pictures, tmp_path):
+    code = "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 2))\n"
+    (tmp_path / "mine.py").write_text(code)
+    words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 2, "--grid", 3, "--steps", 1]
+    assert hfc(*words, "--fail-if", "test > 0%").exit_code == 1
+    assert hfc(*words, "--fail-if", "test > 100 %").exit_code == 0
+    assert hfc(*words, "--fail-if", "test > 40").exit_code == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hfclib.report.make.make_report", lambda *args, **options: {}["unexpected"])
+        result = hfc(*words)
+    assert result.exit_code == 2
+    assert hfc("compare", "mine.py", "mine.py").exit_code == 2
+
+
+def solid_pictures(root, names):
+    """One folder per name, with two pictures of one grey; the networks of `brightness` know the place of each."""
+    for place, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (16, 16), (10 * place + number,) * 3).save(root / name / f"{number}.png")
+
+
+def brightness(classes):
+    """A network that is right for class p if the mean of an image is nearest to 10 p / 255."""
+    return lambda images: -(images.mean(dim=(1, 2, 3))[:, None] * 25.5 - torch.arange(classes)).abs()
+
+
+def test_folders_of_numbers_are_sorted_as_numbers(tmp_path, caplog):
+    solid_pictures(tmp_path / "data", [str(number) for number in range(1, 13)])
+    given = named_data(str(tmp_path / "data"), network=hfclib.Classifier(brightness(12)))
+    assert hfclib.accuracy(hfclib.Classifier(brightness(12)), given.batches) == 1
+    assert "12 classes, in the order of the logits, sorted as numbers: 1, 2, 3" in caplog.text
+    (tmp_path / "data" / "01").mkdir()
+    with pytest.raises(ValueError, match=r"folders of different numbers in .*, got 01, 1, 2"):
+        named_data(str(tmp_path / "data"))
+
+
+def test_folders_that_are_not_the_classes_are_refused_before_they_are_opened(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("hfclib.report.sources._opened_once", opened.append)
+    solid_pictures(tmp_path / "data" / "val", ["n01", "n02", "n03"])
+    (tmp_path / "data" / "train" / "n01").mkdir(parents=True)
+    (tmp_path / "wrong.json").write_text('{"n01": 0, "n02": "one"}')
+    (tmp_path / "less.csv").write_text("folder,index\nn01,0\n")
+    (tmp_path / "high.csv").write_text("n01,0\nn02,1\nn03,10\n")
+    network = hfclib.Classifier(brightness(10))
+    for folder, file, message in [
+        ("data", None, r"got parts of a data set, train, val: pass one of them, such as .*val"),
+        ("data/val", None, "expected 10 folders in .*val, one per logit, got 3: --class-map FILE"),
+        ("data/val", "wrong.json", "expected a class map, JSON or CSV from folder to class index, in .*wrong.json"),
+        ("data/val", "less.csv", "expected each of the 3 folders in .*less.csv, it lacks n02, n03"),
+        (
+            "data/val",
+            "high.csv",
+            "expected class indices below 10, the number of logits, in .*high.csv, got 10 for n03",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            named_data(str(tmp_path / folder), network=network, class_map=file and tmp_path / file)
+    with pytest.raises(ValueError, match="class map with a folder of images only"):
+        named_data("cifar10-test", class_map=tmp_path / "high.csv")
+    assert opened == []
+
+
+@pytest.mark.parametrize("file", ["classes.json", "classes.csv"])
+def test_a_class_map_gives_some_classes_of_a_network_their_logits(tmp_path, file, caplog):
+    solid_pictures(tmp_path / "data", "abc")
+    classes = {"c": 2, "a": 0, "b": 1, "z": 19}
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    lines = ["folder,class", *(f"{name}, {index}" for name, index in classes.items())]
+    (tmp_path / "classes.csv").write_text("\n".join(lines))
+    network = hfclib.Classifier(brightness(20))
+    given = named_data(str(tmp_path / "data"), network=network, class_map=tmp_path / file)
+    assert hfclib.accuracy(network, given.batches) == 1
+    assert "3 classes, by the class map: a (0), b (1), c (2)" in caplog.text
+
+
+def test_reports_of_other_data_are_not_compared(network, data, tmp_path, hfc):
+    images, labels = data
+    first = make_report(network, data, tmp_path / "first", **FAST)
+    changed = images.clone()
+    changed[60] = 0  # not among the first
+    second = make_report(network, (changed, labels), tmp_path / "second", **FAST)
+    message = "expected reports of the same images and labels, that of a network is of others"
+    with pytest.raises(ValueError, match=message):
+        hfclib.report.compare(first, second)
+    result = hfc("compare", "first/report.json", "second/report.json")
+    assert result.exit_code == 2
+    assert message in result.output
+    with pytest.raises(ValueError, match=message):
+        make_report(network, data, tmp_path / "third", compare=[second], **FAST)
+    assert not (tmp_path / "third").exists()
+
+
+def test_reports_of_the_same_pictures_in_other_sizes_are_compared(pictures, tmp_path):
+    digests, reports = [], []
+    for size, seed in ((16, 0), (24, 1)):
+        given = named_data(str(pictures), sizes=(size, size), seed=seed)
+        network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 2))
+        digests.append(given.pictures_sha256)
+        options = {"pictures_sha256": given.pictures_sha256, "compare": reports[-1:]}
+        reports.append(make_report(network, given.batches, tmp_path / str(size), **options, **FAST))
+    assert digests[0] == digests[1]
+    assert len(hfclib.report.compare(*reports)) == 7
+    fewer = named_data(str(pictures), sizes=(16, 16), limit=19).pictures_sha256
+    (pictures / "a" / "0.png").rename(pictures / "b" / "0.png")
+    assert len({digests[0], fewer, named_data(str(pictures), sizes=(16, 16)).pictures_sha256}) == 3
 
 
 def test_the_energy_is_measured_of_the_network_as_it_is_and_of_images_that_move(data):
@@ -681,7 +893,8 @@ def test_one_image_that_moves_has_no_interval_and_the_report_is_valid_json(data,
     images = torch.zeros_like(data[0])
     images[7] = data[0][7]
     dead = nn.Sequential(nn.Threshold(0.01, 0), nn.Flatten(), nn.Linear(192, 10, bias=False))  # no gradient at 0
-    labels = torch.ones(120, dtype=torch.int64)  # of a black image all logits are alike, and class 0 is predicted
+    # Of a black image all logits are alike, and class 0 is predicted. The first 24 are wrong already, for PGD.
+    labels = (torch.arange(120) < 24).long()
     labels[7] = dead(images[7:8]).argmax()
     made = make_report(dead, (images, labels), tmp_path, **FAST)
 
@@ -764,11 +977,14 @@ def test_a_quantised_network_is_reported_and_other_files_are_left_alone(data, tm
 def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path, monkeypatch):
     pixels = torch.randint(0, 256, (24, 24, 3), dtype=torch.uint8).numpy()
     (tmp_path / "one" / "class").mkdir(parents=True)
+    (tmp_path / "one.json").write_text('{"class": 3, "another": 4}')
     for number in range(2):
         Image.fromarray(pixels).save(tmp_path / "one" / "class" / f"{number}.png")
     read = []
     monkeypatch.setattr("hfclib.report.make.make_report", lambda network, batches, *_, **__: read.extend(batches))
-    hfc("report", "torchvision:resnet18", "--data", tmp_path / "one", "--size", 24)
+    words = ["--size", 24, "--class-map", tmp_path / "one.json"]
+    hfc("report", "torchvision:resnet18", "--data", tmp_path / "one", *words)
+    assert read[0][1].tolist() == [3, 3]
     assert np.array_equal((read[0][0][0] * 255).round().byte().permute(1, 2, 0).numpy(), pixels)
 
 

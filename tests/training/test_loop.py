@@ -197,6 +197,13 @@ def rates(recipe, steps):
         scheduler.step()
 
 
+@pytest.mark.parametrize("name", ["adam", "sgd", "sgd_plain"])
+def test_optimizers_are_fused_where_the_device_has_that(name):
+    recipe = Recipe("a", optimizer=name)
+    assert make_optimizer(nn.Linear(2, 2), recipe, 3)[0].defaults["fused"]
+    assert not make_optimizer(nn.Linear(2, 2, device="meta"), recipe, 3)[0].defaults["fused"]
+
+
 def test_constant_rate():
     assert set(rates(Recipe("a", learning_rate=0.02), 30)) == {0.02}
 

@@ -1,0 +1,386 @@
+"""The chapter on the paper's title: do networks that generalise better read more of the HFC?
+
+It compares recipes, from the accuracies that are stored with their runs; nothing is trained or measured for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hfclib.evaluation import PAPER_RADII
+from hfclib.paper.all_networks import SET_UPS, USABLE, network_name, networks_recipes
+from hfclib.paper.chapter import Chapter
+from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
+from hfclib.paper.parameters import PaperRadius, SeveralSeeds
+from hfclib.paper.presets import Preset, base_recipe, stated_recipes
+from hfclib.paper.style import CHART, VARIANT_COLOURS, WIDTH
+from hfclib.paper.tables import AUTHORS, CHANCE, CONDITIONS, decimals, estimate_cell, gather, in_words, select
+from hfclib.paper.verdicts import ENOUGH
+from hfclib.runs.collect import Runs
+from hfclib.training.recipe import Recipe
+
+# ---- recipes
+
+
+def rule_recipes() -> dict[str, Recipe]:
+    """The six recipes of the rule that was committed before any run of them had ended, from two presets."""
+    return stated_recipes("paper") | stated_recipes("narrow")
+
+
+def generalisation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """The book's recipes on CIFAR-10 that train on whole images with natural labels, and not against attacks.
+
+    Left out are a planted signal, training on one band or on a louder HFC, and other data. "laptop" has those of
+    "narrow" and "authors" as well, as narrow_vanilla and so on, and the `rule_recipes`.
+    """
+    later = rule_recipes() if preset == "laptop" else {}
+    hashes = {recipe.hash for recipe in later.values()}
+    whole = {
+        variant: recipe
+        for variant, recipe in networks_recipes(preset).items()
+        if (recipe.train_band, recipe.adversarial, recipe.labels) == ("x", "none", "natural")
+        and recipe.hash not in hashes
+    }
+    return whole | later
+
+
+def part_of(recipe: Recipe) -> str:
+    """What a recipe is to the chapter: "rule" for one of the `rule_recipes`; "rescaled" where training images are
+    divided by their maximum, as in the authors' code, so that test images as they are differ; else "compared".
+    """
+    if recipe.hash in {other.hash for other in rule_recipes().values()}:
+        return "rule"
+    return "compared" if recipe.rescale == "none" else "rescaled"
+
+
+_FAMILIES = {  # colour and marker of each family that is drawn
+    "vanilla, heuristics": (VARIANT_COLOURS["vanilla"], "o"),
+    "normalisation": (VARIANT_COLOURS["batchnorm"], "s"),
+    "batch size": (VARIANT_COLOURS["dropout"], "D"),
+    "optimiser": (VARIANT_COLOURS["adversarial"], "v"),
+    "architecture": (VARIANT_COLOURS["adversarial_batchnorm"], "^"),
+    "fewer images": (VARIANT_COLOURS["penalised"], "X"),
+    SET_UPS["narrow"]: (VARIANT_COLOURS["mixup"], "P"),
+    "trained after the rule": ("0.1", "*"),
+}
+
+
+def family_of(recipe: Recipe) -> str:
+    """What a recipe changes, in a word or two; the first that fits."""
+    if part_of(recipe) == "rule":
+        return "trained after the rule"
+    preset = recipe.name.split("-")[0]
+    if preset in SET_UPS:
+        return SET_UPS[preset]
+    changes = {"fewer images": "train_images", "normalisation": "norm", "architecture": "arch"}
+    changes |= {"optimiser": "optimizer", "batch size": "batch_size"}
+    base = base_recipe(preset)
+    families = (name for name, field in changes.items() if getattr(recipe, field) != getattr(base, field))
+    return next(families, "vanilla, heuristics")
+
+
+# ---- the table
+
+_PLACE = ["variant", "family", "part", "norm", "plain"]
+# How the HFC is fed, and what BatchNorm normalises by, with what a measure's name ends in.
+_CONDITIONS = {"": CONDITIONS["controlled"], " raw": ("raw", "running"), " authors": CONDITIONS[AUTHORS]}
+
+
+def generalisation_table(runs: Runs) -> pd.DataFrame:
+    """The chapter's table: accuracies of the stored runs.
+
+    Args:
+        runs: by variant of `generalisation_recipes`.
+    Returns:
+        One row per network and measure: variant, family (`family_of`), part (`part_of`), norm, plain (the variant that
+        differs in having no normalisation; "" where none is stored), seed, measure, accuracy [0, 1]. Measures are
+        "train", "test", "L4" to "H16" (bands of all test images, running averages, the mean colour added to the HFC),
+        and these followed by " raw" (without the colour) or " authors" (measured as the authors did).
+    """
+    final = gather(runs, "final")
+    rows = []
+    for ending, condition in _CONDITIONS.items():
+        measured = select(final, PAPER_RADII, *condition)
+        measured = measured if ending == "" else measured[measured["band"] != "x"]
+        rows.append(measured.assign(measure=measured["measure"] + ending))
+    recipes = {variant: ones[0].recipe for variant, ones in runs.items()}
+    places = {
+        "family": {variant: family_of(recipe) for variant, recipe in recipes.items()},
+        "part": {variant: part_of(recipe) for variant, recipe in recipes.items()},
+        "norm": {variant: recipe.norm for variant, recipe in recipes.items()},
+        "plain": _plain_variants(recipes),
+    }
+    table = pd.concat(rows, ignore_index=True)
+    table = table.assign(**{name: table["variant"].map(by_variant) for name, by_variant in places.items()})
+    return table[[*_PLACE, "seed", "measure", "accuracy"]]
+
+
+def _plain_variants(recipes: Mapping[str, Recipe]) -> dict[str, str]:
+    by_hash = {recipe.hash: variant for variant, recipe in recipes.items()}
+    return {
+        variant: by_hash.get(replace(recipe, norm="none").hash, "") if recipe.norm != "none" else ""
+        for variant, recipe in recipes.items()
+    }
+
+
+def per_recipe(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds: one row per recipe of a `generalisation_table`, by variant.
+
+    Returns:
+        family, part, norm, plain, a column per measure, and gap (train less test). Recipes with a test accuracy below
+        USABLE are left out, but for those of the rule.
+    """
+    by_seed = table.pivot_table("accuracy", [*_PLACE, "seed"], "measure", sort=False)
+    means = by_seed.groupby(_PLACE, sort=False).mean().reset_index(_PLACE[1:]).rename_axis(columns=None)
+    means["gap"] = means["train"] - means["test"]
+    return means[(means["test"] >= USABLE) | (means["part"] == "rule")]
+
+
+def compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of `per_recipe` over which the chapter's correlations are."""
+    return rows[rows["part"] == "compared"]
+
+
+# ---- statistics
+
+
+def correlation(rows: pd.DataFrame, measure: str, against: str = "test", control: str | None = None) -> Estimate:
+    """The `rank_correlation` over recipes of two columns of `per_recipe`, with a third as control.
+
+    Raises:
+        MissingRunError: as `rank_correlation`.
+    """
+    return rank_correlation(rows[against], rows[measure], None if control is None else rows[control])
+
+
+def line(rows: pd.DataFrame, measure: str) -> tuple[pd.Series, float]:
+    """How far recipes lie above the least-squares line of a measure against the test accuracy.
+
+    Args:
+        rows: of `per_recipe`. The line is through those without normalisation.
+        measure: one of their columns.
+    Returns:
+        The residual of every row, and the standard deviation of those without normalisation about the line, with two
+        degrees of freedom less than recipes.
+    Raises:
+        MissingRunError: fewer than ENOUGH of them have different test accuracies.
+    """
+    plain = rows["norm"] == "none"
+    if rows.loc[plain, "test"].nunique() < ENOUGH:
+        raise MissingRunError(f"fewer than {ENOUGH} recipes without normalisation are stored")
+    slope, intercept = np.polyfit(rows.loc[plain, "test"], rows.loc[plain, measure], 1)
+    residuals = rows[measure] - (slope * rows["test"] + intercept)
+    return residuals, float(np.sqrt(np.sum(residuals[plain] ** 2) / (plain.sum() - 2)))
+
+
+def _claimed(table: pd.DataFrame, *, measure: str, against: str = "test", sign: int = 1) -> Estimate:
+    rows = compared(per_recipe(table))
+    return rank_correlation(sign * rows[against], rows[measure])
+
+
+def _ruled(table: pd.DataFrame, *, measure: str, sign: int = 1) -> Estimate:
+    rows = per_recipe(table)
+    rows = rows[rows["part"] == "rule"]
+    if len(rows) < len(rule_recipes()):
+        raise MissingRunError("a recipe of the rule has no stored run")
+    return rank_correlation(sign * rows["test"], rows[measure])
+
+
+_FUNCTIONS = {
+    "H4": partial(_claimed, measure="H4"),
+    "H8": partial(_claimed, measure="H8"),
+    "less_L4": partial(_claimed, measure="L4", sign=-1),
+    "H4_authors": partial(_claimed, measure="H4 authors"),
+    "gap_H4": partial(_claimed, measure="H4", against="gap", sign=-1),
+    "rule_H4": partial(_ruled, measure="H4"),
+    "rule_less_L4": partial(_ruled, measure="L4", sign=-1),
+}
+
+
+# ---- what the notebook shows
+
+_NOT_MEASURED = "too few recipes"
+_FED = {
+    "HFC with the mean colour": "H{}",
+    "HFC as it is, nearly black": "H{} raw",
+    "HFC as the authors measure it": "H{} authors",
+    "LFC": "L{}",
+}
+HIGH_ACCURACY = 0.7  # of the recipes that the table of robustness shows by themselves
+
+
+def correlation_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The `correlation` of test accuracy with the accuracy on a band, by how it is fed and by radius, as text; below
+    it the mean accuracies on the bands.
+
+    Args:
+        rows: those that are compared, of `per_recipe`.
+    """
+    columns = {radius: f"r = {radius}" for radius in PAPER_RADII}
+    table = {
+        name: {
+            text: estimate_cell(correlation, rows, _NOT_MEASURED, measure=measure.format(radius))
+            for radius, text in columns.items()
+        }
+        for name, measure in _FED.items()
+    }
+    for name in ("HFC with the mean colour", "LFC") if len(rows) else ():
+        means = {text: decimals(rows[_FED[name].format(radius)].mean()) for radius, text in columns.items()}
+        table[f"mean accuracy: {name}"] = means
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("rank correlation with test accuracy")
+
+
+def robustness_table(rows: pd.DataFrame, radius: int) -> pd.DataFrame:
+    """The `correlation` with the accuracy on both bands at a radius under other choices, as text.
+
+    Args:
+        rows: all of `per_recipe`.
+    Returns:
+        One row per choice; columns recipes (their number), and the HFC with the mean colour and the LFC.
+    """
+    own = compared(rows)
+    normal = own["norm"] == "none"
+    choices = {
+        "all": (own, {}),
+        "at equal training accuracy": (own, {"control": "train"}),
+        "gap (training less test accuracy) in place of test accuracy": (own, {"against": "gap"}),
+        "no normalisation": (own[normal], {}),
+        f"test accuracy {decimals(HIGH_ACCURACY, 1)} or more": (own[own["test"] >= HIGH_ACCURACY], {}),
+        f"with those of {SET_UPS['authors']}": (rows[rows["part"].isin(["compared", "rescaled"])], {}),
+    }
+    measures = {f"HFC, r = {radius}": f"H{radius}", f"LFC, r = {radius}": f"L{radius}"}
+    table = {}
+    for choice, (some, options) in choices.items():
+        cells = {
+            name: estimate_cell(correlation, some, _NOT_MEASURED, measure=measure, **options)
+            for name, measure in measures.items()
+        }
+        table[choice] = {"recipes": str(len(some)), **cells}
+    left_out = {name: _without_each_family(own, measure) for name, measure in measures.items()}
+    for choice, place in (("one family left out: smallest", 0), ("one family left out: largest", -1)):
+        cells = {name: texts[place] if texts else _NOT_MEASURED for name, texts in left_out.items()}
+        table[choice] = {"recipes": "", **cells}
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("choice")
+
+
+def family_correlations(rows: pd.DataFrame, measure: str) -> dict[str, Estimate]:
+    """The `correlation` without each family of recipes, by that family, the smallest first."""
+    estimates = {}
+    for family in rows["family"].unique():
+        try:
+            estimates[family] = correlation(rows[rows["family"] != family], measure)
+        except MissingRunError:
+            continue
+    return dict(sorted(estimates.items(), key=lambda item: item[1].mean))
+
+
+def _without_each_family(rows: pd.DataFrame, measure: str) -> list[str]:
+    estimates = family_correlations(rows, measure)
+    return [f"{in_words(estimate)} (without {family})" for family, estimate in estimates.items()]
+
+
+def batchnorm_table(rows: pd.DataFrame, radii: tuple[int, ...] = (4, 8)) -> pd.DataFrame:
+    """BatchNorm's lead on the HFC (mean colour), and what is left of it at equal test accuracy (`line`), as text.
+
+    Args:
+        rows: those that are compared, of `per_recipe`.
+    Returns:
+        One row per recipe with BatchNorm, and as the last one the standard deviation of the others about the line.
+        "Lead" is over the recipe that differs in having no normalisation.
+    """
+    normed = rows[rows["norm"] == "batch"]
+    last = "no normalisation: standard deviation about the line"
+    table = {network_name(variant): {"test accuracy": decimals(row["test"])} for variant, row in normed.iterrows()}
+    table[last] = {"test accuracy": ""}
+    for radius in radii:
+        measure = f"H{radius}"
+        lead, above = (f"{name}, r = {radius}" for name in ("lead", "above the line"))
+        try:
+            residuals, spread = line(rows, measure)
+        except MissingRunError:
+            residuals, spread = pd.Series(dtype=float), np.nan
+        for variant, row in normed.iterrows():
+            other = rows[measure].get(row["plain"])
+            table[network_name(variant)] |= {
+                lead: "\u2013" if other is None else decimals(row[measure] - other),
+                above: decimals(residuals[variant]) if variant in residuals else _NOT_MEASURED,
+            }
+        table[last] |= {lead: "", above: _NOT_MEASURED if np.isnan(spread) else decimals(spread)}
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("recipe")
+
+
+def scatter_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """What `scatter_figure` draws of `per_recipe`: one row per recipe, band and radius, without the rescaled ones.
+
+    Columns: variant, family, part, test, measure, accuracy.
+    """
+    measures = [f"{band}{radius}" for band in "HL" for radius in PAPER_RADII]
+    drawn = rows[rows["part"] != "rescaled"].rename_axis("variant").reset_index()
+    place = ["variant", "family", "part", "test"]
+    return drawn.reindex(columns=[*place, *measures]).melt(place, measures, "measure", "accuracy")
+
+
+def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
+    """The accuracy on a band against the test accuracy, one point per recipe: one panel per band and radius.
+
+    Args:
+        drawn: of `scatter_rows`. The correlation in a title is over those that are compared.
+        radius: whose panels have bold titles and frames.
+    """
+    with mpl.rc_context(CHART):
+        figure = Figure(figsize=(WIDTH, 5.8), layout="constrained")
+        panels = figure.subplots(2, len(PAPER_RADII), sharex=True, sharey=True)
+        for panel_row, (band, name) in zip(panels, {"H": "HFC", "L": "LFC"}.items(), strict=True):
+            for ax, at in zip(panel_row, PAPER_RADII, strict=True):
+                points = drawn[drawn["measure"] == f"{band}{at}"]
+                for family, (colour, marker) in _FAMILIES.items():
+                    own = points[points["family"] == family]
+                    ax.plot(own["test"], own["accuracy"], marker, color=colour, ms=6, alpha=0.8)
+                ax.axline((0, 0), slope=1, color="0.3", lw=1, ls="--")
+                ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
+                text = estimate_cell(_title_number, points[points["part"] == "compared"], "")
+                text = f": {text.split()[0]}" if text else ""
+                chosen = at == radius
+                ax.set_title(f"{name}, r = {at}{text}", fontweight="bold" if chosen else "normal")
+                for spine in ax.spines.values():
+                    spine.set_linewidth(2 if chosen else 0.8)
+                ax.set(xlim=(0.4, 1), ylim=(0, 1), xticks=[0.5, 0.7, 0.9])
+            panel_row[0].set_ylabel(f"Accuracy on the {name}")
+        for ax in panels[-1]:
+            ax.set_xlabel("Test accuracy")
+        present = [family for family in _FAMILIES if (drawn["family"] == family).any()]
+        looks = {family: _FAMILIES[family] for family in present}
+        handles = [Line2D([], [], color=colour, marker=mark, ls="") for colour, mark in looks.values()]
+        handles += [Line2D([], [], color="0.3", lw=1, ls=style) for style in ("--", ":")]
+        labels = [*present, "as on whole images", "guessing"]
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _title_number(points: pd.DataFrame) -> Estimate:
+    return rank_correlation(points["test"], points["accuracy"])
+
+
+# ---- the chapter
+
+
+class GeneralisationParameters(SeveralSeeds):
+    """The parameters of `notebooks/generalisation.ipynb`."""
+
+    radius: PaperRadius = 4
+
+
+GENERALISATION = Chapter(
+    name="generalisation",
+    recipes=generalisation_recipes,
+    parameters=GeneralisationParameters,
+    optional=tuple(variant for variant in generalisation_recipes() if variant != "vanilla"),
+    evidence=generalisation_table,
+    functions=_FUNCTIONS,
+)

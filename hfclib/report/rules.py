@@ -1,0 +1,41 @@
+"""Limits on what a report measures, for `--fail-if`; without PyTorch, so that a bad one is refused at once."""
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+from hfclib._radii import check_cut
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A limit such as "hfc@8 > .4" or "test < 90 %": a report that meets it fails."""
+
+    band: str
+    radius: float | None
+    sign: str
+    limit: float  # a share, from 0 to 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Rule":
+        """The rule in a text: `test`, `lfc@RADIUS` or `hfc@RADIUS`, < or >, and a share such as .4 or 40 %.
+
+        The radius is in DFT bins.
+
+        Raises:
+            ValueError: another text, or a limit above 1 that is no percentage, or above 100 %.
+        """
+        number = r"(\d*\.?\d+)"
+        match = re.fullmatch(rf"\s*(?:(test)|(lfc|hfc)\s*@\s*{number})\s*([<>])\s*{number}\s*(%?)\s*", text)
+        if not match:
+            raise ValueError(f"expected a rule such as hfc@8 > .4, lfc@28 < 50 % or test < .9, got {text!r}")
+        test, band, radius, sign, given, percent = match.groups()
+        limit = Decimal(given) / (100 if percent else 1)  # so that 41.3 % is .413 itself
+        if limit > 1:
+            raise ValueError(f"expected a limit of at most 1, or in percent such as 40 %, got {text!r}")
+        return cls(test or band, radius and check_cut(float(radius)), sign, float(limit))
+
+    def fails(self, report) -> bool:
+        """Whether a `Report` is on the wrong side of the limit."""
+        value = report.value(self.band, self.radius)
+        return value > self.limit if self.sign == ">" else value < self.limit

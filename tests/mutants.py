@@ -1,0 +1,150 @@
+"""Mutation testing: which small changes of a module do its tests not notice? `make mutants MODULES="moments attacks"`.
+
+Cosmic Ray makes the changes: + for -, < for <=, True for False, a number one more or less, and so on. Each is tried in
+a process of its own, forked after the large libraries are imported; no file is changed. What survives is printed: where
+it changes a number, a test is missing.
+"""
+
+import argparse
+import ast
+import difflib
+import importlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+import pytest
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+
+ROOT = Path(__file__).parents[1]
+TESTS = {  # of each module, or of each module of a folder; those that are quick
+    "frequency": ["core/test_frequency.py", "core/test_svd.py"],
+    "transforms": ["core/test_transforms.py", "core/test_evaluation.py"],
+    "evaluation": ["core/test_evaluation.py", "core/test_evaluation_streaming.py", "core/test_misaligned.py"],
+    "moments": ["core/test_moments.py"],
+    "attacks": ["attacks"],
+    "training": ["training/test_first_losses.py", "training"],
+    "paper/intervals": ["paper/test_intervals.py"],
+    "paper/verdicts": ["paper/test_verdicts.py"],
+}
+# Of the operators that may take another's place, those that are written by mistake: + for -, but not << for -.
+_LEFT_OUT = re.compile(
+    r"Variable(Replacer|Inserter)"  # which need a setting
+    r"|ReplaceBinaryOperator_.*_(FloorDiv|Mod|Pow|LShift|RShift|BitXor)"
+    r"|ReplaceBinaryOperator_(Add|Sub|Mul|Div|FloorDiv|Mod|Pow)_(BitAnd|BitOr)"
+    r"|ReplaceBinaryOperator_Bit.*_(Add|Sub|Mul|Div)"
+    r"|ReplaceComparisonOperator_.*_(Is|IsNot)|ReplaceComparisonOperator_(Is|IsNot)_(Eq|NotEq|Lt|LtE|Gt|GtE)"
+    r"|ReplaceUnaryOperator_.*_(Invert|UAdd)"
+)
+# Before the fork: what conftest.py and the modules import. Nothing here starts a thread.
+_IMPORTED_ONCE = """
+    hypothesis.strategies scipy.optimize scipy.stats torch._subclasses.fake_tensor torchvision.transforms.v2
+    hfclib.runs.predictions hfclib.training
+"""
+_PLUGINS = ("anyio", "cacheprovider", "nbval", "xdist")  # not needed here
+_OPTIONS = ["-x", "-q", "--assert=plain", "--override-ini", "addopts=", *(f"-pno:{name}" for name in _PLUGINS)]
+_SECONDS = 120  # a change may make a loop endless
+
+
+class _WithoutAnnotations(ast.NodeTransformer):
+    """Drop what changes no result: types of arguments, results and variables."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+
+def _meaning(source: str) -> str:
+    return ast.dump(_WithoutAnnotations().visit(ast.parse(source)))
+
+
+def mutants(source: str) -> Iterator[str]:
+    """Every source with one small change that is not one of types alone."""
+    known = {_meaning(source)}
+    for name in operator_names():
+        if _LEFT_OUT.search(name):
+            continue
+        operator, occurrence = get_operator(name)(), 0
+        while (changed := mutate_code(source, operator, occurrence)) is not None:
+            occurrence += 1
+            try:
+                meaning = _meaning(changed)
+            except SyntaxError:
+                continue
+            if meaning not in known:
+                known.add(meaning)
+                yield changed
+
+
+def passes(path: Path, source: str, tests: list[str]) -> bool:
+    """Whether the tests pass with `source` as the module at `path`."""
+    process = os.fork()
+    if process == 0:
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
+        signal.alarm(_SECONDS)  # kills this process
+        get_code = SourceFileLoader.get_code
+
+        def changed_code(loader: SourceFileLoader, name: str) -> object:
+            return compile(source, path, "exec") if Path(loader.path) == path else get_code(loader, name)
+
+        SourceFileLoader.get_code = changed_code
+        loaded = {name: module for name, module in sys.modules.items() if name.startswith("hfclib")}
+        if any(getattr(module, "__file__", None) == str(path) for module in loaded.values()):
+            for name in loaded:  # to be imported again, on top of the changed module
+                del sys.modules[name]
+        code = 1
+        try:
+            code = pytest.main([*_OPTIONS, *tests])
+        finally:
+            os._exit(code)
+    return os.waitpid(process, 0)[1] == 0
+
+
+def measure(path: Path, tests: list[str]) -> None:
+    """Try every mutant of a module; print those that no test notices, and the score."""
+    source, name = path.read_text(), path.relative_to(ROOT)
+    if not passes(path, source, tests):
+        sys.exit(f"{name}: its tests fail as it is")
+    caught = count = 0
+    for changed in mutants(source):
+        count += 1
+        if not passes(path, changed, tests):
+            caught += 1
+            continue
+        lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), n=0, lineterm="")
+        print("\n".join([f"{name} survived", *list(lines)[2:]]), flush=True)
+    print(f"{name}: {caught} of {count} caught", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Mutation testing of modules by their own tests.")
+    parser.add_argument("modules", nargs="*", default=list(TESTS), help=f"some of {', '.join(TESTS)}")
+    chosen = parser.parse_args().modules
+    if unknown := set(chosen) - set(TESTS):
+        parser.error(f"expected modules of {', '.join(TESTS)}, got {', '.join(sorted(unknown))}")
+    for library in _IMPORTED_ONCE.split():
+        importlib.import_module(library)
+    for module in chosen:
+        place = ROOT / "hfclib" / module
+        tests = [str(ROOT / "tests" / test) for test in TESTS[module]]
+        for path in sorted(place.glob("[!_]*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+            measure(path, tests)
+
+
+if __name__ == "__main__":
+    main()
