@@ -238,3 +238,17 @@ def test_the_interval_is_that_of_fishers_transformation_in_a_large_sample():
     half = 1.96 * 1.03 / np.sqrt(397)
     expected = np.tanh(np.arctanh(found.mean) + np.array([-half, half]))
     assert [found.low, found.high] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_rank_correlation_has_the_p_value_and_interval_of_its_bootstrap(monkeypatch):
+    monkeypatch.setattr("hfclib.paper.intervals.DRAWS", 50)
+    first, second = np.random.default_rng(4).normal(size=(2, 8))
+    picks = np.random.default_rng(0).integers(8, size=(50, 8))
+    drawn = np.array([stats.spearmanr(first[pick], second[pick]).statistic for pick in picks])
+    beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    assert 3 < beyond < 25
+    found = rank_correlation(first, second)
+    assert found.p == pytest.approx(2 * (beyond + 1) / 51)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))))
+    assert found.seeds == 8
+    assert rank_correlation(first, first).p == pytest.approx(2 / 51)
