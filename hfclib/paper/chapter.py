@@ -7,7 +7,7 @@ library calls are `check(globals())` and `obtain(settings)`.
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -40,7 +40,8 @@ class Chapter:
         asked: variants whose network, that of the first seed, the notebook asks; a run may be stored as tables alone.
         evidence: from runs to the table on which the claims are judged; trains nothing.
         claimed: as `recipes`, of the networks that the claims are about, where these are more than the notebook's.
-        cells: from that table to the cells of `claims` (CELL_COLUMNS); "measured" is "" where it makes no difference.
+        cells: from that table to the cells of `claims` (CELL_COLUMNS), where these are not those of `table_cells`;
+            "measured" is "" where it makes no difference.
         measures: the measures of the cells, a regular expression.
         conditions: what a claim's `measured` may be.
         functions: statistics of claims that are no contrast, by name: from that table to an Estimate.
@@ -54,10 +55,10 @@ class Chapter:
     asked: tuple[str, ...] = ()
     evidence: Callable[[Runs], pd.DataFrame] | None = None
     claimed: Callable[[Preset], dict[str, Recipe]] | None = None
-    cells: Callable[[pd.DataFrame], pd.DataFrame] = field(default_factory=lambda: table_cells)
+    cells: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     measures: str = r"train|test|[LH]\d+"
     conditions: tuple[str, ...] = tuple(NAMED_CONDITIONS)
-    functions: Mapping[str, Callable[[pd.DataFrame], Estimate]] = field(default_factory=dict)
+    functions: Mapping[str, Callable[[pd.DataFrame], Estimate]] | None = None
     cell_variants: Callable[[Preset], Collection[str]] | None = None
 
     @property
@@ -70,7 +71,7 @@ class Chapter:
         for preset in {claim.preset for claim in self.claims}:
             variants = (self.cell_variants or self.claimed or self.recipes)(preset)
             own = [claim for claim in self.claims if claim.preset == preset]
-            check_cells(own, variants, self.measures, self.conditions, self.functions)
+            check_cells(own, variants, self.measures, self.conditions, self.functions or {})
 
     def estimates(
         self, table: pd.DataFrame, claims: Iterable[Claim] | None = None
@@ -84,7 +85,7 @@ class Chapter:
             claims: None takes all of the chapter.
         """
         claims, estimates = list(self.claims if claims is None else claims), {}
-        cells = self.cells(table) if any(claim.contrast for claim in claims) else pd.DataFrame()
+        cells = self._cells(table) if any(claim.contrast for claim in claims) else pd.DataFrame()
         for claim in claims:
             with contextlib.suppress(MissingRunError):
                 if claim.function:
@@ -95,6 +96,9 @@ class Chapter:
                     estimates[claim.id] = claim.estimate(claim.at_first(cells)) if more else estimate, estimate
         return estimates
 
+    def _cells(self, table: pd.DataFrame) -> pd.DataFrame:
+        return (self.cells or table_cells)(table)
+
     def estimate(self, claim: Claim, table: pd.DataFrame) -> Estimate:
         """The statistic of one claim.
 
@@ -104,7 +108,7 @@ class Chapter:
         Raises:
             MissingRunError: no seed has all of its runs.
         """
-        return self.functions[claim.function](table) if claim.function else claim.estimate(self.cells(table))
+        return self.functions[claim.function](table) if claim.function else claim.estimate(self._cells(table))
 
     def check(self, namespace: Mapping[str, object]) -> Parameters:
         """Check the notebook's parameters, before any work.
