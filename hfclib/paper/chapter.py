@@ -91,9 +91,11 @@ class Chapter:
                 if claim.function:
                     estimates[claim.id] = (self.functions[claim.function](table),) * 2
                 else:
-                    estimate = claim.estimate(cells)
-                    more = estimate.seeds > claim.seeds
-                    estimates[claim.id] = claim.estimate(claim.at_first(cells)) if more else estimate, estimate
+                    first = estimate = claim.estimate(cells)
+                    if estimate.seeds > claim.seeds:
+                        with contextlib.suppress(MissingRunError):  # the lowest seeds are not those of its networks
+                            first = claim.estimate(claim.at_first(cells))
+                    estimates[claim.id] = first, estimate
         return estimates
 
     def _cells(self, table: pd.DataFrame) -> pd.DataFrame:

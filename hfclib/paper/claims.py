@@ -185,8 +185,8 @@ class Claim(BaseModel):
         return tuple(dict.fromkeys(cell for contrast in self.contrasts for cell in contrast.cells))
 
     def at_first(self, cells: pd.DataFrame) -> pd.DataFrame:
-        """The cells of the number of seeds that was fixed with the rule: the first ones, 0, 1 and so on."""
-        return cells[cells["seed"] < self.seeds]
+        """The cells of as many seeds as were fixed with the rule: the lowest ones."""
+        return cells[cells["seed"].isin(sorted(cells["seed"].unique())[: self.seeds])]
 
     def estimate(self, cells: pd.DataFrame) -> Estimate:
         """The contrast over the seeds that have all of its cells; of several contrasts the one with the largest mean.

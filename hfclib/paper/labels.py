@@ -61,7 +61,6 @@ LABELS_PUBLISHED = {
     "natural": {"train": 0.98, "L4": 0.27, "L8": 0.65, "L12": 0.91, "L16": 0.97},
     "shuffled": {"train": 0.97, "L4": 0.14, "L8": 0.53, "L12": 0.90, "L16": 0.97},
 }
-NATURAL_L4_PEAK = 0.39  # after the second and third epoch
 
 
 def labels_table(runs: Runs) -> pd.DataFrame:

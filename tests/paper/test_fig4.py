@@ -243,6 +243,15 @@ def test_each_statistic_worked_out_by_hand():
     assert narrow.mean == pytest.approx(np.mean([0.40, 0.41, 0.41]))
 
 
+def test_of_many_seeds_of_any_number_the_first_three_are_judged_too():
+    """Four networks of one's own, seeds 20 to 23: they were no claim's run while the first seeds were 0 to 2 alone."""
+    table = final({cell: [*values, values[0]] for cell, values in ACCURACIES.items()})
+    table = table.assign(seed=table["seed"] + 20)
+    first, estimate = FIG4.estimates(table)["fig4-mixup-H8"]
+    assert (first.seeds, estimate.seeds) == (3, 4)
+    assert (first.mean, estimate.mean) == (pytest.approx(0.01), pytest.approx(0.0125))
+
+
 def test_a_claim_is_judged_over_the_seeds_that_have_all_its_networks():
     table = final(ACCURACIES)
     two = table[(table["variant"] != "mixup") | (table["seed"] > 0)]
