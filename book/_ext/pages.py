@@ -34,6 +34,15 @@ def figures_for_phones(app: Sphinx, doctree: nodes.document) -> None:
             image.parent.insert(image.parent.index(image) + 1, second)
 
 
+def fold_appendix(app: Sphinx, doctree: nodes.document) -> None:
+    """Fold the section "Appendix" of a chapter: what a referee wants, and the main text does without."""
+    for section in doctree.findall(nodes.section):
+        if section[0].astext() == "Appendix":
+            words = "More tables, figures and checks"
+            section.insert(1, nodes.raw("", f'<details class="hfc-appendix"><summary>{words}</summary>', format="html"))
+            section.append(nodes.raw("", "</details>", format="html"))
+
+
 def figures_at_their_size(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Show SVGs at 72 pixels an inch; Sphinx makes every picture with a scale a link to its file."""
     for image in doctree.findall(nodes.image):
@@ -109,6 +118,7 @@ class PublicFirst(ModuleDocumenter):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
+    app.connect("doctree-read", fold_appendix)
     app.connect("doctree-read", figures_for_phones, priority=400)  # before Sphinx collects pictures
     app.connect("doctree-resolved", figures_at_their_size)
     app.connect("doctree-resolved", hold_together)  # before a link parts the words

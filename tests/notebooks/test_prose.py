@@ -40,3 +40,30 @@ def test_decimals_in_the_text_stand_in_an_output_or_round_one_that_does(notebook
         if not any(abs(float(number) - one) <= 0.5 * 10 ** -(len(number) - 1) + 1e-9 for one in shown)
     }
     assert not strange
+
+
+NOT_YET = {  # chapters that are longer
+    *("batchnorm", "datasets", "defense", "detection", "fig1", "fig2", "fig3", "fig4"),
+    *("generalisation", "labels", "networks", "tradeoff", "training"),
+}
+
+
+def main_text(notebook: Path) -> list[dict]:
+    """The cells in front of the appendix, which the book folds (`fold_appendix`)."""
+    cells = json.loads(notebook.read_text())["cells"]
+    heads = ["".join(cell["source"]).strip().splitlines()[:1] for cell in cells]
+    return cells[: heads.index(["## Appendix"]) if ["## Appendix"] in heads else None]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_chapter_is_short(notebook: Path):
+    """At most 900 words, three tables and three bars of code, in front of the appendix; dropdowns are folded too."""
+    cells = main_text(notebook)
+    prose = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    unfolded = re.sub(r"^(:{3,})\{dropdown\}.*?^\1$", "", prose, flags=re.DOTALL | re.MULTILINE)
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    tags = [set(cell["metadata"].get("tags", ())) for cell in code]
+    tables = sum("<table" in json.dumps(cell["outputs"]) for cell in code)
+    bars = sum(not own & {"remove-input", "remove-cell"} for own in tags)
+    short = len(unfolded.split()) <= 900 and tables <= 3 and bars <= 3
+    assert short is (notebook.stem not in NOT_YET), (len(unfolded.split()), tables, bars)
