@@ -19,7 +19,7 @@ from benchmarks.measure import PROMISES, Ratio, interleaved, median_ratio, repor
 from hfclib.attacks.gradient import pgd
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
-from hfclib.evaluation import accuracy
+from hfclib.metrics import accuracy
 from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.store import find
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import PROMISES, Ratio, report
 from hfclib import band_accuracy
-from hfclib.evaluation import BATCH_SIZE
+from hfclib.batching import BATCH_SIZE
 
 SIDE, CLASSES = 224, 10
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from hfclib.evaluation import PAPER_RADII
+from hfclib.conditions import PAPER_RADII
 from hfclib.paper import fig4
 from hfclib.paper.style import STYLE
 

@@ -5,10 +5,11 @@ import importlib
 # The public names and their modules, which are imported at first use: `import hfclib` alone does not import PyTorch.
 _NAMES = {
     "attacks": ["apgd", "fgsm", "pgd", "robust_accuracy", "robust_table", "square", "strongest"],
+    "batching": ["logits"],
     "data": ["cifar10"],
-    "evaluation": ["accuracy", "band_accuracy", "logits", "mean_colour", "misaligned"],
     "frequency": ["BandPass", "HighPass", "LowPass", "nyquist", "split", "swap_amplitude"],
     "kernels": ["smooth_kernels"],
+    "metrics": ["accuracy", "band_accuracy", "mean_colour", "misaligned"],
     "models": ["resnet18", "resnet32"],
     "moments": ["matched"],
     "report": ["BandAccuracy", "Classifier", "plot", "report"],

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hfclib.batching import BATCH_SIZE, check_pixels
+from hfclib.conditions import evaluating, uses_batch_statistics
 from hfclib.devices import arithmetic, device_of
-from hfclib.evaluation import BATCH_SIZE, check_pixels, evaluating, uses_batch_statistics
 from hfclib.frequency import check_images
 from hfclib.models import PreactBlock, ResNet
 

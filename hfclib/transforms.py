@@ -35,7 +35,7 @@ def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False, colour: Seq
 
     Args:
         band: (N, C, H, W) float, an LFC or HFC as `split` returns it, or whole images.
-        feed: see `hfclib.evaluation`.
+        feed: see `hfclib.conditions`.
         add_mean, colour: the band is an HFC, to which "mean" adds the colour of the data, one number per channel, such
             as `hfclib.data.MEAN`; without add_mean it adds nothing.
     Returns:

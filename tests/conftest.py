@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from hfclib.conditions import PAPER_RADII
 from hfclib.data import embedded
 from hfclib.devices import gains_from_bf16
-from hfclib.evaluation import PAPER_RADII
 from hfclib.runs.predictions import Predictions, prediction_conditions
 from hfclib.training.recipe import RADII
 

@@ -24,8 +24,10 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).parents[1]
 TESTS = {  # of each module, or of each module of a folder; those that are quick
     "frequency": ["core/test_frequency.py", "core/test_svd.py"],
-    "transforms": ["core/test_transforms.py", "core/test_evaluation.py"],
-    "evaluation": ["core/test_evaluation.py", "core/test_evaluation_streaming.py", "core/test_misaligned.py"],
+    "transforms": ["core/test_transforms.py", "core/test_metrics.py"],
+    "conditions": ["core/test_conditions.py", "core/test_metrics.py", "runs/test_evaluation_version.py"],
+    "batching": ["core/test_batching.py"],
+    "metrics": ["core/test_metrics.py", "core/test_misaligned.py", "core/test_batching.py"],
     "moments": ["core/test_moments.py"],
     "attacks": ["attacks"],
     "training": ["training/test_first_losses.py", "training"],

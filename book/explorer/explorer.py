@@ -16,8 +16,9 @@ import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
+from hfclib.batching import BATCH_SIZE, logits
+from hfclib.conditions import PAPER_RADII
 from hfclib.data import CLASSES, MEAN, embedded, to_float
-from hfclib.evaluation import BATCH_SIZE, PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.paper.batchnorm import NAMES, all_recipes, table
 from hfclib.paper.intervals import Estimate, over_seeds

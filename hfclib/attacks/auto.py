@@ -21,7 +21,7 @@ from hfclib.attacks.gradient import (
 )
 from hfclib.attacks.random_search import square
 from hfclib.attacks.rng import PerImageRNG
-from hfclib.evaluation import evaluating
+from hfclib.conditions import evaluating
 
 TARGETS = 9  # classes that `strongest` aims at
 _MOMENTUM, _RISES = 0.75, 0.75  # published: the share of a new step, and of rising steps up to which steps are halved

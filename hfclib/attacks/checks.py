@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hfclib.batching import check_labels, check_pixels, tensor_of
 from hfclib.devices import arithmetic
-from hfclib.evaluation import check_labels, check_pixels, tensor_of
 
 DEFAULT_EPS = 8 / 255  # of the Linf ball
 

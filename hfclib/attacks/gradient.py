@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from hfclib.attacks import checks
 from hfclib.attacks.rng import PerImageRNG
+from hfclib.conditions import evaluating
 from hfclib.devices import arithmetic
-from hfclib.evaluation import evaluating
 
 AttackNorm = Literal["linf", "l2"]
 Loss = Literal["cross_entropy", "margin"]

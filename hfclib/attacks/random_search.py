@@ -7,7 +7,7 @@ from hfclib.attacks import checks
 from hfclib.attacks.checks import DEFAULT_EPS
 from hfclib.attacks.gradient import margin
 from hfclib.attacks.rng import PerImageRNG
-from hfclib.evaluation import evaluating
+from hfclib.conditions import evaluating
 
 # The shares of the queries after which the squares halve their area, from the published table.
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)

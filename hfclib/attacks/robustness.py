@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from hfclib.attacks.checks import DEFAULT_EPS, check_batch, check_count, forward, number_of
 from hfclib.attacks.gradient import pgd
 from hfclib.attacks.rng import check_indices, draw_seed
+from hfclib.batching import Labels, batches, check_labels
+from hfclib.conditions import depends_on_batch, evaluating
 from hfclib.devices import device_of
-from hfclib.evaluation import Labels, batches, check_labels, depends_on_batch, evaluating
 
 ATTACK_BATCH_SIZE = 512
 AttackFunction = Callable[..., Tensor]

@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from hfclib.batching import BATCH_SIZE, logits
+from hfclib.conditions import BN_STATS, PAPER_RADII
 from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.devices import best_device
-from hfclib.evaluation import BATCH_SIZE, BN_STATS, PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.moments import matched
 from hfclib.paper.chapter import Chapter

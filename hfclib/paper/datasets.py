@@ -15,8 +15,9 @@ import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
+from hfclib.batching import logits
+from hfclib.conditions import PAPER_RADII
 from hfclib.data import DATA_SETS, to_float
-from hfclib.evaluation import PAPER_RADII, logits
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
@@ -158,12 +159,6 @@ def accuracy_by_seed(found: pd.DataFrame, data: str, variant: str, measure: str)
     """
     table = by_seed(_of(found, data), measure, *CONDITIONS["controlled"])
     return table.reindex(columns=[variant])[variant].dropna()
-
-
-def misaligned_shares(found: pd.DataFrame, data: str, variant: str, radius: int) -> pd.Series:
-    """The share of misaligned test images by seed, both bands fed raw, with running statistics; maybe none."""
-    rows = _of(found, data).query("band == 'misaligned' and variant == @variant and radius == @radius")
-    return rows.set_index("seed")["accuracy"].astype(float)
 
 
 def gap_by_signal(found: pd.DataFrame, variant: str, radius: int) -> pd.Series:

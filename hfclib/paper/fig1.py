@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from hfclib.evaluation import PAPER_RADII
+from hfclib.conditions import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import Seeds, SeveralSeeds

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from torch import Tensor, nn
 
+from hfclib.batching import BATCH_SIZE, logits
+from hfclib.conditions import BANDS, BN_STATS, BnStats, Condition, Cut
 from hfclib.data.cifar import CLASSES, MEAN, TEST_IMAGES, embedded
-from hfclib.evaluation import BANDS, BATCH_SIZE, BN_STATS, BnStats, Condition, Cut, logits
 from hfclib.frequency import split, svd_split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import over_seeds

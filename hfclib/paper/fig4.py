@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats
+from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast, evaluate
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice

@@ -24,10 +24,11 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from hfclib.attacks import clean_correct, pgd, robust_correct
+from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
-from hfclib.evaluation import PAPER_RADII, accuracy
 from hfclib.frequency import split
+from hfclib.metrics import accuracy
 from hfclib.paper.all_networks import SET_UPS, USABLE, kind_of, network_name, networks_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from hfclib.evaluation import BN_STATS, BnStats
+from hfclib.conditions import BN_STATS, BnStats
 from hfclib.paper.presets import PRESETS, PUBLISHED_SEEDS, Preset
 from hfclib.training.recipe import RADII
 from hfclib.transforms import FEEDS, Feed

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from hfclib.conditions import PAPER_RADII, BnStats, Condition
 from hfclib.data import DATA_SETS
-from hfclib.evaluation import PAPER_RADII, BnStats, Condition
 from hfclib.paper.intervals import Estimate, MissingRunError, image_error
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe

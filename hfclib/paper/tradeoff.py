@@ -16,8 +16,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import embedded, to_float
-from hfclib.evaluation import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.fig2 import FIG2, fig2_recipes, predicted_images, stored_predictions

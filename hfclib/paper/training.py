@@ -14,7 +14,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hfclib.evaluation import batch_sizes
+from hfclib.batching import batch_sizes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes

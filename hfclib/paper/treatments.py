@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hfclib.batching import logits
+from hfclib.conditions import uses_batch_statistics
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
-from hfclib.evaluation import logits, uses_batch_statistics
 from hfclib.frequency import split
 from hfclib.moments import EPS, matched, recalibrate_batchnorm
 from hfclib.paper.batchnorm import NAMES, PAIR, all_recipes

@@ -22,18 +22,11 @@ from tqdm import tqdm
 
 from hfclib._files import locked, write
 from hfclib.attacks.checks import check_count, warn_if_probabilities
+from hfclib.batching import BATCH_SIZE, batches, known_size, logits, whole_batches
+from hfclib.conditions import PAPER_RADII, uses_batch_statistics
 from hfclib.devices import device_of
-from hfclib.evaluation import (
-    BATCH_SIZE,
-    PAPER_RADII,
-    batches,
-    known_size,
-    logits,
-    mean_colour,
-    uses_batch_statistics,
-    whole_batches,
-)
 from hfclib.frequency import each_radius, nyquist
+from hfclib.metrics import mean_colour
 from hfclib.moments import Matched, matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, counted
@@ -110,7 +103,7 @@ def make_report(
     Args:
         model: any classifier, see `Classifier`.
         data: (images, labels), float (N, C, H, W) in [0, 1] and (N,); or batches that can be read more than once, such
-            as a DataLoader, see `hfclib.evaluation.batches`.
+            as a DataLoader, see `hfclib.batching.batches`.
         folder: of the report, made if it is missing.
         radii: as in `band_accuracy`, at which images have two parts; by default those of PAPER_RADII up to 32 pixels,
             and beyond those at FRACTIONS of the Nyquist frequency, see `nyquist`.

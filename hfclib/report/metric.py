@@ -15,18 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from hfclib.evaluation import (
-    BATCH_SIZE,
-    BN_STATS,
-    PAPER_RADII,
-    BnStats,
-    Condition,
-    Labels,
-    each_fed,
-    evaluated_batches,
-    logits,
-    uses_batch_statistics,
-)
+from hfclib.batching import BATCH_SIZE, Labels, evaluated_batches, logits
+from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats, Condition, each_fed, uses_batch_statistics
 from hfclib.frequency import each_radius
 from hfclib.transforms import FEEDS, Feed
 
@@ -228,7 +218,7 @@ class BandAccuracy:
         self.top5 = [kept + added for kept, added in zip(self.top5, counts["top5"], strict=True)]
 
     def update(self, images: Tensor | Iterable, labels: Labels = None) -> None:
-        """Count a batch, or all of an iterable of batches; arguments and errors as in `hfclib.evaluation.batches`.
+        """Count a batch, or all of an iterable of batches; arguments and errors as in `hfclib.batching.batches`.
 
         A batch that raises an error is not counted.
         """

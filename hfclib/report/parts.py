@@ -11,9 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
+from hfclib.batching import logits
+from hfclib.conditions import depends_on_batch, evaluating
 from hfclib.devices import device_of, gains_from_bf16
-from hfclib.evaluation import depends_on_batch, evaluating, logits, misaligned
 from hfclib.frequency import BandPass, mask, split, swap_amplitude
+from hfclib.metrics import misaligned
 from hfclib.report.metric import counted
 
 log = logging.getLogger(__name__)

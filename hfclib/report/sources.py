@@ -17,9 +17,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from hfclib.batching import BATCH_SIZE, first_logits
 from hfclib.data import DATA_SETS
 from hfclib.data.cifar import MEAN, embedded, to_float
-from hfclib.evaluation import BATCH_SIZE, first_logits
 from hfclib.report.folders import class_folders
 from hfclib.report.metric import Classifier
 from hfclib.report.names import run_folder

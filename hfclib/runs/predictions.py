@@ -18,15 +18,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfclib._files import data_folder, home, homes, load_tensors, locked, make_writable, save_tensors, sha256
+from hfclib.batching import logits
+from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, each_fed
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
-from hfclib.evaluation import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, each_fed, logits
 from hfclib.runs.images import held_out_set
 from hfclib.runs.store import WEIGHTS, Run, RunError, is_published
 from hfclib.training.recipe import RADII
 from hfclib.transforms import Feed
 
-# Of what `hfclib.evaluation` and `hfclib.moments` compute. Raise it when a change of what a network is fed, or of how
+# Of what `hfclib.metrics` and `hfclib.moments` compute. Raise it when a change of what a network is fed, or of how
 # it is asked, changes results: what was stored before is then not used. `tests/runs/test_evaluation_version.py` has
 # results of this version.
 EVALUATION_VERSION = 1

@@ -21,7 +21,7 @@ import hfclib
 from hfclib._files import home, locked, make_writable, sha256, write
 from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
-from hfclib.evaluation import CURVE_COLUMNS, Part, curve_rows, training_band_rows
+from hfclib.metrics import CURVE_COLUMNS, Part, curve_rows, training_band_rows
 from hfclib.runs.images import held_out_set, training_set
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
 from hfclib.runs.store import WEIGHTS, Run, description, load, put_in_place, stored_weights

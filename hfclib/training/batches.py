@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hfclib.evaluation import batch_sizes
+from hfclib.batching import batch_sizes
 from hfclib.transforms import rescaled
 
 PADDING = 4  # pixels of zeros on each side before the random crop, the usual value for CIFAR-10

@@ -15,20 +15,13 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
+from hfclib.batching import check_labels, check_pixels, logits
+from hfclib.conditions import PAPER_RADII, uses_batch_statistics
 from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import arithmetic, device_of
-from hfclib.evaluation import (
-    PAPER_RADII,
-    Part,
-    check_labels,
-    check_pixels,
-    curve_rows,
-    logits,
-    training_band_rows,
-    uses_batch_statistics,
-)
 from hfclib.frequency import check_images, nyquist, split
 from hfclib.kernels import convolutions, smoothness_penalty
+from hfclib.metrics import Part, curve_rows, training_band_rows
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.batches import Batches
 from hfclib.training.recipe import Recipe

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from hfclib import split
+from hfclib.batching import logits
 from hfclib.data import MEAN, to_float
-from hfclib.evaluation import logits
 from hfclib.runs.predictions import weights_of
 from hfclib.transforms import feed_images
 

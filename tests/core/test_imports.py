@@ -18,8 +18,9 @@ FLOORS = [
     {"_radii"},
     {"frequency", "models", "data", "devices", "_files"},
     {"transforms", "kernels"},
-    {"evaluation"},
-    {"attacks", "moments"},
+    {"conditions"},
+    {"batching"},
+    {"metrics", "attacks", "moments"},
     {"training"},
     {"runs"},
     {"report", "paper"},
@@ -61,7 +62,7 @@ def test_imports_go_one_way_without_a_circle():
     longest = {}
     for unit in TopologicalSorter({unit: found - {unit} for unit, found in units.items()}).static_order():
         longest[unit] = 1 + max((longest[other] for other in units[unit] - {unit}), default=0)
-    assert max(longest.values()) <= 9, longest
+    assert max(longest.values()) <= 10, longest
 
 
 def test_no_public_name_is_defined_in_two_modules():

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from hfclib import logits, split
+from hfclib.conditions import BANDS, BN_STATS
 from hfclib.data.cifar import MEAN
-from hfclib.evaluation import BANDS, BN_STATS, misaligned
+from hfclib.metrics import misaligned
 from hfclib.transforms import FEEDS
 
 COUNT, BATCH = 60, 25  # the last batch is a smaller one

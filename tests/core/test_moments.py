@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hfclib
-from hfclib.evaluation import depends_on_batch
+from hfclib.conditions import depends_on_batch
 from hfclib.models import resnet18, resnet32
 from hfclib.moments import EPS, matched, norm_places, recalibrate_batchnorm
 

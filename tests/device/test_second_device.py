@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from hfclib import accuracy, band_accuracy, fit, matched, resnet18, split
 from hfclib.attacks import apgd, fgsm, pgd, square
-from hfclib.evaluation import misaligned
+from hfclib.metrics import misaligned
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.recipe import Recipe
 

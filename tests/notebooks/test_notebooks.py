@@ -22,7 +22,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
-from hfclib.evaluation import PAPER_RADII
+from hfclib.conditions import PAPER_RADII
 from hfclib.paper.chapter import OWN_RUNS
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.presets import PUBLISHED_SEEDS, fig4_recipes

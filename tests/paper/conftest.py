@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hfclib.evaluation import CURVE_COLUMNS, band_conditions
+from hfclib.conditions import band_conditions
+from hfclib.metrics import CURVE_COLUMNS
 from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.store import Run
 from hfclib.training.recipe import RADII

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from hfclib._files import data_folder
-from hfclib.evaluation import PAPER_RADII
+from hfclib.conditions import PAPER_RADII
 from hfclib.paper import batchnorm
 from hfclib.paper.batchnorm import BATCHNORM, COUNTS, LINES, all_recipes, fig6_recipes
 from hfclib.paper.intervals import MissingRunError, unpaired

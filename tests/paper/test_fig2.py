@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from hfclib import logits, split
+from hfclib.conditions import BN_STATS, PAPER_RADII, Condition
 from hfclib.data.cifar import CLASSES, MEAN
-from hfclib.evaluation import BN_STATS, PAPER_RADII, Condition, misaligned
 from hfclib.frequency import svd_split
+from hfclib.metrics import misaligned
 from hfclib.paper.fig2 import (
     FIG2,
     all_counts,

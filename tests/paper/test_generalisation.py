@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hfclib.evaluation import PAPER_RADII
+from hfclib.conditions import PAPER_RADII
 from hfclib.paper import generalisation
 from hfclib.paper.generalisation import (
     GENERALISATION,

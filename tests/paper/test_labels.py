@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hfclib.evaluation import Condition
+from hfclib.conditions import Condition
 from hfclib.paper import labels
 from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.labels import LABELS, LABELS_PUBLISHED, labels_recipes

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hfclib.evaluation import PAPER_RADII
+from hfclib.conditions import PAPER_RADII
 from hfclib.paper.batchnorm import ablation_recipes, all_recipes, fig6_recipes, louder_recipes
 from hfclib.paper.datasets import datasets_recipes
 from hfclib.paper.defense.setup import defense_recipes

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
+from hfclib.conditions import PAPER_RADII
+from hfclib.metrics import CURVE_COLUMNS
 from hfclib.paper.defense.claims import claim_trials
 from hfclib.paper.defense.trials import _trial_name
 from hfclib.paper.fig4 import FIG4

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hfclib import logits, split
-from hfclib.evaluation import Condition
+from hfclib.conditions import Condition
 from hfclib.paper.fig2 import network_titles
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.show import show_figure

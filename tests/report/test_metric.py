@@ -14,7 +14,8 @@ from scipy.stats import binomtest
 from torch import nn
 
 from hfclib import BandAccuracy, Classifier, LowPass, accuracy, band_accuracy, logits
-from hfclib.evaluation import uses_batch_statistics, whole_batches
+from hfclib.batching import whole_batches
+from hfclib.conditions import uses_batch_statistics
 from hfclib.report.metric import chance_p_value, counted
 
 

@@ -8,15 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from hfclib.evaluation import BN_STATS, Condition, band_accuracy, each_fed, logits, misaligned
+from hfclib.batching import logits
+from hfclib.conditions import BN_STATS, Condition, each_fed
 from hfclib.frequency import split
+from hfclib.metrics import band_accuracy, misaligned
 from hfclib.moments import matched, recalibrate_batchnorm
 from hfclib.runs.predictions import EVALUATION_VERSION, prediction_conditions
 
 COLOUR = (0.5, 0.45, 0.4)
 SIZE, RADII, TOLERANCE = 16, (2, 5), 5e-4
 RAISE = (
-    "what hfclib.evaluation or hfclib.moments computes has changed, so answers stored beside runs are no longer those "
+    "what hfclib.metrics or hfclib.moments computes has changed, so answers stored beside runs are no longer those "
     "of the code: raise EVALUATION_VERSION in hfclib/runs/predictions.py, and pin the new results here"
 )
 
@@ -136,9 +138,9 @@ def test_what_evaluation_computes_is_that_of_its_version(images):
 
 
 CHANGES = {
-    "zeros are fed": ("hfclib.evaluation.feed_images", lambda band, *args, **options: band * 0),
-    "another cut": ("hfclib.evaluation.split", lambda images, radius: split(images, radius + 0.5)),
-    "another SVD": ("hfclib.evaluation.svd_split", lambda images, radius, **options: split(images, radius)),
+    "zeros are fed": ("hfclib.conditions.feed_images", lambda band, *args, **options: band * 0),
+    "another cut": ("hfclib.conditions.split", lambda images, radius: split(images, radius + 0.5)),
+    "another SVD": ("hfclib.conditions.svd_split", lambda images, radius, **options: split(images, radius)),
     "other moments": ("hfclib.moments.EPS", 0.1),
 }
 

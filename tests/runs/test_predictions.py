@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from hfclib import logits, split
 from hfclib._files import data_folder, save_tensors
+from hfclib.conditions import BN_STATS, PAPER_RADII
 from hfclib.data.cifar import MEAN, to_float
-from hfclib.evaluation import BN_STATS, PAPER_RADII
 from hfclib.frequency import svd_split
 from hfclib.runs.images import held_out_set
 from hfclib.runs.predictions import (
@@ -182,7 +182,7 @@ def test_answers_are_those_of_the_network(run, cifar):
 def test_every_cut_is_made_once_and_for_its_own_radius(run, monkeypatch, cifar):
     wanted = [one for one in prediction_conditions(True, radii=(4, 8), other_radii=(8,)) if one[3] == "running"]
     cuts = []
-    monkeypatch.setattr("hfclib.evaluation.split", lambda images, radius: cuts.append(radius) or split(images, radius))
+    monkeypatch.setattr("hfclib.conditions.split", lambda images, radius: cuts.append(radius) or split(images, radius))
     answers = predictions_of(run, wanted, progress=False)
     assert cuts == [4, 8]
     images, model = to_float(cifar["test"][0][:120]), run.model()
@@ -274,7 +274,7 @@ def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
 def test_answers_of_another_evaluation_version_are_not_used(run, mine, computed, monkeypatch):
     """The code is changed so that a network is fed zeros, and the version is raised."""
     first = predictions_of(run, SOME, progress=False)
-    monkeypatch.setattr("hfclib.evaluation.feed_images", lambda band, *args, **options: band * 0)
+    monkeypatch.setattr("hfclib.conditions.feed_images", lambda band, *args, **options: band * 0)
     assert same(predictions_of(run, SOME, progress=False), first)
     monkeypatch.setattr("hfclib.runs.predictions.EVALUATION_VERSION", 2)
     again = predictions_of(run, SOME[1:2], progress=False)

@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 import hfclib
 from hfclib import accuracy
 from hfclib._files import data_folder
+from hfclib.batching import logits
+from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import to_float
-from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII, logits
+from hfclib.metrics import CURVE_COLUMNS
 from hfclib.paper.networks import stored_measures
 from hfclib.paper.registry import RECIPES
 from hfclib.runs import train as job
@@ -397,11 +399,11 @@ def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_h
         kept.write_bytes(kept.read_bytes()[:-1])
     asked, ask = [], logits
     monkeypatch.setattr(
-        "hfclib.evaluation.logits", lambda model, images, **options: asked.append(1) or ask(model, images, **options)
+        "hfclib.metrics.logits", lambda model, images, **options: asked.append(1) or ask(model, images, **options)
     )
     again = train(tmp_path)
     assert same(again, trained)
-    whole, bands = 2 * 4, 76  # two sets of images, two kinds of statistics; `batches` feeds two images first each time
+    whole, bands = 4, 76  # two sets of images, two kinds of statistics
     at_twelve_radii = 12 * 2 + 3 * 8  # three of them the paper's, with eight more conditions
     assert len(asked) == whole + bands - (0 if spoilt else at_twelve_radii)
 

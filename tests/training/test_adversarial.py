@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from hfclib.attacks.gradient import pgd
 from hfclib.data.cifar import to_float
-from hfclib.evaluation import CURVE_COLUMNS
 from hfclib.kernels import roughness, smoothness_penalty
+from hfclib.metrics import CURVE_COLUMNS
 from hfclib.runs.train import train_run, training_set
 from hfclib.training import adversarial, loop
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 import hfclib
 from hfclib import accuracy, split
+from hfclib.conditions import PAPER_RADII
 from hfclib.data import DataSet, to_float
-from hfclib.evaluation import CURVE_COLUMNS, PAPER_RADII
+from hfclib.metrics import CURVE_COLUMNS
 from hfclib.runs.images import SHUFFLE_SEED, training_set
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import (

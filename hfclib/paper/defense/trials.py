@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
 from hfclib.attacks.robustness import clean_correct, robust_correct, smallest_eps
+from hfclib.batching import BATCH_SIZE, logits
 from hfclib.data.cifar import TEST_IMAGES, embedded, to_float
 from hfclib.devices import best_device, device_name
-from hfclib.evaluation import BATCH_SIZE, logits
 from hfclib.paper.defense.setup import (
     CLEAN,
     LONGER,

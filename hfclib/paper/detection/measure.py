@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from hfclib.conditions import Condition, each_fed
 from hfclib.data import to_float
-from hfclib.evaluation import Condition, each_fed
 from hfclib.paper.detection.bccd import BCCD_CLASSES
 from hfclib.paper.tables import decimals
 

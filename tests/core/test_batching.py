@@ -1,7 +1,8 @@
-"""hfclib.evaluation on any iterable of batches: equal to tensors, one batch at a time, and what is refused."""
+"""hfclib.batching: logits, any iterable of batches, one batch at a time, and what is refused."""
 
 import warnings
 from collections import UserDict
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,132 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import hfclib
-from hfclib import accuracy, band_accuracy, robust_accuracy
-from hfclib.data import MEAN
-from hfclib.evaluation import batch_sizes, whole_batches
+from hfclib import Classifier, accuracy, band_accuracy, logits, pgd, robust_accuracy, split
+from hfclib._files import data_folder, load_tensors
+from hfclib.batching import batch_sizes, whole_batches
+from hfclib.data.cifar import MEAN
+
+
+def test_a_network_that_changes_its_input_leaves_the_callers_images_alone(channel_means, images, labels):
+    class InPlace(nn.Module):
+        def forward(self, images):
+            return channel_means(images.sub_(0.5).mul_(2))
+
+    found, before = InPlace(), images.clone()
+    for _ in range(2):
+        assert accuracy(found, images, labels) == 1
+    options = {"colour": [0.2, 0.5, 0.7], "feed": "mean"}
+    expected = band_accuracy(channel_means, images, labels, [1, 2, 3], **options)
+    assert band_accuracy(found, images, labels, [1, 2, 3], **options).equals(expected)
+    attack = partial(pgd, eps=0.02, alpha=0.01, steps=3, random_start=False)
+    expected = robust_accuracy(channel_means, images, labels, attack)
+    assert robust_accuracy(found, images, labels, attack) == expected
+    assert torch.equal(images, before)
+
+
+def test_a_callable_may_return_the_same_memory_each_time(channel_means, images, labels):
+    class OneBuffer(nn.Module):
+        buffer = torch.empty(5, 3)
+
+        def forward(self, images):
+            return self.buffer[: len(images)].copy_(channel_means(images))
+
+    assert accuracy(OneBuffer(), images, labels, batch_size=5) == 1
+
+
+def test_what_is_no_tensor_of_logits_is_named_before_the_work(channel_means, images, labels):
+    class Pair(nn.Module):
+        def forward(self, images):
+            return channel_means(images), images
+
+    for measure in (accuracy, robust_accuracy):
+        with pytest.raises(TypeError, match=r"got tuple: hfclib\.Classifier finds them in it"):
+            measure(Pair(), images, labels)
+    with pytest.raises(TypeError, match="got tuple"):
+        pgd(Pair(), images, labels)
+    assert accuracy(Classifier(Pair()), images, labels) == 1
+
+
+def test_another_number_of_logits_than_images_is_refused(images, labels):
+    class Mean(nn.Module):
+        def forward(self, images):
+            return images.mean(dim=(0, 2, 3), keepdim=True)[..., 0, 0]
+
+    with pytest.raises(ValueError, match=r"got \(1, 3\) for 2 images"):
+        accuracy(Mean(), images, labels)
+
+
+def test_logits_do_not_depend_on_the_batch_size(normed, images):
+    for batch_size in [1, 5, 12, 100]:
+        torch.testing.assert_close(logits(normed, images, batch_size=batch_size), normed.eval()(images).detach())
+
+
+def test_logits_of_double_images_are_float32(channel_means, images):
+    assert logits(channel_means, images.double()).dtype == torch.float32
+
+
+def test_bad_images(channel_means):
+    for images, options, error, message in [
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {}, TypeError, "float images"),
+        (torch.rand(3, 8, 8), {}, ValueError, r"\(N, C, H, W\)"),
+        (torch.rand(0, 3, 8, 8), {}, ValueError, "at least one image"),
+        (torch.rand(2, 3, 8, 8), {"batch_size": 0}, ValueError, "batch_size, .* at least 1"),
+    ]:
+        with pytest.raises(error, match=message):
+            logits(channel_means, images, **options)
+
+
+def test_bfloat16_changes_published_accuracies_as_little_as_the_docstring_of_logits_says(cifar):
+    labels, changes = cifar["test"][1], []
+    for path in (data_folder() / "float32").glob("*.safetensors"):
+        exact, rounded = (load_tensors(data_folder() / kind / path.name)[0] for kind in ("float32", "predictions"))
+        for condition in exact.keys() & rounded.keys():
+            right = [(answers[condition] == labels).double().mean() for answers in (exact, rounded)]
+            changes.append(abs(right[0] - right[1]).item())
+    assert len(changes) == 30
+    assert max(changes) == pytest.approx(0.0012)
+    assert "by up to .0012; the most that we met is .0052" in logits.__doc__
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_the_statistics_of_images_warn_of_a_wrong_scale(channel_means, images, labels, loader):
+    def given(some):
+        return ([(some, labels)],) if loader else (some, labels)
+
+    with pytest.warns(UserWarning, match=r"values from .* to 0.00\d+; they seem to be divided by 255 twice"):
+        accuracy(channel_means, *given(images / 255))
+    with pytest.warns(UserWarning, match="seem to be divided by 255 twice"):
+        band_accuracy(channel_means, *given(images / 255), radii=2)
+    for mean, std in ((0.45, 0.225), (0.5, 0.5)):
+        with pytest.warns(UserWarning, match="they seem to be normalised: give hfclib.Classifier the mean and std"):
+            accuracy(channel_means, *given((images - mean) / std))
+    accuracy(channel_means, *given(torch.zeros_like(images)))  # and warnings are errors here
+    for band in split(images, 1):
+        accuracy(channel_means, *given(band))
+
+
+def test_what_a_model_can_not_be_fed_is_one_line(images, labels):
+    def plain(x):
+        return x.mean(dim=(2, 3))
+
+    for measure in (accuracy, partial(band_accuracy, radii=2), robust_accuracy):
+        for given in ((images, labels), ([(images, labels)],)):
+            with pytest.raises(TypeError, match=r"got function: hfclib.Classifier\(model\) makes one of any callable"):
+                measure(plain, *given)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10)).eval()
+    network(images)
+    size = tuple(images.shape[2:])
+    for given, told in (
+        (images[:, :1], rf"\(2, 1, {size[0]}, {size[1]}\), torch.float32: .* to have 3 channels, but got 1 channels"),
+        (images.half(), "torch.float16"),
+        (images.double(), "torch.float64"),
+    ):
+        with pytest.raises(ValueError, match=f"the model fails on images .*{told}") as caught:
+            accuracy(network, given, labels)
+        assert "\n" not in str(caught.value)
+
+
+# ---- iterables of batches
 
 
 @pytest.fixture
@@ -86,70 +210,6 @@ def test_radii_are_bins_of_any_type_and_may_be_one(network, data):
     assert converted["accuracy"].tolist() == table["accuracy"].tolist()[2:]
     with pytest.raises(ValueError, match=r"in DFT bins, 0 or at least 1, got 0\.75"):
         band_accuracy(network, images, labels, [0.75])
-
-
-def test_the_mean_colour_may_be_given_or_estimated_for_any_number_of_channels(caplog):
-    network, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False)), torch.rand(60, 1, 8, 8)
-    network[1].weight.data.normal_()
-    labels = network(images).argmax(dim=1)
-    with pytest.raises(ValueError, match=r"expected colour, one number per channel \(1\), got 3"):
-        band_accuracy(network, images, labels, 2, colour=MEAN)
-    caplog.set_level("INFO")
-    estimated = band_accuracy(network, images, labels, 2)
-    assert "the mean colour of 60 images is" in caplog.text
-    given = band_accuracy(network, images, labels, 2, colour=images.mean(dim=(0, 2, 3)).tolist())
-    assert estimated.equals(given)
-    assert not estimated.equals(band_accuracy(network, images, labels, 2, colour=[0.9]))
-    white = torch.full_like(images, 1 + 1.2e-7)
-    assert len(band_accuracy(network, white, network(white).argmax(dim=1), 2)) == 2
-    with pytest.raises(ValueError, match=r"colour, numbers in \[0, 1\] as of pixels, got \[102"):
-        band_accuracy(network, images, labels, 2, colour=[102.0])
-
-
-@pytest.fixture
-def dark_first():
-    """Images that get brighter, with a network whose answer to an HFC hangs on the colour that it gets."""
-    images = torch.rand(60, 3, 8, 8) * torch.linspace(0.05, 1, 60).view(60, 1, 1, 1)
-    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-    network[2].weight.data.copy_(torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
-    network[2].bias.data.copy_(torch.tensor([0.0, 0.5]))
-    return network, images, torch.zeros(60, dtype=torch.int64)
-
-
-def test_the_mean_colour_is_that_of_all_images_in_any_order(dark_first):
-    network, images, labels = dark_first
-    expected = band_accuracy(network, images, labels, 2)
-    assert expected["accuracy"][1] == 1  # the mean of all is bright enough for class 0, that of the first is not
-    for order in (torch.arange(60), torch.arange(60).flip(0), torch.randperm(60)):
-        loader = DataLoader(TensorDataset(images[order], labels), batch_size=7)
-        assert band_accuracy(network, loader, radii=2).equals(expected)
-    found = [hfclib.mean_colour(given) for given in (images, loader)]
-    assert found[0] == pytest.approx(images.double().mean(dim=(0, 2, 3)).tolist(), abs=1e-6)
-    assert found[1] == pytest.approx(found[0], abs=1e-6)
-
-
-def test_without_a_colour_data_must_be_the_same_twice(dark_first):
-    network, images, labels = dark_first
-    pairs = list(zip(images.split(20), labels.split(20), strict=True))
-    for use in (lambda data: band_accuracy(network, data, radii=2), hfclib.mean_colour):
-        with pytest.raises(ValueError, match=r"expected colour, or data that can be read .*got an iterator"):
-            use(pair for pair in pairs)
-    for feed in ("raw", "max"):  # to which no colour is added
-        once = band_accuracy(network, (pair for pair in pairs), radii=2, feed=feed)
-        assert once.equals(band_accuracy(network, images, labels, 2, feed=feed))
-
-    class Shrinking:
-        left = 3
-
-        def __iter__(self):
-            self.left -= 1
-            return iter(pairs[: self.left + 1])
-
-    with pytest.raises(ValueError, match="same images each time they are read, got 40 and then 20: give colour"):
-        band_accuracy(network, Shrinking(), radii=2)
-    for none, error in (([], ValueError), (images[:0], ValueError), ((images * 255).byte(), TypeError)):
-        with pytest.raises(error, match=r"at least one image|float images"):
-            hfclib.mean_colour(none)
 
 
 def test_labels_may_be_a_list_or_an_array(network, data):
