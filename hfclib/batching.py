@@ -30,28 +30,34 @@ def check_labels(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
     return labels
 
 
-def check_pixels(images: Tensor, most: float = 1, *, beyond: float = 0) -> None:
-    """Raise a ValueError if images are NaN, or leave [-beyond, 1 + beyond], or [-most, most] if that is above 1."""
-    least, most = (-beyond, 1 + beyond) if most == 1 else (-most, most)
+def check_pixels(images: Tensor, *, max_abs: float = 1, tolerance: float = 0) -> None:
+    """Raise a ValueError if images hold NaN, or pixels outside [0, 1], by more than a tolerance.
+
+    Args:
+        images: (N, C, H, W) float.
+        max_abs: 1 for images; above 1 for bands, which have to be in [-max_abs, max_abs].
+        tolerance: how far images may leave [0, 1] on either side; not used for bands. Rounding is let pass beside it.
+    """
+    low, high = (-max_abs, max_abs) if max_abs > 1 else (-tolerance, 1 + tolerance)
     rounding = 1e-6  # of images that were normalised, resized, and so on
-    if len(images) and not (images.min() >= least - rounding and images.max() <= most + rounding):
-        low, high = images.min().item(), images.max().item()
-        bands = "" if most == 1 else f"bands in [{least}, {most}] or "
-        raise ValueError(f"expected {bands}images in [0, 1], got values from {low:.7g} to {high:.7g}")
+    if len(images) and not (images.min() >= low - rounding and images.max() <= high + rounding):
+        bands = f"bands in [{low}, {high}] or " if max_abs > 1 else ""
+        values = f"{images.min().item():.7g} to {images.max().item():.7g}"
+        raise ValueError(f"expected {bands}images in [0, 1], got values from {values}")
 
 
-def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, *, most: float = 1) -> Iterator:
-    """Checked batches (images, labels), one at a time: (N, C, H, W) in [0, 1], or +-`most` if above 1; (N,) int64.
+def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, *, max_abs: float = 1) -> Iterator:
+    """Checked batches (images, labels), one at a time: (N, C, H, W) in [0, 1], or +-`max_abs` if above 1; (N,) int64.
 
     Args:
         model: is fed two images first, so that labels beyond its classes are found before the work.
         images, labels: all of them; or, without labels, an iterable of batches: pairs, or mappings with the keys
             "image", "images" or "pixel_values" and "label" or "labels".
     Warns:
-        UserWarning: no pixel of the first batch is above 1/255, as if they were divided by 255 twice; or with a `most`
-            above 1 some are negative, and their standard deviation is above .35, as if they were normalised. That of
-            images in [0, 1] is at most .5 and usually near .25, and a high-frequency component has less. Bands with the
-            feed "max" are not judged.
+        UserWarning: no pixel of the first batch is above 1/255, as if they were divided by 255 twice; or with a
+            `max_abs` above 1 some are negative, and their standard deviation is above .35, as if they were
+            normalised. That of images in [0, 1] is at most .5 and usually near .25, and a high-frequency component has
+            less. Bands with the feed "max" are not judged.
     """
     shape = None
     for batch in images if labels is None else [(images, labels)]:
@@ -61,7 +67,7 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
             continue
         if part.shape[-1] in (1, 3, 4) and part.shape[1] not in (1, 3, 4):
             raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
-        check_pixels(part, most)
+        check_pixels(part, max_abs=max_abs)
         if shape is None:
             _warn_of_scale(part)
         shape = shape or first_logits(model, torch.cat([part, part])[:2] if len(part) == 1 else part[:2]).shape
@@ -104,9 +110,9 @@ def pair_of(batch: Mapping | Sequence) -> tuple:
     return batch[names[0]], batch[names[1]]
 
 
-def evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: int, *, most: float = 1) -> Iterator:
+def evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: int, *, max_abs: float = 1) -> Iterator:
     """The `batches`, of `size` images each where logits depend on the batch."""
-    stream = batches(model, images, labels, most=most)
+    stream = batches(model, images, labels, max_abs=max_abs)
     whole = labels is None and (bn_stats == "batch" or depends_on_batch(model))
     return whole_batches(stream, size) if whole else stream
 

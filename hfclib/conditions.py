@@ -60,7 +60,7 @@ def band_conditions(
             yield condition
 
 
-def each_fed(images: Tensor, conditions: Iterable[Condition], colour: Sequence[float]) -> Iterator[Tensor]:
+def iter_inputs(images: Tensor, conditions: Iterable[Condition], colour: Sequence[float]) -> Iterator[Tensor]:
     """What a network is fed under each condition, one after the other; images are split once for a radius in a row."""
     factors, cut, parts = None, None, {}
     for band, radius, feed, _ in conditions:

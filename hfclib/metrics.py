@@ -23,7 +23,7 @@ from hfclib.conditions import (
     Condition,
     Cut,
     band_conditions,
-    each_fed,
+    iter_inputs,
     uses_batch_statistics,
 )
 from hfclib.data.cifar import MEAN
@@ -48,7 +48,7 @@ def accuracy(model: nn.Module, images: Tensor | Iterable, labels: Labels = None,
         TypeError, ValueError: as `logits`; labels of another number, type or range; or batches with other keys.
     """
     how = options.get("bn_stats", "running"), options.get("batch_size", BATCH_SIZE)
-    stream = evaluated_batches(model, images, labels, *how, most=100)
+    stream = evaluated_batches(model, images, labels, *how, max_abs=100)
     correct, total = 0, 0
     for part, classes in stream:
         correct, total = (
@@ -232,7 +232,7 @@ def training_band_rows(
 
 def _measure(model, images, labels, wanted: Iterable[Condition], *, amp, kept=None, colour=MEAN) -> Iterator[dict]:
     labels, wanted, known = check_labels(labels, images), list(wanted), dict(kept or {})
-    inputs = each_fed(images, (condition for condition in wanted if condition not in known), colour)
+    inputs = iter_inputs(images, (condition for condition in wanted if condition not in known), colour)
     for condition in wanted:
         predictions = known.get(condition)
         if predictions is None:

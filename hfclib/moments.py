@@ -203,7 +203,7 @@ def _check_source(images: Tensor) -> None:
     check_images(images)
     if len(images) < 2:
         raise ValueError(f"expected 2 source images or more to take moments of, got {len(images)}")
-    check_pixels(images, 100)
+    check_pixels(images, max_abs=100)
 
 
 @torch.inference_mode(False)

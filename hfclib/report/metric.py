@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from hfclib.batching import BATCH_SIZE, Labels, evaluated_batches, logits
-from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats, Condition, each_fed, uses_batch_statistics
+from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats, Condition, iter_inputs, uses_batch_statistics
 from hfclib.frequency import each_radius
 from hfclib.transforms import FEEDS, Feed
 
@@ -224,7 +224,7 @@ class BandAccuracy:
         """
         statistics = "batch" if any(condition.bn_stats == "batch" for condition in self.wanted) else "running"
         for part, classes in evaluated_batches(self.model, images, labels, statistics, BATCH_SIZE):
-            inputs = each_fed(part, self.wanted, self.colour or ())
+            inputs = iter_inputs(part, self.wanted, self.colour or ())
             counts = {"images": len(part), "classes": 0, "correct": [], "top5": []}
             for condition, fed in zip(self.wanted, inputs, strict=True):
                 scores = logits(self.model, fed, bn_stats=condition.bn_stats)

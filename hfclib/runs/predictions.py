@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hfclib._files import data_folder, home, homes, load_tensors, locked, make_writable, save_tensors, sha256
 from hfclib.batching import logits
-from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, each_fed
+from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats, Condition, band_conditions, iter_inputs
 from hfclib.data import DATA_SETS
 from hfclib.devices import best_device
 from hfclib.runs.images import held_out_set
@@ -181,7 +181,7 @@ def _compute(run: Run, wanted: list[Condition], *, amp: bool, progress: bool) ->
     images, colour = held_out_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data].mean
     model = run.model().to(best_device())
     bar = tqdm(wanted, desc=f"predictions of {run.path.name}", disable=not progress, leave=False)
-    for one, fed in zip(bar, each_fed(images, wanted, colour), strict=True):
+    for one, fed in zip(bar, iter_inputs(images, wanted, colour), strict=True):
         predicted = logits(model, fed, bn_stats=one.bn_stats, amp=amp).argmax(dim=1)
         yield one, predicted.to("cpu", torch.uint8)
 

@@ -282,7 +282,7 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
     check_images(pixels(images[:1]) if isinstance(images, Tensor) else images)
     if images.is_floating_point():
         # Half types round, and attacks take images in [0, 1] only.
-        check_pixels(images, beyond=recipe.planted + 0.001 if recipe.adversarial == "none" else 0)
+        check_pixels(images, tolerance=recipe.planted + 0.001 if recipe.adversarial == "none" else 0)
     labels = check_labels(labels, images[:, :1, :1, :1].float())
     measured, classes = min(len(labels), recipe.eval_images), logits(model, pixels(images[:2])).shape[1]
     if labels.max() >= classes:

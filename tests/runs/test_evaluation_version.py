@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hfclib.batching import logits
-from hfclib.conditions import BN_STATS, Condition, each_fed
+from hfclib.conditions import BN_STATS, Condition, iter_inputs
 from hfclib.frequency import split
 from hfclib.metrics import band_accuracy, misaligned
 from hfclib.moments import matched, recalibrate_batchnorm
@@ -61,7 +61,7 @@ def results(images: torch.Tensor) -> dict[str, list[float]]:
     """What evaluation computes: logits under each condition, accuracies, misaligned images, matched moments."""
     normed, plain = network(norm=True), network(norm=False)
     conditions = [*prediction_conditions(True, RADII, RADII), *(Condition(band, 2) for band in ("svd_low", "svd_high"))]
-    fed = each_fed(images, conditions, COLOUR)
+    fed = iter_inputs(images, conditions, COLOUR)
     computed = {
         " ".join(map(str, one)): summary(logits(normed, inputs, bn_stats=one.bn_stats))
         for one, inputs in zip(conditions, fed, strict=True)

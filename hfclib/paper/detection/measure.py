@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hfclib.conditions import Condition, each_fed
+from hfclib.conditions import Condition, iter_inputs
 from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES
 from hfclib.paper.tables import decimals
@@ -31,7 +31,7 @@ class DetectorInput(NamedTuple):
         if self.band == "mirror":
             return images.flip(-1)
         wanted = Condition(self.band, self.radius, self.feed)
-        return next(each_fed(images, [wanted], () if colour is None else colour.tolist()))
+        return next(iter_inputs(images, [wanted], () if colour is None else colour.tolist()))
 
 
 WHOLE_IMAGE = DetectorInput("x")
