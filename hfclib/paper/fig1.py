@@ -21,7 +21,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
-from hfclib.paper.style import CHART, STYLE, show_image
+from hfclib.paper.style import CHART, STYLE, WIDTH, show_image
 from hfclib.paper.tables import CHANCE, decimals, gather, mean_sd, once
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
@@ -123,7 +123,8 @@ def bands_figure(images: Tensor, recipes: Mapping[str, Recipe]) -> Figure:
         title = recipe.train_band.upper() + "\n/ max" * (recipe.rescale == "max") + f"\nr = {recipe.train_radius}"
         columns[title] = rescaled(split(images, recipe.train_radius)[recipe.train_band == "hfc"], recipe.rescale)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.71 * len(columns), 0.7 + 0.71 * len(images)), layout="constrained")
+        size = min(WIDTH / len(columns), 1.3)  # of a picture, in inches
+        figure = Figure(figsize=(size * len(columns), 0.7 + size * len(images)), layout="constrained")
         axes = figure.subplots(len(images), len(columns), squeeze=False)
         for row, line in enumerate(axes):
             for ax, (title, pictures) in zip(line, columns.items(), strict=True):

@@ -12,7 +12,6 @@ from tests.notebooks.test_notebooks import NOTEBOOKS
 # Settings, and numbers of networks that the notebook speaks of without showing them.
 ELSEWHERE = {
     "detection": {".39", ".95"},  # a point of the figure, see test_detection.py; the largest overlap of COCO's mAP
-    "fig1": {".08"},  # difference of two numbers in a table
     "fig2": {".93"},  # test accuracy of the network of full width
     "fig4": {".66"},  # a trial
     "training": {".001", ".06"},  # learning rates; millions of parameters
@@ -43,7 +42,7 @@ def test_decimals_in_the_text_stand_in_an_output_or_round_one_that_does(notebook
 
 
 NOT_YET = {  # chapters that are longer
-    *("batchnorm", "datasets", "defense", "detection", "fig1", "fig2", "fig3", "fig4"),
+    *("batchnorm", "datasets", "defense", "detection", "fig2", "fig3", "fig4"),
     *("generalisation", "labels", "networks", "tradeoff", "training"),
 }
 
