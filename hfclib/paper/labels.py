@@ -7,7 +7,6 @@ from functools import partial
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -18,7 +17,6 @@ from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import Estimate
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
-from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, WIDTH, mean_band, radius_colour
 from hfclib.paper.tables import CHANCE, band_names, cells_of_shares, decimals, estimate_cell, mean_cell
 from hfclib.runs.collect import Runs
@@ -181,25 +179,6 @@ def _cells(found: pd.DataFrame) -> pd.DataFrame:
 COLOURS = {"natural": "#0077BB", "shuffled": "#EE3377"}
 LEVELS = tuple(np.arange(0.15, 1, 0.05).round(2))  # training accuracies at which networks are compared in a figure
 RUN_MISSING, NOT_REACHED = "run missing", "not reached"
-
-
-def labels_answer(found: pd.DataFrame, radii: Sequence[int]) -> Markdown:
-    """The accuracies on the LFC with both kinds of labels, after training and at equal training accuracy."""
-    lines = []
-    for version, suffix in VERSIONS.values():
-        for radius in radii:
-            measure = f"L{radius}"
-            natural, shuffled = (ends(found, f"{labels}{suffix}", measure).mean() for labels in KINDS)
-            if not np.isnan(natural - shuffled):
-                paper = " and ".join(decimals(LABELS_PUBLISHED[labels][measure], 2) for labels in KINDS)
-                equal = _difference_cell(found, measure, 0.9, suffix)
-                lines.append(
-                    f"- r = {radius}, {version}: {decimals(natural, 2)} with natural and {decimals(shuffled, 2)} with "
-                    f"shuffled labels (paper: {paper}). Natural less shuffled at a training accuracy of .9: {equal}."
-                )
-    if not lines:
-        return Markdown("No pair of networks is stored: this page shows the paper's values alone.")
-    return listed("Accuracy on the LFC of training images at the end of training:", lines)
 
 
 def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: str) -> str:
