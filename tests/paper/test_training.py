@@ -163,19 +163,6 @@ def test_the_table_has_every_stored_network_with_its_seeds():
     assert found["test"].tolist() == [".800\u00a0±\u00a0.000", ".600"]
 
 
-def test_the_answer_compares_networks_over_the_seeds_that_all_have():
-    vanilla = {seed: (0.84, 0.80 + 0.02 * seed, 0.30, 0.10 * (seed + 1)) for seed in range(3)}
-    final = pd.concat(
-        [table({"vanilla": one}, [seed]) for seed, one in vanilla.items()] + [table({"sgd": NETWORKS["sgd"]}, [1])]
-    )
-    said = training.training_answer(shown(final), pd.Series(["one network", "run missing", "run missing"])).data
-    assert "- Optimiser, seed 1: test accuracy .82 (Adam), .60 (SGD); gap .02 (Adam), .00 (SGD);" in said
-    assert "- Batch size: too few networks are stored with the same seed to compare any." in said
-    assert "(seeds 0, 1, 2): .20 to .30 on the HFC" in said
-    assert "on the 3 claims: 2 run missing, 1 one network." in said
-    assert "claims" not in training.training_answer(shown(final), pd.Series(dtype=str)).data  # as at another preset
-
-
 def test_the_figure_has_a_place_for_every_network_and_names_those_that_are_not_trained():
     part = {variant: NETWORKS[variant] for variant in ("vanilla", "batch32", "steps512")}
     recipes = chosen_recipes("laptop", CHOICES)
