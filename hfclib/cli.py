@@ -1,4 +1,4 @@
-"""The `hfc` command. PyTorch and the notebook packages are imported only once a command's words are checked."""
+"""The `hfc` command. PyTorch and the notebook packages are imported after argument parsing."""
 
 import contextlib
 import json

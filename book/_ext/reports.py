@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfclib.data import embedded, to_float
-from hfclib.report.make import read_report
 from hfclib.report.page import html
+from hfclib.report.stored import read_report
 
 if TYPE_CHECKING:  # its tests do without Sphinx
     from sphinx.application import Sphinx

@@ -8,7 +8,7 @@ import inspect
 import sys
 from types import ModuleType
 
-_HOME = {"BandAccuracy": "metric", "Classifier": "metric", "Report": "make", "compare": "make", "plot": "page"}
+_HOME = {"BandAccuracy": "metric", "Classifier": "metric", "Report": "stored", "compare": "stored", "plot": "page"}
 __all__ = [*_HOME, "report"]
 
 

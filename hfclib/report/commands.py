@@ -1,8 +1,9 @@
-"""`hfc report` and `hfc compare`; PyTorch is imported once a command's words are checked."""
+"""`hfc report` and `hfc compare`; PyTorch is imported after argument parsing."""
 
 import re
 import sys
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,10 @@ import typer
 
 from hfclib._radii import check_cuts
 from hfclib.report.folders import class_folders
-from hfclib.report.names import run_folder
-from hfclib.report.rules import Rule
+from hfclib.report.names import check_model
+from hfclib.report.rules import Rule, check_rules
+from hfclib.report.stored import check_same_data, read_report
+from hfclib.report.stored import compare as compared
 
 _Out = Annotated[Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")]
 _Numbers = Annotated[str | None, typer.Option(help="one number per channel, such as 0.5,0.5,0.5")]
@@ -51,29 +54,33 @@ def report_command(
     What has been counted is kept, also within the accuracy part. With --compare a finished report is only drawn anew.
     The exit status is 1 only where a limit of --fail-if is met, and 2 after any error.
     """
-    if engine not in ("local", "ray") or (engine == "local" and address):
-        raise ValueError(f"expected engine, local or ray, and an address with ray only, got {engine} and {address}")
+    sys.path.insert(0, "")  # for package.module:build in this folder
+    check_model(model, weights)
+    _check_engine(engine, address)
     cuts, channels = _numbers(radii), {"mean": _numbers(mean), "std": _numbers(std)}
     check_cuts(cuts or ())
+    if (mean is None) != (std is None):
+        raise ValueError("expected --mean and --std, or neither")
     rules = [Rule.parse(text) for text in fail_if or ()]
-    if data != "cifar10-test" and not Path(data).is_dir():
-        raise ValueError(f"expected cifar10-test or a folder of images, got {data!r}")
+    if cuts:
+        check_rules(rules, cuts)
+    others = [read_report(path) for path in compare or ()]
+    for other in others[1:]:
+        check_same_data(others[0].content, other.content)
     if data != "cifar10-test":
+        if not Path(data).is_dir():
+            raise ValueError(f"expected cifar10-test or a folder of images, got {data!r}")
         class_folders(data, class_map)
-    if ":" not in model:
-        run_folder(model)
     import torch
 
     from hfclib.devices import best_device
-    from hfclib.report.make import make_report, read_report
+    from hfclib.report.make import make_report
     from hfclib.report.metric import Classifier
     from hfclib.report.sources import named_data, named_model
     from hfclib.runs.ray import ray_map
 
     if threads:
         torch.set_num_threads(threads)
-    others = [read_report(path) for path in compare or ()]
-    sys.path.insert(0, "")  # for package.module:build in this folder
     torch.manual_seed(seed)  # of random weights: the same command goes on with the same network
     found = named_model(model, weights)
     device = best_device() if engine == "local" else "cpu"  # the cores of the cluster are what Ray gives
@@ -101,10 +108,15 @@ def compare_command(
     second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="another")],
 ) -> None:
     """Print the accuracies of two reports (a and b) side by side."""
-    from hfclib.report.make import compare, read_report
-
-    table = compare(read_report(first), read_report(second))
+    table = compared(read_report(first), read_report(second))
     typer.echo(table.to_string(index=False, float_format="{:.3f}".format))
+
+
+def _check_engine(engine: str, address: str | None) -> None:
+    if engine not in ("local", "ray") or (engine == "local" and address):
+        raise ValueError(f"expected engine, local or ray, and an address with ray only, got {engine} and {address}")
+    if engine == "ray" and find_spec("ray") is None:
+        raise ValueError("the engine ray needs Ray: pip install 'hfclib[ray]'")
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfclib._files import locked, write
-from hfclib.attacks.checks import check_count, warn_if_probabilities
+from hfclib.attacks.checks import check_count, number_of, warn_if_probabilities
 from hfclib.batching import BATCH_SIZE, batches, known_size, logits, whole_batches
 from hfclib.conditions import PAPER_RADII, uses_batch_statistics
 from hfclib.devices import device_of
@@ -30,46 +29,14 @@ from hfclib.metrics import mean_colour
 from hfclib.moments import Matched, matched, norm_places
 from hfclib.report import page, parts
 from hfclib.report.metric import BandAccuracy, Classifier, counted
-from hfclib.report.rules import Rule
+from hfclib.report.rules import Rule, check_rules
+from hfclib.report.stored import SCHEMA, Report, check_same_data, read_report
 from hfclib.transforms import feed_images
 
-SCHEMA = 3  # of report.json; 2 has the part "phase", 3 has all radii in DFT bins
 FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of Nyquist: the radii of images beyond 32 pixels
 STORED_EVERY = 10  # seconds between two states of a part under way
 _CHANGED = "the data are not those that the report was begun with: choose another folder"
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Report:
-    """A finished report.
-
-    Attributes:
-        folder: with report.json, report.html, card.png, and one CSV per part; None for one that was only read.
-        content: what report.json holds: schema, hfclib, key (settings; hashes of the weights, of the first
-            images and of the predictions for them), data_sha256, pictures_sha256 (None if the data are no folder),
-            colour_given (whether the mean colour was, or is that of the data), parts (the rows of each), and summary.
-    """
-
-    folder: Path | None
-    content: dict
-
-    def table(self, part: str = "accuracy") -> pd.DataFrame:
-        """The rows of a part: "accuracy", "heat_map", "noise", "energy", "misaligned" or "phase"."""
-        return pd.DataFrame(self.content["parts"][part])
-
-    def value(self, band: str, radius: float | None = None) -> float:
-        """The accuracy on "test" (whole images), or at a radius in DFT bins on "lfc", or on "hfc" with the mean colour.
-
-        Both are with running statistics; ValueError if it was not measured.
-        """
-        feed = "mean" if band == "hfc" else "raw"
-        for row in self.content["parts"]["accuracy"]:
-            found = row["band"], row["feed"], row["bn_stats"]
-            asked = radius is None if band == "test" else radius == row["radius"]
-            if asked and found == ("x" if band == "test" else band, feed, "running"):
-                return row["accuracy"]
-        raise ValueError(f"the report has no {band} at radius {radius}")
 
 
 def make_report(
@@ -130,13 +97,10 @@ def make_report(
     """
     others = [other if isinstance(other, Report) else read_report(other) for other in compare]
     network = Classifier.of(model, mean, std)
-    if isinstance(data, str | Path):
-        advice = "hfclib.report.sources.named_data(folder, sizes=...).batches reads one"
-        raise ValueError(f"expected images and labels, or batches of them, got the name {str(data)!r}: {advice}")
-    if isinstance(data, tuple) and isinstance(data[0], Tensor):
-        data = [data]
-    if iter(data) is data:
-        raise ValueError("expected data that can be read more than once, such as a DataLoader, got an iterator")
+    data = _batches_of(data)
+    for count, value, least in (("grid", grid, 2), ("steps", steps, 0), ("images", images, 2), ("seed", seed, 0)):
+        check_count(count, value, least)
+    seed, steps, grid, images = int(seed), int(steps), int(grid), int(images)  # which may be NumPy's
     some, labels = _first(network, data, images)
     side = min(some.shape[-2:])
     highest = math.hypot(*(side // 2 for side in some.shape[-2:]))  # in DFT bins
@@ -148,14 +112,8 @@ def make_report(
         raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radii}")
     norm = norm if norm is not None else math.sqrt(some.shape[-2] * some.shape[-1]) / 8
     eps = eps if eps is not None else norm / 8
-    norm, eps, seed, steps, grid, images = float(norm), float(eps), int(seed), int(steps), int(grid), int(images)
-    check_count("grid", grid, 2)
-    check_count("steps", steps, 0)
-    if not (0 <= norm < math.inf and 0 <= eps < math.inf):
-        raise ValueError(f"expected norm and eps, finite and at least 0, got {norm} and {eps}")
-    for rule in map(Rule.parse, rules):
-        if rule.radius is not None and rule.radius not in radii:
-            raise ValueError(f"expected a rule about a radius of {radii}, got {rule.radius:g}")
+    norm, eps = number_of("norm", norm), number_of("eps", eps)
+    check_rules(map(Rule.parse, rules), radii)
     folder, first, colour_given = Path(folder), _digest([some, labels]), colour is not None
     colour = [float(value) for value in colour] if colour is not None else _colour(data, folder, first)
     feed_images(some[:1], "mean", add_mean=True, colour=colour)  # refuses another number of channels
@@ -171,7 +129,7 @@ def make_report(
     key = json.loads(json.dumps(key))
     digest = _data_digest(network, data) if others else None
     for other in others:
-        _check_same_data({"data_sha256": digest, "pictures_sha256": pictures_sha256}, other.content)
+        check_same_data({"data_sha256": digest, "pictures_sha256": pictures_sha256}, other.content)
     with locked(folder / "report.lock", say=log.warning):  # where the same command runs twice, one waits
         content = _begun(folder, key)
         if "accuracy" in content["parts"] and (digest or _data_digest(network, data)) != content["data_sha256"]:
@@ -204,36 +162,16 @@ def make_report(
     return report
 
 
-def read_report(path: Path) -> Report:
-    """The report in a report.json; ValueError if it is not one, or has another schema or is not finished."""
-    try:
-        content = json.loads(Path(path).read_bytes())
-        if content["schema"] != SCHEMA or "summary" not in content:
-            raise ValueError(f"schema {content['schema']}, expected a finished report of schema {SCHEMA}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a finished report ({error})") from error
-    return Report(None, content)
-
-
-def compare(first: Report, second: Report) -> pd.DataFrame:
-    """The accuracies of two reports side by side: one row per condition that both have, with their difference.
-
-    Raises:
-        ValueError: the reports are of different images or labels.
-    """
-    _check_same_data(first.content, second.content)
-    keys = ["band", "radius", "feed", "bn_stats"]
-    tables = [report.table()[[*keys, "images", "accuracy", "low", "high"]] for report in (first, second)]
-    both = tables[0].merge(tables[1], on=keys, suffixes=("_a", "_b"))
-    return both.assign(difference=both["accuracy_b"] - both["accuracy_a"])
-
-
-def _check_same_data(first: dict, second: dict) -> None:
-    """Raise a ValueError if two reports are of different data, unless these are the same pictures in other sizes."""
-    digests = [{name: some.get(name) for name in ("data_sha256", "pictures_sha256")} for some in (first, second)]
-    if not any(digests[0][name] and digests[0][name] == digests[1][name] for name in digests[0]):
-        name = second["key"]["settings"]["name"]
-        raise ValueError(f"expected reports of the same images and labels, that of {name} is of others: data_sha256")
+def _batches_of(data: tuple[Tensor, Tensor] | Iterable) -> Iterable:
+    """The data as batches that can be read more than once; TypeError or ValueError for other things."""
+    if isinstance(data, str | Path):
+        advice = "hfclib.report.sources.named_data(folder, sizes=...).batches reads one"
+        raise ValueError(f"expected images and labels, or batches of them, got the name {str(data)!r}: {advice}")
+    if isinstance(data, Tensor) or not isinstance(data, Iterable):
+        raise TypeError(f"expected images and labels, or batches of them, got {type(data).__name__} alone")
+    if iter(data) is data:
+        raise ValueError("expected data that can be read more than once, such as a DataLoader, got an iterator")
+    return [data] if isinstance(data, tuple) and isinstance(data[0], Tensor) else data
 
 
 def _json(content: dict) -> bytes:

@@ -40,6 +40,9 @@ class Classifier(nn.Module):
         self, model: Callable, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
         super().__init__()
+        if not callable(model):
+            told = f"got {model!r}" if isinstance(model, str) else f"got {type(model).__name__}"
+            raise TypeError(f"expected a model, a module or a function from images to logits, {told}")
         if (mean is None) != (std is None):
             raise ValueError("expected mean and std, or neither")
         if std is not None and not (min(std) > 0 and 0 <= min(mean) <= max(mean) <= 1):

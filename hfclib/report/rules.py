@@ -1,6 +1,7 @@
 """Limits on what a report measures, for `--fail-if`; without PyTorch, so that a bad one is refused at once."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -39,3 +40,10 @@ class Rule:
         """Whether a `Report` is on the wrong side of the limit."""
         value = report.value(self.band, self.radius)
         return value > self.limit if self.sign == ">" else value < self.limit
+
+
+def check_rules(rules: Iterable[Rule], radii: Sequence[float]) -> None:
+    """Raise a ValueError if one of the rules is about a radius that is not measured."""
+    for rule in rules:
+        if rule.radius is not None and rule.radius not in radii:
+            raise ValueError(f"expected a rule about a radius of {list(radii)}, got {rule.radius:g}")

@@ -1,6 +1,5 @@
 """Models and data by name, as the command line takes them."""
 
-import difflib
 import hashlib
 import logging
 import math
@@ -22,7 +21,7 @@ from hfclib.data import DATA_SETS
 from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.report.folders import class_folders
 from hfclib.report.metric import Classifier
-from hfclib.report.names import run_folder
+from hfclib.report.names import check_model, run_folder
 from hfclib.runs.store import find, load
 
 log = logging.getLogger(__name__)
@@ -59,12 +58,10 @@ def named_model(name: str, weights: str | None = None) -> Named:
         ValueError: no such model or weights, weights of a run or function, several runs of that name, a function that
             fails, or a package that is not installed.
     """
+    check_model(name, weights)
     kind, _, rest = name.partition(":")
     if kind == "torchvision":
         models = _package("torchvision").models
-        if rest not in models.list_models():
-            near = difflib.get_close_matches(rest, models.list_models(), 3)
-            raise ValueError(f"expected a model of torchvision, got {rest!r}; near: {', '.join(near) or 'none'}")
         if not weights:
             return Named(models.get_model(rest), **IMAGENET, sizes=(256, 224))
         known = models.get_model_weights(rest).__members__
@@ -89,8 +86,6 @@ def named_model(name: str, weights: str | None = None) -> Named:
         shorter = math.floor(size / config["crop_pct"])
         sizes = ((shorter, shorter) if cropped == "squash" else shorter), size
         return Named(model, config["mean"], config["std"], sizes, config["interpolation"])
-    if weights:
-        raise ValueError(f"expected weights with torchvision:NAME or timm:NAME only, got {weights!r} with {name}")
     if rest:
         try:
             model = resolve_name(name)()

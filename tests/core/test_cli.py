@@ -77,6 +77,7 @@ def test_names_are_those_of_the_registry():
     assert get_args(Preset) == PRESETS
 
 
+NO_REPORT = str(ROOT / "pyproject.toml")
 SLOW_IMPORTS = ("torch", "pandas", "matplotlib", "scipy", "numpy", "papermill")
 
 
@@ -91,6 +92,11 @@ SLOW_IMPORTS = ("torch", "pandas", "matplotlib", "scipy", "numpy", "papermill")
         (["report", "laptop-vanilla-0", "--data", "cifar10-test", "--radii", "4,4"], 2),
         (["report", "laptop-vanilla-0", "--data", "nowhere"], 2),
         (["report", "laptop-vanila-0", "--data", "cifar10-test"], 2),
+        (["report", "torchvision:resnet51", "--data", "cifar10-test"], 2),
+        (["report", "timm:vit_tiny", "--data", "cifar10-test"], 2),
+        (["report", "nowhere:build", "--data", "cifar10-test"], 2),
+        (["report", "laptop-vanilla-0", "--data", "cifar10-test", "--compare", NO_REPORT], 2),
+        (["compare", NO_REPORT, NO_REPORT], 2),
     ],
 )
 def test_help_and_refusals_take_no_heavy_import(words, status):

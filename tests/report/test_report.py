@@ -30,11 +30,13 @@ from hfclib._files import data_folder
 from hfclib.cli import app
 from hfclib.data.cifar import to_float
 from hfclib.report import parts
-from hfclib.report.make import make_report, read_report
+from hfclib.report.make import make_report
 from hfclib.report.metric import counted
+from hfclib.report.names import check_model, package_models
 from hfclib.report.page import _energy, _heat_map, _points, card
 from hfclib.report.rules import Rule
 from hfclib.report.sources import named_data, named_model
+from hfclib.report.stored import read_report
 from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
 
@@ -467,6 +469,13 @@ def test_what_a_report_refuses(network, data, tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             make_report(network, given, tmp_path / "refused", **{**FAST, **options})
+    for model, given, message in [
+        ("resnet50", data, "expected a model, a module or a function from images to logits, got 'resnet50'"),
+        (network, None, "or batches of them, got NoneType alone"),
+        (network, images, "or batches of them, got Tensor alone"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            make_report(model, given, tmp_path / "refused", **FAST)
     with pytest.warns(UserWarning, match="seems to return probabilities"):
         make_report(nn.Sequential(network, nn.Softmax(dim=1)), data, tmp_path / "softmax", **FAST)
 
@@ -749,6 +758,14 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["laptop-batchnorm", "--data", "cifar10-test"], "near: .*laptop-batchnorm-0.*laptop-batchnorm-1"),
         (["torchvision:resnet19", "--data", "cifar10-test"], "expected a model of torchvision.*resnet18"),
         (["timm:vit_tiny", "--data", "cifar10-test"], "pip install timm"),
+        (["torchvision:resnet18", "--data", "nowhere", "--weights", "V9"], "a folder of images, got 'nowhere'"),
+        (["torchvision:resnet18", "--data", "cifar10-test", "--weights", "V9"], "one of IMAGENET1K_V1, .*got 'V9'"),
+        (
+            ["laptop-vanilla-0", "--data", "cifar10-test", "--fail-if", "hfc@3 > 0", "--radii", "4"],
+            "radius of .4., got 3",
+        ),
+        (["laptop-vanilla-0", "--data", "cifar10-test", "--compare", classes], "classes.csv is not a finished report"),
+        (["laptop-mnist-vanilla-0", "--data", "cifar10-test"], r"the model fails on images \(2, 3, 32, 32\)"),
         (["nowhere:build", "--data", "cifar10-test"], "expected package.module:build"),
         (["laptop-vanilla-0", "--data", "cifar10-test", "--address", "auto"], "an address with ray only"),
         (["laptop-vanilla-0", "--data", "nowhere"], "expected cifar10-test or a folder of images, got 'nowhere'"),
@@ -763,6 +780,21 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         assert result.exit_code == 2, result.output
         assert re.search(message, result.output), result.output
         assert len(result.output.splitlines()) == 1
+
+
+def test_names_of_other_packages_are_read_from_their_files():
+    assert package_models("torchvision") == sorted(torchvision.models.list_models())
+    assert set(package_models("timm")) > set(timm.list_models())  # and former names
+    for known in ("timm:resnet50.a1_in1k", "timm:tv_resnet50", "timm:hf-hub:someone/network", "json:loads"):
+        check_model(known)
+    with pytest.raises(ValueError, match="expected a model of timm, got 'resnet5O'; near: resnet50"):
+        check_model("timm:resnet5O")
+
+
+def test_without_a_checkout_an_unknown_run_says_where_published_ones_are(monkeypatch, tmp_path):
+    monkeypatch.setattr("hfclib.report.names.data_folder", lambda: tmp_path / "none")
+    with pytest.raises(ValueError, match="near: none; published runs come with a checkout of the repository"):
+        check_model("laptop-vanilla-0")
 
 
 def test_a_rule_that_is_met_has_status_1_and_any_error_2(hfc, pictures, tmp_path):
@@ -1057,11 +1089,12 @@ def test_logits_that_are_no_numbers_are_refused_before_the_work(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [({"grid": 1}, "grid, a whole"), ({"steps": -1}, "steps, a whole")]
-    + [({name: value}, "norm and eps, finite") for name in ("norm", "eps") for value in (-1, float("nan"))],
+    [({"grid": 1}, "grid, a whole"), ({"steps": -1}, "steps, a whole"), ({"images": "all"}, "images, a whole")]
+    + [({name: value}, f"{name}, finite") for name in ("norm", "eps") for value in (-1, float("nan"))]
+    + [({"eps": "8/255"}, "eps, a number such as 8 / 255, got '8/255'")],
 )
 def test_settings_that_can_not_be_measured_are_refused_before_the_work(network, data, tmp_path, setting, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make_report(network, data, tmp_path / "report", **FAST | setting)
     assert not (tmp_path / "report").exists()
 
