@@ -7,6 +7,8 @@ The machines need hfclib, and share no file system. A machine keeps the checkpoi
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +23,24 @@ from hfclib.runs.store import FILES, Run, RunError, load, put_in_place
 from hfclib.runs.sweep import TRIES, Engine, Job, Outcome, train_job
 
 
-def ray_engine(address: str | None = None) -> Engine:
+PATIENCE = 30  # seconds in which a cluster has to answer: Ray itself tries for ever
+_CONNECT = "import sys, ray; ray.init(address=sys.argv[1], logging_level='error', log_to_driver=False)"
+
+
+def check_address(address: str, patience: float = PATIENCE) -> None:
+    """Raise a ConnectionError if no Ray cluster answers at an address; asked by a process that can be given up."""
+    command = [sys.executable, "-c", _CONNECT, address]
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=patience, check=True)
+    except subprocess.TimeoutExpired as error:
+        advice = "expected that of a cluster's head, such as HOST:6379, not shut off by a firewall"
+        raise ConnectionError(f"no Ray cluster answered at {address} within {patience:g} s: {advice}") from error
+    except subprocess.CalledProcessError as error:
+        told = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[-1]
+        raise ConnectionError(f"Ray could not be reached at {address}: {told}") from error
+
+
+def ray_engine(address: str | None = None, *, check: Callable[[str], None] = check_address) -> Engine:
     """The engine that trains each job as a task of Ray, with a GPU if the cluster has any.
 
     A task whose worker dies is tried again.
@@ -29,13 +48,17 @@ def ray_engine(address: str | None = None) -> Engine:
     Args:
         address: of a cluster, such as "auto" or "ray://head:10001"; None is Ray's own choice: `RAY_ADDRESS`, or else
             a cluster on this machine alone, of as many worker processes as the sweep has workers.
+        check: raises an error if no cluster answers at an address.
     Raises:
         ValueError: Ray is not installed.
     """
     ray = _imported()
 
     def engine(jobs: Sequence[Job], store: Path | None, workers: int | None) -> Iterator[Outcome]:
-        alone = not (address or os.environ.get("RAY_ADDRESS"))
+        reached = address or os.environ.get("RAY_ADDRESS")
+        alone = not reached
+        if reached:
+            check(reached)
         count = max(1, min(workers or (cpu_count() if alone else len(jobs)), len(jobs)))
         _connect(ray, address, count if alone else None)
         gpus = ray.cluster_resources().get("GPU", 0)
@@ -105,7 +128,10 @@ def ray_map(
         ConnectionError: the cluster can't be reached, or a task failed there for good.
     """
     ray = _imported()
-    alone = not (address or os.environ.get("RAY_ADDRESS"))
+    reached = address or os.environ.get("RAY_ADDRESS")
+    alone = not reached
+    if reached:
+        check_address(reached)
     _connect(ray, address, (workers or cpu_count()) if alone else None)
     task = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_applied)
     most = 2 * int(ray.cluster_resources()["CPU"])

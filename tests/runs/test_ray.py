@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from hfclib._files import data_folder
 from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
-from hfclib.runs.ray import install_run, ray_engine, train_remotely
+from hfclib.runs.ray import check_address, install_run, ray_engine, train_remotely
 from hfclib.runs.store import RunError, load
 from hfclib.runs.sweep import Job
 
@@ -139,7 +140,9 @@ def ray(monkeypatch):
 @pytest.mark.parametrize("gpus", [0, 4])
 def test_a_gpu_is_asked_for_if_there_is_any_and_a_lost_task_is_tried_again(ray, tmp_path, gpus):
     ray.resources |= {"GPU": gpus} if gpus else {}
-    outcomes = dict(ray_engine("head:1")(JOBS, tmp_path, None))
+    asked = []
+    outcomes = dict(ray_engine("head:1", check=asked.append)(JOBS, tmp_path, None))
+    assert asked == ["head:1"]
     assert [outcomes[job].seed for job in JOBS] == [0, 1, 2]
     assert ray.asked == {"num_gpus": 1 if gpus else 0, "max_retries": 2}
     assert ray.started["address"] == "head:1"
@@ -197,7 +200,17 @@ def test_sigterm_stays_a_ctrl_c(ray, tmp_path):
 def test_a_cluster_that_is_not_there_is_told(ray, tmp_path):
     ray.results = RuntimeError("nobody answers")
     with pytest.raises(ConnectionError, match="Ray could not be reached: nobody answers"):
-        list(ray_engine("head:1")(JOBS, tmp_path, 1))
+        list(ray_engine("head:1", check=lambda address: None)(JOBS, tmp_path, 1))
+
+
+def test_a_wrong_address_is_named_when_patience_ends():
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # something listens, and is no cluster
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"no Ray cluster answered at {address} within 4 s: expected that of"):
+            check_address(address, patience=4)
+    with pytest.raises(ConnectionError, match="Ray could not be reached at auto: .*[Cc]ould not find any running Ray"):
+        check_address("auto")
 
 
 def workers_at_work(home: Path) -> list[int]:
