@@ -22,7 +22,6 @@ from hfclib._files import home, write
 from hfclib.runs.store import FILES, Run, RunError, load, put_in_place
 from hfclib.runs.sweep import TRIES, Engine, Job, Outcome, train_job
 
-
 PATIENCE = 30  # seconds in which a cluster has to answer: Ray itself tries for ever
 _CONNECT = "import sys, ray; ray.init(address=sys.argv[1], logging_level='error', log_to_driver=False)"
 

@@ -209,7 +209,7 @@ def test_a_wrong_address_is_named_when_patience_ends():
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=f"no Ray cluster answered at {address} within 4 s: expected that of"):
             check_address(address, patience=4)
-    with pytest.raises(ConnectionError, match="Ray could not be reached at auto: .*[Cc]ould not find any running Ray"):
+    with pytest.raises(ConnectionError, match=r"Ray could not be reached at auto: .*[Cc]ould not find any running Ray"):
         check_address("auto")
 
 
