@@ -34,6 +34,7 @@ _Store = Annotated[
 _OldStore = Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="folder of runs (default: all)")]
 _Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process (default: OMP_NUM_THREADS)")]
+_IdleThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS, or idle cores)")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -130,17 +131,15 @@ def _train(
     variant: _Variants = None,
     store: _Store = None,
     retrain: _Retrain = False,
-    threads: _Threads = None,
+    threads: _IdleThreads = None,
 ) -> None:
     """Train what is missing of a figure's runs; a training that was cut off goes on where it stopped."""
     with _reporting("stopped; the same command goes on from the last checkpoint"):
         recipes = _recipes(figure, preset, variant)
-        import torch
-
+        from hfclib.devices import use_threads
         from hfclib.runs.collect import load_or_train
 
-        if threads:
-            torch.set_num_threads(threads)
+        use_threads(threads)
         for _, run, new in load_or_train(recipes, seed or [0], retrain=retrain, store=store):
             accuracy = f"{'trained' if new else 'stored'}, test accuracy {run.test_accuracy():.3f}"
             typer.echo(f"{run.recipe.name}, seed {run.seed}: {accuracy}, {run.path}")

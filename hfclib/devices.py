@@ -1,10 +1,12 @@
 """The device to compute on, and its arithmetic: bfloat16 where the hardware has it, or float32 in full precision."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 
 import torch
+from joblib import cpu_count
 from torch import nn
 
 
@@ -13,6 +15,21 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def idle_cores() -> int:
+    """The number of cores that nothing else has used in the last minute, by the load of the machine; at least 1."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, cpu_count() - round(load))
+
+
+def use_threads(threads: int | None = None) -> None:
+    """Compute with so many CPU threads. None: those of OMP_NUM_THREADS, or else as many as cores are idle.
+
+    More threads than idle cores wait for one another: a minute of work then takes several.
+    """
+    if threads or not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(threads or idle_cores())
 
 
 def gains_from_bf16(device: torch.device) -> bool:

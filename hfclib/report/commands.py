@@ -47,7 +47,9 @@ def report_command(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     engine: Annotated[str, typer.Option(help="local (this process) or ray (a cluster's cores)")] = "local",
     address: Annotated[str | None, typer.Option(help="of the Ray cluster (default: one on this machine)")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS)")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="of the CPU (default: OMP_NUM_THREADS, or idle cores)")
+    ] = None,
 ) -> None:
     """Measure which frequencies a network reads, and write a report; the same command goes on where it was stopped.
 
@@ -73,14 +75,13 @@ def report_command(
         class_folders(data, class_map)
     import torch
 
-    from hfclib.devices import best_device
+    from hfclib.devices import best_device, use_threads
     from hfclib.report.make import make_report
     from hfclib.report.metric import Classifier
     from hfclib.report.sources import named_data, named_model
     from hfclib.runs.ray import ray_map
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     torch.manual_seed(seed)  # of random weights: the same command goes on with the same network
     found = named_model(model, weights)
     device = best_device() if engine == "local" else "cpu"  # the cores of the cluster are what Ray gives

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hfclib.devices import arithmetic, best_device, device_name, device_of, full_float32, gains_from_bf16
+from hfclib.devices import arithmetic, best_device, device_name, device_of, full_float32, gains_from_bf16, use_threads
 
 CPU = torch.device("cpu")
 
@@ -21,6 +21,27 @@ def test_best_device(monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda cuda=cuda: cuda)
         monkeypatch.setattr("torch.backends.mps.is_available", lambda mps=mps: mps)
         assert best_device() == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("load", "environment", "asked", "expected"),
+    [
+        (0.2, "", None, 8),
+        (5.9, "", None, 2),
+        (30.0, "", None, 1),
+        (5.9, "", 3, 3),
+        (5.9, "1", None, None),
+        (0, "1", 3, 3),
+    ],
+)
+def test_threads_are_those_asked_for_or_as_many_as_cores_are_idle(monkeypatch, load, environment, asked, expected):
+    chosen = []
+    monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("hfclib.devices.cpu_count", lambda: 8)
+    monkeypatch.setattr("torch.set_num_threads", chosen.append)
+    use_threads(asked)
+    assert chosen == ([] if expected is None else [expected])
 
 
 @pytest.mark.parametrize("gains", [True, False])
