@@ -17,7 +17,7 @@ def drawn() -> tuple[Figure, str]:
     """The figure of the landing page, and the accuracies in it as text."""
     final = fig4.FIG4.published()
     hfc = final[(final["band"] == "hfc") & (final["split"] == "test") & final["radius"].isin(PAPER_RADII)]
-    means = hfc.groupby(["variant", "feed", "bn_stats", "radius"])["accuracy"].mean()
+    means = hfc.groupby(["variant", "feed", "bn_stats", "radius"])["value"].mean()
     return fig4.hfc_by_condition(final), means.round(4).to_csv()
 
 

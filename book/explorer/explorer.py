@@ -92,8 +92,8 @@ def measured() -> dict[str, dict]:
     rows = table(published_runs(recipes))
     seeds = rows.groupby("variant")["seed"].nunique().to_dict()
     rows = rows.query("part == 'feeds' and band == 'hfc' and feed in @FEEDS and radius in @PAPER_RADII")
-    keys = ["variant", "statistics", "feed", "radius"]
-    by_seed = {key: ones.set_index("seed")["accuracy"] for key, ones in rows.groupby(keys)}
+    keys = ["variant", "bn_stats", "feed", "radius"]
+    by_seed = {key: ones.set_index("seed")["value"] for key, ones in rows.groupby(keys)}
     gaps = {
         (of_vanilla, statistics, *how): over_seeds(own - other)
         for (variant, statistics, *how), own in by_seed.items()

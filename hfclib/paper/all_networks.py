@@ -3,8 +3,8 @@
 Chapters that compare recipes across chapters take them from here.
 """
 
-import re
 from dataclasses import replace
+from functools import cache
 
 from hfclib.paper.batchnorm import NAMES, ablation_recipes, all_recipes
 from hfclib.paper.datasets import datasets_recipes
@@ -39,6 +39,13 @@ def networks_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 
     "laptop" has those of "narrow" and "authors" as well, as narrow_vanilla and so on.
     """
+    others = SET_UPS if preset == "laptop" else ()
+    return _own_recipes(preset) | {
+        f"{other}_{variant}": recipe for other in others for variant, recipe in _own_recipes(other).items()
+    }
+
+
+def _own_recipes(preset: Preset) -> dict[str, Recipe]:
     found = fig4_recipes(preset)
     if preset == "smoke":
         return found
@@ -48,10 +55,7 @@ def networks_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     found = {variant: recipe for variant, recipe in found.items() if recipe.data == "cifar10" and not recipe.planted}
     # At some presets two recipes train one network: they have another name, or measure it in more ways. It counts once.
     first = {replace(recipe, train_bands=False).hash: variant for variant, recipe in reversed(found.items())}
-    found = {variant: recipe for variant, recipe in found.items() if variant in first.values()}
-    for other in SET_UPS if preset == "laptop" else ():
-        found |= {f"{other}_{variant}": recipe for variant, recipe in networks_recipes(other).items()}
-    return found
+    return {variant: recipe for variant, recipe in found.items() if variant in first.values()}
 
 
 def kind_of(recipe: Recipe) -> str:
@@ -65,15 +69,31 @@ def kind_of(recipe: Recipe) -> str:
     return {"none": "no normalisation", "batch": "BatchNorm", "group": "GroupNorm"}[recipe.norm]
 
 
+@cache
+def _names() -> dict[str, str]:
+    """What tables call the variants of `networks_recipes`; those of other presets are called as at "laptop"."""
+    names = {}
+    for preset in (*SET_UPS, "laptop"):
+        names |= {variant: _name(variant, recipe) for variant, recipe in _own_recipes(preset).items()}
+    others = {other: _own_recipes(other) for other in SET_UPS}
+    return names | {
+        f"{other}_{variant}": f"{names[variant]}, {SET_UPS[other]}"
+        for other, ones in others.items()
+        for variant in ones
+    }
+
+
+def _name(variant: str, recipe: Recipe) -> str:
+    normed = ", BatchNorm" * (recipe.norm == "batch")
+    if recipe.train_band == "sum":
+        return f"HFC x {recipe.train_scale:g} in training{normed}"
+    if recipe.train_band != "x":
+        scaled = " / max" * (recipe.rescale == "max")
+        text = f"{recipe.train_band.upper()} only{scaled}, r = {recipe.train_radius}{normed}"
+        return text.replace(" = ", "\u00a0=\u00a0")  # which does not break in the table
+    return _VARIANTS.get(variant) or f"Batches of {recipe.batch_size}"
+
+
 def network_name(variant: str) -> str:
     """What a table calls a variant of `networks_recipes`, such as "Vanilla" or "LFC only, r = 8"."""
-    preset, _, rest = variant.partition("_")
-    if preset in SET_UPS:
-        return f"{network_name(rest)}, {SET_UPS[preset]}"
-    if band := re.fullmatch(r"(batchnorm_)?([lh]fc)(\d+)(max)?", variant):
-        normed, name, radius, scaled = band.groups()
-        text = f"{name.upper()} only{' / max' * bool(scaled)}, r = {radius}{', BatchNorm' * bool(normed)}"
-        return text.replace(" = ", "\u00a0=\u00a0")  # which does not break in the table
-    if louder := re.fullmatch(r"(batchnorm_)?louder(\d+)", variant):
-        return f"HFC x {louder[2]} in training{', BatchNorm' * bool(louder[1])}"
-    return _VARIANTS.get(variant, variant.replace("batch", "Batches of "))
+    return _names().get(variant, variant)

@@ -30,8 +30,9 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
 from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import fig2_recipes
-from hfclib.paper.intervals import Estimate, MissingRunError, interval, over_seeds, unpaired
+from hfclib.paper.intervals import MissingRunError, interval, over_seeds, unpaired
 from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.paper.measurements import each_run, measurements
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import (
     PUBLISHED_SEEDS,
@@ -42,7 +43,7 @@ from hfclib.paper.presets import (
     fig4_recipes,
 )
 from hfclib.paper.style import CHART, network_looks
-from hfclib.paper.tables import CHANCE, cells_of_shares, decimals, gather, in_words, initial_draw, mean_sd
+from hfclib.paper.tables import CHANCE, by_seed, cell_names, cells_of_shares, decimals, gather, in_words, mean_sd
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained
@@ -202,40 +203,35 @@ def table(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
         runs: by variant.
         compute: the seeds of which to measure what is not stored; it takes minutes per network and is not kept.
     Returns:
-        One row per measurement: variant, seed, draw (`initial_draw`), the columns of `conditions`, images, accuracy.
-        Statistics are "running" where nothing depends on the test batch, "batch" for BatchNorm with the test batch's,
-        or "matched".
+        The `measurements`, with the columns of `conditions`. The statistics, bn_stats, are "running" where nothing
+        depends on the test batch, "batch" for BatchNorm with the test batch's, or "matched".
     """
     parts = []
-    for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
-        own = run.final[run.final["split"] == "test"].rename(columns={"bn_stats": "statistics"}).drop(columns="split")
+    for variant, run in each_run(runs):
+        own = measurements(run.final, variant, run).query("split == 'test' and attack == 'none'")
         beside = stored(run)
         if beside is None and run.seed in compute and run.has_weights and any(conditions(run, variant)):
             beside = measure(run, variant)
-        own = own.assign(part="feeds", scale=1, where="all", batch_size=BATCH_SIZE)
-        place = {"variant": variant, "seed": run.seed, "draw": initial_draw(run.recipe)}
-        parts += [rows.assign(**place) for rows in (own, beside) if rows is not None]
+        parts.append(own.assign(part="feeds", scale=1, where="all", batch_size=BATCH_SIZE))
+        if beside is not None:
+            parts.append(measurements(beside, variant, run).assign(split="test"))
     return pd.concat(parts, ignore_index=True)
 
 
 # ---- claims
 
-Term = tuple[str, str, str, int, str]  # variant, statistics, band, radius, feed
 
-
-def accuracies(found: pd.DataFrame, term: Term) -> pd.Series:
+def accuracies(found: pd.DataFrame, variant: str, bn_stats: str, band: str, radius: int, feed: str) -> pd.Series:
     """The accuracies of one network and condition by seed, from a `table`; empty where there are none."""
-    rows = found[found["part"] == "feeds"].set_index(["variant", "statistics", "band", "radius", "feed"]).sort_index()
-    return rows.loc[[term]].set_index("seed")["accuracy"] if term in rows.index else pd.Series(dtype=float)
+    rows = found.query("part == 'feeds' and variant == @variant and bn_stats == @bn_stats and feed == @feed")
+    return rows.query("band == @band and radius == @radius").set_index("seed")["value"]
 
 
-def _difference(found: pd.DataFrame, terms: Mapping[Term, int]) -> Estimate:
-    """A signed sum of accuracies, as `claims.evaluate` has it."""
-    rows = found[found["part"] == "feeds"].set_index(["variant", "statistics", "band", "radius", "feed"], drop=False)
-    known = [rows.loc[[term]].assign(measure=f"term{place}") for place, term in enumerate(terms) if term in rows.index]
-    contrast = " + ".join(f"{sign} * {term[0]}.term{place}" for place, (term, sign) in enumerate(terms.items()))
-    cells = pd.concat([rows.head(0).assign(measure=""), *known], ignore_index=True)
-    return evaluate(contrast, cells_of_shares(cells.assign(measured="", sample="test")))
+def _conditions(found: pd.DataFrame) -> pd.DataFrame:
+    """The cells of bands by their condition, such as `vanilla.H4_max_running`, from a `table`."""
+    rows = found[(found["part"] == "feeds") & (found["band"] != "x")]
+    measure = cell_names(rows) + "_" + rows["feed"] + "_" + rows["bn_stats"]
+    return cells_of_shares(rows.assign(measure=measure, measured="", sample="test"))
 
 
 # What claims are measured as: by variant, the statistics; and the feed of bands.
@@ -248,14 +244,13 @@ _MEASURED = {
 
 def _cells(found: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims, from a `table`: whole images with running statistics, and bands as in `_MEASURED`."""
-    rows = cells_of_shares(found[found["part"] == "feeds"].assign(sample="test"))
-    whole = rows.query("band == 'x' and feed == 'raw' and statistics == 'running'")
-    parts = [whole.assign(measure="test", measured="")]
+    rows = found[found["part"] == "feeds"]
+    rows = cells_of_shares(rows.assign(measure=cell_names(rows), sample="test"))
+    parts = [rows.query("band == 'x' and feed == 'raw' and bn_stats == 'running'").assign(measured="")]
     for measured, (statistics, feed) in _MEASURED.items():
         wanted = rows["variant"].map(statistics) if statistics else "running"
-        bands = rows[(rows["band"] != "x") & (rows["feed"] == feed) & (rows["statistics"] == wanted)]
-        letter = bands["band"].map({"lfc": "L", "hfc": "H"})
-        parts.append(bands.assign(measure=letter + bands["radius"].astype(str), measured=measured))
+        bands = rows[(rows["band"] != "x") & (rows["feed"] == feed) & (rows["bn_stats"] == wanted)]
+        parts.append(bands.assign(measured=measured))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -289,7 +284,7 @@ def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -
         x = (rows["part"] + " " + rows["where"]).map(names)
         x = x.where(x != "batch of ", x + rows["batch_size"].astype(str))
         order = ["pixels only", "first stage", "all layers", "batch of 10", "batch of 1000", "half clean"]
-    line = [LINES[key][0] for key in zip(rows["variant"], rows["statistics"], strict=True)]
+    line = [LINES[key][0] for key in zip(rows["variant"], rows["bn_stats"], strict=True)]
     return rows.assign(panel=panel, x=pd.Categorical(x, order), line=line)
 
 
@@ -306,7 +301,7 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
             rows[rows["line"].isin(labels)],
             kind="point",
             x="x",
-            y="accuracy",
+            y="value",
             hue="line",
             hue_order=labels,
             col="panel",
@@ -341,20 +336,23 @@ def lead_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
         the statistics of the test batch; with "help for both" vanilla has matched moments too; "taken away" is the
         difference. "Taken away less left" is above 0 where the help takes away more than half of the lead.
     """
-    rows = {}
-    for (band, feed), radius in product((("hfc", "max"), ("hfc", "mean"), ("lfc", "max")), radii):
-        at = band, radius, feed
-        normed, plain, helped = ("batchnorm", "batch", *at), ("vanilla", "running", *at), ("vanilla", "matched", *at)
-        signs = {
-            "help for BatchNorm alone": {normed: 1, plain: -1, helped: 0},
-            "help for both": {normed: 1, plain: 0, helped: -1},
-            "taken away": {normed: 0, plain: -1, helped: 1},
-            "taken away less left": {normed: -1, plain: -1, helped: 2},
+    rows, cells = {}, _conditions(found)
+    for (letter, feed), radius in product((("H", "max"), ("H", "mean"), ("L", "max")), radii):
+        band = f"{letter}{radius}"
+        normed, plain, helped = (
+            f"{variant}.{band}_{feed}_{bn_stats}"
+            for variant, bn_stats in (("batchnorm", "batch"), ("vanilla", "running"), ("vanilla", "matched"))
+        )
+        contrasts = {
+            "help for BatchNorm alone": f"{normed} - {plain} + 0 * {helped}",
+            "help for both": f"{normed} - {helped} + 0 * {plain}",
+            "taken away": f"{helped} - {plain} + 0 * {normed}",
+            "taken away less left": f"2 * {helped} - {plain} - {normed}",
         }  # 0 keeps all four to the seeds that have the three networks
         with contextlib.suppress(MissingRunError):
-            estimates = {name: _difference(found, terms) for name, terms in signs.items()}
-            texts = {name: in_words(one) for name, one in estimates.items()}
-            rows[f"{band[0].upper()}{radius}", feed] = texts | {"seeds": estimates["taken away"].seeds}
+            estimates = {name: evaluate(contrast, cells) for name, contrast in contrasts.items()}
+            texts = {name: in_words(estimate) for name, estimate in estimates.items()}
+            rows[band, feed] = texts | {"seeds": estimates["taken away"].seeds}
     index = pd.MultiIndex.from_tuples(rows, names=["accuracy on", "feed"])
     return pd.DataFrame(list(rows.values()), index)
 
@@ -377,7 +375,7 @@ def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     for radius in radii:
         with contextlib.suppress(MissingRunError):
             estimates = (
-                unpaired(*(accuracies(found, (*one, "hfc", radius, "max")) for one in pair)) for pair in pairs.values()
+                unpaired(*(accuracies(found, *one, "hfc", radius, "max") for one in pair)) for pair in pairs.values()
             )
             rows[f"H{radius}"] = [in_words(one) for one in estimates]
     return pd.DataFrame.from_dict(rows, "index", columns=list(pairs)).rename_axis("accuracy on")
@@ -389,11 +387,9 @@ def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     The help is "none" (BatchNorm takes its running averages), or "batch" for BatchNorm and "matched" for the others.
     """
     rows = found.query("part == 'feeds' and variant in @NAMES and (feed == 'max' and radius in @radii or band == 'x')")
-    rows = rows[~rows["feed"].str.startswith("pgd")]
-    measure = rows["band"].str[0].str.upper() + rows["radius"].astype(str)
-    rows = rows.assign(measure=measure.where(rows["band"] != "x", "test"), network=rows["variant"].map(NAMES))
-    rows["help"] = rows["statistics"].replace("running", "none")
-    wide = rows.pivot_table("accuracy", ["network", "help"], "measure", partial(mean_sd, places=2), sort=False)
+    rows = rows.assign(cell=cell_names(rows), network=rows["variant"].map(NAMES))
+    rows["help"] = rows["bn_stats"].replace("running", "none")
+    wide = rows.pivot_table("value", ["network", "help"], "cell", partial(mean_sd, places=2), sort=False)
     seeds = rows.groupby(["network", "help"])["seed"].nunique().rename("seeds")
     columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
     order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1] != "none"))
@@ -405,9 +401,9 @@ def scaled_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 
     Means over seeds with 95 % intervals, as text.
     """
-    rows = found.query("part == 'scaled' and variant == 'vanilla' and statistics == 'running' and band == 'hfc'")
+    rows = found.query("part == 'scaled' and variant == 'vanilla' and bn_stats == 'running' and band == 'hfc'")
     rows = rows[rows["radius"].isin(radii)].replace({"feed": {"raw": "by itself", "mean": "with the mean colour"}})
-    wide = rows.pivot_table(index=["feed", "radius", "seed"], columns="scale", values="accuracy")
+    wide = rows.pivot_table(index=["feed", "radius", "seed"], columns="scale", values="value")
     gains = wide.drop(columns=1).sub(wide[1], axis=0).rename(columns="k = {}".format)
     return gains.groupby(["feed", "radius"]).agg(lambda values: in_words(over_seeds(values))).rename_axis(columns=None)
 
@@ -422,13 +418,15 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
         "max feed, no help": ("running", "running", "max"),
         "with the mean colour, no help": ("running", "running", "mean"),
     }
-    rows = {}
+    rows, cells = {}, _conditions(found)
     for (way, (*statistics, feed)), scale in product(ways.items(), (1, *LOUDER)):
         names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
-        terms = [(*one, "hfc", 8, feed) for one in zip(names, statistics, strict=True)]
+        pair = list(zip(names, statistics, strict=True))
+        plain, normed = (f"{variant}.H8_{feed}_{bn_stats}" for variant, bn_stats in pair)
         with contextlib.suppress(MissingRunError):
-            pairs = pd.concat([accuracies(found, term) for term in terms], axis=1, keys=PAIR).dropna()
-            lead = _difference(found, dict(zip(terms, (-1, 1), strict=True)))
+            pairs = [accuracies(found, *network, "hfc", 8, feed) for network in pair]
+            pairs = pd.concat(pairs, axis=1, keys=PAIR).dropna()
+            lead = evaluate(f"{normed} - {plain}", cells)
             rows[way, scale] = [*map(partial(decimals, places=2), pairs.mean()), in_words(lead), lead.seeds]
     index = pd.MultiIndex.from_tuples(rows, names=["measured", "HFC in training, times"])
     return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's lead", "seeds"])
@@ -464,7 +462,7 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
         # `gather` has spelled out that a network without BatchNorm is the same under both.
         results = band_results(table[table["bn_stats"] == statistics].assign(bn_stats="running"))
         results = results[results["tested on"] == tested]
-        wide = results.pivot(index="seed", columns="variant", values="accuracy")
+        wide = by_seed(results, "variant")
         cells = cells_of_shares(results.assign(measure="accuracy", measured="", sample=tested))
         gains = {radius: f"(batchnorm_lfc{radius}.accuracy - lfc{radius}.accuracy)" for radius in PAPER_RADII}
         for radius, contrast in gains.items():

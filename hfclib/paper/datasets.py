@@ -4,7 +4,7 @@ The paper's networks on two more data sets; and networks on CIFAR-10 whose train
 class that is too faint to see and has no low frequency.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +24,7 @@ from hfclib.paper.claims import evaluate
 from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predictions
 from hfclib.paper.intervals import Estimate
+from hfclib.paper.measurements import COLUMNS, initial_draw
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
@@ -35,11 +36,11 @@ from hfclib.paper.tables import (
     NAMED_CONDITIONS,
     Version,
     by_seed,
+    cell_names,
     cells_of_shares,
     decimals,
     estimate_cell,
     gather,
-    initial_draw,
     mean_cell,
     mean_sd,
     select,
@@ -96,6 +97,14 @@ def datasets_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 # ---- the table
 
 
+# Data and network of each variant.
+PLACES = {
+    (network if data == "cifar10" else f"{data}-{network}"): (data, network)
+    for data in (*SETS, "planted")
+    for network in (*TITLES, *_BANDS)
+}
+
+
 def datasets_table(runs: Runs) -> pd.DataFrame:
     """The chapter's table: what runs record after training, and how many of their test images are misaligned.
 
@@ -103,30 +112,26 @@ def datasets_table(runs: Runs) -> pd.DataFrame:
         runs: by variant, at least one.
     Returns:
         The rows of `gather(runs, "final")` with a column `data`: "cifar10", "mnist", "fashion" or "planted"; variants
-        without that word in front. Rows whose band is "misaligned" have the share of misaligned test images instead of
-        an accuracy, both bands fed raw, with running statistics, where predictions are stored.
+        without that word in front. The measure "misaligned" is the share of misaligned test images, both bands fed raw,
+        with running statistics, where predictions are stored.
     """
-    parts = []
-    for word in (*SETS, "planted"):
-        own = {(variant if "-" in variant else f"cifar10-{variant}"): ones for variant, ones in runs.items() if ones}
-        own = {name.removeprefix(f"{word}-"): ones for name, ones in own.items() if name.startswith(f"{word}-")}
-        if own:
-            parts += [gather(own, "final").assign(data=word), _misaligned(Runs(own), word)]
-    return pd.concat(parts, ignore_index=True)
+    found = pd.concat([gather(runs, "final"), *_misaligned(runs)], ignore_index=True)
+    data, network = zip(*found["variant"].map(PLACES), strict=True)
+    return found.assign(data=data, variant=network)
 
 
-def _misaligned(runs: Runs, word: str) -> pd.DataFrame:
-    found = stored_predictions(runs)
-    labels = DATA_SETS[SETS.get(word, "cifar10")].embedded("test")[1]
-    counts = counts_over_seeds(found, labels[: predicted_images(found)])
-    if counts.empty:
-        return counts
-    rows = counts.query("cut == 'fourier' and feed == 'raw' and bn_stats == 'running'")
-    rows = rows[["variant", "radius", "feed", "bn_stats", "images", "seed"]].assign(
-        split="test", band="misaligned", accuracy=rows["misaligned"] / rows["images"]
-    )
-    draws = {variant: initial_draw(ones[0].recipe) for variant, ones in runs.items() if ones}
-    return rows.assign(data=word, draw=rows["variant"].map(draws))
+def _misaligned(runs: Runs) -> Iterator[pd.DataFrame]:
+    for data in DATA_SETS:
+        own = Runs({variant: ones for variant, ones in runs.items() if ones and ones[0].recipe.data == data})
+        found = stored_predictions(own)
+        labels = DATA_SETS[data].embedded("test")[1]
+        counts = counts_over_seeds(found, labels[: predicted_images(found)])
+        if len(counts):
+            rows = counts.query("cut == 'fourier' and feed == 'raw' and bn_stats == 'running'")
+            draws = {variant: initial_draw(ones[0].recipe) for variant, ones in own.items()}
+            rows = rows.assign(split="test", measure="misaligned", draw=rows["variant"].map(draws), attack="none")
+            rows = rows.assign(value=rows["misaligned"] / rows["images"]).rename(columns={"images": "n"})
+            yield rows.reindex(columns=COLUMNS).astype({"radius": "Int64", "epoch": "Int64"})
 
 
 # ---- claims: written before any network on MNIST or Fashion-MNIST, or with a planted signal, was trained
@@ -150,15 +155,15 @@ def _batchnorm_gain(found: pd.DataFrame, *, data: str, version: Version) -> Esti
     return evaluate(f"mean({', '.join(gains)})", _cells(found), named)
 
 
-def accuracy_by_seed(found: pd.DataFrame, data: str, variant: str, measure: str) -> pd.Series:
+def accuracy_by_seed(found: pd.DataFrame, data: str, variant: str, cell: str) -> pd.Series:
     """A network's accuracies by seed, bands fed raw or with the mean colour, with running statistics; maybe none.
 
     Args:
         found: from `datasets_table`.
-        measure: as in `select`, or "clean", test images without the signal.
+        cell: as in `select`.
     """
-    table = by_seed(_of(found, data), measure, *CONDITIONS["controlled"])
-    return table.reindex(columns=[variant])[variant].dropna()
+    rows = select(found[(found["data"] == data) & (found["variant"] == variant)], RADII, *CONDITIONS["controlled"])
+    return by_seed(rows, "cell").reindex(columns=[cell])[cell].dropna()
 
 
 def gap_by_signal(found: pd.DataFrame, variant: str, radius: int) -> pd.Series:
@@ -179,13 +184,9 @@ def _widened(found: pd.DataFrame, *, variant: str, radius: int) -> Estimate:
 def _cells(found: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims, of networks such as "mnist_vanilla": those of `table_cells`, and "misaligned8"."""
     found = found.assign(variant=found["data"] + "_" + found["variant"])
-    misaligned = found[found["band"] == "misaligned"]
-    measure = "misaligned" + misaligned["radius"].astype(str)
-    cells = [
-        table_cells(found.drop(misaligned.index)),
-        cells_of_shares(misaligned.assign(measure=measure, measured="")),
-    ]
-    cells = pd.concat(cells, ignore_index=True)
+    misaligned = found[found["measure"] == "misaligned"]
+    misaligned = cells_of_shares(misaligned.assign(measure=cell_names(misaligned), measured=""))
+    cells = pd.concat([table_cells(found), misaligned], ignore_index=True)
     data = cells["data"].replace({"planted": "cifar10"})  # the same images
     return cells.assign(sample=data + " " + cells["split"])
 
@@ -323,7 +324,7 @@ def _by_network(rows: pd.DataFrame, columns: str, cell: Callable[[pd.Series], st
     if rows.empty:
         return pd.DataFrame({"data": [_MISSING]}).set_index("data")
     rows = rows.assign(data=rows["data"].map(title_of), network=rows["variant"].map(names))
-    table = rows.pivot_table("accuracy", ["data", "network"], columns, aggfunc=cell, sort=False)
+    table = rows.pivot_table("value", ["data", "network"], columns, aggfunc=cell, sort=False)
     return table.fillna("\u2013").rename_axis(columns=None)
 
 
@@ -331,8 +332,8 @@ def heuristics_table(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracies measured as the authors did, one row per data set and network that is stored; text, mean ± sd."""
     rows = heuristics_rows(found)
     rows = rows[rows["version"] == AUTHORS]
-    hfc_first = rows.sort_values("measure", key=lambda measure: measure.str[0] == "L", kind="stable")
-    return _by_network(hfc_first, "measure", mean_sd)
+    hfc_first = rows.sort_values("band", key=lambda band: band == "lfc", kind="stable")
+    return _by_network(hfc_first, "cell", mean_sd)
 
 
 def misaligned_counts(found: pd.DataFrame, radius: int) -> pd.DataFrame:
@@ -344,7 +345,7 @@ def misaligned_counts(found: pd.DataFrame, radius: int) -> pd.DataFrame:
         found: from `datasets_table`.
         radius: DFT bins, shown beside 4, 8, 12, 16.
     """
-    rows = found[(found["band"] == "misaligned") & found["radius"].isin([*PAPER_RADII, radius])]
+    rows = found[(found["measure"] == "misaligned") & found["radius"].isin([*PAPER_RADII, radius])]
     rows = rows.assign(at="r = " + rows["radius"].astype(str))
     return _by_network(rows, "at", lambda shares: f"{10_000 * shares.mean():.0f}")
 
@@ -383,11 +384,11 @@ def planted_rows(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracies of `SIGNAL_NETWORKS` with and without the signal on the LFC at every radius, and on whole images.
 
     Returns:
-        Columns data ("planted", "cifar10"), variant, seed, measure ("test", "clean", "L1" to "L22"), radius, accuracy.
+        Columns data ("planted", "cifar10"), variant, seed, cell ("test", "clean", "L1" to "L22"), radius, value.
     """
     asked = found["data"].isin(["planted", "cifar10"]) & found["variant"].isin(list(SIGNAL_NETWORKS))
     rows = select(found[asked], RADII, *CONDITIONS["controlled"]).query("band in ('lfc', 'x') and split != 'train'")
-    return rows[["data", "variant", "seed", "measure", "radius", "accuracy"]]
+    return rows[["data", "variant", "seed", "cell", "radius", "value"]]
 
 
 def planted_figure(rows: pd.DataFrame) -> Figure:
@@ -408,14 +409,14 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
                 ("cifar10", "0.5", "without"),
             ):
                 own = rows[(rows["data"] == data) & (rows["variant"] == variant)]
-                low = own[own["radius"] > 0].groupby("radius")["accuracy"]
+                low = own[own["radius"].notna()].groupby("radius")["value"]
                 if own.empty:
                     ax.text(0.03, 0.94, f"{name}:\nnot stored", va="top", transform=ax.transAxes)
                     continue
                 ax.plot(low.mean(), color=colour, lw=2, label=f"LFC, {name}")
                 ax.fill_between(low.mean().index, low.min(), low.max(), color=colour, alpha=0.2, lw=0)
-                for measure, style, what in (("test", "--", "test images"), ("clean", ":", "clean test images")):
-                    level = own.loc[own["measure"] == measure, "accuracy"].mean()
+                for cell, style, what in (("test", "--", "test images"), ("clean", ":", "clean test images")):
+                    level = own.loc[own["cell"] == cell, "value"].mean()
                     if not np.isnan(level):
                         ax.axhline(level, color=colour, ls=style, label=f"{what}, {name}")
             ax.axvline(PLANTED_RADIUS, color="0.3", lw=1, ls="-.", label="signal beyond")
@@ -434,16 +435,17 @@ def planted_table(found: pd.DataFrame) -> pd.DataFrame:
     """
     rows = {}
     for variant, title in SIGNAL_NETWORKS.items():
-        for measure in ("test", "clean", *(f"L{radius}" for radius in (4, 8, 12, 14, 16, 18, 20, 22))):
+        radii = {f"L{radius}": radius for radius in (4, 8, 12, 14, 16, 18, 20, 22)}
+        for cell in ("test", "clean", *radii):
             cells = {
-                name: _mean(accuracy_by_seed(found, data, variant, measure))
+                name: _mean(accuracy_by_seed(found, data, variant, cell))
                 for data, name in (("planted", "with the signal"), ("cifar10", "without"))
             }
-            widened = partial(_widened, variant=variant, radius=int(measure[1:])) if measure[0] == "L" else None
-            cells["gap to test wider by"] = _estimate(widened, found) if widened else ""
-            if measure == "clean":
+            wider = partial(_estimate, _widened, found, variant=variant)
+            cells["gap to test wider by"] = wider(radius=radii[cell]) if cell in radii else ""
+            if cell == "clean":
                 cells["without"] = ""
-            rows[title, measure] = cells
+            rows[title, cell] = cells
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "accuracy on"])
 
 

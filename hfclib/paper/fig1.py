@@ -59,7 +59,8 @@ def band_results(final: pd.DataFrame) -> pd.DataFrame:
         network's own band, scaled as in training, and original test images.
     """
     rows = final[final["bn_stats"] == "running"]
-    own = rows.eval("band == train_band and radius == train_radius and feed == rescale")
+    own = (rows["band"] == rows["train_band"]) & (rows["feed"] == rows["rescale"])
+    own = (own & (rows["radius"] == rows["train_radius"])).astype(bool)
     tests = rows["split"] == "test"
     tested = np.select([own & ~tests, (rows["band"] == "x") & tests, own & tests], [*_MEASURES, _OURS], default="")
     trained = rows["train_band"].str.upper() + " " + rows["rescale"].map(_SCALINGS)
@@ -74,7 +75,7 @@ def table1_rows(final: pd.DataFrame) -> pd.DataFrame:
     """
     index = ["variant", "trained on", "train_radius"]
     results = band_results(final)
-    table = results.pivot_table("accuracy", index, "tested on", aggfunc=mean_sd, sort=False)
+    table = results.pivot_table("value", index, "tested on", aggfunc=mean_sd, sort=False)
     for name, measure in _MEASURES.items():
         values = [TABLE1_VALUES.get((variant, measure)) for variant in table.index.unique("variant")]
         table[f"{name}, paper"] = [decimals(one) if one else TABLE1_HFC[measure] for one in values]
@@ -98,7 +99,7 @@ def table1_figure(final: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(7.4, 5), layout="constrained")
         ax = figure.subplots()
         ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")  # first: even columns in the legend
-        columns = {"x": "train_radius", "y": "accuracy", "hue": "trained on", "style": "tested on"}
+        columns = {"x": "train_radius", "y": "value", "hue": "trained on", "style": "tested on"}
         bars = {"errorbar": "sd", "err_style": "bars", "err_kws": {"capsize": 3}}
         order = {"hue_order": rows["trained on"].unique(), "style_order": [*_MEASURES, _OURS][1:]}
         sns.lineplot(rows, **columns, **bars, **order, palette=colours, markers=["o", "s"], ax=ax)

@@ -372,11 +372,11 @@ def _cells(counts: pd.DataFrame) -> pd.DataFrame:
     rows = counts.query("feed == 'raw' and bn_stats == 'running'")
     eight = rows["images"].map(lambda count: sum(index < count for index in PAPER_INDICES))  # 0 at smoke, and no share
     shares = rows.assign(misaligned=rows["misaligned"] / rows["images"], eight=rows["eight"] / eight)
-    cells = shares.melt(["variant", "seed", "cut", "radius", "images"], ["misaligned", "eight"], "measure", "accuracy")
+    cells = shares.melt(["variant", "seed", "cut", "radius", "images"], ["misaligned", "eight"], "measure", "value")
     end = cells["radius"].astype(str) + cells["cut"].map({"fourier": "", "svd": "_svd"})
     # The eight are the paper's own images, and no sample.
     drawn = cells["images"].where(cells["measure"] == "misaligned")
-    return cells_of_shares(cells.assign(measure=cells["measure"] + end, measured="", sample="test", images=drawn))
+    return cells_of_shares(cells.assign(measure=cells["measure"] + end, measured="", sample="test", n=drawn))
 
 
 class Fig2Parameters(OneSeed):

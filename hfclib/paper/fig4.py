@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast, evaluate
+from hfclib.paper.measurements import each_run, preset_of
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
 from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes
 from hfclib.paper.published import FIG4_VALUES
@@ -52,15 +53,15 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
         sample standard deviation; a single seed has none.
     """
     rows = select(final, radii, feed, bn_stats)
-    grouped = rows.groupby(["variant", "measure"], sort=False)["accuracy"].agg(mean_sd)
+    others = band_names(set(radii) - set(PAPER_RADII)) if (feed, bn_stats) != ("raw", "running") else ()
+    grouped = rows.groupby(["variant", "cell"], sort=False)["value"].agg(mean_sd)
     columns = {}
     for variant in dict.fromkeys(rows["variant"]):
         ours, paper = (columns.setdefault((TITLES[variant], source), {}) for source in ("ours", "paper"))
-        for measure in ("train", "test", *band_names(radii)):
-            other = measure[1:].isdigit() and int(measure[1:]) not in PAPER_RADII
-            name = f"{measure} (raw, running)" if other and (feed, bn_stats) != ("raw", "running") else measure
-            ours[name] = grouped.loc[variant, measure]
-            value = FIG4_VALUES.get((variant, measure))
+        for cell in ("train", "test", *band_names(radii)):
+            name = f"{cell} (raw, running)" if cell in others else cell
+            ours[name] = grouped.loc[variant, cell]
+            value = FIG4_VALUES.get((variant, cell))
             paper[name] = decimals(value, 2) if value else "not available to us"
     found = pd.DataFrame(columns).rename_axis("accuracy on")
     found.attrs["caption"] = f"Ours, fed {feed}, {bn_stats} statistics."
@@ -78,7 +79,7 @@ def beside_narrow(
         radii: DFT bins.
     """
     ours, theirs = (beside_paper(gather(one, "final"), radii, *CONDITIONS[AUTHORS]) for one in (runs, narrow))
-    preset = next(run.recipe.name for ones in runs.values() for run in ones).split("-")[0]
+    preset = preset_of(next(run.recipe for _, run in each_run(runs)))
     columns = {}
     for title in theirs.columns.unique(level=0):
         if title in ours:
@@ -138,7 +139,7 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
         if all(both.values()):
             table = gather(both, which)
             table = table[table["epoch"] == epochs] if which == "curves" else table
-            row["test images"] = f"{table.loc[table['split'] == 'test', 'images'].max():,}"
+            row["test images"] = f"{table.loc[table['split'] == 'test', 'n'].max():,}"
             for variant, one in product(pair, ("train", "test", "HFC")):
                 row[f"{TITLES[variant]}, {one}"] = decimals(at_end(table, one.replace("HFC", "hfc")).at[0, variant])
             for version in CONDITIONS:
@@ -186,12 +187,13 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
         across, width = (3, 2.7) if len(variants) > 4 else (2, 3.6)
         figure, axes, free = panel_grid(len(variants), across, (width, 2.9), (1.2, 0.9))
         for variant, ax in zip(variants, axes, strict=True):
-            for (band, split, radius), line in rows[rows["variant"] == variant].groupby(["band", "split", "radius"]):
+            own = rows[rows["variant"] == variant]
+            for (band, split, radius, cell), line in own.groupby(["band", "split", "radius", "cell"], dropna=False):
                 whole = {"train": "0.6", "test": "black"}
                 colour = whole[split] if band == "x" else radius_colour(radius)
                 look = {"color": colour, "ls": "--" if band == "hfc" else "-", "lw": 2 if band == "x" else 1.5}
                 mean_band(ax, line, "epoch", **look)
-                paper = FIG4_VALUES.get((variant, split if band == "x" else f"{band[0].upper()}{radius}"))
+                paper = FIG4_VALUES.get((variant, cell))
                 if published and paper is not None:
                     look = {"mfc": "white", "mec": colour, "ms": 6, "clip_on": False, "zorder": 3}
                     ax.plot(line["epoch"].max(), paper, _PAPER_MARKS[band], **look)

@@ -17,6 +17,7 @@ from hfclib.conditions import PAPER_RADII
 from hfclib.paper.all_networks import SET_UPS, USABLE, network_name, networks_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
+from hfclib.paper.measurements import preset_of
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe, stated_recipes
 from hfclib.paper.style import CHART, VARIANT_COLOURS, WIDTH
@@ -75,7 +76,7 @@ def family_of(recipe: Recipe) -> str:
     """What a recipe changes, in a word or two; the first that fits."""
     if part_of(recipe) == "rule":
         return "trained after the rule"
-    preset = recipe.name.split("-")[0]
+    preset = preset_of(recipe)
     if preset in SET_UPS:
         return SET_UPS[preset]
     changes = {"fewer images": "train_images", "normalisation": "norm", "architecture": "arch"}
@@ -99,7 +100,7 @@ def generalisation_table(runs: Runs) -> pd.DataFrame:
         runs: by variant of `generalisation_recipes`.
     Returns:
         One row per network and measure: variant, family (`family_of`), part (`part_of`), norm, plain (the variant that
-        differs in having no normalisation; "" where none is stored), seed, measure, accuracy [0, 1]. Measures are
+        differs in having no normalisation; "" where none is stored), seed, measure, value [0, 1]. Measures are
         "train", "test", "L4" to "H16" (bands of all test images, running averages, the mean colour added to the HFC),
         and these followed by " raw" (without the colour) or " authors" (measured as the authors did).
     """
@@ -108,7 +109,7 @@ def generalisation_table(runs: Runs) -> pd.DataFrame:
     for ending, condition in _CONDITIONS.items():
         measured = select(final, PAPER_RADII, *condition)
         measured = measured if ending == "" else measured[measured["band"] != "x"]
-        rows.append(measured.assign(measure=measured["measure"] + ending))
+        rows.append(measured.assign(measure=measured["cell"] + ending))
     recipes = {variant: ones[0].recipe for variant, ones in runs.items()}
     places = {
         "family": {variant: family_of(recipe) for variant, recipe in recipes.items()},
@@ -118,7 +119,7 @@ def generalisation_table(runs: Runs) -> pd.DataFrame:
     }
     table = pd.concat(rows, ignore_index=True)
     table = table.assign(**{name: table["variant"].map(by_variant) for name, by_variant in places.items()})
-    return table[[*_PLACE, "seed", "measure", "accuracy"]]
+    return table[[*_PLACE, "seed", "measure", "value"]]
 
 
 def _plain_variants(recipes: Mapping[str, Recipe]) -> dict[str, str]:
@@ -136,7 +137,7 @@ def per_recipe(table: pd.DataFrame) -> pd.DataFrame:
         family, part, norm, plain, a column per measure, and gap (train less test). Recipes with a test accuracy below
         USABLE are left out, but for those of the rule.
     """
-    by_seed = table.pivot_table("accuracy", [*_PLACE, "seed"], "measure", sort=False)
+    by_seed = table.pivot_table("value", [*_PLACE, "seed"], "measure", sort=False)
     means = by_seed.groupby(_PLACE, sort=False).mean().reset_index(_PLACE[1:]).rename_axis(columns=None)
     means["gap"] = means["train"] - means["test"]
     return means[(means["test"] >= USABLE) | (means["part"] == "rule")]
@@ -318,12 +319,12 @@ def batchnorm_table(rows: pd.DataFrame, radii: tuple[int, ...] = (4, 8)) -> pd.D
 def scatter_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """What `scatter_figure` draws of `per_recipe`: one row per recipe, band and radius, without the rescaled ones.
 
-    Columns: variant, family, part, test, measure, accuracy.
+    Columns: variant, family, part, test, measure, value.
     """
     measures = [f"{band}{radius}" for band in "HL" for radius in PAPER_RADII]
     drawn = rows[rows["part"] != "rescaled"].rename_axis("variant").reset_index()
     place = ["variant", "family", "part", "test"]
-    return drawn.reindex(columns=[*place, *measures]).melt(place, measures, "measure", "accuracy")
+    return drawn.reindex(columns=[*place, *measures]).melt(place, measures, "measure", "value")
 
 
 def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
@@ -341,7 +342,7 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
                 points = drawn[drawn["measure"] == f"{band}{at}"]
                 for family, (colour, marker) in _FAMILIES.items():
                     own = points[points["family"] == family]
-                    ax.plot(own["test"], own["accuracy"], marker, color=colour, ms=6, alpha=0.8)
+                    ax.plot(own["test"], own["value"], marker, color=colour, ms=6, alpha=0.8)
                 ax.axline((0, 0), slope=1, color="0.3", lw=1, ls="--")
                 ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
                 text = estimate_cell(_title_number, points[points["part"] == "compared"], "")
@@ -364,7 +365,7 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
 
 
 def _title_number(points: pd.DataFrame) -> Estimate:
-    return rank_correlation(points["test"], points["accuracy"])
+    return rank_correlation(points["test"], points["value"])
 
 
 # ---- the chapter

@@ -15,10 +15,11 @@ from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import Estimate
+from hfclib.paper.measurements import COLUMNS, each_run, measurements
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.style import CHART, WIDTH, mean_band, radius_colour
-from hfclib.paper.tables import CHANCE, band_names, cells_of_shares, decimals, estimate_cell, mean_cell
+from hfclib.paper.tables import CHANCE, band_names, cell_names, cells_of_shares, decimals, estimate_cell, mean_cell
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import stored_seeds
@@ -67,33 +68,32 @@ def labels_table(runs: Runs) -> pd.DataFrame:
     Args:
         runs: by variant; none is allowed.
     Returns:
-        One row per measurement: variant, seed, part ("epoch": after each, on the recipe's `eval_images` of each set, at
-        "laptop" 500; "end": after training, on up to 5,000 training images and its `final_images` test images, at
-        "laptop" 10,000), epoch, split, band, radius, accuracy, and measure: "train", "test", or band and radius such as
-        "L4". Training images have the labels of the training, test images their own.
+        The `measurements`, after each epoch on the recipe's `eval_images` of each set, at "laptop" 500, and after
+        training on up to 5,000 training images and its `final_images` test images, at "laptop" 10,000; and their cell:
+        "train", "test", or band and radius such as "L4". Training images have the labels of the training, test images
+        their own.
     """
-    parts = []
-    for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
-        end = run.final.assign(part="end", epoch=run.recipe.epochs)
-        rows = pd.concat([run.curves.assign(part="epoch"), end], ignore_index=True)
-        rows = rows.query("feed == 'raw' and bn_stats == 'running' and (band == 'x' or radius in @PAPER_RADII)")
-        parts.append(rows.assign(variant=variant, seed=run.seed))
-    columns = ["variant", "seed", "part", "epoch", "split", "band", "radius", "images", "accuracy"]
-    found = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-    band = found["band"].map({"lfc": "L", "hfc": "H"}) + found["radius"].astype(str)
-    return found.assign(measure=band.where(found["band"] != "x", found["split"]))
+    tables = [
+        measurements(stored, variant, run) for variant, run in each_run(runs) for stored in (run.curves, run.final)
+    ]
+    if not tables:
+        return pd.DataFrame(columns=[*COLUMNS, "cell"])
+    rows = pd.concat(tables, ignore_index=True)[COLUMNS]
+    rows = rows[(rows["feed"] == "raw") & (rows["bn_stats"] == "running") & (rows["attack"] == "none")]
+    rows = rows[(rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)]
+    return rows.assign(cell=cell_names(rows))
 
 
 def by_epoch(found: pd.DataFrame, variant: str, measure: str) -> pd.DataFrame:
     """Accuracies on training images after each epoch, from a `labels_table`: one row per epoch, one column per seed."""
-    rows = found.query("part == 'epoch' and variant == @variant and measure == @measure and split == 'train'")
-    return rows.pivot(index="epoch", columns="seed", values="accuracy").astype(float)
+    rows = found[found["epoch"].notna()].query("variant == @variant and cell == @measure and split == 'train'")
+    return rows.pivot(index="epoch", columns="seed", values="value").astype(float)
 
 
 def ends(found: pd.DataFrame, variant: str, measure: str, split: str = "train") -> pd.Series:
     """Accuracies of a network after training, from a `labels_table`, by seed."""
-    rows = found.query("part == 'end' and variant == @variant and measure == @measure and split == @split")
-    return rows.set_index("seed")["accuracy"].astype(float)
+    rows = found[found["epoch"].isna()].query("variant == @variant and cell == @measure and split == @split")
+    return rows.set_index("seed")["value"].astype(float)
 
 
 def at_accuracy(found: pd.DataFrame, variant: str, measure: str, levels: Sequence[float]) -> pd.DataFrame:
@@ -132,8 +132,8 @@ def _at_equal_accuracy(found: pd.DataFrame, *, measure: str, level: float, suffi
     """Natural minus shuffled where both have the training accuracy `level`."""
     pair = [f"{labels}{suffix}" for labels in KINDS]
     series = {variant: at_accuracy(found, variant, measure, [level]).loc[level] for variant in pair}
-    rows = pd.concat(series, names=["variant", "seed"]).rename("accuracy").dropna().reset_index()
-    rows = rows.assign(measure=measure, measured="", sample="train", images=_images_by_epoch(found))
+    rows = pd.concat(series, names=["variant", "seed"]).rename("value").dropna().reset_index()
+    rows = rows.assign(measure=measure, measured="", sample="train", n=_images_by_epoch(found))
     return evaluate(f"{pair[0]}.{measure} - {pair[1]}.{measure}", cells_of_shares(rows))
 
 
@@ -150,7 +150,7 @@ def _peak_and_end(curves: pd.DataFrame) -> pd.DataFrame:
 
 def _images_by_epoch(found: pd.DataFrame) -> int:
     """On how many training images the accuracies after each epoch are."""
-    return found.query("part == 'epoch' and split == 'train'")["images"].min()
+    return found.loc[found["epoch"].notna() & (found["split"] == "train"), "n"].min()
 
 
 def _cells(found: pd.DataFrame) -> pd.DataFrame:
@@ -166,10 +166,11 @@ def _cells(found: pd.DataFrame) -> pd.DataFrame:
         parts[variant, "L4_early"] = curves.head(max(1, round(EARLY * len(curves)))).max()
         for name, values in _peak_and_end(curves).items():
             parts[variant, f"L4_{name}"] = values
-    cells = [found.query("part == 'end' and split == 'train'")[["variant", "measure", "seed", "accuracy", "images"]]]
+    end = found[found["epoch"].isna() & (found["split"] == "train")]
+    cells = [end.assign(measure=end["cell"])[["variant", "measure", "seed", "value", "n"]]]
     if parts:
-        derived = pd.concat(parts, names=["variant", "measure", "seed"]).rename("accuracy").dropna().reset_index()
-        cells.append(derived.assign(images=_images_by_epoch(found)))
+        derived = pd.concat(parts, names=["variant", "measure", "seed"]).rename("value").dropna().reset_index()
+        cells.append(derived.assign(n=_images_by_epoch(found)))
     return cells_of_shares(pd.concat(cells, ignore_index=True).assign(measured="", sample="train"))
 
 
@@ -280,21 +281,22 @@ def over_accuracy(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """The accuracy on bands of training images over the training accuracy, at LEVELS (`at_accuracy`).
 
     Returns:
-        One row per network, band and level: variant, seed, measure, train, accuracy.
+        One row per network, band and level: variant, seed, measure, train, value.
     """
-    columns = ["variant", "seed", "measure", "train", "accuracy"]
+    columns = ["variant", "seed", "measure", "train", "value"]
     parts = [pd.DataFrame(columns=columns)]
     for variant in dict.fromkeys(found["variant"]):
         for measure in band_names(radii):
             values = at_accuracy(found, variant, measure, LEVELS).rename_axis("train").reset_index()
-            long = values.melt("train", var_name="seed", value_name="accuracy").dropna()
+            long = values.melt("train", var_name="seed", value_name="value").dropna()
             parts.append(long.assign(variant=variant, measure=measure)[columns])
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def epochs_rows(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """The rows of a `labels_table` that `epochs_figure` draws."""
-    return found.query("part == 'epoch' and split == 'train' and (band == 'x' or radius in @radii)")
+    drawn = found["epoch"].notna() & (found["split"] == "train")
+    return found[drawn & ((found["band"] == "x") | found["radius"].isin(radii))]
 
 
 def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
@@ -314,7 +316,7 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
             for ax, labels in zip(row, KINDS, strict=True):
                 own = rows[rows["variant"] == f"{labels}{suffix}"]
                 last = own["epoch"].max() if len(own) else 1
-                for (band, radius), line in own.groupby(["band", "radius"]):
+                for (band, radius), line in own.groupby(["band", "radius"], dropna=False):
                     whole = band == "x"
                     colour = "0.6" if whole else radius_colour(radius)
                     look = {"color": colour, "ls": "--" if band == "hfc" else "-", "lw": 2 if whole else 1.5}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -33,6 +33,7 @@ from hfclib.paper.all_networks import SET_UPS, USABLE, kind_of, network_name, ne
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
 from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.paper.measurements import each_run, measurements
 from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.show import listed
@@ -51,7 +52,9 @@ RADIUS = 8  # of the claims, in DFT bins
 Shift = Literal[
     "jpeg90", "jpeg70", "jpeg50", "jpeg30", "resize24", "resize16", "noise4", "noise8", "noise16", "sharpen2"
 ]
-SHIFTS: tuple[Shift, ...] = get_args(Shift)
+_STRENGTHS = {"jpeg": (90, 70, 50, 30), "resize": (24, 16), "noise": (4, 8, 16), "sharpen": (2,)}
+_SHIFTS = {f"{kind}{strength}": (kind, strength) for kind, ones in _STRENGTHS.items() for strength in ones}
+SHIFTS: tuple[Shift, ...] = tuple(_SHIFTS)
 _HFC_ONLY = [f"{shift} hfc" for shift in SHIFTS]
 SHIFT_KINDS = {"jpeg": "JPEG", "resize": "resized", "noise": "noise", "sharpen": "sharper"}
 
@@ -72,8 +75,7 @@ def shifted(images: Tensor, shift: Shift) -> Tensor:
     check_choice("shift", shift, SHIFTS)
     if images.dtype != torch.uint8:
         raise ValueError(f"expected images, uint8 (N, 3, H, W), got {images.dtype}")
-    kind = shift.rstrip("0123456789")
-    strength = int(shift.removeprefix(kind))
+    kind, strength = _SHIFTS[shift]
     if kind == "noise":
         # NumPy's stream is the same on every processor.
         drawn = np.random.default_rng(0).standard_normal(tuple(images.shape), dtype=np.float32)
@@ -150,21 +152,22 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
         runs: by variant.
         compute: measure what is not stored; it takes a minute per network and is not kept.
     Returns:
-        One row per network and measure: variant, seed, kind (`kind_of`), measure, accuracy [0, 1]. Measures are "test",
+        One row per network and measure: variant, seed, kind (`kind_of`), measure, value [0, 1]. Measures are "test",
         "L4" to "H16" (bands of all images with the mean colour, running statistics), the same followed by " authors"
         (measured as the authors did), and those of `measure_network`.
     """
     parts = []
-    for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
+    for variant, run in each_run(runs):
         final = gather({variant: [run]}, "final")
         own, theirs = (select(final, PAPER_RADII, *CONDITIONS[version]) for version in ("controlled", AUTHORS))
-        theirs = theirs[theirs["band"] != "x"].assign(measure=theirs["measure"] + " authors")
+        theirs = theirs[theirs["band"] != "x"].assign(measure=theirs["cell"] + " authors")
         beside = stored_measures(run)
         if beside is None and compute and run.has_weights:
             beside = measure_network(run)
-        own = pd.concat([own[own["measure"] != "train"], theirs])[["measure", "accuracy"]]
-        parts.append(pd.concat([own, beside]).assign(variant=variant, seed=run.seed, kind=kind_of(run.recipe)))
-    columns = ["variant", "seed", "kind", "measure", "accuracy"]
+        own = own[own["split"] != "train"].assign(measure=own["cell"])
+        beside = [] if beside is None else [measurements(beside, variant, run)]
+        parts.append(pd.concat([own, theirs, *beside]).assign(kind=kind_of(run.recipe)))
+    columns = ["variant", "seed", "kind", "measure", "value"]
     return pd.concat(parts, ignore_index=True)[columns]
 
 
@@ -182,7 +185,7 @@ def lost(found: pd.DataFrame) -> pd.DataFrame:
         where a is the accuracy under the shift and b that on the same images without it, computed for each network;
         "mean" is over SHIFTS, "mean hfc" over the HFC of their changes. All are means over the same seeds.
     """
-    wide = found.pivot_table("accuracy", ["variant", "kind", "seed"], "measure", sort=False)
+    wide = found.pivot_table("value", ["variant", "kind", "seed"], "measure", sort=False)
     wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *NETWORK_ATTACKS], sort=False)])
     for names, clean in (([*SHIFTS, *_HFC_ONLY], "none"), (list(NETWORK_ATTACKS), "pgd0")):
         wide[names] = 1 - wide[names].div(wide[clean], axis=0)
@@ -253,11 +256,15 @@ def _short(measure: str, radius: int) -> str:
 
 def shift_name(measure: str) -> str:
     """What a figure calls a shift, or a mean of shifts, or an attack, such as "JPEG 50" or "noise 8/255"."""
-    others = {"mean": "mean of ten shifts", "pgd2": "PGD, eps 2/255", "pgd8": "PGD, eps 8/255", "sharpen2": "sharpened"}
-    kind = measure.rstrip("0123456789")
-    strength = measure.removeprefix(kind)
-    text = {"jpeg": f"JPEG {strength}", "resize": f"{strength} x {strength} and back", "noise": f"noise {strength}/255"}
-    return others.get(measure) or text[kind]
+    if measure not in _SHIFTS:
+        return {"mean": "mean of ten shifts", "pgd2": "PGD, eps 2/255", "pgd8": "PGD, eps 8/255"}[measure]
+    kind, strength = _SHIFTS[measure]
+    return {
+        "jpeg": f"JPEG {strength}",
+        "resize": f"{strength} x {strength} and back",
+        "noise": f"noise {strength}/255",
+        "sharpen": "sharpened",
+    }[kind]
 
 
 def change_table(count: int) -> pd.DataFrame:
@@ -287,11 +294,11 @@ def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     Columns: number of seeds, accuracy on test images, on their LFC and on their HFC at a radius (with the mean colour),
     robust accuracy (PGD), and accuracy under the shifts, mean of the strengths of each kind. Means over seeds.
     """
-    means = found.pivot_table("accuracy", "variant", "measure", sort=False)
+    means = found.pivot_table("value", "variant", "measure", sort=False)
     means = means.reindex(columns=["test", f"L{radius}", f"H{radius}", *SHIFTS, *NETWORK_ATTACKS])
     means = means.rename(columns={"pgd2": "PGD 2/255", "pgd8": "PGD 8/255"})
     for kind, name in SHIFT_KINDS.items():
-        means[name] = means[[shift for shift in SHIFTS if shift.startswith(kind)]].mean(axis=1, skipna=False)
+        means[name] = means[[f"{kind}{strength}" for strength in _STRENGTHS[kind]]].mean(axis=1, skipna=False)
     means = means.sort_values("test", ascending=False, kind="stable")[
         ["test", f"L{radius}", f"H{radius}", "PGD 2/255", "PGD 8/255", *SHIFT_KINDS.values()]
     ]
@@ -373,16 +380,16 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     adversarial = ["adversarial training"]
     bands, louder = ["trained on the LFC", "trained on the HFC"], ["trained on a louder HFC"]
     choices = [variant for variant in training_recipes() if variant != "vanilla"]
+    choices += [f"{preset}_{variant}" for preset in SET_UPS for variant in choices]
     subsets = {"all": [], "no adversarial training": adversarial, "not trained on one band": bands}
     subsets["neither"] = adversarial + bands
     subsets["nor trained on a louder HFC"] = adversarial + bands + louder
     subsets["nor in the chapter on training choices"] = adversarial + bands + louder + choices
     theirs = f"all, HFC accuracy {AUTHORS}"
     subsets[theirs] = []
-    named = found["variant"].str.replace(rf"^({'|'.join(SET_UPS)})_", "", regex=True)
     table = {}
     for name, left_out in subsets.items():
-        some = lost(found[~(found["kind"].isin(left_out) | named.isin(left_out))])
+        some = lost(found[~(found["kind"].isin(left_out) | found["variant"].isin(left_out))])
         row = {"number": str(len(some))}
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"

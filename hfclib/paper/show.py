@@ -14,6 +14,7 @@ from IPython.display import HTML, SVG, Markdown
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
+from hfclib.paper.measurements import preset_of
 from hfclib.paper.style import PHONE_WIDTH, STYLE
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run, is_published
@@ -135,7 +136,7 @@ def _behind(runs: Sequence[Run]) -> str:
     minutes = (sum(run.provenance["train_seconds"] for run in runs) + measuring) / 60
     done = "trained, and measured after each epoch," if measuring else "trained"
     devices = " and ".join(sorted({run.provenance["device"] for run in runs}))
-    preset = ", ".join(sorted({run.recipe.name.split("-")[0] for run in runs}))
+    preset = ", ".join(sorted({preset_of(run.recipe) for run in runs}))
     own = sum(not is_published(run.path) for run in runs)
     yours = f" Of these runs, {own} of {len(runs)} are yours, not published." if own else ""
     return (

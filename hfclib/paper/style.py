@@ -47,7 +47,7 @@ def radius_colour(radius: float) -> str:
 
 def mean_band(ax: Axes, rows: pd.DataFrame, x: str, **look) -> None:
     """Draw mean accuracies over seeds against column x; the shade is one sample standard deviation to each side."""
-    points = rows.groupby(x)["accuracy"].agg(["mean", "std"]).fillna({"std": 0}).astype(float)  # a single seed has none
+    points = rows.groupby(x)["value"].agg(["mean", "std"]).fillna({"std": 0}).astype(float)  # a single seed has none
     ax.plot(points["mean"], **look)
     low, high = points["mean"] - points["std"], points["mean"] + points["std"]
     ax.fill_between(points.index.astype(float), low, high, color=look["color"], alpha=0.2, lw=0)
@@ -55,7 +55,7 @@ def mean_band(ax: Axes, rows: pd.DataFrame, x: str, **look) -> None:
 
 def mean_line(ax: Axes, rows: pd.DataFrame, look: tuple[str, str], label: str) -> None:
     """Draw mean accuracies over seeds against the radius; bars are one sample standard deviation to each side."""
-    points = rows.groupby("radius")["accuracy"].agg(["mean", "std"]).fillna({"std": 0})  # a single seed has none
+    points = rows.groupby("radius")["value"].agg(["mean", "std"]).fillna({"std": 0})  # a single seed has none
     colour, marker = look
     ax.errorbar(points.index, points["mean"], points["std"], color=colour, marker=marker, capsize=3, label=label)
 

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from hfclib.conditions import PAPER_RADII, BnStats, Condition
-from hfclib.data import DATA_SETS
 from hfclib.paper.intervals import Estimate, MissingRunError, image_error
+from hfclib.paper.measurements import each_run, measurements
 from hfclib.runs.store import Run
-from hfclib.training.recipe import Recipe
 from hfclib.transforms import Feed
 
 Version = Literal["measured as the authors did", "controlled"]
@@ -33,39 +32,30 @@ NAMED_CONDITIONS: dict[str, tuple[TableFeed, BnStats]] = {
 
 
 def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataFrame:
-    """One table of the runs of several variants.
+    """One table of the `measurements` of several variants.
 
     Args:
         runs: the runs of each variant.
         which: "curves" (after each epoch) or "final" (after training).
     Returns:
-        The rows of all runs with more columns: variant, seed, draw (`initial_draw`), and the recipe's train_band,
-        train_radius, rescale and adversarial.
+        The rows of all runs with the recipe's train_band, train_radius, rescale and adversarial.
         Conditions that a run records once because they are equivalent (`Condition.canonical`) are spelled out.
     Raises:
         ValueError: another table, or no run at all.
     """
     if which not in ("curves", "final"):
         raise ValueError(f"expected which, curves or final, got {which!r}")
-    if not any(runs.values()):
-        raise ValueError("expected at least one run, got none")
     parts = []
-    for variant, ones in runs.items():
-        for run in ones:
-            names = ("train_band", "train_radius", "rescale", "adversarial")
-            recipe = {name: getattr(run.recipe, name) for name in names}
-            rows = getattr(run, which).assign(variant=variant, seed=run.seed, draw=initial_draw(run.recipe), **recipe)
-            for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
-                rows = pd.concat([rows, _same_under(other, rows, run.recipe.norm == "batch")])
-            parts.append(rows)
+    for variant, run in each_run(runs):
+        names = ("train_band", "train_radius", "rescale", "adversarial")
+        recipe = {name: getattr(run.recipe, name) for name in names}
+        rows = measurements(getattr(run, which), variant, run).assign(**recipe)
+        for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
+            rows = pd.concat([rows, _same_under(other, rows, run.recipe.norm == "batch")])
+        parts.append(rows)
+    if not parts:
+        raise ValueError("expected at least one run, got none")
     return pd.concat(parts, ignore_index=True)
-
-
-def initial_draw(recipe: Recipe) -> str:
-    """What decides the initial weights beside the seed: networks of which it is equal start from the same ones."""
-    # A convolution that a normalisation follows has no bias to draw.
-    bias = "no bias" if recipe.norm != "none" else "bias"
-    return f"{recipe.arch} {recipe.width} {recipe.stem_kernel} {bias} {len(DATA_SETS[recipe.data].mean)}"
 
 
 def _same_under(other: Mapping[str, str], rows: pd.DataFrame, batch_norm: bool) -> pd.DataFrame:
@@ -80,7 +70,7 @@ def _same_under(other: Mapping[str, str], rows: pd.DataFrame, batch_norm: bool) 
 
 
 def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
-    """The rows of a table from `gather` under one condition, with a column `measure`.
+    """The accuracies in a table from `gather` under one condition, with a column `cell`.
 
     Args:
         table: from `gather`.
@@ -89,17 +79,25 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
         feed, bn_stats: of the bands; whole images are always fed raw. "authors" is "max", but "raw" for adversarial
             training.
     Returns:
-        Rows whose measure is "train", "test", or a band and radius such as "L4" or "H12"; none of images under attack,
-        none of bands of training images.
+        Rows whose cell is "train", "test", "clean" (`measurements`), or a band and radius such as "L4" or "H12"; none
+        of images under attack, none of bands of training images.
     """
     fed = np.where(table["adversarial"] == "none", "max", "raw") if feed == "authors" else feed
     exact = (table["feed"] == fed) & (table["bn_stats"] == bn_stats) & table["radius"].isin(PAPER_RADII)
     other = (table["feed"] == "raw") & (table["bn_stats"] == "running") & ~table["radius"].isin(PAPER_RADII)
     bands = (table["split"] == "test") & (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
     whole = (table["band"] == "x") & (table["feed"] == "raw") & (table["bn_stats"] == bn_stats)
-    rows = once(table[whole | bands])
-    letter = rows["band"].map({"lfc": "L", "hfc": "H", "x": ""})
-    return rows.assign(measure=np.where(rows["band"] == "x", rows["split"], letter + rows["radius"].astype(str)))
+    accuracies = (table["attack"] == "none") & table["measure"].isin(["accuracy", "clean accuracy"])
+    rows = once(table[accuracies & (whole | bands)])
+    return rows.assign(cell=cell_names(rows))
+
+
+def cell_names(rows: pd.DataFrame) -> pd.Series:
+    """What a claim calls each of some `measurements`, such as "test", "clean", "H4" or "misaligned8"."""
+    radius = rows["radius"].astype(str)
+    letters = rows["measure"].where(rows["measure"] != "accuracy", rows["band"].map({"lfc": "L", "hfc": "H"}))
+    images = rows["split"].where(rows["measure"] != "clean accuracy", "clean")
+    return (letters + radius).where(rows["radius"].notna(), images)
 
 
 def table_cells(
@@ -109,20 +107,19 @@ def table_cells(
 
     Whole images are measured with running statistics.
     """
-    radii = sorted(set(table["radius"]) - {-1})
+    radii = table["radius"].dropna().unique()
     whole = select(table, [], "raw", "running").assign(measured="")
     bands = [
         select(table, radii, *condition).query("band != 'x'").assign(measured=name)
         for name, condition in conditions.items()
     ]
-    return cells_of_shares(pd.concat([whole, *bands], ignore_index=True).assign(sample=lambda rows: rows["split"]))
+    rows = pd.concat([whole, *bands], ignore_index=True)
+    return cells_of_shares(rows.assign(measure=rows["cell"], sample=rows["split"]))
 
 
 def cells_of_shares(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose accuracy is a share of images, as cells of claims, with the error of the images' draw."""
-    if "images" in rows:
-        rows = rows.assign(image_sd=image_error(rows["accuracy"], rows["images"]))
-    return rows.rename(columns={"accuracy": "value"})
+    """Cells of claims whose value is a share of n images, with the error of the images' draw."""
+    return rows.assign(image_sd=image_error(rows["value"], rows["n"])) if "n" in rows else rows
 
 
 def once(rows: pd.DataFrame) -> pd.DataFrame:
@@ -130,11 +127,11 @@ def once(rows: pd.DataFrame) -> pd.DataFrame:
 
     A network trained on a band divided by its maximum has that band twice: the first row is the one in float32.
     """
-    return rows.drop_duplicates(rows.columns.difference(["accuracy"]).tolist())
+    return rows.drop_duplicates(rows.columns.difference(["value"]).tolist())
 
 
 def band_names(radii: Sequence[int]) -> list[str]:
-    """The measures of `select` on bands, LFC first."""
+    """The cells of `select` on bands, LFC first."""
     return [f"{band}{radius}" for band in "LH" for radius in radii]
 
 
@@ -180,11 +177,9 @@ def mean_cell(values: pd.Series, without: str) -> str:
     return mean_sd(values) if len(values) else without
 
 
-def by_seed(final: pd.DataFrame, measure: str, feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
-    """Accuracies at one measure ("L4", "H12", "test"...), in [0, 1]: one row per seed, one column per variant."""
-    radii = [int(measure[1:])] if measure[1:].isdigit() else []
-    rows = select(final, radii, feed, bn_stats)
-    return rows[rows["measure"] == measure].pivot_table(index="seed", columns="variant", values="accuracy")
+def by_seed(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Some `measurements`: seeds in rows, and in columns the variants and cells, or what stands in these columns."""
+    return rows.pivot(index="seed", columns=list(columns or ("variant", "cell")), values="value")
 
 
 def at_end(final: pd.DataFrame, what: str, version: Version = AUTHORS) -> pd.DataFrame:
@@ -196,6 +191,7 @@ def at_end(final: pd.DataFrame, what: str, version: Version = AUTHORS) -> pd.Dat
             accuracies on the HFC at r = 4 and 8.
         version: a key of `CONDITIONS`: how the HFC is fed, and which statistics BatchNorm uses, on whole images too.
     """
-    feed, bn_stats = CONDITIONS[version]
-    terms = {"gap": {"train": 1, "test": -1}, "hfc": {"H4": 0.5, "H8": 0.5}}.get(what, {what: 1})
-    return sum(weight * by_seed(final, measure, feed, bn_stats) for measure, weight in terms.items())
+    by_cell = by_seed(select(final, (4, 8), *CONDITIONS[version]), "cell", "variant")
+    if what == "gap":
+        return by_cell["train"] - by_cell["test"]
+    return (by_cell["H4"] + by_cell["H8"]) / 2 if what == "hfc" else by_cell[what]

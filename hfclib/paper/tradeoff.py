@@ -202,7 +202,7 @@ def _evidence(runs: Runs) -> pd.DataFrame:
         for seed, one in ones.items()
         if all(one.has("lfc", radius) for radius in PAPER_RADII)
     ]
-    return pd.DataFrame(rows, columns=["variant", "seed", "share", "images"])
+    return pd.DataFrame(rows, columns=["variant", "seed", "value", "n"])
 
 
 TRADEOFF = Chapter(
@@ -212,8 +212,6 @@ TRADEOFF = Chapter(
     optional=FIG2.optional,
     asked=("vanilla", "batchnorm"),
     evidence=_evidence,
-    cells=lambda shares: cells_of_shares(
-        shares.assign(measure="ruled_out", measured="", sample="test").rename(columns={"share": "accuracy"})
-    ),
+    cells=lambda shares: cells_of_shares(shares.assign(measure="ruled_out", measured="", sample="test")),
     measures="ruled_out",
 )

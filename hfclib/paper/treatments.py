@@ -29,8 +29,9 @@ from hfclib.paper.batchnorm import NAMES, PAIR, all_recipes
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.paper.measurements import measurements
 from hfclib.paper.style import CHART, network_looks
-from hfclib.paper.tables import CHANCE, cells_of_shares, decimals, in_words, initial_draw
+from hfclib.paper.tables import CHANCE, cells_of_shares, decimals, in_words
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained, initial_model
@@ -201,7 +202,7 @@ stored = partial(stored_table, "treatments")
 
 
 def treatment_results(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
-    """The stored tables of the PAIR's runs (`measure_treatments`), with columns variant, seed, draw (`initial_draw`).
+    """The stored tables of the PAIR's runs (`measure_treatments`), as `measurements`.
 
     Args:
         runs: by variant.
@@ -213,7 +214,7 @@ def treatment_results(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFr
         if rows is None and run.seed in compute and run.has_weights:
             rows = measure_treatments(run)
         if rows is not None:
-            parts.append(rows.assign(variant=variant, seed=run.seed, draw=initial_draw(run.recipe)))
+            parts.append(measurements(rows, variant, run))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -234,7 +235,7 @@ def treatment_table(rows: pd.DataFrame) -> pd.DataFrame:
         cells = cells_of_shares(own.assign(measure=treatment, measured="", sample="test"))
         with contextlib.suppress(MissingRunError):
             lead = evaluate(f"batchnorm.{treatment} - vanilla.{treatment}", cells)
-            means = own.groupby("variant")["accuracy"].mean()
+            means = own.groupby("variant")["value"].mean()
             texts[radius, name] = [*(decimals(means[variant]) for variant in PAIR), in_words(lead), lead.seeds]
     index = pd.MultiIndex.from_tuples(texts, names=["r", "treatment"])
     return pd.DataFrame(list(texts.values()), index, [*map(NAMES.get, PAIR), "BatchNorm's lead", "seeds"])
@@ -255,7 +256,7 @@ def treatment_figure(rows: pd.DataFrame) -> Figure:
         grid = sns.catplot(
             rows,
             kind="point",
-            x="accuracy",
+            x="value",
             y="treatment",
             hue="network",
             hue_order=[NAMES[variant] for variant in PAIR],

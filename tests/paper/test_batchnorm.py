@@ -18,6 +18,7 @@ from hfclib.paper.intervals import MissingRunError, unpaired
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.runs.collect import Runs, stored_runs
 from hfclib.runs.store import RunError
+from tests.paper.tidy import tidy
 
 CLAIMS = {claim.id: claim for claim in BATCHNORM.claims}
 
@@ -34,8 +35,8 @@ def found(runs):
 
 
 def row(variant, statistics, accuracy, seed, *, band="hfc", radius=4, feed="max"):
-    values = {"part": "feeds", "variant": variant, "statistics": statistics, "band": band, "radius": radius}
-    return values | {"feed": feed, "accuracy": accuracy, "seed": seed}
+    values = {"part": "feeds", "variant": variant, "bn_stats": statistics, "band": band, "radius": radius}
+    return values | {"split": "test", "feed": feed, "value": accuracy, "seed": seed}
 
 
 # ---- what a network is fed
@@ -116,7 +117,7 @@ def test_the_claims_on_a_table_made_by_hand():
     values = {("batchnorm", "batch"): (0.7, 0.6), ("vanilla", "matched"): (0.5, 0.5)}
     rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
     rows += [row("vanilla", "matched", 0.9, 0) | {"part": "scaled"}, row("batchnorm", "batch", 0.9, 2)]
-    found = pd.DataFrame(rows)
+    found = tidy(rows)
     left = BATCHNORM.estimate(CLAIMS["batchnorm-left-H4"], found)
     assert (left.mean, left.seeds) == (pytest.approx(0.15), 2)
     assert left.low == pytest.approx(0.15 - 12.7062 * 0.05, abs=1e-4)  # Student's t, one degree of freedom
@@ -134,20 +135,20 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
     }
     rows = [row("groupnorm", "running", 0.4, 0), row("vanilla", "running", 0.2, 0)]
     for variant, (x, low) in gains.items():
-        rows.append(row(variant, "running", x, 0, band="x", radius=-1, feed="raw"))
+        rows.append(row(variant, "running", x, 0, band="x", radius=None, feed="raw"))
         rows.append(row(variant, "running", low, 0, band="lfc", radius=int(variant.split("lfc")[1]), feed="range"))
     standardised = {"vanilla": 0.3, "batchnorm": 0.4, "louder4": 0.5, "batchnorm_louder4": 0.55}
     for variant, accuracy in standardised.items():
         statistics = "batch" if "batchnorm" in variant else "matched"
         rows.append(row(variant, statistics, accuracy, 0, band="hfc", radius=8, feed="max"))
     rows.append(row("louder4", "matched", 0.9, 1, band="hfc", radius=8, feed="max"))  # whose partner is missing
-    found = pd.DataFrame(rows)
+    found = tidy(rows)
     expected = {"groupnorm-H4": 0.2, "lfc-x": 0.05, "lfc-xl": 0.06}
     means = {name: BATCHNORM.estimate(CLAIMS[f"batchnorm-{name}"], found).mean for name in expected}
     assert means == pytest.approx(expected)
     for variant, accuracy in {"vanilla": 0.25, "batchnorm": 0.28}.items():
         rows.append(row(variant, "running", accuracy, 0, band="hfc", radius=8, feed="mean"))
-    table = batchnorm.louder_table(pd.DataFrame(rows))
+    table = batchnorm.louder_table(tidy(rows))
     helped, controlled = "max feed, help of the test batch for both", "with the mean colour, no help"
     assert list(table.index) == [(helped, 1), (helped, 4), (controlled, 1)]  # no pair is stored at 2
     assert table.loc[(helped, 1)].tolist() == [".30", ".40", ".100", 1]
@@ -207,7 +208,7 @@ def test_what_equal_help_takes_of_the_lead():
     rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
     rows += [row("batchnorm", "batch", 0.9, 2)]  # a seed without vanilla, and one without BatchNorm
     rows += [row("vanilla", "running", 0.9, 3), row("vanilla", "matched", 0.1, 3)]
-    table = batchnorm.lead_table(pd.DataFrame(rows), [4, 8])
+    table = batchnorm.lead_table(tidy(rows), [4, 8])
     assert list(table.index) == [("H4", "max")]  # nothing is measured of the LFC, at r = 8, or with the mean colour
     lead = table.loc["H4", "max"]
     means = [float(cell.split("\u00a0")[0]) for cell in lead.drop("seeds")]
@@ -227,9 +228,8 @@ def test_the_gain_of_a_louder_hfc_at_test_time_is_a_difference_by_seed():
         for scale, accuracies in ones.items()
         for seed, accuracy in enumerate(accuracies)
     ]
-    rows = pd.DataFrame([*scaled, row("vanilla", "running", 0.9, 0) | {"part": "feeds", "scale": 1}]).assign(
-        feed="mean"
-    )
+    unscaled = row("vanilla", "running", 0.9, 0) | {"scale": 1}
+    rows = tidy([*scaled, unscaled]).assign(feed="mean")
     table = batchnorm.scaled_table(rows, [4])
     assert list(table) == ["k = 4"]
     assert table.loc[("with the mean colour", 4), "k = 4"] == with_interval(0.2, 0.2 - 1.27062, 0.2 + 1.27062)
@@ -242,7 +242,7 @@ def test_groupnorm_is_compared_as_an_independent_sample():
         row(name, how, 0.5, seed) for name, how in (("groupnorm", "matched"), ("vanilla", "matched")) for seed in (0, 1)
     ]
     rows += [row("batchnorm", "batch", 0.7, seed) for seed in (0, 1)]
-    table = batchnorm.groupnorm_table(pd.DataFrame(rows), [4, 8])
+    table = batchnorm.groupnorm_table(tidy(rows), [4, 8])
     low, high = stats.ttest_ind([0.4, 0.3], [0.1, 0.2, 0.3], equal_var=False).confidence_interval(0.95)
     expected = [with_interval(0.15, low, high), with_interval(0, 0, 0), with_interval(0.2, 0.2, 0.2)]
     assert table.loc["H4"].tolist() == expected
@@ -256,7 +256,7 @@ def test_the_notebook_shows_all_published_seeds(found, runs):
     table = batchnorm.table(every)
     feeds = table.query("variant in @batchnorm.PAIR and part == 'feeds'")
     assert (feeds.groupby("variant")["seed"].nunique() == 10).all()
-    assert not table.drop(columns=["images", "accuracy"]).duplicated().any()
+    assert not table.drop(columns=["n", "value"]).duplicated().any()
     assert len(table.merge(found)) == len(found)
     assert BATCHNORM.judged("paper", Runs()) == {}  # which has no run
 
@@ -297,7 +297,7 @@ def test_the_published_claims(found, runs):
 def test_figures_draw_the_means_of_their_rows(found):
     lines = [("vanilla", "matched"), ("batchnorm", "batch")]
     rows = batchnorm.pair_rows(found, [4, 8], ["where", "batch size", "mixed"])
-    assert set(rows["images"]) == {2_000}  # at each place the same ones
+    assert set(rows["n"]) == {2_000}  # at each place the same ones
     places = rows.groupby(["variant", "panel", "seed"])["x"].nunique()
     assert places.groupby("variant").agg(set).to_dict() == {"vanilla": {6}, "batchnorm": {4}}
     assert list(rows["panel"].unique()) == ["r = 4", "r = 8"]
@@ -308,7 +308,7 @@ def test_figures_draw_the_means_of_their_rows(found):
     (plain, *_) = figure.axes
     here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]][0])]
     drawn = [line.get_ydata() for line in plain.lines if len(line.get_ydata()) == len(ticks)]
-    assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["accuracy"].mean().to_numpy())
+    assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["value"].mean().to_numpy())
     scaled = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["scaled"]), 3)
     assert [ax.get_title() for ax in scaled.axes] == ["r = 4: k HFC", "r = 4: k HFC + mean", "r = 4: LFC + k HFC"]
     feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["feeds"]), 2)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 
@@ -17,6 +16,7 @@ from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import store_record, weights_of
 from hfclib.runs.store import Run, stored_weights
 from hfclib.training.recipe import RADII
+from tests.paper.tidy import tidy
 
 CLAIMS = {claim.id.removeprefix("datasets-"): claim for claim in DATASETS.claims}
 
@@ -25,13 +25,14 @@ def rows(data, variant, seed, **accuracies):
     """Rows of the chapter's table: `test`, `clean`, `train`, "L4" and so on, halved on the HFC with the mean colour."""
     found = []
     for name, accuracy in accuracies.items():
-        band = {"L": "lfc", "H": "hfc", "M": "misaligned"}.get(name[0], "x")
-        radius = -1 if band == "x" else int(name[1:])
+        band = {"L": "lfc", "H": "hfc", "M": None}.get(name[0], "x")
+        radius = None if band == "x" else int(name[1:])
         for feed, bn_stats in [("raw", "running"), ("raw", "batch"), ("max", "batch"), ("mean", "running")]:
-            if (band == "x" and feed != "raw") or (band == "misaligned" and (feed, bn_stats) != ("raw", "running")):
+            if (band == "x" and feed != "raw") or (band is None and (feed, bn_stats) != ("raw", "running")):
                 continue
-            row = {"split": name if band == "x" else "test", "band": band, "radius": radius}
-            row["accuracy"] = accuracy / 2 if (band, feed) == ("hfc", "mean") else accuracy
+            row = {"split": "train" if name == "train" else "test", "band": band, "radius": radius}
+            row["measure"] = {"M": "misaligned", "c": "clean accuracy"}.get(name[0], "accuracy")
+            row["value"] = accuracy / 2 if (band, feed) == ("hfc", "mean") else accuracy
             row |= {"feed": feed, "bn_stats": bn_stats, "train_band": "x", "train_radius": 0, "rescale": "none"}
             row["adversarial"] = "none"
             found.append(row | {"data": data, "variant": variant, "seed": seed})
@@ -55,7 +56,7 @@ def found():
             table += rows(data, "hfc4max", seed, test=0.3) + rows(data, "hfc8max", seed, test=0.2)
         table += rows("cifar10", "batchnorm", seed, **lfc(1, 0, 0.78))
         table += rows("planted", "batchnorm", seed, test=0.995, clean=0.6, **lfc(16, 0.59, 0.98))
-    return pd.DataFrame(table)
+    return tidy(table)
 
 
 # ---- recipes
@@ -136,13 +137,13 @@ def test_the_claims_on_a_table_with_known_answers(found):
 
 def test_a_signal_that_the_lfc_shows_everywhere_is_not_given_away(found):
     seen = found.copy()
-    seen.loc[(seen["data"] == "planted") & (seen["band"] == "lfc"), "accuracy"] = 0.98
+    seen.loc[(seen["data"] == "planted") & (seen["band"] == "lfc"), "value"] = 0.98
     claim = CLAIMS["planted-batchnorm-L12"]
     assert claim.judge(DATASETS.estimate(claim, seen)) == "contradicted"
     assert datasets.hidden_from(seen, "batchnorm") == 1
     assert datasets.hidden_from(found, "batchnorm") == 16
-    nowhere = found.assign(accuracy=found["accuracy"].where(found["radius"] != 22, 0.5))
-    nowhere.loc[(nowhere["data"] == "cifar10") & (nowhere["radius"] == 22), "accuracy"] = 0.78
+    nowhere = found.assign(value=found["value"].where(found["radius"] != 22, 0.5))
+    nowhere.loc[(nowhere["data"] == "cifar10") & (nowhere["radius"] == 22), "value"] = 0.78
     assert datasets.hidden_from(nowhere, "batchnorm") is None
 
 
@@ -191,7 +192,7 @@ def test_without_such_networks_the_tables_say_so(found):
 
 
 def test_a_signal_that_is_given_away_at_every_radius_is_said_to_be(found):
-    seen = found.assign(accuracy=found["accuracy"].mask((found["data"] == "planted") & (found["band"] == "lfc"), 0.5))
+    seen = found.assign(value=found["value"].mask((found["data"] == "planted") & (found["band"] == "lfc"), 0.5))
     said = datasets.datasets_answer(seen).data
     assert "there by .475, and by .05 or more still at r = 22." in said
     assert "None" not in said

@@ -192,13 +192,13 @@ def test_boxes_in_the_mirror_image_come_back():
 
 def table_of(better, mirror=0.1, seeds=(0, 1, 2)):
     rows = [
-        ("x", "raw", 0, 0.5, 0),
-        ("mirror", "raw", 0, 0.5, mirror),
+        ("x", "raw", None, 0.5, 0),
+        ("mirror", "raw", None, 0.5, mirror),
         ("lfc", "raw", 48, 0.4, better),
         ("hfc", "raw", 48, 0.02, 0.1),
         ("hfc", "mean", 48, 0.1, 0.1),
     ]
-    table = pd.DataFrame(rows, columns=["band", "feed", "radius", "mAP", "better"])
+    table = pd.DataFrame(rows, columns=["band", "feed", "radius", "mAP", "better"]).astype({"radius": "Int64"})
     moved = [table.assign(seed=seed, mAP=table["mAP"] + 0.002 * seed) for seed in seeds]
     return pd.concat(moved, ignore_index=True)
 
@@ -318,7 +318,7 @@ def test_the_text_says_what_the_stored_runs_say():
         word for cell in cells if cell["cell_type"] == "markdown" for word in "".join(cell["source"]).split()
     )
     results = detection.DETECTION.published()
-    means = results.groupby(["band", "feed", "radius"])[["mAP", "better"]].mean()
+    means = results.fillna({"radius": 0}).groupby(["band", "feed", "radius"])[["mAP", "better"]].mean()
     said = [
         ("(mAP {} on images and on the LFC)", means.loc["x", "raw", 0]["mAP"]),
         ("(mAP {} on images and on the LFC)", means.loc["lfc", "raw", 48]["mAP"]),

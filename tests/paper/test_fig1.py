@@ -18,6 +18,7 @@ from hfclib.paper.tables import decimals, gather
 from hfclib.runs.store import Run
 from hfclib.training.recipe import RADII
 from hfclib.transforms import rescaled
+from tests.paper.tidy import tidy
 
 VARIANTS = {
     "hfc4max": "HFC divided by its maximum",
@@ -177,9 +178,9 @@ def on_originals(per_seed: dict[str, list[float]]) -> pd.DataFrame:
                 ("test", "x", "batch", 0.97),
             ):
                 rows.append((variant, seed, split_name, band, bn_stats, accuracy))
-    table = pd.DataFrame(rows, columns=["variant", "seed", "split", "band", "bn_stats", "accuracy"])
-    radius = table["band"].eq("x").map({True: -1, False: 4})
-    return table.assign(feed="raw", adversarial="none", radius=radius)
+    table = pd.DataFrame(rows, columns=["variant", "seed", "split", "band", "bn_stats", "value"])
+    radius = table["band"].eq("x").map({True: None, False: 4})
+    return tidy(table.assign(feed="raw", adversarial="none", radius=radius))
 
 
 def statistic(name: str, per_seed: dict[str, list[float]]) -> Estimate:

@@ -18,6 +18,7 @@ from hfclib.paper.intervals import MissingRunError, image_error, unpaired
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.tables import CONDITIONS, by_seed, decimals, gather, select, with_interval
 from hfclib.runs.collect import Runs
+from tests.paper.tidy import tidy
 
 
 def test_beside_the_paper_stand_mean_and_sd(runs):
@@ -78,14 +79,14 @@ def test_one_departure_at_a_time(runs):
     ours, unaugmented, short, paper = (column for _, column in table.items())
     at_end = gather({variant: runs[variant][:1] for variant in ("vanilla", "batchnorm")}, "final")
     rows = select(at_end, (4, 8), "authors", "batch")
-    test = rows.query("variant == 'vanilla' and measure == 'test'")["accuracy"].item()
-    hfc = rows[rows["band"] == "hfc"].groupby("variant")["accuracy"].mean()
+    test = rows.query("variant == 'vanilla' and cell == 'test'")["value"].item()
+    hfc = rows[rows["band"] == "hfc"].groupby("variant")["value"].mean()
     assert ours["Vanilla, test"] == decimals(test)
     assert ours[["Vanilla, HFC", "BatchNorm, HFC"]].tolist() == [decimals(hfc[one]) for one in ("vanilla", "batchnorm")]
     lead = "BatchNorm's lead on the HFC, "
     assert ours[lead + "measured as the authors did"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
     rows = select(at_end, (4, 8), "mean", "running").query("band == 'hfc'")
-    hfc = rows.groupby("variant")["accuracy"].mean()
+    hfc = rows.groupby("variant")["value"].mean()
     assert ours[lead + "controlled"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
     assert paper.tolist() == ours.tolist()  # made of the same runs here
     assert unaugmented.tolist() == ["not stored", *[""] * 8]  # one of the pair is missing
@@ -145,7 +146,7 @@ def test_the_short_figure_shows_both_versions_with_the_means_of_the_runs(runs):
     assert (left.get_title(), right.get_title()) == ("Measured as the authors did", "Controlled")
     rows = select(final, (4, 8, 12, 16), "mean", "running").query("variant == 'vanilla' and band == 'hfc'")
     shown = right.containers[0].lines[0].get_ydata()
-    assert list(shown) == pytest.approx(list(rows.groupby("radius")["accuracy"].mean()))
+    assert list(shown) == pytest.approx(list(rows.groupby("radius")["value"].mean()))
 
 
 # ---- claims
@@ -159,7 +160,7 @@ def final(cells: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
     rows = []
     for (variant, measure), values in cells.items():
         for seed, value in enumerate(values):
-            split, band, radius = "test", {"H": "hfc", "L": "lfc"}.get(measure[0], "x"), -1
+            split, band, radius = "test", {"H": "hfc", "L": "lfc"}.get(measure[0], "x"), None
             if band == "x":
                 split, conditions = measure, {("raw", "running"): value, ("raw", "batch"): value}
             else:
@@ -167,9 +168,9 @@ def final(cells: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
                 radius, conditions = int(measure[1:]), {(feed, "batch"): 0.01 for feed in ("raw", "mean", "max")}
                 conditions |= {(fed, "batch"): value, (fed, "running"): 0.99, ("mean", "running"): value / 2}
             rows += [(variant, seed, split, band, radius, *how, one) for how, one in conditions.items()]
-    columns = ["variant", "seed", "split", "band", "radius", "feed", "bn_stats", "accuracy"]
+    columns = ["variant", "seed", "split", "band", "radius", "feed", "bn_stats", "value"]
     trained = {variant: "single_step" if variant == "adversarial" else "none" for variant, _ in cells}
-    return pd.DataFrame(rows, columns=columns).assign(adversarial=lambda table: table["variant"].map(trained))
+    return tidy(pd.DataFrame(rows, columns=columns)).assign(adversarial=lambda table: table["variant"].map(trained))
 
 
 ACCURACIES = {  # by network, measure and seed

@@ -41,7 +41,7 @@ def network(variant, seed=0, test=0.7, family="optimiser", part="compared", norm
     """The rows of a table for one network; its accuracies on bands are .3 where they are not given."""
     values = {"train": 0.9, "test": test} | {name + how: 0.3 for name in BANDS for how in ("", " raw", " authors")}
     place = {"variant": variant, "family": family, "part": part, "norm": norm, "plain": plain, "seed": seed}
-    return [place | {"measure": name, "accuracy": value} for name, value in (values | measures).items()]
+    return [place | {"measure": name, "value": value} for name, value in (values | measures).items()]
 
 
 def table(*networks):
@@ -122,7 +122,7 @@ def test_a_recipe_belongs_to_the_family_of_what_it_changes(published):
 
 def test_accuracies_are_those_of_the_run_under_each_condition(random_run):
     runs = Runs(batchnorm=[random_run("batchnorm", 0)], vanilla=[random_run("vanilla", 0)])
-    accuracies = generalisation_table(runs).set_index(["variant", "measure"])["accuracy"]
+    accuracies = generalisation_table(runs).set_index(["variant", "measure"])["value"]
     assert accuracies.index.is_unique
     assert set(accuracies.index.unique("measure")) == {
         "train",
@@ -269,7 +269,7 @@ def test_the_rule_is_judged_once_all_six_recipes_have_a_run():
     assert (board.loc[RULE, "seeds"] == 6).all()
     assert board.loc[RULE, "mean"].tolist() == pytest.approx([1, 1])
     assert board.at["generalisation-H4", "mean"] == pytest.approx(0.8)
-    upside_down = found.assign(accuracy=found["accuracy"].where(found["measure"] != "H4", 1 - found["accuracy"]))
+    upside_down = found.assign(value=found["value"].where(found["measure"] != "H4", 1 - found["value"]))
     verdict = scoreboard({"generalisation": upside_down}).at["generalisation-rule-H4", "verdict"]
     assert verdict == "not reproduced in our set-up"
 

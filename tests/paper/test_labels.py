@@ -14,6 +14,7 @@ from hfclib.paper.labels import LABELS, LABELS_PUBLISHED, labels_recipes
 from hfclib.paper.tables import with_interval
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions
+from tests.paper.tidy import tidy
 
 CLAIMS = {claim.id: claim for claim in LABELS.claims}
 
@@ -21,11 +22,12 @@ CLAIMS = {claim.id: claim for claim in LABELS.claims}
 def rows(variant, seed, measure, accuracies, part="epoch", split="train"):
     """The rows of a table for one network and measure, epoch by epoch, or the one after training."""
     band, radius = (
-        ("x", -1) if measure in ("train", "test") else ({"L": "lfc", "H": "hfc"}[measure[0]], int(measure[1:]))
+        ("x", None) if measure in ("train", "test") else ({"L": "lfc", "H": "hfc"}[measure[0]], int(measure[1:]))
     )
-    common = {"variant": variant, "seed": seed, "part": part, "split": split, "band": band, "radius": radius}
-    common["images"] = 10**12  # whose draw makes no difference
-    return [common | {"measure": measure, "epoch": e, "accuracy": one} for e, one in enumerate(accuracies, 1)]
+    common = {"variant": variant, "seed": seed, "split": split, "band": band, "radius": radius, "cell": measure}
+    common["n"] = 10**12  # whose draw makes no difference
+    epochs = range(1, len(accuracies) + 1) if part == "epoch" else [None]
+    return [common | {"epoch": epoch, "value": value} for epoch, value in zip(epochs, accuracies, strict=True)]
 
 
 def network(variant, seed, shift=0.0):
@@ -42,7 +44,7 @@ def network(variant, seed, shift=0.0):
 def found():
     """Three seeds of natural labels, .1 above shuffled ones on every band of training images, and .01 apart."""
     every = (network("natural", seed, 0.1 + 0.01 * seed) + network("shuffled", seed) for seed in (0, 1, 2))
-    return pd.DataFrame(chain.from_iterable(every))
+    return tidy(chain.from_iterable(every))
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def nothing():
 def test_curves_are_interpolated_at_the_first_crossing():
     curves = rows("natural", 0, "train", [0.2, 0.6, 0.4, 0.8]) + rows("natural", 0, "L8", [0.1, 0.3, 0.9, 0.5])
     curves += rows("natural", 1, "train", [0.5, 0.6, 0.7, 0.75]) + rows("natural", 1, "L8", [0.2, 0.2, 0.4, 0.5])
-    found = labels.at_accuracy(pd.DataFrame(curves), "natural", "L8", [0.3, 0.5, 0.6, 0.7, 0.9])
+    found = labels.at_accuracy(tidy(curves), "natural", "L8", [0.3, 0.5, 0.6, 0.7, 0.9])
     # Seed 0 falls back after its second epoch: only the first crossing counts. It reaches .7 on the way from .4 to .8.
     assert found[0].tolist() == pytest.approx([0.15, 0.25, 0.3, 0.6, float("nan")], nan_ok=True)
     # Seed 1 is at .5 after its first epoch, before which nothing is known.
@@ -66,7 +68,7 @@ def test_curves_are_interpolated_at_the_first_crossing():
 def test_the_figure_over_training_accuracy_has_each_seed_at_each_level_that_it_reaches(found):
     over = labels.over_accuracy(found, [8])
     assert set(over["measure"]) == {"L8"}  # no HFC in this table
-    one = over.query("variant == 'shuffled' and seed == 1").set_index("train")["accuracy"]
+    one = over.query("variant == 'shuffled' and seed == 1").set_index("train")["value"]
     assert one.to_dict() == pytest.approx({level: level / 2 for level in labels.LEVELS if level <= 0.9})
 
 
@@ -87,8 +89,8 @@ def test_the_claims_on_a_table_with_known_answers(found):
     nearer = found.copy()
     for one, values in LABELS_PUBLISHED.items():
         for measure, value in values.items():
-            at = (nearer["variant"] == one) & (nearer["measure"] == measure) & (nearer["part"] == "end")
-            nearer.loc[at, "accuracy"] = value + (0.04 if (one, measure) == ("shuffled", "L12") else 0.01)
+            at = (nearer["variant"] == one) & (nearer["cell"] == measure) & nearer["epoch"].isna()
+            nearer.loc[at, "value"] = value + (0.04 if (one, measure) == ("shuffled", "L12") else 0.01)
     assert LABELS.estimate(CLAIMS["labels-levels-batchnorm"], nearer).mean == pytest.approx(0.04)
     nearer["variant"] += "_plain"
     assert LABELS.estimate(CLAIMS["labels-levels-plain"], nearer).mean == pytest.approx(0.04)
@@ -98,10 +100,10 @@ def test_a_peak_is_sought_in_the_other_seeds():
     """A peak that each seed has at another epoch is noise, and no fall."""
     noise = [[0.5, 0.3, 0.3, 0.3, 0.3, 0.3], [0.3, 0.5, 0.3, 0.3, 0.3, 0.3], [0.3, 0.3, 0.5, 0.3, 0.3, 0.3]]
     fall, plain = CLAIMS["labels-fall-batchnorm"], CLAIMS["labels-fall-plain"]
-    found = pd.DataFrame(chain.from_iterable(rows("natural", seed, "L4", one) for seed, one in enumerate(noise)))
+    found = tidy(chain.from_iterable(rows("natural", seed, "L4", one) for seed, one in enumerate(noise)))
     assert LABELS.estimate(fall, found).mean == pytest.approx(0)
     same = [rows("natural", seed, "L4", [0.3, 0.5, 0.4, 0.3, 0.2, 0.1]) for seed in range(3)]
-    real = pd.DataFrame(chain.from_iterable(same))
+    real = tidy(chain.from_iterable(same))
     assert LABELS.estimate(fall, real).mean == pytest.approx(0.5 - 0.2)  # the mean of the last three epochs
     assert LABELS.estimate(plain, real.assign(variant="natural_plain")) == LABELS.estimate(fall, real)
 
@@ -185,9 +187,7 @@ def test_bands_agree_with_the_image_where_the_network_predicts_the_same(monkeypa
 
 
 def test_what_a_network_reads_of_test_images(found):
-    test = pd.DataFrame(
-        rows("shuffled", 0, "test", [0.1], "end", "test") + rows("shuffled", 0, "L8", [0.2], "end", "test")
-    )
+    test = tidy(rows("shuffled", 0, "test", [0.1], "end", "test") + rows("shuffled", 0, "L8", [0.2], "end", "test"))
     agreed = pd.DataFrame([{"variant": "shuffled", "seed": 0, "measure": "L8", "agreement": 0.75}])
     table = labels.reading_table(pd.concat([found, test]), agreed, [8])
     assert table.loc[("shuffled, with BatchNorm", "accuracy")].tolist() == [".100", ".200", "run missing"]

@@ -80,7 +80,7 @@ def rows(variant, seed, test, hfc, kept, kind="no normalisation"):
     under = {name: kept * (test + 0.01) for shift in SHIFTS for name in (shift, f"{shift} hfc")}
     attacked = dict.fromkeys(("pgd2", "pgd8"), kept * (test - 0.01))
     common = {"variant": variant, "seed": seed, "kind": kind}
-    return [common | {"measure": name, "accuracy": one} for name, one in (clean | bands | under | attacked).items()]
+    return [common | {"measure": name, "value": one} for name, one in (clean | bands | under | attacked).items()]
 
 
 def made(count, seeds=3):
@@ -111,7 +111,7 @@ def test_a_network_counts_once_however_many_recipes_train_it(preset):
 
 
 def test_with_two_recipes_or_equal_ones_the_chapter_says_that_they_are_too_few():
-    same = made(3).assign(accuracy=lambda found: found["accuracy"].mask(found["measure"] == "H8", 0.3))
+    same = made(3).assign(value=lambda found: found["value"].mask(found["measure"] == "H8", 0.3))
     with pytest.raises(MissingRunError, match="no correlation that is defined"):
         NETWORKS.estimate(CLAIMS["networks-shift"], same)
     for found in (made(2), same):

@@ -10,12 +10,12 @@ from hfclib.paper.tables import CONDITIONS, band_names, decimals, gather, select
 def test_every_condition_is_there_once_for_every_network(runs):
     for which in ("curves", "final"):
         table = gather(runs, which)
-        keys = ["variant", "seed", "measure"] + (["epoch"] if which == "curves" else [])
+        keys = ["variant", "seed", "cell"] + (["epoch"] if which == "curves" else [])
         for feed in ("raw", "max", "mean"):
             for bn_stats in ("running", "batch"):
                 rows = select(table, (4, 7, 16), feed, bn_stats)
                 assert not rows.duplicated(keys).any()
-                assert set(rows["measure"]) == {"train", "test", *band_names((4, 7, 16))}
+                assert set(rows["cell"]) == {"train", "test", *band_names((4, 7, 16))}
                 assert len(rows) == 3 * 2 * 8 * (2 if which == "curves" else 1)
 
 
@@ -25,8 +25,8 @@ def test_the_values_are_those_of_the_run(runs):
         stored = runs[variant][1].final
         expected = stored.query(f"band == 'hfc' and radius == 8 and feed == 'mean' and bn_stats == '{condition}'")
         rows = select(final, [8], "mean", "batch")
-        got = rows[(rows["variant"] == variant) & (rows["seed"] == 1) & (rows["measure"] == "H8")]
-        assert got["accuracy"].item() == expected["accuracy"].item()
+        got = rows[(rows["variant"] == variant) & (rows["seed"] == 1) & (rows["cell"] == "H8")]
+        assert got["value"].item() == expected["accuracy"].item()
 
 
 def test_a_tie_does_not_hang_on_the_order_of_a_sum():
@@ -38,8 +38,8 @@ def test_a_tie_does_not_hang_on_the_order_of_a_sum():
 
 def test_an_lfc_with_the_mean_colour_is_the_raw_lfc(runs):
     final = gather(runs, "final")
-    raw, mean = (select(final, [4], feed, "batch").query("measure == 'L4'") for feed in ("raw", "mean"))
-    assert list(raw["accuracy"]) == list(mean["accuracy"]) != []
+    raw, mean = (select(final, [4], feed, "batch").query("cell == 'L4'") for feed in ("raw", "mean"))
+    assert list(raw["value"]) == list(mean["value"]) != []
 
 
 def test_the_authors_feed_is_raw_for_adversarial_training_and_divided_by_the_maximum_else(random_run):

@@ -10,6 +10,7 @@ from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.presets import PRESETS, fig4_recipes
 from hfclib.paper.training import CHOICES, TRAINING, chosen_recipes, training_recipes
 from hfclib.training.recipe import Recipe
+from tests.paper.tidy import tidy
 
 BY_ID = {claim.id.removeprefix("training-"): claim for claim in TRAINING.claims}
 # Accuracies on training and test images and on the HFC at r = 4 and 8, by variant.
@@ -33,20 +34,20 @@ NETWORKS = {
 def measured(variant, seed, train, test, h4, h8):
     """The rows of a gathered table. The HFC with the mean colour added is read half as well as by itself."""
     common = {"variant": variant, "seed": seed, "adversarial": "none"}
-    whole = common | {"band": "x", "radius": -1, "feed": "raw"}
+    whole = common | {"band": "x", "radius": None, "feed": "raw"}
     high = common | {"split": "test", "band": "hfc"}
     rows = [
-        whole | {"split": "train", "accuracy": train},
-        whole | {"split": "test", "accuracy": test},
-        *(high | {"radius": r, "feed": "max", "accuracy": one} for r, one in ((4, h4), (8, h8), (12, 0.9))),
-        *(high | {"radius": r, "feed": "mean", "accuracy": one / 2} for r, one in ((4, h4), (8, h8))),
+        whole | {"split": "train", "value": train},
+        whole | {"split": "test", "value": test},
+        *(high | {"radius": r, "feed": "max", "value": one} for r, one in ((4, h4), (8, h8), (12, 0.9))),
+        *(high | {"radius": r, "feed": "mean", "value": one / 2} for r, one in ((4, h4), (8, h8))),
     ]
     return [row | {"bn_stats": bn_stats} for row in rows for bn_stats in ("running", "batch")]
 
 
 def table(networks=NETWORKS, seeds=(0, 1, 2)):
     rows = (measured(variant, seed, *values) for variant, values in networks.items() for seed in seeds)
-    return pd.DataFrame([row for one in rows for row in one])
+    return tidy([row for one in rows for row in one])
 
 
 def shown(final, choices=CHOICES, preset="laptop"):

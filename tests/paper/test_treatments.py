@@ -135,8 +135,8 @@ def test_a_stored_number_from_the_weights(runs):
 def by_hand():
     values = {"vanilla": {"none": (0.2, 0.3), "fixed": (0.5, 0.6)}, "batchnorm": {"fixed": (0.7, 0.75)}}
     return pd.DataFrame(
-        {"variant": variant, "treatment": treatment, "radius": 4, "accuracy": accuracy, "seed": seed}
-        | {"images": 2_000, "draw": variant}
+        {"variant": variant, "treatment": treatment, "radius": 4, "value": accuracy, "seed": seed}
+        | {"n": 2_000, "draw": variant}
         for variant, treatments in values.items()
         for treatment, accuracies in treatments.items()
         for seed, accuracy in enumerate(accuracies)
@@ -166,7 +166,7 @@ def test_the_published_table_has_all_treatments_and_the_figure_draws_its_means(r
         drawn = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == len(TREATMENTS)]
         for variant, values in zip(PAIR, drawn, strict=True):
             here = rows[(rows["radius"] == radius) & (rows["variant"] == variant)]
-            means = here.groupby("treatment")["accuracy"].mean()[list(TREATMENTS)]
+            means = here.groupby("treatment")["value"].mean()[list(TREATMENTS)]
             assert values == pytest.approx(means.to_numpy())
             assert list(table.loc[radius, NAMES[variant]]) == list(map(decimals, means))
 

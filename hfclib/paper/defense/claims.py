@@ -15,6 +15,7 @@ from hfclib.paper.defense.judgement import claimed_gains, gains
 from hfclib.paper.defense.setup import CLEAN, NONE, RHO, STRONGEST, Attack, Defense, defense_recipes
 from hfclib.paper.defense.tables import number_text, table2_rows
 from hfclib.paper.defense.trials import Trial, trial_rows, trials_table
+from hfclib.paper.measurements import preset_of
 from hfclib.paper.parameters import OneSeed, number, several, whole
 from hfclib.paper.presets import Preset
 from hfclib.paper.tables import decimals, with_interval
@@ -120,7 +121,7 @@ class DefenseParameters(OneSeed):
 
 def _evidence(runs: Runs) -> pd.DataFrame:
     """The stored trials of the claims; no attack is run."""
-    wanted = claim_trials("narrow" if runs.all()[0].recipe.name.startswith("narrow-") else "laptop")
+    wanted = claim_trials("narrow" if preset_of(runs.all()[0].recipe) == "narrow" else "laptop")
     images = DefenseParameters().n_images
     return trial_rows(runs, lambda variant, seed: wanted.get(variant, []), images=images, compute=False)
 

@@ -9,10 +9,9 @@ PAPER_DETECTION = {"mAP x": 0.356, "mAP lfc": 0.275, "mAP hfc": 0.107, "better l
 def detection_cells(results: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims at the matched radius: "mAP_x", "mAP_lfc", "mAP_hfc", "better_lfc", "better_mirror"...
 
-    Bands are fed raw; with the mean colour added the measure ends with "_mean". The image and its mirror image have the
-    radius 0.
+    Bands are fed raw; with the mean colour added the measure ends with "_mean".
     """
-    rows = results[results["radius"].isin([0, MATCHED_RADIUS])]
+    rows = results[results["radius"].isna() | (results["radius"] == MATCHED_RADIUS)]
     cells = rows.melt(["seed", "band", "feed"], ["mAP", "better"], "measure", "value")
     end = cells["feed"].map({"raw": "", "mean": "_mean"})
     return cells.assign(measure=cells["measure"] + "_" + cells["band"] + end, variant="detector", measured="")

@@ -35,7 +35,7 @@ def _over_seeds(ax: Axes, rows: pd.DataFrame, column: str, label: str, colour: s
 
 
 def _radius_axis(ax: Axes, results: pd.DataFrame, radius: float) -> None:
-    radii = sorted(set(results["radius"]) - {0})
+    radii = sorted(results["radius"].dropna().unique())
     ax.axvline(radius, color="0.6", linestyle=":")
     ax.set(xscale="log", xticks=radii, xticklabels=[f"{one:g}" for one in radii], xlabel="radius (DFT bins)")
     ax.minorticks_off()
@@ -137,7 +137,8 @@ def bands_table(results: pd.DataFrame, radius: float) -> pd.DataFrame:
     rows, paper = {}, {name: decimals(value) for name, value in PAPER_DETECTION.items()}
     names = {key: look[0] for key, look in _LOOKS.items()} | {("mirror", "raw"): "mirror image"}
     for (band, feed), name in names.items():
-        cells = results[(results["band"] == band) & (results["feed"] == feed) & results["radius"].isin([0, radius])]
+        at = results["radius"].isna() | (results["radius"] == radius)
+        cells = results[(results["band"] == band) & (results["feed"] == feed) & at]
         rows[name] = {
             "mAP": _over_seeds_text(cells["mAP"]),
             "mAP50": _over_seeds_text(cells["mAP50"]),

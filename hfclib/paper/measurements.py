@@ -1,0 +1,70 @@
+"""Measurements of networks as one tidy table: a row for each, and one meaning for each column.
+
+Stored tables keep the form that they have had from the first run on: -1 for no radius, an attack in the column of the
+feed, "clean" in that of the split. Only `measurements` reads that form.
+
+- preset, variant, seed: of the network. `draw` is what its initial weights hang on beside the seed (`initial_draw`).
+- epoch: after which epoch; none where it is of the weights as stored, after training.
+- split, band, radius: of the images, such as "test"; "x" with no radius for whole ones, or "lfc" or "hfc" at a radius.
+- feed, bn_stats: what is fed of a band, and what normalises, as in a `Condition`; "matched" for moments matched to the
+  test batch.
+- attack, eps: "none" and 0, or "pgd10" and "pgd20", PGD in so many steps, and its size in Linf.
+- measure: "accuracy"; "clean accuracy" for a network with a planted signal on test images without it.
+- n, value: how many images, and what came of them, in [0, 1].
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import pandas as pd
+
+from hfclib.data import DATA_SETS
+from hfclib.runs.store import Run
+from hfclib.training.adversarial import FINAL_ATTACK
+from hfclib.training.recipe import Recipe
+
+COLUMNS = ["preset", "variant", "seed", "draw", "epoch", "split", "band", "radius", "feed", "bn_stats"]
+COLUMNS += ["attack", "eps", "measure", "n", "value"]
+_STORED_NAMES = {"accuracy": "value", "images": "n", "statistics": "bn_stats"}
+_FINAL = f"pgd{FINAL_ATTACK['steps']}"
+
+
+def measurements(stored: pd.DataFrame, variant: str, run: Run) -> pd.DataFrame:
+    """The rows of a table that is stored with a run, or beside it, in the form of this module.
+
+    Args:
+        stored: such as `Run.final`. Columns that only one chapter has stay as they are.
+        variant, run: the network's name in its chapter, and the run.
+    """
+    rows = stored.rename(columns=_STORED_NAMES)
+    place = {"preset": preset_of(run.recipe), "variant": variant, "seed": run.seed, "draw": initial_draw(run.recipe)}
+    if "radius" in rows:
+        rows["radius"] = rows["radius"].astype("Int64").mask(rows["radius"] < 0)
+    if "bn_stats" in rows:
+        rows = rows.assign(attack="none", eps=0.0, measure="accuracy")
+        attacked = rows["feed"].str.startswith("pgd")
+        rows.loc[attacked, "attack"] = rows["feed"]
+        rows.loc[attacked, "eps"] = run.recipe.adv_eps
+        rows.loc[rows["attack"] == _FINAL, "eps"] = FINAL_ATTACK["eps"]
+        rows.loc[attacked, "feed"] = "raw"
+    if "split" in rows:
+        clean = rows["split"] == "clean"
+        rows.loc[clean, ["split", "measure"]] = "test", "clean accuracy"
+    epoch = rows["epoch"].astype("Int64") if "epoch" in rows else pd.array([pd.NA] * len(rows), "Int64")
+    return rows.assign(**place, epoch=epoch)
+
+
+def preset_of(recipe: Recipe) -> str:
+    """The preset that a recipe belongs to, which its name begins with."""
+    return recipe.name.split("-")[0]
+
+
+def initial_draw(recipe: Recipe) -> str:
+    """What decides the initial weights beside the seed: networks of which it is equal start from the same ones."""
+    # A convolution that a normalisation follows has no bias to draw.
+    bias = "no bias" if recipe.norm != "none" else "bias"
+    return f"{recipe.arch} {recipe.width} {recipe.stem_kernel} {bias} {len(DATA_SETS[recipe.data].mean)}"
+
+
+def each_run(runs: Mapping[str, Iterable[Run]]) -> Iterator[tuple[str, Run]]:
+    """Every run with its variant."""
+    return ((variant, run) for variant, ones in runs.items() for run in ones)
