@@ -33,7 +33,7 @@ class Condition(NamedTuple):
     """What a network is fed, and how its BatchNorm normalises; `feed` and `bn_stats` as above."""
 
     band: str  # "x" for whole images, "lfc", "hfc", "svd_low" or "svd_high"
-    radius: float = 0  # of the cut, in DFT bins; 0 with "x"
+    radius: float | None = None  # of the cut, in DFT bins; None with "x"
     feed: Feed = "raw"
     bn_stats: BnStats = "running"
 

@@ -4,9 +4,8 @@
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -178,20 +177,12 @@ def misaligned(
     return correct & by_high & ~by_low
 
 
-class Part(NamedTuple):
-    """Images (N, C, H, W) float on which a run measures the accuracy, and their columns; "x" is the whole image."""
-
-    split: str
-    images: Tensor
-    labels: Tensor
-    band: str = "x"
-    radius: int = -1
-    feed: str = "raw"
+Parts = Mapping[tuple[str, Condition], tuple[Tensor, Tensor]]
 
 
 def curve_rows(
     model: nn.Module,
-    parts: Sequence[Part],
+    parts: Parts,
     test: tuple[Tensor, Tensor],
     radii: Iterable[float],
     *,
@@ -203,19 +194,22 @@ def curve_rows(
     """The rows (CURVE_COLUMNS) that a run records after an epoch: the parts, then every band of `band_conditions`.
 
     Args:
-        parts, test: whole images; and (images float in [0, 1], labels), whose bands are measured at `radii`.
+        parts: images (N, C, H, W) float as they are fed, and labels, by what their rows say: split, and condition, of
+            which both statistics are taken.
+        test: (images float in [0, 1], labels), whose bands are measured at `radii`.
         other_radii: of other feeds and statistics, as in `band_conditions`.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
         kept: known predictions by `Condition`, (N,) uint8; the others are added.
         colour: the mean of the data set, as in `band_accuracy`.
     """
     batch_norm, rows = uses_batch_statistics(model), []
-    for part in parts:
+    for (split_name, condition), (images, labels) in parts.items():
         for bn_stats in BN_STATS if batch_norm else BN_STATS[:1]:
-            measured = accuracy(model, part.images, part.labels, bn_stats=bn_stats, amp=not exact)
+            measured = accuracy(model, images, labels, bn_stats=bn_stats, amp=not exact)
             measured = np.float32(measured).item()  # the precision in which runs store accuracies
-            values = part.split, part.band, part.radius, part.feed, bn_stats, len(part.labels), measured
-            rows.append(dict(zip(CURVE_COLUMNS, values, strict=True)))
+            row = {"split": split_name, **condition._asdict(), "bn_stats": bn_stats}
+            row |= {"radius": -1} if condition.radius is None else {}  # as stored tables have it
+            rows.append({**row, "images": len(labels), "accuracy": measured})
     options = {"amp": True, "kept": kept, "colour": colour}
     measured = _measure(model, *test, band_conditions(radii, batch_norm, other_radii), **options)
     return rows + [{"split": "test", **row} for row in measured]

@@ -241,8 +241,9 @@ class BandAccuracy:
         """The table of all batches so far.
 
         Returns:
-            One row per condition: band ("x" for whole images, "lfc", "hfc"), radius, feed, bn_stats, the columns of
-            `counted`, and top5, the share with the label among five largest logits; NaN with fewer than 10 classes.
+            One row per condition: band ("x" for whole images, "lfc", "hfc"), radius (0 with "x"), feed, bn_stats, the
+            columns of `counted`, and top5, the share with the label among five largest logits; NaN with fewer than 10
+            classes.
         Raises:
             ValueError: no batch yet.
         """
@@ -250,4 +251,5 @@ class BandAccuracy:
             raise ValueError("expected a batch before the table: call update first")
         counts = pd.DataFrame([counted(correct, self.images) for correct in self.correct])
         top5 = pd.Series(self.top5) / self.images if self.classes >= 10 else math.nan
-        return pd.concat([pd.DataFrame(self.wanted), counts], axis=1).assign(top5=top5)
+        wanted = [condition._replace(radius=condition.radius or 0) for condition in self.wanted]
+        return pd.concat([pd.DataFrame(wanted), counts], axis=1).assign(top5=top5)

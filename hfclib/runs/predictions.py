@@ -126,11 +126,11 @@ class Predictions:
     classes: dict[Condition, Tensor]
     batch_norm: bool
 
-    def has(self, band: str, radius: int = 0, feed: Feed = "raw", bn_stats: BnStats = "running") -> bool:
+    def has(self, band: str, radius: int | None = None, feed: Feed = "raw", bn_stats: BnStats = "running") -> bool:
         """Whether a condition, or an equivalent one, was recorded; arguments as those of `Condition`."""
         return Condition(band, radius, feed, bn_stats).canonical(self.batch_norm) in self.classes
 
-    def on(self, band: str, radius: int = 0, feed: Feed = "raw", bn_stats: BnStats = "running") -> Tensor:
+    def on(self, band: str, radius: int | None = None, feed: Feed = "raw", bn_stats: BnStats = "running") -> Tensor:
         """The predictions under a condition, (N,) int64; KeyError if it is not recorded; arguments as in `has`."""
         return self.classes[Condition(band, radius, feed, bn_stats).canonical(self.batch_norm)].long()
 
@@ -187,11 +187,14 @@ def _compute(run: Run, wanted: list[Condition], *, amp: bool, progress: bool) ->
 
 
 def by_name(classes: dict[Condition, Tensor]) -> dict[str, Tensor]:
-    """Predictions under the names that they have in a record, such as "hfc 8 raw running"."""
-    return {f"{band} {radius:.17g} {' '.join(how)}": one for (band, radius, *how), one in classes.items()}
+    """Predictions under the names that they have in a record, such as "hfc 8 raw running" or "x 0 raw running"."""
+    return {f"{band} {radius or 0:.17g} {' '.join(how)}": one for (band, radius, *how), one in classes.items()}
 
 
 def by_condition(tensors: dict[str, Tensor]) -> dict[Condition, Tensor]:
     """The inverse of `by_name`."""
     parts = {name: name.split(" ") for name in tensors}
-    return {Condition(band, json.loads(radius), *how): tensors[name] for name, (band, radius, *how) in parts.items()}
+    return {
+        Condition(band, None if band == "x" else json.loads(radius), *how): tensors[name]
+        for name, (band, radius, *how) in parts.items()
+    }

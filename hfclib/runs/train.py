@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 import hfclib
 from hfclib._files import home, locked, make_writable, sha256, write
+from hfclib.conditions import Condition
 from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import best_device, device_name, gains_from_bf16
-from hfclib.metrics import CURVE_COLUMNS, Part, curve_rows, training_band_rows
+from hfclib.metrics import CURVE_COLUMNS, curve_rows, training_band_rows
 from hfclib.runs.images import held_out_set, training_set
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
 from hfclib.runs.store import WEIGHTS, Run, description, load, put_in_place, stored_weights
@@ -44,7 +45,8 @@ def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *,
     test = pixels(test[0][: recipe.final_images]), test[1][: recipe.final_images]
     parts, colour = measured_parts(recipe, train, test), DATA_SETS[recipe.data].mean
     if recipe.planted:
-        parts.append(Part("clean", to_float(DATA_SETS[recipe.data].embedded("test")[0][: len(test[1])]), test[1]))
+        clean = to_float(DATA_SETS[recipe.data].embedded("test")[0][: len(test[1])])
+        parts |= {("clean", Condition("x")): (clean, test[1])}
     rows = curve_rows(model, parts, test, (), exact=True)
     if recipe.train_bands:
         rows += training_band_rows(model, pixels(train[0]), train[1])
@@ -52,7 +54,7 @@ def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *,
     kept = by_condition(kept_record(path, weights))
     for radius in tqdm(recipe.radii, desc=f"measuring {recipe.name}", unit=" radii", disable=not progress):
         before = len(kept)
-        rows += curve_rows(model, (), test, [radius], kept=kept, colour=colour)
+        rows += curve_rows(model, {}, test, [radius], kept=kept, colour=colour)
         if len(kept) > before:
             add_to_record(path, by_name(kept), weights)
     return rows + robust_rows(model, *test, recipe, after_training=True)

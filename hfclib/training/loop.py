@@ -16,12 +16,12 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
 from hfclib.batching import check_labels, check_pixels, logits
-from hfclib.conditions import PAPER_RADII, uses_batch_statistics
+from hfclib.conditions import PAPER_RADII, Condition, uses_batch_statistics
 from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import arithmetic, device_of
 from hfclib.frequency import check_images, nyquist, split
 from hfclib.kernels import convolutions, smoothness_penalty
-from hfclib.metrics import Part, curve_rows, training_band_rows
+from hfclib.metrics import Parts, curve_rows, training_band_rows
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.batches import Batches
 from hfclib.training.recipe import Recipe
@@ -297,13 +297,14 @@ def as_trained(images: Tensor, recipe: Recipe) -> Tensor:
     return rescaled(_band_of(images, recipe), recipe.rescale)
 
 
-def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> list[Part]:
+def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Parts:
     """What a run's accuracy is measured on, beside the bands of the test images; `train` and `test` as in `fit`.
 
     Training images as they are trained on; whole test images; and, if the network is trained on a band, that band of
     the test images.
     """
-    feed = "raw" if recipe.rescale == "none" else recipe.rescale
-    band = {"band": recipe.train_band, "radius": recipe.train_radius, "feed": feed} if recipe.train_band != "x" else {}
-    parts = [Part("train", as_trained(train[0], recipe), train[1], **band), Part("test", pixels(test[0]), test[1])]
-    return parts + ([Part("test", as_trained(test[0], recipe), test[1], **band)] if band else [])
+    whole = own = Condition("x")
+    if recipe.train_band != "x":
+        own = Condition(recipe.train_band, recipe.train_radius, "raw" if recipe.rescale == "none" else recipe.rescale)
+    parts = {("train", own): (as_trained(train[0], recipe), train[1]), ("test", whole): (pixels(test[0]), test[1])}
+    return parts | ({} if own == whole else {("test", own): (as_trained(test[0], recipe), test[1])})

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hfclib
 from hfclib import Classifier, accuracy, band_accuracy, robust_accuracy, split
+from hfclib.conditions import Condition
 from hfclib.data.cifar import MEAN
-from hfclib.metrics import CURVE_COLUMNS, Part, curve_rows
+from hfclib.metrics import CURVE_COLUMNS, curve_rows
 from hfclib.transforms import FEEDS, feed_images
 
 
@@ -158,7 +159,7 @@ def test_without_a_colour_data_must_be_the_same_twice(dark_first):
 
 
 def parts(train, test):
-    return [Part("train", *train), Part("test", *test)]
+    return {("train", Condition("x")): train, ("test", Condition("x")): test}
 
 
 @pytest.mark.parametrize(("batch_norm", "count"), [(False, 2 + 56), (True, 4 + 76)])

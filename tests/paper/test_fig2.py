@@ -149,7 +149,7 @@ def test_by_chance_is_the_mean_over_shuffled_predictions_for_the_high_part():
     x, low, high = torch.tensor([0, 1, 2, 1, 1]), torch.tensor([1, 1, 0, 1, 0]), torch.tensor([0, 2, 2, 1, 0])
 
     def count(high):
-        parts = {("x", 0): x, ("lfc", 4): low, ("hfc", 4): high}
+        parts = {("x", None): x, ("lfc", 4): low, ("hfc", 4): high}
         stored = Predictions({(*key, "raw", "running"): part for key, part in parts.items()}, batch_norm=False)
         return counts_over_seeds({"vanilla": {0: stored}}, labels).query("feed == 'raw'").iloc[0]
 
@@ -483,7 +483,7 @@ def test_the_eight_images_of_the_paper_are_counted():
     high[[95, 8501, 96, 0]] = 0
 
     def count(images):
-        parts = {("x", 0): x, ("lfc", 12): low, ("hfc", 12): high}
+        parts = {("x", None): x, ("lfc", 12): low, ("hfc", 12): high}
         classes = {(*key, "raw", "running"): part[:images] for key, part in parts.items()}
         one = Predictions(classes, batch_norm=False)
         row = counts_over_seeds({"vanilla": {0: one}}, labels[:images]).query("feed == 'raw'").iloc[0]

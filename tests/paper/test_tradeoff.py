@@ -103,7 +103,7 @@ def predicted(model, images):
         return logits(model, seen).argmax(dim=1).to(torch.uint8)
 
     found = {("lfc", radius, "raw", "running"): classes(split(images, radius)[0]) for radius in RADII}
-    return Predictions({("x", 0, "raw", "running"): classes(images), **found}, batch_norm=False)
+    return Predictions({("x", None, "raw", "running"): classes(images), **found}, batch_norm=False)
 
 
 def test_distances_have_the_closed_form(waves):

@@ -32,7 +32,7 @@ from hfclib.transforms import FEEDS, feed_images
 
 TINY = Recipe("tiny", width=2, norm="batch", final_images=120)
 SOME = [
-    ("x", 0, "raw", "running"),
+    ("x", None, "raw", "running"),
     ("hfc", 4, "raw", "running"),
     ("lfc", 4, "max", "batch"),
     ("hfc", 8, "mean", "running"),
@@ -106,7 +106,7 @@ def same(one, other):
 def test_conditions_name_everything_once(batch_norm, other_radii):
     listed = prediction_conditions(batch_norm, other_radii=other_radii)
     statistics = BN_STATS if batch_norm else ("running",)
-    expected = {("x", 0, "raw", bn_stats) for bn_stats in statistics}
+    expected = {("x", None, "raw", bn_stats) for bn_stats in statistics}
     expected |= set(itertools.product(("lfc", "hfc"), RADII, ["raw"], ["running"]))
     expected |= set(itertools.product(("lfc", "hfc"), other_radii, FEEDS, statistics))
     expected |= set(itertools.product(("svd_low", "svd_high"), PAPER_RADII, ["raw"], ["running"]))
@@ -121,7 +121,7 @@ def test_conditions_name_everything_once(batch_norm, other_radii):
 
 def test_radii_of_raw_bands_and_of_the_others_are_apart():
     assert set(prediction_conditions(True, radii=(3,), other_radii=(5,))) == {
-        *(("x", 0, "raw", bn_stats) for bn_stats in BN_STATS),
+        *(("x", None, "raw", bn_stats) for bn_stats in BN_STATS),
         ("lfc", 3, "raw", "running"),
         ("hfc", 3, "raw", "running"),
         ("lfc", 5, "raw", "batch"),
@@ -143,14 +143,14 @@ def test_a_wide_network_is_asked_less(monkeypatch, tmp_path, width, other_radii)
 
 def test_a_network_without_batchnorm_answers_alike_with_either_statistics():
     whole, band = torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3, 4], dtype=torch.uint8)
-    answers = Predictions({("x", 0, "raw", "running"): whole, ("lfc", 4, "raw", "running"): band}, batch_norm=False)
+    answers = Predictions({("x", None, "raw", "running"): whole, ("lfc", 4, "raw", "running"): band}, batch_norm=False)
     for bn_stats in BN_STATS:
         assert answers.on("x", bn_stats=bn_stats).tolist() == [1, 2]
         for feed in ("raw", "mean"):  # an LFC with the mean colour is the raw LFC
             assert answers.has("lfc", 4, feed, bn_stats)
             assert answers.on("lfc", 4, feed, bn_stats).tolist() == [3, 4]
     assert answers.on("x").dtype == torch.int64
-    other = Predictions({("x", 0, "raw", "running"): whole}, batch_norm=True)
+    other = Predictions({("x", None, "raw", "running"): whole}, batch_norm=True)
     assert other.has("x")
     assert not other.has("x", bn_stats="batch")
     for missing in (("lfc", 4, "max"), ("lfc", 5), ("hfc", 4), ("hfc", 4, "mean")):

@@ -178,12 +178,13 @@ def test_final_training_accuracy_of_a_large_set(monkeypatch, cifar, tmp_path, la
     (tmp_path / "weights.safetensors").write_bytes(b"")
     _final_rows(recipe, None, whole, cifar["test"], tmp_path, progress=False)
     images, expected = cifar["train"] if labels == "natural" else (part[:5_000] for part in whole)
-    ((on_train, on_test), (test_images, _), exact), (_, on_bands, band_labels) = used
-    assert torch.equal(on_train.labels, expected)
+    (parts, (test_images, _), exact), (_, on_bands, band_labels) = used
+    on_train, on_test = parts.values()
+    assert torch.equal(on_train[1], expected)
     assert torch.equal(band_labels, expected)
-    assert torch.equal(on_train.images, to_float(images))
+    assert torch.equal(on_train[0], to_float(images))
     assert torch.equal(on_bands, to_float(images))
-    assert torch.equal(on_test.images, test_images)
+    assert torch.equal(on_test[0], test_images)
     assert len(test_images) == 30
     assert exact
 

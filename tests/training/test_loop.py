@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import hfclib
 from hfclib import accuracy, split
-from hfclib.conditions import PAPER_RADII
+from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.data import DataSet, to_float
 from hfclib.metrics import CURVE_COLUMNS
 from hfclib.runs.images import SHUFFLE_SEED, training_set
@@ -454,13 +454,14 @@ def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar
         lambda model, parts, test, *_, **options: measured.append((parts, test)) or [],
     )
     train(replace(TINY, rescale="max", epochs=1))
-    (on_train, on_test), (test_images, test_labels) = measured[0]
+    parts, (test_images, test_labels) = measured[0]
+    assert list(parts) == [("train", Condition("x")), ("test", Condition("x"))]
+    on_train, on_test = parts.values()
     originals = to_float(cifar["train"][0][:20])
-    torch.testing.assert_close(on_train.images, originals / originals.amax(dim=(1, 2, 3), keepdim=True))
-    assert torch.equal(on_train.labels, cifar["train"][1][:20])
-    assert (on_train.split, on_train.band, on_test.split, on_test.band) == ("train", "x", "test", "x")
-    assert torch.equal(on_test.images, test_images)
-    assert torch.equal(on_test.labels, test_labels)
+    torch.testing.assert_close(on_train[0], originals / originals.amax(dim=(1, 2, 3), keepdim=True))
+    assert torch.equal(on_train[1], cifar["train"][1][:20])
+    assert torch.equal(on_test[0], test_images)
+    assert torch.equal(on_test[1], test_labels)
     assert torch.equal(test_images, to_float(cifar["test"][0][:20]))
 
 

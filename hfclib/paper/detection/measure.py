@@ -30,7 +30,7 @@ class DetectorInput(NamedTuple):
         """What is fed of images (N, 3, H, W) in [0, 1]; `colour` is (3,). A band leaves [0, 1] and is not clipped."""
         if self.band == "mirror":
             return images.flip(-1)
-        wanted = Condition(self.band, self.radius, self.feed)
+        wanted = Condition(self.band, self.radius or None, self.feed)
         return next(iter_inputs(images, [wanted], () if colour is None else colour.tolist()))
 
 
