@@ -12,10 +12,10 @@ from scipy import stats
 
 from hfclib.paper.claims import CELL_COLUMNS, FILE, Contrast, check_cells, evaluate, load_claims
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
+from hfclib.paper.measurements import initial_draw
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import CLAIMS, published_scoreboard
-from hfclib.paper.tables import initial_draw
 from hfclib.training.loop import initial_model
 
 VALUES = {("vanilla", "H4"): np.array([0.1, 0.2]), ("batchnorm", "H4"): np.array([0.5, np.nan]), ("mixup", "L8"): 2.0}
