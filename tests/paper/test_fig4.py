@@ -65,7 +65,8 @@ def test_a_lead_stands_beside_that_with_the_papers_schedule(runs):
     one = {variant: ones[1:] for variant, ones in runs.items() if variant != "dropout"}
     final = gather(runs, "final")
     table = leads(final, gather(one, "final"))
-    both = [by_seed(final, measure, *CONDITIONS["controlled"]) for measure in ("H4", "H8")]
+    by_cell = by_seed(select(final, (4, 8), *CONDITIONS["controlled"]), "cell", "variant")
+    both = [by_cell[cell] for cell in ("H4", "H8")]
     gain = sum(one["batchnorm"] - one["vanilla"] for one in both) / 2
     expected = [unpaired_over_images(both, runs), decimals(gain[1]), "\u2013"]
     assert table.loc[("BatchNorm", "controlled")].tolist() == expected
