@@ -24,7 +24,7 @@ from hfclib.paper.claims import evaluate
 from hfclib.paper.fig1 import band_results, fig1_recipes
 from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predictions
 from hfclib.paper.intervals import Estimate
-from hfclib.paper.measurements import COLUMNS, initial_draw
+from hfclib.paper.measurements import MEASUREMENT_COLUMNS, initial_draw
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
@@ -131,7 +131,7 @@ def _misaligned(runs: Runs) -> Iterator[pd.DataFrame]:
             draws = {variant: initial_draw(ones[0].recipe) for variant, ones in own.items()}
             rows = rows.assign(split="test", measure="misaligned", draw=rows["variant"].map(draws), attack="none")
             rows = rows.assign(value=rows["misaligned"] / rows["images"]).rename(columns={"images": "n"})
-            yield rows.reindex(columns=COLUMNS).astype({"radius": "Int64", "epoch": "Int64"})
+            yield rows.reindex(columns=MEASUREMENT_COLUMNS).astype({"radius": "Int64", "epoch": "Int64"})
 
 
 # ---- claims: written before any network on MNIST or Fashion-MNIST, or with a planted signal, was trained

@@ -15,7 +15,7 @@ from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import Estimate
-from hfclib.paper.measurements import COLUMNS, each_run, measurements
+from hfclib.paper.measurements import MEASUREMENT_COLUMNS, each_run, measurements
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.style import CHART, WIDTH, mean_band, radius_colour
@@ -77,8 +77,8 @@ def labels_table(runs: Runs) -> pd.DataFrame:
         measurements(stored, variant, run) for variant, run in each_run(runs) for stored in (run.curves, run.final)
     ]
     if not tables:
-        return pd.DataFrame(columns=[*COLUMNS, "cell"])
-    rows = pd.concat(tables, ignore_index=True)[COLUMNS]
+        return pd.DataFrame(columns=[*MEASUREMENT_COLUMNS, "cell"])
+    rows = pd.concat(tables, ignore_index=True)[MEASUREMENT_COLUMNS]
     rows = rows[(rows["feed"] == "raw") & (rows["bn_stats"] == "running") & (rows["attack"] == "none")]
     rows = rows[(rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)]
     return rows.assign(cell=cell_names(rows))

@@ -22,8 +22,8 @@ from hfclib.runs.store import Run
 from hfclib.training.adversarial import FINAL_ATTACK
 from hfclib.training.recipe import Recipe
 
-COLUMNS = ["preset", "variant", "seed", "draw", "epoch", "split", "band", "radius", "feed", "bn_stats"]
-COLUMNS += ["attack", "eps", "measure", "n", "value"]
+MEASUREMENT_COLUMNS = ["preset", "variant", "seed", "draw", "epoch", "split", "band", "radius", "feed", "bn_stats"]
+MEASUREMENT_COLUMNS += ["attack", "eps", "measure", "n", "value"]
 _STORED_NAMES = {"accuracy": "value", "images": "n", "statistics": "bn_stats"}
 _FINAL = f"pgd{FINAL_ATTACK['steps']}"
 

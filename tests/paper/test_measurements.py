@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from hfclib.metrics import CURVE_COLUMNS
-from hfclib.paper.measurements import COLUMNS, measurements
+from hfclib.paper.measurements import MEASUREMENT_COLUMNS, measurements
 from hfclib.paper.presets import PRESETS, base_recipe, fig4_recipes
 from hfclib.paper.tables import cell_names
 from hfclib.runs.collect import published_runs
@@ -24,7 +24,7 @@ STORED = [
 def test_each_column_has_one_meaning():
     run = SimpleNamespace(recipe=fig4_recipes("authors")["adversarial"], seed=3)
     rows = measurements(pd.DataFrame(STORED, columns=CURVE_COLUMNS), "against", run)
-    assert set(rows) == set(COLUMNS)
+    assert set(rows) == set(MEASUREMENT_COLUMNS)
     assert rows[["preset", "variant", "seed"]].drop_duplicates().values.tolist() == [["authors", "against", 3]]
     assert rows["radius"].isna().tolist() == [True] * 3 + [False] + [True] * 2
     assert rows["radius"].dropna().tolist() == [8]
