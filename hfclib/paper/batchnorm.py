@@ -221,10 +221,13 @@ def table(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
 # ---- claims
 
 
-def accuracies(found: pd.DataFrame, variant: str, bn_stats: str, band: str, radius: int, feed: str) -> pd.Series:
+Term = tuple[str, str, str, int, str]  # variant, bn_stats, band, radius, feed
+
+
+def accuracies(found: pd.DataFrame, term: Term) -> pd.Series:
     """The accuracies of one network and condition by seed, from a `table`; empty where there are none."""
-    rows = found.query("part == 'feeds' and variant == @variant and bn_stats == @bn_stats and feed == @feed")
-    return rows.query("band == @band and radius == @radius").set_index("seed")["value"]
+    rows = found.query("part == 'feeds' and variant == @term[0] and bn_stats == @term[1] and band == @term[2]")
+    return rows.query("radius == @term[3] and feed == @term[4]").set_index("seed")["value"]
 
 
 def _conditions(found: pd.DataFrame) -> pd.DataFrame:
@@ -375,7 +378,7 @@ def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     for radius in radii:
         with contextlib.suppress(MissingRunError):
             estimates = (
-                unpaired(*(accuracies(found, *one, "hfc", radius, "max") for one in pair)) for pair in pairs.values()
+                unpaired(*(accuracies(found, (*one, "hfc", radius, "max")) for one in pair)) for pair in pairs.values()
             )
             rows[f"H{radius}"] = [in_words(one) for one in estimates]
     return pd.DataFrame.from_dict(rows, "index", columns=list(pairs)).rename_axis("accuracy on")
@@ -424,7 +427,7 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
         pair = list(zip(names, statistics, strict=True))
         plain, normed = (f"{variant}.H8_{feed}_{bn_stats}" for variant, bn_stats in pair)
         with contextlib.suppress(MissingRunError):
-            pairs = [accuracies(found, *network, "hfc", 8, feed) for network in pair]
+            pairs = [accuracies(found, (*network, "hfc", 8, feed)) for network in pair]
             pairs = pd.concat(pairs, axis=1, keys=PAIR).dropna()
             lead = evaluate(f"{normed} - {plain}", cells)
             rows[way, scale] = [*map(partial(decimals, places=2), pairs.mean()), in_words(lead), lead.seeds]
