@@ -24,6 +24,7 @@ from hfclib.devices import arithmetic
 AttackNorm = Literal["linf", "l2"]
 Loss = Literal["cross_entropy", "margin"]
 Band = Callable[[Tensor], Tensor] | None
+Objective = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> (N,)
 _BAND_ROUNDS = 5  # after which a thousandth of a perturbation's energy is left outside its band
 
 
@@ -83,8 +84,7 @@ def pgd(
     if loss not in _LOSSES:
         raise ValueError(f"expected loss, cross_entropy or margin, got {loss!r}")
     objective = _LOSSES[loss] if not targeted else lambda logits, labels: -_LOSSES[loss](logits, labels)
-    options = {"norm": norm, "objective": objective, "targeted": targeted, "band": band}
-    options |= {"stop_early": stop_early, "amp": amp}
+    settings = _PgdSettings(steps, norm, band, objective, targeted, stop_early, amp)
     rng = PerImageRNG(len(images), seed, indices) if random_start else None
     # Gradients are needed also where the caller has them switched off; tensors of its inference mode must be copied.
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
@@ -99,7 +99,7 @@ def pgd(
             if rng:
                 state.points = start(state.images, state.eps, norm, rng, which, band)
             adv_images = images.clone()
-            _pgd_steps(model, state, steps, adv_images, **options)
+            _pgd_steps(model, state, adv_images, settings)
             if restarts == 1:
                 return adv_images
             adv_images, classes = adv_images[which], labels[which]
@@ -134,26 +134,28 @@ class _PgdState(PerImageState):
     alpha: Tensor  # (N, 1, 1, 1)
 
 
-def _pgd_steps(
-    model: nn.Module,
-    state: _PgdState,
-    steps: int,
-    adv_images: Tensor,
-    *,
-    norm: AttackNorm,
-    objective: Callable,
-    targeted: bool,
-    band: Band,
-    stop_early: bool,
-    amp: bool,
-) -> None:
+@dataclass(frozen=True)
+class _PgdSettings:
+    """What is alike for all images; see `pgd`."""
+
+    steps: int
+    norm: AttackNorm
+    band: Band
+    objective: Objective
+    targeted: bool
+    stop_early: bool
+    amp: bool
+
+
+def _pgd_steps(model: nn.Module, state: _PgdState, adv_images: Tensor, settings: _PgdSettings) -> None:
     """PGD from `state.points`, into `adv_images` at `state.place`: gradient of the loss, step along it, projection."""
-    for step in range(steps):
-        logits, _, gradient = gradients(model, state.points, state.labels, objective, amp=amp)
+    norm, band, targeted, amp = settings.norm, settings.band, settings.targeted, settings.amp
+    for step in range(settings.steps):
+        logits, _, gradient = gradients(model, state.points, state.labels, settings.objective, amp=amp)
         wrong = checks.is_fooled(logits, state.labels, targeted)
         if step == 0:
             checks.warn_of_masking(logits, gradient, wrong)
-        if stop_early:
+        if settings.stop_early:
             wrong = checks.confirm_in_fp32(model, state.points, state.labels, wrong, targeted=targeted, amp=amp)
             adv_images[state.place[wrong]] = state.points[wrong]
             gradient = gradient[~wrong]
@@ -165,7 +167,9 @@ def _pgd_steps(
     adv_images[state.place] = state.points
 
 
-def gradients(model: nn.Module, points: Tensor, labels: Tensor, objective: Callable, *, amp: bool) -> tuple:
+def gradients(
+    model: nn.Module, points: Tensor, labels: Tensor, objective: Objective, *, amp: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """The logits (N, classes) of points (N, C, H, W), their `objective` (N,), and its gradient like points."""
     points = points.detach().requires_grad_()
     with nullcontext() if amp else arithmetic(points.device, amp=False):  # the way back in full precision too
@@ -238,4 +242,4 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, labels[:, None], -math.inf).max(dim=1).values - own
 
 
-_LOSSES = {"cross_entropy": partial(F.cross_entropy, reduction="none"), "margin": margin}
+_LOSSES: dict[Loss, Objective] = {"cross_entropy": partial(F.cross_entropy, reduction="none"), "margin": margin}
