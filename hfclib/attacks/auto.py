@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfclib.attacks import checks
+from hfclib.attacks import boundary, checks
 from hfclib.attacks.checks import DEFAULT_EPS
 from hfclib.attacks.gradient import (
     AttackNorm,
@@ -165,25 +165,27 @@ def strongest(
     *,
     steps: int = 100,
     queries: int = 5_000,
+    fab: bool = False,
     seed: int | None = None,
 ) -> list[Callable[..., Tensor]]:
     """The attacks (Linf) that `robust_accuracy` takes for a number to publish: APGD, APGD with targets, Square.
 
-    They are those of AutoAttack but for FAB, as long as there; `python -m benchmarks.autoattack` compares the two.
+    They are those of AutoAttack, as long as there, but for FAB, an option since it needs the package torchattacks;
+    `python -m benchmarks.autoattack` compares the two without it.
 
     Args:
         eps: as in `pgd`, one number; several go to `robust_accuracy`.
-        steps: of APGD, from each start.
+        steps: of APGD, from each start, and of FAB.
         queries: of `square`.
-        seed: as in `pgd`; the three attacks take this one and the next two.
+        fab: try `hfclib.attacks.fab` too, before Square. It takes as long as APGD with targets.
+        seed: as in `pgd`; APGD, APGD with targets and Square take this one and the next two.
     Returns:
-        Three attacks, in the order in which they are to be tried. `robust_table` has one row for each.
+        Three attacks, or four, in the order in which they are to be tried. `robust_table` has one row for each.
     Source: Croce and Hein, ICML 2020.
     """
     first, second, third = (None,) * 3 if seed is None else range(seed, seed + 3)
     climb = partial(apgd, eps=eps, steps=steps)
-    return [
-        partial(climb, seed=first),
-        partial(climb, targets=TARGETS, seed=second),
-        partial(square, eps=eps, queries=queries, seed=third),
-    ]
+    attacks = [partial(climb, seed=first), partial(climb, targets=TARGETS, seed=second)]
+    if fab:
+        attacks.append(partial(boundary.fab, eps=eps, steps=steps, targets=TARGETS))
+    return [*attacks, partial(square, eps=eps, queries=queries, seed=third)]

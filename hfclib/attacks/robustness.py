@@ -7,7 +7,9 @@ One that attacks another model and ignores the first argument measures transfer.
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from itertools import pairwise
 from numbers import Real
 
@@ -16,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from hfclib.attacks import boundary
 from hfclib.attacks.checks import DEFAULT_EPS, check_batch, check_count, forward, number_of
 from hfclib.attacks.gradient import pgd
 from hfclib.attacks.rng import check_indices, draw_seed
@@ -57,25 +60,29 @@ def robust_correct(
         TypeError, ValueError: as `pgd`, a model whose logits depend on the batch, no attack, a targeted one, none that
             takes the eps, or one that returns images of another shape or outside [0, 1].
     """
-    options = {"eps": eps, "indices": indices, "batch_size": batch_size, "stop_early": stop_early, "amp": amp}
-    return _correct_after_each(model, images, labels, _checked(attacks), **options)[-1]
+    options = AttackOptions(eps, indices, batch_size, stop_early, amp)
+    return _correct_after_each(model, images, labels, _checked(attacks), options)[-1]
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """What all attacks on a model are given; see `robust_correct`."""
+
+    eps: float | None = None
+    indices: Tensor | None = None
+    batch_size: int = ATTACK_BATCH_SIZE
+    stop_early: bool = True
+    amp: bool = False
 
 
 def _correct_after_each(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    attacks: list[AttackFunction],
-    *,
-    eps: float | None = None,
-    indices: Tensor | None = None,
-    batch_size: int = ATTACK_BATCH_SIZE,
-    stop_early: bool = True,
-    amp: bool = False,
+    model: nn.Module, images: Tensor, labels: Tensor, attacks: list[AttackFunction], options: AttackOptions
 ) -> Tensor:
     """Which images are correct without an attack, and then after each attack, (1 + number of attacks, N) bool."""
-    places = check_indices(indices, len(images))
-    given = {"stop_early": stop_early, "amp": amp} | ({} if eps is None else {"eps": number_of("eps", eps)})
+    places, eps, batch_size = check_indices(options.indices, len(images)), options.eps, options.batch_size
+    given: dict = {"stop_early": options.stop_early, "amp": options.amp}
+    if eps is not None:
+        given["eps"] = number_of("eps", eps)
     if eps is not None and not any(_accepted(attack, eps=eps) for attack in attacks):
         raise ValueError(f"expected an attack with the keyword eps, got eps = {eps} and none that takes it")
     for attack in attacks:
@@ -85,8 +92,8 @@ def _correct_after_each(
     labels, after = check_batch(images, labels), [correct.clone()]
     for attack in attacks:
         for block in _blocks(correct, batch_size):
-            options = _accepted(attack, indices=places[block.cpu()], **given)
-            correct[block] = _still_correct(attack, model, images[block], labels[block], **options)
+            accepted = _accepted(attack, indices=places[block.cpu()], **given)
+            correct[block] = _still_correct(attack, model, images[block], labels[block], **accepted)
         after.append(correct.clone())
     return torch.stack(after)
 
@@ -172,7 +179,8 @@ def _after_each_eps(model, images, labels, attacks: list[AttackFunction], eps, o
         indices = torch.arange(total, total + len(part), device="cpu")
         total += len(part)
         for number, parts in zip(eps_values, after, strict=True):
-            parts.append(_correct_after_each(model, part, classes, attacks, eps=number, indices=indices, **options))
+            own = AttackOptions(eps=number, indices=indices, **options)
+            parts.append(_correct_after_each(model, part, classes, attacks, own))
     return [torch.cat(parts, dim=1) for parts in after]
 
 
@@ -250,13 +258,14 @@ def _own_eps(attack: AttackFunction) -> float:
 
 
 def _name(attack: AttackFunction) -> str:
-    """An attack's name, with what `functools.partial` has set of it where that is short."""
+    """An attack's name, with what `functools.partial` has set of it where that is short, and another package's name."""
     function = _function(attack)
     name = getattr(function, "__name__", type(function).__name__)
-    kept = attack.keywords if isinstance(attack, partial) else {}
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else f"{value}" for key, value in kept.items()}
+    given = attack.keywords if isinstance(attack, partial) else {}
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else f"{value}" for key, value in given.items()}
     short = [f"{key}={text}" for key, text in shown.items() if key not in ("eps", "seed") and len(text) <= 30]
-    return f"{name}({', '.join(short)})" if short else name
+    origin = f" of {boundary.PACKAGE} {version(boundary.PACKAGE)}" if function is boundary.fab else ""
+    return (f"{name}({', '.join(short)})" if short else name) + origin
 
 
 def _is_of_library(attack: AttackFunction) -> bool:
