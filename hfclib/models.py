@@ -1,13 +1,20 @@
-"""The networks: ResNet-18 for 32x32 images, the authors' ResNet-32, LeNet, AlexNet and VGG-11.
+"""The networks: ResNet-18 for 32x32 images, the authors' ResNet-32, LeNet, AlexNet and VGG-11; and those that you add.
 
-All take images (N, 3, H, W) in [0, 1], and return logits (N, num_classes): 32 x 32, but for the ResNets, which take
-any size, and any number of channels. To normalise pixels, put a module in front:
+A recipe names its network. `register_network` gives a name to a network of yours.
+
+Those below all take images (N, 3, H, W) in [0, 1], and return logits (N, num_classes): 32 x 32, but for the ResNets,
+which take any size, and any number of channels. To normalise pixels, put a module in front:
 `nn.Sequential(torchvision.transforms.v2.Normalize(mean, std), resnet18())`. Attack sizes and radii then still refer to
 pixels in [0, 1].
 """
 
+import difflib
+import inspect
 import math
+import re
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -16,7 +23,89 @@ from torch.nn import functional as F
 NormLayer = Literal["none", "batch", "group"]
 DropoutAt = Literal["features", "map"]
 NORMS: tuple[NormLayer, ...] = get_args(NormLayer)
+Builder = Callable[..., nn.Module]
+# What a recipe sets of a network, by name, and the number of channels of its images.
+SETTINGS = ("width", "norm", "dropout", "dropout_at", "stem_kernel", "in_channels")
 GROUPS = 8  # of channels in a GroupNorm layer, or the largest divisor of 8 that divides the number of channels too
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that recipes can name.
+
+    Attributes:
+        name, build, any_size: as in `register_network`.
+        settings: those of `SETTINGS` that are arguments of `build`.
+    """
+
+    name: str
+    build: Builder
+    settings: tuple[str, ...]
+    any_size: bool
+
+
+REGISTERED: dict[str, Network] = {}
+
+
+def register_network(name: str, *, any_size: bool = False) -> Callable[[Builder], Builder]:
+    """Give a network a name, under which recipes build it; a decorator, or a call for a network that you import::
+
+        @register_network("mynet")
+        def mynet(*, width=16, in_channels=3):
+            layers = [nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            return nn.Sequential(*layers, nn.Linear(width, 10))
+
+        register_network("theirs")(their_package.network)
+        recipe = hfclib.Recipe("mine", arch="mynet", width=32)
+
+    The builder is called with keyword arguments: those of `SETTINGS` that it has, all of them. It returns a network
+    with freshly drawn weights, on the default device, from (N, in_channels, H, W) float32 in [0, 1] to (N, 10) logits.
+    A recipe that sets what the builder does not take is refused, but for the width, which differs between presets.
+    What the name means is not part of a recipe's hash: give another network another name. Processes that `sweep` starts
+    have the networks of its jobs; another process that builds a stored network has to register it first.
+
+    Args:
+        name: letters, digits, "_", "-" and "."; not yet taken. A function that is defined again, as in a cell of a
+            notebook that is run twice, takes the place of the old one.
+        any_size: whether the network also takes images that are smaller than its data set's, as `early_sizes` has them.
+    Raises:
+        ValueError: the name is taken or not allowed, or the builder has a required argument that is not in `SETTINGS`.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise ValueError(f"expected the name of a network, of letters, digits, '_', '-' and '.', got {name!r}")
+
+    def registered(build: Builder) -> Builder:
+        known = REGISTERED.get(name)
+        if known and not _is_same_definition(known.build, build):
+            raise ValueError(f"expected the name of a network that is not taken, got {name!r}, which is {known.build}")
+        arguments = inspect.signature(build).parameters.values()
+        variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+        named = {argument.name for argument in arguments if argument.kind not in (*variadic, argument.POSITIONAL_ONLY)}
+        for argument in arguments:
+            needed = argument.default is argument.empty and argument.kind not in variadic
+            if needed and argument.name not in named.intersection(SETTINGS):
+                wanted = f"expected a default of every argument but {', '.join(SETTINGS)}"
+                raise ValueError(f"{wanted}, got none of {argument.name!r} in the builder of {name!r}")
+        settings = tuple(setting for setting in SETTINGS if setting in named)
+        REGISTERED[name] = Network(name, build, settings, any_size)
+        return build
+
+    return registered
+
+
+def _is_same_definition(one: Builder, other: Builder) -> bool:
+    """Whether two builders are one function or class of a module, which may have been defined twice."""
+    places = {(build.__module__, getattr(build, "__qualname__", "<none>")) for build in (one, other)}
+    return one is other or (len(places) == 1 and "<" not in places.pop()[1])
+
+
+def find_network(name: str) -> Network:
+    """The network of a name; a ValueError that says which names there are, and the nearest, for another one."""
+    if name not in REGISTERED:
+        near = difflib.get_close_matches(str(name), REGISTERED, n=1)
+        hint = f"did you mean {near[0]}?" if near else "networks of yours join them by hfclib.models.register_network"
+        raise ValueError(f"expected network, one of {', '.join(REGISTERED)}, got {name!r}; {hint}")
+    return REGISTERED[name]
 
 
 class GroupNorm(nn.GroupNorm):
@@ -94,7 +183,17 @@ class ResNet(nn.Module):
     """A residual network for small images; build one with `resnet18` or `resnet32`."""
 
     def __init__(
-        self, block, widths, depth, norm, dropout, dropout_at, num_classes=10, stem_kernel=3, in_channels=3
+        self,
+        block: type[BasicBlock] | type[PreactBlock],
+        widths: Sequence[int],
+        depth: int,
+        *,
+        norm: NormLayer,
+        dropout: float,
+        dropout_at: DropoutAt,
+        stem_kernel: int = 3,
+        in_channels: int = 3,
+        num_classes: int = 10,
     ) -> None:
         super().__init__()
         if stem_kernel % 2 == 0 or dropout_at not in ("features", "map"):
@@ -136,8 +235,16 @@ def xavier_(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+@register_network("resnet18", any_size=True)
 def resnet18(
-    width: int = 64, norm: NormLayer = "none", dropout: float = 0.0, *, dropout_at: DropoutAt = "features", **options
+    width: int = 64,
+    norm: NormLayer = "none",
+    dropout: float = 0.0,
+    *,
+    dropout_at: DropoutAt = "features",
+    stem_kernel: int = 3,
+    in_channels: int = 3,
+    num_classes: int = 10,
 ) -> ResNet:
     """ResNet-18 for 32x32 images: 3x3 stem, four stages of two blocks at widths w, 2w, 4w, 8w.
 
@@ -147,22 +254,34 @@ def resnet18(
             convolutions with a bias instead.
         dropout: the share that is dropped in training, in [0, 1).
         dropout_at: "features" drops what enters the last linear layer (paper), "map" the last feature map (code).
-        options: num_classes (10); stem_kernel (3), the side of the first layer's kernels, odd; in_channels (3).
+        stem_kernel: side of the first layer's kernels, odd.
+        in_channels, num_classes: of the images; number of logits.
     Raises:
         ValueError: another norm or dropout_at, or an even stem_kernel.
     Source: paper, section 4.2.
     """
+    options = {"dropout_at": dropout_at, "stem_kernel": stem_kernel, "in_channels": in_channels}
     widths = width, 2 * width, 4 * width, 8 * width
-    return ResNet(BasicBlock, widths, 2, norm, dropout, dropout_at, **options)
+    return ResNet(BasicBlock, widths, 2, norm=norm, dropout=dropout, num_classes=num_classes, **options)
 
 
-def resnet32(norm: NormLayer = "none", dropout: float = 0.0, *, dropout_at: DropoutAt = "map", **options) -> ResNet:
+@register_network("resnet32", any_size=True)
+def resnet32(
+    norm: NormLayer = "none",
+    dropout: float = 0.0,
+    *,
+    dropout_at: DropoutAt = "map",
+    stem_kernel: int = 3,
+    in_channels: int = 3,
+    num_classes: int = 10,
+) -> ResNet:
     """The authors' network: pre-activation ResNet-32, widths 16, 32, 64, five blocks per stage, 0.46 M parameters.
 
     Arguments and errors as in `resnet18`. No convolution has a bias.
     Source: the authors' code (the paper's text says ResNet-18).
     """
-    return ResNet(PreactBlock, (16, 32, 64), 5, norm, dropout, dropout_at, **options)
+    options = {"dropout_at": dropout_at, "stem_kernel": stem_kernel, "in_channels": in_channels}
+    return ResNet(PreactBlock, (16, 32, 64), 5, norm=norm, dropout=dropout, num_classes=num_classes, **options)
 
 
 def _plain(features: list[nn.Module], classifier: list[nn.Module]) -> nn.Sequential:
@@ -176,6 +295,7 @@ def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding
     return [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU()]
 
 
+@register_network("lenet")
 def lenet(*, num_classes: int = 10) -> nn.Sequential:
     """LeNet-5 with ReLU and maximum pooling: two 5x5 convolutions, three linear layers, 62,006 parameters.
 
@@ -186,6 +306,7 @@ def lenet(*, num_classes: int = 10) -> nn.Sequential:
     return _plain(features, linear)
 
 
+@register_network("alexnet")
 def alexnet(*, num_classes: int = 10) -> nn.Sequential:
     """AlexNet for 32x32 images: five convolutions, the first 11x11 with stride 4, one linear layer, 2.47 M parameters.
 
@@ -197,6 +318,7 @@ def alexnet(*, num_classes: int = 10) -> nn.Sequential:
     return _plain(features, [nn.Linear(256, num_classes)])
 
 
+@register_network("vgg11")
 def vgg11(width: int = 64, norm: NormLayer = "none", *, num_classes: int = 10) -> nn.Sequential:
     """VGG-11 for 32x32 images: eight 3x3 convolutions at widths w, 2w, 4w, 4w, 8w, 8w, 8w, 8w, one linear layer.
 

@@ -124,7 +124,7 @@ def conditions(run: Run, variant: str) -> Iterator[dict]:
     "scaled" by 1, 2, 4, 8: by itself, with the mean colour added (feed "mean"), or added to the LFC (band "sum").
     Nothing more is measured of networks that were trained on a band.
     """
-    helped = "batch" if run.recipe.norm == "batch" else "matched"
+    helped = "batch" if run.batch_norm else "matched"
     usual = {"part": "feeds", "band": "hfc", "radius": -1, "feed": "max", "scale": 1, "statistics": helped}
     usual |= {"where": "all", "batch_size": BATCH_SIZE}
     if run.recipe.train_band in ("lfc", "hfc"):

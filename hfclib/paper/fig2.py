@@ -397,7 +397,7 @@ def stored_predictions(runs: Runs) -> dict[str, dict[int, Predictions]]:
     for variant, ones in runs.items():
         for run in ones:
             if Condition("x") in (classes := by_condition(load_record("predictions", run, beside=True))):
-                found.setdefault(variant, {})[run.seed] = Predictions(classes, run.recipe.norm == "batch")
+                found.setdefault(variant, {})[run.seed] = Predictions(classes, run.batch_norm)
     return found
 
 

@@ -19,7 +19,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast, evaluate
 from hfclib.paper.measurements import each_run, preset_of
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
-from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes
+from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes, titled
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.style import CHART, WIDTH, mean_band, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
@@ -55,9 +55,9 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
     rows = select(final, radii, feed, bn_stats)
     others = band_names(set(radii) - set(PAPER_RADII)) if (feed, bn_stats) != ("raw", "running") else ()
     grouped = rows.groupby(["variant", "cell"], sort=False)["value"].agg(mean_sd)
-    columns = {}
+    columns, titles = {}, titled(rows["variant"])
     for variant in dict.fromkeys(rows["variant"]):
-        ours, paper = (columns.setdefault((TITLES[variant], source), {}) for source in ("ours", "paper"))
+        ours, paper = (columns.setdefault((titles[variant], source), {}) for source in ("ours", "paper"))
         for cell in ("train", "test", *band_names(radii)):
             name = f"{cell} (raw, running)" if cell in others else cell
             ours[name] = grouped.loc[variant, cell]
@@ -182,11 +182,11 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
     """
     if rows.empty:
         raise ValueError("expected curves, got an empty table")
-    variants = [variant for variant in TITLES if variant in set(rows["variant"])]
+    variants = titled(rows["variant"])
     with mpl.rc_context(CHART):
         across, width = (3, 2.7) if len(variants) > 4 else (2, 3.6)
         figure, axes, free = panel_grid(len(variants), across, (width, 2.9), (1.2, 0.9))
-        for variant, ax in zip(variants, axes, strict=True):
+        for (variant, title), ax in zip(variants.items(), axes, strict=True):
             own = rows[rows["variant"] == variant]
             for (band, split, radius, cell), line in own.groupby(["band", "split", "radius", "cell"], dropna=False):
                 whole = {"train": "0.6", "test": "black"}
@@ -198,7 +198,7 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
                     look = {"mfc": "white", "mec": colour, "ms": 6, "clip_on": False, "zorder": 3}
                     ax.plot(line["epoch"].max(), paper, _PAPER_MARKS[band], **look)
             ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
-            ax.set(title=TITLES[variant], ylim=(0, 1))
+            ax.set(title=title, ylim=(0, 1))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles = _curves_handles(rows) + (_PUBLISHED if published else [])
         for empty in free:
@@ -244,13 +244,13 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
     Returns:
         A Figure; points are means over seeds, bars one sample standard deviation to each side.
     """
-    variants = [variant for variant in TITLES if variant in set(final["variant"])]
+    variants = titled(final["variant"])
     with mpl.rc_context(CHART):
         figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
         for ax, (version, condition) in zip(figure.subplots(1, 2, sharey=True), CONDITIONS.items(), strict=True):
             rows = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
             for variant, look in network_looks(variants).items():
-                mean_line(ax, rows[rows["variant"] == variant], look, TITLES[variant])
+                mean_line(ax, rows[rows["variant"] == variant], look, variants[variant])
             ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")
             ax.set(title=version.capitalize(), ylim=(0, 1), xticks=PAPER_RADII)
         figure.supxlabel("Radius (DFT bins)", fontsize=12)

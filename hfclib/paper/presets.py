@@ -1,5 +1,6 @@
 """The presets' base recipes, and the recipes that several chapters share."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from hfclib.paper.names import PRESETS, Preset, check_choice
@@ -89,3 +90,10 @@ TITLES = {
     "batchnorm": "BatchNorm",
     "adversarial": "Adversarial training",
 }
+
+
+def titled(variants: Collection[str]) -> dict[str, str]:
+    """Titles by variant, those of `TITLES` first; the title of another one, such as a network of yours, is its name."""
+    there = set(variants)
+    known = [variant for variant in TITLES if variant in there]
+    return {variant: TITLES.get(variant, variant) for variant in dict.fromkeys([*known, *variants])}

@@ -4,6 +4,7 @@ The book shows figures at 72 pixels an inch, so a font of 12 points is 12 pixels
 room for `WIDTH` inches, and on a phone of 390 pixels for `PHONE_WIDTH`.
 """
 
+import itertools
 from collections.abc import Iterable
 
 import matplotlib as mpl
@@ -33,11 +34,17 @@ VARIANT_COLOURS = {
     "adversarial5": "#117733",
 }
 _MARKERS = dict(zip(VARIANT_COLOURS, "osD^v<>pXP*", strict=True))
+# Those of other networks, which are yours, in turn: Tol's "vibrant" scheme.
+_OTHER_LOOKS = tuple(zip(("#0077BB", "#EE3377", "#33BBEE", "#CC3311"), "hdH8", strict=True))
 
 
 def network_looks(variants: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """(colour, marker) by network, the same in every figure."""
-    return {variant: (VARIANT_COLOURS[variant], _MARKERS[variant]) for variant in variants}
+    """(colour, marker) by network, the same in every figure; of networks that no chapter has, in the order given."""
+    others = itertools.cycle(_OTHER_LOOKS)
+    return {
+        variant: (VARIANT_COLOURS[variant], _MARKERS[variant]) if variant in VARIANT_COLOURS else next(others)
+        for variant in variants
+    }
 
 
 def radius_colour(radius: float) -> str:

@@ -51,7 +51,7 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
         recipe = {name: getattr(run.recipe, name) for name in names}
         rows = measurements(getattr(run, which), variant, run).assign(**recipe)
         for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
-            rows = pd.concat([rows, _same_under(other, rows, run.recipe.norm == "batch")])
+            rows = pd.concat([rows, _same_under(other, rows, run.batch_norm)])
         parts.append(rows)
     if not parts:
         raise ValueError("expected at least one run, got none")

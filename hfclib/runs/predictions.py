@@ -158,7 +158,7 @@ def predictions_of(
     Raises:
         RunError: a stored file is damaged.
     """
-    batch_norm = run.recipe.norm == "batch"
+    batch_norm = run.batch_norm
     if wanted is None:
         narrow = run.recipe.arch == "resnet32" or run.recipe.width <= 16
         radii = run.recipe.radii

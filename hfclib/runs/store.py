@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hfclib._files import data_folder, homes, sha256, write
+from hfclib.models import REGISTERED
 from hfclib.training.checkpoint import CheckpointError, epochs_done
 from hfclib.training.recipe import Recipe
 
@@ -65,13 +66,26 @@ class Run:
         """Whether its weights are kept, and not the tables alone."""
         return (self.path / WEIGHTS).exists()
 
+    @property
+    def batch_norm(self) -> bool:
+        """Whether its network has BatchNorm: it was then measured with the statistics of the test batch, too."""
+        return "batch" in set(self.final["bn_stats"])
+
     def model(self) -> nn.Module:
-        """The trained network, in float32 on the CPU, in evaluation mode; RunError if its weights can't be read."""
-        path, model = self.path / WEIGHTS, self.recipe.build()
+        """The trained network, in float32 on the CPU, in evaluation mode.
+
+        Raises:
+            RunError: its weights can't be read, or its network is not registered in this process.
+        """
+        path = self.path / WEIGHTS
         if not self.has_weights:
             raise RunError(
                 f"{path} is not there: of this run only tables are kept; `hfc train FIGURE --retrain` trains it again"
             )
+        if self.recipe.arch not in REGISTERED:
+            advice = "import what registers it (hfclib.models.register_network)"
+            raise RunError(f"{path} is of the network {self.recipe.arch!r}, which this process does not know: {advice}")
+        model = self.recipe.build()
         try:
             model.load_state_dict(safetensors.torch.load(_read(path)))
         except (SafetensorError, RuntimeError) as error:
@@ -107,7 +121,7 @@ def load(path: str | Path) -> Run:
         if content["format"] != FORMAT_VERSION or new:
             found = f"format {content['format']!r}, expected {FORMAT_VERSION}" + "; new: " * bool(new) + ", ".join(new)
             raise RunError(f"{file} is of another version of hfclib ({found}): use that version, or {ADVICE}")
-        recipe, seed, provenance = Recipe(**content["recipe"]), content["seed"], content["provenance"]
+        recipe, seed, provenance = Recipe.from_dict(content["recipe"]), content["seed"], content["provenance"]
         if recipe.hash != content["hash"] or recipe.run_name(seed) != path.name or not isinstance(provenance, dict):
             raise ValueError(f"an edited recipe or seed: they give {recipe.run_name(seed)}")
         checksums = {name: content["sha256"][name] for name in FILES}

@@ -25,6 +25,7 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
+from hfclib.models import REGISTERED, Network
 from hfclib.runs.store import Run, RunError, find
 from hfclib.runs.train import train_run
 from hfclib.training.recipe import Recipe
@@ -35,11 +36,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train: its recipe and seed, and whether it is trained where it is stored too."""
+    """A run to train.
+
+    Attributes:
+        recipe, seed: of the run.
+        retrain: whether it is trained where it is stored too.
+        network: the recipe's, for a process in which it is not registered.
+    """
 
     recipe: Recipe
     seed: int
     retrain: bool = field(default=False, compare=False)
+    network: Network | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.recipe.name}, seed {self.seed}"
@@ -93,7 +101,7 @@ def sweep(
         except RunError as error:
             found = str(error)
         if found is None:
-            missing.append(Job(recipe, seed, retrain))
+            missing.append(Job(recipe, seed, retrain, REGISTERED.get(recipe.arch)))
         else:
             note(Job(recipe, seed), found)
     logger.info("%d stored, %d to train", len(report.runs), len(missing))
@@ -121,6 +129,8 @@ def train_job(job: Job, store: Path | None, threads: int, device: torch.device |
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore too, which leaks when the sweep ends this process
+    if job.network:
+        REGISTERED[job.network.name] = job.network
     try:
         run = None if job.retrain else find(job.recipe, job.seed, store)
         return job, run or train_run(job.recipe, seed=job.seed, device=device, store=store, progress=False)

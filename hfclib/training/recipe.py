@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, fields
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import ConfigDict, Field, ValidationError
@@ -11,12 +11,11 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hfclib.data import DATA_SETS
-from hfclib.models import DropoutAt, NormLayer, alexnet, lenet, resnet18, resnet32, vgg11
+from hfclib.models import REGISTERED, SETTINGS, DropoutAt, NormLayer, find_network
 
 TRAINING_VERSION = 1  # part of every hash: raise it when training code changes what a recipe produces
 RADII = DATA_SETS["cifar10"].radii  # 1 to 22
 
-Arch = Literal["resnet18", "resnet32", "lenet", "alexnet", "vgg11"]
 Optimizer = Literal["adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"]
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -33,8 +32,10 @@ class Recipe:
 
     Attributes:
         name: such as "laptop-batchnorm"; not part of the hash.
-        arch: "lenet", "alexnet", "vgg11" take no dropout, stem_kernel and early_sizes, and a norm in "vgg11" only.
-        width: channels of the first stage; not used by "resnet32", "lenet" and "alexnet".
+        arch: name of a network of `hfclib.models`, or of one of yours (`register_network`). What its builder does not
+            take keeps its default: "lenet", "alexnet", "vgg11" have no dropout, stem_kernel and early_sizes, and only
+            "vgg11" a norm.
+        width: channels of the first stage; not used by "resnet32", "lenet" and "alexnet", whose builders take none.
         norm: "none", "batch" (BatchNorm) or "group" (GroupNorm, `GROUPS`).
         dropout, dropout_at: drop probability; where: "features" (paper) or "map" (authors' code).
         mixup_alpha: parameter of mix-up's Beta(alpha, alpha), one draw per batch; 0 turns mix-up off.
@@ -70,7 +71,7 @@ class Recipe:
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-    arch: Arch = "resnet18"
+    arch: str = "resnet18"
     width: Count = 64
     norm: NormLayer = "none"
     dropout: Share = 0.0
@@ -131,10 +132,15 @@ class Recipe:
             self._require_default(field, f'data "{self.data}"')
         for field in ("labels", "adversarial") if self.planted else ():
             self._require_default(field, "planted")
-        if not self.arch.startswith("resnet"):
-            lacking = ("data", "dropout", "dropout_at", "stem_kernel", "early_sizes")
-            for field in lacking if self.arch == "vgg11" else ("norm", *lacking):
-                self._require_default(field, f'arch "{self.arch}"')
+        self._check_network()
+
+    def _check_network(self) -> None:
+        network = find_network(self.arch)
+        lacking = [field for field in SETTINGS if field not in (*network.settings, "width", "in_channels")]
+        if "in_channels" not in network.settings and len(DATA_SETS[self.data].mean) != 3:
+            lacking.append("data")
+        for field in lacking + ["early_sizes"] * (not network.any_size):
+            self._require_default(field, f'arch "{self.arch}"')
 
     def _require(self, field: str, holds: bool, wanted: str) -> None:
         if not holds:
@@ -178,19 +184,21 @@ class Recipe:
             return self._network().to(memory_format=torch.channels_last)
 
     def _network(self) -> nn.Module:
-        if self.arch in ("lenet", "alexnet"):
-            return lenet() if self.arch == "lenet" else alexnet()
-        if self.arch == "vgg11":
-            return vgg11(self.width, self.norm)
-        options = {"dropout_at": self.dropout_at, "stem_kernel": self.stem_kernel}
-        options["in_channels"] = len(DATA_SETS[self.data].mean)
-        if self.arch == "resnet32":
-            return resnet32(self.norm, self.dropout, **options)
-        return resnet18(self.width, self.norm, self.dropout, **options)
+        network = find_network(self.arch)
+        values = asdict(self) | {"in_channels": len(DATA_SETS[self.data].mean)}
+        built = network.build(**{setting: values[setting] for setting in network.settings})
+        if not isinstance(built, nn.Module):
+            raise TypeError(f"expected an nn.Module of the builder of {self.arch!r}, got {type(built).__name__}")
+        return built
 
     def to_dict(self) -> dict:
         """The fields as plain values, for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Self:
+        """The recipe of fields from `to_dict`. Its network need not be registered: what is stored of it can be read."""
+        return (cls if values.get("arch", cls.arch) in REGISTERED else _Unregistered)(**values)
 
 
 _init = Recipe.__init__
@@ -206,3 +214,10 @@ def _init_in_one_line(self: Recipe, *args: object, **values: object) -> None:
 
 
 Recipe.__init__ = _init_in_one_line
+
+
+class _Unregistered(Recipe):
+    """A stored recipe whose network this process does not know, and therefore neither checks nor builds."""
+
+    def _check_network(self) -> None:
+        pass

@@ -4,6 +4,7 @@ import itertools
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -53,7 +54,8 @@ def stored_run(folder, recipe=TINY, weights=None):
     path = folder / recipe.run_name(0)
     path.mkdir(parents=True)
     save_file(weights or stored_weights(recipe.build()), path / "weights.safetensors")
-    return Run(recipe, 0, None, None, {}, path)
+    final = pd.DataFrame({"bn_stats": ["running", "batch"] if recipe.norm == "batch" else ["running"]})
+    return Run(recipe, 0, final, final, {}, path)
 
 
 @pytest.fixture(scope="module")

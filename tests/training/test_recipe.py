@@ -96,7 +96,7 @@ def test_equal_recipes_have_equal_hashes():
 
 BAD = {
     **dict.fromkeys(
-        ("arch", "norm", "dropout_at", "schedule", "rescale", "optimizer", "train_band", "adversarial", "labels"),
+        ("norm", "dropout_at", "schedule", "rescale", "optimizer", "train_band", "adversarial", "labels"),
         ("else", None, 1),
     ),
     **dict.fromkeys(
@@ -111,6 +111,7 @@ BAD = {
     **dict.fromkeys(("augment", "adv_random_start", "train_bands"), ("no", "yes", None, 1)),
     "data": ("else", None, 1),
     "early_sizes": (16, None, "16", (7,), (32,), (16, 9.5), (16.0,), (True,), (None,), ("16",)),
+    "arch": (None, 1),
     "train_radius": (1, -1, 0.0, False, True, None, 23),
     "learning_rate": (0, -1e-4, math.nan, math.inf),
     "adv_steps": (1, 1.0, True, None, -1),

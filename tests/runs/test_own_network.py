@@ -1,0 +1,163 @@
+"""A network of the user's, all the way: registered, trained, stored, found, listed, asked and drawn."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from hfclib.batching import logits
+from hfclib.cli import app
+from hfclib.conditions import PAPER_RADII, Condition
+from hfclib.models import REGISTERED, register_network
+from hfclib.paper.all_networks import network_name
+from hfclib.paper.fig4 import beside_paper, curves_figure, hfc_by_condition
+from hfclib.paper.presets import base_recipe
+from hfclib.paper.style import network_looks
+from hfclib.paper.tables import gather, select
+from hfclib.runs.collect import obtain, stored_runs
+from hfclib.runs.images import held_out_set
+from hfclib.runs.predictions import predictions_of
+from hfclib.runs.store import RunError, find, load
+from hfclib.runs.sweep import Job, sweep, train_job
+from hfclib.training.recipe import Recipe
+
+SIZES = {"epochs": 1, "batch_size": 32, "train_images": 64, "eval_images": 8, "final_images": 40}
+
+
+def toy(*, width: int, in_channels: int = 3) -> nn.Module:
+    """A network with BatchNorm of its own: it takes no `norm`."""
+    layers = [nn.Conv2d(in_channels, width, 5, 2), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * width, 10))
+
+
+@pytest.fixture(autouse=True)
+def _registered():
+    register_network("toy")(toy)
+    yield
+    REGISTERED.pop("toy", None)
+
+
+@pytest.fixture
+def recipe():
+    return Recipe("mine-toy", arch="toy", width=6, **SIZES)
+
+
+@pytest.fixture
+def radii(monkeypatch):
+    monkeypatch.setattr(Recipe, "radii", PAPER_RADII)
+
+
+def test_it_is_trained_stored_found_asked_and_drawn(radii, own_home, recipe):
+    recipes = {"toy": recipe, "vanilla": Recipe("mine-vanilla", width=2, **SIZES)}
+    runs = obtain(recipes, [0], asked=("toy",))
+    assert stored_runs(recipes, [0])["toy"][0].path == own_home / "runs" / recipe.run_name(0)
+    run = find(recipe, 0)
+    assert run.recipe == recipe
+    assert run.model()[0].weight.shape == (6, 3, 5, 5)
+
+    assert run.batch_norm
+    predicted = predictions_of(run, [Condition("x", bn_stats=stats) for stats in ("running", "batch")], progress=False)
+    images = held_out_set(recipe)[0][: recipe.final_images]
+    for stats in ("running", "batch"):
+        expected = logits(run.model(), images, bn_stats=stats, amp=True).argmax(dim=1)
+        assert torch.equal(predicted.on("x", bn_stats=stats), expected)
+
+    shown = curves_figure(select(gather(runs), PAPER_RADII, "max", "batch"))
+    assert [ax.get_title() for ax in shown.axes if ax.get_title()] == ["Vanilla", "toy"]
+    left, _ = hfc_by_condition(gather(runs, "final")).axes
+    assert [label for label in left.get_legend_handles_labels()[1] if "chance" not in label] == ["Vanilla", "toy"]
+    table = beside_paper(gather(runs, "final"), PAPER_RADII, "raw", "running")
+    assert table.loc["test", ("toy", "ours")] == f"{run.test_accuracy():.3f}".lstrip("0")
+    assert network_name("toy") == "toy"
+    looks = network_looks(["vanilla", "toy", "another"])
+    assert len(set(looks.values())) == len({colour for colour, _ in looks.values()}) == 3
+
+
+def test_a_process_that_does_not_know_it_lists_and_reads_its_runs(radii, tmp_path, recipe):
+    trained = obtain({"toy": recipe}, [0])["toy"][0]
+    del REGISTERED["toy"]
+    listed = CliRunner().invoke(app, ["runs", "--store", str(trained.path.parent), "--json"])
+    (entry,) = json.loads(listed.stdout)
+    assert (entry["recipe"], entry["state"], entry["problem"]) == ("mine-toy", "stored", None)
+    assert entry["accuracy"] == trained.test_accuracy()
+    run = load(trained.path)
+    assert run.final.equals(trained.final)
+    assert run.recipe.hash == recipe.hash
+    assert run.recipe.to_dict() == recipe.to_dict()
+    with pytest.raises(RunError, match=r"of the network 'toy', which this process does not know.*register_network"):
+        run.model()
+    with pytest.raises(ValueError, match=r"expected network, one of resnet18, .* got 'toy'"):
+        Recipe("a", arch="toy")
+
+
+def test_a_worker_has_the_network_of_its_job(radii, tmp_path, recipe):
+    sent = pickle.dumps(Job(recipe, 0, network=REGISTERED["toy"]))
+    del REGISTERED["toy"]
+    job = pickle.loads(sent)
+    assert train_job(job, tmp_path, 1)[1].model()[0].weight.shape == (6, 3, 5, 5)
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_it_in_processes_of_its_own(tmp_path, own_home, recipe):
+    def local(*, width: int) -> nn.Module:  # of no module that a worker could import
+        return toy(width=width)
+
+    register_network("local")(local)
+    try:
+        report = sweep({"local": Recipe("mine", arch="local", width=2, **SIZES)}, [0, 1], store=tmp_path, workers=2)
+    finally:
+        del REGISTERED["local"]
+    assert (len(report.runs), report.failures) == (2, {})
+
+
+# ---- names and settings
+
+
+def test_bad_names_and_builders_are_refused():
+    for name, build, message in (
+        ("toy", lambda: None, "a network that is not taken, got 'toy'"),
+        ("resnet18", toy, "not taken, got 'resnet18'"),
+        ("a b", toy, "the name of a network, of letters.*got 'a b'"),
+        (None, toy, "the name of a network, of letters.*got None"),
+        ("deep", lambda depth: None, "a default of every argument but width, .*got none of 'depth' in the builder"),
+        ("deep", lambda width, /: None, "got none of 'width'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            register_network(name)(build)
+    assert "deep" not in REGISTERED
+    assert register_network("toy")(toy) is toy  # a cell of a notebook that is run twice
+
+
+def test_the_nearest_name_is_said():
+    for name, hint in (("resnet81", "did you mean resnet18"), ("zzz", "networks of yours join them")):
+        with pytest.raises(ValueError, match=f"^refused recipe: expected network, one of .*got '{name}'; {hint}"):
+            Recipe("a", arch=name)
+
+
+def test_what_its_builder_does_not_take_is_refused():
+    for field, value in {"norm": "batch", "dropout": 0.5, "stem_kernel": 5, "early_sizes": (16,)}.items():
+        with pytest.raises(ValueError, match=f'expected {field}, .* with arch "toy", got'):
+            Recipe("a", arch="toy", **{field: value})
+    register_network("any", any_size=True)(lambda norm, in_channels: nn.Identity())
+    try:
+        Recipe("a", arch="any", norm="batch", early_sizes=(16,))
+        register_network("gray")(lambda: nn.Identity())
+        with pytest.raises(ValueError, match="expected data, 'cifar10' with arch \"gray\""):
+            Recipe("a", arch="gray", data="mnist")
+        register_network("none")(lambda: "a network")
+        with pytest.raises(TypeError, match=r"an nn\.Module of the builder of 'none', got str"):
+            Recipe("a", arch="none").build()
+    finally:
+        for name in ("any", "gray", "none"):
+            REGISTERED.pop(name, None)
+
+
+def test_it_is_built_as_the_recipe_says():
+    network = Recipe("a", arch="toy", data="mnist", width=3).build()
+    assert network[0].weight.shape == (3, 1, 5, 5)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert Recipe("a", arch="toy").hash not in (Recipe("a").hash, Recipe("a", arch="lenet").hash)
+    assert base_recipe("smoke").width == 4  # presets set it, also for networks that take none
