@@ -16,7 +16,7 @@ from benchmarks.measure import PROMISES, Ratio, interleaved, median_ratio, repor
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device, device_name
 from hfclib.paper.presets import fig4_recipes
-from hfclib.report.parts import heat_map
+from hfclib.reporting.parts import heat_map
 from hfclib.runs.store import find
 
 NORM, BATCH = 4.0, 100

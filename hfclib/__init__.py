@@ -12,7 +12,7 @@ _NAMES = {
     "metrics": ["accuracy", "band_accuracy", "mean_colour", "misaligned"],
     "models": ["resnet18", "resnet32"],
     "moments": ["matched"],
-    "report": ["BandAccuracy", "Classifier", "plot", "report"],
+    "reporting": ["BandAccuracy", "Classifier", "make_report", "plot"],
     "runs": ["find", "load"],
     "training": ["Recipe", "fit"],
 }

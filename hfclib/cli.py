@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,20 @@ from typing import Annotated
 import typer
 
 from hfclib.paper.names import CHAPTER_PLACES, DATA_NAMES, PRESETS, TRAINED, check_choice
-from hfclib.report import commands
+from hfclib.reporting import commands
 
-_Figure = Annotated[str, typer.Argument(help="whose recipes: " + ", ".join(TRAINED))]
-_PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS))]
+
+def _completion(names: Collection[str]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+_Figure = Annotated[
+    str, typer.Argument(help="whose recipes: " + ", ".join(TRAINED), autocompletion=_completion(TRAINED))
+]
+_PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS), autocompletion=_completion(PRESETS))]
 _Seeds = Annotated[list[int] | None, typer.Option(min=0, max=999_999_999, help="several times for several seeds")]
 _Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the figure")]
 
@@ -36,7 +46,9 @@ _Retrain = Annotated[bool, typer.Option(help="train again what is already stored
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process (default: OMP_NUM_THREADS)")]
 _IdleThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS, or idle cores)")]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 
 
 def _print_version(asked: bool) -> None:
@@ -102,14 +114,14 @@ def _recipes(figure: str, preset: str, variants: Sequence[str] | None) -> dict:
 
 def parse_seeds(text: str) -> list[int]:
     """Seeds such as "3", "0-9" or "0-2,7", each once; a ValueError for anything else, or a range of over 1,000."""
-    found: dict[int, None] = {}
+    seeds: dict[int, None] = {}
     for part in text.split(","):
         bounds = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part, re.ASCII)
         first, last = (int(bounds[1]), int(bounds[2] or bounds[1])) if bounds else (1, 0)
         if not first <= last < first + 1000:
             raise ValueError(f"expected seeds such as 3, 0-9 or 0,2,5, got {text!r}")
-        found |= dict.fromkeys(range(first, last + 1))
-    return list(found)
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return list(seeds)
 
 
 @app.command("data")
@@ -193,12 +205,12 @@ def _runs(
             raise ValueError("expected --json with the list of runs, got it with verify")
         from hfclib.runs.store import store_entries
 
-        found = list(store_entries([store] if store else None))
+        entries = list(store_entries([store] if store else None))
         if action == "verify":
-            for one in found:
-                typer.echo(f"{one.path}: {one.problem or f'{one.state}, sound'}")
-            damaged = sum(one.problem is not None for one in found)
-            typer.echo(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
+            for entry in entries:
+                typer.echo(f"{entry.path}: {entry.problem or f'{entry.state}, sound'}")
+            damaged = sum(entry.problem is not None for entry in entries)
+            typer.echo(f"{len(entries)} run{'s' * (len(entries) != 1)}, {damaged} damaged")
             raise typer.Exit(1 if damaged else 0)
         if as_json:
             rows = [
@@ -211,18 +223,18 @@ def _runs(
                     "bytes": entry.size,
                     "path": str(entry.path),
                 }
-                for entry in found
+                for entry in entries
             ]
             typer.echo(json.dumps(rows, indent=1))
             return
         line = "{:<24} {:>5} {:<26} {:>8} {:>8} {:>9}"
         typer.echo(line.format("recipe", "seed", "state", "accuracy", "minutes", "MB"))
-        for one in found:
-            accuracy = f"{one.run.test_accuracy():.3f}" if one.run else ""
-            known = one.run.provenance if one.run else {}
+        for entry in entries:
+            accuracy = f"{entry.run.test_accuracy():.3f}" if entry.run else ""
+            known = entry.run.provenance if entry.run else {}
             minutes = f"{(known['train_seconds'] + known['eval_seconds']) / 60:.1f}" if known else ""
-            seed = "" if one.seed is None else one.seed
-            typer.echo(line.format(one.name, seed, one.state, accuracy, minutes, f"{one.size / 1e6:.2f}"))
+            seed = "" if entry.seed is None else entry.seed
+            typer.echo(line.format(entry.name, seed, entry.state, accuracy, minutes, f"{entry.size / 1e6:.2f}"))
 
 
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.

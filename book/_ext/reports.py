@@ -5,12 +5,13 @@ There NAME.json is the report.json that `hfc report NAME --data cifar10-test` wr
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfclib.data import embedded, to_float
-from hfclib.report.page import html
-from hfclib.report.stored import read_report
+from hfclib.reporting.page import html
+from hfclib.reporting.stored import read_report
 
 if TYPE_CHECKING:  # its tests do without Sphinx
     from sphinx.application import Sphinx
@@ -24,9 +25,10 @@ def report_pages() -> dict[str, str]:
     images, _ = embedded("test")
     return {
         name: html(
-            report,
+            replace(report, content=report.content | {"data_name": "the test images of CIFAR-10"}),
             to_float(images[: report.content["key"]["settings"]["first_images"]]),
             [other for other in reports.values() if other is not report],
+            back=("../report.html", "Report on your network"),
         )
         for name, report in reports.items()
     }

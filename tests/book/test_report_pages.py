@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hfclib.data import to_float
-from hfclib.report import parts
-from hfclib.report.sources import named_model
+from hfclib.reporting import parts
+from hfclib.reporting.named import named_model
 
 BOOK = Path(__file__).parents[2] / "book"
 sys.path.insert(0, str(BOOK / "_ext"))
@@ -53,6 +53,7 @@ def test_pages_show_the_stored_numbers_without_a_network(pages, browser):
         page = context.new_page()
         page.on("request", lambda request, asked=asked: asked.append(request.url))
         page.goto(path.as_uri())
+        page.locator("summary", has_text="the numbers").first.click()
         rows = [row.split("\t") for row in page.locator("table").first.inner_text().splitlines()]
         wanted = ["hfc", "8", "0.50", "mean", "running"]
         (shown,) = [dict(zip(rows[0], row, strict=True)) for row in rows if row[:5] == wanted]

@@ -21,7 +21,7 @@ from benchmarks.measure import PROMISES, Promise, Ratio
 from hfclib import split
 from hfclib.attacks.gradient import pgd
 from hfclib.data.cifar import to_float
-from hfclib.report.parts import heat_map
+from hfclib.reporting.parts import heat_map
 from hfclib.training.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""hfclib.report: the parts against NumPy, the folder, going on after a stop, and the two commands."""
+"""hfclib.reporting: the parts against NumPy, the folder, going on after a stop, and the two commands."""
 
 import copy
 import itertools
@@ -29,14 +29,14 @@ import hfclib
 from hfclib._files import data_folder
 from hfclib.cli import app
 from hfclib.data.cifar import to_float
-from hfclib.report import parts
-from hfclib.report.make import make_report
-from hfclib.report.metric import counted
-from hfclib.report.names import check_model, package_models
-from hfclib.report.page import _energy, _heat_map, _points, card
-from hfclib.report.rules import Rule
-from hfclib.report.sources import named_data, named_model
-from hfclib.report.stored import read_report
+from hfclib.reporting import parts
+from hfclib.reporting.figures import card, energy_figure, heat_map_figure, points_figure
+from hfclib.reporting.make import make_report
+from hfclib.reporting.metric import counted
+from hfclib.reporting.named import named_data, named_model
+from hfclib.reporting.names import check_model, package_models
+from hfclib.reporting.rules import Rule
+from hfclib.reporting.stored import read_report
 from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
 
@@ -72,7 +72,9 @@ def hfc(monkeypatch, tmp_path):
 
 
 def test_the_heat_map_of_an_image_of_one_row_has_cells_to_see():
-    (cells,) = _heat_map([{"row": 0, "column": column, "error": 0.9} for column in (-2, -1, 0)]).axes[0].collections
+    (cells,) = (
+        heat_map_figure([{"row": 0, "column": column, "error": 0.9} for column in (-2, -1, 0)]).axes[0].collections
+    )
     assert np.unique(cells.get_coordinates()[..., 1]).tolist() == [-0.5, 0.5]
     assert np.unique(cells.get_coordinates()[..., 0]).tolist() == [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
 
@@ -160,12 +162,12 @@ def test_shares_of_nyquist_stand_beside_the_bins(network, data, tmp_path):
     axes.figure.draw_without_rendering()
     assert above.get_xlim() == pytest.approx([end / 4 for end in axes.get_xlim()])
     row = {"radius": 2, "share": 0.5, "low": 0.4, "high": 0.6, "bins": 0.3, "from_bins": 2.0, "to_bins": 4.0}
-    (above,) = _energy([row], {}, 8).axes[0].child_axes
+    (above,) = energy_figure([row], {}, 8).axes[0].child_axes
     assert above.get_xlabel() == "share of Nyquist"
-    (label,) = _points("noise", {"noise": [row]}, {}, 8).axes[0].get_xticklabels()
+    (label,) = points_figure("noise", [row], {}, 8).axes[0].get_xticklabels()
     assert label.get_text() == "2 to 4\n(50% to 100%)"
     made = make_report(network, data, tmp_path, **FAST | {"radii": 2.5})
-    assert "Cut at radius 2.5 (62% of Nyquist), it is right for" in made.content["summary"]
+    assert re.search(r"(within|beyond) radius 2.5 \(62% of Nyquist\) it is right for", made.content["summary"])
     assert "lies at or beyond radius 2.5 (62% of Nyquist)" in made.content["summary"]
     page = (tmp_path / "report.html").read_text()
     assert page.count("<th>radius</th>\n      <th>of Nyquist</th>") == 3  # accuracy, energy, misaligned
@@ -279,7 +281,7 @@ def test_predictions_follow_what_a_network_reads():
 
 
 def test_numbers_of_a_report_are_those_of_band_accuracy(network, data, tmp_path):
-    made = hfclib.report(network, DataLoader(TensorDataset(*data), batch_size=7), tmp_path / "report", **FAST)
+    made = hfclib.make_report(network, DataLoader(TensorDataset(*data), batch_size=7), tmp_path / "report", **FAST)
     stored = json.loads((tmp_path / "report" / "report.json").read_text())
     assert stored == made.content
     assert read_report(tmp_path / "report" / "report.json").content == stored
@@ -294,7 +296,7 @@ def test_numbers_of_a_report_are_those_of_band_accuracy(network, data, tmp_path)
             assert found == pytest.approx(row.accuracy, abs=1e-7)
             if row.band == "lfc" or feed == "mean":
                 assert made.value(row.band, row.radius) == found
-    for rows in stored["parts"].values():
+    for rows in (rows for part, rows in stored["parts"].items() if part not in ("classes", "pictures")):
         assert all(row["low"] <= row.get("accuracy", row.get("share")) <= row["high"] for row in rows)
         assert all(row["images"] in (24, 120) for row in rows)
     for part, rows in stored["parts"].items():
@@ -314,7 +316,7 @@ def test_statistics_of_the_batch_and_matched_moments(tmp_path):
     data = torch.rand(30, 3, 8, 8), torch.arange(30) % 4
     for norm, other in ((nn.BatchNorm2d(4), "batch"), (nn.Identity(), "matched")):
         network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 4))
-        table = hfclib.report(network, data, tmp_path / other, **FAST).table()
+        table = hfclib.make_report(network, data, tmp_path / other, **FAST).table()
         assert set(table["bn_stats"]) == {"running", other}
         helped = hfclib.matched(network, data[0][:24]) if other == "matched" else network
         options = {"bn_stats": "batch"} if other == "batch" else {}
@@ -356,7 +358,7 @@ def test_a_finished_report_is_not_given_for_data_that_have_changed_after_the_fir
 
 
 def test_the_mean_colour_of_a_stopped_report_is_of_the_data_that_are_counted(network, tmp_path, monkeypatch):
-    monkeypatch.setattr("hfclib.report.make.STORED_EVERY", -1)
+    monkeypatch.setattr("hfclib.reporting.counting.STORED_EVERY", -1)
     images, labels = torch.rand(330, 3, 8, 8), torch.arange(330) % 10
 
     def stopping(function, items):
@@ -376,8 +378,7 @@ def test_the_gate_does_not_pass_on_pictures_that_have_changed_since(hfc, picture
     )
     words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 2, "--grid", 3, "--steps", 1]
     assert hfc(*words).exit_code == 0
-    dataset = named_data(str(pictures), sizes=(16, 16)).batches.dataset
-    last = dataset.dataset.samples[dataset.indices[-1]][0]
+    last = named_data(str(pictures), sizes=(16, 16)).files[-1]
     Image.new("RGB", (90, 70)).save(last)
     result = hfc(*words)
     assert result.exit_code == 2
@@ -395,7 +396,7 @@ def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path
         with pytest.raises(KeyboardInterrupt):
             make_report(network, data, tmp_path / "stopped", **FAST)
     half = json.loads((tmp_path / "stopped" / "report.json").read_text())
-    assert list(half["parts"]) == ["accuracy", "heat_map"]
+    assert list(half["parts"]) == ["accuracy", "classes", "heat_map"]
     with pytest.raises(ValueError, match="not a finished report"):
         read_report(tmp_path / "stopped" / "report.json")
     with monkeypatch.context() as patch:
@@ -410,7 +411,7 @@ def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path
 
 
 def test_a_report_goes_on_within_the_accuracy(network, tmp_path, monkeypatch):
-    monkeypatch.setattr("hfclib.report.make.STORED_EVERY", -1)
+    monkeypatch.setattr("hfclib.reporting.counting.STORED_EVERY", -1)
     images, labels = torch.rand(330, 3, 8, 8), torch.arange(330) % 10
     whole = make_report(network, (images, labels), tmp_path / "whole", **FAST)
     counted = []
@@ -460,7 +461,7 @@ def test_what_a_report_refuses(network, data, tmp_path):
         ((images, labels[:, None]), {}, r"got labels \(120, 1\)"),
         ((images * 255, labels), {}, r"expected images in \[0, 1\]"),
         ((images[:1], labels[:1]), {}, "at least two images, got 1"),
-        ("folder", {}, r"got the name 'folder': hfclib.report.sources.named_data\(folder"),
+        ("folder", {}, r"got the name 'folder': hfclib.reporting.named.named_data\(folder"),
         ((images[:, :, :4], labels), {}, r"the model fails on images \(2, 3, 4, 8\), torch.float32: mat1 and mat2"),
         (data, {"rules": ["hfc@8 > .4"]}, r"a rule about a radius of \[2, 3\], got 8"),
         (data, {"rules": ["hfc@1 > .4"], "radii": [2.0, 2.5]}, r"a rule about a radius of \[2, 2.5\], got 1"),
@@ -502,7 +503,7 @@ def test_a_network_that_guesses_is_told_before_the_work(network, data, tmp_path,
     make_report(network, data, tmp_path / "trained", **FAST)
     assert "guessing" not in caplog.text
     make_report(network, (data[0], data[1].roll(1)), tmp_path / "guesses", **FAST)
-    assert re.search(r"\d+ of the first 24 images are right, which can't be told from guessing", caplog.text)
+    assert re.search(r"\d+ of the first 24 images are right, indistinguishable from chance", caplog.text)
 
 
 @pytest.mark.parametrize("correct", [0, 7])
@@ -516,12 +517,12 @@ def test_of_a_network_at_chance_the_page_claims_nothing(network, data, tmp_path,
     for finding in ("harms most", "reads more", "reads about", "perturbation", "follows the phases"):
         assert finding not in made.content["summary"]
     page = (tmp_path / "report.html").read_text()
-    assert re.findall("<h2>(.*?)</h2>", page) == ["Accuracy by band", "Settings"]
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Accuracy by band"]
     (text,) = [text.get_text() for text in card(made).texts if "chance" in text.get_text()]
     assert " ".join(text.split()).startswith("The network is not better than chance")
     better = make_report(network, (data[0][:40], predicted), tmp_path / "better", **FAST)
     assert "harms most" in better.content["summary"]
-    assert "chance" not in better.content["summary"]
+    assert "not better than chance" not in better.content["summary"]
 
 
 def test_the_page_says_which_mean_colour_it_is(network, data, tmp_path):
@@ -593,7 +594,7 @@ def test_rules(network, data, tmp_path):
             Rule.parse(never)
     other = replace(made, content=json.loads(json.dumps(made.content)))
     other.content["parts"]["accuracy"][0]["accuracy"] += 0.25
-    both = hfclib.report.compare(made, other)
+    both = hfclib.reporting.compare(made, other)
     assert both["difference"].tolist() == pytest.approx([0.25] + [0] * (len(both) - 1))
     with pytest.raises(ValueError, match="no hfc at radius 1"):
         made.value("hfc", 1)
@@ -721,7 +722,7 @@ def test_of_two_reports_in_one_folder_the_second_waits(network, data, tmp_path, 
     make_report(network, data, tmp_path, engine=at_work, **FAST)
     second.join()
     assert f"another process is at {tmp_path / 'report'}: waiting" in caplog.text
-    assert caplog.text.count("is stored") == 6
+    assert caplog.text.count("is stored") == 7
 
 
 def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_path):
@@ -792,7 +793,7 @@ def test_names_of_other_packages_are_read_from_their_files():
 
 
 def test_without_a_checkout_an_unknown_run_says_where_published_ones_are(monkeypatch, tmp_path):
-    monkeypatch.setattr("hfclib.report.names.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("hfclib.reporting.names.data_folder", lambda: tmp_path / "none")
     with pytest.raises(ValueError, match="near: none; published runs come with a checkout of the repository"):
         check_model("laptop-vanilla-0")
 
@@ -805,7 +806,7 @@ def test_a_rule_that_is_met_has_status_1_and_any_error_2(hfc, pictures, tmp_path
     assert hfc(*words, "--fail-if", "test > 100 %").exit_code == 0
     assert hfc(*words, "--fail-if", "test > 40").exit_code == 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfclib.report.make.make_report", lambda *args, **options: {}["unexpected"])
+        patch.setattr("hfclib.reporting.make.make_report", lambda *args, **options: {}["unexpected"])
         result = hfc(*words)
     assert result.exit_code == 2
     assert hfc("compare", "mine.py", "mine.py").exit_code == 2
@@ -836,7 +837,7 @@ def test_folders_of_numbers_are_sorted_as_numbers(tmp_path, caplog):
 
 def test_folders_that_are_not_the_classes_are_refused_before_they_are_opened(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr("hfclib.report.sources._opened_once", opened.append)
+    monkeypatch.setattr("hfclib.reporting.named._opened_once", opened.append)
     solid_pictures(tmp_path / "data" / "val", ["n01", "n02", "n03"])
     (tmp_path / "data" / "train" / "n01").mkdir(parents=True)
     (tmp_path / "wrong.json").write_text('{"n01": 0, "n02": "one"}')
@@ -882,7 +883,7 @@ def test_reports_of_other_data_are_not_compared(network, data, tmp_path, hfc):
     second = make_report(network, (changed, labels), tmp_path / "second", **FAST)
     message = "expected reports of the same images and labels, that of a network is of others"
     with pytest.raises(ValueError, match=message):
-        hfclib.report.compare(first, second)
+        hfclib.reporting.compare(first, second)
     result = hfc("compare", "first/report.json", "second/report.json")
     assert result.exit_code == 2
     assert message in result.output
@@ -897,10 +898,9 @@ def test_reports_of_the_same_pictures_in_other_sizes_are_compared(pictures, tmp_
         given = named_data(str(pictures), sizes=(size, size), seed=seed)
         network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 2))
         digests.append(given.pictures_sha256)
-        options = {"pictures_sha256": given.pictures_sha256, "compare": reports[-1:]}
-        reports.append(make_report(network, given.batches, tmp_path / str(size), **options, **FAST))
+        reports.append(make_report(network, given, tmp_path / str(size), compare=reports[-1:], **FAST))
     assert digests[0] == digests[1]
-    assert len(hfclib.report.compare(*reports)) == 7
+    assert len(hfclib.reporting.compare(*reports)) == 7
     fewer = named_data(str(pictures), sizes=(16, 16), limit=19).pictures_sha256
     (pictures / "a" / "0.png").rename(pictures / "b" / "0.png")
     assert len({digests[0], fewer, named_data(str(pictures), sizes=(16, 16)).pictures_sha256}) == 3
@@ -945,19 +945,19 @@ def test_a_report_of_another_network_of_equal_weights_is_refused(network, data, 
     for radius in (1, 3):
         one = nn.Sequential(hfclib.LowPass(radius), network)
         if radius == 1:
-            made = hfclib.report(one, data, tmp_path, **FAST)
+            made = hfclib.make_report(one, data, tmp_path, **FAST)
     assert made.value("test") != hfclib.accuracy(one, *data)
     with pytest.raises(ValueError, match="first_predictions_sha256"):
-        hfclib.report(one, data, tmp_path, **FAST)
+        hfclib.make_report(one, data, tmp_path, **FAST)
 
 
 def test_loaders_that_leave_one_image(network, data, tmp_path):
     dataset = TensorDataset(*(tensor[:101] for tensor in data))
-    made = hfclib.report(network, DataLoader(dataset, 20), tmp_path / "linear", **FAST)  # it has no statistics
+    made = hfclib.make_report(network, DataLoader(dataset, 20), tmp_path / "linear", **FAST)  # it has no statistics
     assert made.content["key"]["settings"]["known_images"] == 101
     convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 10))
     for number, batches in enumerate((DataLoader(dataset, 20), tuple(DataLoader(dataset, 1)))):
-        made = hfclib.report(convolution, batches, tmp_path / f"convolution-{number}", **FAST)
+        made = hfclib.make_report(convolution, batches, tmp_path / f"convolution-{number}", **FAST)
         assert made.table().query("bn_stats == 'matched'")["images"].tolist() == [101] * 7
 
 
@@ -1013,7 +1013,7 @@ def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path, monkeypa
     for number in range(2):
         Image.fromarray(pixels).save(tmp_path / "one" / "class" / f"{number}.png")
     read = []
-    monkeypatch.setattr("hfclib.report.make.make_report", lambda network, batches, *_, **__: read.extend(batches))
+    monkeypatch.setattr("hfclib.reporting.make.make_report", lambda network, data, *_, **__: read.extend(data.batches))
     words = ["--size", 24, "--class-map", tmp_path / "one.json"]
     hfc("report", "torchvision:resnet18", "--data", tmp_path / "one", *words)
     assert read[0][1].tolist() == [3, 3]

@@ -1,4 +1,4 @@
-"""hfclib.report.metric: any classifier as a module, and accuracy by band as a metric."""
+"""hfclib.reporting.metric: any classifier as a module, and accuracy by band as a metric."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from torch import nn
 from hfclib import BandAccuracy, Classifier, LowPass, accuracy, band_accuracy, logits
 from hfclib.batching import whole_batches
 from hfclib.conditions import uses_batch_statistics
-from hfclib.report.metric import chance_p_value, counted
+from hfclib.reporting.metric import chance_p_value, counted
 
 
 class Named(NamedTuple):

@@ -11,22 +11,33 @@ PACKAGES = "torchvision", "timm"
 
 
 def check_model(name: str, weights: str | None = None) -> None:
-    """Raise a ValueError if there is no model of a name, as far as files tell; see `hfclib.report.sources.named_model`.
+    """Raise a ValueError if there is no model of a name, as far as files tell; see `named_model`.
 
     Args:
         name: a stored run, "torchvision:NAME", "timm:NAME" or "package.module:build".
-        weights: pretrained ones, of torchvision or timm.
+        weights: pretrained ones, of torchvision or timm, or a file.
     """
     kind, _, rest = name.partition(":")
+    file = bool(weights) and is_file(weights)
     if kind in PACKAGES:
         _check_name_in(kind, rest)
         return
-    if weights:
+    if weights and not (file and rest):
         raise ValueError(f"expected weights with torchvision:NAME or timm:NAME only, got {weights!r} with {name}")
     if not rest:
         run_folder(name)
     elif find_spec(kind.partition(".")[0]) is None:
         raise ValueError(f"expected package.module:build, a function that returns a model, got {name}: no such package")
+
+
+def is_file(weights: str) -> bool:
+    """Whether weights are a file, and not a name; ValueError for a path at which there is none."""
+    path = Path(weights)
+    if path.is_file():
+        return True
+    if len(path.parts) > 1 or path.suffix in (".pt", ".pth", ".bin", ".safetensors"):
+        raise ValueError(f"expected a file of weights, got {weights}, which is not there")
+    return False
 
 
 def _check_name_in(package: str, name: str) -> None:
@@ -56,19 +67,24 @@ def package_models(package: str) -> list[str]:
     return sorted(names)
 
 
+def run_folders() -> dict[str, Path]:
+    """The folders of all stored runs by name, with their hash; those of yours after the published ones."""
+    places = [place / "runs" for place in (data_folder(), *homes())]
+    return {path.parent.name: path.parent for place in places for path in sorted(place.glob("*/run.json"))}
+
+
 def run_folder(name: str) -> Path:
     """The folder of the one stored run of a name, with or without its hash; a published one yields to one of yours.
 
     Raises:
         ValueError: no such run, or several; the message has the nearest names.
     """
-    places = [place / "runs" for place in (data_folder(), *homes())]
-    stored = {path.parent.name: path.parent for place in places for path in sorted(place.glob("*/run.json"))}
+    stored = run_folders()
     matching = [run for run in stored if run == name or run.startswith(f"{name}-")]
     if len(matching) != 1:
         names = [run.rsplit("-", 1)[0] for run in stored]  # without the hash, or any seed would be as near
         near = ", ".join(matching or difflib.get_close_matches(name, names, 3)) or "none"
-        lacking = "" if places[0].is_dir() else "; published runs come with a checkout of the repository"
+        lacking = "" if data_folder().is_dir() else "; published runs come with a checkout of the repository"
         expected = "expected one stored run, torchvision:NAME, timm:NAME or module:build"
         raise ValueError(f"{expected}, got {name}; near: {near}{lacking}")
     return stored[matching[0]]

@@ -16,10 +16,19 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from hfclib.batching import BATCH_SIZE, Labels, evaluated_batches, logits
-from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats, Condition, iter_inputs, uses_batch_statistics
+from hfclib.conditions import (
+    BN_STATS,
+    PAPER_RADII,
+    BnStats,
+    Condition,
+    depends_on_batch,
+    iter_inputs,
+    uses_batch_statistics,
+)
 from hfclib.frequency import each_radius
 from hfclib.transforms import FEEDS, Feed
 
+READ = {"lfc": "raw", "hfc": "mean"}  # the feed of each band by which a network is summed up, with running statistics
 _DEPTH, _MANY = 6, 100  # of references that are followed from a callable, and of the elements of a container
 
 
@@ -46,8 +55,8 @@ class Classifier(nn.Module):
         if (mean is None) != (std is None):
             raise ValueError("expected mean and std, or neither")
         if std is not None and not (min(std) > 0 and 0 <= min(mean) <= max(mean) <= 1):
-            found = f"{list(mean)} and {list(std)}"
-            raise ValueError(f"expected mean, numbers in [0, 1] as of pixels, and std, numbers above 0, got {found}")
+            told = f"{list(mean)} and {list(std)}"
+            raise ValueError(f"expected mean, numbers in [0, 1] as of pixels, and std, numbers above 0, got {told}")
         self.model = model
         # No parts of this module: the callable keeps the device and the type of what it calls.
         self.modules_behind = () if isinstance(model, nn.Module) else tuple(_modules_behind(model))
@@ -119,8 +128,10 @@ def _referred(value: object) -> list:
         cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
         names = [name for code in _codes(value.__code__) for name in code.co_names]
         seen = [value.__globals__[name] for name in names if name in value.__globals__]
-        attributes = [getattr(one, name, None) for one in seen if isinstance(one, ModuleType) for name in names]
-        known = [one for one in attributes if isinstance(one, nn.Module)]
+        attributes = [
+            getattr(module, name, None) for module in seen if isinstance(module, ModuleType) for name in names
+        ]
+        known = [attribute for attribute in attributes if isinstance(attribute, nn.Module)]
         return [*cells, *seen, *known, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), vars(value)]
     if isinstance(value, MethodType):
         return [value.__self__, value.__func__]
@@ -140,10 +151,15 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def counted(correct: int, images: int) -> dict:
-    """The columns of a share: images, correct, accuracy, and its 95 % Wilson interval, low and high."""
+def counted(correct: int, images: int, intervals: int = 1) -> dict:
+    """The columns of a share: images, correct, accuracy, and its 95 % Wilson interval, low and high.
+
+    Args:
+        correct, images: of so many.
+        intervals: so many that all hold at once in 95 % of cases (Bonferroni).
+    """
     # By hand, since scipy.stats takes half a second to import and is in no core dependency.
-    square = NormalDist().inv_cdf(0.975) ** 2
+    square = NormalDist().inv_cdf(1 - 0.025 / intervals) ** 2
     centre = (correct + square / 2) / (images + square)
     half = math.sqrt(square * (correct * (images - correct) / images + square / 4)) / (images + square)
     # The interval holds the share, which rounding must not undo where none or all are right: plots take no less.
@@ -174,6 +190,8 @@ class BandAccuracy:
         colour: what "mean" adds, a number per channel, such as `mean_colour` finds; "mean" needs it, since a batch does
             not know the mean of those to come.
         mean, std: see `Classifier`; not with a model that is one.
+        batch_size: images at once, where no result hangs on it; with the statistics of the batch it is 100 always.
+        by_class: count each class too, see `by_class_counts`.
     Raises:
         ValueError: other feeds or statistics, a radius between 0 and 1, or feed "mean" without a colour.
     """
@@ -188,11 +206,14 @@ class BandAccuracy:
         colour: Sequence[float] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        batch_size: int = BATCH_SIZE,
+        by_class: bool = False,
     ) -> None:
         self.model = Classifier.of(model, mean, std)
+        self.batch_size, self.counts_classes = batch_size, by_class
         self.colour = None if colour is None else [float(value) for value in colour]
         batch_norm = uses_batch_statistics(self.model)
-        feeds, bn_stats = ((one,) if isinstance(one, str) else tuple(one) for one in (feeds, bn_stats))
+        feeds, bn_stats = ((given,) if isinstance(given, str) else tuple(given) for given in (feeds, bn_stats))
         for name, given, known in (("feeds", feeds, FEEDS), ("bn_stats", bn_stats, BN_STATS)):
             if not given or set(given) - set(known):
                 raise ValueError(f"expected {name}, of {', '.join(known)}, got {given}")
@@ -209,16 +230,22 @@ class BandAccuracy:
         """Forget all batches."""
         self.classes = self.images = 0
         self.correct, self.top5 = [0] * len(self.wanted), [0] * len(self.wanted)
+        self.by_class: dict[int, list[int]] = {}  # class: images, then correct ones by condition
 
     def counts(self) -> dict:
         """All that is kept, for `add`: whole numbers and lists of them."""
-        return {name: getattr(self, name) for name in ("images", "classes", "correct", "top5")}
+        counts = {name: getattr(self, name) for name in ("images", "classes", "correct", "top5")}
+        rows = [[number, *self.by_class[number]] for number in sorted(self.by_class)]
+        return counts | {"by_class": rows} if self.counts_classes else counts
 
     def add(self, counts: Mapping) -> None:
         """Add the `counts` of another metric, such as another process's, with the same settings."""
         self.images, self.classes = self.images + counts["images"], max(self.classes, counts["classes"])
         self.correct = [kept + added for kept, added in zip(self.correct, counts["correct"], strict=True)]
         self.top5 = [kept + added for kept, added in zip(self.top5, counts["top5"], strict=True)]
+        for number, *row in counts.get("by_class", ()):
+            known = self.by_class.get(number, [0] * len(row))
+            self.by_class[number] = [kept + added for kept, added in zip(known, row, strict=True)]
 
     def update(self, images: Tensor | Iterable, labels: Labels = None) -> None:
         """Count a batch, or all of an iterable of batches; arguments and errors as in `hfclib.batching.batches`.
@@ -226,16 +253,31 @@ class BandAccuracy:
         A batch that raises an error is not counted.
         """
         statistics = "batch" if any(condition.bn_stats == "batch" for condition in self.wanted) else "running"
+        whole = depends_on_batch(self.model)
         for part, classes in evaluated_batches(self.model, images, labels, statistics, BATCH_SIZE):
             inputs = iter_inputs(part, self.wanted, self.colour or ())
             counts = {"images": len(part), "classes": 0, "correct": [], "top5": []}
+            right = []
             for condition, fed in zip(self.wanted, inputs, strict=True):
-                scores = logits(self.model, fed, bn_stats=condition.bn_stats)
+                size = BATCH_SIZE if whole or condition.bn_stats == "batch" else self.batch_size
+                scores = logits(self.model, fed, bn_stats=condition.bn_stats, batch_size=size)
                 counts["classes"] = scores.shape[1]
-                counts["correct"].append(int((scores.argmax(dim=1) == classes).sum()))
+                right.append(scores.argmax(dim=1) == classes)
+                counts["correct"].append(int(right[-1].sum()))
                 best = scores.topk(min(5, scores.shape[1])).indices
                 counts["top5"].append(int((best == classes[:, None]).any(dim=1).sum()))
+            if self.counts_classes:
+                counts["by_class"] = _by_class(classes.cpu(), torch.stack(right).cpu())
             self.add(counts)
+
+    def by_class_counts(self) -> pd.DataFrame:
+        """One row per class and condition: class, the columns of the condition, images, correct; needs `by_class`."""
+        rows = [
+            {"class": number, **condition._asdict(), "images": images, "correct": correct}
+            for number, (images, *counts) in sorted(self.by_class.items())
+            for condition, correct in zip(self.wanted, counts, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=["class", *Condition._fields, "images", "correct"])
 
     def compute(self) -> pd.DataFrame:
         """The table of all batches so far.
@@ -253,3 +295,12 @@ class BandAccuracy:
         top5 = pd.Series(self.top5) / self.images if self.classes >= 10 else math.nan
         wanted = [condition._replace(radius=condition.radius or 0) for condition in self.wanted]
         return pd.concat([pd.DataFrame(wanted), counts], axis=1).assign(top5=top5)
+
+
+def _by_class(classes: Tensor, right: Tensor) -> list[list[int]]:
+    """For each class its number, its images, and those right under each condition; right is (conditions, N)."""
+    rows = []
+    for number in classes.unique().tolist():
+        mine = classes == number
+        rows.append([number, int(mine.sum()), *right[:, mine].sum(dim=1).tolist()])
+    return rows

@@ -1,0 +1,257 @@
+"""What a finished report says, in words and numbers, from its content alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from hfclib.reporting.metric import READ, chance_p_value, counted
+
+LEVEL = 0.05  # of the test whether a network is better than chance
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where the accuracy on the HFC falls to that on the LFC.
+
+    Attributes:
+        radius: in DFT bins, between measured radii on straight lines; None if the curves don't cross there.
+        low, high: the radii between which the 95 % Wilson intervals of both overlap; None where that goes on beyond the
+            measured radii.
+        accuracy: of both at the crossing; None without one.
+        lower_reads_more: without a crossing, whether the LFC is ahead at all radii, and not the HFC.
+    """
+
+    radius: float | None
+    low: float | None
+    high: float | None
+    accuracy: float | None
+    lower_reads_more: bool
+
+
+def whole_row(content: dict) -> dict:
+    """The row of whole images."""
+    return content["parts"]["accuracy"][0]
+
+
+def band_rows(content: dict, band: str) -> list[dict]:
+    """The rows of "lfc", or of "hfc" with the mean colour, by radius; with running statistics."""
+    rows = content["parts"]["accuracy"]
+    wanted = band, READ[band], "running"
+    return sorted(
+        (row for row in rows if (row["band"], row["feed"], row["bn_stats"]) == wanted), key=lambda row: row["radius"]
+    )
+
+
+def crossing(content: dict) -> Crossing:
+    """The crossing of the two curves; see `Crossing`."""
+    lows, highs = band_rows(content, "lfc"), band_rows(content, "hfc")
+    radii = [row["radius"] for row in lows]
+    pairs = list(zip(lows, highs, strict=True))
+
+    def zero(lead: Callable[[dict, dict], float]) -> float | None:
+        return _zero(radii, [lead(low, high) for low, high in pairs])
+
+    radius = zero(lambda low, high: low["accuracy"] - high["accuracy"])
+    first = zero(lambda low, high: low["high"] - high["low"])  # from there on the LFC may be ahead
+    last = zero(lambda low, high: low["low"] - high["high"])  # from there on it is
+    ahead = lows[0]["accuracy"] >= highs[0]["accuracy"]
+    accuracy = None
+    if radius is not None:
+        accuracy = _between(radii, [row["accuracy"] for row in lows], radius)
+    return Crossing(radius, first, last, accuracy, ahead)
+
+
+def _zero(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Where straight lines between points first come from below 0 to 0; None if they don't."""
+    for (a, before), (b, after) in pairwise(zip(x, y, strict=True)):
+        if before < 0 <= after:
+            return a + (b - a) * before / (before - after)
+    return None
+
+
+def _between(x: Sequence[float], y: Sequence[float], at: float) -> float:
+    for (a, before), (b, after) in pairwise(zip(x, y, strict=True)):
+        if a <= at <= b:
+            return before + (after - before) * (at - a) / (b - a)
+    return y[-1]
+
+
+def nearest_radius(content: dict) -> float:
+    """The measured radius nearest to the crossing, or at the end to which the curves point."""
+    crossed, radii = crossing(content), content["key"]["settings"]["radii"]
+    if crossed.radius is None:
+        return radii[0] if crossed.lower_reads_more else radii[-1]
+    return min(radii, key=lambda radius: abs(radius - crossed.radius))
+
+
+def side_of(content: dict) -> int:
+    """The shorter side of a report's images in pixels."""
+    return min(content["key"]["settings"]["size"][1:])
+
+
+def cut_words(radius: float, side: int) -> str:
+    """A radius in words: in DFT bins, with its share of the Nyquist frequency of images of a side."""
+    return f"radius {radius:.3g} ({radius / (side / 2):.0%} of Nyquist)"
+
+
+def share_words(row: dict) -> str:
+    """A share with its interval and number of images."""
+    return f"{row['accuracy']:.1%} (95 % interval {row['low']:.1%} to {row['high']:.1%}, n = {row['images']:,})"
+
+
+def is_unlabelled(content: dict) -> bool:
+    """Whether images count as right where the network answers as for the whole of them."""
+    return bool(content["key"]["settings"].get("unlabelled"))
+
+
+def chance_level(content: dict) -> float:
+    """The accuracy of guessing; without labels, of always giving the network's most frequent answer."""
+    if not is_unlabelled(content):
+        return 1 / content["key"]["settings"]["classes"]
+    most = max(row["images"] for row in content["parts"]["classes"])
+    return most / whole_row(content)["images"]
+
+
+def chance_p(content: dict) -> float:
+    """The p-value of the accuracy on whole images against guessing, see `chance_p_value`; 0 without labels."""
+    if is_unlabelled(content):
+        return 0.0
+    whole = whole_row(content)
+    return chance_p_value(whole["correct"], whole["images"], content["key"]["settings"]["classes"])
+
+
+def is_guessing(content: dict) -> bool:
+    """Whether the network is not better than chance on whole images: then nothing follows about what it reads."""
+    return chance_p(content) > LEVEL
+
+
+def reads(content: dict) -> str:
+    """The sentence that says what the network reads, and up to which radius."""
+    if is_guessing(content):
+        test = f"one-sided binomial test, p = {chance_p(content):.2g}"
+        return f"The network is not better than chance on whole images ({test}): nothing follows about what it reads."
+    crossed, side = crossing(content), side_of(content)
+    right = "it keeps its answer for" if is_unlabelled(content) else "it is right for"
+    whole = "" if is_unlabelled(content) else f", and for {whole_row(content)['accuracy']:.0%} by whole images"
+    if crossed.radius is None:
+        radius = content["key"]["settings"]["radii"][0 if crossed.lower_reads_more else -1]
+        low, high = (
+            next(row["accuracy"] for row in band_rows(content, band) if row["radius"] == radius) for band in READ
+        )
+        if crossed.lower_reads_more:
+            start = f"It reads low frequencies above all: already by those within {cut_words(radius, side)}"
+            return f"{start} {right} {low:.0%}, by those beyond for {high:.0%}{whole}."
+        start = f"It reads high frequencies above all: even by those beyond {cut_words(radius, side)}"
+        return f"{start} {right} {high:.0%}, by those within for {low:.0%}{whole}."
+    equal = f"Cut at {cut_words(crossed.radius, side)}, low and high frequencies are worth the same to it"
+    if crossed.accuracy <= _above_chance(content):
+        alone = f"{right} {crossed.accuracy:.0%} by either alone, indistinguishable from chance"
+        return f"It needs low and high frequencies at once. {equal}: {alone}{whole}."
+    return f"{equal}: {right} about {crossed.accuracy:.0%} by either alone{whole}."
+
+
+def _above_chance(content: dict) -> float:
+    """The least accuracy whose 95 % interval is above chance."""
+    images, chance = whole_row(content)["images"], chance_level(content)
+    correct = next((k for k in range(images + 1) if counted(k, images)["low"] > chance), images)
+    return correct / images
+
+
+def crossing_words(content: dict) -> str:
+    """The one number with its interval: the radius of the crossing."""
+    crossed, radii = crossing(content), content["key"]["settings"]["radii"]
+    low = f"{crossed.low:.3g}" if crossed.low is not None else f"below {radii[0]:g}"
+    high = f"{crossed.high:.3g}" if crossed.high is not None else f"beyond {radii[-1]:g}"
+    if crossed.radius is None:
+        return f"below {radii[0]:g}" if crossed.lower_reads_more else f"beyond {radii[-1]:g}"
+    return f"{crossed.radius:.3g} (95 % interval {low} to {high})"
+
+
+def robust(content: dict) -> str | None:
+    """The line on robustness; None if the attack was not measured."""
+    settings, rows = content["key"]["settings"], content["parts"].get("energy")
+    if not rows or is_guessing(content):
+        return None
+    row = rows[len(rows) // 2]
+    left = counted(row["robust_correct"], settings["first_images"])
+    attack = f"PGD (L2, eps {settings['eps']:.3g}, {settings['steps']} steps)"
+    kept = "keeps its answer for" if is_unlabelled(content) else "stays right for"
+    return f"Under {attack} it {kept} {share_words(left)}."
+
+
+def energy_words(content: dict) -> str | None:
+    """Where the attack puts its energy, at the middle radius."""
+    rows = content["parts"].get("energy")
+    if not rows:
+        return None
+    row = rows[len(rows) // 2]
+    beyond = f"lies at or beyond {cut_words(row['radius'], side_of(content))}"
+    return (
+        f"Of that perturbation's energy, {row['share']:.0%} {beyond}; white noise would have {row['bins']:.0%} there."
+    )
+
+
+def worst_frequency(content: dict) -> str | None:
+    """The largest error of the heat map, with an interval that allows for its being the largest of many."""
+    rows = content["parts"].get("heat_map")
+    if not rows:
+        return None
+    worst = max(rows, key=lambda row: row["error"])
+    wrong = counted(worst["images"] - worst["correct"], worst["images"], intervals=len(rows))
+    place = f"({worst['row']}, {worst['column']}) cycles per image"
+    interval = f"{wrong['low']:.1%} to {wrong['high']:.1%}"
+    return (
+        f"Noise along one frequency harms most at {place}: the error is then {wrong['accuracy']:.1%} "
+        f"(95 % interval {interval}, for all {len(rows)} frequencies at once)."
+    )
+
+
+def phase_words(content: dict) -> str | None:
+    """Whether predictions follow phases or amplitudes."""
+    follows = {row["follows"]: share_words(row) for row in content["parts"].get("phase", ())}
+    if not follows:
+        return None
+    text = "Given the phases of one image and the amplitudes of one of another class, it follows the phases for"
+    return f"{text} {follows['phase']}, the amplitudes for {follows['amplitude']}."
+
+
+def accuracy_words(content: dict) -> str:
+    """The accuracy on whole images, or without labels what stands in its place."""
+    if is_unlabelled(content):
+        answers = {row["class"] for row in content["parts"]["classes"]}
+        counts = f"The {whole_row(content)['images']:,} images have no labels: each counts where the network answers as"
+        always = f"always giving the most frequent would agree for {chance_level(content):.1%}"
+        return f"{counts} for the whole image. It gives {len(answers)} different answers; {always}."
+    chance = chance_level(content)
+    return f"On whole images the network is right for {share_words(whole_row(content))}; guessing gives {chance:.1%}."
+
+
+def summary(content: dict) -> str:
+    """One paragraph in plain words on what the network reads; nothing of it if the network is not above chance."""
+    said = [reads(content), accuracy_words(content)]
+    if not is_guessing(content):
+        said.append(f"The curves cross at radius {crossing_words(content)}.")
+        said += [robust(content), energy_words(content), worst_frequency(content), phase_words(content)]
+    return " ".join(sentence for sentence in said if sentence)
+
+
+def hanging_classes(content: dict) -> list[dict]:
+    """The classes that read more of the HFC than of the LFC at `nearest_radius`, the largest difference first.
+
+    Returns:
+        The rows of the part "classes" there, with the shares whole, lfc and hfc, and the difference hfc - lfc.
+    """
+    radius = nearest_radius(content)
+    rows = [
+        row
+        | {name: row[name] / row["images"] for name in ("whole", "lfc", "hfc")}
+        | {"difference": (row["hfc"] - row["lfc"]) / row["images"]}
+        for row in content["parts"].get("classes", ())
+        if row["radius"] == radius
+    ]
+    return sorted(rows, key=lambda row: -row["difference"])
+
+
+def class_name(content: dict, number: int) -> str:
+    """The name of a class, or "class 3"."""
+    return content.get("classes", {}).get(str(number)) or f"class {number}"

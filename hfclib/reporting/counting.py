@@ -1,0 +1,147 @@
+"""The accuracy of a report: counted batch by batch, stored every few seconds, and gone on with after a stop."""
+
+import copy
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hfclib.batching import BATCH_SIZE, batches, logits, whole_batches
+from hfclib.conditions import uses_batch_statistics
+from hfclib.moments import Matched
+from hfclib.reporting.datasets import DatasetSpec
+from hfclib.reporting.metric import READ, BandAccuracy, Classifier
+from hfclib.reporting.settings import ReportSettings
+
+STORED_EVERY = 10  # seconds between two states of a part under way
+CHANGED = "the data are not those that the report was begun with: choose another folder"
+
+
+def digest(values: Iterable[object]) -> str:
+    """The SHA-256 of tensors and of what else a network's state holds."""
+    total = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Tensor) and not value.is_quantized:
+            total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        else:  # such as what a quantised layer keeps
+            total.update(repr(value).encode())
+    return total.hexdigest()
+
+
+def data_digest(network: Classifier, data: Iterable) -> str:
+    """The digest of all images and labels in their order, whatever the size of the batches: data_sha256."""
+    total, stream = hashlib.sha256(), tqdm(batches(network, data), "comparing the data", disable=None, leave=False)
+    for batch in whole_batches(stream, BATCH_SIZE):
+        total.update(digest(batch).encode())
+    return total.hexdigest()
+
+
+class Counting:
+    """The accuracy of a network, with both statistics of BatchNorm, or with matched moments as "matched".
+
+    Args:
+        network, helped: the network, and the same with matched moments, if it has no BatchNorm.
+        settings: with radii and colour.
+        start: the counts so far, as `store` was given them; an empty dictionary for none.
+        store: called every few seconds with the counts so far.
+    """
+
+    def __init__(
+        self,
+        network: Classifier,
+        helped: Matched | None,
+        settings: ReportSettings,
+        start: dict,
+        store: Callable[[dict], None],
+    ) -> None:
+        statistics = ("running", "batch")[: 1 + (uses_batch_statistics(network) and not settings.quick)]
+        feeds = ("mean",) if settings.quick else ("raw", "mean")
+        options = {"feeds": feeds, "colour": settings.colour, "batch_size": settings.batch_size}
+        self.metrics = [BandAccuracy(network, settings.radii, bn_stats=statistics, by_class=True, **options)]
+        if helped and not settings.quick:
+            self.metrics.append(BandAccuracy(helped, settings.radii, **options))
+        self.network, self.settings, self.store = network, settings, store
+        self.start = start or {"batches": 0, "sha256": None, "counts": []}
+        for metric, counts in zip(self.metrics, self.start["counts"], strict=False):
+            metric.add(counts)
+
+    def count(self, data: DatasetSpec, engine: Callable[[Callable, Iterable], Iterable]) -> str:
+        """Count what is missing of the data; `engine` as in `hfclib.reporting.make.make_report`. Returns data_sha256.
+
+        Raises:
+            ValueError: what was counted before has changed.
+        """
+        total, digests, start = hashlib.sha256(), deque(), self.start
+
+        def missing() -> Iterator[tuple[Tensor, Tensor]]:
+            number = 0
+            stream = tqdm(batches(self.network, data.batches), "accuracy", disable=None, leave=False)
+            for number, batch in enumerate(whole_batches(stream, BATCH_SIZE), 1):
+                total.update(digest(batch).encode())
+                if number > start["batches"]:
+                    digests.append(total.hexdigest())
+                    yield batch
+                elif number == start["batches"] and total.hexdigest() != start["sha256"]:
+                    raise ValueError(CHANGED)
+            if number < start["batches"]:
+                raise ValueError(CHANGED)
+
+        stored = time.monotonic()
+        blank = [copy.copy(metric) for metric in self.metrics]
+        answers = self.network if data.unlabelled else None
+        for number, results in enumerate(engine(partial(_counts, blank, answers), missing()), start["batches"] + 1):
+            sha256 = digests.popleft()
+            for metric, counts in zip(self.metrics, results, strict=True):
+                metric.add(counts)
+            if time.monotonic() - stored > STORED_EVERY:
+                counts = [metric.counts() for metric in self.metrics]
+                self.store({"batches": number, "sha256": sha256, "counts": counts})
+                stored = time.monotonic()
+        return total.hexdigest()
+
+    def rows(self) -> list[dict]:
+        """The rows of the part "accuracy", see `BandAccuracy.compute`."""
+        tables = [metric.compute() for metric in self.metrics]
+        table = pd.concat([tables[0], *(table.assign(bn_stats="matched") for table in tables[1:])])
+        return table.astype(object).where(table.notna(), None).to_dict("records")
+
+    def class_rows(self, names: dict[int, str]) -> list[dict]:
+        """The rows of the part "classes", one per class and radius: class, name (None if it is not known), radius,
+        images, and so many that are right as they are (whole), by their LFC (lfc), by their HFC with the mean colour.
+        """
+        table = self.metrics[0].by_class_counts().query("bn_stats == 'running'")
+        key = ["class", "radius"]
+        whole = table[table["band"] == "x"].set_index("class")
+        bands = {
+            band: table[(table["band"] == band) & (table["feed"] == feed)].set_index(key)["correct"]
+            for band, feed in READ.items()
+        }
+        return [
+            {
+                "class": number,
+                "name": names.get(number),
+                "radius": radius,
+                "images": int(whole.loc[number, "images"]),
+                "whole": int(whole.loc[number, "correct"]),
+                **{band: int(counts.loc[number, radius]) for band, counts in bands.items()},
+            }
+            for radius in self.settings.radii
+            for number in whole.index
+        ]
+
+
+def _counts(metrics: Sequence[BandAccuracy], answers: Classifier | None, batch: tuple[Tensor, Tensor]) -> list[dict]:
+    """What each metric counts on a batch alone; without labels, an image's label is the answer for the whole of it."""
+    images, labels = batch
+    if answers is not None:
+        labels = logits(answers, images).argmax(dim=1)
+    for metric in metrics:
+        metric.reset()
+        metric.update(images, labels)
+    return [metric.counts() for metric in metrics]

@@ -1,0 +1,362 @@
+"""The parts of a report beside the accuracy by band: each measures the first images, and returns rows of a table."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hfclib.attacks.gradient import pgd
+from hfclib.batching import BATCH_SIZE, logits
+from hfclib.conditions import Condition, depends_on_batch, evaluating, iter_inputs
+from hfclib.devices import device_of, gains_from_bf16
+from hfclib.frequency import BandPass, mask, split, swap_amplitude
+from hfclib.metrics import misaligned
+from hfclib.reporting.metric import READ, Classifier, counted
+from hfclib.reporting.settings import ReportSettings
+
+log = logging.getLogger(__name__)
+
+ATTACK_MEMORY = 1000  # MB that an attack may keep for the gradient of a batch
+GALLERY = 8  # numbers of misaligned images that are kept; the page shows four
+# Of the standard deviation of an image's logits: nearer than this, the largest two may change their order in bfloat16.
+_DOUBT = 0.06  # on CIFAR-10 they did so below .052
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the parts measure.
+
+    Attributes:
+        network: on the device of the images.
+        images, labels: the first ones, (N, C, H, W) float32 in [0, 1] and (N,).
+        settings: with radii, norm, eps and colour.
+        engine: as in `hfclib.reporting.make.make_report`.
+    """
+
+    network: Classifier
+    images: Tensor
+    labels: Tensor
+    settings: ReportSettings
+    engine: Callable = map
+
+    @property
+    def given(self) -> tuple[Classifier, Tensor, Tensor]:
+        """Network, images and labels, which every measurement takes first."""
+        return self.network, self.images, self.labels
+
+
+@dataclass(frozen=True)
+class ReportPart:
+    """A part of a report.
+
+    Attributes:
+        name: in `report.json` and of its CSV file.
+        measure: its rows.
+        passes: about how many forward passes it takes for each of the first images.
+    """
+
+    name: str
+    measure: Callable[[Subject], list[dict]]
+    passes: Callable[[ReportSettings], float]
+
+
+def _size(model: nn.Module, batch_size: int) -> int:
+    """The images at once: `batch_size`, or BATCH_SIZE where logits depend on the batch."""
+    return BATCH_SIZE if depends_on_batch(model) else batch_size
+
+
+def _correct(model: Callable, images: Tensor, labels: Tensor, batch_size: int = BATCH_SIZE) -> dict:
+    """The columns of `counted`; images on which bfloat16 may err are computed again in float32."""
+    rounded = gains_from_bf16(device_of(model)) and not depends_on_batch(model)  # which some images alone would change
+    size = _size(model, batch_size)
+    scores = logits(model, images, amp=rounded, batch_size=size)
+    predictions = scores.argmax(dim=1)
+    if rounded:
+        best = scores.topk(2).values
+        spread = scores.std(dim=1)  # that of all images counts too: of two logits, the lead is always above their own
+        doubtful = best[:, 0] - best[:, 1] < _DOUBT * spread.maximum(spread.mean())
+        if doubtful.any():
+            predictions[doubtful] = logits(model, images[doubtful], batch_size=size).argmax(dim=1)
+    return counted(int((predictions == labels).sum()), len(labels))
+
+
+def frequencies(height: int, width: int, grid: int) -> Iterator[tuple[int, int]]:
+    """Frequencies (row, column) in cycles per image, at most `grid` per axis; one of each pair with opposite signs."""
+    halves, steps = (height // 2, width // 2), {"steps": grid, "device": "cpu"}
+    rows, columns = (torch.linspace(-half, half, **steps).round().int().tolist() for half in halves)
+    for row, column in product(sorted(set(rows)), sorted(set(columns))):
+        if (column, row) >= (0, 0):
+            yield row, column
+
+
+def wave(height: int, width: int, row: int, column: int) -> Tensor:
+    """A real image (height, width) of L2 norm 1 whose DFT is zero but at (row, column) and (-row, -column)."""
+    down, across = (torch.arange(side, dtype=torch.float64, device="cpu") / side for side in (height, width))
+    plane = torch.cos(2 * math.pi * (row * down[:, None] + column * across))
+    return (plane / plane.norm()).float()
+
+
+def heat_map(
+    model: Callable,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    grid: int,
+    norm: float,
+    seed: int,
+    batch_size: int = BATCH_SIZE,
+    engine: Callable = map,
+) -> list[dict]:
+    """Error rate under noise along each Fourier basis vector; pixels are not clipped.
+
+    Args:
+        model, images, labels: a module, (N, C, H, W) in [0, 1], and (N,).
+        grid: frequencies per axis, evenly spaced from -Nyquist to Nyquist.
+        norm: L2 norm of the noise in each channel. Its sign is drawn for each image and channel.
+        batch_size: images at once.
+        engine: as in `Subject`.
+    Returns:
+        One row per frequency, half of the plane: row, column (cycles per image), error, and the columns of `counted`.
+    Source: Yin et al., NeurIPS 2019, section 3.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    signs = torch.randint(0, 2, (*images.shape[:2], 1, 1), generator=generator, device="cpu").to(images) * 2 - 1
+    places = list(frequencies(*images.shape[-2:], grid))
+    rows = engine(partial(_under_wave, model, images, labels, norm * signs, batch_size), places)
+    return list(tqdm(rows, "heat map", len(places), disable=None, leave=False))
+
+
+def _under_wave(
+    model, images: Tensor, labels: Tensor, factors: Tensor, batch_size: int, place: tuple[int, int]
+) -> dict:
+    counts = _correct(model, images + factors * wave(*images.shape[-2:], *place).to(images), labels, batch_size)
+    return {"row": place[0], "column": place[1], "error": 1 - counts["accuracy"], **counts}
+
+
+def band_noise(
+    model: Callable,
+    images: Tensor,
+    labels: Tensor,
+    radii: Sequence[float],
+    *,
+    norm: float,
+    seed: int,
+    batch_size: int = BATCH_SIZE,
+) -> list[dict]:
+    """Accuracy under Gaussian noise of each band between consecutive radii; arguments as in `heat_map`.
+
+    Returns:
+        One row per band: from_bins, to_bins, and the columns of `counted`.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.randn(images.shape, generator=generator, device="cpu").to(images)
+    edges = sorted({0.0, math.hypot(*images.shape[-2:]), *map(float, radii)})
+    rows = []
+    for inner, outer in pairwise(edges):
+        band = BandPass(inner, outer)(noise)
+        if (mask(*images.shape[-2:], outer) ^ mask(*images.shape[-2:], inner)).any():
+            scaled = norm * band / band.norm(dim=(2, 3), keepdim=True)
+            rows.append({"from_bins": inner, "to_bins": outer, **_correct(model, images + scaled, labels, batch_size)})
+    return rows
+
+
+def attack_batch(
+    model: nn.Module, images: Tensor, most: int = BATCH_SIZE, memory: float = ATTACK_MEMORY
+) -> tuple[int, float] | None:
+    """How many images PGD takes at once so that it keeps no more than `memory` for the gradient, and the MB then.
+
+    Args:
+        model, images: a module, and (N, C, H, W), of which two are used.
+        most: images at once.
+        memory: in MB; one image is taken at least. A model whose logits depend on the batch gets BATCH_SIZE always.
+    Returns:
+        None if the logits have no gradient.
+    """
+    kept = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor  # held by the graph: another tensor can't take its place in memory
+
+    with torch.inference_mode(False), evaluating(model), torch.enable_grad():
+        some = images[:2].clone().requires_grad_()
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                scores = model(some.clone())
+            if not scores.requires_grad or torch.autograd.grad(scores.sum(), some, allow_unused=True)[0] is None:
+                return None
+        except RuntimeError as error:
+            if "numpy" not in str(error):  # which a model that computes outside PyTorch calls
+                raise
+            return None
+    for weight in model.parameters():
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    each = sum(kept.values()) / len(some) / 1e6
+    size = _size(model, max(1, min(most, int(memory / max(each, 1e-3)))))
+    return size, size * each
+
+
+def attack_energy(
+    model: Callable,
+    images: Tensor,
+    labels: Tensor,
+    radii: Sequence[float],
+    *,
+    eps: float,
+    steps: int,
+    batch_size: int = BATCH_SIZE,
+) -> list[dict]:
+    """Where the energy of a PGD perturbation lies; of L2, since the signs of L-infinity have nearly a flat spectrum.
+
+    Args:
+        model, images, labels: as in `pgd`.
+        eps, steps: of PGD, with steps of eps / 4 from the image itself.
+        batch_size: the most images at once, see `attack_batch`.
+    Returns:
+        One row per radius: radius; images, the number of those that PGD moves; share, the mean over these of the energy
+        at or beyond the radius; low and high, its 95 % normal interval, None of a single image; bins, the share of the
+        bins there, which white noise would have; and robust_correct, the number of images that stay correct. No row if
+        the logits have no gradient, or a zero one everywhere.
+    """
+    fitting = attack_batch(model, images, batch_size)
+    if fitting is None:
+        log.info("no attack, since the logits have no gradient in PyTorch")
+        return []
+    size, _ = fitting
+    options = {"eps": eps, "alpha": eps / 4, "steps": steps, "norm": "l2", "random_start": False}
+    blocks = list(zip(images.split(size), labels.split(size), strict=True))
+    blocks = [pgd(model, *block, **options) for block in tqdm(blocks, "PGD", disable=None, leave=False)]
+    adv_images = torch.cat(blocks)
+    robust, delta, rows = _correct(model, adv_images, labels, batch_size)["correct"], adv_images - images, []
+    energy = delta.square().sum(dim=(1, 2, 3))
+    delta, energy = delta[energy > 0], energy[energy > 0]
+    for radius in radii if len(energy) else ():
+        shares = split(delta, radius)[1].square().sum(dim=(1, 2, 3)) / energy
+        share = shares.mean().item()
+        row = {"radius": radius, "images": len(shares), "share": share, "low": None, "high": None}
+        if len(shares) > 1:
+            half = 1.96 * shares.std(unbiased=True).item() / math.sqrt(len(shares))
+            row |= {"low": share - half, "high": share + half}
+        white = 1 - mask(*images.shape[-2:], radius).double().mean().item()
+        rows.append(row | {"bins": white, "robust_correct": robust})
+    return rows
+
+
+def misaligned_images(
+    model: Callable,
+    images: Tensor,
+    labels: Tensor,
+    radii: Sequence[float],
+    *,
+    colour: Sequence[float],
+    batch_size: int = BATCH_SIZE,
+) -> list[dict]:
+    """How many images are misaligned (`hfclib.misaligned`, feed "mean") at each radius.
+
+    Returns:
+        One row per radius: radius; the columns of `counted`, where correct is the number of misaligned images and
+        accuracy their share; and first, the numbers of the first few.
+    """
+    rows, size = [], _size(model, batch_size)
+    for radius in radii:
+        mask_of_images = misaligned(model, images, labels, radius, feed="mean", colour=colour, batch_size=size)
+        first = mask_of_images.nonzero().squeeze(1).tolist()[:GALLERY]
+        rows.append({"radius": radius, **counted(int(mask_of_images.sum()), len(images)), "first": first})
+    return rows
+
+
+def phase_or_amplitude(
+    model: Callable, images: Tensor, labels: Tensor, *, seed: int, batch_size: int = BATCH_SIZE
+) -> list[dict]:
+    """Which class predictions follow, if the phases are of one image and the amplitudes of one of another class.
+
+    Args:
+        model, images, labels: as in `heat_map`. Each image gives the phases once; the image that gives the amplitudes
+            is drawn from those of the other classes. The mixed images are not clipped.
+    Returns:
+        Three rows: follows ("phase", "amplitude" or "neither"), and the columns of `counted`, where correct is the
+        number of such predictions and accuracy their share. No row if all images are of one class.
+    Source: Chen et al., ICCV 2021, for the mixed images.
+    """
+    classes, generator = labels.cpu(), torch.Generator("cpu").manual_seed(seed)
+    if (classes == classes[0]).all():
+        return []
+    drawn = [(some[:, None] != classes).float().multinomial(1, generator=generator) for some in classes.split(256)]
+    partners = torch.cat(drawn).squeeze(1).to(labels.device)
+    mixed = swap_amplitude(images, images[partners])
+    predictions = logits(model, mixed, batch_size=_size(model, batch_size)).argmax(dim=1)
+    phase, amplitude = (int((predictions == classes).sum()) for classes in (labels, labels[partners]))
+    counts = {"phase": phase, "amplitude": amplitude, "neither": len(labels) - phase - amplitude}
+    return [{"follows": name, **counted(count, len(labels))} for name, count in counts.items()]
+
+
+def predictions(
+    model: Callable,
+    images: Tensor,
+    labels: Tensor,
+    radii: Sequence[float],
+    *,
+    colour: Sequence[float],
+    batch_size: int = BATCH_SIZE,
+) -> list[dict]:
+    """What each image is taken for: as it is, and by its LFC and its HFC with the mean colour at each radius.
+
+    Returns:
+        One row per image and radius: number, radius, label, and the predicted classes whole, lfc and hfc.
+    """
+    wanted = [Condition("x"), *(Condition(band, radius, feed) for radius in radii for band, feed in READ.items())]
+    size = _size(model, batch_size)
+    fed = iter_inputs(images, wanted, colour)
+    classes = [logits(model, batch, batch_size=size).argmax(dim=1).tolist() for batch in fed]
+    whole, rows = classes[0], []
+    for radius, by_low, by_high in zip(radii, classes[1::2], classes[2::2], strict=True):
+        columns = zip(labels.tolist(), whole, by_low, by_high, strict=True)
+        rows += [
+            {"number": number, "radius": radius, "label": label, "whole": seen, "lfc": low, "hfc": high}
+            for number, (label, seen, low, high) in enumerate(columns)
+        ]
+    return rows
+
+
+def _options(settings: ReportSettings, *names: str) -> dict:
+    return {name: getattr(settings, name) for name in (*names, "batch_size")}
+
+
+def _heat_map(subject: Subject) -> list[dict]:
+    return heat_map(*subject.given, engine=subject.engine, **_options(subject.settings, "grid", "norm", "seed"))
+
+
+def _noise(subject: Subject) -> list[dict]:
+    return band_noise(*subject.given, subject.settings.radii, **_options(subject.settings, "norm", "seed"))
+
+
+def _energy(subject: Subject) -> list[dict]:
+    return attack_energy(*subject.given, subject.settings.radii, **_options(subject.settings, "eps", "steps"))
+
+
+def _misaligned(subject: Subject) -> list[dict]:
+    return misaligned_images(*subject.given, subject.settings.radii, **_options(subject.settings, "colour"))
+
+
+def _phase(subject: Subject) -> list[dict]:
+    return phase_or_amplitude(*subject.given, **_options(subject.settings, "seed"))
+
+
+def _pictures(subject: Subject) -> list[dict]:
+    return predictions(*subject.given, subject.settings.radii, **_options(subject.settings, "colour"))
+
+
+REPORT_PARTS = [
+    ReportPart("heat_map", _heat_map, lambda settings: settings.grid**2 / 2),
+    ReportPart("noise", _noise, lambda settings: len(settings.radii) + 1),
+    ReportPart("energy", _energy, lambda settings: 3 * settings.steps),
+    ReportPart("misaligned", _misaligned, lambda settings: 3 * len(settings.radii)),
+    ReportPart("phase", _phase, lambda settings: 1),
+    ReportPart("pictures", _pictures, lambda settings: 1 + 2 * len(settings.radii)),
+]

@@ -1,0 +1,101 @@
+"""How a report measures, without PyTorch, so that bad settings are refused at once."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+from hfclib._radii import check_cuts
+from hfclib.reporting.rules import Rule, check_rules
+
+PART_NAMES = ("accuracy", "heat_map", "noise", "energy", "misaligned", "phase", "pictures")
+LARGEST_BATCH = 100  # of `hfclib.batching`: with the statistics of the batch it is part of what is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """How a report measures.
+
+    Attributes:
+        name: of the network, on the page.
+        radii: in DFT bins, at which images have two parts; one or several. None: PAPER_RADII up to 32 pixels, and
+            beyond those at FRACTIONS of the Nyquist frequency, see `hfclib.nyquist`.
+        parts: what is measured, of PART_NAMES; "accuracy" always is.
+        images: so many of the first images are used for all parts but the accuracy.
+        grid: frequencies per axis of the heat map.
+        norm: of the noise. None: 4 in 32 x 32 pixels, and the same size per pixel.
+        eps, steps: of PGD, see `attack_energy`. None: norm / 8, which is .5 in 32 x 32 pixels.
+        seed: of all random numbers.
+        colour: the mean colour of the data, a number per channel. None: that of all of them, which are then read once
+            for it, before the accuracy reads them; a report that goes on has it already.
+        rules: limits, see `Rule`; checked for radii that are not measured.
+        batch_size: the most images at once, up to 100, where no result hangs on it; the attack may take fewer.
+        quick: the accuracy alone, and of it only what the page's first lines need: running statistics, and the HFC with
+            the mean colour.
+        unlabelled: the data have no labels: each image counts as right where the network answers as for the whole one.
+    Raises:
+        TypeError, ValueError: a setting of another kind or range.
+    """
+
+    name: str = "a network"
+    radii: float | Sequence[float] | None = None
+    parts: Sequence[str] = PART_NAMES
+    images: int = 256
+    grid: int = 15
+    norm: float | None = None
+    eps: float | None = None
+    steps: int = 10
+    seed: int = 0
+    colour: Sequence[float] | None = None
+    rules: Sequence[str] = ()
+    batch_size: int = LARGEST_BATCH
+    quick: bool = False
+    unlabelled: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in {"images": 2, "grid": 2, "steps": 0, "seed": 0, "batch_size": 1}.items():
+            object.__setattr__(self, name, _whole(name, getattr(self, name), least))
+        for name in ("norm", "eps"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        if self.batch_size > LARGEST_BATCH:
+            raise ValueError(f"expected batch_size of at most {LARGEST_BATCH}, got {self.batch_size}")
+        unknown = [part for part in self.parts if part not in PART_NAMES]
+        if unknown or isinstance(self.parts, str):
+            raise ValueError(f"expected parts, of {', '.join(PART_NAMES)}, got {', '.join(unknown) or self.parts}")
+        if isinstance(self.radii, str):
+            raise TypeError(f"expected radii, numbers in DFT bins, got {self.radii!r}")
+        if self.radii is not None:
+            radii = [self.radii] if isinstance(self.radii, Real) else list(self.radii)
+            check_cuts(radii)
+            object.__setattr__(self, "radii", sorted(map(plain, radii)))
+        rules = [Rule.parse(text) for text in self.rules]
+        if self.radii:
+            check_rules(rules, self.radii)
+        if self.colour is not None:
+            object.__setattr__(self, "colour", [float(value) for value in self.colour])
+
+    @property
+    def measured_parts(self) -> list[str]:
+        """The parts in their order, "accuracy" always; it alone if `quick`."""
+        return [part for part in PART_NAMES if part == "accuracy" or (part in self.parts and not self.quick)]
+
+
+def plain(radius: float) -> float:
+    """A radius as an int if it is whole: `report.json` has 8 and not 8.0."""
+    return int(radius) if radius == int(radius) else float(radius)
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"expected {name}, a whole number of at least {least}, got {value!r}")
+    return int(value)  # it may be NumPy's
+
+
+def _number(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, Real):
+        raise TypeError(f"expected {name}, a number such as 8 / 255, got {value!r}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"expected {name}, finite and at least 0, got {value}")
+    return float(value)
