@@ -261,7 +261,7 @@ def _cells(found: pd.DataFrame) -> pd.DataFrame:
 
 LINES = {  # label and line style
     ("vanilla", "running"): ("vanilla", ":"),
-    ("vanilla", "matched"): ("vanilla, moments matched to the test batch", "-"),
+    ("vanilla", "matched"): ("vanilla, statistics of the test batch", "-"),
     ("batchnorm", "running"): ("BatchNorm, running statistics", ":"),
     ("batchnorm", "batch"): ("BatchNorm, statistics of the test batch", "-"),
 }
@@ -270,16 +270,11 @@ LINES = {  # label and line style
 def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -> pd.DataFrame:
     """Rows of a `table` for `accuracy_figure`: vanilla's and BatchNorm's accuracies on the HFC at these radii.
 
-    The part "feeds" has the feed on the axis, "scaled" the factor and three panels per radius; the others have the use
-    of the test batch, under the max feed.
+    The part "feeds" has the feed on the axis; the others have the use of the test batch, under the max feed.
     """
     rows = found.query("part in @parts and radius in @radii and variant in @PAIR and band != 'lfc'")
     panel = "r = " + rows["radius"].astype(str)
-    if list(parts) == ["scaled"]:
-        kinds = {"hfcraw": ": k HFC", "hfcmean": ": k HFC + mean", "sumraw": ": LFC + k HFC"}
-        panel += (rows["band"] + rows["feed"]).map(kinds)
-        x, order = rows["scale"].map("k = {}".format), [f"k = {scale}" for scale in (1, 2, 4, 8)]
-    elif list(parts) == ["feeds"]:
+    if list(parts) == ["feeds"]:
         x, order = rows["feed"], ["max", "raw", "mean"]
     else:
         names = {"where input": "pixels only", "where first": "first stage", "where all": "all layers"}
@@ -328,36 +323,37 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
     return grid.figure
 
 
-def lead_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
-    """BatchNorm's lead over vanilla on the HFC and the LFC, and what equal help leaves of it.
+CONTROLS = {  # the feed, and the statistics of vanilla; BatchNorm always has those of the test batch
+    "none": ("max", "running"),
+    "mean colour added": ("mean", "running"),
+    "test-batch statistics for both": ("max", "matched"),
+    "both": ("mean", "matched"),
+}
+
+
+def lead_table(found: pd.DataFrame, radii: Sequence[int], bands: Sequence[str] = ("hfc",)) -> pd.DataFrame:
+    """BatchNorm's lead over vanilla on a band as the authors measure it, and under each of CONTROLS, as text.
 
     Args:
         found: a `table`.
-        radii: one row each, for the HFC under the authors' feed and with the mean colour, and for the LFC.
+        radii: in DFT bins.
+        bands: "hfc", "lfc" or both. The mean colour is added to HFCs only.
     Returns:
-        Means over seeds with 95 % intervals, as text. With "help for BatchNorm alone", as the authors measure, it takes
-        the statistics of the test batch; with "help for both" vanilla has matched moments too; "taken away" is the
-        difference. "Taken away less left" is above 0 where the help takes away more than half of the lead.
+        By band with its radius, and by control: mean accuracies over all seeds of each network, and the lead with its
+        95 % interval (`claims.evaluate`) and its number of seeds.
     """
     rows, cells = {}, _conditions(found)
-    for (letter, feed), radius in product((("H", "max"), ("H", "mean"), ("L", "max")), radii):
-        band = f"{letter}{radius}"
-        normed, plain, helped = (
-            f"{variant}.{band}_{feed}_{bn_stats}"
-            for variant, bn_stats in (("batchnorm", "batch"), ("vanilla", "running"), ("vanilla", "matched"))
-        )
-        contrasts = {
-            "help for BatchNorm alone": f"{normed} - {plain} + 0 * {helped}",
-            "help for both": f"{normed} - {helped} + 0 * {plain}",
-            "taken away": f"{helped} - {plain} + 0 * {normed}",
-            "taken away less left": f"2 * {helped} - {plain} - {normed}",
-        }  # 0 keeps all four to the seeds that have the three networks
+    for band, radius, (control, (feed, statistics)) in product(bands, radii, CONTROLS.items()):
+        place = f"{band[0].upper()}{radius}"
         with contextlib.suppress(MissingRunError):
-            estimates = {name: evaluate(contrast, cells) for name, contrast in contrasts.items()}
-            texts = {name: in_words(estimate) for name, estimate in estimates.items()}
-            rows[band, feed] = texts | {"seeds": estimates["taken away"].seeds}
-    index = pd.MultiIndex.from_tuples(rows, names=["accuracy on", "feed"])
-    return pd.DataFrame(list(rows.values()), index)
+            lead = evaluate(f"batchnorm.{place}_{feed}_batch - vanilla.{place}_{feed}_{statistics}", cells)
+            pair = (
+                accuracies(found, "vanilla", statistics, band, radius, feed),
+                accuracies(found, "batchnorm", "batch", band, radius, feed),
+            )
+            rows[place, control] = [*(decimals(ones.mean(), places=2) for ones in pair), in_words(lead), lead.seeds]
+    index = pd.MultiIndex.from_tuples(rows, names=["accuracy on", "control"])
+    return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's lead", "seeds"])
 
 
 def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
@@ -367,12 +363,12 @@ def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
         found: a `table`; all of its seeds are used, whether or not another network has them too.
         radii: one row each.
     Returns:
-        Welch's 95 % intervals (`unpaired`), with no help at test time or with it for both networks.
+        Welch's 95 % intervals (`unpaired`), without test-batch statistics or with them for both.
     """
     pairs = {
         "GroupNorm less vanilla": (("groupnorm", "running"), ("vanilla", "running")),
-        "GroupNorm less vanilla, moments matched": (("groupnorm", "matched"), ("vanilla", "matched")),
-        "BatchNorm, test batch, less GroupNorm, matched": (("batchnorm", "batch"), ("groupnorm", "matched")),
+        "the same, test-batch statistics for both": (("groupnorm", "matched"), ("vanilla", "matched")),
+        "BatchNorm less GroupNorm, test-batch statistics for both": (("batchnorm", "batch"), ("groupnorm", "matched")),
     }
     rows = {}
     for radius in radii:
@@ -385,41 +381,42 @@ def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
 
 
 def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
-    """Accuracy of every network without and with the help of the test batch, max feed, as text: mean ± sd over seeds.
+    """Accuracy of every network without and with test-batch statistics, max feed, as text: mean ± sd over seeds.
 
-    The help is "none" (BatchNorm takes its running averages), or "batch" for BatchNorm and "matched" for the others.
+    Without them BatchNorm takes its running averages; with them networks without BatchNorm are `matched`.
     """
     rows = found.query("part == 'feeds' and variant in @NAMES and (feed == 'max' and radius in @radii or band == 'x')")
     rows = rows.assign(cell=cell_names(rows), network=rows["variant"].map(NAMES))
-    rows["help"] = rows["bn_stats"].replace("running", "none")
-    wide = rows.pivot_table("value", ["network", "help"], "cell", partial(mean_sd, places=2), sort=False)
-    seeds = rows.groupby(["network", "help"])["seed"].nunique().rename("seeds")
+    rows["test-batch statistics"] = np.where(rows["bn_stats"] == "running", "no", "yes")
+    by = ["network", "test-batch statistics"]
+    wide = rows.pivot_table("value", by, "cell", partial(mean_sd, places=2), sort=False)
+    seeds = rows.groupby(by)["seed"].nunique().rename("seeds")
     columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
-    order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1] != "none"))
+    order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1]))
     return wide[columns].replace("\u00a0", "", regex=True).join(seeds).loc[order]  # nine columns must fit on a page
 
 
 def scaled_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
-    """What vanilla gains on the HFC, without help, where the HFC is multiplied by k at test time, by feed and radius.
+    """What vanilla gains on the HFC where it is multiplied by k at test time, by feed and radius.
 
     Means over seeds with 95 % intervals, as text.
     """
     rows = found.query("part == 'scaled' and variant == 'vanilla' and bn_stats == 'running' and band == 'hfc'")
-    rows = rows[rows["radius"].isin(radii)].replace({"feed": {"raw": "by itself", "mean": "with the mean colour"}})
+    rows = rows[rows["radius"].isin(radii)].replace({"feed": {"raw": "by itself", "mean": "mean colour added"}})
     wide = rows.pivot_table(index=["feed", "radius", "seed"], columns="scale", values="value")
     gains = wide.drop(columns=1).sub(wide[1], axis=0).rename(columns="k = {}".format)
     return gains.groupby(["feed", "radius"]).agg(lambda values: in_words(over_seeds(values))).rename_axis(columns=None)
 
 
 def louder_table(found: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy on the HFC at r = 8, by feed and help and by how loud it was in training, as text.
+    """Accuracy on the HFC at r = 8, by control and by how much it was amplified in training, as text.
 
     Means over the seeds of the pairs that are stored, and BatchNorm's lead over all seeds with its 95 % interval.
     """
     ways = {
-        "max feed, help of the test batch for both": ("matched", "batch", "max"),
-        "max feed, no help": ("running", "running", "max"),
-        "with the mean colour, no help": ("running", "running", "mean"),
+        "max feed, test-batch statistics for both": ("matched", "batch", "max"),
+        "max feed": ("running", "running", "max"),
+        "mean colour added": ("running", "running", "mean"),
     }
     rows, cells = {}, _conditions(found)
     for (way, (*statistics, feed)), scale in product(ways.items(), (1, *LOUDER)):
@@ -431,7 +428,7 @@ def louder_table(found: pd.DataFrame) -> pd.DataFrame:
             pairs = pd.concat(pairs, axis=1, keys=PAIR).dropna()
             lead = evaluate(f"{normed} - {plain}", cells)
             rows[way, scale] = [*map(partial(decimals, places=2), pairs.mean()), in_words(lead), lead.seeds]
-    index = pd.MultiIndex.from_tuples(rows, names=["measured", "HFC in training, times"])
+    index = pd.MultiIndex.from_tuples(rows, names=["measured", "HFC in training, times k"])
     return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's lead", "seeds"])
 
 

@@ -149,7 +149,7 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
     for variant, accuracy in {"vanilla": 0.25, "batchnorm": 0.28}.items():
         rows.append(row(variant, "running", accuracy, 0, band="hfc", radius=8, feed="mean"))
     table = batchnorm.louder_table(tidy(rows))
-    helped, controlled = "max feed, help of the test batch for both", "with the mean colour, no help"
+    helped, controlled = "max feed, test-batch statistics for both", "mean colour added"
     assert list(table.index) == [(helped, 1), (helped, 4), (controlled, 1)]  # no pair is stored at 2
     assert table.loc[(helped, 1)].tolist() == [".30", ".40", ".100", 1]
     assert table.loc[(helped, 4)].tolist() == [".50", ".55", ".050", 1]
@@ -198,30 +198,33 @@ def test_the_table_of_fig_6_has_the_gains_of_the_networks_that_are_stored():
     assert more.tolist() == ["", "", with_interval(gain.mean, gain.low, gain.high), 2]
 
 
-def test_what_equal_help_takes_of_the_lead():
-    """Two seeds by hand: BatchNorm .7 and .6, vanilla .2 and .3, with matched moments .5 and .5."""
+def test_the_lead_under_each_control_is_welchs_over_all_seeds_of_each_network():
     values = {
-        ("batchnorm", "batch"): (0.7, 0.6),
-        ("vanilla", "running"): (0.2, 0.3),
-        ("vanilla", "matched"): (0.5, 0.5),
+        ("batchnorm", "batch", "hfc", "max"): (0.7, 0.6, 0.8),
+        ("vanilla", "running", "hfc", "max"): (0.2, 0.3),
+        ("vanilla", "matched", "hfc", "max"): (0.5, 0.4),
+        ("batchnorm", "batch", "hfc", "mean"): (0.75, 0.65),
+        ("vanilla", "running", "hfc", "mean"): (0.5, 0.6),
+        ("batchnorm", "batch", "lfc", "max"): (0.9, 0.8),
+        ("vanilla", "running", "lfc", "max"): (0.1, 0.2),
     }
-    rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
-    rows += [row("batchnorm", "batch", 0.9, 2)]  # a seed without vanilla, and one without BatchNorm
-    rows += [row("vanilla", "running", 0.9, 3), row("vanilla", "matched", 0.1, 3)]
-    table = batchnorm.lead_table(tidy(rows), [4, 8])
-    assert list(table.index) == [("H4", "max")]  # nothing is measured of the LFC, at r = 8, or with the mean colour
-    lead = table.loc["H4", "max"]
-    means = [float(cell.split("\u00a0")[0]) for cell in lead.drop("seeds")]
-    assert means == pytest.approx([0.4, 0.15, 0.25, 0.1])
-    halves = [12.7062 * half for half in (0.1, 0.05, 0.05, 0)]  # half the distance of two seeds' values
-    ends = [
-        with_interval(one, one - half, one + half) for one, half in zip((0.4, 0.15, 0.25, 0.1), halves, strict=True)
+    rows = [
+        row(variant, statistics, accuracy, seed, band=band, feed=feed) | {"draw": variant}
+        for (variant, statistics, band, feed), ones in values.items()
+        for seed, accuracy in enumerate(ones)
     ]
-    assert lead.drop("seeds").tolist() == ends
-    assert lead["seeds"] == 2
+    table = batchnorm.lead_table(tidy(rows), [4, 8], ["hfc", "lfc"])
+    # Nothing is measured at r = 8, nor of vanilla under both controls.
+    kinds = [("H4", "none"), ("H4", "mean colour added"), ("H4", "test-batch statistics for both"), ("L4", "none")]
+    assert list(table.index) == kinds
+    low, high = stats.ttest_ind([0.7, 0.6, 0.8], [0.2, 0.3], equal_var=False).confidence_interval(0.95)
+    assert table.loc["H4", "none"].tolist() == [".25", ".70", with_interval(0.45, low, high), 2]
+    assert [*table["vanilla"]] == [".25", ".55", ".45", ".15"]
+    assert [*table["BatchNorm"]] == [".70", ".70", ".70", ".85"]
+    assert list(batchnorm.lead_table(tidy(rows), [4]).index) == kinds[:3]
 
 
-def test_the_gain_of_a_louder_hfc_at_test_time_is_a_difference_by_seed():
+def test_the_gain_of_an_amplified_hfc_at_test_time_is_a_difference_by_seed():
     scaled = [
         row("vanilla", statistics, accuracy, seed) | {"part": "scaled", "scale": scale}
         for statistics, ones in {"running": {1: (0.2, 0.3), 4: (0.5, 0.4)}, "matched": {1: (0.1, 0.1)}}.items()
@@ -232,7 +235,7 @@ def test_the_gain_of_a_louder_hfc_at_test_time_is_a_difference_by_seed():
     rows = tidy([*scaled, unscaled]).assign(feed="mean")
     table = batchnorm.scaled_table(rows, [4])
     assert list(table) == ["k = 4"]
-    assert table.loc[("with the mean colour", 4), "k = 4"] == with_interval(0.2, 0.2 - 1.27062, 0.2 + 1.27062)
+    assert table.loc[("mean colour added", 4), "k = 4"] == with_interval(0.2, 0.2 - 1.27062, 0.2 + 1.27062)
 
 
 def test_groupnorm_is_compared_as_an_independent_sample():
@@ -309,16 +312,14 @@ def test_figures_draw_the_means_of_their_rows(found):
     here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]][0])]
     drawn = [line.get_ydata() for line in plain.lines if len(line.get_ydata()) == len(ticks)]
     assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["value"].mean().to_numpy())
-    scaled = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["scaled"]), 3)
-    assert [ax.get_title() for ax in scaled.axes] == ["r = 4: k HFC", "r = 4: k HFC + mean", "r = 4: LFC + k HFC"]
     feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["feeds"]), 2)
     assert [tick.get_text() for tick in feeds.axes[0].get_xticklabels()] == ["max", "raw", "mean"]
 
 
-def test_the_table_of_help_has_each_network_with_and_without(found):
+def test_the_table_of_all_networks_has_each_with_test_batch_statistics_and_without(found):
     text = batchnorm.help_table(found, [4, 16])
     assert list(text) == ["test", "H4", "H16", "L4", "L16", "seeds"]
-    assert text.loc[("Vanilla", "none"), "test"].startswith(".80±")
-    assert text.loc[("BatchNorm", "batch"), "H4"].startswith(".69±")
-    assert set(text.xs("none", level="help").index) == set(text.index.get_level_values("network"))
-    assert text.loc[("Mix-up", "matched"), "seeds"] == 3
+    assert text.loc[("Vanilla", "no"), "test"].startswith(".80±")
+    assert text.loc[("BatchNorm", "yes"), "H4"].startswith(".69±")
+    assert set(text.xs("no", level="test-batch statistics").index) == set(text.index.get_level_values("network"))
+    assert text.loc[("Mix-up", "yes"), "seeds"] == 3
