@@ -26,13 +26,13 @@ from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.devices import best_device
 from hfclib.frequency import split
 from hfclib.moments import matched
+from hfclib.paper.bands import band_results, fig1_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
-from hfclib.paper.fig1 import band_results, fig1_recipes
-from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.intervals import MissingRunError, interval, over_seeds, unpaired
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.measurements import each_run, measurements
+from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import (
     PUBLISHED_SEEDS,
@@ -72,20 +72,6 @@ def fig6_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     return plain | normed
 
 
-def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """vanilla and batchnorm of Fig. 4 without augmentation: vanilla_noaug, batchnorm_noaug.
-
-    Source: ours: "laptop" departs from the paper in schedule, batch size, length and augmentation; this takes back one.
-    Where the preset has no augmentation anyway, there is none to take back and no recipe.
-    """
-    variants = fig4_recipes(preset)
-    augmented = {variant: variants[variant] for variant in PAIR if variants[variant].augment}
-    return {
-        f"{variant}_noaug": replace(recipe, name=f"{recipe.name}_noaug", augment=False)
-        for variant, recipe in augmented.items()
-    }
-
-
 def louder_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """vanilla and batchnorm of Fig. 4, trained on images whose HFC at r = 8 is two and four times as loud: louder2,
     louder4, batchnorm_louder2, batchnorm_louder4.
@@ -102,7 +88,7 @@ def louder_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 
 
 def all_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """Fig. 4's networks, groupnorm, adversarial training with BatchNorm, fullwidth, and those above but the ablation.
+    """Fig. 4's networks, groupnorm, adversarial training with BatchNorm, fullwidth, and those above.
 
     Source: ours. GroupNorm (Wu and He 2018) normalises each image by itself, in training and at test time alike: where
     it acts as BatchNorm does, statistics of batches are not the cause.
@@ -487,8 +473,9 @@ BATCHNORM = Chapter(
     name="batchnorm",
     recipes=all_recipes,
     parameters=BatchNormParameters,
-    optional=tuple(variant for variant in all_recipes() if variant not in PAIR),
-    asked=("vanilla",),
+    titles=NAMES,
+    required=PAIR,
+    needs_weights=("vanilla",),
     evidence=table,
     cells=_cells,
     measures=r"test|[LH]\d+",

@@ -7,7 +7,7 @@ library calls are `check(globals())` and `obtain(settings)`.
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -35,9 +35,11 @@ class Chapter:
         name: of its notebook; `hfc train` and `hfc run` take it.
         recipes: from a preset to the recipes of its networks, by variant.
         parameters: of its notebook.
-        optional: variants that are shown with the seeds that are stored, and left out where none is. They are trained
-            only with `retrain`.
-        asked: variants whose network, that of the first seed, the notebook asks; a run may be stored as tables alone.
+        titles: what tables of all networks call the chapter's own, by variant.
+        required: variants without which the notebook shows nothing. The others are shown with the seeds that are
+            stored, left out where none is, and trained only with `retrain`.
+        needs_weights: variants of which the notebook needs the first seed's weights; a run may be stored as tables
+            alone.
         evidence: from runs to the table on which the claims are judged; trains nothing.
         claimed: as `recipes`, of the networks that the claims are about, where these are more than the notebook's.
         cells: from that table to the cells of `claims` (CELL_COLUMNS), where these are not those of `table_cells`;
@@ -51,8 +53,9 @@ class Chapter:
     name: str
     recipes: Callable[[Preset], dict[str, Recipe]]
     parameters: type[Parameters]
-    optional: tuple[str, ...] = ()
-    asked: tuple[str, ...] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    needs_weights: tuple[str, ...] = ()
     evidence: Callable[[Runs], pd.DataFrame] | None = None
     claimed: Callable[[Preset], dict[str, Recipe]] | None = None
     cells: Callable[[pd.DataFrame], pd.DataFrame] | None = None
@@ -132,8 +135,9 @@ class Chapter:
 
     def obtain(self, settings: Parameters) -> Runs:
         """The chapter's runs: loaded; trained where `retrain` says so. A line says where some are not published."""
-        options = {"retrain": settings.retrain, "optional": self.optional, "asked": self.asked}
-        runs = obtain(self.wanted(settings), settings.all_seeds, **options)
+        wanted = self.wanted(settings)
+        options = {"optional": set(wanted) - set(self.required), "asked": self.needs_weights}
+        runs = obtain(wanted, settings.all_seeds, retrain=settings.retrain, **options)
         if self.is_own(settings.preset, runs):
             print(OWN_RUNS)
         return runs
@@ -177,7 +181,7 @@ class Chapter:
         return folders()
 
     def _not_stored(self, preset: Preset, seeds: tuple[int, ...]) -> list[str]:
-        """The missing runs of networks that are not optional, all runs of a seed that no network has, and the weights
+        """The missing runs of networks that are required, all runs of a seed that no network has, and the weights
         that the notebook asks for, where a run is stored as tables alone.
         """
 
@@ -189,8 +193,10 @@ class Chapter:
         ]
         missing = [job for job in jobs if not stored(job[2])]
         known = {seed for _, seed, _ in set(jobs) - set(missing)}
-        asked = [name for variant, seed, name in jobs if variant in self.asked and seed == seeds[0] and stored(name)]
+        loaded = [
+            name for variant, seed, name in jobs if variant in self.needs_weights and seed == seeds[0] and stored(name)
+        ]
         return [
-            *(name for variant, seed, name in missing if variant not in self.optional or seed not in known),
-            *(weights for name in asked if not stored(weights := f"{name}/{WEIGHTS}")),
+            *(name for variant, seed, name in missing if variant in self.required or seed not in known),
+            *(weights for name in loaded if not stored(weights := f"{name}/{WEIGHTS}")),
         ]

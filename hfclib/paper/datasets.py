@@ -19,12 +19,12 @@ from hfclib.batching import logits
 from hfclib.conditions import PAPER_RADII
 from hfclib.data import DATA_SETS, to_float
 from hfclib.frequency import split
+from hfclib.paper.bands import band_results, fig1_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
-from hfclib.paper.fig1 import band_results, fig1_recipes
-from hfclib.paper.fig2 import counts_over_seeds, predicted_images, stored_predictions
 from hfclib.paper.intervals import Estimate
 from hfclib.paper.measurements import MEASUREMENT_COLUMNS, initial_draw
+from hfclib.paper.misalignment import counts_over_seeds, predicted_images, stored_predictions
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.show import listed
@@ -491,8 +491,8 @@ DATASETS = Chapter(
     name="datasets",
     recipes=datasets_recipes,
     parameters=DatasetsParameters,
-    optional=tuple(variant for variant in datasets_recipes() if variant not in ("vanilla", "batchnorm")),
-    asked=("batchnorm",),
+    required=("vanilla", "batchnorm"),
+    needs_weights=("batchnorm",),
     evidence=datasets_table,
     cells=_cells,
     measures=r"test|clean|[LH]\d+|misaligned\d+",

@@ -2,26 +2,22 @@
 
 import pandas as pd
 
-from hfclib.paper.batchnorm import ablation_recipes
-from hfclib.paper.datasets import datasets_recipes
-from hfclib.paper.fig1 import fig1_recipes
-from hfclib.paper.fig2 import fig2_recipes
-from hfclib.paper.presets import adversarial_recipes, fig4_recipes
+from hfclib.paper.registry import RECIPES
 from hfclib.runs.store import folders, stored_seeds
 from hfclib.training.recipe import Recipe
 
-_NARROW = (fig4_recipes, "narrow", ("vanilla", "batchnorm", "dropout", "mixup"))
-_AUTHORS = (fig4_recipes, "authors", ("vanilla", "batchnorm"))
+_NARROW = ("fig4", "narrow", ("vanilla", "batchnorm", "dropout", "mixup"))
+_AUTHORS = ("fig4", "authors", ("vanilla", "batchnorm"))
 _EVERY, _UNTRAINED = "every stored run is measured in each way", "(not stored)"
-# What, in the paper, here, how it is tested or why it is not, and the networks that show whether it matters: a function
-# of a preset, the preset, and variants.
+# What, in the paper, here, how it is tested or why it is not, and the networks that show whether it matters: a name of
+# `RECIPES`, the preset, and variants.
 DEPARTURES = (
     (
         "width of the network",
         "64",
         "16",
         "not by itself: with BatchNorm only, and with another schedule",
-        (fig2_recipes, "laptop", ("fullwidth",)),
+        ("fig2", "laptop", ("fullwidth",)),
     ),
     ("architecture", "ResNet-18 (text), ResNet-32 (code)", "ResNet-18", "the code's network", _AUTHORS),
     (
@@ -36,7 +32,7 @@ DEPARTURES = (
         "none (crop and flip in the code's adversarial runs)",
         "crop and flip",
         "taken back alone, and together with the schedule",
-        (ablation_recipes, "laptop", ("vanilla_noaug", "batchnorm_noaug")),
+        ("ablation", "laptop", ("vanilla_noaug", "batchnorm_noaug")),
         _NARROW,
     ),
     (
@@ -44,8 +40,8 @@ DEPARTURES = (
         "PGD, eps 8/255 (text) or .03 in 10 steps (code)",
         "one step of 10/255 from a random start",
         "the same in 7 steps of 2/255, or as in the code",
-        (adversarial_recipes, "narrow", ("adversarial",)),
-        (adversarial_recipes, "authors", ("adversarial",)),
+        ("defense", "narrow", ("adversarial",)),
+        ("defense", "authors", ("adversarial",)),
     ),
     ("mix-up", "alpha .5 (code: Beta(1, 1), one draw a batch)", "alpha .5", "Beta(1, 1)", (*_AUTHORS[:2], ("mixup",))),
     (
@@ -60,8 +56,8 @@ DEPARTURES = (
         "standard pixel range (code: divided by its maximum)",
         "both; for the LFC the maximum at r = 4 and 8 only",
         "the band divided by its maximum",
-        (fig1_recipes, "laptop", tuple(f"hfc{radius}max" for radius in (4, 8, 12, 16))),
-        (datasets_recipes, "laptop", ("lfc4max", "lfc8max")),
+        ("fig1", "laptop", tuple(f"hfc{radius}max" for radius in (4, 8, 12, 16))),
+        ("datasets", "laptop", ("lfc4max", "lfc8max")),
     ),
     (
         "scale of whole training images",
@@ -124,7 +120,9 @@ def departures_table() -> pd.DataFrame:
     """`DEPARTURES`, one row each, with the published runs that test it, or "untested" where none is published."""
     rows = {}
     for what, paper, here, how, *tests in DEPARTURES:
-        names = [_with_seeds(recipes(preset)[variant]) for recipes, preset, variants in tests for variant in variants]
+        names = [
+            _with_seeds(RECIPES[name](preset)[variant]) for name, preset, variants in tests for variant in variants
+        ]
         tested = "untested: " if names and all(name.endswith(_UNTRAINED) for name in names) else ""
         rows[what] = (paper, here, tested + (", ".join(names) or "\u2013"), how)
     columns = ["paper", "published runs", "tested by", "how"]

@@ -5,11 +5,9 @@ scalings of the bands, and adds the accuracy on the same band of test images.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -17,54 +15,16 @@ from torch import Tensor
 
 from hfclib.conditions import PAPER_RADII
 from hfclib.frequency import split
+from hfclib.paper.bands import OWN_BAND, SCALINGS, TABLE1_MEASURES, band_results, fig1_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import Seeds, SeveralSeeds
-from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.style import CHART, STYLE, WIDTH, show_image
-from hfclib.paper.tables import CHANCE, decimals, gather, mean_sd, once
+from hfclib.paper.tables import CHANCE, decimals, gather, mean_sd
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
 
-_SCALINGS = {"range": "stretched to [0, 1]", "max": "divided by its maximum"}  # by `Recipe.rescale`
-_MEASURES = {"training images": "train", "original test images": "test"}  # of Table 1, as in TABLE1_VALUES
-_OURS = "same band of test images"
 _LFC_ON_ORIGINALS = [TABLE1_VALUES[f"lfc{radius}", "test"] for radius in PAPER_RADII]
-
-
-def fig1_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """The networks of Table 1, each trained on one band: hfc4max to hfc16max, lfc4 to lfc16, hfc4 to hfc16.
-
-    Source: paper, section 4.1 and Table 1. The text rescales a band to the standard pixel range (`Recipe.rescale`,
-    "range"), the authors' code divides it by its maximum ("max"), as the first four and the preset "authors" do, where
-    hfc4 to hfc16 would be the first four again and are left out.
-    """
-    base = base_recipe(preset)
-    by_text = "max" if preset == "authors" else "range"
-    kinds = (("hfc", "max", "max"), ("lfc", by_text, ""), ("hfc", by_text, ""))[: 2 if preset == "authors" else 3]
-    variants = {f"{band}{r}{end}": (band, r, scaling) for band, scaling, end in kinds for r in PAPER_RADII}
-    return {
-        variant: replace(base, name=f"{base.name}-{variant}", train_band=band, train_radius=radius, rescale=scaling)
-        for variant, (band, radius, scaling) in variants.items()
-    }
-
-
-def band_results(final: pd.DataFrame) -> pd.DataFrame:
-    """What Table 1 is made of: one row per network, seed and kind of images.
-
-    Args:
-        final: a table from `gather(runs, "final")` of networks of `fig1_recipes`.
-    Returns:
-        Rows of `final` with two more columns, "trained on" and "tested on": training images and test images of the
-        network's own band, scaled as in training, and original test images.
-    """
-    rows = final[final["bn_stats"] == "running"]
-    own = (rows["band"] == rows["train_band"]) & (rows["feed"] == rows["rescale"])
-    own = (own & (rows["radius"] == rows["train_radius"])).astype(bool)
-    tests = rows["split"] == "test"
-    tested = np.select([own & ~tests, (rows["band"] == "x") & tests, own & tests], [*_MEASURES, _OURS], default="")
-    trained = rows["train_band"].str.upper() + " " + rows["rescale"].map(_SCALINGS)
-    return once(rows.assign(**{"trained on": trained, "tested on": tested})[tested != ""])
 
 
 def table1_rows(final: pd.DataFrame) -> pd.DataFrame:
@@ -76,11 +36,11 @@ def table1_rows(final: pd.DataFrame) -> pd.DataFrame:
     index = ["variant", "trained on", "train_radius"]
     results = band_results(final)
     table = results.pivot_table("value", index, "tested on", aggfunc=mean_sd, sort=False)
-    for name, measure in _MEASURES.items():
+    for name, measure in TABLE1_MEASURES.items():
         values = [TABLE1_VALUES.get((variant, measure)) for variant in table.index.unique("variant")]
         table[f"{name}, paper"] = [decimals(one) if one else TABLE1_HFC[measure] for one in values]
-    columns = [name for measure in _MEASURES for name in (measure, f"{measure}, paper")]
-    table = table.droplevel("variant")[[*columns, _OURS]]
+    columns = [name for measure in TABLE1_MEASURES for name in (measure, f"{measure}, paper")]
+    table = table.droplevel("variant")[[*columns, OWN_BAND]]
     return table.rename_axis(index={"train_radius": "radius"}, columns=None)
 
 
@@ -93,7 +53,7 @@ def table1_figure(final: pd.DataFrame) -> Figure:
     import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
 
     rows = band_results(final).query("split == 'test'")
-    kinds = [f"{band} {scaling}" for scaling in _SCALINGS.values() for band in ("LFC", "HFC")]
+    kinds = [f"{band} {scaling}" for scaling in SCALINGS.values() for band in ("LFC", "HFC")]
     colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
     with mpl.rc_context(CHART):
         figure = Figure(figsize=(7.4, 5), layout="constrained")
@@ -101,7 +61,7 @@ def table1_figure(final: pd.DataFrame) -> Figure:
         ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")  # first: even columns in the legend
         columns = {"x": "train_radius", "y": "value", "hue": "trained on", "style": "tested on"}
         bars = {"errorbar": "sd", "err_style": "bars", "err_kws": {"capsize": 3}}
-        order = {"hue_order": rows["trained on"].unique(), "style_order": [*_MEASURES, _OURS][1:]}
+        order = {"hue_order": rows["trained on"].unique(), "style_order": [*TABLE1_MEASURES, OWN_BAND][1:]}
         sns.lineplot(rows, **columns, **bars, **order, palette=colours, markers=["o", "s"], ax=ax)
         ax.get_legend().remove()
         looks = {"color": "0.2", "ls": "", "marker": "D", "ms": 8, "mfc": "none"}
@@ -184,7 +144,6 @@ FIG1 = Chapter(
     name="fig1",
     recipes=fig1_recipes,
     parameters=Fig1Parameters,
-    optional=tuple(fig1_recipes()),
-    asked=("hfc4max",),
+    needs_weights=("hfc4max",),
     evidence=partial(gather, which="final"),
 )

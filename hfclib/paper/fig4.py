@@ -5,6 +5,7 @@ statistics BatchNorm uses are in `tables.CONDITIONS`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -19,7 +20,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast, evaluate
 from hfclib.paper.measurements import each_run, preset_of
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
-from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes, titled
+from hfclib.paper.presets import TITLES, Preset, fig4_recipes, stated_recipes, titled
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.style import CHART, WIDTH, mean_band, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
@@ -40,6 +41,24 @@ from hfclib.paper.tables import (
 )
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
+from hfclib.training.recipe import Recipe
+
+# ---- recipes
+
+
+def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """vanilla and batchnorm without augmentation: vanilla_noaug, batchnorm_noaug.
+
+    Source: ours: "laptop" departs from the paper in schedule, batch size, length and augmentation; this takes back one.
+    Where the preset has no augmentation anyway, there is none to take back and no recipe.
+    """
+    variants = fig4_recipes(preset)
+    augmented = {variant: variants[variant] for variant in ("vanilla", "batchnorm") if variants[variant].augment}
+    return {
+        f"{variant}_noaug": replace(recipe, name=f"{recipe.name}_noaug", augment=False)
+        for variant, recipe in augmented.items()
+    }
+
 
 # ---- tables
 
@@ -283,7 +302,8 @@ FIG4 = Chapter(
     recipes=fig4_recipes,
     claimed=lambda preset: fig4_recipes(preset) | stated_recipes(preset),
     parameters=Fig4Parameters,
-    optional=("adversarial",),
-    asked=("batchnorm",),
+    titles=TITLES | {"vanilla_noaug": "Vanilla, no augmentation", "batchnorm_noaug": "BatchNorm, no augmentation"},
+    required=("vanilla", "dropout", "mixup", "batchnorm"),
+    needs_weights=("batchnorm",),
     evidence=partial(gather, which="final"),
 )

@@ -381,7 +381,7 @@ GENERALISATION = Chapter(
     name="generalisation",
     recipes=generalisation_recipes,
     parameters=GeneralisationParameters,
-    optional=tuple(variant for variant in generalisation_recipes() if variant != "vanilla"),
+    required=("vanilla",),
     evidence=generalisation_table,
     functions=_FUNCTIONS,
 )

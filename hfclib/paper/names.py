@@ -29,7 +29,7 @@ CHAPTER_PLACES = {
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
     "louder": "hfclib.paper.batchnorm:louder_recipes",
-    "ablation": "hfclib.paper.batchnorm:ablation_recipes",
+    "ablation": "hfclib.paper.fig4:ablation_recipes",
     "stated": "hfclib.paper.presets:stated_recipes",
 }
 # What `hfc train` knows: detectors have recipes of another kind, and are trained by their notebook; "networks" and

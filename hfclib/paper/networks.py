@@ -36,10 +36,10 @@ from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.measurements import each_run, measurements
 from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
+from hfclib.paper.registry import RECIPES
 from hfclib.paper.show import listed
 from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH
 from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
-from hfclib.paper.training import training_recipes
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 
@@ -379,7 +379,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     """
     adversarial = ["adversarial training"]
     bands, louder = ["trained on the LFC", "trained on the HFC"], ["trained on a louder HFC"]
-    choices = [variant for variant in training_recipes() if variant != "vanilla"]
+    choices = [variant for variant in RECIPES["training"]("laptop") if variant != "vanilla"]
     choices += [f"{preset}_{variant}" for preset in SET_UPS for variant in choices]
     subsets = {"all": [], "no adversarial training": adversarial, "not trained on one band": bands}
     subsets["neither"] = adversarial + bands
@@ -438,8 +438,8 @@ NETWORKS = Chapter(
     name="networks",
     recipes=networks_recipes,
     parameters=NetworksParameters,
-    optional=tuple(variant for variant in networks_recipes() if variant != "vanilla"),
-    asked=("vanilla",),
+    required=("vanilla",),
+    needs_weights=("vanilla",),
     evidence=networks_table,
     functions=_FUNCTIONS,
 )

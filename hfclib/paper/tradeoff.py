@@ -20,7 +20,7 @@ from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import embedded, to_float
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.fig2 import FIG2, fig2_recipes, predicted_images, stored_predictions
+from hfclib.paper.misalignment import fig2_recipes, predicted_images, stored_predictions
 from hfclib.paper.parameters import OneSeed, number, several
 from hfclib.paper.style import CHART, network_looks
 from hfclib.paper.tables import cells_of_shares, decimals
@@ -209,8 +209,8 @@ TRADEOFF = Chapter(
     name="tradeoff",
     recipes=fig2_recipes,
     parameters=TradeoffParameters,
-    optional=FIG2.optional,
-    asked=("vanilla", "batchnorm"),
+    required=("vanilla", "batchnorm"),
+    needs_weights=("vanilla", "batchnorm"),
     evidence=_evidence,
     cells=lambda shares: cells_of_shares(shares.assign(measure="ruled_out", measured="", sample="test")),
     measures="ruled_out",

@@ -200,7 +200,12 @@ TRAINING = TrainingChapter(
     name="training",
     recipes=training_recipes,
     parameters=TrainingParameters,
-    optional=tuple(variant for variant in training_recipes() if variant != "vanilla"),
-    asked=("vanilla",),
+    titles={
+        **{f"batch{size}": f"Batches of {size}" for size in (32, 64, 256, 512)},
+        "steps512": "Batches of 512, equal steps",
+        **{name: title for name, title in (PANELS["optimizer"] | PANELS["architecture"]).items() if name != "vanilla"},
+    },
+    required=("vanilla",),
+    needs_weights=("vanilla",),
     evidence=partial(gather, which="final"),
 )

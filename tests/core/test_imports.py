@@ -12,6 +12,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import hfclib
+from hfclib.paper.names import CHAPTER_PLACES
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
@@ -26,6 +27,7 @@ FLOORS = [
     {"reporting", "paper"},
     {"cli"},
 ]
+PARTS = {"hfclib.paper.treatments": "hfclib.paper.batchnorm"}  # of chapters that have no folder
 FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}
 
 
@@ -63,6 +65,24 @@ def test_imports_go_one_way_without_a_circle():
     for unit in TopologicalSorter({unit: found - {unit} for unit, found in units.items()}).static_order():
         longest[unit] = 1 + max((longest[other] for other in units[unit] - {unit}), default=0)
     assert max(longest.values()) <= 10, longest
+
+
+def test_no_chapter_imports_another_and_nothing_below_imports_any():
+    """Chapters are found by their names in the registry alone."""
+    homes = {place.partition(":")[0] for place in CHAPTER_PLACES.values()}
+    homes = {home if home.count(".") == 2 else home.rpartition(".")[0] for home in homes}  # a module, or a folder
+
+    def chapter_of(name):
+        name = PARTS.get(name, name)
+        return next((home for home in homes if name == home or name.startswith(f"{home}.")), None)
+
+    strange = {
+        (name, other)
+        for name, found in GRAPH.items()
+        for other in found
+        if chapter_of(other) and chapter_of(name) != chapter_of(other)
+    }
+    assert not strange
 
 
 def test_no_public_name_is_defined_in_two_modules():

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hfclib.paper import departures
-from hfclib.paper.fig2 import fig2_recipes
+from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
 
 RECIPE = fig4_recipes("narrow")["vanilla"]

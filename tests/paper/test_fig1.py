@@ -9,7 +9,8 @@ import torch
 from hfclib import split
 from hfclib.conditions import band_conditions
 from hfclib.metrics import CURVE_COLUMNS
-from hfclib.paper.fig1 import FIG1, bands_figure, fig1_recipes, hypothesis_figure, table1_figure, table1_rows
+from hfclib.paper.bands import fig1_recipes
+from hfclib.paper.fig1 import FIG1, bands_figure, hypothesis_figure, table1_figure, table1_rows
 from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.published import TABLE1_HFC
 from hfclib.paper.scoreboard import scoreboard

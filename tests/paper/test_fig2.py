@@ -23,18 +23,15 @@ from hfclib.paper.fig2 import (
     counts_at,
     counts_figure,
     counts_of_all_seeds,
-    counts_over_seeds,
     cuts_of_all_seeds,
     example_table,
     examples_figure,
     extremes_of_counts,
     gallery_figure,
     most_confident,
-    network_titles,
-    stored_misaligned,
-    stored_predictions,
 )
 from hfclib.paper.intervals import MissingRunError, interval
+from hfclib.paper.misalignment import counts_over_seeds, network_titles, stored_misaligned, stored_predictions
 from hfclib.paper.show import show_figure
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, by_name, prediction_conditions
@@ -499,7 +496,7 @@ def test_stored_predictions_leave_out_runs_without_those_on_whole_images(answers
     bands = {condition: classes for condition, classes in answers["batchnorm"].classes.items() if condition.band != "x"}
     records = {0: by_name(answers["batchnorm"].classes), 1: {}, 2: by_name({Condition("x"): torch.zeros(60)})}
     records[3] = by_name(bands)
-    monkeypatch.setattr("hfclib.paper.fig2.load_record", lambda kind, run, *, beside: records[run.seed])
+    monkeypatch.setattr("hfclib.paper.misalignment.load_record", lambda kind, run, *, beside: records[run.seed])
     recipe = SimpleNamespace(norm="batch")
     runs = {"batchnorm": [SimpleNamespace(seed=seed, recipe=recipe) for seed in records], "vanilla": []}
     found = stored_predictions(runs)

@@ -13,7 +13,7 @@ import papermill
 import pytest
 
 from hfclib.data import DataSet
-from hfclib.paper.fig1 import fig1_recipes
+from hfclib.paper.bands import fig1_recipes
 from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.parameters import given_parameters
 from hfclib.paper.registry import CHAPTERS

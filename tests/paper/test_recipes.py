@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from hfclib.conditions import PAPER_RADII
-from hfclib.paper.batchnorm import ablation_recipes, all_recipes, fig6_recipes, louder_recipes
-from hfclib.paper.datasets import datasets_recipes
+from hfclib.paper.bands import fig1_recipes
+from hfclib.paper.batchnorm import all_recipes
 from hfclib.paper.defense.setup import defense_recipes
-from hfclib.paper.fig1 import fig1_recipes
-from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.fig3 import fig3_recipes
+from hfclib.paper.fig4 import ablation_recipes
 from hfclib.paper.labels import labels_recipes
+from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.presets import PRESETS, fig4_recipes, stated_recipes
 from hfclib.paper.registry import RECIPES
-from hfclib.paper.training import training_recipes
 from hfclib.training.recipe import Recipe
 
 PANELS = ["vanilla", "dropout", "mixup", "batchnorm", "adversarial"]
@@ -66,34 +65,11 @@ def test_smoke_needs_embedded_images_only():
     assert all(recipe.train_images <= 5_000 for recipe in fig4_recipes("smoke").values())
 
 
-OF_FIGURE = {
-    "fig1": fig1_recipes,
-    "fig2": fig2_recipes,
-    "fig3": fig3_recipes,
-    "fig4": fig4_recipes,
-    "defense": defense_recipes,
-    "labels": labels_recipes,
-    "batchnorm": all_recipes,
-    "fig6": fig6_recipes,
-    "louder": louder_recipes,
-    "ablation": ablation_recipes,
-    "stated": stated_recipes,
-    "training": training_recipes,
-    "datasets": datasets_recipes,
-}
-
-
-def test_recipes_of_a_figure():
-    for figure, recipes in OF_FIGURE.items():
-        assert RECIPES[figure]("paper") == recipes("paper")
-    assert set(RECIPES) == {*OF_FIGURE, "tradeoff"}
-
-
 def test_recipes_of_a_name_are_equal_and_those_of_two_names_differ():
     # The name is that of a run's folder, and a variant is the name without its preset.
     for preset in PRESETS:
         known = {}
-        for make in OF_FIGURE.values():
+        for make in RECIPES.values():
             for variant, recipe in make(preset).items():
                 assert recipe.name == f"{preset}-{variant}"
                 assert recipe == known.setdefault(recipe.name, recipe)

@@ -62,7 +62,7 @@ def shelf(monkeypatch, answers, true_classes, tmp_path):
     monkeypatch.setattr("hfclib.runs.collect.stored_seeds", stored_seeds)
     monkeypatch.setattr(Run, "model", lambda run: initial_model(run.recipe, run.seed + 1000))
     monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: pytest.fail("something was trained"))
-    for place in ("fig2", "defense.trials"):
+    for place in ("misalignment", "defense.trials"):
         monkeypatch.setattr(f"hfclib.paper.{place}.load_record", load_record)
     pictures = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
     for place in ("fig2", "tradeoff"):

@@ -12,9 +12,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hfclib.paper.fig2 import fig2_recipes
 from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.fig4 import curves_figure
+from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.show import _stacked, show_figure, show_missing, show_provenance, show_table
 from hfclib.paper.style import PHONE_WIDTH
 from hfclib.paper.tables import gather, select

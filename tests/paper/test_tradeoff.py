@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from hfclib import logits, split
 from hfclib.conditions import Condition
-from hfclib.paper.fig2 import network_titles
 from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.misalignment import network_titles
 from hfclib.paper.show import show_figure
 from hfclib.paper.tradeoff import (
     TRADEOFF,

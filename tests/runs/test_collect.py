@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from hfclib.paper.fig2 import fig2_recipes
+from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.collect import estimate_seconds, load_or_train, obtain, published_runs, stored_runs
 from hfclib.runs.store import RunError

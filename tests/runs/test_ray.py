@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from hfclib._files import data_folder
-from hfclib.paper.fig2 import fig2_recipes
+from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.ray import check_address, install_run, ray_engine, train_remotely
 from hfclib.runs.store import RunError, load

@@ -80,6 +80,7 @@ DETECTION = DetectionChapter(
     name="detection",
     recipes=lambda preset: {"detector": DETECTION_PRESETS[preset]},
     parameters=DetectionParameters,
+    required=("detector",),
     evidence=gather_detections,
     cells=detection_cells,
     measures=r"(mAP|better)_(x|lfc|hfc|mirror)(_mean)?",
