@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
-	$(BIN)/python book/check_html.py _build/html
+	$(BIN)/python -m book.check_html _build/html
 
 # The caches of executed notebooks and of read pages know their source only: what they compute with is watched here. The
 # notebooks are executed on every core at once, one thread each; one that fails is executed again, and told, by the build.

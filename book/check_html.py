@@ -2,7 +2,7 @@
 
 Where there is a browser, and always under CI=true, each page is opened in it: see `browse`.
 
-    python book/check_html.py [_build/html]
+    python -m book.check_html [_build/html]
 
 Prints one line per fault and exits with 1 if there is any, with 2 if there is no book.
 """
@@ -15,8 +15,9 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import browse
 from joblib import Parallel, delayed
+
+from book import browse
 
 # What a browser fetches by itself; a link that a reader may click is not in this list.
 FETCHED = {

@@ -1,4 +1,4 @@
-"""Draws the README's picture, whose description holds its numbers, and that of shared links: python book/picture.py"""
+"""Draws the README's picture, whose description holds its numbers, and that of shared links: python -m book.picture"""
 
 from pathlib import Path
 

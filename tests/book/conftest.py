@@ -1,13 +1,10 @@
 """The browser of this folder's tests."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "book"))
-import browse
+from book import browse
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The scoreboard's page: a row per claim, grouped, with its numbers in place."""
 
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,14 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from book import board as page
 from hfclib.paper import scoreboard
 from hfclib.paper.claims import Claim
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import COLUMNS, NUMBERS
 from hfclib.paper.verdicts import MARGIN
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "book"))
-import board as page
 
 EMPTY = dict.fromkeys(COLUMNS, "-") | dict.fromkeys(NUMBERS, np.nan) | {"seeds": 0, "counted": True, "cause": ""}
 EMPTY |= {"version": "v", "tested": "direction: above 0", "first": "\u2013", "section": "s", "figure": "fig4"}

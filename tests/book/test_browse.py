@@ -1,7 +1,8 @@
 """What is found wrong with a page that is opened in a browser."""
 
-import browse
 import pytest
+
+from book import browse
 
 PICTURE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='600' height='80'%3E%3C/svg%3E"
 SOUND = f"""<!DOCTYPE html><html lang="en"><head><title>A page</title><style>

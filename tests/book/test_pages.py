@@ -2,14 +2,11 @@
 
 import base64
 import re
-import sys
 import zlib
-from pathlib import Path
 
 import pytest
 
 application = pytest.importorskip("sphinx.application")
-sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
 
 GLOSSARY = """
 Words
@@ -51,7 +48,7 @@ STACKED = SVG.format(72, "<!-- one below the other -->")
 @pytest.fixture
 def page(tmp_path):
     """The HTML of the page."""
-    (tmp_path / "conf.py").write_text('extensions = ["pages"]\nhtml_baseurl = "https://example.org/book/"\n')
+    (tmp_path / "conf.py").write_text('extensions = ["book._ext.pages"]\nhtml_baseurl = "https://example.org/book/"\n')
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "glossary.rst").write_text(GLOSSARY)
     (tmp_path / "index.rst").write_text(PAGE + "\n.. toctree::\n\n   book/glossary\n")

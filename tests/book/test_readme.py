@@ -1,7 +1,6 @@
 """The numbers in the README are those of the published runs, and what it shows works."""
 
 import re
-import sys
 import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,6 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from book import picture
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.scoreboard import published_scoreboard
 from hfclib.paper.tables import decimals
@@ -40,11 +40,8 @@ def test_every_interval_is_that_of_the_scoreboard():
 
 
 def test_the_picture_shows_the_numbers_of_the_runs():
-    sys.path.insert(0, str(ROOT / "book"))
-    import picture
-
     text = ElementTree.parse(picture.FILE).find(".//{*}description").text
-    assert text.split() == picture.drawn()[1].split(), "draw it again: python book/picture.py"
+    assert text.split() == picture.drawn()[1].split(), "draw it again: python -m book.picture"
 
 
 def test_cost_and_accuracy_are_those_of_the_runs(runs):

@@ -2,19 +2,16 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from book._ext import reports
 from hfclib.data import to_float
 from hfclib.reporting import parts
 from hfclib.reporting.named import named_model
 
 BOOK = Path(__file__).parents[2] / "book"
-sys.path.insert(0, str(BOOK / "_ext"))
-import reports  # noqa: E402
-
 STORED = {path.stem: json.loads(path.read_text()) for path in reports.FOLDER.glob("*.json")}
 
 
