@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from pydantic import Field
 from torch import Tensor
 
 from hfclib.batching import BATCH_SIZE, logits
@@ -466,11 +467,22 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
 class BatchNormParameters(SeveralSeeds):
     """The parameters of `notebooks/batchnorm.ipynb`."""
 
-    radius: several(PaperRadius, 4) = PAPER_RADII
+    radius: several(PaperRadius, 4) = Field(PAPER_RADII, title="radii to draw")
 
 
 BATCHNORM = Chapter(
     name="batchnorm",
+    question="Why does BatchNorm look as if it read the HFC?",
+    topic="BatchNorm",
+    paper="section 5.3, Fig. 6",
+    blog="Fig. 4",
+    figures={
+        "batchnorm-feeds": "afterwards",
+        "batchnorm-control": "afterwards",
+        "batchnorm-where": "afterwards",
+        "batchnorm-treatments": "afterwards",
+        "batchnorm-scaled": "afterwards",
+    },
     recipes=all_recipes,
     parameters=BatchNormParameters,
     titles=NAMES,

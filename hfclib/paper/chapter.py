@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from hfclib.paper.claims import Claim, check_cells, claims_of
+from hfclib.paper.claims import Claim, check_cells, claims_of, main_of
 from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.parameters import Parameters, check_parameters, refusal
 from hfclib.paper.presets import Preset
@@ -21,18 +22,32 @@ from hfclib.runs.collect import Runs, obtain, published_runs
 from hfclib.runs.store import WEIGHTS, folders, is_published
 from hfclib.training.recipe import Recipe
 
+Source = Literal["training", "afterwards", "predictions", "weights", "images"]
 OWN_RUNS = (
     "Not all runs of this notebook are published ones. So its tables and claims about their preset are about these "
     "runs alone, and those about another preset are about published runs."
 )
 
+# What figures are drawn from when their page runs, and what the page does then.
+SOURCES: dict[Source, str] = {
+    "training": "stored: reads what was measured after training, which is kept with each run",
+    "afterwards": "stored: reads what was measured later, from the weights of the runs",
+    "predictions": "recomputed from stored predictions of the networks",
+    "weights": "recomputed from the weights",
+    "images": "recomputed from the images; no network is behind it",
+}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Chapter:
-    """A chapter: its networks, its parameters and its claims.
+    """A chapter: its question, its networks, its parameters and its claims.
 
     Attributes:
         name: of its notebook; `hfc train` and `hfc run` take it.
+        question: that it answers, the title of its notebook.
+        topic: the same in a word or two.
+        paper, blog: where they are about it, such as "Fig. 5"; "" for nowhere.
+        figures: by the name that `show_provenance` gives, what each figure is drawn from; see `SOURCES`.
         recipes: from a preset to the recipes of its networks, by variant.
         parameters: of its notebook.
         titles: what tables of all networks call the chapter's own, by variant.
@@ -51,6 +66,11 @@ class Chapter:
     """
 
     name: str
+    question: str
+    topic: str
+    paper: str
+    blog: str = ""
+    figures: Mapping[str, Source] = field(default_factory=dict)
     recipes: Callable[[Preset], dict[str, Recipe]]
     parameters: type[Parameters]
     titles: Mapping[str, str] = field(default_factory=dict)
@@ -69,8 +89,19 @@ class Chapter:
         """The claims that this chapter tests."""
         return claims_of(self.name)
 
+    @property
+    def main_claim(self) -> Claim:
+        """The claim that the chapter's opening answer is about.
+
+        Raises:
+            ValueError: as `main_of`.
+        """
+        return main_of(self.claims)
+
     def check_claims(self) -> None:
-        """Raise a ValueError if a claim is about what the chapter does not measure."""
+        """Raise a ValueError if a claim is about what the chapter does not measure, or not just one is the main one."""
+        if self.claims:
+            main_of(self.claims)
         for preset in {claim.preset for claim in self.claims}:
             variants = (self.cell_variants or self.claimed or self.recipes)(preset)
             own = [claim for claim in self.claims if claim.preset == preset]

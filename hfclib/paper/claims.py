@@ -133,6 +133,8 @@ class Claim(BaseModel):
             together; the "images" alone, of one network; or "recipes".
         seeds: the number of networks that was fixed when the rule was written. More are an update.
         counted: whether its verdict enters the counts.
+        main: whether it is what the chapter's opening answer is about; one of each chapter is.
+        topic: what it is about together with others, which share a row of the scoreboard; "" where it stands alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -155,6 +157,8 @@ class Claim(BaseModel):
     units: Units = "seeds"
     seeds: Annotated[int, Field(ge=1)] = ENOUGH
     counted: bool = True
+    main: bool = False
+    topic: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -320,6 +324,21 @@ def _in_words(error: dict) -> str:
 def claims_of(chapter: str) -> tuple[Claim, ...]:
     """The claims of a chapter."""
     return tuple(claim for claim in _all_claims() if claim.chapter == chapter)
+
+
+def main_of(claims: Collection[Claim]) -> Claim:
+    """The claim of a chapter that is marked as its main one.
+
+    Raises:
+        ValueError: none is, or several are.
+    """
+    marked = [claim for claim in claims if claim.main]
+    if len(marked) != 1:
+        chapters = ", ".join(dict.fromkeys(claim.chapter for claim in claims))
+        raise ValueError(
+            f"expected one claim of {chapters} with main: true, got {', '.join(claim.id for claim in marked) or 'none'}"
+        )
+    return marked[0]
 
 
 _all_claims = cache(load_claims)

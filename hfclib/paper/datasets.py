@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from hfclib.batching import logits
 from hfclib.conditions import PAPER_RADII
@@ -484,11 +485,23 @@ def swapped(runs: Runs, count: int = 500) -> pd.DataFrame:
 class DatasetsParameters(SeveralSeeds):
     """The parameters of `notebooks/datasets.ipynb`."""
 
-    radius: whole(1, DATA_SETS["mnist"].radii[-1], "a whole number of DFT bins") = 8
+    radius: whole(1, DATA_SETS["mnist"].radii[-1], "a whole number of DFT bins") = Field(
+        8, title="where example images are cut and misaligned ones are counted"
+    )
 
 
 DATASETS = Chapter(
     name="datasets",
+    question="Is the HFC specific to one data set, and does the LFC accuracy reveal a planted signal?",
+    topic="data sets",
+    paper="conclusion",
+    blog="conclusion",
+    figures={
+        "datasets-heuristics": "training",
+        "datasets-planted": "training",
+        "datasets-bands": "images",
+        "datasets-signal": "images",
+    },
     recipes=datasets_recipes,
     parameters=DatasetsParameters,
     required=("vanilla", "batchnorm"),

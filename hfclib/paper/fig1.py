@@ -11,6 +11,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from pydantic import Field
 from torch import Tensor
 
 from hfclib.conditions import PAPER_RADII
@@ -137,11 +138,16 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
 class Fig1Parameters(SeveralSeeds):
     """The parameters of `notebooks/fig1.ipynb`."""
 
-    seeds: Seeds = (0,)
+    seeds: Seeds = Field((0,), title="which runs of each recipe")
 
 
 FIG1 = Chapter(
     name="fig1",
+    question="What can a network learn from one half of an image?",
+    topic="hypothesis",
+    paper="Fig. 1, Table 1",
+    blog="Fig. 1",
+    figures={"fig1-table1": "training", "fig1-hypothesis": "images", "fig1-trained-on": "images"},
     recipes=fig1_recipes,
     parameters=Fig1Parameters,
     needs_weights=("hfc4max",),

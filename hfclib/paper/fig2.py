@@ -13,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
+from pydantic import Field
 from torch import Tensor, nn
 
 from hfclib.batching import BATCH_SIZE, logits
@@ -314,10 +315,14 @@ def _cells(counts: pd.DataFrame) -> pd.DataFrame:
 class Fig2Parameters(OneSeed):
     """The parameters of `notebooks/fig2.ipynb`."""
 
-    radius: Radius = 12
-    indices: several(whole(0, TEST_IMAGES - 1, "the number of a test image"), 12) = PAPER_INDICES
-    feed: FeedChoice = "raw"
-    bn_stats: StatisticsChoice = "running"
+    radius: Radius = Field(12, title="where the images are cut")
+    indices: several(whole(0, TEST_IMAGES - 1, "the number of a test image"), 12) = Field(
+        PAPER_INDICES, title="test images to show"
+    )
+    feed: FeedChoice = Field(
+        "raw", title="what a network is fed of a band: in the pictures, the table by class and the gallery"
+    )
+    bn_stats: StatisticsChoice = Field("running", title="what BatchNorm normalises by, with this feed")
 
 
 def _evidence(runs: Runs) -> pd.DataFrame:
@@ -327,6 +332,11 @@ def _evidence(runs: Runs) -> pd.DataFrame:
 
 FIG2 = Chapter(
     name="fig2",
+    question="Does a network read what people do not?",
+    topic="misaligned images",
+    paper="Fig. 2, section 8",
+    blog="Fig. 2",
+    figures={"fig2-images": "weights", "fig2-gallery": "weights", "fig2-counts": "predictions"},
     recipes=fig2_recipes,
     parameters=Fig2Parameters,
     required=("vanilla", "batchnorm"),

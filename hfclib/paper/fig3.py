@@ -14,6 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -263,11 +264,18 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
 class Fig3Parameters(SeveralSeeds):
     """The parameters of `notebooks/fig3.ipynb`."""
 
-    rho: number(0, 10, "a weight of the neighbours") = 1.0
+    rho: number(0, 10, "a weight of the neighbours") = Field(
+        1.0, title="weight of the eight neighbours in the smoothing of kernels"
+    )
 
 
 FIG3 = Chapter(
     name="fig3",
+    question="Are the kernels of robust networks smooth?",
+    topic="kernels",
+    paper="Fig. 7",
+    blog="Fig. 3",
+    figures={"fig3-kernels": "weights", "fig3-response": "weights"},
     recipes=fig3_recipes,
     parameters=Fig3Parameters,
     titles={"vanilla5": "Vanilla, 5 x 5", "adversarial5": "Adversarial training, 5 x 5"},

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from pydantic import Field
 
 from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
@@ -292,13 +293,18 @@ def _gain(variant: str, *measures: str) -> str:
 class Fig4Parameters(SeveralSeeds):
     """The parameters of `notebooks/fig4.ipynb`."""
 
-    radius: Radii = PAPER_RADII
-    feed: FeedChoice = "mean"
-    bn_stats: StatisticsChoice = "running"
+    radius: Radii = Field(PAPER_RADII, title="radii to draw")
+    feed: FeedChoice = Field("mean", title="what a network is fed of a band, in the controlled figure")
+    bn_stats: StatisticsChoice = Field("running", title="what BatchNorm normalises by, with this feed")
 
 
 FIG4 = Chapter(
     name="fig4",
+    question="Do training heuristics change how much of the HFC a network uses?",
+    topic="heuristics",
+    paper="Fig. 5",
+    blog="Fig. 4",
+    figures={"fig4-published": "training", "fig4-controlled": "training"},
     recipes=fig4_recipes,
     claimed=lambda preset: fig4_recipes(preset) | stated_recipes(preset),
     parameters=Fig4Parameters,

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from pydantic import Field
 
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper.all_networks import SET_UPS, USABLE, network_name, networks_recipes
@@ -374,11 +375,17 @@ def _title_number(points: pd.DataFrame) -> Estimate:
 class GeneralisationParameters(SeveralSeeds):
     """The parameters of `notebooks/generalisation.ipynb`."""
 
-    radius: PaperRadius = 4
+    radius: PaperRadius = Field(
+        4, title="whose panels are marked, and at which the correlation is computed by hand and under other choices"
+    )
 
 
 GENERALISATION = Chapter(
     name="generalisation",
+    question="Do networks that generalise better read more of the HFC?",
+    topic="generalisation",
+    paper="title",
+    figures={"generalisation-scatter": "training"},
     recipes=generalisation_recipes,
     parameters=GeneralisationParameters,
     required=("vanilla",),

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from pydantic import Field
 
 from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
@@ -382,7 +383,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
 class LabelsParameters(SeveralSeeds):
     """The parameters of `notebooks/labels.ipynb`."""
 
-    radius: several(PaperRadius, 4) = PAPER_RADII
+    radius: several(PaperRadius, 4) = Field(PAPER_RADII, title="radii to draw")
 
 
 class LabelsChapter(Chapter):
@@ -395,6 +396,11 @@ class LabelsChapter(Chapter):
 
 LABELS = LabelsChapter(
     name="labels",
+    question="Through which band are labels memorised?",
+    topic="labels",
+    paper="Fig. 3",
+    blog="rethinking generalization",
+    figures={"labels-epochs": "training", "labels-order": "training"},
     recipes=labels_recipes,
     parameters=LabelsParameters,
     titles={

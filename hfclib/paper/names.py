@@ -9,19 +9,19 @@ PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "narrow", "paper", "authors")
 
 DATA_NAMES = ("cifar10", "mnist", "fashion-mnist")
 
-# Where each `Chapter` is defined; a notebook of the same name belongs to each.
+# Where each `Chapter` is defined, in the order of the book; a notebook of the same name belongs to each.
 CHAPTER_PLACES = {
     "fig1": "hfclib.paper.fig1:FIG1",
     "generalisation": "hfclib.paper.generalisation:GENERALISATION",
     "fig2": "hfclib.paper.fig2:FIG2",
     "tradeoff": "hfclib.paper.tradeoff:TRADEOFF",
-    "fig3": "hfclib.paper.fig3:FIG3",
-    "fig4": "hfclib.paper.fig4:FIG4",
     "labels": "hfclib.paper.labels:LABELS",
     "training": "hfclib.paper.training:TRAINING",
+    "fig4": "hfclib.paper.fig4:FIG4",
     "batchnorm": "hfclib.paper.batchnorm:BATCHNORM",
     "networks": "hfclib.paper.networks:NETWORKS",
     "datasets": "hfclib.paper.datasets:DATASETS",
+    "fig3": "hfclib.paper.fig3:FIG3",
     "defense": "hfclib.paper.defense.claims:DEFENSE",
     "detection": "hfclib.paper.detection.chapter:DETECTION",
 }

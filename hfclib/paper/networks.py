@@ -21,6 +21,7 @@ import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from PIL import Image, ImageEnhance
+from pydantic import Field
 from torch import Tensor
 
 from hfclib.attacks import clean_correct, pgd, robust_correct
@@ -430,12 +431,17 @@ def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
 class NetworksParameters(SeveralSeeds):
     """The parameters of `notebooks/networks.ipynb`."""
 
-    radius: PaperRadius = RADIUS
-    shift: choice(Shift, SHIFTS) = "jpeg50"
+    radius: PaperRadius = Field(RADIUS, title="at which HFC and LFC accuracy are compared")
+    shift: choice(Shift, SHIFTS) = Field("jpeg50", title="the shift that is drawn and computed by hand")
 
 
 NETWORKS = Chapter(
     name="networks",
+    question="Is a network that reads the HFC fragile?",
+    topic="all networks",
+    paper="conclusion",
+    blog="conclusion",
+    figures={"networks-fragility": "afterwards", "networks-association": "afterwards"},
     recipes=networks_recipes,
     parameters=NetworksParameters,
     required=("vanilla",),

@@ -72,8 +72,10 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    preset: choice(Preset, PRESETS) = "laptop"
-    retrain: Annotated[bool, Field(description="True or False")] = False
+    preset: choice(Preset, PRESETS) = Field("laptop", title="whose runs")
+    retrain: Annotated[bool, Field(description="True or False")] = Field(
+        False, title="train every run that the notebook needs, stored or not, and show what was trained"
+    )
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -84,13 +86,13 @@ class Parameters(BaseModel):
 class OneSeed(Parameters):
     """The parameters of a notebook that shows networks of one seed."""
 
-    seed: Seed = 0
+    seed: Seed = Field(0, title="which run of each recipe")
 
 
 class SeveralSeeds(Parameters):
     """The parameters of a notebook that shows means over seeds."""
 
-    seeds: Seeds = PUBLISHED_SEEDS
+    seeds: Seeds = Field(PUBLISHED_SEEDS, title="which runs of each recipe")
 
 
 def given_parameters(

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from pydantic import Field
 from torch import Tensor
 
 from hfclib.conditions import PAPER_RADII
@@ -182,7 +183,9 @@ def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping
 class TradeoffParameters(OneSeed):
     """The parameters of `notebooks/tradeoff.ipynb`."""
 
-    eps: several(number(0, 1, "a distance in pixels of [0, 1]"), 8) = (2 / 255, 4 / 255, 8 / 255, 16 / 255)
+    eps: several(number(0, 1, "a distance in pixels of [0, 1]"), 8) = Field(
+        (2 / 255, 4 / 255, 8 / 255, 16 / 255), title="sizes to mark"
+    )
 
 
 _EPS = 8 / 255
@@ -207,6 +210,10 @@ def _evidence(runs: Runs) -> pd.DataFrame:
 
 TRADEOFF = Chapter(
     name="tradeoff",
+    question="Must an accurate network be fragile?",
+    topic="trade-off",
+    paper="section 3",
+    figures={"tradeoff-ruled-out": "predictions"},
     recipes=fig2_recipes,
     parameters=TradeoffParameters,
     required=("vanilla", "batchnorm"),

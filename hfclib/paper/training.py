@@ -12,6 +12,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from pydantic import Field
 
 from hfclib.batching import batch_sizes
 from hfclib.paper.chapter import Chapter
@@ -185,7 +186,7 @@ _CHOSEN = several(choice(Choice, CHOICES), len(CHOICES))
 class TrainingParameters(SeveralSeeds):
     """The parameters of `notebooks/training.ipynb`."""
 
-    choice: _CHOSEN = CHOICES
+    choice: _CHOSEN = Field(CHOICES, title="what to compare")
 
 
 class TrainingChapter(Chapter):
@@ -198,6 +199,10 @@ class TrainingChapter(Chapter):
 
 TRAINING = TrainingChapter(
     name="training",
+    question="Do batch size, optimiser and architecture change how much of the HFC a network uses?",
+    topic="training",
+    paper="section 5.1, Fig. 4",
+    figures={"training-results": "training"},
     recipes=training_recipes,
     parameters=TrainingParameters,
     titles={

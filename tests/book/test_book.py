@@ -1,25 +1,20 @@
-"""The book: its table of contents, its figures, its references, and the check of the built pages."""
+"""The book: its table of contents, its figures, its tables of chapters, and the check of the built pages."""
 
-import contextlib
-import importlib
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 import hfclib
-from hfclib.paper.names import CHAPTER_PLACES, EXPERIMENT_PLACES
+from book import chapters, check_html
+from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.style import WIDTH
+from tests.core.test_imports import chapter_of
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "book"))
-import check_html  # noqa: E402
-
-NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTER_PLACES)]
+NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTERS)]
 PAGES = sorted((ROOT / "book").rglob("*.md"))
 DRAWS = re.compile(r"\b(plt|plots)\.|\breports\.picture\b")  # a drawing cell of a Markdown page: it has no outputs
 PICTURES = {"image/png", "image/svg+xml", "image/jpeg"}
@@ -134,56 +129,6 @@ def test_provenance_follows_every_figure():
     assert [name for path in [*NOTEBOOKS, *PAGES] for name in without_provenance(path)] == []
 
 
-def test_figure_names_are_unique():
-    names = [name for path in [*NOTEBOOKS, *PAGES] for name, _, _ in figures(path)]
-    assert names, "no figure was found at all"
-    assert len(set(names)) == len(names)
-
-
-def test_citations_and_links_lead_somewhere():
-    keys = re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(), re.MULTILINE)
-    assert len(set(keys)) == len(keys)
-    for path in [*NOTEBOOKS, *PAGES]:
-        text = path.read_text()
-        cited = {key for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in group.split(",")}
-        assert cited <= set(keys), path.name
-        if path.suffix == ".md":
-            for target in re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", text):
-                assert (path.parent / target).exists(), f"{path.name} links to {target}"
-
-
-def test_names_of_hfclib_in_the_pages_exist():
-    roles = re.compile(r"\{(?:py:)?(?:func|class|attr|meth|mod|data)\}`(?:[^`<]*<)?~?(hfclib[\w.]*)>?`")
-    named = {name for path in PAGES for name in roles.findall(path.read_text())}
-    assert named
-    for name in named:
-        assert exists(name), name
-
-
-def exists(name: str) -> bool:
-    """Whether `hfclib.module` or something in it has this name; the fields of a dataclass count."""
-    parts, thing = name.split(".")[1:], hfclib
-    for number, part in enumerate(parts, 1):
-        if part in getattr(thing, "__dataclass_fields__", ()):
-            return True
-        with contextlib.suppress(ImportError):
-            importlib.import_module(".".join(["hfclib", *parts[:number]]))
-        if not hasattr(thing, part):
-            return False
-        thing = getattr(thing, part)
-    return True
-
-
-def test_every_module_but_those_of_chapters_must_be_in_the_reference():
-    pages = "".join(path.read_text() for path in (ROOT / "book" / "api").glob("*.md"))
-    documented = set(re.findall(r"automodule:: (hfclib[\w.]*)", pages))
-    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "hfclib").rglob("*.py")]
-    modules = {".".join(path.parts) for path in paths if not path.name.startswith("_")} - {"hfclib.cli"}
-    chapters = {place.split(":")[0] for place in [*CHAPTER_PLACES.values(), *EXPERIMENT_PLACES.values()]}
-    assert documented <= modules
-    assert modules - documented <= chapters
-
-
 def test_citation_file_names_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == hfclib.__version__
@@ -253,12 +198,36 @@ def test_the_exit_status_of_check_html(book, monkeypatch):
     assert check_html.main([str(book / "nothing")]) == 2
 
 
-def test_the_status_page_says_of_each_figure_whether_it_is_stored_or_recomputed():
-    """Each figure that says where it comes from stands once in the table, and no other does."""
-    sources = "".join(path.read_text().replace('\\"', '"') for path in [*NOTEBOOKS, *PAGES])
-    named = re.findall(r'show_provenance\(\s*"([a-z0-9-]+)"', sources)
-    (table,) = (
-        body for kind, _, _, body in directives((ROOT / "book" / "status.md").read_text()) if kind == "list-table"
-    )
-    assert sorted(re.findall(r"`([a-z0-9-]+)`", table)) == sorted(named)
-    assert len(named) > 30
+def test_every_chapter_says_what_its_figures_are_drawn_from():
+    sources = {path: path.read_text().replace('\\"', '"') for path in [*NOTEBOOKS, *PAGES]}
+    named = {page: set(re.findall(r'show_provenance\(\s*"([a-z0-9-]+)"', text)) for page, text in sources.items()}
+    for path in NOTEBOOKS:
+        assert set(CHAPTERS[path.stem].figures) == named.pop(path), path.name
+    assert set(chapters.OTHER_FIGURES) == set.union(*named.values())
+
+
+def test_a_notebooks_title_is_the_question_of_its_chapter():
+    for path in NOTEBOOKS:
+        title = "".join(json.loads(path.read_text())["cells"][0]["source"]).splitlines()[0]
+        assert title == f"# {CHAPTERS[path.stem].question}"
+
+
+def test_tables_about_the_chapters_have_a_row_for_each():
+    questions = chapters.questions().data
+    for name, chapter in CHAPTERS.items():
+        assert f'<a href="../notebooks/{name}.html">{chapter.topic}</a>' in questions
+        assert chapter.question in questions
+    parameters = chapters.parameters().data
+    for name in {name for chapter in CHAPTERS.values() for name in chapter.parameters.model_fields}:
+        assert f"<code>{name}</code>" in parameters
+    assert "<td>detection</td>" in parameters  # which has presets of its own
+    for name in {*chapters.OTHER_FIGURES, *(name for chapter in CHAPTERS.values() for name in chapter.figures)}:
+        assert chapters.figures().data.count(f"<code>{name}</code>") == 1
+
+
+def test_every_module_but_those_of_chapters_is_in_the_reference():
+    pages = "".join(path.read_text() for path in (ROOT / "book" / "api").glob("*.md"))
+    documented = set(re.findall(r"automodule:: (hfclib[\w.]*)", pages))
+    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "hfclib").rglob("*.py")]
+    modules = {".".join(path.parts) for path in paths if not path.name.startswith("_")} - {"hfclib.cli"}
+    assert documented == {module for module in modules if chapter_of(module) is None}

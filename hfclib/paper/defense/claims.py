@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from hfclib.data.cifar import TEST_IMAGES
 from hfclib.paper.chapter import Chapter
@@ -113,10 +114,18 @@ def rule_by_network(runs: Runs) -> pd.DataFrame:
 class DefenseParameters(OneSeed):
     """The parameters of `notebooks/defense.ipynb`."""
 
-    rho: several(number(0, 10, "a weight of the neighbours"), 6) = RHO
-    eps: several(number(0, 0.5, "a distance in pixels of [0, 1]", above=True), 4) = (SMALL, MIDDLE, LARGE)
-    steps: whole(1, 1000, "a number of steps of PGD") = STEPS
-    n_images: whole(1, TEST_IMAGES, "a number of test images") = 500
+    rho: several(number(0, 10, "a weight of the neighbours"), 6) = Field(
+        RHO, title="weights of the eight neighbours in the rule"
+    )
+    eps: several(number(0, 0.5, "a distance in pixels of [0, 1]", above=True), 4) = Field(
+        (SMALL, MIDDLE, LARGE), title="sizes of the attacks"
+    )
+    steps: whole(1, 1000, "a number of steps of PGD") = Field(
+        STEPS, title="steps of PGD; the longer attacks take as many more in proportion"
+    )
+    n_images: whole(1, TEST_IMAGES, "a number of test images") = Field(
+        500, title="how many test images are attacked, the first ones"
+    )
 
 
 def _evidence(runs: Runs) -> pd.DataFrame:
@@ -128,6 +137,11 @@ def _evidence(runs: Runs) -> pd.DataFrame:
 
 DEFENSE = Chapter(
     name="defense",
+    question="Does smoothing defend against attacks?",
+    topic="defenses",
+    paper="Table 2",
+    blog="defenses",
+    figures={"defense-smallest-eps": "afterwards", "defense-filter": "afterwards", "defense-claimed": "afterwards"},
     recipes=defense_recipes,
     parameters=DefenseParameters,
     titles={"penalised": "Penalised kernels"},

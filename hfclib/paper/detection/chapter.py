@@ -24,8 +24,8 @@ _ALLOWED = "one of {} DFT bins, at preset smoke {}".format(*(", ".join(map(str, 
 class DetectionParameters(SeveralSeeds):
     """The parameters of `notebooks/detection.ipynb`."""
 
-    preset: choice(Literal["laptop", "smoke"], tuple(_RADII)) = "laptop"
-    radius: Annotated[int, Field(description=_ALLOWED)] = MATCHED_RADIUS
+    preset: choice(Literal["laptop", "smoke"], tuple(_RADII)) = Field("laptop", title="whose runs")
+    radius: Annotated[int, Field(description=_ALLOWED)] = Field(MATCHED_RADIUS, title="where the pictures are cut")
 
     @field_validator("radius")
     @classmethod
@@ -78,6 +78,10 @@ class DetectionChapter(Chapter):
 
 DETECTION = DetectionChapter(
     name="detection",
+    question="Does a detector need the high frequencies?",
+    topic="detection",
+    paper="section 7",
+    figures={"detection-by-radius": "afterwards", "detection-better": "afterwards", "detection-boxes": "weights"},
     recipes=lambda preset: {"detector": DETECTION_PRESETS[preset]},
     parameters=DetectionParameters,
     required=("detector",),

@@ -1,0 +1,215 @@
+"""A chapter is a module, a notebook and a line of the registry: a toy one, in a copy of the checkout, with a claim."""
+
+import datetime
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).parents[2]
+LEFT = ("data", ".git", ".venv*", "_build", "build", "__pycache__", ".pytest_cache", ".ruff_cache")
+MODULE = '''"""A toy: does dropout at rate .2 change the accuracy on the HFC?"""
+
+from dataclasses import replace
+from functools import partial
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from hfclib.paper.chapter import Chapter
+from hfclib.paper.parameters import PaperRadius, Seeds, SeveralSeeds
+from hfclib.paper.presets import Preset, fig4_recipes
+from hfclib.paper.style import CHART
+from hfclib.paper.tables import gather, select
+from hfclib.training.recipe import Recipe
+
+
+def toy_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """Vanilla of Fig. 4, and the same with a little dropout."""
+    vanilla = fig4_recipes(preset)["vanilla"]
+    return {"vanilla": vanilla, "toydrop": replace(vanilla, name=f"{preset}-toydrop", dropout=0.2)}
+
+
+def toy_figure(final: pd.DataFrame, radius: int) -> Figure:
+    """The accuracy of each network on the HFC at a radius."""
+    rows = select(final, [radius], "mean", "running").query("band == 'hfc'")
+    with mpl.rc_context(CHART):
+        figure = Figure(figsize=(6, 3), layout="constrained")
+        ax = figure.subplots()
+        ax.plot(rows["variant"], rows["value"], "o")
+        ax.set(ylabel="Accuracy", ylim=(0, 1))
+    return figure
+
+
+class ToyParameters(SeveralSeeds):
+    """The parameters of `notebooks/toy.ipynb`."""
+
+    preset: Preset = Field("smoke", description="one of smoke, laptop, narrow, paper, authors")
+    seeds: Seeds = (0,)
+    radius: PaperRadius = Field(8, title="where the images are cut")
+
+
+TOY = Chapter(
+    name="toy",
+    question="Does a toy read the HFC?",
+    topic="toy",
+    paper="nowhere",
+    figures={"toy-bands": "training"},
+    recipes=toy_recipes,
+    titles={"toydrop": "Dropout at .2"},
+    required=("vanilla", "toydrop"),
+    parameters=ToyParameters,
+    evidence=partial(gather, which="final"),
+)
+'''
+CLAIM = """
+- id: toy-dropout
+  chapter: toy
+  main: true
+  section: ours
+  text: A little dropout makes the network more accurate on the HFC at r = 8 than vanilla training does
+  version: controlled
+  measured: controlled
+  contrast: toydrop.H8 - vanilla.H8
+  relation: exceeds
+"""
+RULE = f"""
+- id: toy-dropout
+  chapter: toy
+  rule: "toydrop less vanilla, accuracy on the HFC at r = 8: exceeds 0"
+  committed: {datetime.date.today()}
+  commit: null
+  known: no run
+"""
+ANSWER = """# Does a toy read the HFC?
+
+::::{admonition} The answer
+:class: tip
+
+**We find** a number. **How sure**: one network. **Verdicts**: 1 one network.
+::::
+"""
+LAST = """## What to take away
+
+Nothing. **What would change our mind**: more networks.
+
+**Exercise.** Train another one.
+
+:::{dropdown} Solution
+`hfc train toy --preset smoke --seed 1`
+:::
+"""
+FIGURE = {
+    "tags": ["figure", "hide-input"],
+    "mystnb": {
+        "figure": {"name": "toy-bands", "caption": "Accuracy of two toys on the HFC."},
+        "image": {"alt": "Two points, one for each of the networks"},
+    },
+}
+CELLS = [
+    new_markdown_cell(ANSWER),
+    new_code_cell(
+        "from hfclib.paper import toy\n"
+        "from hfclib.paper.scoreboard import notebook_scoreboard, readable\n"
+        "from hfclib.paper.show import show_figure, show_provenance, show_table\n"
+        "from hfclib.paper.tables import gather"
+    ),
+    new_code_cell(
+        'radius: int = 8  # DFT bins\npreset: str = "smoke"\nseeds: list = [0]\nretrain: bool = False',
+        metadata={"tags": ["parameters"]},
+    ),
+    new_code_cell(
+        'settings = toy.TOY.check(globals())\nruns = toy.TOY.obtain(settings)\nfinal = gather(runs, "final")'
+    ),
+    new_code_cell("figure = toy.toy_figure(final, settings.radius)\nshow_figure(figure)", metadata=FIGURE),
+    new_code_cell('show_provenance("toy-bands", runs.all(), final)'),
+    new_code_cell('show_table(readable(notebook_scoreboard("toy", settings.preset, runs)))'),
+    new_markdown_cell(LAST),
+]
+# What looks at every chapter: all but the tests that run the notebooks of others.
+LISTING = ["tests/book/test_book.py", "tests/notebooks", "tests/core/test_imports.py"]
+LISTING += [f"tests/paper/test_{name}.py" for name in ("parameters", "recipes", "rules", "scoreboard")]
+CHOICE = "(toy or not runs_at_smoke) and not wheel and not source_distribution and not repository_stays_small"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the checkout with the chapter, and what runs a command in it."""
+    folder = tmp_path_factory.mktemp("toy") / "hfclib"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT))
+    (folder / "data").symlink_to(ROOT / "data")
+    (folder / "hfclib/paper/toy.py").write_text(MODULE)
+    nbformat.write(new_notebook(cells=CELLS), folder / "notebooks/toy.ipynb")
+    for file, old, new in (
+        ("hfclib/paper/names.py", "CHAPTER_PLACES = {\n", '    "toy": "hfclib.paper.toy:TOY",\n'),
+        ("_toc.yml", "      - file: notebooks/fig1\n", "      - file: notebooks/toy\n"),
+    ):
+        text = (folder / file).read_text()
+        assert text.count(old) == 1
+        (folder / file).write_text(text.replace(old, old + new))
+    for file, entry in {"claims": CLAIM, "rules": RULE}.items():
+        with (folder / f"hfclib/paper/{file}.yaml").open("a") as record:
+            record.write(entry)
+    own = {"PYTHONPATH": str(folder), "HFCLIB_HOME": str(folder.parent / "home")}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=folder, env=os.environ | own, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    run("-m", "hfclib.cli", "train", "toy", "--preset", "smoke")
+    run("-m", "jupyter", "execute", "--inplace", "notebooks/toy.ipynb")
+    return folder, run
+
+
+@pytest.mark.slow
+def test_a_module_a_notebook_and_a_line_are_a_chapter(checkout):
+    folder, run = checkout
+    shown = (folder / "notebooks/toy.ipynb").read_text()
+    assert "A little dropout makes the network" in shown
+    assert "Where this figure comes from" in shown
+    run("-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *LISTING, "-k", CHOICE)
+
+
+@pytest.mark.slow
+def test_the_pages_that_list_chapters_have_the_new_one(checkout):
+    _, run = checkout
+    made = run(
+        "-c",
+        "from book import chapters\n"
+        "from hfclib.paper.all_networks import network_name, networks_recipes\n"
+        "print(chapters.questions().data, chapters.parameters().data, chapters.figures().data)\n"
+        "print(network_name('toydrop'), 'toydrop' in networks_recipes())",
+    )
+    for part in (
+        '<a href="../notebooks/toy.html">toy</a>',
+        "<td>where the images are cut</td>",
+        "<code>toy-bands</code>",
+        "Dropout at .2 True",
+    ):
+        assert part in made
+
+
+@pytest.mark.slow
+def test_the_page_of_the_new_chapter_is_built(checkout):
+    pytest.importorskip("jupyter_book")
+    folder, run = checkout
+    toc = {"format": "jb-book", "root": "book/glossary", "chapters": [{"file": "notebooks/toy"}]}
+    (folder / "toy-toc.yml").write_text(yaml.safe_dump(toc))
+    run("-m", "jupyter_book", "build", ".", "--toc", "toy-toc.yml", "--path-output", str(folder.parent / "built"))
+    (page,) = (folder.parent / "built").rglob("toy.html")
+    html = page.read_text()
+    assert "<h1>Does a toy read the HFC?" in html
+    assert re.search(r'<img alt="Two points, one for each of the networks"[^>]*\.svg"', html)
+    assert "A little dropout makes the network" in html
