@@ -1,124 +1,147 @@
-"""The scoreboard as a page: one row per topic, which unfolds into its claims, with their intervals as pictures."""
+"""The scoreboard as a page: the main claim of each chapter, then all claims by topic, with intervals as pictures."""
 
 import base64
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 
+import numpy as np
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
+from matplotlib.ticker import MaxNLocator
 
-QUESTIONS = {
-    "fig1": "What can a network learn from one half of an image?",
-    "generalisation": "Do networks that generalise better read more of the HFC?",
-    "fig2": "Does a network read what people do not?",
-    "tradeoff": "Must an accurate network be fragile?",
-    "labels": "Through which band are labels memorised?",
-    "training": "Do batch size, optimiser and architecture change how much HFC is used?",
-    "fig4": "Do training heuristics change how much HFC is used?",
-    "batchnorm": "Why does BatchNorm look as if it read the HFC?",
-    "networks": "Is a network that reads the HFC fragile?",
-    "datasets": "Does it hold for other data, and does the LFC accuracy reveal a planted signal?",
-    "fig3": "Are the kernels of robust networks smooth?",
-    "defense": "Does smoothing defend against attacks?",
-    "detection": "Does a detector need the high frequencies?",
-}
-# What several claims are about, by a pattern of their ids, of which the first counts. Elsewhere it is the claim's text.
-TOPICS = {
-    "fig1-(lfc-exceeds-)?hfc.*": "LFC against HFC as training images",
-    "fig1-.*": "What the LFC teaches, by radius",
-    "generalisation-.*": "Test accuracy, and what is read of each band",
-    "fig2-(count.*|eight)": "Misaligned images: how many, and the paper's eight",
-    "fig3-.*": "Smoothness after adversarial training",
-    "fig4-(batchnorm-16|batchnorm-w32|cropped)-.*": "The set-up as stated: at other widths, and with crop and flip",
-    "fig4-dropout-.*": "Dropout and the HFC",
-    "fig4-batchnorm-.*": "BatchNorm against vanilla training, on both bands",
-    "fig4-mixup-.*": "Mix-up: the HFC, and the gap to training accuracy",
-    "fig4-adversarial-H.*": "Adversarial training and the HFC",
-    "fig4-adversarial-.*": "Adversarial training: accuracy, the gap, the LFC",
-    "labels-(end-.*|equal)": "The LFC at r = 8 with natural and with shuffled labels",
-    "labels-(fall-.*|early)": "The LFC at r = 4 early in training",
-    "labels-levels-.*": "How near the accuracies on the LFC end to the paper's",
-    "training-(batch|steps)-.*": "Small and large batches: accuracy, the gap, the HFC",
-    "training-resnet-.*": "ResNet against LeNet, AlexNet and VGG",
-    "batchnorm-left-.*": "BatchNorm's lead on the HFC when the test batch standardises both networks",
-    "batchnorm-lfc-.*": "BatchNorm's gain when trained on the LFC",
-    "networks-.*": "HFC accuracy, and what a network loses to shifts and attacks",
-    "datasets-planted-.*-L.*": "A planted signal and the LFC accuracy",
-    "datasets-planted-.*": "A planted signal: test images and clean images",
-    "datasets-.*-batchnorm.*": "BatchNorm on MNIST and Fashion-MNIST",
-    "datasets-.*-hfc": "The HFC of MNIST and Fashion-MNIST as training images",
-    "datasets-.*-misaligned": "Misaligned images of MNIST and Fashion-MNIST",
-    "defense-rule-(clean|fgsm.*)": "The natural network, smoothed at rho = 1",
-    "defense-(rule-over|adversarial-rule)-.*": "Smoothing and adversarial training, at a small and a large eps",
-    "defense-.*marginal": "How much smooth kernels improve robustness",
-    "detection-better-.*": "Objects found better on the LFC",
-    "detection-hfc-colour": "The mean colour added to the HFC",
-    "detection-.*": "mAP on the LFC and on the HFC",
-}
-WIDTH, LOW, HIGH = 220, -0.4, 1.0  # of the picture of an interval, in pixels and in units of accuracy
-STEP = 14  # pixels from one interval to the next in a topic's picture
-TICKS = {LOW: "-.4", 0.0: "0", 0.5: ".5", HIGH: "1"}
+from book.chapters import link, table
+from hfclib.paper.registry import CHAPTERS
+from hfclib.paper.scoreboard import surviving
+
+WIDTH, MARGIN, LINE = 400, 16, 22  # of a picture and beside its scale, and the height of an interval's line, in pixels
 
 
-def forest(board: pd.DataFrame) -> HTML:
-    """The rows of `published_scoreboard`, grouped by question and topic; works without JavaScript."""
-    verdicts = list(dict.fromkeys(board["verdict"]))
-    filters = "".join(
-        f'<label><input type="radio" name="hfc-filter" value="{escape(one)}"{" checked" * (one == "all")}> '
-        f"{escape(one)} ({len(board) if one == 'all' else int((board['verdict'] == one).sum())})</label>"
-        for one in ["all", *verdicts]
+def opening(board: pd.DataFrame) -> Markdown:
+    """How many of the paper's numbers lie in our intervals, and what came of its claims and of ours.
+
+    Args:
+        board: of `published_scoreboard`, here and below.
+    """
+    counted = board[board["counted"]]
+    known = counted[counted["size"] != "not known"]
+    compatible = known["size"] == "compatible"
+    reproduced = known["verdict"] == "reproduced"
+    ours = counted["section"] == "ours"
+    return Markdown(
+        f"**The paper's number lies in our interval in {compatible.sum()} of the {len(known)} rows** where the two can "
+        f"be compared; of the {reproduced.sum()} of these that are reproduced, in {(compatible & reproduced).sum()}. "
+        f"Of the paper's {(~ours).sum()} claims {_told(counted[~ours])}; of our own {ours.sum()}, such as controls, "
+        f"{_told(counted[ours])}. The row on the trade-off is not counted, since it can hardly fail."
     )
+
+
+def multiplicity(board: pd.DataFrame) -> Markdown:
+    """How many reproduced directions are left when all are tested together."""
+    directions, holm, hochberg = surviving(board)
+    return Markdown(
+        f"**Many claims at once.** Of {directions} reproduced directions {holm} survive Holm's correction at .05, and "
+        f"{hochberg} that of Benjamini and Hochberg."
+    )
+
+
+def _told(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in rows["verdict"].value_counts().items())
+
+
+def main_claims(board: pd.DataFrame) -> HTML:
+    """One row per chapter: the claim that its opening answer is about."""
+    rows = [
+        {
+            "chapter": link(row["figure"], CHAPTERS[row["figure"]].topic),
+            "main claim": f'<a href="#{name}">{escape(row["claim"])}</a><small>{escape(row["version"])}</small>',
+            "direction": _marked("verdict", row["verdict"]),
+            "size": _marked("size", row["size"]),
+            "ours": escape(row["ours"]),
+            "paper": escape(row["paper"] if pd.notna(row["published"]) else "\u2013"),
+        }
+        for name, row in board[board["main"]].iterrows()
+    ]
+    return HTML(f'<div class="hfc-board">{table(rows)}</div>')
+
+
+def topics(board: pd.DataFrame) -> HTML:
+    """All claims by question and topic, each topic's intervals on a scale of its own; works without JavaScript."""
+    verdicts = list(dict.fromkeys(board["verdict"]))
+    counts = {"all": len(board)} | {verdict: int((board["verdict"] == verdict).sum()) for verdict in verdicts}
+    filters = "".join(
+        f'<label><input type="radio" name="hfc-filter" value="{escape(name)}"{" checked" * (name == "all")}> '
+        f"{escape(name)} ({count})</label>"
+        for name, count in counts.items()
+    )
+    # What has no row of the chosen verdict is gone: lines, what is unfolded, topics and sections.
     rules = "".join(
-        f'.hfc-board:has([value="{one}"]:checked) .hfc-claim:not(:has([data-verdict="{one}"])) {{ display: none; }}\n'
-        for one in verdicts
+        f'.hfc-board:has([value="{verdict}"]:checked) :is(section, .hfc-topic, .hfc-line, .hfc-claim)'
+        f':not(.hfc-head, [data-verdict="{verdict}"], :has([data-verdict="{verdict}"])) {{ display: none; }}\n'
+        for verdict in verdicts
     )
     parts = [f"<style>{rules}</style>", f'<fieldset class="hfc-filter"><legend>Show</legend>{filters}</fieldset>']
-    for figure, question in QUESTIONS.items():
-        rows = board[board["figure"] == figure]
-        topics = [topic(name, claim) for name, claim in rows["claim"].items()]
-        shown = "".join(_topic(text, part) for text, part in rows.groupby(topics, sort=False))
-        link = f'<a href="../notebooks/{figure}.html">{question}</a>'
-        if len(rows):
-            parts.append(f'<section><h3 id="board-{figure}">{link}</h3>{_scale()}{shown}</section>')
-    table = base64.b64encode(board.to_csv().encode()).decode()
-    parts.append(f'<p><a download="scoreboard.csv" href="data:text/csv;base64,{table}">All columns as CSV</a></p>')
+    for name, chapter in CHAPTERS.items():
+        rows = board[board["figure"] == name]
+        by_topic = rows.groupby(rows["topic"].where(rows["topic"] != "", rows["claim"]), sort=False)
+        shown = "".join(_topic(text, part) for text, part in by_topic)
+        if shown:
+            parts.append(f'<section><h3 id="board-{name}">{link(name, chapter.question)}</h3>{shown}</section>')
+    content = base64.b64encode(board.to_csv().encode()).decode()
+    parts.append(f'<p><a download="scoreboard.csv" href="data:text/csv;base64,{content}">All columns as CSV</a></p>')
     return HTML(f'<div class="hfc-board">{"".join(parts)}</div>')
 
 
-def topic(name: str, claim: str) -> str:
-    """What a claim is about, together with others."""
-    return next((text for pattern, text in TOPICS.items() if re.fullmatch(pattern, name)), claim)
+@dataclass(frozen=True)
+class Scale:
+    """From numbers to places in a picture of WIDTH pixels.
+
+    Attributes:
+        ticks: the numbers at which it is marked, at least two; the first and the last are its ends.
+    """
+
+    ticks: tuple[float, ...]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "Scale":
+        """The scale that holds 0 and all numbers of some rows of the scoreboard."""
+        edges = [edge for tested in rows["tested"] for edge in _edges(tested)]
+        values = np.array([*rows[["mean", "low", "high", "published"]].to_numpy(float).ravel(), *edges, 0.0])
+        values = values[np.isfinite(values)]
+        ends = values.min(), max(values.max(), values.min() + 0.01)
+        return cls(tuple(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(*ends).tolist()))
+
+    def at(self, value: float) -> float:
+        """Where a number stands, in pixels from the left."""
+        low, high = self.ticks[0], self.ticks[-1]
+        return MARGIN + (value - low) / (high - low) * (WIDTH - 2 * MARGIN)
 
 
 def _topic(text: str, rows: pd.DataFrame) -> str:
-    """One row for all claims of a topic, with their intervals in one picture; they are unfolded below it."""
-    claims = "".join(_row(name, row) for name, row in rows.iterrows())
-    if len(rows) == 1:
-        return claims
-    counts = rows["verdict"].value_counts(sort=False)
-    verdicts = "".join(
-        f'<span data-verdict="{escape(one)}">{escape(one)} ({count})</span>' for one, count in counts.items()
-    )
-    height = STEP * len(rows) + 8
-    parts = "".join(_marks(row, 4 + STEP * (place + 0.5), STEP) for place, (_, row) in enumerate(rows.iterrows()))
-    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    picture = f'<svg {size} role="img" aria-label="the intervals of the {len(rows)} claims below">{parts}</svg>'
+    """A topic: a line per claim, with its interval and its numbers; what else there is to say is unfolded below."""
+    scale = Scale.of(rows)
+    lines = "".join(_line(name, row, scale) for name, row in rows.iterrows())
+    claims = "".join(_claim(name, row) for name, row in rows.iterrows())
+    many = f"<small>{len(rows)} claims</small>" if len(rows) > 1 else ""
     return (
-        f'<details class="hfc-claim hfc-topic"><summary><span class="hfc-text">{escape(text)}'
-        f"<small>{len(rows)} claims</small></span>{picture}"
-        f'<span class="hfc-verdicts">{verdicts}</span></summary>{claims}</details>'
+        f'<details class="hfc-topic"><summary><span class="hfc-text">{escape(text)} {many}</span>'
+        f'<span class="hfc-line hfc-head" aria-hidden="true"><span></span>{_axis(scale)}'
+        f"<span>direction</span><span>size</span></span>{lines}</summary>{claims}</details>"
     )
 
 
-def _row(name: str, row: pd.Series) -> str:
-    details = {
-        "tested": row["tested"],
-        "ours": row["ours"],
-        "seeds": row["seeds"],
-        "paper": row["paper"],
-        "size": row["size"],
-        "made in": row["section"],
-    }
+def _line(name: str, row: pd.Series, scale: Scale) -> str:
+    numbers = escape(row["ours"] + (f"; paper {row['paper']}" if pd.notna(row["published"]) else ""))
+    return (
+        f'<span class="hfc-line" data-verdict="{escape(row["verdict"])}">'
+        f"<span>{escape(name.partition('-')[2])}<small>{numbers}</small></span>{_picture(row, scale)}"
+        f"{_marked('verdict', row['verdict'])}{_marked('size', row['size'])}</span>"
+    )
+
+
+def _claim(name: str, row: pd.Series) -> str:
+    details = {"tested": row["tested"], "seeds": row["seeds"], "paper": row["paper"], "made in": row["section"]}
     if row["first"] != "\u2013":
         details["with the number of seeds that was fixed first"] = f"{row['first verdict']}, {row['first']}"
     if row["cause"]:
@@ -126,48 +149,50 @@ def _row(name: str, row: pd.Series) -> str:
     if not row["counted"]:
         details["not counted"] = "it can hardly fail"
     items = "".join(f"<dt>{what}</dt><dd>{escape(str(text))}</dd>" for what, text in details.items())
-    verdict = escape(row["verdict"])
     return (
-        f'<details class="hfc-claim" id="{name}" data-verdict="{verdict}"><summary>'
-        f'<span class="hfc-text">{escape(row["claim"])}<small>{escape(row["version"])}</small></span>'
-        f'<span>{_picture(row)}<small class="hfc-ours">{escape(row["ours"])}</small></span>'
-        f'<span class="hfc-verdicts"><span data-verdict="{verdict}">{verdict}</span></span></summary>'
-        f"<dl>{items}</dl></details>"
+        f'<div class="hfc-claim" id="{name}" data-verdict="{escape(row["verdict"])}">'
+        f"<p>{escape(row['claim'])}<small>{escape(row['version'])}</small></p><dl>{items}</dl></div>"
     )
 
 
-def at(value: float) -> float:
-    """Where a number stands in the picture of an interval, in pixels from the left."""
-    return (min(max(value, LOW), HIGH) - LOW) / (HIGH - LOW) * (WIDTH - 16) + 8
+def _marked(what: str, word: str) -> str:
+    return f'<span class="hfc-{what}" data-{what}="{escape(word)}">{escape(word)}</span>'
 
 
-def _scale() -> str:
-    """The numbers above the pictures of a group."""
-    texts = "".join(f'<text x="{at(value):.0f}" y="12">{text}</text>' for value, text in TICKS.items())
-    svg = f'<svg viewBox="0 0 {WIDTH} 16" width="{WIDTH}" height="16">{texts}</svg>'
-    return f'<div class="hfc-scale" aria-hidden="true">{svg}</div>'
+def _svg(height: int, attributes: str, marks: Iterable[str]) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" {attributes}>{"".join(marks)}</svg>'
 
 
-def _picture(row: pd.Series) -> str:
-    label = escape(f"ours {row['ours']}, paper {row['paper']}")
-    size = f'viewBox="0 0 {WIDTH} 28" width="{WIDTH}" height="28"'
-    return f'<svg {size} role="img" aria-label="{label}">{_marks(row, 14, 24)}</svg>'
+def _axis(scale: Scale) -> str:
+    """The numbers above the pictures of a topic."""
+    texts = (f'<text x="{scale.at(tick):.1f}" y="12">{_number(tick)}</text>' for tick in scale.ticks)
+    return _svg(16, 'class="hfc-axis"', texts)
 
 
-def _marks(row: pd.Series, y: float, height: float) -> str:
+def _number(value: float) -> str:
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.4g}" if abs(value) > 1e-9 else "0")
+
+
+def _edges(tested: str) -> list[float]:
+    """The edges of a rule that tests a size or a bound, from the words in which the scoreboard says it."""
+    edges = [float(edge) for edge in re.findall(r"-?\d*\.\d+", tested)]
+    return [*edges, *(-edge for edge in edges)] if "of 0" in tested else edges  # within so much of 0
+
+
+def _picture(row: pd.Series, scale: Scale) -> str:
     """The interval as a line with our mean as a dot, the paper's value as a hollow diamond, 0 and the rule's edges."""
-    edges = [float(edge) for edge in re.findall(r"-?\d*\.\d+", row["tested"])]
-    if "of 0" in row["tested"]:  # within so much of 0
-        edges += [-edge for edge in edges]
-    lines = [(0, "zero"), *((edge, "edge") for edge in edges)]
-    top, bottom, half = y - height / 2, y + height / 2, min(7, height / 2)
-    marks = [f'<line x1="{at(x):.1f}" x2="{at(x):.1f}" y1="{top}" y2="{bottom}" class="{kind}"/>' for x, kind in lines]
+    y, half = LINE / 2, 6
+    lines = [(0, "zero"), *((edge, "edge") for edge in _edges(row["tested"]))]
+    marks = [
+        f'<line x1="{scale.at(x):.1f}" x2="{scale.at(x):.1f}" y1="0" y2="{LINE}" class="{kind}"/>' for x, kind in lines
+    ]
     if pd.notna(row["mean"]):
-        if row["seeds"] > 1:
-            ends = f'x1="{at(row["low"]):.1f}" x2="{at(row["high"]):.1f}"'
+        if np.isfinite(row["low"]):  # a single network has no interval over seeds
+            ends = f'x1="{scale.at(row["low"]):.1f}" x2="{scale.at(row["high"]):.1f}"'
             marks.append(f'<line {ends} y1="{y}" y2="{y}" class="interval"/>')
-        marks.append(f'<circle cx="{at(row["mean"]):.1f}" cy="{y}" r="4"/>')
+        marks.append(f'<circle cx="{scale.at(row["mean"]):.1f}" cy="{y}" r="4"/>')
     if pd.notna(row["published"]):
-        x, side = at(row["published"]), half - 1
-        marks.append(f'<path d="M{x:.1f} {y - half}l{side} {half}l-{side} {half}l-{side} -{half}z" class="paper"/>')
-    return f'<g data-verdict="{escape(row["verdict"])}">{"".join(marks)}</g>'
+        x = scale.at(row["published"])
+        marks.append(f'<path d="M{x:.1f} {y - half}l{half} {half}l-{half} {half}l-{half} -{half}z" class="paper"/>')
+    label = escape(f"{row['claim']}: ours {row['ours']}, paper {row['paper']}")
+    return _svg(LINE, f'role="img" aria-label="{label}"', marks)

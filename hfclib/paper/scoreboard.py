@@ -14,7 +14,7 @@ from hfclib.runs.collect import Runs
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
 COLUMNS = ["claim", "version", "tested", "verdict", "size", "ours", "seeds", "paper", "first", "first verdict"]
-COLUMNS += ["cause", "counted", "section", "figure"]
+COLUMNS += ["cause", "counted", "main", "section", "figure", "topic"]
 ALPHA = 0.05  # of a family of directions
 NUMBERS = ["mean", "low", "high", "published", "p"]
 # What an interval covers, by a claim's units.
@@ -39,8 +39,9 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
         what came of it from all seeds, and "size" whether the paper's value lies in the interval. "ours" is
         "mean [low, high]" over "seeds" networks, the mean alone for a single one. "first" and "first verdict" are those
         of the number of seeds that was fixed with the rule, where there are more. "cause" is the departure that a
-        failure may come from. A claim whose runs are missing has the verdict "run missing". Last come NUMBERS, the same
-        as numbers, NaN where there is none; p is the p-value of 0 (`Estimate`).
+        failure may come from; "main" and "topic" are those of the claim. A claim whose runs are missing has the verdict
+        "run missing". Last come NUMBERS, the same as numbers, NaN where there is none; p is the p-value of 0
+        (`Estimate`).
     """
     rows = {}
     claims = [claim for claim in CLAIMS if claim.chapter in evidence and _is_about(claim, preset)]
@@ -62,8 +63,10 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
             "first verdict": "\u2013",
             "cause": "",
             "counted": claim.counted,
+            "main": claim.main,
             "section": claim.section,
             "figure": claim.chapter,
+            "topic": claim.topic,
             "published": np.nan if claim.paper is None else claim.paper,
         }
         if claim.id in estimates:
@@ -76,7 +79,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
             row["cause"] = claim.departure if row["verdict"] == FAILED_HERE else ""
         rows[claim.id] = row
     board = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS + NUMBERS).rename_axis("id")
-    return board.astype(dict.fromkeys(NUMBERS, float) | {"counted": bool})
+    return board.astype(dict.fromkeys(NUMBERS, float) | {"counted": bool, "main": bool})
 
 
 def _merged(name: str) -> str:

@@ -1,8 +1,9 @@
-"""The scoreboard's page: a row per claim, grouped, with its numbers in place."""
+"""The scoreboard's page: the main claim of each chapter, and all claims by topic with their numbers in place."""
 
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -11,97 +12,93 @@ import pytest
 from book import board as page
 from hfclib.paper import scoreboard
 from hfclib.paper.claims import Claim
-from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import COLUMNS, NUMBERS
-from hfclib.paper.verdicts import MARGIN
+from hfclib.paper.verdicts import MARGIN, Verdict
 
 EMPTY = dict.fromkeys(COLUMNS, "-") | dict.fromkeys(NUMBERS, np.nan) | {"seeds": 0, "counted": True, "cause": ""}
 EMPTY |= {"version": "v", "tested": "direction: above 0", "first": "\u2013", "section": "s", "figure": "fig4"}
+EMPTY |= {"main": False, "topic": "", "size": "not known"}
 ROWS = {
     "fig4-a": EMPTY
     | {"claim": "A <b>", "verdict": "reproduced", "seeds": 3, "mean": 0.3, "low": 0.1, "high": 0.5, "published": 0.5}
-    | {"first": ".2 [.1, .3]", "first verdict": "inconclusive", "counted": False},
+    | {"first": ".2 [.1, .3]", "first verdict": "inconclusive", "counted": False, "ours": ".3 [.1, .5]", "paper": ".5"}
+    | {"topic": "A & B", "main": True, "size": "compatible"},
     "fig4-b": EMPTY
-    | {"claim": "B", "verdict": "one network", "seeds": 1, "mean": 0, "low": -np.inf, "high": np.inf}
-    | {"cause": "width & schedule"},
-    "fig1-c": EMPTY | {"claim": "C", "tested": "bound", "verdict": "run missing", "figure": "fig1"},
+    | {"claim": "B", "verdict": "one network", "seeds": 1, "mean": 0.2, "low": -np.inf, "high": np.inf}
+    | {"cause": "width & schedule", "topic": "A & B", "section": "ours"},
+    "fig4-d": EMPTY
+    | {"claim": "D", "verdict": "reproduced", "published": 5.0, "mean": 2.0, "low": 1.0, "high": 3.0, "seeds": 3}
+    | {"p": 0.001, "size": "excluded"},
+    "fig1-c": EMPTY | {"claim": "C", "tested": "bound", "verdict": "run missing", "figure": "fig1", "main": True},
 }
 
 
-def test_a_row_per_claim_grouped_by_question():
-    frame = pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS)
-    html = page.forest(frame).data
+@pytest.fixture
+def board():
+    """Four claims, of which two have one topic."""
+    return pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS)
+
+
+def test_the_page_opens_with_sizes_and_with_the_papers_claims_and_ours_apart(board):
+    text = page.opening(board).data
+    assert "**The paper's number lies in our interval in 0 of the 1 rows**" in text  # the first row is not counted
+    assert "of the 1 of these that are reproduced, in 0." in text
+    assert "Of the paper's 2 claims 1 reproduced, 1 run missing; of our own 1, such as controls, 1 one network." in text
+    assert "in 1 of the 2 rows**" in page.opening(board.assign(counted=True)).data
+    assert "Of 1 reproduced directions 1 survive Holm's" in page.multiplicity(board).data
+
+
+def test_the_main_claim_of_each_chapter_has_a_row_with_direction_and_size(board):
+    html = page.main_claims(board).data
     HTMLParser().feed(html)
-    assert re.findall(r'<details class="hfc-claim" id="([\w-]+)"', html) == ["fig1-c", "fig4-a", "fig4-b"]
+    assert re.findall(r'href="(#[^"]+)"', html) == ["#fig4-a", "#fig1-c"]
+    assert re.findall(r'data-(verdict|size)="([^"]+)"', html) == [
+        ("verdict", "reproduced"),
+        ("size", "compatible"),
+        ("verdict", "run missing"),
+        ("size", "not known"),
+    ]
+    assert '<a href="../notebooks/fig4.html">heuristics</a>' in html
+    assert html.count("A &lt;b&gt;") == 1
+
+
+def test_claims_are_grouped_by_question_and_topic_and_their_numbers_stand_in_front(board):
+    html = page.topics(board).data
+    HTMLParser().feed(html)
     assert re.findall(r'<h3 id="board-(\w+)"', html) == ["fig1", "fig4"]
-    assert "A &lt;b&gt;" in html
+    assert re.findall(r'<div class="hfc-claim" id="([\w-]+)"', html) == ["fig1-c", "fig4-a", "fig4-b", "fig4-d"]
+    assert re.findall(r'class="hfc-text">([^<]+) <', html) == ["C", "A &amp; B", "D"]
     assert 'value="one network"> one network (1)' in html
-    assert html.count('class="interval"') == 1  # a single network has none
-    assert html.count('class="paper"') == 1
+    folded = html[html.index("A &amp; B") : html.index('id="fig4-a"')]
+    for part in ("2 claims", ">a<small>.3 [.1, .5]; paper .5</small>", ">b<small>-</small>"):
+        assert part in folded
+    assert folded.count('class="interval"') == 1  # a single network has none
+    assert folded.count('class="paper"') == 1
     assert html.count("<dd>inconclusive, .2 [.1, .3]</dd>") == 1  # with the seeds that were fixed with the rule
     assert html.count("<dd>width &amp; schedule</dd>") == 1
     assert html.count("<dt>not counted</dt>") == 1
 
 
-@pytest.fixture
-def board(monkeypatch):
-    """Three claims, of which two have one topic."""
-    monkeypatch.setattr(page, "TOPICS", {"fig4-.*": "A & B"})
-    return pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS)
+def test_each_topic_has_a_scale_of_its_own_that_holds_its_numbers(board):
+    for rows, ends in (
+        (board.loc[["fig4-a", "fig4-b"]], (0, 0.5)),
+        (board.loc[["fig4-d"]], (0, 5)),
+        (board.loc[["fig1-c"]], (0, 0.01)),
+    ):
+        scale = page.Scale.of(rows)
+        assert (scale.ticks[0], scale.ticks[-1]) == ends
+        assert (scale.at(ends[0]), scale.at(ends[1])) == (page.MARGIN, page.WIDTH - page.MARGIN)
+    assert page.WIDTH == 400
+    assert ">.5</text>" in page.topics(board).data
 
 
-def test_claims_of_a_topic_share_a_row(board):
-    html = page.forest(board).data
-    HTMLParser().feed(html)
-    topic = html[html.index("hfc-topic") :]
-    assert html.count("hfc-topic") == 1
-    assert re.findall(r'<details class="hfc-claim" id="([\w-]+)"', topic) == ["fig4-a", "fig4-b"]
-    folded = topic[: topic.index("</summary>")]
-    for part in ("A &amp; B", "2 claims", "reproduced (1)", "one network (1)"):
-        assert part in folded
-    assert len(set(re.findall(r'<circle cx="\S+" cy="(\S+)"', folded))) == 2  # one line per claim
-    assert page.topic("fig1-c", "C") == "C"  # without a pattern the claim's own text
-
-
-def test_a_row_unfolds_and_the_filter_shows_one_verdict(board, browser, tmp_path):
-    css = (Path(page.__file__).parent / "_static/book.css").read_text()
-    path = tmp_path / "board.html"
-    path.write_text(f"<!DOCTYPE html><style>{css}</style><main>{page.forest(board).data}</main>")
-    opened = browser.new_page()
-    opened.goto(path.as_uri())
-    topic, claims = opened.locator(".hfc-topic"), ["fig4-a", "fig4-b", "fig1-c"]
-
-    def visible():
-        return [name for name in claims if opened.locator(f"#{name} > summary").is_visible()]
-
-    assert visible() == ["fig1-c"]
-    topic.locator("> summary").press("Enter")
-    assert visible() == claims
-    opened.locator("#fig4-a > summary").click()
-    assert opened.locator("#fig4-a dl").is_visible()
-    opened.get_by_label("one network (1)").check()
-    assert visible() == ["fig4-b"]
-    opened.get_by_label("run missing (1)").check()
-    assert visible() == ["fig1-c"]
-    assert not topic.is_visible()
-    opened.get_by_label("all (3)").check()
-    assert visible() == claims
-    topic.locator("> summary").click()
-    assert visible() == ["fig1-c"]
-    opened.goto(f"{path.as_uri()}#fig4-b")  # a link to a claim unfolds its topic
-    assert visible() == claims
-    opened.close()
-
-
-def test_marks_stand_at_their_values():
-    row = pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS).loc["fig4-a"]
-    picture = page._picture(row)
-    scale = (page.WIDTH - 16) / (page.HIGH - page.LOW)
-    dot, diamond = 8 + (0.3 - page.LOW) * scale, 8 + (0.5 - page.LOW) * scale
-    assert f'cx="{dot:.1f}"' in picture
-    assert f'd="M{diamond:.1f} ' in picture
-    beyond = page._picture(row.replace({0.3: 7.0}))
-    assert f'cx="{page.WIDTH - 8:.1f}"' in beyond
+def test_marks_stand_at_their_values(board):
+    row = board.loc["fig4-a"]
+    picture = page._picture(row, page.Scale((0.0, 1.0)))
+    left, across = page.MARGIN, page.WIDTH - 2 * page.MARGIN
+    assert f'cx="{left + 0.3 * across:.1f}"' in picture
+    assert f'd="M{left + 0.5 * across:.1f} ' in picture
+    assert f'x1="{left + 0.1 * across:.1f}" x2="{left + 0.5 * across:.1f}"' in picture
 
 
 @pytest.mark.parametrize(
@@ -114,25 +111,49 @@ def test_marks_stand_at_their_values():
         ("about", 0.06, [0.03, 0.12]),
     ],
 )
-def test_the_edges_of_every_rule_stand_at_their_values(relation, bound, edges):
+def test_the_edges_of_every_rule_stand_at_their_values(board, relation, bound, edges):
     place = {"id": "fig4-a", "chapter": "fig4", "section": "section 1", "text": "text", "version": "version"}
     claim = Claim(**place, contrast="vanilla.test", relation=relation, bound=bound)
-    row = pd.DataFrame.from_dict(ROWS, orient="index", columns=COLUMNS + NUMBERS).loc["fig4-a"]
-    picture = page._picture(row.replace({"direction: above 0": scoreboard._tested(claim)}))
+    row, scale = board.loc["fig4-a"], page.Scale((-1.0, 1.0))
+    picture = page._picture(row.replace({"direction: above 0": scoreboard._tested(claim)}), scale)
     drawn = re.findall(r'<line x1="(\S+)" [^>]*class="edge"', picture)
-    assert sorted(map(float, drawn)) == [float(f"{page.at(edge):.1f}") for edge in edges]
+    assert sorted(map(float, drawn)) == [float(f"{scale.at(edge):.1f}") for edge in edges]
 
 
-def test_every_chapter_with_claims_has_its_question():
-    assert {name for name, chapter in CHAPTERS.items() if chapter.claims} <= set(page.QUESTIONS)
+def test_a_topic_unfolds_and_the_filter_leaves_one_verdict_and_no_empty_section(board, browser, tmp_path):
+    css = (Path(page.__file__).parent / "_static/book.css").read_text()
+    path = tmp_path / "board.html"
+    path.write_text(f"<!DOCTYPE html><style>{css}</style><main>{page.topics(board).data}</main>")
+    opened = browser.new_page(viewport={"width": 390, "height": 844})
+    opened.goto(path.as_uri())
+    sections, topics = opened.locator("section"), opened.locator(".hfc-topic")
+
+    def visible(places):
+        return [place for place in range(places.count()) if places.nth(place).is_visible()]
+
+    lines, claims = opened.locator(".hfc-line:not(.hfc-head)"), opened.locator(".hfc-claim")
+    assert (visible(sections), visible(lines), visible(claims)) == ([0, 1], [0, 1, 2, 3], [])
+    topics.nth(1).locator("> summary").press("Enter")
+    assert visible(claims) == [1, 2]
+    opened.get_by_label("one network (1)").check()
+    assert (visible(sections), visible(topics), visible(lines), visible(claims)) == ([1], [1], [2], [2])
+    opened.get_by_label("run missing (1)").check()
+    assert (visible(sections), visible(topics), visible(lines), visible(claims)) == ([0], [0], [0], [])
+    opened.get_by_label("all (4)").check()
+    assert visible(lines) == [0, 1, 2, 3]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.goto(f"{path.as_uri()}#fig4-d")  # a link to a claim unfolds its topic
+    assert 3 in visible(claims)
+    opened.close()
 
 
-def test_every_topic_belongs_to_one_question():
-    names = [claim.id for claim in scoreboard.CLAIMS]
-    used = {}
-    for claim in scoreboard.CLAIMS:
-        used.setdefault(page.topic(claim.id, claim.text), set()).add(claim.chapter)
-    assert set(page.TOPICS.values()) <= set(used)
-    assert all(len(figures) == 1 for text, figures in used.items() if text in page.TOPICS.values())
-    assert all(any(re.fullmatch(pattern, name) for name in names) for pattern in page.TOPICS)
-    assert sum(len(figures) for figures in used.values()) <= 37  # rows to read before any is unfolded
+def test_the_page_has_few_words_beside_its_rows(board):
+    text = (Path(page.__file__).parent / "scoreboard.md").read_text().split("---\n", 2)[2]
+    prose = re.sub(r"\]\([^)]*\)", "", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    verdicts = (*get_args(Verdict), "run missing")
+    every = [
+        board.iloc[[2]].assign(verdict=verdict, section=section) for verdict in verdicts for section in ("s", "ours")
+    ]
+    made = page.opening(pd.concat(every)).data + page.multiplicity(pd.concat(every)).data
+    assert len(re.findall(r"\w[\w'.,-]*", made)) > 100
+    assert len(re.findall(r"\w[\w'.,-]*", prose + made)) <= 300

@@ -187,15 +187,18 @@ def test_the_pages_that_list_chapters_have_the_new_one(checkout):
     _, run = checkout
     made = run(
         "-c",
-        "from book import chapters\n"
+        "from book import board, chapters\n"
         "from hfclib.paper.all_networks import network_name, networks_recipes\n"
+        "from hfclib.paper.scoreboard import published_scoreboard\n"
         "print(chapters.questions().data, chapters.parameters().data, chapters.figures().data)\n"
+        "print(board.topics(published_scoreboard(['toy', 'fig3'])).data)\n"
         "print(network_name('toydrop'), 'toydrop' in networks_recipes())",
     )
     for part in (
         '<a href="../notebooks/toy.html">toy</a>',
         "<td>where the images are cut</td>",
         "<code>toy-bands</code>",
+        'id="toy-dropout"',
         "Dropout at .2 True",
     ):
         assert part in made
