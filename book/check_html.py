@@ -95,36 +95,36 @@ def css_addresses(text: str) -> list[str]:
 def own_bytes(path: Path, page: Page) -> int:
     """The size of a page with the pictures and the explorer's files that it fetches, without what all pages share."""
     paths = {urlsplit(address).path for address in page.fetched if not urlsplit(address).scheme}
-    own = [path.parent / unquote(one) for one in paths if "_static/" not in one or "_static/explorer/" in one]
-    return sum(one.stat().st_size for one in [path, *own] if one.is_file())
+    own = [path.parent / unquote(part) for part in paths if "_static/" not in part or "_static/explorer/" in part]
+    return sum(file.stat().st_size for file in [path, *own] if file.is_file())
 
 
 def pages_of(folder: Path) -> list[Path]:
     """The pages of a built book, without those that the theme keeps beside its scripts."""
-    found = (path.resolve() for path in sorted(folder.rglob("*.html")))
-    return [path for path in found if not path.is_relative_to(folder.resolve() / "_static")]
+    paths = (path.resolve() for path in sorted(folder.rglob("*.html")))
+    return [path for path in paths if not path.is_relative_to(folder.resolve() / "_static")]
 
 
 def faults(folder: Path) -> list[str]:
     """All faults of the files of the book in `folder`, a line each, without repetitions."""
     pages = {path: Page(path.read_text("utf-8")) for path in pages_of(folder)}
-    found: dict[str, None] = {}
+    messages: dict[str, None] = {}
 
     def check(source: Path, address: str, fetched: bool) -> None:
         name, parts = source.relative_to(folder.resolve()), urlsplit(address)
         if parts.scheme == "data" or (not fetched and (parts.scheme or parts.netloc)):
             return
         if parts.scheme or parts.netloc:
-            found[f"{name}: fetches {address} from outside"] = None
+            messages[f"{name}: fetches {address} from outside"] = None
             return
         target = source
         if parts.path:
             target = (source.parent / unquote(parts.path)).resolve()
             target = target / "index.html" if target.is_dir() else target
         if not target.is_relative_to(folder.resolve()) or not target.is_file():
-            found[f"{name}: {address} leads nowhere"] = None
+            messages[f"{name}: {address} leads nowhere"] = None
         elif not fetched and parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
-            found[f"{name}: there is no #{parts.fragment} in {target.relative_to(folder.resolve())}"] = None
+            messages[f"{name}: there is no #{parts.fragment} in {target.relative_to(folder.resolve())}"] = None
 
     for path, page in pages.items():
         for address in page.fetched:
@@ -132,14 +132,14 @@ def faults(folder: Path) -> list[str]:
         for address in page.links:
             check(path, address, fetched=False)
         for picture in page.undescribed:
-            found[f"{path.relative_to(folder.resolve())}: no alternative text for {picture}"] = None
-        limit = HEAVY_WITH_EXPLORER if any("/explorer/" in one for one in page.fetched) else HEAVY
+            messages[f"{path.relative_to(folder.resolve())}: no alternative text for {picture}"] = None
+        limit = HEAVY_WITH_EXPLORER if any("/explorer/" in address for address in page.fetched) else HEAVY
         if (size := own_bytes(path, page)) > limit:
-            found[f"{path.relative_to(folder.resolve())}: {size:,} bytes with its pictures, of {limit:,}"] = None
+            messages[f"{path.relative_to(folder.resolve())}: {size:,} bytes with its pictures, of {limit:,}"] = None
     for path in sorted(folder.rglob("*.css")):
         for address in css_addresses(path.read_text("utf-8", errors="replace")):
             check(path.resolve(), address, fetched=True)
-    return list(found)
+    return list(messages)
 
 
 def main(arguments: list[str]) -> int:
@@ -148,15 +148,15 @@ def main(arguments: list[str]) -> int:
     if not (folder / "index.html").is_file():
         print(f"{folder} holds no built book: run `make book` first", file=sys.stderr)
         return 2
-    found = faults(folder)
+    messages = faults(folder)
     if browse.ready() or os.environ.get("CI"):
         pages = pages_of(folder)
         halves = (delayed(browse.faults_of)(half) for half in (pages[::2], pages[1::2]))
-        found += chain.from_iterable(Parallel(n_jobs=2)(halves))
+        messages += chain.from_iterable(Parallel(n_jobs=2)(halves))
     else:
         print("The pages were not opened in a browser, which takes Chromium, Playwright and axe: see CONTRIBUTING.md")
-    print("\n".join(found) or f"{folder}: no fault found")
-    return 1 if found else 0
+    print("\n".join(messages) or f"{folder}: no fault found")
+    return 1 if messages else 0
 
 
 if __name__ == "__main__":

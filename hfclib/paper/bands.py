@@ -7,7 +7,7 @@ import pandas as pd
 
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper.presets import Preset, base_recipe
-from hfclib.paper.tables import once
+from hfclib.paper.tables import drop_duplicate_conditions
 from hfclib.training.recipe import Recipe
 
 SCALINGS = {"range": "stretched to [0, 1]", "max": "divided by its maximum"}  # by `Recipe.rescale`
@@ -49,4 +49,4 @@ def band_results(final: pd.DataFrame) -> pd.DataFrame:
         [own & ~tests, (rows["band"] == "x") & tests, own & tests], [*TABLE1_MEASURES, OWN_BAND], default=""
     )
     trained = rows["train_band"].str.upper() + " " + rows["rescale"].map(SCALINGS)
-    return once(rows.assign(**{"trained on": trained, "tested on": tested})[tested != ""])
+    return drop_duplicate_conditions(rows.assign(**{"trained on": trained, "tested on": tested})[tested != ""])

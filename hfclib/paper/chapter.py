@@ -1,8 +1,8 @@
-"""A chapter of the book: its networks, its notebook's parameters and its claims.
+"""A chapter of the book: all that pages, tests and commands need to know of it.
 
 To add one, write `hfclib/paper/NAME.py`, which reads from top to bottom: recipes, measurements, tables, drawings,
 claims, and last the `Chapter`. Enter it in `names.CHAPTER_PLACES`, and write `notebooks/NAME.ipynb`, whose first two
-library calls are `check(globals())` and `obtain(settings)`.
+library calls are `check(globals())` and `obtain(settings)`. `tests/paper/test_toy_chapter.py` adds a small one.
 """
 
 import contextlib

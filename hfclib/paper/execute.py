@@ -70,8 +70,8 @@ def output_name(chapter: str, values: Mapping[str, object]) -> str:
 def stored_seconds(cells: Sequence[dict]) -> float:
     """How long the code cells of a notebook took when their outputs were stored, in seconds."""
     times = [cell["metadata"]["execution"] for cell in cells if "execution" in cell["metadata"]]
-    ends = [datetime.fromisoformat(one["shell.execute_reply"]) for one in times]
-    starts = [datetime.fromisoformat(one["iopub.execute_input"]) for one in times]
+    ends = [datetime.fromisoformat(stamps["shell.execute_reply"]) for stamps in times]
+    starts = [datetime.fromisoformat(stamps["iopub.execute_input"]) for stamps in times]
     return sum((end - start).total_seconds() for start, end in zip(starts, ends, strict=True))
 
 

@@ -64,7 +64,7 @@ def of_size(runs: Mapping[str, Sequence[Run]], size: int) -> Runs:
 # ---- measurements: of the networks whose weights are kept
 
 
-def kept(runs: Mapping[str, Sequence[Run]]) -> Runs:
+def with_weights(runs: Mapping[str, Sequence[Run]]) -> Runs:
     """The runs whose weights are kept, by variant: the others have no kernels to measure."""
     found = {variant: [run for run in ones if run.has_weights] for variant, ones in runs.items()}
     return Runs({variant: ones for variant, ones in found.items() if ones})
@@ -81,12 +81,12 @@ def kernel_measures(runs: Mapping[str, Sequence[Run]], rho: float = 1.0) -> pd.D
         runs: by variant.
         rho: as in `smooth_kernels`.
     Returns:
-        One row per (variant, seed, state, kernel) of the runs that are `kept`: roughness, share
+        One row per (variant, seed, state, kernel) of the runs that are `with_weights`: roughness, share
         (`high_frequency_share` at r = 12). States: "initial"; "trained"; "added", trained minus initial weights;
         "smoothed", trained and then smoothed.
     """
     rows = []
-    for variant, ones in kept(runs).items():
+    for variant, ones in with_weights(runs).items():
         for run in ones:
             start, model = _first(initial_model(run.recipe, run.seed)), run.model()
             states = {
@@ -113,7 +113,7 @@ def first_layers(runs: Mapping[str, Sequence[Run]], shown: int = 8) -> dict[str,
         By title, (K, 3, k, k), sorted by their roughness; some at equal steps of that order if there are too many.
     """
     networks = {}
-    for variant, ones in kept(runs).items():
+    for variant, ones in with_weights(runs).items():
         if not networks:
             networks[f"{INITIAL}, seed {ones[0].seed}"] = initial_model(ones[0].recipe, ones[0].seed)
         networks[f"{FIG3_TITLES[variant]}, seed {ones[0].seed}"] = ones[0].model()
@@ -133,7 +133,7 @@ def mean_responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
         initialisation. The square of a plane's response is 1 on average over all bins.
     """
     found = {}
-    for variant, ones in kept(runs).items():
+    for variant, ones in with_weights(runs).items():
         start = INITIAL + (f", {size} x {size}" if (size := ones[0].recipe.stem_kernel) != 3 else "")
         if start not in found:
             found[start] = _response([initial_model(run.recipe, run.seed) for run in ones])

@@ -205,12 +205,12 @@ def rank_correlation(
     if count < ENOUGH:  # two always have a correlation of 1 or -1
         raise MissingRunError(f"fewer than {ENOUGH} recipes are measured")
     picks = np.random.default_rng(0).integers(count, size=(DRAWS, count))
-    found = _spearman(values[:, np.vstack([np.arange(count), picks])])
-    if np.isnan(found[0]):
+    correlations = _spearman(values[:, np.vstack([np.arange(count), picks])])
+    if np.isnan(correlations[0]):
         raise MissingRunError("the measured recipes have no correlation that is defined")
-    low, high = np.nanquantile(found[1:], ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    beyond = min(np.sum(found[1:] <= 0), np.sum(found[1:] >= 0))
-    return Estimate(float(found[0]), float(low), float(high), seeds=count, p=2 * float(beyond + 1) / (DRAWS + 1))
+    low, high = np.nanquantile(correlations[1:], ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    beyond = min(np.sum(correlations[1:] <= 0), np.sum(correlations[1:] >= 0))
+    return Estimate(float(correlations[0]), float(low), float(high), seeds=count, p=2 * float(beyond + 1) / (DRAWS + 1))
 
 
 def _spearman(samples: np.ndarray) -> np.ndarray:

@@ -42,7 +42,9 @@ def fig2_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 def network_titles(preset: Preset = "laptop") -> dict[str, str]:
     """What figures and tables call the networks of `fig2_recipes`, such as "BatchNorm, width 64"."""
     recipes = fig2_recipes(preset).items()
-    sizes = {variant: "ResNet-32" if one.arch == "resnet32" else f"width {one.width}" for variant, one in recipes}
+    sizes = {
+        variant: "ResNet-32" if recipe.arch == "resnet32" else f"width {recipe.width}" for variant, recipe in recipes
+    }
     return {variant: f"{_KINDS[variant]}, {size}" for variant, size in sizes.items()}
 
 
@@ -51,17 +53,17 @@ def stored_predictions(runs: Runs) -> dict[str, dict[int, Predictions]]:
 
     Of a published run, these are the published ones.
     """
-    found: dict[str, dict[int, Predictions]] = {}
+    predictions: dict[str, dict[int, Predictions]] = {}
     for variant, ones in runs.items():
         for run in ones:
             if Condition("x") in (classes := by_condition(load_record("predictions", run, beside=True))):
-                found.setdefault(variant, {})[run.seed] = Predictions(classes, run.batch_norm)
-    return found
+                predictions.setdefault(variant, {})[run.seed] = Predictions(classes, run.batch_norm)
+    return predictions
 
 
-def predicted_images(found: Mapping[str, Mapping[int, Predictions]]) -> int:
+def predicted_images(predictions: Mapping[str, Mapping[int, Predictions]]) -> int:
     """How many test images, the first ones, all of the `stored_predictions` are about."""
-    return min((len(one.on("x")) for ones in found.values() for one in ones.values()), default=0)
+    return min((len(answers.on("x")) for by_seed in predictions.values() for answers in by_seed.values()), default=0)
 
 
 def stored_misaligned(
@@ -93,17 +95,17 @@ def counts_over_seeds(predictions: Mapping[str, Mapping[int, Predictions]], labe
     """
     rows, seeds = [], sorted({seed for ones in predictions.values() for seed in ones})
     for seed, cut, variant, radius, feed, bn_stats in product(seeds, BANDS, predictions, RADII, FEEDS, BN_STATS):
-        one = predictions[variant].get(seed)
-        known = one and (one.batch_norm or bn_stats == "running") and one.has("x", bn_stats=bn_stats)
-        if not known or not all(one.has(band, radius, feed, bn_stats) for band in BANDS[cut]):
+        answers = predictions[variant].get(seed)
+        known = answers and (answers.batch_norm or bn_stats == "running") and answers.has("x", bn_stats=bn_stats)
+        if not known or not all(answers.has(band, radius, feed, bn_stats) for band in BANDS[cut]):
             continue
-        found = stored_misaligned(one, labels, radius, cut=cut, feed=feed, bn_stats=bn_stats)
-        correct = one.on("x", bn_stats=bn_stats) == labels
-        low, high = (one.on(band, radius, feed, bn_stats) for band in BANDS[cut])
+        misaligned = stored_misaligned(answers, labels, radius, cut=cut, feed=feed, bn_stats=bn_stats)
+        correct = answers.on("x", bn_stats=bn_stats) == labels
+        low, high = (answers.on(band, radius, feed, bn_stats) for band in BANDS[cut])
         shares = torch.bincount(high, minlength=len(CLASSES)).double() / len(labels)
         key = {"variant": variant, "cut": cut, "radius": radius, "feed": feed, "bn_stats": bn_stats}
-        counts = {"images": len(labels), "correct": int(correct.sum()), "misaligned": int(found.sum())}
-        counts["eight"] = int(found[[index for index in PAPER_INDICES if index < len(found)]].sum())
+        counts = {"images": len(labels), "correct": int(correct.sum()), "misaligned": int(misaligned.sum())}
+        counts["eight"] = int(misaligned[[index for index in PAPER_INDICES if index < len(misaligned)]].sum())
         by_chance = shares[labels[correct & (low != labels)]].sum().item()
         rows.append({**key, **counts, "by_chance": by_chance, "seed": seed})
     return pd.DataFrame(rows)

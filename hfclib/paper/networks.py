@@ -175,7 +175,7 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
 # ---- does HFC reading predict fragility?
 
 
-def lost(found: pd.DataFrame) -> pd.DataFrame:
+def relative_drop(found: pd.DataFrame) -> pd.DataFrame:
     """How much of its accuracy each recipe loses, and what it reads.
 
     Args:
@@ -209,7 +209,7 @@ def association(
     """The `rank_correlation` of the accuracy on a band with the share of accuracy lost, over recipes.
 
     Args:
-        rows: of `lost`.
+        rows: of `relative_drop`.
         measure: a column of them.
         radius, band: DFT bins; "H" for the HFC or "L" for the LFC.
         equal: with the test accuracy as control.
@@ -220,7 +220,7 @@ def association(
 
 
 def _claimed(found: pd.DataFrame, *, measure: str, equal: bool = False) -> Estimate:
-    return association(lost(found), measure, equal=equal)
+    return association(relative_drop(found), measure, equal=equal)
 
 
 # Their claims' rules were written before any network was measured under a shift. Robust accuracies were known of three
@@ -309,8 +309,8 @@ def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
 
 
 def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
-    """The share of accuracy lost against HFC accuracy, one point per recipe of `lost`: under a shift, under attack."""
-    rows = lost(found)
+    """The share of accuracy lost, under a shift and under attack, against HFC accuracy: a point per recipe."""
+    rows = relative_drop(found)
     alone = _at_its_radius(f"{shift_name(shift)}, HFC alone", radius)
     measures = {shift: shift_name(shift), f"{shift} hfc": alone, "pgd2": shift_name("pgd2")}
     with mpl.rc_context(CHART):
@@ -337,7 +337,7 @@ def association_rows(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     Columns: measure, part ("whole" or "hfc"), control ("none" or "test accuracy"), mean, low, high, recipes. None where
     `rank_correlation` has none, as with fewer than three recipes.
     """
-    measured, rows = lost(found), []
+    measured, rows = relative_drop(found), []
     for measure, part, control in product((*SHIFTS, "mean", "pgd2"), _PARTS, ("none", "test accuracy")):
         if (measure, part) != ("pgd2", "hfc"):
             column = f"{measure} hfc" if part == "hfc" else measure
@@ -390,7 +390,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     subsets[theirs] = []
     table = {}
     for name, left_out in subsets.items():
-        some = lost(found[~(found["kind"].isin(left_out) | found["variant"].isin(left_out))])
+        some = relative_drop(found[~(found["kind"].isin(left_out) | found["variant"].isin(left_out))])
         row = {"number": str(len(some))}
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"
@@ -405,7 +405,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
 
 def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
     """The correlations on which the answer rests, and what three networks read and lose, as far as they are there."""
-    rows = lost(found).droplevel("kind")
+    rows = relative_drop(found).droplevel("kind")
     lines = []
     for band, measure in product("HL", ("mean hfc", "pgd2")):
         with suppress(MissingRunError):

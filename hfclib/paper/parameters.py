@@ -42,11 +42,11 @@ def number(low: float, high: float, meaning: str, *, above: bool = False) -> obj
     return Annotated[float, Field(**bound, le=high, allow_inf_nan=False, description=text)]
 
 
-def several(one: object, limit: int) -> object:
-    """The type of one value, or a list of up to `limit` different ones, each of the type `one` (`whole`, `number`)."""
-    text = f"{one.__metadata__[0].description}, or a list of up to {limit} different ones"
+def several(kind: object, limit: int) -> object:
+    """The type of one value, or a list of up to `limit` different ones, each of the type `kind` (`whole`, `number`)."""
+    text = f"{kind.__metadata__[0].description}, or a list of up to {limit} different ones"
     return Annotated[
-        tuple[one, ...],
+        tuple[kind, ...],
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list | tuple) else (value,)),
         AfterValidator(_different),
         Field(min_length=1, max_length=limit, description=text),
@@ -148,11 +148,11 @@ def check_parameters(parameters: type[Parameters], namespace: Mapping[str, objec
     # The cell may run again in a session, after other cells have set names.
     first = namespace.get(_CHECKED)
     mine = frozenset() if first is None else frozenset(namespace) - first
-    found = given_parameters(namespace, tuple(parameters.model_fields), mine)
+    given = given_parameters(namespace, tuple(parameters.model_fields), mine)
     if isinstance(namespace, dict):
         namespace.setdefault(_CHECKED, frozenset(namespace))
     try:
-        return parameters(**found)
+        return parameters(**given)
     except ValidationError as error:
         name = error.errors()[0]["loc"][0]
-        raise refusal(parameters, name, found[name]) from None
+        raise refusal(parameters, name, given[name]) from None

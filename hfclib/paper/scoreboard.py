@@ -133,10 +133,10 @@ def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: st
     Nothing is trained or attacked, and your own folder is not read.
     """
     boards = []
-    for one in ("laptop", "narrow", "paper") if preset == "laptop" else (preset,):
-        tested = {claim.chapter for claim in CLAIMS if _is_about(claim, one)}
-        evidence = {name: CHAPTERS[name].published(one) for name in chapters if name in tested}
-        boards.append(scoreboard(evidence, preset=one))
+    for about in ("laptop", "narrow", "paper") if preset == "laptop" else (preset,):
+        tested = {claim.chapter for claim in CLAIMS if _is_about(claim, about)}
+        evidence = {name: CHAPTERS[name].published(about) for name in chapters if name in tested}
+        boards.append(scoreboard(evidence, preset=about))
     board = pd.concat(boards)
     return board.loc[[claim.id for claim in CLAIMS if claim.id in board.index]]
 

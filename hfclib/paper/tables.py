@@ -88,7 +88,7 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
     bands = (table["split"] == "test") & (table["band"] != "x") & table["radius"].isin(radii) & (exact | other)
     whole = (table["band"] == "x") & (table["feed"] == "raw") & (table["bn_stats"] == bn_stats)
     accuracies = (table["attack"] == "none") & table["measure"].isin(["accuracy", "clean accuracy"])
-    rows = once(table[accuracies & (whole | bands)])
+    rows = drop_duplicate_conditions(table[accuracies & (whole | bands)])
     return rows.assign(cell=cell_names(rows))
 
 
@@ -122,7 +122,7 @@ def cells_of_shares(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(image_sd=image_error(rows["value"], rows["n"])) if "n" in rows else rows
 
 
-def once(rows: pd.DataFrame) -> pd.DataFrame:
+def drop_duplicate_conditions(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of a table from `gather`, each condition once.
 
     A network trained on a band divided by its maximum has that band twice: the first row is the one in float32.

@@ -13,7 +13,7 @@ from hfclib._files import data_folder
 from hfclib.frequency import split
 from hfclib.paper import networks
 from hfclib.paper.intervals import MissingRunError
-from hfclib.paper.networks import NETWORKS, SHIFTS, lost, networks_recipes, shifted
+from hfclib.paper.networks import NETWORKS, SHIFTS, networks_recipes, relative_drop, shifted
 from hfclib.runs.collect import published_runs
 from hfclib.runs.store import find
 
@@ -124,7 +124,7 @@ def test_with_two_recipes_or_equal_ones_the_chapter_says_that_they_are_too_few()
 
 
 def test_the_share_lost_is_of_the_accuracy_on_the_same_images():
-    found = lost(made(3)).droplevel("kind")
+    found = relative_drop(made(3)).droplevel("kind")
     for measure in ("jpeg90", "noise8 hfc", "mean", "mean hfc", "pgd2"):
         assert found[measure].tolist() == pytest.approx([0.09, 0.19, 0.29]), measure
 
@@ -132,15 +132,19 @@ def test_the_share_lost_is_of_the_accuracy_on_the_same_images():
 def test_networks_near_chance_or_not_measured_are_left_out():
     found = pd.concat([made(3), pd.DataFrame(rows("chance", 0, 0.39, 0.1, 0.5))])
     unmeasured = pd.DataFrame([row for row in rows("new", 0, 0.8, 0.3, 0.5) if row["measure"] in ("test", "H8")])
-    assert lost(pd.concat([found, unmeasured])).index.get_level_values("variant").tolist() == ["v0", "v1", "v2"]
-    assert lost(unmeasured).empty
+    assert relative_drop(pd.concat([found, unmeasured])).index.get_level_values("variant").tolist() == [
+        "v0",
+        "v1",
+        "v2",
+    ]
+    assert relative_drop(unmeasured).empty
     # A mean of the shifts is over all of them.
     lacks = made(3).query("variant != 'v1' or measure != 'jpeg90'")
-    assert lost(lacks).index.get_level_values("variant").tolist() == ["v0", "v2"]
+    assert relative_drop(lacks).index.get_level_values("variant").tolist() == ["v0", "v2"]
     assert networks.report_table(lacks, 8).at["v1", "JPEG"] == "\u2013"
     # A network that a reader trained counts in no column: what is read and what is lost are of the same networks.
     further = pd.DataFrame([row for row in rows("v0", 5, 0.9, 0.9, 0.5) if row["measure"] in ("test", "H8")])
-    pd.testing.assert_frame_equal(lost(pd.concat([made(3), further])), lost(made(3)))
+    pd.testing.assert_frame_equal(relative_drop(pd.concat([made(3), further])), relative_drop(made(3)))
 
 
 # ---- networks

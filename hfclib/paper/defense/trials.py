@@ -187,7 +187,7 @@ def _compute(
     for attack in dict.fromkeys(attack for _, attack in wanted if attack != CLEAN):
         attack_functions(attack, undefended)
     if progress:
-        minutes = _most_seconds(undefended, pictures[:BATCH_SIZE], wanted, images) / 60
+        minutes = _max_runtime(undefended, pictures[:BATCH_SIZE], wanted, images) / 60
         task = f"{len(wanted)} attacks on {run.path.name} to run on {device_name(labels.device)}"
         print(f"{task}: at most {minutes:.1f} minutes", flush=True)
     network, at = undefended, NONE
@@ -212,7 +212,7 @@ def _compute(
         yield (defense, attack), found[defense, attack]
 
 
-def _most_seconds(model: nn.Module, images: Tensor, wanted: Iterable[Trial], count: int) -> float:
+def _max_runtime(model: nn.Module, images: Tensor, wanted: Iterable[Trial], count: int) -> float:
     """How long attacks on `count` images take if no image is fooled before their end, measured on one batch."""
     logits(model, images, amp=True)
     start = time.perf_counter()

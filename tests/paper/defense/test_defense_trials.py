@@ -34,7 +34,7 @@ from hfclib.paper.defense.setup import (
 from hfclib.paper.defense.trials import (
     TRIAL_COLUMNS,
     _compute,
-    _most_seconds,
+    _max_runtime,
     _trial_name,
     _with_those_before,
     smallest_eps_table,
@@ -440,9 +440,9 @@ def test_the_most_it_takes_counts_passes(monkeypatch, run, pictures):
     }
     for method, count in counts.items():
         attack = CLEAN if method == "clean" else Attack(method, EPS, 1 if method == "fgsm" else 7)
-        assert _most_seconds(run.model(), pictures[:8] / 255, [(RULE, attack)], 24) == pytest.approx(12 * count)
+        assert _max_runtime(run.model(), pictures[:8] / 255, [(RULE, attack)], 24) == pytest.approx(12 * count)
     wanted = [(NONE, FGSM), (RULE, FGSM), (RULE, CLEAN)]
-    assert _most_seconds(run.model(), pictures[:8] / 255, wanted, 24) == pytest.approx(12 * 9)
+    assert _max_runtime(run.model(), pictures[:8] / 255, wanted, 24) == pytest.approx(12 * 9)
 
 
 def test_a_flat_gradient_is_no_warning_here(tmp_path, weights, labels, pictures):
