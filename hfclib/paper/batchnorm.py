@@ -477,11 +477,9 @@ BATCHNORM = Chapter(
     paper="section 5.3, Fig. 6",
     blog="Fig. 4",
     figures={
-        "batchnorm-feeds": "afterwards",
         "batchnorm-control": "afterwards",
         "batchnorm-where": "afterwards",
         "batchnorm-treatments": "afterwards",
-        "batchnorm-scaled": "afterwards",
     },
     recipes=all_recipes,
     parameters=BatchNormParameters,
