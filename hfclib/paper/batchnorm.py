@@ -335,8 +335,8 @@ def lead_table(found: pd.DataFrame, radii: Sequence[int], bands: Sequence[str] =
         with contextlib.suppress(MissingRunError):
             lead = evaluate(f"batchnorm.{place}_{feed}_batch - vanilla.{place}_{feed}_{statistics}", cells)
             pair = (
-                accuracies(found, "vanilla", statistics, band, radius, feed),
-                accuracies(found, "batchnorm", "batch", band, radius, feed),
+                accuracies(found, ("vanilla", statistics, band, radius, feed)),
+                accuracies(found, ("batchnorm", "batch", band, radius, feed)),
             )
             rows[place, control] = [*(decimals(ones.mean(), places=2) for ones in pair), in_words(lead), lead.seeds]
     index = pd.MultiIndex.from_tuples(rows, names=["accuracy on", "control"])
