@@ -34,6 +34,8 @@ PROMISES = {
     "copy": Promise("split: times as long as a copy of the images", 5, 5, at_least=False),
     "large": Promise("split: times as fast as fft2, 224 px", 2, 2),
     "memory": Promise("band_accuracy: memory beside the network", 500, 500, at_least=False, unit=" MB"),
+    "report_memory": Promise("report: memory beside ResNet-50, 224 px", 3000, 3000, at_least=False, unit=" MB"),
+    "quick": Promise("report --quick on ResNet-50, 224 px", 60, 60, at_least=False, unit=" s"),
     "heat_map": Promise("heat map: times as fast as a plain loop", 3, 1.8),
     "training": Promise("training: times as fast as the plain loop", 2.2, 1.4),
     "data": Promise("training: time more than on one fixed batch", 10, 10, at_least=False, unit=" %"),

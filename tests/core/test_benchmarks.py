@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import measure, training
+from benchmarks import measure, reports, training
 from benchmarks import split as split_benchmark
 from benchmarks.measure import PROMISES, Promise, Ratio
 from hfclib import split
@@ -214,6 +214,13 @@ def test_a_promise_is_kept_or_missed_by_kind_of_processor(monkeypatch, capsys, h
         said = capsys.readouterr().out.splitlines()
         assert len(said) == 3
         assert f"processor {'with' if has_bf16 else 'without'} bfloat16" in said[0]
+
+
+def test_report_benchmark_runs_as_a_command(capfd):
+    assert reports.main(["--images", "2", "--steps", "0", "--pictures", "3"]) in (0, 1)
+    said = capfd.readouterr().out
+    assert PROMISES["report_memory"].name in said
+    assert re.search(rf"{PROMISES['quick'].name} +\d+\.\d s +at most 60 s", said)
 
 
 def test_readme_has_the_table_of_promises():
