@@ -39,6 +39,7 @@ def report_command(
         str | None, typer.Option(help="pretrained ones, such as DEFAULT, or a file of them (default: random)")
     ] = None,
     out: _Out = None,
+    name: Annotated[str | None, typer.Option(help="of the network, on the page (default: MODEL)")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="an answer in under a minute, on as many images as fit")
     ] = False,
@@ -86,7 +87,14 @@ def report_command(
     channels = {"mean": _numbers(mean), "std": _numbers(std)}
     if (mean is None) != (std is None):
         raise ValueError("expected --mean and --std, or neither")
-    options = {"name": model, "images": images, "grid": grid, "steps": steps, "seed": seed, "batch_size": batch_size}
+    options = {
+        "name": name or model,
+        "images": images,
+        "grid": grid,
+        "steps": steps,
+        "seed": seed,
+        "batch_size": batch_size,
+    }
     options |= {"radii": _numbers(radii), "rules": fail_if or (), "quick": quick, "unlabelled": unlabelled}
     settings = ReportSettings(**options, **({"parts": parts.split(",")} if parts else {}))
     others = [read_report(path) for path in compare or ()]

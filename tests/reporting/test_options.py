@@ -209,9 +209,11 @@ def test_pictures_without_labels_count_where_the_answer_is_that_for_the_whole(hf
     (pictures / "dark" / "loose").mkdir()
     Image.new("L", (16, 16), 90).save(pictures / "dark" / "loose" / "x.png")
     words = ["report", "grey:build", "--data", pictures, "--unlabelled", "--radii", "2,4", "--images", 8, "--grid", 3]
-    result = hfc(*words, "--steps", 1)
+    result = hfc(*words, "--steps", 1, "--name", "a grey one")
     assert result.exit_code == 0, result.output
     made = read_report(tmp_path / "report-grey-build" / "report.json")
+    assert made.content["key"]["settings"]["name"] == "a grey one"
+    assert "<h1>What a grey one reads on pictures</h1>" in (tmp_path / "report-grey-build" / "report.html").read_text()
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2)).eval()
     images = torch.cat([batch for batch, _ in named_data(str(pictures), mode="L", unlabelled=True).batches])
