@@ -100,8 +100,11 @@ def _fed_by_maximum(images: Tensor) -> bool:
 
 
 def pair_of(batch: Mapping | Sequence) -> tuple:
-    """The images and labels of a batch, as in `batches`; ValueError for a mapping with other keys."""
+    """The images and labels of a batch, as in `batches`; ValueError for other keys, TypeError for no batch at all."""
     if not isinstance(batch, Mapping):
+        if isinstance(batch, str) or not isinstance(batch, Sequence) or len(batch) < 2:
+            kind = "text" if isinstance(batch, str) else type(batch).__name__
+            raise TypeError(f"expected images and labels, or batches of both, got {kind} in place of a batch")
         return batch[0], batch[1]
     names = [next((name for name in some if name in batch), None) for some in KEYS]
     if None in names:

@@ -137,6 +137,12 @@ def test_what_a_model_can_not_be_fed_is_one_line(images, labels):
         assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_batch_is_one_line(channel_means, images):
+    for given, kind in (("folder", "text"), (images, "Tensor"), ([1, 2], "int"), ([(images,)], "tuple")):
+        with pytest.raises(TypeError, match=f"images and labels, or batches of both, got {kind} in place of a batch"):
+            accuracy(channel_means, given)
+
+
 # ---- iterables of batches
 
 
