@@ -156,8 +156,9 @@ def _measure(subject: Subject, data: DatasetSpec, content: dict, folder: Path) -
             content["parts"][name] = measures[name](subject)
         if not stored:
             _store(folder, content)
-    for name, rows in content["parts"].items():
-        write(folder / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+        for table in ("accuracy", "classes") if name == "accuracy" else (name,):
+            rows = content["parts"].get(table, [])  # early reports have no classes
+            write(folder / f"{table}.csv", pd.DataFrame(rows).to_csv(index=False).encode())
 
 
 def _count(subject: Subject, data: DatasetSpec, content: dict, folder: Path) -> None:

@@ -292,10 +292,10 @@ def test_numbers_of_a_report_are_those_of_band_accuracy(network, data, tmp_path)
     for feed in ("raw", "mean"):
         for row in hfclib.band_accuracy(network, *data, [2, 3], feed=feed, colour=colour).itertuples():
             key = (row.band, row.radius, "raw" if row.band == "lfc" else feed)
-            found = table[table[["band", "radius", "feed"]].apply(tuple, axis=1) == key]["accuracy"].item()
-            assert found == pytest.approx(row.accuracy, abs=1e-7)
+            accuracy = table[table[["band", "radius", "feed"]].apply(tuple, axis=1) == key]["accuracy"].item()
+            assert accuracy == pytest.approx(row.accuracy, abs=1e-7)
             if row.band == "lfc" or feed == "mean":
-                assert made.value(row.band, row.radius) == found
+                assert made.value(row.band, row.radius) == accuracy
     for rows in (rows for part, rows in stored["parts"].items() if part not in ("classes", "pictures")):
         assert all(row["low"] <= row.get("accuracy", row.get("share")) <= row["high"] for row in rows)
         assert all(row["images"] in (24, 120) for row in rows)
@@ -638,15 +638,15 @@ def ten_classes(monkeypatch):
 )
 def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, tmp_path, name):
     torch.manual_seed(0)
-    found = named_model(name)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (found.mean, found.std))
+    spec = named_model(name)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
     resize = v2.Compose(
-        [v2.ToImage(), v2.Resize(found.sizes[0]), v2.CenterCrop(224), v2.ToDtype(torch.float32, scale=True)]
+        [v2.ToImage(), v2.Resize(spec.sizes[0]), v2.CenterCrop(224), v2.ToDtype(torch.float32, scale=True)]
     )
 
     def predictions(batch):
         with torch.no_grad():
-            return found.model.eval()((batch - mean) / std).argmax(dim=1)
+            return spec.model.eval()((batch - mean) / std).argmax(dim=1)
 
     generator, images = np.random.default_rng(0), []
     for number in range(16):
@@ -671,8 +671,8 @@ def test_networks_of_other_packages_on_a_folder_at_224_pixels(hfc, ten_classes, 
         assert made.value(band, radius) == pytest.approx(share, abs=1e-7)
     assert 6 / 16 <= made.value("test") < 1
     assert all(0 < row["share"] < 1 for row in made.content["parts"]["energy"])
-    network = hfclib.Classifier(found.model, found.mean, found.std)
-    data = named_data(str(tmp_path / "pictures"), sizes=found.sizes).batches
+    network = hfclib.Classifier(spec.model, spec.mean, spec.std)
+    data = named_data(str(tmp_path / "pictures"), sizes=spec.sizes).batches
     table = hfclib.band_accuracy(network, data, radii=28, feed="mean", colour=settings["colour"])
     assert table["accuracy"].tolist() == pytest.approx([made.value("lfc", 28), made.value("hfc", 28)])
     assert made.table()["top5"].notna().all()
@@ -775,7 +775,7 @@ def test_unknown_models_and_data(hfc, pictures, monkeypatch):
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4;8"], "expected numbers such as 4,8"),
         (["laptop-vanilla-0", "--data", pictures, "--radii", "4,4"], "expected different radii"),  # and not broken.png
         (["laptop-vanilla-0", "--data", pictures, "--radii", "0.25"], "0 or at least 1, got 0.25: hfclib.nyquist"),
-        (["laptop-vanilla-0", "--data", pictures, "--mean", "0.5,0.5,0.5"], "mean and std"),
+        (["laptop-vanilla-0", "--data", pictures, "--mean", "0.5,0.5,0.5"], "expected --mean and --std"),
     ]:
         result = hfc("report", *words)
         assert result.exit_code == 2, result.output
@@ -943,12 +943,12 @@ def test_one_image_that_moves_has_no_interval_and_the_report_is_valid_json(data,
 
 def test_a_report_of_another_network_of_equal_weights_is_refused(network, data, tmp_path):
     for radius in (1, 3):
-        one = nn.Sequential(hfclib.LowPass(radius), network)
+        filtered = nn.Sequential(hfclib.LowPass(radius), network)
         if radius == 1:
-            made = hfclib.make_report(one, data, tmp_path, **FAST)
-    assert made.value("test") != hfclib.accuracy(one, *data)
+            made = hfclib.make_report(filtered, data, tmp_path, **FAST)
+    assert made.value("test") != hfclib.accuracy(filtered, *data)
     with pytest.raises(ValueError, match="first_predictions_sha256"):
-        hfclib.make_report(one, data, tmp_path, **FAST)
+        hfclib.make_report(filtered, data, tmp_path, **FAST)
 
 
 def test_loaders_that_leave_one_image(network, data, tmp_path):
@@ -962,9 +962,9 @@ def test_loaders_that_leave_one_image(network, data, tmp_path):
 
 
 def test_a_folder_is_read_as_the_stored_network_expects(hfc, pictures):
-    found = named_model("laptop-mnist-vanilla-0")
-    assert (found.sizes, found.mode) == ((28, 28), "L")
-    batch, _ = next(iter(named_data(str(pictures), sizes=found.sizes, mode=found.mode).batches))
+    spec = named_model("laptop-mnist-vanilla-0")
+    assert (spec.sizes, spec.mode) == ((28, 28), "L")
+    batch, _ = next(iter(named_data(str(pictures), sizes=spec.sizes, mode=spec.mode).batches))
     assert batch.shape[1:] == (1, 28, 28)
     assert named_model("laptop-vanilla-0").sizes == (32, 32)
 
