@@ -64,3 +64,20 @@ def test_pages_show_the_stored_numbers_without_a_network(pages, browser):
         assert page.get_by_text(f"HFC, {other}").count() == 1
         assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
         context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_first_screen_has_the_answer_and_a_narrow_one_does_not_scroll_sideways(pages, browser, scheme):
+    for path in pages:
+        context = browser.new_context(viewport={"width": 1000, "height": 900}, color_scheme=scheme)
+        page = context.new_page()
+        page.goto(path.as_uri())
+        assert page.get_by_role("link", name="Report on your network").get_attribute("href") == "../report.html"
+        assert path.stem in page.title()
+        for place in ("#answer", "#number", "svg >> nth=0", "#robust"):
+            box = page.locator(place).bounding_box()
+            assert box["y"] + box["height"] < 900, place
+        page.set_viewport_size({"width": 500, "height": 900})
+        page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 500
+        context.close()
