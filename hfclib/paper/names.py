@@ -21,6 +21,7 @@ CHAPTER_PLACES = {
     "batchnorm": "hfclib.paper.batchnorm:BATCHNORM",
     "networks": "hfclib.paper.networks:NETWORKS",
     "datasets": "hfclib.paper.datasets:DATASETS",
+    "planted": "hfclib.paper.planted:PLANTED",
     "fig3": "hfclib.paper.fig3:FIG3",
     "defense": "hfclib.paper.defense.claims:DEFENSE",
     "detection": "hfclib.paper.detection.chapter:DETECTION",

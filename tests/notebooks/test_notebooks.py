@@ -33,7 +33,7 @@ from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTERS)]
-LONG = {"batchnorm", "datasets", "labels", "training"}  # seven to ten seconds each at smoke
+LONG = {"batchnorm", "datasets", "labels", "planted", "training"}  # seven to ten seconds each at smoke
 
 
 def printed(path: Path) -> str:
@@ -64,7 +64,7 @@ FURTHER = {
     "fig4": ["adversarial"],
     "labels": ["natural", "shuffled"],
     "batchnorm": ["groupnorm"],
-    "datasets": ["vanilla", "batchnorm", "mnist-vanilla", "planted-vanilla"],
+    "datasets": ["vanilla", "batchnorm", "mnist-vanilla"],
     "defense": ["adversarial"],
 }
 

@@ -42,7 +42,7 @@ def test_decimals_in_the_text_stand_in_an_output_or_round_one_that_does(notebook
 
 
 NOT_YET = {  # chapters that are longer
-    *("datasets", "defense", "fig2", "fig4"),
+    *("defense", "fig2", "fig4"),
     *("generalisation", "networks"),
 }
 

@@ -1,4 +1,4 @@
-"""The chapter on other data and on a planted signal, on tables made by hand."""
+"""The chapter on other data, on tables made by hand."""
 
 from dataclasses import replace
 
@@ -8,21 +8,20 @@ import torch
 from hfclib.conditions import PAPER_RADII
 from hfclib.data import DATA_SETS
 from hfclib.paper import datasets
-from hfclib.paper.datasets import DATASETS, SETS, SIGNAL_NETWORKS, datasets_recipes
+from hfclib.paper.datasets import DATASETS, SETS, datasets_recipes
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.names import DATA_NAMES
 from hfclib.paper.presets import PRESETS, fig4_recipes
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import store_record, weights_of
 from hfclib.runs.store import Run, stored_weights
-from hfclib.training.recipe import RADII
 from tests.paper.tidy import tidy
 
 CLAIMS = {claim.id.removeprefix("datasets-"): claim for claim in DATASETS.claims}
 
 
 def rows(data, variant, seed, **accuracies):
-    """Rows of the chapter's table: `test`, `clean`, `train`, "L4" and so on, halved on the HFC with the mean colour."""
+    """Rows of the chapter's table: `test`, `train`, "L4" and so on, halved on the HFC with the mean colour."""
     found = []
     for name, accuracy in accuracies.items():
         band = {"L": "lfc", "H": "hfc", "M": None}.get(name[0], "x")
@@ -31,7 +30,7 @@ def rows(data, variant, seed, **accuracies):
             if (band == "x" and feed != "raw") or (band is None and (feed, bn_stats) != ("raw", "running")):
                 continue
             row = {"split": "train" if name == "train" else "test", "band": band, "radius": radius}
-            row["measure"] = {"M": "misaligned", "c": "clean accuracy"}.get(name[0], "accuracy")
+            row["measure"] = "misaligned" if band is None else "accuracy"
             row["value"] = accuracy / 2 if (band, feed) == ("hfc", "mean") else accuracy
             row |= {"feed": feed, "bn_stats": bn_stats, "train_band": "x", "train_radius": 0, "rescale": "none"}
             row["adversarial"] = "none"
@@ -39,14 +38,9 @@ def rows(data, variant, seed, **accuracies):
     return found
 
 
-def lfc(step_at, low, high):
-    """Accuracies on the LFC at every radius: `low`, and from `step_at` on `high`."""
-    return {f"L{radius}": high if radius >= step_at else low for radius in RADII}
-
-
 @pytest.fixture
 def found():
-    """Three seeds: BatchNorm is .3 ahead on the HFC of MNIST; a signal lifts .8 to .995 from r = 16 on."""
+    """Three seeds: BatchNorm is .3 ahead on the HFC of MNIST."""
     table = []
     for seed in range(3):
         more = 0.01 * seed
@@ -54,8 +48,6 @@ def found():
             table += rows(data, "vanilla", seed, train=0.9, test=0.8, H4=0.2, H8=0.1, M8=0.05 if data != "mnist" else 0)
             table += rows(data, "batchnorm", seed, train=0.9, test=0.8, H4=0.5 + more, H8=0.4 + more)
             table += rows(data, "hfc4max", seed, test=0.3) + rows(data, "hfc8max", seed, test=0.2)
-        table += rows("cifar10", "batchnorm", seed, **lfc(1, 0, 0.78))
-        table += rows("planted", "batchnorm", seed, test=0.995, clean=0.6, **lfc(16, 0.59, 0.98))
     return tidy(table)
 
 
@@ -77,10 +69,6 @@ def test_the_data_set_is_the_only_change_but_for_crop_flip_and_length():
                 assert other.data == data
                 assert replace(other, data="cifar10", **kept) == recipe
                 assert other.build()(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-        for name in SIGNAL_NETWORKS:
-            signal = variants[f"planted-{name}"]
-            assert signal.planted == 2 / 255
-            assert replace(signal, name=plain[name].name, planted=0) == plain[name]
 
 
 def test_the_command_knows_every_data_set():
@@ -103,8 +91,8 @@ def test_runs_are_sorted_by_data_and_misaligned_images_counted_on_their_own_test
     low = torch.where(torch.arange(50) < 10, wrong, labels)  # ten images are right but for their LFC
     names = {"x 0": labels, "lfc 8": low, "hfc 8": labels.clone()}
     store_record("predictions", path.name, {f"{k} raw running": v for k, v in names.items()}, weights_of(path))
-    table = datasets.datasets_table(Runs({"vanilla": [made], "mnist-vanilla": [run], "planted-vanilla": [made]}))
-    assert set(table["data"]) == {"cifar10", "mnist", "planted"}
+    table = datasets.datasets_table(Runs({"vanilla": [made], "mnist-vanilla": [run]}))
+    assert set(table["data"]) == {"cifar10", "mnist"}
     assert set(table["variant"]) == {"vanilla"}
     counts = datasets.misaligned_counts(table, 8)
     assert counts.to_dict("index") == {("MNIST", "Vanilla"): {"r = 8": "2000"}}
@@ -121,45 +109,20 @@ def test_the_claims_on_a_table_with_known_answers(found):
         "mnist-batchnorm-controlled": (0.155, "reproduced"),
         "mnist-hfc": (0.25, "not reproduced in our set-up"),
         "mnist-misaligned": (0.05, "reproduced"),
-        "planted-batchnorm-test": (0.995, "reproduced"),
-        "planted-batchnorm-clean": (0.2, "reproduced"),
-        "planted-batchnorm-L12": ((0.995 - 0.59) - (0.8 - 0.78), "reproduced"),
-        "planted-batchnorm-L20": ((0.995 - 0.98) - (0.8 - 0.78), "reproduced"),
     }
     for name, (mean, verdict) in expected.items():
         estimate = DATASETS.estimate(CLAIMS[name], found)
         assert (estimate.mean, estimate.seeds) == (pytest.approx(mean), 3), name
         assert CLAIMS[name].judge(estimate) == verdict, name
-    for name in set(CLAIMS) - set(expected):  # on Fashion-MNIST, and on a signal without BatchNorm
+    for name in set(CLAIMS) - set(expected):  # on Fashion-MNIST
         with pytest.raises(MissingRunError):
             DATASETS.estimate(CLAIMS[name], found)
-
-
-def test_a_signal_that_the_lfc_shows_everywhere_is_not_given_away(found):
-    seen = found.copy()
-    seen.loc[(seen["data"] == "planted") & (seen["band"] == "lfc"), "value"] = 0.98
-    claim = CLAIMS["planted-batchnorm-L12"]
-    assert claim.judge(DATASETS.estimate(claim, seen)) == "contradicted"
-    assert datasets.hidden_from(seen, "batchnorm") == 1
-    assert datasets.hidden_from(found, "batchnorm") == 16
-    nowhere = found.assign(value=found["value"].where(found["radius"] != 22, 0.5))
-    nowhere.loc[(nowhere["data"] == "cifar10") & (nowhere["radius"] == 22), "value"] = 0.78
-    assert datasets.hidden_from(nowhere, "batchnorm") is None
 
 
 # ---- what is shown
 
 
-def test_the_answer_and_the_tables_say_what_is_known_and_what_is_not_trained(found):
-    said = datasets.datasets_answer(found).data
-    assert "- MNIST: BatchNorm is ahead of vanilla training on the HFC at r = 4 and 8 by .310" in said
-    assert "- Fashion-MNIST: not stored." in said
-    assert "- Planted signal, without BatchNorm: not stored." in said
-    assert "by less than .05 from r = 16 on" in said
-    table = datasets.planted_table(found)
-    assert table.loc[("with BatchNorm", "L12")].tolist()[:2] == [".590\u00a0±\u00a0.000", ".780\u00a0±\u00a0.000"]
-    assert table.loc[("with BatchNorm", "L12")].iloc[2].startswith(".385")
-    assert set(table.loc[("without BatchNorm", "L12")]) == {"not stored"}
+def test_the_tables_say_what_is_known_and_what_is_not_trained(found):
     assert list(datasets.misaligned_counts(found[found["band"] == "x"], 8).index) == ["not stored"]
     by_network = datasets.heuristics_table(found)
     assert by_network.loc[("MNIST", "BatchNorm"), "H4"] == ".510\u00a0±\u00a0.010"
@@ -172,30 +135,17 @@ def test_figures_draw_what_is_stored_and_name_the_rest(found):
     assert len(axes) == 4  # of two data sets under two conditions: nothing of Fashion-MNIST is in the table
     texts = ["\n".join(text.get_text() for text in ax.texts) for ax in axes]
     assert [("BatchNorm" in text, "Dropout" in text) for text in texts[:2]] == [(False, True)] * 2
-    with_norm, without = datasets.planted_figure(datasets.planted_rows(found)).axes
-    curves = [list(line.get_ydata()) for line in with_norm.lines if len(line.get_ydata()) == len(RADII)]
-    assert [0.59] * 15 + [0.98] * 7 in curves
-    assert "with the signal:\nnot stored" in [text.get_text() for text in without.texts]
     assert len(datasets.examples_of_bands(8).axes) == 18
     assert set(PAPER_RADII) == set(shown.query("band == 'hfc'")["radius"]) | {12, 16}
 
 
 def test_without_such_networks_the_tables_say_so(found):
-    signal = found[found["data"] == "planted"]
-    assert list(datasets.heuristics_table(signal).index) == ["not stored"]
-    assert list(datasets.trained_on_bands(signal).index) == ["not stored"]
-    misaligned = signal.head(1).assign(band="misaligned")
-    assert list(datasets.misaligned_counts(misaligned, 8).index) == ["not stored"]
-    assert "The signal widens" not in datasets.datasets_answer(signal).data  # nothing to compare it with
+    others = found.head(1).assign(variant="a network of no table")
+    assert list(datasets.heuristics_table(others).index) == ["not stored"]
+    assert list(datasets.trained_on_bands(others).index) == ["not stored"]
+    assert list(datasets.misaligned_counts(others.assign(measure="misaligned"), 8).index) == ["not stored"]
     table = datasets.trained_on_bands(found[found["variant"] != "hfc4max"])
     assert list(table.index) == [("CIFAR-10", "HFC, r = 8"), ("MNIST", "HFC, r = 8")]
-
-
-def test_a_signal_that_is_given_away_at_every_radius_is_said_to_be(found):
-    seen = found.assign(value=found["value"].mask((found["data"] == "planted") & (found["band"] == "lfc"), 0.5))
-    said = datasets.datasets_answer(seen).data
-    assert "there by .475, and by .05 or more still at r = 22." in said
-    assert "None" not in said
 
 
 def test_the_legend_names_what_any_panel_shows(found):
@@ -203,20 +153,3 @@ def test_the_legend_names_what_any_panel_shows(found):
     figure = datasets.heuristics_figure(datasets.heuristics_rows(kept))
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert sorted(texts) == ["BatchNorm", "Vanilla", "chance (.10)"]
-
-
-def test_taking_the_signal_away_and_giving_that_of_another_class():
-    class ReadsTheSignal(torch.nn.Module):
-        def forward(self, images):
-            patterns = datasets.planted(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10), 1.0)
-            return torch.einsum("nchw,kchw->nk", images, patterns)
-
-    class Reader:
-        def model(self):
-            return ReadsTheSignal().eval()
-
-    table = datasets.swapped(Runs({"planted-batchnorm": [Reader()]}), count=100)
-    assert float(table.loc[("with BatchNorm", "that of the next class"), "the signal's class"]) > 0.7
-    assert float(table.loc[("with BatchNorm", "its own"), "own class"]) > 0.7
-    assert float(table.loc[("with BatchNorm", "none"), "own class"]) < 0.3
-    assert list(datasets.swapped(Runs()).index) == [("not stored", "\u2013")]

@@ -1,0 +1,239 @@
+"""A planted signal: does the accuracy on the LFC reveal it, as the paper's proposal to report that accuracy suggests?
+
+Networks on CIFAR-10 whose training and test images carry a pattern per class that is too faint to see and has no low
+frequency, beside the same networks without it.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from hfclib.batching import logits
+from hfclib.data import DATA_SETS, to_float
+from hfclib.paper.chapter import Chapter
+from hfclib.paper.claims import evaluate
+from hfclib.paper.intervals import Estimate
+from hfclib.paper.parameters import SeveralSeeds, whole
+from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
+from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH, show_image
+from hfclib.paper.tables import CONDITIONS, by_seed, decimals, estimate_cell, gather, mean_cell, select, table_cells
+from hfclib.runs.collect import Runs
+from hfclib.training.planted import PLANTED_RADIUS, planted
+from hfclib.training.recipe import RADII, Recipe
+
+AMPLITUDE = 2 / 255
+SIGNAL_NETWORKS = {"batchnorm": "with BatchNorm", "vanilla": "without BatchNorm"}
+_MISSING = "not stored"
+
+
+def planted_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """Networks with the signal and without: vanilla and batchnorm of Fig. 4, planted-vanilla and planted-batchnorm.
+
+    The latter two have a pattern per class (`hfclib.training.planted.planted`) of amplitude 2/255 in the training and
+    test images of CIFAR-10.
+
+    Source: the paper's conclusion, which proposes to report the accuracy on the LFC. The signal is ours.
+    """
+    plain = {name: fig4_recipes(preset)[name] for name in ("vanilla", "batchnorm")}
+    names = {f"planted-{name}": recipe for name, recipe in plain.items()}
+    start = base_recipe(preset).name
+    return plain | {name: replace(recipe, name=f"{start}-{name}", planted=AMPLITUDE) for name, recipe in names.items()}
+
+
+def planted_results(runs: Runs) -> pd.DataFrame:
+    """The chapter's table: the rows of `gather(runs, "final")`.
+
+    Args:
+        runs: by variant, at least one.
+    Returns:
+        Variants are "planted_vanilla" and "planted_batchnorm", and without the signal "cifar10_vanilla" and
+        "cifar10_batchnorm". Networks with the signal have it in training and test images.
+    """
+    return gather(Runs({_cell_variant(name): ones for name, ones in runs.items() if ones}), "final")
+
+
+def _cell_variant(name: str) -> str:
+    """What claims call a variant of `planted_recipes`."""
+    return name.replace("-", "_") if "-" in name else f"cifar10_{name}"
+
+
+def _accuracies(found: pd.DataFrame, variant: str, cell: str) -> pd.Series:
+    """A network's accuracies by seed, LFC fed raw, running statistics; maybe none."""
+    rows = select(found[found["variant"] == variant], RADII, *CONDITIONS["controlled"])
+    return by_seed(rows, "cell").reindex(columns=[cell])[cell].dropna()
+
+
+# ---- claims: written before any network with a planted signal was trained
+
+
+def _cells(found: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the claims: those of `table_cells`, all of CIFAR-10's images."""
+    cells = table_cells(found)
+    return cells.assign(sample="cifar10 " + cells["split"])
+
+
+def _cell_variants(preset: Preset) -> list[str]:
+    return [_cell_variant(name) for name in planted_recipes(preset)]
+
+
+def _widened(found: pd.DataFrame, *, network: str, radius: int) -> Estimate:
+    """By how much the signal widens the gap between test and LFC accuracy: that with it less that without."""
+    gaps = (f"({data}_{network}.test - {data}_{network}.L{radius})" for data in ("planted", "cifar10"))
+    return evaluate(" - ".join(gaps), _cells(found), "controlled")
+
+
+# ---- what the notebook shows
+
+
+def signal_figure() -> Figure:
+    """A test image without and with the signal, the signal alone magnified, and where in the spectrum it lies."""
+    images, labels = (part[:1] for part in DATA_SETS["cifar10"].embedded("test"))
+    clean, with_signal = to_float(images), planted(images, labels, AMPLITUDE)
+    signal = with_signal - clean
+    strength = torch.fft.fftshift(torch.fft.fft2(signal[0]).abs().mean(dim=0))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+        first, second, third, last = figure.subplots(1, 4)
+        show_image(first, clean[0], "image")
+        show_image(second, with_signal[0], "with the signal")
+        show_image(third, 0.5 + signal[0] / (2 * AMPLITUDE), "signal, magnified")
+        last.imshow(strength.numpy(), cmap="Greys", extent=(-16.5, 15.5, 15.5, -16.5), interpolation="nearest")
+        last.add_patch(mpl.patches.Circle((0, 0), PLANTED_RADIUS, fill=False, color=VARIANT_COLOURS["batchnorm"], lw=2))
+        last.set_title(f"its spectrum, and r = {PLANTED_RADIUS}", fontsize=12)
+        last.set(xticks=[-16, 0, 15], yticks=[-16, 0, 15], xlabel="DFT bins")
+    return figure
+
+
+def planted_rows(found: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies with and without the signal on the LFC at every radius, and on whole test images.
+
+    Args:
+        found: from `planted_results`.
+    Returns:
+        Columns variant, seed, cell ("test", "clean", "L1" to "L22"), radius, value.
+    """
+    rows = select(found, RADII, *CONDITIONS["controlled"]).query("band in ('lfc', 'x') and split != 'train'")
+    return rows[["variant", "seed", "cell", "radius", "value"]]
+
+
+def planted_figure(rows: pd.DataFrame) -> Figure:
+    """Accuracy on the LFC against its radius, with and without the signal, one panel per network.
+
+    Args:
+        rows: from `planted_rows`.
+    Returns:
+        A Figure; lines are means over seeds, shades from the lowest to the highest seed. Horizontal lines: accuracy on
+        whole test images; dotted, on clean ones.
+    """
+    with mpl.rc_context(CHART):
+        figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for ax, (network, title) in zip(axes, SIGNAL_NETWORKS.items(), strict=True):
+            for data, colour, name in (
+                ("planted", VARIANT_COLOURS[network], "with the signal"),
+                ("cifar10", "0.5", "without"),
+            ):
+                own = rows[rows["variant"] == f"{data}_{network}"]
+                low = own[own["radius"].notna()].groupby("radius")["value"]
+                if own.empty:
+                    ax.text(0.03, 0.94, f"{name}:\n{_MISSING}", va="top", transform=ax.transAxes)
+                    continue
+                ax.plot(low.mean(), color=colour, lw=2, label=f"LFC, {name}")
+                ax.fill_between(low.mean().index, low.min(), low.max(), color=colour, alpha=0.2, lw=0)
+                for cell, style, what in (("test", "--", "test images"), ("clean", ":", "clean test images")):
+                    level = own.loc[own["cell"] == cell, "value"].mean()
+                    if not np.isnan(level):
+                        ax.axhline(level, color=colour, ls=style, label=f"{what}, {name}")
+            ax.axvline(PLANTED_RADIUS, color="0.3", lw=1, ls="-.", label="signal beyond")
+            ax.set(title=title[0].upper() + title[1:], ylim=(0, 1.02), xlabel="Radius of the LFC (DFT bins)")
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+        axes[0].set_ylabel("Accuracy")
+    return figure
+
+
+def planted_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What a report would show of networks with and without the signal.
+
+    Args:
+        found: from `planted_results`.
+    Returns:
+        One row per network and measure; accuracy with and without the signal as mean ± sd, and by how much the signal
+        widens the gap to the test accuracy, with its 95 % interval over seeds; text.
+    """
+    rows = {}
+    for network, title in SIGNAL_NETWORKS.items():
+        radii = {f"L{radius}": radius for radius in (4, 8, 12, 14, 16, 18, 20, 22)}
+        for cell in ("test", "clean", *radii):
+            cells = {
+                name: mean_cell(_accuracies(found, f"{data}_{network}", cell), _MISSING)
+                for data, name in (("planted", "with the signal"), ("cifar10", "without"))
+            }
+            wider = partial(estimate_cell, _widened, found, _MISSING, network=network)
+            cells["gap to test wider by"] = wider(radius=radii[cell]) if cell in radii else ""
+            if cell == "clean":
+                cells["without"] = ""
+            rows[title, cell] = cells
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "accuracy on"])
+
+
+def swapped(runs: Runs, count: int = 500) -> pd.DataFrame:
+    """What a network with the signal predicts when the signal is taken away, or is that of another class.
+
+    Args:
+        runs: the chapter's; the first seed of each network with the signal is asked.
+        count: the first so many test images.
+    Returns:
+        One row per network and signal; the share of images predicted as their own class, and as the signal's; text.
+    """
+    images, labels = (part[:count] for part in DATA_SETS["cifar10"].embedded("test"))
+    other = (labels + 1) % 10
+    rows = {}
+    for network, title in SIGNAL_NETWORKS.items():
+        for run in runs.get(f"planted-{network}", [])[:1]:
+            for signal, classes, fed in (
+                ("its own", labels, planted(images, labels, AMPLITUDE)),
+                ("none", labels, to_float(images)),
+                ("that of the next class", other, planted(images, other, AMPLITUDE)),
+            ):
+                predicted = logits(run.model(), fed).argmax(dim=1)
+                own, signals = ((predicted == one).float().mean().item() for one in (labels, classes))
+                cell = decimals(signals, 2) if signal == "that of the next class" else "\u2013"
+                rows[title, signal] = {"own class": decimals(own, 2), "the signal's class": cell}
+    columns = ["own class", "the signal's class"]
+    if not rows:
+        rows = {(_MISSING, "\u2013"): dict.fromkeys(columns, "\u2013")}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(["network", "signal"])
+
+
+# ---- the chapter
+
+
+class PlantedParameters(SeveralSeeds):
+    """The parameters of `notebooks/planted.ipynb`."""
+
+    radius: whole(1, RADII[-1], "a whole number of DFT bins") = Field(
+        12, title="the LFC whose accuracy is computed by hand"
+    )
+
+
+PLANTED = Chapter(
+    name="planted",
+    question="Does the LFC accuracy reveal a planted signal?",
+    topic="planted signal",
+    paper="conclusion",
+    figures={"planted-lfc": "training", "planted-signal": "images"},
+    recipes=planted_recipes,
+    parameters=PlantedParameters,
+    required=tuple(planted_recipes()),
+    needs_weights=("planted-batchnorm",),
+    evidence=planted_results,
+    cells=_cells,
+    measures=r"test|clean|L\d+",
+    cell_variants=_cell_variants,
+)
