@@ -53,33 +53,32 @@ def conditions(images: Tensor) -> Iterator[Tensor]:
         yield from (low, rescaled(low, "max"), *(feed_images(high, feed, add_mean=True, colour=MEAN) for feed in FEEDS))
 
 
-def confidences(model: nn.Module, images: Tensor, bn_stats: str) -> Tensor:
-    """Softmax outputs under each of `conditions`, in steps of 1/255, (N, conditions, classes) uint8.
+def asked(model: nn.Module, images: Tensor, bn_stats: str) -> Tensor:
+    """The class with the largest logit and its softmax output in whole percent, (N, conditions, 2) uint8.
 
-    The class with the largest logit keeps the largest value.
+    Conditions are those of `conditions`.
     """
     exact = torch.stack([logits(model, fed, bn_stats=bn_stats).softmax(1) for fed in conditions(images)], dim=1)
-    top, rounded = exact.argmax(dim=2, keepdim=True), (exact * 255).round()
-    tied = (rounded == rounded.gather(2, top)).sum(dim=2, keepdim=True) > 1
-    return rounded.scatter_add(2, top, tied.float()).to(torch.uint8)
+    largest = exact.max(dim=2)
+    return torch.stack([largest.indices, (100 * largest.values).round()], dim=2).to(torch.uint8)
 
 
 def stored_content() -> dict:
-    """The content of answers.json: confidences of each of NETWORKS for IMAGES, and the weights they come from."""
-    test, found = to_float(embedded("test")[0]), runs()
+    """The content of answers.json: what each of NETWORKS says of IMAGES, and the weights that the answers come from."""
+    test, published = to_float(embedded("test")[0]), runs()
     batches = sorted({index // BATCH_SIZE for index in IMAGES})
     whole = torch.cat([test[BATCH_SIZE * batch :][:BATCH_SIZE] for batch in batches])
     places = [batches.index(index // BATCH_SIZE) * BATCH_SIZE + index % BATCH_SIZE for index in IMAGES]
     answers = []
     for variant, bn_stats in NETWORKS:
-        model = found[variant].model()
+        model = published[variant].model()
         if bn_stats == "batch":
-            answers.append(confidences(model, whole, bn_stats)[places])
+            answers.append(asked(model, whole, bn_stats)[places])
         else:
-            answers.append(confidences(model, test[list(IMAGES)], bn_stats))
-    weights = {variant: weights_of(run.path) for variant, run in found.items()}
+            answers.append(asked(model, test[list(IMAGES)], bn_stats))
+    weights = {variant: weights_of(run.path) for variant, run in published.items()}
     content = base64.b64encode(torch.stack(answers).numpy().tobytes()).decode()
-    return {"weights": weights, "torch": torch.__version__, "images": IMAGES, "confidences": content}
+    return {"weights": weights, "torch": torch.__version__, "images": IMAGES, "answers": content}
 
 
 def measured() -> dict[str, dict]:
@@ -123,27 +122,28 @@ def data() -> dict:
         "images": IMAGES,
         "labels": labels.tolist(),
         "pixels": base64.b64encode(images.numpy().tobytes()).decode(),
-        "answers": json.loads(ANSWERS.read_text())["confidences"],
+        "answers": json.loads(ANSWERS.read_text())["answers"],
         "networks": networks,
         "variants": {variant: {"name": NAMES[variant], "colour": VARIANT_COLOURS[variant]} for variant in SHOWN},
         **measured(),
     }
 
 
-def weights() -> dict:
-    """The tensors of the live network, vanilla at seed 0, as they are stored."""
+def network() -> dict:
+    """The code of the worker, and the tensors of its live network, vanilla at seed 0, as they are stored."""
     tensors = safetensors.numpy.load_file(runs()["vanilla"].path / WEIGHTS)
     content = b"".join(tensor.astype("<f2").tobytes() for tensor in tensors.values())
     shapes = [(name, tensor.shape) for name, tensor in tensors.items()]
-    return {"shapes": shapes, "float16": base64.b64encode(content).decode()}
+    code = (HERE / "worker.js").read_text()
+    return {"code": code, "shapes": shapes, "float16": base64.b64encode(content).decode()}
 
 
 def write(folder: Path) -> None:
     """Write the files that the page loads."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("explorer.js", "explorer.css", "../one-picture.svg"):
+    for name in ("explorer.js", "gap.js", "explorer.css", "../one-picture.svg"):
         shutil.copy(HERE / name, folder)
-    for name, content in (("data", data()), ("weights", weights())):
+    for name, content in (("data", data()), ("network", network())):
         text = f"window.hfc{name.capitalize()} = {json.dumps(content, separators=(',', ':'))};\n"
         (folder / f"{name}.js").write_text(text)
 
