@@ -1,7 +1,7 @@
-"""Sphinx extension of this book: no page asks another machine for anything, links follow one address, models are short.
+"""Sphinx extension of this book: no page asks another machine for anything, and models are short.
 
 MathJax comes out of the package sphinx-mathjax-offline: of its 24 MB only the one file that renders TeX as SVG, fonts
-included, goes into the book. Repository, issue and launch buttons exist only where `_config.yml` names a repository.
+included, goes into the book.
 """
 
 from importlib.resources import files
@@ -22,15 +22,6 @@ def vendor_mathjax(app: Sphinx, config: Config) -> None:
     config.mathjax_path = MATHJAX
 
 
-def buttons_follow_address(app: Sphinx, config: Config) -> None:
-    """Show the buttons that lead to the repository if its address is set, and none of them if not."""
-    options = config.html_theme_options
-    known = bool(options.get("repository_url"))
-    options["use_repository_button"] = options["use_issues_button"] = known
-    if not known:
-        options["launch_buttons"] = {}
-
-
 def short_signature(app, what, name, obj, options, signature, returns) -> tuple[str, str] | None:
     """The signature of a pydantic model: fields and defaults, without the checks, which would fill a page."""
     fields = getattr(obj, "__pydantic_fields__", None)
@@ -48,7 +39,6 @@ def skip_numbers_of_fields(app, what, name, obj, skip, options) -> bool | None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("config-inited", vendor_mathjax)
-    app.connect("config-inited", buttons_follow_address, priority=100)  # before the theme reads its options
     app.connect("autodoc-process-signature", short_signature)
     app.connect("autodoc-skip-member", skip_numbers_of_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

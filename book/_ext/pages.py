@@ -93,14 +93,12 @@ def hold_together(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
-    """For searches and shared links: the page's first paragraph, and a picture where the book has an address."""
+    """For searches and shared links: the page's title and first paragraph."""
     first = doctree and doctree.next_node(nodes.paragraph)
     if not first:
         return
     text = shorten(re.sub(r" \[[A-Z]\w*\+?\w*\]", "", first.astext()), 200, placeholder=" …")
     tags = {"description": text, "og:description": text, "og:title": context["title"]}
-    if address := app.config.html_baseurl:
-        tags["og:image"] = f"{address.rstrip('/')}/_static/share.png"
     context["metatags"] += "".join(
         f'<meta {"property" if ":" in name else "name"}="{name}" content="{escape(content)}">\n'
         for name, content in tags.items()
