@@ -51,13 +51,13 @@ def plain_transform(augment: bool) -> transforms.Compose:
 
 def plain_loader(images: Tensor, labels: Tensor, recipe: Recipe, workers: int) -> DataLoader:
     """The batches of a plain loop: float32, NCHW, shuffled."""
-    pictures = Pictures(images, labels, plain_transform(recipe.augment))
-    return DataLoader(pictures, recipe.batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    pictures, size = Pictures(images, labels, plain_transform(recipe.data.augment)), recipe.data.batch_size
+    return DataLoader(pictures, size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
 
 def plain_step(model: nn.Module, recipe: Recipe, device: torch.device) -> Step:
     """A step of a plain loop: float32, NCHW, PyTorch's default Adam; returns the loss."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.optimizer.learning_rate)
 
     def step(images: Tensor, labels: Tensor) -> float:
         loss = F.cross_entropy(model(images.to(device)), labels.to(device))
@@ -82,7 +82,7 @@ def our_step(model: nn.Module, recipe: Recipe) -> Step:
 
 def our_batches(images: Tensor, labels: Tensor, recipe: Recipe, device: torch.device) -> Iterator[Batch]:
     """hfclib's batches, epoch after epoch."""
-    batches = Batches(images, labels, batch_size=recipe.batch_size, augment=recipe.augment, device=device)
+    batches = Batches(images, labels, batch_size=recipe.data.batch_size, augment=recipe.data.augment, device=device)
     generator = torch.Generator().manual_seed(0)
     return itertools.chain.from_iterable(batches.epoch(generator) for _ in itertools.count())
 
@@ -146,7 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS, help="of the plain loop (default: 0 2)")
     options = parser.parse_args(arguments)
     recipe, device = fig4_recipes(options.preset)[options.variant], best_device()
-    images, labels = (part[: len(part) // recipe.batch_size * recipe.batch_size] for part in embedded("train"))
+    size = recipe.data.batch_size
+    images, labels = (part[: len(part) // size * size] for part in embedded("train"))
     arithmetic = "bfloat16" if gains_from_bf16(device) else "float32"
     print(f"{recipe.name} on {device_name(device)}, hfclib in {arithmetic}, torch {torch.__version__}")
     ratios = compare(

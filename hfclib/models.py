@@ -56,7 +56,7 @@ def register_network(name: str, *, any_size: bool = False) -> Callable[[Builder]
             return nn.Sequential(*layers, nn.Linear(width, 10))
 
         register_network("theirs")(their_package.network)
-        recipe = hfclib.Recipe("mine", arch="mynet", width=32)
+        recipe = hfclib.Recipe("mine").with_(network="mynet", width=32)
 
     The builder is called with keyword arguments: those of `SETTINGS` that it has, all of them. It returns a network
     with freshly drawn weights, on the default device, from (N, in_channels, H, W) float32 in [0, 1] to (N, 10) logits.

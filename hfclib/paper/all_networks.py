@@ -3,7 +3,6 @@
 Chapters that compare recipes across chapters take them from here.
 """
 
-from dataclasses import replace
 from functools import cache
 
 from hfclib.paper.presets import Preset
@@ -37,21 +36,23 @@ def _own_recipes(preset: Preset) -> dict[str, Recipe]:
     for name in dict.fromkeys((*_FIRST, *RECIPES)):
         if name not in _LEFT_OUT:
             recipes |= RECIPES[name](preset)
-    recipes = {name: recipe for name, recipe in recipes.items() if recipe.data == "cifar10" and not recipe.planted}
+    usual = ("cifar10", 0)
+    recipes = {name: recipe for name, recipe in recipes.items() if (recipe.data.dataset, recipe.data.planted) == usual}
     # At some presets two recipes train one network: they have another name, or measure it in more ways. It counts once.
-    first = {replace(recipe, train_bands=False).hash: variant for variant, recipe in reversed(recipes.items())}
+    first = {recipe.with_(train_bands=False).hash: variant for variant, recipe in reversed(recipes.items())}
     return {variant: recipe for variant, recipe in recipes.items() if variant in first.values()}
 
 
 def kind_of(recipe: Recipe) -> str:
     """How a network was trained, in a word or two."""
-    if recipe.train_band == "sum":
+    band = recipe.data.train_band
+    if band == "sum":
         return "trained on a louder HFC"
-    if recipe.train_band != "x":
-        return f"trained on the {recipe.train_band.upper()}"
-    if recipe.adversarial != "none":
+    if band != "x":
+        return f"trained on the {band.upper()}"
+    if recipe.attack:
         return "adversarial training"
-    return {"none": "no normalisation", "batch": "BatchNorm", "group": "GroupNorm"}[recipe.norm]
+    return {"none": "no normalisation", "batch": "BatchNorm", "group": "GroupNorm"}[recipe.model.norm]
 
 
 @cache
@@ -70,12 +71,12 @@ def _names() -> dict[str, str]:
 
 
 def _name(variant: str, recipe: Recipe, titles: dict[str, str]) -> str:
-    normed = ", BatchNorm" * (recipe.norm == "batch")
-    if recipe.train_band == "sum":
-        return f"HFC x {recipe.train_scale:g} in training{normed}"
-    if recipe.train_band != "x":
-        scaled = " / max" * (recipe.rescale == "max")
-        text = f"{recipe.train_band.upper()} only{scaled}, r = {recipe.train_radius}{normed}"
+    normed, data = ", BatchNorm" * (recipe.model.norm == "batch"), recipe.data
+    if data.train_band == "sum":
+        return f"HFC x {data.train_scale:g} in training{normed}"
+    if data.train_band != "x":
+        scaled = " / max" * (data.rescale == "max")
+        text = f"{data.train_band.upper()} only{scaled}, r = {data.train_radius}{normed}"
         return text.replace(" = ", "\u00a0=\u00a0")  # which does not break in the table
     return titles.get(variant, variant)
 

@@ -1,7 +1,5 @@
 """Networks that are trained on one band: their recipes, and what Table 1 measures of them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -10,7 +8,7 @@ from hfclib.paper.presets import Preset, base_recipe
 from hfclib.paper.tables import drop_duplicate_conditions
 from hfclib.training.recipe import Recipe
 
-SCALINGS = {"range": "stretched to [0, 1]", "max": "divided by its maximum"}  # by `Recipe.rescale`
+SCALINGS = {"range": "stretched to [0, 1]", "max": "divided by its maximum"}  # by `DataConfig.rescale`
 TABLE1_MEASURES = {"training images": "train", "original test images": "test"}  # of Table 1, as in TABLE1_VALUES
 OWN_BAND = "same band of test images"
 
@@ -18,7 +16,7 @@ OWN_BAND = "same band of test images"
 def fig1_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """The networks of Table 1, each trained on one band: hfc4max to hfc16max, lfc4 to lfc16, hfc4 to hfc16.
 
-    Source: paper, section 4.1 and Table 1. The text rescales a band to the standard pixel range (`Recipe.rescale`,
+    Source: paper, section 4.1 and Table 1. The text rescales a band to the standard pixel range (`DataConfig.rescale`,
     "range"), the authors' code divides it by its maximum ("max"), as the first four and the preset "authors" do, where
     hfc4 to hfc16 would be the first four again and are left out.
     """
@@ -27,7 +25,7 @@ def fig1_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     kinds = (("hfc", "max", "max"), ("lfc", by_text, ""), ("hfc", by_text, ""))[: 2 if preset == "authors" else 3]
     variants = {f"{band}{r}{end}": (band, r, scaling) for band, scaling, end in kinds for r in PAPER_RADII}
     return {
-        variant: replace(base, name=f"{base.name}-{variant}", train_band=band, train_radius=radius, rescale=scaling)
+        variant: base.with_(name=f"{base.name}-{variant}", train_band=band, train_radius=radius, rescale=scaling)
         for variant, (band, radius, scaling) in variants.items()
     }
 

@@ -7,7 +7,6 @@ whose table is there already are skipped.
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 
@@ -65,9 +64,9 @@ def fig6_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     Source: paper, section 5.3 and Fig. 6; bands are rescaled as in `fig1`.
     """
     base = base_recipe(preset)
-    plain = {name: one for name, one in fig1_recipes(preset).items() if one.train_band == "lfc"}
+    plain = {name: one for name, one in fig1_recipes(preset).items() if one.data.train_band == "lfc"}
     normed = {
-        f"batchnorm_{variant}": replace(recipe, name=f"{base.name}-batchnorm_{variant}", norm="batch")
+        f"batchnorm_{variant}": recipe.with_(name=f"{base.name}-batchnorm_{variant}", norm="batch")
         for variant, recipe in plain.items()
     }
     return plain | normed
@@ -84,7 +83,7 @@ def louder_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     louder = {}
     for (variant, before), scale in product((("vanilla", ""), ("batchnorm", "batchnorm_")), LOUDER):
         name, how = f"{before}louder{scale}", {"train_band": "sum", "train_radius": 8, "train_scale": float(scale)}
-        louder[name] = replace(variants[variant], name=f"{base.name}-{name}", **how)
+        louder[name] = variants[variant].with_(name=f"{base.name}-{name}", **how)
     return louder
 
 
@@ -95,7 +94,7 @@ def all_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     it acts as BatchNorm does, statistics of batches are not the cause.
     """
     base = base_recipe(preset)
-    groupnorm = {"groupnorm": replace(base, name=f"{base.name}-groupnorm", norm="group")}
+    groupnorm = {"groupnorm": base.with_(name=f"{base.name}-groupnorm", norm="group")}
     others = adversarial_recipes(preset) | fig2_recipes(preset) | fig6_recipes(preset) | louder_recipes(preset)
     return fig4_recipes(preset) | groupnorm | others
 
@@ -114,7 +113,7 @@ def conditions(run: Run, variant: str) -> Iterator[dict]:
     helped = "batch" if run.batch_norm else "matched"
     usual = {"part": "feeds", "band": "hfc", "radius": -1, "feed": "max", "scale": 1, "statistics": helped}
     usual |= {"where": "all", "batch_size": BATCH_SIZE}
-    if run.recipe.train_band in ("lfc", "hfc"):
+    if run.recipe.data.train_band in ("lfc", "hfc"):
         return
     if helped == "matched":
         yield usual | {"band": "x", "feed": "raw"}
@@ -145,7 +144,7 @@ def measure(run: Run, variant: str, counts: Mapping[str, int] = COUNTS) -> pd.Da
     """
     model = run.model().to(best_device())
     images, labels = (tensor[: min(max(counts.values()), run.recipe.final_images)] for tensor in embedded("test"))
-    images, reference = to_float(images), as_trained(embedded("train")[0][: run.recipe.train_images], run.recipe)
+    images, reference = to_float(images), as_trained(embedded("train")[0][: run.recipe.data.train_images], run.recipe)
     network = cache(lambda where: matched(model, reference, where=where))
     bands = cache(lambda radius: split(images, radius))
     rows = []

@@ -1,7 +1,6 @@
 """Does what the paper finds on CIFAR-10 hold for other data? The paper's networks on MNIST and Fashion-MNIST."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import matplotlib as mpl
 import pandas as pd
@@ -52,11 +51,11 @@ def datasets_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     set.
     """
     base = base_recipe(preset)
-    changes = {"augment": False, "train_images": base.train_images if preset == "smoke" else 60_000}
+    changes = {"augment": False, "train_images": base.data.train_images if preset == "smoke" else 60_000}
     changes |= {"epochs": 4} if preset == "laptop" else {}
     by_band = fig1_recipes(preset)
     bands = {
-        name: replace(by_band[f"hfc{name[3]}max"], name=f"{base.name}-{name}", train_band=name[:3]) for name in _BANDS
+        name: by_band[f"hfc{name[3]}max"].with_(name=f"{base.name}-{name}", train_band=name[:3]) for name in _BANDS
     }
     plain = fig4_recipes(preset) | bands
     if preset == "smoke":
@@ -65,7 +64,7 @@ def datasets_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     for word, data in list(SETS.items())[1:]:
         for name, recipe in plain.items():
             variant = f"{word}-{name}"
-            variants[variant] = replace(recipe, name=f"{base.name}-{variant}", data=data, **changes)
+            variants[variant] = recipe.with_(name=f"{base.name}-{variant}", dataset=data, **changes)
     return variants
 
 
@@ -97,7 +96,7 @@ def datasets_table(runs: Runs) -> pd.DataFrame:
 
 def _misaligned(runs: Runs) -> Iterator[pd.DataFrame]:
     for data in DATA_SETS:
-        own = Runs({variant: ones for variant, ones in runs.items() if ones and ones[0].recipe.data == data})
+        own = Runs({variant: ones for variant, ones in runs.items() if ones and ones[0].recipe.data.dataset == data})
         found = stored_predictions(own)
         labels = DATA_SETS[data].embedded("test")[1]
         counts = counts_over_seeds(found, labels[: predicted_images(found)])

@@ -82,8 +82,9 @@ def bands_figure(images: Tensor, recipes: Mapping[str, Recipe]) -> Figure:
     """
     columns = {"original": images}
     for recipe in recipes.values():
-        title = recipe.train_band.upper() + "\n/ max" * (recipe.rescale == "max") + f"\nr = {recipe.train_radius}"
-        columns[title] = rescaled(split(images, recipe.train_radius)[recipe.train_band == "hfc"], recipe.rescale)
+        data = recipe.data
+        title = data.train_band.upper() + "\n/ max" * (data.rescale == "max") + f"\nr = {data.train_radius}"
+        columns[title] = rescaled(split(images, data.train_radius)[data.train_band == "hfc"], data.rescale)
     with mpl.rc_context(STYLE):
         size = min(WIDTH / len(columns), 1.3)  # of a picture, in inches
         figure = Figure(figsize=(size * len(columns), 0.7 + size * len(images)), layout="constrained")

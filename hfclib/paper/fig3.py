@@ -5,7 +5,6 @@ planes: a kernel's value is the mean over its planes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -53,12 +52,12 @@ def fig3_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     variants = fig4_recipes(preset) | adversarial_recipes(preset)
     chosen = {name: variants[name] for name in ("vanilla", "batchnorm", "adversarial", "adversarial_batchnorm")}
     wider = {name: chosen[name] for name in ("vanilla", "adversarial")}
-    return chosen | {f"{name}5": replace(one, name=f"{one.name}5", stem_kernel=5) for name, one in wider.items()}
+    return chosen | {f"{name}5": one.with_(name=f"{one.name}5", stem_kernel=5) for name, one in wider.items()}
 
 
 def of_size(runs: Mapping[str, Sequence[Run]], size: int) -> Runs:
     """The variants whose first layer has kernels of size x size."""
-    return Runs((variant, ones) for variant, ones in runs.items() if ones[0].recipe.stem_kernel == size)
+    return Runs((variant, ones) for variant, ones in runs.items() if ones[0].recipe.model.stem_kernel == size)
 
 
 # ---- measurements: of the networks whose weights are kept
@@ -134,7 +133,7 @@ def mean_responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
     """
     found = {}
     for variant, ones in with_weights(runs).items():
-        start = INITIAL + (f", {size} x {size}" if (size := ones[0].recipe.stem_kernel) != 3 else "")
+        start = INITIAL + (f", {size} x {size}" if (size := ones[0].recipe.model.stem_kernel) != 3 else "")
         if start not in found:
             found[start] = _response([initial_model(run.recipe, run.seed) for run in ones])
         found[FIG3_TITLES[variant]] = _response([run.model() for run in ones])

@@ -5,7 +5,6 @@ statistics BatchNorm uses are in `tables.CONDITIONS`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -54,9 +53,9 @@ def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     Where the preset has no augmentation anyway, there is none to take back and no recipe.
     """
     variants = fig4_recipes(preset)
-    augmented = {variant: variants[variant] for variant in ("vanilla", "batchnorm") if variants[variant].augment}
+    augmented = {variant: variants[variant] for variant in ("vanilla", "batchnorm") if variants[variant].data.augment}
     return {
-        f"{variant}_noaug": replace(recipe, name=f"{recipe.name}_noaug", augment=False)
+        f"{variant}_noaug": recipe.with_(name=f"{recipe.name}_noaug", augment=False)
         for variant, recipe in augmented.items()
     }
 

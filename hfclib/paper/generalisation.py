@@ -4,7 +4,6 @@ It compares recipes, from the accuracies that are stored with their runs; nothin
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import matplotlib as mpl
@@ -46,7 +45,7 @@ def generalisation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     whole = {
         variant: recipe
         for variant, recipe in networks_recipes(preset).items()
-        if (recipe.train_band, recipe.adversarial, recipe.labels) == ("x", "none", "natural")
+        if (recipe.data.train_band, recipe.attack, recipe.data.labels) == ("x", None, "natural")
         and recipe.hash not in hashes
     }
     return whole | later
@@ -58,7 +57,7 @@ def part_of(recipe: Recipe) -> str:
     """
     if recipe.hash in {other.hash for other in rule_recipes().values()}:
         return "rule"
-    return "compared" if recipe.rescale == "none" else "rescaled"
+    return "compared" if recipe.data.rescale == "none" else "rescaled"
 
 
 _FAMILIES = {  # colour and marker of each family that is drawn
@@ -82,8 +81,8 @@ def family_of(recipe: Recipe) -> str:
         return SET_UPS[preset]
     changes = {"fewer images": "train_images", "normalisation": "norm", "architecture": "arch"}
     changes |= {"optimiser": "optimizer", "batch size": "batch_size"}
-    base = base_recipe(preset)
-    families = (name for name, field in changes.items() if getattr(recipe, field) != getattr(base, field))
+    stored, base = recipe.to_dict(), base_recipe(preset).to_dict()
+    families = (name for name, field in changes.items() if stored[field] != base[field])
     return next(families, "vanilla, heuristics")
 
 
@@ -115,7 +114,7 @@ def generalisation_table(runs: Runs) -> pd.DataFrame:
     places = {
         "family": {variant: family_of(recipe) for variant, recipe in recipes.items()},
         "part": {variant: part_of(recipe) for variant, recipe in recipes.items()},
-        "norm": {variant: recipe.norm for variant, recipe in recipes.items()},
+        "norm": {variant: recipe.model.norm for variant, recipe in recipes.items()},
         "plain": _plain_variants(recipes),
     }
     table = pd.concat(rows, ignore_index=True)
@@ -126,7 +125,7 @@ def generalisation_table(runs: Runs) -> pd.DataFrame:
 def _plain_variants(recipes: Mapping[str, Recipe]) -> dict[str, str]:
     by_hash = {recipe.hash: variant for variant, recipe in recipes.items()}
     return {
-        variant: by_hash.get(replace(recipe, norm="none").hash, "") if recipe.norm != "none" else ""
+        variant: by_hash.get(recipe.with_(norm="none").hash, "") if recipe.model.norm != "none" else ""
         for variant, recipe in recipes.items()
     }
 

@@ -1,7 +1,6 @@
 """Natural and shuffled labels (the paper's Fig. 3): through which band is a training image learnt, and when?"""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import matplotlib as mpl
@@ -38,17 +37,17 @@ def labels_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 
     Source: paper, section 4.2 and Fig. 3.
     """
-    base = replace(base_recipe(preset), train_bands=True, augment=False)
+    base = base_recipe(preset).with_(train_bands=True, augment=False)
     by_norm = {"": {"norm": "batch"}, "_plain": {}}
     longer = 1 if preset in ("laptop", "smoke") else 3
     if preset == "laptop":
-        base = replace(base, schedule="constant", epochs=20, batch_size=64, train_images=5_000, eval_images=500)
+        base = base.with_(schedule="constant", epochs=20, batch_size=64, train_images=5_000, eval_images=500)
         by_norm["_plain"] = {"learning_rate": 3e-4, "epochs": 60}
     chosen = {}
     for suffix, change in by_norm.items():
-        natural = replace(base, name=f"{base.name}-natural{suffix}", **change)
+        natural = base.with_(name=f"{base.name}-natural{suffix}", **change)
         epochs = longer * natural.epochs
-        shuffled = replace(natural, name=f"{base.name}-shuffled{suffix}", labels="shuffled", epochs=epochs)
+        shuffled = natural.with_(name=f"{base.name}-shuffled{suffix}", labels="shuffled", epochs=epochs)
         chosen |= {f"natural{suffix}": natural, f"shuffled{suffix}": shuffled}
     return chosen
 

@@ -43,7 +43,7 @@ def measurements(stored: pd.DataFrame, variant: str, run: Run) -> pd.DataFrame:
         rows = rows.assign(attack="none", eps=0.0, measure="accuracy")
         attacked = rows["feed"].str.startswith("pgd")
         rows.loc[attacked, "attack"] = rows["feed"]
-        rows.loc[attacked, "eps"] = run.recipe.adv_eps
+        rows.loc[attacked, "eps"] = run.recipe.attack.eps if run.recipe.attack else 0.0
         rows.loc[rows["attack"] == _FINAL, "eps"] = FINAL_ATTACK["eps"]
         rows.loc[attacked, "feed"] = "raw"
     if "split" in rows:
@@ -61,8 +61,9 @@ def preset_of(recipe: Recipe) -> str:
 def initial_draw(recipe: Recipe) -> str:
     """What decides the initial weights beside the seed: networks of which it is equal start from the same ones."""
     # A convolution that a normalisation follows has no bias to draw.
-    bias = "no bias" if recipe.norm != "none" else "bias"
-    return f"{recipe.arch} {recipe.width} {recipe.stem_kernel} {bias} {len(DATA_SETS[recipe.data].mean)}"
+    model, channels = recipe.model, len(DATA_SETS[recipe.data.dataset].mean)
+    bias = "no bias" if model.norm != "none" else "bias"
+    return f"{model.network} {model.width} {model.stem_kernel} {bias} {channels}"
 
 
 def each_run(runs: Mapping[str, Iterable[Run]]) -> Iterator[tuple[str, Run]]:

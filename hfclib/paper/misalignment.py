@@ -1,7 +1,6 @@
 """Misaligned images counted from stored predictions: the networks, and how many images under each condition."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import product
 
 import pandas as pd
@@ -34,16 +33,17 @@ def fig2_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
         "smoke": {"width": 8, "early_sizes": (16,)},
     }
     if preset in sizes:
-        schedule = {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "label_smoothing": 0.1}
-        chosen["fullwidth"] = replace(base, name=f"{base.name}-fullwidth", norm="batch", **schedule, **sizes[preset])
+        schedule = {"algorithm": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "label_smoothing": 0.1}
+        chosen["fullwidth"] = base.with_(name=f"{base.name}-fullwidth", norm="batch", **schedule, **sizes[preset])
     return chosen
 
 
 def network_titles(preset: Preset = "laptop") -> dict[str, str]:
     """What figures and tables call the networks of `fig2_recipes`, such as "BatchNorm, width 64"."""
-    recipes = fig2_recipes(preset).items()
+    models = {variant: recipe.model for variant, recipe in fig2_recipes(preset).items()}
     sizes = {
-        variant: "ResNet-32" if recipe.arch == "resnet32" else f"width {recipe.width}" for variant, recipe in recipes
+        variant: "ResNet-32" if model.network == "resnet32" else f"width {model.width}"
+        for variant, model in models.items()
     }
     return {variant: f"{_KINDS[variant]}, {size}" for variant, size in sizes.items()}
 

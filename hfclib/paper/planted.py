@@ -4,7 +4,6 @@ Networks on CIFAR-10 whose training and test images carry a pattern per class th
 frequency, beside the same networks without it.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import matplotlib as mpl
@@ -43,7 +42,7 @@ def planted_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     plain = {name: fig4_recipes(preset)[name] for name in ("vanilla", "batchnorm")}
     names = {f"planted-{name}": recipe for name, recipe in plain.items()}
     start = base_recipe(preset).name
-    return plain | {name: replace(recipe, name=f"{start}-{name}", planted=AMPLITUDE) for name, recipe in names.items()}
+    return plain | {name: recipe.with_(name=f"{start}-{name}", planted=AMPLITUDE) for name, recipe in names.items()}
 
 
 def planted_results(runs: Runs) -> pd.DataFrame:

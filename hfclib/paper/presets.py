@@ -1,21 +1,20 @@
 """The presets' base recipes, and the recipes that several chapters share."""
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from hfclib.paper.names import PRESETS, Preset, check_choice
-from hfclib.training.recipe import Recipe
+from hfclib.training.recipe import AttackConfig, Recipe
 
 PUBLISHED_SEEDS = (0, 1, 2)  # a notebook's default; at "laptop" its main networks have all three, others 0 alone
 _FAST = {"learning_rate": 1e-3, "schedule": "one_cycle", "augment": True}
 _BASE: dict[Preset, Recipe] = {
-    "smoke": Recipe(
-        "smoke", width=4, epochs=2, batch_size=64, train_images=512, eval_images=20, final_images=40, **_FAST
+    "smoke": Recipe("smoke").with_(
+        width=4, epochs=2, batch_size=64, train_images=512, eval_images=20, final_images=40, **_FAST
     ),
-    "laptop": Recipe("laptop", width=16, epochs=16, batch_size=128, **_FAST),
-    "narrow": Recipe("narrow", width=16),  # the paper's set-up but for the width
+    "laptop": Recipe("laptop").with_(width=16, epochs=16, batch_size=128, **_FAST),
+    "narrow": Recipe("narrow").with_(width=16),  # the paper's set-up but for the width
     "paper": Recipe("paper"),
-    "authors": Recipe("authors", arch="resnet32", rescale="max"),
+    "authors": Recipe("authors").with_(network="resnet32", rescale="max"),
 }
 
 
@@ -38,7 +37,7 @@ def fig4_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
         "mixup": {"mixup_alpha": 1.0 if by_code else 0.5},
         "batchnorm": {"norm": "batch"},
     }
-    variants = {variant: replace(base, name=f"{base.name}-{variant}", **change) for variant, change in changes.items()}
+    variants = {variant: base.with_(name=f"{base.name}-{variant}", **change) for variant, change in changes.items()}
     return variants | {"adversarial": adversarial_recipes(preset)["adversarial"]}
 
 
@@ -50,14 +49,14 @@ def adversarial_recipes(preset: Preset) -> dict[str, Recipe]:
     code does, eps .03, 10 steps of .003 without random start, images not rescaled, crop and flip.
     """
     base = base_recipe(preset)
-    attack = {"adversarial": "single_step", "adv_eps": 8 / 255, "adv_alpha": 10 / 255, "adv_steps": 1}
+    changes = {"attack": AttackConfig("single_step", eps=8 / 255, alpha=10 / 255, steps=1)}
     if preset in ("narrow", "paper"):
-        attack |= {"adversarial": "pgd", "adv_alpha": 2 / 255, "adv_steps": 7}
+        changes = {"attack": AttackConfig("pgd", eps=8 / 255, alpha=2 / 255, steps=7)}
     elif preset == "authors":
-        attack = {"adversarial": "pgd", "adv_eps": 0.03, "adv_alpha": 0.003, "adv_steps": 10}
-        attack |= {"adv_random_start": False, "rescale": "none", "augment": True}
+        attack = AttackConfig("pgd", eps=0.03, alpha=0.003, steps=10, random_start=False)
+        changes = {"attack": attack, "rescale": "none", "augment": True}
     return {
-        variant: replace(base, name=f"{base.name}-{variant}", **attack, norm=norm)
+        variant: base.with_(name=f"{base.name}-{variant}", **changes, norm=norm)
         for variant, norm in (("adversarial", "none"), ("adversarial_batchnorm", "batch"))
     }
 
@@ -77,7 +76,7 @@ def stated_recipes(preset: Preset) -> dict[str, Recipe]:
     }
     pair = {variant: fig4_recipes(preset)[variant] for variant in ("vanilla", "batchnorm")}
     return {
-        f"{variant}_{name}": replace(recipe, name=f"{recipe.name}_{name}", **change)
+        f"{variant}_{name}": recipe.with_(name=f"{recipe.name}_{name}", **change)
         for name, change in changes.get(preset, {}).items()
         for variant, recipe in pair.items()
     }

@@ -48,8 +48,8 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
     parts = []
     for variant, run in each_run(runs):
         names = ("train_band", "train_radius", "rescale", "adversarial")
-        recipe = {name: getattr(run.recipe, name) for name in names}
-        rows = measurements(getattr(run, which), variant, run).assign(**recipe)
+        stored = run.recipe.to_dict()
+        rows = measurements(getattr(run, which), variant, run).assign(**{name: stored[name] for name in names})
         for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
             rows = pd.concat([rows, _same_under(other, rows, run.batch_norm)])
         parts.append(rows)

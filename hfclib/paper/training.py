@@ -4,7 +4,6 @@ Networks have no BatchNorm, as vanilla has none, so a measurement does not depen
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -53,20 +52,18 @@ def training_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     and AdaDelta from comments in the authors' code, the others ours. No network has BatchNorm, as vanilla has none.
     """
     base, vanilla = base_recipe(preset), fig4_recipes(preset)["vanilla"]
-    changes = {f"batch{size}": {"batch_size": size} for size in (32, 64, 256, 512) if size != vanilla.batch_size}
-    changes["steps512"] = {"batch_size": 512, "epochs": round(vanilla.epochs * 512 / vanilla.batch_size)}
+    changes = {f"batch{size}": {"batch_size": size} for size in (32, 64, 256, 512) if size != vanilla.data.batch_size}
+    changes["steps512"] = {"batch_size": 512, "epochs": round(vanilla.epochs * 512 / vanilla.data.batch_size)}
     changes |= {
-        "sgd": {"optimizer": "sgd_plain", "learning_rate": 1e-2},
-        "adagrad": {"optimizer": "adagrad", "learning_rate": 1e-2},
-        "adadelta": {"optimizer": "adadelta", "learning_rate": 1e-1},
-        "rmsprop": {"optimizer": "rmsprop", "learning_rate": 1e-3},
-        "lenet": {"arch": "lenet"},
-        "alexnet": {"arch": "alexnet"},
-        "vgg": {"arch": "vgg11", "width": 32 if preset == "laptop" else vanilla.width},
+        "sgd": {"algorithm": "sgd_plain", "learning_rate": 1e-2},
+        "adagrad": {"algorithm": "adagrad", "learning_rate": 1e-2},
+        "adadelta": {"algorithm": "adadelta", "learning_rate": 1e-1},
+        "rmsprop": {"algorithm": "rmsprop", "learning_rate": 1e-3},
+        "lenet": {"network": "lenet"},
+        "alexnet": {"network": "alexnet"},
+        "vgg": {"network": "vgg11", "width": 32 if preset == "laptop" else vanilla.model.width},
     }
-    variants = {
-        variant: replace(vanilla, name=f"{base.name}-{variant}", **change) for variant, change in changes.items()
-    }
+    variants = {variant: vanilla.with_(name=f"{base.name}-{variant}", **change) for variant, change in changes.items()}
     return {"vanilla": vanilla, **variants}
 
 
@@ -101,7 +98,9 @@ _AXES = {
 def network_names(recipes: Mapping[str, Recipe], one: Choice) -> dict[str, str]:
     """What the networks of a choice are called in its panels, by variant, in their order; stored or not."""
     return {
-        variant: name.format(recipes[variant].batch_size) for variant, name in PANELS[one].items() if variant in recipes
+        variant: name.format(recipes[variant].data.batch_size)
+        for variant, name in PANELS[one].items()
+        if variant in recipes
     }
 
 
@@ -123,7 +122,7 @@ def results(final: pd.DataFrame, recipes: Mapping[str, Recipe], choices: Sequenc
     for one in choices:
         for variant, name in network_names(recipes, one).items():
             recipe, own = recipes[variant], measured[measured["variant"] == variant]
-            steps = recipe.epochs * len(batch_sizes(recipe.train_images, recipe.batch_size))
+            steps = recipe.epochs * len(batch_sizes(recipe.data.train_images, recipe.data.batch_size))
             parts.append(own.assign(choice=one, network=name, steps=steps))
     return pd.concat(parts, ignore_index=True)[["choice", "network", "variant", "seed", "steps", *COMPARED]]
 

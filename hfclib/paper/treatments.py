@@ -120,7 +120,7 @@ def measure_treatments(run: Run, count: int = 10_000) -> pd.DataFrame:
         Columns treatment, band, radius, feed, images (their number) and accuracy [0, 1].
     """
     images, labels = (part[: min(count, run.recipe.final_images)] for part in embedded("test"))
-    train, classes = (part[: run.recipe.train_images] for part in embedded("train"))
+    train, classes = (part[: run.recipe.data.train_images] for part in embedded("train"))
     images, reference = to_float(images), as_trained(train, run.recipe)
     trained = _Body(run.model(), reference)
     random = _Body(initial_model(run.recipe, run.seed).eval(), reference)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -66,18 +66,18 @@ def named_model(name: str, weights: str | None = None) -> ModelSpec:
     kind, _, rest = name.partition(":")
     if not rest:
         run = load(run_folder(name))
-        data = DATA_SETS[run.recipe.data]
+        data = DATA_SETS[run.recipe.data.dataset]
         model = find(run.recipe, run.seed).model()  # a run may be published without weights, and yours have them
         return ModelSpec(model, sizes=(data.side, data.side), mode="RGB" if len(data.mean) == 3 else "L")
     build = {"torchvision": _of_torchvision, "timm": _of_timm}.get(kind)
     file = weights if weights and is_file(weights) else None
     if build is None:
         spec = ModelSpec(_built(name), mode=None)
-        return replace(spec, model=load_weights(lambda: spec.model, file)) if file else spec
+        return spec.with_(model=load_weights(lambda: spec.model, file)) if file else spec
     if file is None:
         return build(rest, weights)
     spec = build(rest, None)
-    return replace(spec, model=load_weights(lambda **options: build(rest, None, **options).model, file))
+    return spec.with_(model=load_weights(lambda **options: build(rest, None, **options).model, file))
 
 
 def _of_torchvision(name: str, weights: str | None, **options) -> ModelSpec:
@@ -247,14 +247,14 @@ def named_data(name: str, reading: Reading | None = None, **options) -> DatasetS
         ValueError, OSError: no such folder, as `class_folders`, another number of classes than the network has, or
             images that can't be read. All are opened once first.
     """
-    reading = replace(reading or Reading(), **options)
+    reading = reading or Reading().with_(**options)
     if name == "cifar10-test":
         images, labels = (part[: reading.limit].split(BATCH_SIZE) for part in embedded("test"))
         if reading.class_map:
             raise ValueError(f"expected a class map with a folder of images only, got {reading.class_map} with {name}")
         batches = list(zip(map(to_float, images), labels, strict=True))
         about = {"name": "the test images of CIFAR-10", "classes": dict(enumerate(CLASSES))}
-        return replace(DatasetSpec.of(batches, unlabelled=reading.unlabelled), colour=MEAN, **about)
+        return DatasetSpec.of(batches, unlabelled=reading.unlabelled).with_(colour=MEAN, **about)
     if not Path(name).is_dir():
         raise ValueError(f"expected cifar10-test or a folder of images, got {name!r}")
     indices = {} if reading.unlabelled else class_folders(name, reading.class_map)
@@ -263,7 +263,7 @@ def named_data(name: str, reading: Reading | None = None, **options) -> DatasetS
     order = torch.randperm(len(files), generator=generator, device="cpu")[: reading.limit].tolist()
     files, labels = [files[place] for place in order], [labels[place] for place in order]
     if reading.network is not None:
-        reading = replace(reading, mode=_fitting_mode(reading, files))
+        reading = reading.with_(mode=_fitting_mode(reading, files))
         if indices:
             _check_classes(reading, files, indices, name)
     files, labels, pictures_sha256 = _readable(files, labels, reading)
@@ -357,7 +357,7 @@ def _fitting_mode(reading: Reading, files: Sequence[str]) -> str:
     if reading.mode is not None:
         return reading.mode
     for mode in MODES:
-        some = _some(replace(reading, mode=mode), files)
+        some = _some(reading.with_(mode=mode), files)
         try:
             if some is not None:
                 logits(reading.network, some)

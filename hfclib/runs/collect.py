@@ -1,7 +1,6 @@
 """Obtaining the runs of a figure: stored ones are loaded, missing ones trained after saying how long that takes."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +27,15 @@ class Runs(dict[str, list[Run]]):
 
 def estimate_seconds(recipe: Recipe, device: torch.device) -> float:
     """About how long a run of `recipe` takes on `device`, in seconds: a training on a few random images is timed."""
-    count, measured = 2 * recipe.batch_size, 10
-    known = DATA_SETS[recipe.data]
+    count, measured = 2 * recipe.data.batch_size, 10
+    known = DATA_SETS[recipe.data.dataset]
     shape = count, len(known.mean), known.side, known.side
     drawn = np.random.default_rng(0).integers(0, 256, shape, np.uint8)  # the caller's random numbers stay what they are
     data = torch.from_numpy(drawn), torch.from_numpy(np.zeros(count, np.int64))
-    short = replace(recipe, epochs=1, early_sizes=(), eval_images=measured)
+    short = recipe.with_(epochs=1, early_sizes=(), eval_images=measured)
     for _ in range(2):  # the first time also warms up
         spent = fit(initial_model(recipe, 0).to(device), data, data, short, seed=0, progress=False)
-    trained = recipe.whole_epochs(recipe.epochs) * recipe.train_images
+    trained = recipe.whole_epochs(recipe.epochs) * recipe.data.train_images
     evaluated = recipe.epochs * recipe.eval_images + recipe.final_images
     return spent.train_seconds / count * trained + spent.eval_seconds / measured * evaluated
 

@@ -22,23 +22,25 @@ def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tens
     Raises:
         DataError, ValueError: the full training set is needed and not to be had, or has fewer images.
     """
-    data = DATA_SETS[recipe.data]
-    images, labels = data.embedded("train")
-    if recipe.train_images > len(labels):
-        images, labels = data.load("train", progress=progress)
-        if recipe.train_images > len(labels):
-            most = f"at most {len(labels):,}, all of {data.title}"
-            raise ValueError(f"expected train_images, {most}, got {recipe.train_images:,}")
-    images, labels = images[: recipe.train_images], labels[: recipe.train_images]
-    if recipe.labels == "shuffled":
+    data = recipe.data
+    source, count = DATA_SETS[data.dataset], data.train_images
+    images, labels = source.embedded("train")
+    if count > len(labels):
+        images, labels = source.load("train", progress=progress)
+        if count > len(labels):
+            most = f"at most {len(labels):,}, all of {source.title}"
+            raise ValueError(f"expected train_images, {most}, got {count:,}")
+    images, labels = images[:count], labels[:count]
+    if data.labels == "shuffled":
         labels = labels[torch.from_numpy(np.random.default_rng(SHUFFLE_SEED).permutation(len(labels)))]
-    if recipe.planted:  # in blocks: all at once would take gigabytes
+    if data.planted:  # in blocks: all at once would take gigabytes
         blocks = zip(images.split(1000), labels.split(1000), strict=True)
-        images = torch.cat([planted(*block, recipe.planted).half() for block in blocks])
+        images = torch.cat([planted(*block, data.planted).half() for block in blocks])
     return images, labels
 
 
 def held_out_set(recipe: Recipe) -> tuple[Tensor, Tensor]:
     """All test images of the recipe's data set, (N, C, H, W) float32, with its planted signal, and labels, int64."""
-    images, labels = DATA_SETS[recipe.data].embedded("test")
-    return (planted(images, labels, recipe.planted) if recipe.planted else to_float(images)), labels
+    data = recipe.data
+    images, labels = DATA_SETS[data.dataset].embedded("test")
+    return (planted(images, labels, data.planted) if data.planted else to_float(images)), labels

@@ -160,7 +160,8 @@ def predictions_of(
     """
     batch_norm = run.batch_norm
     if wanted is None:
-        narrow = run.recipe.arch == "resnet32" or run.recipe.width <= 16
+        model = run.recipe.model
+        narrow = model.network == "resnet32" or model.width <= 16
         radii = run.recipe.radii
         wanted = prediction_conditions(batch_norm, radii, radii if narrow else PAPER_RADII)
     asked = list(dict.fromkeys(Condition(*one).canonical(batch_norm) for one in [*wanted, *also]))
@@ -178,7 +179,7 @@ def predictions_of(
 
 
 def _compute(run: Run, wanted: list[Condition], *, amp: bool, progress: bool) -> Iterator[tuple[Condition, Tensor]]:
-    images, colour = held_out_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data].mean
+    images, colour = held_out_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data.dataset].mean
     model = run.model().to(best_device())
     bar = tqdm(wanted, desc=f"predictions of {run.path.name}", disable=not progress, leave=False)
     for one, fed in zip(bar, iter_inputs(images, wanted, colour), strict=True):

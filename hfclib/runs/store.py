@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from hfclib._files import data_folder, homes, sha256, write
 from hfclib.models import REGISTERED
 from hfclib.training.checkpoint import CheckpointError, epochs_done
-from hfclib.training.recipe import Recipe
+from hfclib.training.recipe import STORED_FIELDS, Recipe
 
 FORMAT_VERSION = 2
 WEIGHTS = "weights.safetensors"
@@ -77,14 +77,14 @@ class Run:
         Raises:
             RunError: its weights can't be read, or its network is not registered in this process.
         """
-        path = self.path / WEIGHTS
+        path, network = self.path / WEIGHTS, self.recipe.model.network
         if not self.has_weights:
             raise RunError(
                 f"{path} is not there: of this run only tables are kept; `hfc train FIGURE --retrain` trains it again"
             )
-        if self.recipe.arch not in REGISTERED:
+        if network not in REGISTERED:
             advice = "import what registers it (hfclib.models.register_network)"
-            raise RunError(f"{path} is of the network {self.recipe.arch!r}, which this process does not know: {advice}")
+            raise RunError(f"{path} is of the network {network!r}, which this process does not know: {advice}")
         model = self.recipe.build()
         try:
             model.load_state_dict(safetensors.torch.load(_read(path)))
@@ -117,7 +117,7 @@ def load(path: str | Path) -> Run:
     file = path / "run.json"
     try:
         content = json.loads(file.read_bytes())
-        new = [name for name in content["recipe"] if name not in Recipe.__dataclass_fields__]
+        new = [name for name in content["recipe"] if name not in STORED_FIELDS]
         if content["format"] != FORMAT_VERSION or new:
             found = f"format {content['format']!r}, expected {FORMAT_VERSION}" + "; new: " * bool(new) + ", ".join(new)
             raise RunError(f"{file} is of another version of hfclib ({found}): use that version, or {ADVICE}")

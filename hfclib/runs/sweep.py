@@ -101,7 +101,7 @@ def sweep(
         except RunError as error:
             found = str(error)
         if found is None:
-            missing.append(Job(recipe, seed, retrain, REGISTERED.get(recipe.arch)))
+            missing.append(Job(recipe, seed, retrain, REGISTERED.get(recipe.model.network)))
         else:
             note(Job(recipe, seed), found)
     logger.info("%d stored, %d to train", len(report.runs), len(missing))

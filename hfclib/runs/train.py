@@ -7,7 +7,6 @@ predictions of the trained network on the bands are kept radius by radius, so th
 import logging
 import platform
 import subprocess
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,12 +39,13 @@ def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *,
     """The rows of `final.csv`; the predictions behind those of the bands are kept in `partial` radius by radius."""
     if len(train[1]) > TRAIN_IMAGES_AT_END:
         # Shuffled labels belong to positions in the whole set, which the embedded images don't have.
-        natural, few = recipe.labels == "natural", replace(recipe, train_images=TRAIN_IMAGES_AT_END)
+        natural, few = recipe.data.labels == "natural", recipe.with_(train_images=TRAIN_IMAGES_AT_END)
         train = training_set(few) if natural else tuple(tensor[:TRAIN_IMAGES_AT_END] for tensor in train)
     test = pixels(test[0][: recipe.final_images]), test[1][: recipe.final_images]
-    parts, colour = measured_parts(recipe, train, test), DATA_SETS[recipe.data].mean
-    if recipe.planted:
-        clean = to_float(DATA_SETS[recipe.data].embedded("test")[0][: len(test[1])])
+    source = DATA_SETS[recipe.data.dataset]
+    parts, colour = measured_parts(recipe, train, test), source.mean
+    if recipe.data.planted:
+        clean = to_float(source.embedded("test")[0][: len(test[1])])
         parts |= {("clean", Condition("x")): (clean, test[1])}
     rows = curve_rows(model, parts, test, (), exact=True)
     if recipe.train_bands:
@@ -119,7 +119,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
 
     train, test = training_set(recipe, progress=progress), held_out_set(recipe)
     model = initial_model(recipe, seed).to(device)
-    options = {"colour": DATA_SETS[recipe.data].mean, "progress": progress}
+    options = {"colour": DATA_SETS[recipe.data.dataset].mean, "progress": progress}
     state = fit(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, **options)
     weights = stored_weights(model)
     if not all(tensor.isfinite().all() for tensor in weights.values()):

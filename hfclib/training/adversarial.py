@@ -26,25 +26,26 @@ def adversarial_images(
 
     Args:
         images, labels: (N, C, H, W) float32 in [0, 1], and (N,) int64.
-        recipe: says which attack; adversarial "none" leaves the images as they are.
+        recipe: says which attack; without one the images stay as they are.
         generator: of the random start, on the CPU.
     Returns:
-        (N, C, H, W), in [0, 1] and within adv_eps of images, without a gradient.
+        (N, C, H, W), in [0, 1] and within its eps of images, without a gradient.
     Source: Wong et al., ICLR 2020 ("single_step"); Madry et al., ICLR 2018 ("pgd").
     """
-    if recipe.adversarial == "none":
+    attack = recipe.attack
+    if attack is None:
         return images
-    adv_images, eps = images, recipe.adv_eps
-    if recipe.adv_random_start:
+    adv_images, eps = images, attack.eps
+    if attack.random_start:
         count, channels, height, width = images.shape
         drawn = torch.rand(count, height, width, channels, generator=generator, device=generator.device)
         adv_images = (images + eps * (2 * drawn.permute(0, 3, 1, 2).to(images.device) - 1)).clamp(0, 1)
-    for _ in range(recipe.adv_steps):
+    for _ in range(attack.steps):
         points = adv_images.detach().requires_grad_()
         with arithmetic(images.device, amp=True):
             loss = F.cross_entropy(model(points), labels)
         (gradient,) = torch.autograd.grad(loss, points)
-        adv_images = projected(points.detach() + recipe.adv_alpha * gradient.sign(), images, eps, "linf")
+        adv_images = projected(points.detach() + attack.alpha * gradient.sign(), images, eps, "linf")
     return adv_images
 
 
@@ -56,15 +57,15 @@ def robust_rows(
     Args:
         model: in whatever mode; attacked and scored with BatchNorm's running averages.
         images, labels: whole test images (N, 3, H, W) float32 in [0, 1], and (N,) int64.
-        recipe: how it was trained; adversarial "none" gives no row.
+        recipe: how it was trained; without an attack there is no row.
         after_training: PGD-20 at 8/255 in steps of 2/255, in float32, on up to 1,000 images. Otherwise PGD-10 at the
             recipe's own eps, with bfloat16 where the device gains from it.
     Returns:
         A row of `CURVE_COLUMNS`, with feed "pgd20" or "pgd10". The random start is the same at every call.
     """
-    if recipe.adversarial == "none":
+    if recipe.attack is None:
         return []
-    settings = {"eps": recipe.adv_eps, "alpha": recipe.adv_eps / 4, "steps": EPOCH_STEPS}
+    settings = {"eps": recipe.attack.eps, "alpha": recipe.attack.eps / 4, "steps": EPOCH_STEPS}
     if after_training:
         settings, images, labels = FINAL_ATTACK, images[:FINAL_IMAGES], labels[:FINAL_IMAGES]
     images, labels = (part.to(device_of(model)) for part in (images, labels))

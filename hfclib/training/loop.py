@@ -24,11 +24,11 @@ from hfclib.kernels import convolutions, smoothness_penalty
 from hfclib.metrics import Parts, curve_rows, training_band_rows
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.batches import Batches
-from hfclib.training.recipe import Recipe
+from hfclib.training.recipe import DataConfig, Recipe
 from hfclib.transforms import rescaled
 
-# The class of each `Recipe.optimizer` and its settings; those that PyTorch has as one fused step on CPUs and GPUs alike
-# use it there. Other devices, such as XLA's, refuse it.
+# The class of each `OptimizerConfig.algorithm` and its settings; those that PyTorch has as one fused step on CPUs and
+# GPUs alike use it there. Other devices, such as XLA's, refuse it.
 _FUSED_ON = ("cpu", "cuda", "mps")
 _OPTIMIZERS: dict[str, tuple[type[Optimizer], dict]] = {
     "adam": (Adam, {"fused": True}),
@@ -61,15 +61,16 @@ def make_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[Optimi
     Source: Adam from the paper, section 4.2; SGD, AdaGrad, AdaDelta and RMSprop from its section 5.1, whose settings
     are not published; the rest is ours.
     """
-    make, settings = _OPTIMIZERS[recipe.optimizer]
+    config = recipe.optimizer
+    make, settings = _OPTIMIZERS[config.algorithm]
     if device_of(model).type not in _FUSED_ON:
         settings = {name: value for name, value in settings.items() if name != "fused"}
-    optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **settings)
-    if recipe.schedule == "constant":
+    optimizer = make(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, **settings)
+    if config.schedule == "constant":
         return optimizer, ConstantLR(optimizer, factor=1.0)
     # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
     cycle = {"total_steps": max(steps, 10), "pct_start": 0.2, "cycle_momentum": False}
-    return optimizer, OneCycleLR(optimizer, recipe.learning_rate, **cycle)
+    return optimizer, OneCycleLR(optimizer, config.learning_rate, **cycle)
 
 
 def training_step(
@@ -113,7 +114,8 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
     with _seeded(entropy):
         model.train()
         correct, seen = 0, 0
-        size = recipe.early_sizes[epoch] if epoch < len(recipe.early_sizes) else None
+        sizes = recipe.data.early_sizes
+        size = sizes[epoch] if epoch < len(sizes) else None
         for step, (images, labels) in enumerate(batches.epoch(generator, size)):
             images = images.contiguous()  # a network may flatten its maps by view
             loss, logits = training_step(model, images, labels, recipe, optimizer, rng=rng, generator=generator)
@@ -164,7 +166,7 @@ def fit(
     and a planted signal are not used: `train` and `test` are taken as they are::
 
         model = MyNet().to("cuda")
-        recipe = hfclib.Recipe("mine", epochs=10, batch_size=128, learning_rate=1e-3, augment=True)
+        recipe = hfclib.Recipe("mine").with_(epochs=10, batch_size=128, learning_rate=1e-3, augment=True)
         progress = hfclib.fit(model, (images, labels), (test_images, test_labels), recipe, seed=0)
         hfc = pandas.DataFrame(progress.rows).query("band == 'hfc' and radius == 8")
 
@@ -194,8 +196,9 @@ def fit(
     """
     train, test = (_checked(model, *part, recipe) for part in (train, test))
     images, labels = train
-    source = images if recipe.train_band == "x" else _band_of(images, recipe).half()
-    options = {"batch_size": recipe.batch_size, "augment": recipe.augment, "rescale": recipe.rescale}
+    data = recipe.data
+    source = images if data.train_band == "x" else _band_of(images, data).half()
+    options = {"batch_size": data.batch_size, "augment": data.augment, "rescale": data.rescale}
     batches = Batches(source, labels, device=device_of(model), **options)
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
     state = restore(model, optimizer, scheduler) if restore else Progress()
@@ -228,7 +231,7 @@ def fit(
             if collapsed(state.rows, own):
                 raise TrainingError(
                     f"{recipe.name}, seed {seed}, is robust to its own attack only from epoch {epoch + 1} on: accuracy "
-                    f"{own:.3f} under it, {rows[-1]['accuracy']:.3f} under PGD; try a smaller adv_alpha, or pgd"
+                    f"{own:.3f} under it, {rows[-1]['accuracy']:.3f} under PGD; try a smaller alpha, or pgd"
                 )
             state.epoch = epoch + 1
             state.train_seconds += between - start
@@ -253,7 +256,7 @@ SHARES = (0.25, 0.5, 0.75, 1)  # of Nyquist: PAPER_RADII at 32 x 32
 def _measured_radii(images: Tensor, recipe: Recipe) -> tuple[Sequence[int], Sequence[int] | None]:
     """The radii at which `fit` measures raw bands, and those of other feeds and statistics, None for PAPER_RADII."""
     height, width = images.shape[-2:]
-    if height == width == DATA_SETS[recipe.data].side:
+    if height == width == DATA_SETS[recipe.data.dataset].side:
         return recipe.radii, None
     highest = int(math.hypot(height // 2, width // 2))
     if highest <= SPREAD:
@@ -268,13 +271,13 @@ def pixels(images: Tensor) -> Tensor:
     return images.float() if images.is_floating_point() else to_float(images)
 
 
-def _band_of(images: Tensor, recipe: Recipe) -> Tensor:
-    if recipe.train_band == "x":
+def _band_of(images: Tensor, data: DataConfig) -> Tensor:
+    if data.train_band == "x":
         return pixels(images)
-    parts = [split(pixels(block), recipe.train_radius) for block in images.split(1000)]
-    if recipe.train_band == "sum":
-        return torch.cat([low + recipe.train_scale * high for low, high in parts])
-    return torch.cat([part[recipe.train_band == "hfc"] for part in parts])
+    parts = [split(pixels(block), data.train_radius) for block in images.split(1000)]
+    if data.train_band == "sum":
+        return torch.cat([low + data.train_scale * high for low, high in parts])
+    return torch.cat([part[data.train_band == "hfc"] for part in parts])
 
 
 def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -282,7 +285,7 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
     check_images(pixels(images[:1]) if isinstance(images, Tensor) else images)
     if images.is_floating_point():
         # Half types round, and attacks take images in [0, 1] only.
-        check_pixels(images, tolerance=recipe.planted + 0.001 if recipe.adversarial == "none" else 0)
+        check_pixels(images, tolerance=recipe.data.planted + 0.001 if recipe.attack is None else 0)
     labels = check_labels(labels, images[:, :1, :1, :1].float())
     measured, classes = min(len(labels), recipe.eval_images), logits(model, pixels(images[:2])).shape[1]
     if labels.max() >= classes:
@@ -294,7 +297,7 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
 
 def as_trained(images: Tensor, recipe: Recipe) -> Tensor:
     """Images (N, C, H, W), as in `fit`, as the recipe trains on them, without augmentation: float32, same shape."""
-    return rescaled(_band_of(images, recipe), recipe.rescale)
+    return rescaled(_band_of(images, recipe.data), recipe.data.rescale)
 
 
 def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Parts:
@@ -303,8 +306,8 @@ def measured_parts(recipe: Recipe, train: tuple[Tensor, Tensor], test: tuple[Ten
     Training images as they are trained on; whole test images; and, if the network is trained on a band, that band of
     the test images.
     """
-    whole = own = Condition("x")
-    if recipe.train_band != "x":
-        own = Condition(recipe.train_band, recipe.train_radius, "raw" if recipe.rescale == "none" else recipe.rescale)
+    whole, data = Condition("x"), recipe.data
+    feed = "raw" if data.rescale == "none" else data.rescale
+    own = whole if data.train_band == "x" else Condition(data.train_band, data.train_radius, feed)
     parts = {("train", own): (as_trained(train[0], recipe), train[1]), ("test", whole): (pixels(test[0]), test[1])}
     return parts | ({} if own == whole else {("test", own): (as_trained(test[0], recipe), test[1])})

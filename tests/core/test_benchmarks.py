@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from hfclib.reporting.parts import heat_map
 from hfclib.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-TINY = Recipe("tiny", width=2, batch_size=8, learning_rate=1e-3)
+TINY = Recipe("tiny").with_(width=2, batch_size=8, learning_rate=1e-3)
 
 
 @pytest.fixture
@@ -106,8 +105,8 @@ def test_plain_augmentation_crops_and_flips_as_ours(pictures):
     for image, top, left in itertools.product(padded, range(9), range(9)):
         crop = image[:, top : top + 32, left : left + 32]
         allowed |= {crop.tobytes(), crop[:, :, ::-1].tobytes()}
-    ours = training.our_batches(images, labels, replace(TINY, batch_size=4, augment=True), CPU)
-    plain = training.endless(training.plain_loader(images, labels, replace(TINY, batch_size=4, augment=True), 0))
+    ours = training.our_batches(images, labels, TINY.with_(batch_size=4, augment=True), CPU)
+    plain = training.endless(training.plain_loader(images, labels, TINY.with_(batch_size=4, augment=True), 0))
     for way in (ours, plain):
         drawn = {image.numpy().tobytes() for batch, _ in itertools.islice(way, 10) for image in batch}
         assert drawn <= allowed

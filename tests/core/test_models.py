@@ -180,15 +180,15 @@ def test_blocks_of_the_authors_net_normalise_before_they_convolve():
 
 def test_recipes_build_the_plain_networks_and_runs_store_them():
     for options, channels, kernel in [
-        ({"arch": "lenet"}, 6, 5),
-        ({"arch": "alexnet"}, 64, 11),
-        ({"arch": "vgg11", "width": 4}, 4, 3),
-        ({"arch": "vgg11", "width": 4, "norm": "batch"}, 4, 3),
+        ({"network": "lenet"}, 6, 5),
+        ({"network": "alexnet"}, 64, 11),
+        ({"network": "vgg11", "width": 4}, 4, 3),
+        ({"network": "vgg11", "width": 4, "norm": "batch"}, 4, 3),
     ]:
-        model = Recipe("a", **options).build().to(memory_format=torch.channels_last)
+        model = Recipe("a").with_(**options).build().to(memory_format=torch.channels_last)
         (first,) = convolutions(model)
         assert first.weight.shape == (channels, 3, kernel, kernel)
-        again = Recipe("a", **options).build()
+        again = Recipe("a").with_(**options).build()
         again.load_state_dict(stored_weights(model))
         for name, tensor in again.state_dict().items():
             torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-3, atol=1e-6)
@@ -209,8 +209,8 @@ def test_bad_arguments():
 
 def test_recipes_refuse_what_an_architecture_does_not_have():
     fields = {"dropout": 0.5, "dropout_at": "map", "stem_kernel": 5, "early_sizes": (16,), "norm": "batch"}
-    for arch in ("lenet", "alexnet", "vgg11"):
+    for network in ("lenet", "alexnet", "vgg11"):
         for field, value in fields.items():
-            if (arch, field) != ("vgg11", "norm"):
-                with pytest.raises(ValueError, match=f'expected {field}.*with arch "{arch}", got'):
-                    Recipe("a", arch=arch, **{field: value})
+            if (network, field) != ("vgg11", "norm"):
+                with pytest.raises(ValueError, match=f'expected {field}.*with network "{network}", got'):
+                    Recipe("a").with_(network=network, **{field: value})

@@ -6,7 +6,6 @@ without any code of hfclib.
 
 import copy
 import os
-from dataclasses import replace
 
 import pytest
 import torch
@@ -18,13 +17,13 @@ from hfclib import accuracy, band_accuracy, fit, matched, resnet18, split
 from hfclib.attacks import apgd, fgsm, pgd, square
 from hfclib.metrics import misaligned
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
-from hfclib.training.recipe import Recipe
+from hfclib.training.recipe import AttackConfig, Recipe
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 torch_xla = pytest.importorskip("torch_xla", reason="no PyTorch/XLA here; `make device` has it")
 
-RECIPE = Recipe("tiny", epochs=2, batch_size=10, learning_rate=1e-3, eval_images=10)
-ATTACK = {"adversarial": "pgd", "adv_eps": 0.03, "adv_alpha": 0.02, "adv_steps": 2}
+RECIPE = Recipe("tiny").with_(epochs=2, batch_size=10, learning_rate=1e-3, eval_images=10)
+ATTACK = AttackConfig("pgd", eps=0.03, alpha=0.02, steps=2)
 MOVES = (Tensor.copy_, Tensor.data.__set__, torch._has_compatible_shallow_copy_type)  # the last two: of Module.to
 
 
@@ -142,8 +141,8 @@ def test_attacks(both, attack, options):
 @pytest.mark.parametrize(
     "recipe",
     [
-        replace(RECIPE, augment=True, mixup_alpha=0.5, schedule="one_cycle", label_smoothing=0.1),
-        replace(RECIPE, optimizer="sgd", smoothness_penalty=0.1, **ATTACK),
+        RECIPE.with_(augment=True, mixup_alpha=0.5, schedule="one_cycle", label_smoothing=0.1),
+        RECIPE.with_(algorithm="sgd", smoothness_penalty=0.1, attack=ATTACK),
     ],
     ids=["mixup", "attacked"],
 )

@@ -17,7 +17,7 @@ def random_run(tmp_path):
 
     def make(variant: str, seed: int) -> Run:
         recipe = fig4_recipes("smoke")[variant]
-        norm = recipe.norm == "batch"
+        norm = recipe.model.norm == "batch"
         rng = np.random.default_rng([seed, len(variant)])
         whole = [("train", "x", -1, "raw"), ("test", "x", -1, "raw")]
         keys = [(*one, stats) for one in whole for stats in (("running", "batch") if norm else ("running",))]

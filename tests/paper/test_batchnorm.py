@@ -159,15 +159,15 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
 def trained_on_the_lfc(variant, seed, whole, low, early):
     """A stored run with the rows that Fig. 6 reads, and others that are wrong."""
     recipe = fig6_recipes()[variant]
-    own = {"split": "test", "band": "lfc", "radius": recipe.train_radius, "feed": "range", "bn_stats": "running"}
+    own = {"split": "test", "band": "lfc", "radius": recipe.data.train_radius, "feed": "range", "bn_stats": "running"}
     image = own | {"band": "x", "radius": -1, "feed": "raw"}
     # The last is recorded twice where the band is divided by its maximum, which is one of the feeds too.
-    wrong = {"radius": recipe.train_radius + 4}, {"feed": "raw"}, {"split": "train"}, {}
+    wrong = {"radius": recipe.data.train_radius + 4}, {"feed": "raw"}, {"split": "train"}, {}
     final = [image | {"accuracy": whole}, own | {"accuracy": low}, *(own | one | {"accuracy": 0.99} for one in wrong)]
     curves = [
         own | {"split": "train", "epoch": epoch, "accuracy": early if epoch == 4 else 0.99} for epoch in range(1, 17)
     ]
-    normed = recipe.norm == "batch"
+    normed = recipe.model.norm == "batch"
     if normed:  # by the test batch .1 more of whole images, and nothing of the rest
         final.append(image | {"bn_stats": "batch", "accuracy": whole + 0.1})
     tables = {"final": pd.DataFrame(final), "curves": pd.DataFrame(curves)}

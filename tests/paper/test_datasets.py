@@ -1,7 +1,5 @@
 """The chapter on other data, on tables made by hand."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -62,12 +60,13 @@ def test_the_data_set_is_the_only_change_but_for_crop_flip_and_length():
         for name, recipe in plain.items():
             assert recipe == fig4_recipes(preset).get(name, recipe)
             if name.endswith("max"):
-                assert (recipe.train_band, recipe.train_radius, recipe.rescale) == (name[:3], int(name[3]), "max")
+                own = recipe.data
+                assert (own.train_band, own.train_radius, own.rescale) == (name[:3], int(name[3]), "max")
             for word, data in list(SETS.items())[1:]:
                 other = variants[f"{word}-{name}"]
-                kept = {field: getattr(recipe, field) for field in ("name", "augment", "epochs", "train_images")}
-                assert other.data == data
-                assert replace(other, data="cifar10", **kept) == recipe
+                kept = {field: recipe.to_dict()[field] for field in ("name", "augment", "epochs", "train_images")}
+                assert other.data.dataset == data
+                assert other.with_(dataset="cifar10", **kept) == recipe
                 assert other.build()(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 

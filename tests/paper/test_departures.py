@@ -1,7 +1,5 @@
 """The list of departures names the runs that are stored, and says "untested" where none is."""
 
-from dataclasses import replace
-
 from hfclib.paper import departures
 from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
@@ -21,8 +19,8 @@ def test_a_departure_names_the_seeds_that_are_stored(monkeypatch):
 
 def test_a_test_of_the_width_that_changes_the_schedule_too_says_so():
     wide, usual = fig2_recipes("laptop")["fullwidth"], fig2_recipes("laptop")["batchnorm"]
-    same_but_for_width = replace(usual, name=wide.name, width=wide.width)
-    assert wide.norm == "batch"
+    same_but_for_width = usual.with_(name=wide.name, width=wide.model.width)
+    assert wide.model.norm == "batch"
     assert same_but_for_width != wide
     table = departures.departures_table()
     assert table.loc["width of the network", "how"] == "not by itself: with BatchNorm only, and with another schedule"

@@ -48,7 +48,7 @@ def band_run(tmp_path):
     def make(variant: str, seed: int, preset: str = "smoke") -> Run:
         recipe = fig1_recipes(preset)[variant]
         rng = np.random.default_rng([seed, *variant.encode()])
-        own = (recipe.train_band, recipe.train_radius, recipe.rescale)
+        own = (recipe.data.train_band, recipe.data.train_radius, recipe.data.rescale)
         keys = [("train", *own, "running"), ("test", "x", -1, "raw", "running"), ("test", *own, "running")]
         keys += [("test", *one) for one in band_conditions(RADII, False)]
         final = pd.DataFrame([(*key, 200, rng.uniform()) for key in keys], columns=CURVE_COLUMNS)
@@ -63,19 +63,20 @@ def first(run: Run, split: str, band: str) -> float:
 
 
 def own_band(run: Run) -> float:
-    rows = run.final.query(f"split == 'test' and band == '{run.recipe.train_band}'")
-    return rows[(rows["feed"] == run.recipe.rescale) & (rows["radius"] == run.recipe.train_radius)]["accuracy"].iloc[0]
+    data = run.recipe.data
+    rows = run.final.query(f"split == 'test' and band == '{data.train_band}'")
+    return rows[(rows["feed"] == data.rescale) & (rows["radius"] == data.train_radius)]["accuracy"].iloc[0]
 
 
 def test_table_1_has_mean_and_sd_of_the_runs_beside_the_paper(band_run):
     runs = {variant: [band_run(variant, seed) for seed in (0, 1, 2)] for variant in VARIANTS}
     table = table1_rows(gather(runs, "final"))
-    radii = [runs[variant][0].recipe.train_radius for variant in VARIANTS]
+    radii = [runs[variant][0].recipe.data.train_radius for variant in VARIANTS]
     assert list(table.index) == list(zip(VARIANTS.values(), radii, strict=True))
     assert table.index.names == ["trained on", "radius"]
     for ones, (_, row) in zip(runs.values(), table.iterrows(), strict=True):
         for column, values in (
-            ("training images", [first(one, "train", one.recipe.train_band) for one in ones]),
+            ("training images", [first(one, "train", one.recipe.data.train_band) for one in ones]),
             ("original test images", [first(one, "test", "x") for one in ones]),
             ("same band of test images", [own_band(one) for one in ones]),
         ):
@@ -113,7 +114,7 @@ def test_the_figure_of_table_1_shows_the_means_of_the_runs_and_the_papers_values
         for measure in (lambda one: first(one, "test", "x"), own_band):
             expected = [np.mean([measure(one) for one in ones]) for ones in own]
             (line,) = [one for one in lines if list(one.get_ydata()) == pytest.approx(expected)]
-            assert list(line.get_xdata()) == [ones[0].recipe.train_radius for ones in own]
+            assert list(line.get_xdata()) == [ones[0].recipe.data.train_radius for ones in own]
             looks.add((line.get_color(), line.get_marker()))
     assert len(looks) == 6
     diamonds = next(line for line in ax.get_lines() if line.get_marker() == "D")

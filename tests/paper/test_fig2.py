@@ -497,8 +497,7 @@ def test_stored_predictions_leave_out_runs_without_those_on_whole_images(answers
     records = {0: by_name(answers["batchnorm"].classes), 1: {}, 2: by_name({Condition("x"): torch.zeros(60)})}
     records[3] = by_name(bands)
     monkeypatch.setattr("hfclib.paper.misalignment.load_record", lambda kind, run, *, beside: records[run.seed])
-    recipe = SimpleNamespace(norm="batch")
-    runs = {"batchnorm": [SimpleNamespace(seed=seed, recipe=recipe) for seed in records], "vanilla": []}
+    runs = {"batchnorm": [SimpleNamespace(seed=seed, batch_norm=True) for seed in records], "vanilla": []}
     found = stored_predictions(runs)
     assert {variant: list(ones) for variant, ones in found.items()} == {"batchnorm": [0, 2]}
     one = found["batchnorm"][0]

@@ -1,6 +1,5 @@
 """Fig. 3: what is measured of which weights, intervals against those worked out by hand, every weight in its place."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,7 +34,7 @@ CHECKERS = torch.tensor([[1.0, -1, 1], [-1, 1, -1], [1, -1, 1]])  # all differen
 
 def run(variant="vanilla", seed=0, planes=None, **changes):
     """What a run is to these tables; its first layer has the given planes, a list for each kernel."""
-    recipe = replace(RECIPES[variant], **changes)
+    recipe = RECIPES[variant].with_(**changes)
     network = initial_model(recipe, seed + 1000)  # other weights than those that its training starts from
     if planes:
         network.conv1.weight.data = torch.stack([torch.stack(ones) for ones in planes])

@@ -65,8 +65,8 @@ def test_which_recipes_are_compared(published):
     """Of the book's networks on CIFAR-10; what they train on decides, and then the test accuracy."""
     recipes = generalisation_recipes()
     for recipe in recipes.values():
-        assert (recipe.data, recipe.train_band, recipe.planted) == ("cifar10", "x", 0)
-        assert (recipe.labels, recipe.adversarial) == ("natural", "none")
+        assert (recipe.data.dataset, recipe.data.train_band, recipe.data.planted) == ("cifar10", "x", 0)
+        assert (recipe.data.labels, recipe.attack) == ("natural", None)
     parts = {variant: part_of(recipe) for variant, recipe in recipes.items()}
     assert {variant for variant, part in parts.items() if part == "rule"} == set(rule_recipes())
     rescaled = {variant for variant, part in parts.items() if part == "rescaled"}
@@ -88,7 +88,7 @@ def test_the_six_recipes_of_the_rule_are_those_of_two_presets():
     assert set(names) <= set(generalisation_recipes())
     assert not set(names) & set(generalisation_recipes("narrow"))
     # Under another name they would still be no part of the others.
-    assert part_of(replace(rule_recipes()["vanilla_w32"], name="narrow-other")) == "rule"
+    assert part_of(rule_recipes()["vanilla_w32"].with_(name="narrow-other")) == "rule"
 
 
 def test_a_recipe_belongs_to_the_family_of_what_it_changes(published):

@@ -10,7 +10,7 @@ from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.runs.store import WEIGHTS, Run, stored_weights
 from hfclib.training.recipe import Recipe
 
-RECIPE = Recipe("tiny", width=2)
+RECIPE = Recipe("tiny").with_(width=2)
 
 
 @pytest.fixture

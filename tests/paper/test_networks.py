@@ -1,7 +1,6 @@
 """The chapter on all networks: the shifts, the correlation over recipes, and the claims on tables made by hand."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -106,7 +105,7 @@ def test_the_unit_of_the_claims_is_the_recipe():
 
 @pytest.mark.parametrize("preset", ["laptop", "narrow", "authors"])
 def test_a_network_counts_once_however_many_recipes_train_it(preset):
-    hashes = [replace(recipe, train_bands=False).hash for recipe in networks.networks_recipes(preset).values()]
+    hashes = [recipe.with_(train_bands=False).hash for recipe in networks.networks_recipes(preset).values()]
     assert len(set(hashes)) == len(hashes)
 
 

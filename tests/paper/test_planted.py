@@ -1,7 +1,5 @@
 """The chapter on a planted signal, on tables made by hand."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -51,8 +49,8 @@ def test_the_signal_is_the_only_change():
         for name in SIGNAL_NETWORKS:
             assert variants[name] == fig4_recipes(preset)[name]
             signal = variants[f"planted-{name}"]
-            assert signal.planted == 2 / 255
-            assert replace(signal, name=variants[name].name, planted=0) == variants[name]
+            assert signal.data.planted == 2 / 255
+            assert signal.with_(name=variants[name].name, planted=0) == variants[name]
 
 
 def test_the_table_names_networks_as_the_claims_do(random_run):

@@ -39,8 +39,8 @@ def shelf(monkeypatch, answers, true_classes, tmp_path):
     def find(recipe, seed, store=None, *, weights=True):
         if (recipe.name, seed) not in there:
             return None
-        own = (recipe.train_band, recipe.train_radius or -1)
-        fed = "raw" if recipe.train_band == "x" else "range"
+        own = (recipe.data.train_band, recipe.data.train_radius or -1)
+        fed = "raw" if recipe.data.train_band == "x" else "range"
         keys = {("train", *own, fed), ("test", *own, fed), ("test", "x", -1, "raw")}
         bands = [(band, radius) for band in ("lfc", "hfc") for radius in PAPER_RADII]
         keys |= {("test", *band, feed) for band in bands for feed in ("raw", "max", "mean")}
@@ -107,7 +107,8 @@ def test_every_claim_is_on_the_board_of_all_runs(shelf):
 
 
 def test_claims_are_judged_on_the_seeds_that_are_stored(shelf):
-    shelf |= {(recipe.name, seed) for recipe in fig4_recipes().values() for seed in (0, 1) if recipe.norm == "none"}
+    plain = [recipe.name for recipe in fig4_recipes().values() if recipe.model.norm == "none"]
+    shelf |= {(name, seed) for name in plain for seed in (0, 1)}
     board = published_scoreboard(TESTED)
     assert board.loc["fig4-mixup-H4", SHOWN[1:]].tolist() == [2, "not known", "two networks"]
     assert board.loc["fig3-roughness-adversarial", "verdict"] == "two networks"

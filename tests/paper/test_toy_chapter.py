@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 LEFT = ("data", ".git", ".venv*", "_build", "build", "__pycache__", ".pytest_cache", ".ruff_cache")
 MODULE = '''"""A toy: does dropout at rate .2 change the accuracy on the HFC?"""
 
-from dataclasses import replace
 from functools import partial
 
 import matplotlib as mpl
@@ -36,7 +35,7 @@ from hfclib.training.recipe import Recipe
 def toy_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """Vanilla of Fig. 4, and the same with a little dropout."""
     vanilla = fig4_recipes(preset)["vanilla"]
-    return {"vanilla": vanilla, "toydrop": replace(vanilla, name=f"{preset}-toydrop", dropout=0.2)}
+    return {"vanilla": vanilla, "toydrop": vanilla.with_(name=f"{preset}-toydrop", dropout=0.2)}
 
 
 def toy_figure(final: pd.DataFrame, radius: int) -> Figure:

@@ -1,7 +1,5 @@
 """The chapter on batch size, optimiser and architecture, on tables made by hand."""
 
-from dataclasses import fields
-
 import pandas as pd
 import pytest
 
@@ -9,7 +7,6 @@ from hfclib.paper import training
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.presets import PRESETS, fig4_recipes
 from hfclib.paper.training import CHOICES, TRAINING, chosen_recipes, training_recipes
-from hfclib.training.recipe import Recipe
 from tests.paper.tidy import tidy
 
 BY_ID = {claim.id.removeprefix("training-"): claim for claim in TRAINING.claims}
@@ -63,10 +60,11 @@ def test_training_changes_one_thing_at_a_time():
         vanilla = variants.pop("vanilla")
         assert vanilla == fig4_recipes(preset)["vanilla"]
         changed = {
-            variant: {f.name for f in fields(Recipe) if getattr(recipe, f.name) != getattr(vanilla, f.name)} - {"name"}
+            variant: {field for field, value in recipe.to_dict().items() if value != vanilla.to_dict()[field]}
+            - {"name"}
             for variant, recipe in variants.items()
         }
-        sizes = [size for size in (32, 64, 256, 512) if size != vanilla.batch_size]
+        sizes = [size for size in (32, 64, 256, 512) if size != vanilla.data.batch_size]
         assert changed.pop("steps512") == {"batch_size", "epochs"}
         assert changed.pop("vgg") == ({"arch", "width"} if preset == "laptop" else {"arch"})
         assert all(changed.pop(f"batch{size}") == {"batch_size"} for size in sizes)
@@ -74,7 +72,10 @@ def test_training_changes_one_thing_at_a_time():
         assert set(changed) == {"sgd", "adagrad", "adadelta", "rmsprop"}
         assert all(found - {"learning_rate"} == {"optimizer"} for found in changed.values())
         long = variants["steps512"]
-        steps = [len(range(0, recipe.train_images, recipe.batch_size)) * recipe.epochs for recipe in (long, vanilla)]
+        steps = [
+            len(range(0, recipe.data.train_images, recipe.data.batch_size)) * recipe.epochs
+            for recipe in (long, vanilla)
+        ]
         assert steps[0] == pytest.approx(steps[1], rel=0.01)
         assert sum(parameter.numel() for parameter in variants["vgg"].build().parameters()) == {
             "smoke": 36_610,

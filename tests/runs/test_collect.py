@@ -1,4 +1,3 @@
-import dataclasses
 import time
 
 import pytest
@@ -13,7 +12,7 @@ from hfclib.training.loop import Progress
 from hfclib.training.recipe import Recipe
 
 RECIPES = {
-    variant: dataclasses.replace(recipe, epochs=1, train_images=128, eval_images=100, final_images=100)
+    variant: recipe.with_(epochs=1, train_images=128, eval_images=100, final_images=100)
     for variant, recipe in fig4_recipes("smoke").items()
     if variant in ("vanilla", "mixup")
 }
@@ -38,7 +37,7 @@ def test_the_first_seed_of_everything_comes_before_the_second_of_anything(traine
     assert [new for _, _, new in found] == [True] * 4
 
 
-FIG2 = {variant: dataclasses.replace(recipe, train_images=128) for variant, recipe in fig2_recipes("smoke").items()}
+FIG2 = {variant: recipe.with_(train_images=128) for variant, recipe in fig2_recipes("smoke").items()}
 
 OPTIONAL = ("fullwidth",)
 
@@ -136,15 +135,15 @@ def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
         "hfclib.runs.collect.fit",
         lambda model, *args, **options: Progress(train_seconds=2 * 10 * 0.5, eval_seconds=10 * 0.25),
     )
-    recipe = Recipe("a", width=2, epochs=4, batch_size=10, train_images=100, eval_images=10, final_images=20)
+    recipe = Recipe("a").with_(width=2, epochs=4, batch_size=10, train_images=100, eval_images=10, final_images=20)
     for changes, epochs in (({}, 4), ({"early_sizes": (16, 16)}, 2.5)):
-        found = estimate_seconds(dataclasses.replace(recipe, **changes), torch.device("cpu"))
+        found = estimate_seconds(recipe.with_(**changes), torch.device("cpu"))
         assert found == pytest.approx(0.5 * epochs * 100 + 0.25 * (40 + 20))
 
 
 def test_the_estimate_is_near_the_time_that_a_training_takes(monkeypatch, tmp_path):
     monkeypatch.setattr(Recipe, "radii", (4,))
-    recipe = Recipe("a", width=8, epochs=2, batch_size=50, train_images=500, eval_images=100, final_images=100)
+    recipe = Recipe("a").with_(width=8, epochs=2, batch_size=50, train_images=500, eval_images=100, final_images=100)
     start = time.perf_counter()
     train_run(recipe, seed=0, store=tmp_path, progress=False)
     taken = time.perf_counter() - start
@@ -166,7 +165,7 @@ def test_real_runs_end_up_with_their_variants(monkeypatch):
 
 def test_an_estimate_leaves_the_callers_random_numbers_alone(monkeypatch):
     monkeypatch.setattr(Recipe, "radii", ())
-    recipe, state = dataclasses.replace(RECIPES["vanilla"], dropout=0.5, width=2, batch_size=8), torch.get_rng_state()
+    recipe, state = RECIPES["vanilla"].with_(dropout=0.5, width=2, batch_size=8), torch.get_rng_state()
     with torch.device("meta"):  # nor does it take the default device for its own
         assert estimate_seconds(recipe, torch.device("cpu")) > 0
     assert torch.equal(torch.get_rng_state(), state)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,9 @@ from hfclib.training.loop import Progress, make_optimizer
 from hfclib.training.recipe import Recipe
 
 FILES = ["run.json", "curves.csv", "final.csv", "weights.safetensors"]
-TINY = Recipe("tiny", width=2, norm="batch", epochs=2, batch_size=32, train_images=64, eval_images=5, final_images=5)
+TINY = Recipe("tiny").with_(
+    width=2, norm="batch", epochs=2, batch_size=32, train_images=64, eval_images=5, final_images=5
+)
 ROOT = Path(__file__).parents[2]
 
 
@@ -105,7 +106,7 @@ def renew_checksums(folder):
     """Checksums as if what is in the folder now had been stored so."""
     known = json.loads((folder / "run.json").read_bytes())
     checksums = {name: sha256((folder / name).read_bytes()) for name in FILES[1:]}
-    content = description(Recipe(**known["recipe"]), known["seed"], known["provenance"], checksums)
+    content = description(Recipe.from_dict(known["recipe"]), known["seed"], known["provenance"], checksums)
     (folder / "run.json").write_bytes(content)
 
 
@@ -239,7 +240,7 @@ def test_a_checkpoint_of_another_run_is_refused(checkpoint, tmp_path):
 
 
 def test_a_checkpoint_of_the_wrong_shape_is_refused(checkpoint):
-    save_checkpoint(checkpoint, *parts(replace(TINY, width=3)), Progress(epoch=1))
+    save_checkpoint(checkpoint, *parts(TINY.with_(width=3)), Progress(epoch=1))
     refused_checkpoint(checkpoint, parts())
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file
@@ -31,7 +30,7 @@ from hfclib import data
 from hfclib.runs import train_run
 from hfclib.training import Recipe, loop
 
-recipe, moments = Recipe(**json.loads(sys.argv[1])), json.loads(sys.argv[2])
+recipe, moments = Recipe.from_dict(json.loads(sys.argv[1])), json.loads(sys.argv[2])
 data.embedded("train"), data.embedded("test")  # decoded before the calls that are counted
 Recipe.radii = (4,)  # most of a small training's time goes into measuring bands
 
@@ -121,7 +120,7 @@ def test_killed_at_twenty_random_moments_of_a_smoke_training(tmp_path):
     moments += [["half a write", count] for count in (1, 2, 3, 6)] + [
         ["before a replace", count] for count in (1, 2, 4, 7)
     ]
-    recipe = replace(fig4_recipes("smoke")["dropout"], train_images=256)
+    recipe = fig4_recipes("smoke")["dropout"].with_(train_images=256)
     assert killed_and_resumed(tmp_path, recipe, moments) == len(moments)
 
 
@@ -143,7 +142,7 @@ def limited(*args):
 job.save_checkpoint = limited
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
-    job.train_run(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
+    job.train_run(Recipe.from_dict(eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
 except OSError as error:
     sys.exit(f"Error: {error}")
 """
@@ -183,7 +182,7 @@ def slow(*args, **options):
 
 job.fit = slow
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
-run = job.train_run(Recipe(**eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
+run = job.train_run(Recipe.from_dict(eval(sys.argv[1])), seed=0, store=Path(sys.argv[2]), progress=False)
 print("ended with", run.path.name, flush=True)
 """
 

@@ -42,7 +42,7 @@ def _registered():
 
 @pytest.fixture
 def recipe():
-    return Recipe("mine-toy", arch="toy", width=6, **SIZES)
+    return Recipe("mine-toy").with_(network="toy", width=6, **SIZES)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def radii(monkeypatch):
 
 
 def test_it_is_trained_stored_found_asked_and_drawn(radii, own_home, recipe):
-    recipes = {"toy": recipe, "vanilla": Recipe("mine-vanilla", width=2, **SIZES)}
+    recipes = {"toy": recipe, "vanilla": Recipe("mine-vanilla").with_(width=2, **SIZES)}
     runs = obtain(recipes, [0], asked=("toy",))
     assert stored_runs(recipes, [0])["toy"][0].path == own_home / "runs" / recipe.run_name(0)
     run = find(recipe, 0)
@@ -90,7 +90,7 @@ def test_a_process_that_does_not_know_it_lists_and_reads_its_runs(radii, tmp_pat
     with pytest.raises(RunError, match=r"of the network 'toy', which this process does not know.*register_network"):
         run.model()
     with pytest.raises(ValueError, match=r"expected network, one of resnet18, .* got 'toy'"):
-        Recipe("a", arch="toy")
+        Recipe("a").with_(network="toy")
 
 
 def test_a_worker_has_the_network_of_its_job(radii, tmp_path, recipe):
@@ -107,7 +107,9 @@ def test_a_sweep_trains_it_in_processes_of_its_own(tmp_path, own_home, recipe):
 
     register_network("local")(local)
     try:
-        report = sweep({"local": Recipe("mine", arch="local", width=2, **SIZES)}, [0, 1], store=tmp_path, workers=2)
+        report = sweep(
+            {"local": Recipe("mine").with_(network="local", width=2, **SIZES)}, [0, 1], store=tmp_path, workers=2
+        )
     finally:
         del REGISTERED["local"]
     assert (len(report.runs), report.failures) == (2, {})
@@ -134,30 +136,30 @@ def test_bad_names_and_builders_are_refused():
 def test_the_nearest_name_is_said():
     for name, hint in (("resnet81", "did you mean resnet18"), ("zzz", "networks of yours join them")):
         with pytest.raises(ValueError, match=f"^refused recipe: expected network, one of .*got '{name}'; {hint}"):
-            Recipe("a", arch=name)
+            Recipe("a").with_(network=name)
 
 
 def test_what_its_builder_does_not_take_is_refused():
     for field, value in {"norm": "batch", "dropout": 0.5, "stem_kernel": 5, "early_sizes": (16,)}.items():
-        with pytest.raises(ValueError, match=f'expected {field}, .* with arch "toy", got'):
-            Recipe("a", arch="toy", **{field: value})
+        with pytest.raises(ValueError, match=f'expected {field}, .* with network "toy", got'):
+            Recipe("a").with_(network="toy", **{field: value})
     register_network("any", any_size=True)(lambda norm, in_channels: nn.Identity())
     try:
-        Recipe("a", arch="any", norm="batch", early_sizes=(16,))
+        Recipe("a").with_(network="any", norm="batch", early_sizes=(16,))
         register_network("gray")(lambda: nn.Identity())
-        with pytest.raises(ValueError, match="expected data, 'cifar10' with arch \"gray\""):
-            Recipe("a", arch="gray", data="mnist")
+        with pytest.raises(ValueError, match="expected dataset, 'cifar10' with network \"gray\""):
+            Recipe("a").with_(network="gray", dataset="mnist")
         register_network("none")(lambda: "a network")
         with pytest.raises(TypeError, match=r"an nn\.Module of the builder of 'none', got str"):
-            Recipe("a", arch="none").build()
+            Recipe("a").with_(network="none").build()
     finally:
         for name in ("any", "gray", "none"):
             REGISTERED.pop(name, None)
 
 
 def test_it_is_built_as_the_recipe_says():
-    network = Recipe("a", arch="toy", data="mnist", width=3).build()
+    network = Recipe("a").with_(network="toy", dataset="mnist", width=3).build()
     assert network[0].weight.shape == (3, 1, 5, 5)
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert Recipe("a", arch="toy").hash not in (Recipe("a").hash, Recipe("a", arch="lenet").hash)
-    assert base_recipe("smoke").width == 4  # presets set it, also for networks that take none
+    assert Recipe("a").with_(network="toy").hash not in (Recipe("a").hash, Recipe("a").with_(network="lenet").hash)
+    assert base_recipe("smoke").model.width == 4  # presets set it, also for networks that take none

@@ -11,7 +11,7 @@ from hfclib.runs.predictions import load_record, store_record, weights_of
 from hfclib.runs.store import Run, RunError, stored_weights
 from hfclib.training.recipe import Recipe
 
-RECIPE = Recipe("tiny", width=2)
+RECIPE = Recipe("tiny").with_(width=2)
 SOME = {"a b": torch.tensor([1, 2, 3], dtype=torch.uint8), "c": torch.tensor([[4, 5]], dtype=torch.uint8)}
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from itertools import product
 from pathlib import Path
@@ -174,7 +173,7 @@ def test_final_training_accuracy_of_a_large_set(monkeypatch, cifar, tmp_path, la
         lambda model, parts, test, radii, exact: used.append((parts, test, exact)) or [],
     )
     monkeypatch.setattr("hfclib.runs.train.training_band_rows", lambda *args: used.append(args) or [])
-    recipe = replace(TINY, train_images=6_000, labels=labels, train_bands=True)
+    recipe = TINY.with_(train_images=6_000, labels=labels, train_bands=True)
     (tmp_path / "weights.safetensors").write_bytes(b"")
     _final_rows(recipe, None, whole, cifar["test"], tmp_path, progress=False)
     images, expected = cifar["train"] if labels == "natural" else (part[:5_000] for part in whole)
@@ -190,7 +189,7 @@ def test_final_training_accuracy_of_a_large_set(monkeypatch, cifar, tmp_path, la
 
 
 def test_a_run_that_measures_bands_of_training_images_is_stored_whole(one_radius, tmp_path):
-    run = train(tmp_path, replace(TINY, epochs=1, train_bands=True, labels="shuffled"))
+    run = train(tmp_path, TINY.with_(epochs=1, train_bands=True, labels="shuffled"))
     for table in (run.curves, run.final):
         rows = table.query("split == 'train' and band != 'x'")
         assert len(rows) == 16
@@ -209,7 +208,7 @@ def test_training_again_gives_the_same_run_and_another_seed_another(trained_brie
 def test_found_in_a_store_of_its_own(copied):
     assert find(TINY, 0, copied.parent).path == copied
     assert find(TINY, 1, copied.parent) is None
-    assert find(replace(TINY, epochs=4), 0, copied.parent) is None
+    assert find(TINY.with_(epochs=4), 0, copied.parent) is None
     assert find(TINY, 0) is None  # not looked for elsewhere
 
 
@@ -219,14 +218,14 @@ def test_published_runs_come_before_your_own(monkeypatch, own_home, copied, tmp_
     assert find(TINY, 0).path == mine
     published = shutil.copytree(copied, tmp_path / "data" / "runs" / copied.name)
     assert find(TINY, 0).path == published
-    for name in (TINY.run_name(12), f"{TINY.run_name(13)}.partial", replace(TINY, epochs=4).run_name(14), "TINY-x-15"):
+    for name in (TINY.run_name(12), f"{TINY.run_name(13)}.partial", TINY.with_(epochs=4).run_name(14), "TINY-x-15"):
         (own_home / "runs" / name).mkdir()
     assert stored_seeds(TINY, folders()) == [0, 12]
     assert stored_seeds(TINY, folders()[:1]) == [0]
 
 
 def test_your_own_runs_go_to_your_home(one_radius, own_home):
-    run = train(None, replace(TINY, epochs=1))
+    run = train(None, TINY.with_(epochs=1))
     assert run.path == own_home / "runs" / run.recipe.run_name(0)
     assert find(run.recipe, 0).path == run.path
 
@@ -313,7 +312,7 @@ def test_after_waiting_only_a_run_that_was_stored_meanwhile_is_taken(copied, mon
 )
 def test_weights_too_large_are_told_and_not_stored(one_radius, tmp_path, changes, message):
     # One step: the loss before it is sound, and nobody looks at the loss after it.
-    recipe = replace(TINY, epochs=1, train_images=32, schedule="constant", **changes)
+    recipe = TINY.with_(epochs=1, train_images=32, schedule="constant", **changes)
     with pytest.raises(TrainingError, match=message):
         train(tmp_path, recipe)
     assert not (tmp_path / recipe.run_name(0)).exists()
@@ -379,7 +378,7 @@ def test_stopped_anywhere_and_run_again(trained_briefly, one_radius, tmp_path, m
 
 
 def test_the_time_left_counts_small_images_and_the_final_measurement():
-    recipe = replace(TINY, mixup_alpha=0, epochs=4, early_sizes=(16, 16), eval_images=10, final_images=50)
+    recipe = TINY.with_(mixup_alpha=0, epochs=4, early_sizes=(16, 16), eval_images=10, final_images=50)
     state = Progress(epoch=2, train_seconds=60, eval_seconds=20)
     # Two epochs of a quarter of the pixels took a minute: two whole ones take four. Ten seconds go by after each epoch,
     # and at the end five times that.
@@ -446,7 +445,7 @@ def test_published_runs_are_whole():
         assert set(run.curves["images"]) == {run.recipe.eval_images}
         plain = run.final[~run.final["feed"].str.startswith("pgd")]
         assert set(plain.query("split == 'test'")["images"]) == {10_000}
-        assert (len(plain) < len(run.final)) == (run.recipe.adversarial != "none")
+        assert (len(plain) < len(run.final)) == (run.recipe.attack is not None)
         assert set(plain.query("split == 'train'")["images"]) == {5_000}
         assert not any(commit.endswith("-dirty") or commit == "none" for commit in run.provenance["commits"])
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from hfclib.runs.store import RunError, load
 from hfclib.runs.sweep import Job, local_engine, sweep, train_job
 from hfclib.training.recipe import Recipe
 
-TINY = Recipe("tiny", width=2, epochs=1, batch_size=32, train_images=40, eval_images=5, final_images=5)
+TINY = Recipe("tiny").with_(width=2, epochs=1, batch_size=32, train_images=40, eval_images=5, final_images=5)
 LAPTOP = {variant: fig4_recipes("laptop")[variant] for variant in ("vanilla", "mixup")}
 PUBLISHED = data_folder() / "runs"
 
@@ -216,7 +215,7 @@ def test_an_engine_that_is_closed_ends_its_workers(tmp_path):
 
 @pytest.mark.slow
 def test_real_workers_store_real_runs_and_report_the_recipe_that_fails(tmp_path, own_home):
-    recipes = {"sound": TINY, "hopeless": replace(TINY, name="hopeless", learning_rate=1e20, epochs=2)}
+    recipes = {"sound": TINY, "hopeless": TINY.with_(name="hopeless", learning_rate=1e20, epochs=2)}
     report = sweep(recipes, [0], store=tmp_path / "store", workers=2)
     (run,) = report.runs
     assert run.path == tmp_path / "store" / TINY.run_name(0)

@@ -3,8 +3,7 @@
 from hfclib.training.recipe import Recipe
 
 FILES = ["curves.csv", "final.csv", "run.json", "weights.safetensors"]  # of a stored run
-TINY = Recipe(
-    "tiny",
+TINY = Recipe("tiny").with_(
     width=2,
     norm="batch",
     dropout=0.5,

@@ -16,11 +16,10 @@ from hfclib.runs.train import train_run, training_set
 from hfclib.training import adversarial, loop
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.loop import TrainingError, fit, initial_model, make_optimizer, training_step
-from hfclib.training.recipe import Recipe
+from hfclib.training.recipe import AttackConfig, Recipe
 
-ATTACK = {"adversarial": "single_step", "adv_eps": 8 / 255, "adv_alpha": 10 / 255, "adv_steps": 1}
-TINY = Recipe(
-    "tiny",
+ATTACK = AttackConfig("single_step", eps=8 / 255, alpha=10 / 255, steps=1)
+TINY = Recipe("tiny").with_(
     width=2,
     epochs=2,
     batch_size=32,
@@ -28,7 +27,7 @@ TINY = Recipe(
     train_images=70,
     eval_images=20,
     final_images=30,
-    **ATTACK,
+    attack=ATTACK,
 )
 
 
@@ -62,9 +61,7 @@ def linear():
 
 @pytest.mark.parametrize(("steps", "random_start"), [(3, True), (1, False)])
 def test_the_images_of_a_step_by_hand(exact, linear, images, random_start, steps):
-    recipe = Recipe(
-        "a", adversarial="pgd", adv_eps=0.05, adv_alpha=0.03, adv_steps=steps, adv_random_start=random_start
-    )
+    recipe = Recipe("a", attack=AttackConfig("pgd", eps=0.05, alpha=0.03, steps=steps, random_start=random_start))
     labels = torch.arange(12) % 10
     made = adversarial_images(linear, images, labels, recipe, torch.Generator().manual_seed(1))
     expected = images
@@ -101,10 +98,10 @@ def test_the_attacked_network_is_the_one_in_training_mode(images):
 
 
 def test_it_repeats_itself_and_learns_something_else(no_bands, cifar):
-    recipe = replace(TINY, augment=True, dropout=0.2, norm="batch", adversarial="pgd", adv_steps=2)
-    (one, state), (again, same), (other, _) = (
-        trained(each, cifar) for each in (recipe, recipe, replace(recipe, adv_eps=recipe.adv_eps / 2))
-    )
+    attack = replace(ATTACK, method="pgd", steps=2)
+    recipe = TINY.with_(augment=True, dropout=0.2, norm="batch", attack=attack)
+    smaller = recipe.with_(attack=replace(attack, eps=attack.eps / 2))
+    (one, state), (again, same), (other, _) = (trained(each, cifar) for each in (recipe, recipe, smaller))
     weights = [torch.cat([tensor.flatten() for tensor in model.parameters()]) for model in (one, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert state.rows == same.rows
@@ -134,7 +131,7 @@ def test_robustness_is_measured_as_its_row_says(monkeypatch, linear, images):
         return pgd(*args, **options)
 
     monkeypatch.setattr("hfclib.training.adversarial.pgd", recording)
-    recipe = replace(TINY, adv_eps=0.004)
+    recipe = TINY.with_(attack=replace(ATTACK, eps=0.004))
     (row,) = robust_rows(linear, images, labels, recipe)
     assert [row] == robust_rows(linear, images, labels, recipe)
     exact = pgd(linear, images[1:], labels[1:], eps=0.004, alpha=0.001, steps=10, seed=0)
@@ -196,9 +193,9 @@ def test_a_collapse_stops_the_training_before_its_checkpoint(no_bands, monkeypat
 
 
 def test_the_penalty_is_in_the_loss(exact, images):
-    recipe = Recipe("a", width=2, smoothness_penalty=3)
+    recipe = Recipe("a").with_(width=2, smoothness_penalty=3)
     losses = []
-    for each in (recipe, replace(recipe, smoothness_penalty=0)):
+    for each in (recipe, recipe.with_(smoothness_penalty=0)):
         torch.manual_seed(0)
         model, labels = each.build(), torch.arange(12) % 10
         optimizer, _ = make_optimizer(model, each, 3)
@@ -208,8 +205,8 @@ def test_the_penalty_is_in_the_loss(exact, images):
 
 
 def test_a_penalised_training_has_smoother_kernels(no_bands, cifar):
-    plain = Recipe("a", width=2, epochs=8, batch_size=16, learning_rate=1e-2, train_images=64, eval_images=20)
+    plain = Recipe("a").with_(width=2, epochs=8, batch_size=16, learning_rate=1e-2, train_images=64, eval_images=20)
     rough, smooth = (
-        roughness(trained(replace(plain, smoothness_penalty=weight), cifar)[0].conv1.weight) for weight in (0, 100)
+        roughness(trained(plain.with_(smoothness_penalty=weight), cifar)[0].conv1.weight) for weight in (0, 100)
     )
     assert smooth.mean() < 0.8 * rough.mean()

@@ -6,7 +6,7 @@ tests.training.test_first_losses` stores those of new options, and all of them o
 
 import json
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import combinations
 from pathlib import Path
 from unittest.mock import patch
@@ -18,16 +18,16 @@ from torch import nn
 from hfclib.models import xavier_
 from hfclib.runs.images import training_set
 from hfclib.training.loop import fit, initial_model, training_step
-from hfclib.training.recipe import TRAINING_VERSION, Recipe
+from hfclib.training.recipe import TRAINING_VERSION, AttackConfig, DataConfig, ModelConfig, OptimizerConfig, Recipe
 
 STORED = Path(__file__).with_name("first_losses.json")
-BASE = {"epochs": 2, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.03, "train_images": 48, "eval_images": 2}
+BASE = {"epochs": 2, "batch_size": 16, "algorithm": "sgd", "learning_rate": 0.03, "train_images": 48, "eval_images": 2}
 TOLERANCE = 1e-4  # relative; AVX-512, AVX2 and SSE differ by up to 2e-7, and where BatchNorm trains by up to 2e-5
-ATTACK = {"adversarial": "pgd", "adv_eps": 0.03, "adv_alpha": 0.02, "adv_steps": 2}
+ATTACK = AttackConfig("pgd", eps=0.03, alpha=0.02, steps=2)
 RATES = {"adam": 0.002, "sgd_plain": 0.03, "adagrad": 0.003, "adadelta": 0.5, "rmsprop": 0.001}
 TRAINING_OPTIONS = {
     "plain": {},
-    **{name: {"optimizer": name, "learning_rate": rate} for name, rate in RATES.items()},
+    **{name: {"algorithm": name, "learning_rate": rate} for name, rate in RATES.items()},
     "weight_decay": {"weight_decay": 0.05},
     "one_cycle": {"schedule": "one_cycle", "batch_size": 8},
     "short_one_cycle": {"schedule": "one_cycle"},
@@ -37,17 +37,17 @@ TRAINING_OPTIONS = {
     "rescale_max": {"rescale": "max"},
     "rescale_range": {"rescale": "range"},
     "mixup": {"mixup_alpha": 0.5},
-    "single_step": ATTACK | {"adversarial": "single_step", "adv_steps": 1},
-    "pgd": ATTACK,
-    "pgd_from_the_image": ATTACK | {"adv_random_start": False},
+    "single_step": {"attack": replace(ATTACK, method="single_step", steps=1)},
+    "pgd": {"attack": ATTACK},
+    "pgd_from_the_image": {"attack": replace(ATTACK, random_start=False)},
     "smoothness_penalty": {"smoothness_penalty": 1.0},
     "labels": {"labels": "shuffled"},
     "planted": {"planted": 0.2},
     "lfc": {"train_band": "lfc", "train_radius": 6},
     "hfc": {"train_band": "hfc", "train_radius": 6},
     "sum": {"train_band": "sum", "train_radius": 6, "train_scale": 2.0},
-    "mnist": {"data": "mnist"},
-    "fashion-mnist": {"data": "fashion-mnist"},
+    "mnist": {"dataset": "mnist"},
+    "fashion-mnist": {"dataset": "fashion-mnist"},
 }
 NETWORK = {"width": 4, "epochs": 1, "learning_rate": 0.1}
 NORMALISED = NETWORK | {"learning_rate": 1e-4}  # which differ more between processors, after large steps
@@ -59,17 +59,17 @@ NETWORK_OPTIONS = {
     "dropout": NETWORK | {"dropout": 0.5},
     "dropout_at": NETWORK | {"dropout": 0.5, "dropout_at": "map"},
     "stem_kernel": NETWORK | {"stem_kernel": 5},
-    "resnet32": NORMALISED | {"arch": "resnet32", "norm": "batch"},
-    "lenet": NETWORK | {"arch": "lenet"},
-    "alexnet": NETWORK | {"arch": "alexnet"},
-    "vgg11": NORMALISED | {"arch": "vgg11", "norm": "batch"},
+    "resnet32": NORMALISED | {"network": "resnet32", "norm": "batch"},
+    "lenet": NETWORK | {"network": "lenet"},
+    "alexnet": NETWORK | {"network": "alexnet"},
+    "vgg11": NORMALISED | {"network": "vgg11", "norm": "batch"},
 }
 OPTIONS = TRAINING_OPTIONS | NETWORK_OPTIONS
 
 
 def smooth_network(recipe) -> nn.Module:
     """A network without ReLU: where its input is nearly zero, rounding decides whether a gradient passes."""
-    channels = 1 if "mnist" in recipe.data else 3
+    channels = 1 if "mnist" in recipe.data.dataset else 3
     layers = [nn.Conv2d(channels, 8, 5, 2, 2), nn.Tanh(), nn.Conv2d(8, 16, 3, 2), nn.Tanh(), nn.AdaptiveAvgPool2d(4)]
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 10))
     xavier_(model)
@@ -77,7 +77,7 @@ def smooth_network(recipe) -> nn.Module:
 
 
 def first_losses(option: str) -> list[float]:
-    recipe, losses = Recipe(option, **BASE | OPTIONS[option]), []
+    recipe, losses = Recipe(option).with_(**BASE | OPTIONS[option]), []
 
     def recorded(*args, **options):
         loss, logits = training_step(*args, **options)
@@ -129,7 +129,12 @@ def test_the_first_losses_are_the_stored_ones(stored, option):
 def test_every_field_that_decides_weights_has_losses():
     covered = set(BASE).union(*OPTIONS.values())
     only_measured = {"name", "train_bands", "eval_images", "final_images"}
-    assert {field.name for field in fields(Recipe)} - covered == only_measured - covered
+    parts = {"model": ModelConfig, "data": DataConfig, "optimizer": OptimizerConfig}
+    every = {field.name for config in (Recipe, *parts.values()) for field in fields(config)} - set(parts)
+    assert every - covered == only_measured - covered
+    attacks = [options["attack"] for options in OPTIONS.values() if "attack" in options]
+    same = {field.name for field in fields(AttackConfig) if len({getattr(one, field.name) for one in attacks}) == 1}
+    assert same == {"eps", "alpha"}  # which no option changes
 
 
 def test_the_losses_of_two_options_differ(stored):

@@ -2,7 +2,6 @@
 
 import math
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -29,20 +28,16 @@ from hfclib.training.loop import (
     make_optimizer,
     training_step,
 )
-from hfclib.training.recipe import Optimizer, Recipe
+from hfclib.training.recipe import AttackConfig, Optimizer, Recipe
 
-TINY = Recipe("tiny", width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
+TINY = Recipe("tiny").with_(width=2, epochs=2, batch_size=32, learning_rate=1e-3, train_images=70, eval_images=20)
 # Everything that draws random numbers at once.
-RANDOM = replace(TINY, name="random", norm="batch", dropout=0.5, mixup_alpha=0.5, augment=True, schedule="one_cycle")
-SMALLER = replace(RANDOM, name="smaller", epochs=3, early_sizes=(16, 24), label_smoothing=0.1)
-ATTACKED = replace(
-    RANDOM,
+RANDOM = TINY.with_(name="random", norm="batch", dropout=0.5, mixup_alpha=0.5, augment=True, schedule="one_cycle")
+SMALLER = RANDOM.with_(name="smaller", epochs=3, early_sizes=(16, 24), label_smoothing=0.1)
+ATTACKED = RANDOM.with_(
     name="attacked",
     mixup_alpha=0,
-    adversarial="pgd",
-    adv_eps=0.03,
-    adv_alpha=0.02,
-    adv_steps=2,
+    attack=AttackConfig("pgd", eps=0.03, alpha=0.02, steps=2),
     smoothness_penalty=1,
 )
 
@@ -74,13 +69,15 @@ def equal(one, other):
     [
         {"width": 8, "schedule": "one_cycle", "learning_rate": 2e-3},
         pytest.param(
-            {"arch": "resnet32", "norm": "batch", "rescale": "max", "epochs": 60}, marks=pytest.mark.slow, id="resnet32"
+            {"network": "resnet32", "norm": "batch", "rescale": "max", "epochs": 60},
+            marks=pytest.mark.slow,
+            id="resnet32",
         ),
     ],
 )
 def test_eight_images_are_learnt(no_bands, changes, train):
     options = {"epochs": 80, "batch_size": 8, "learning_rate": 1e-3, "train_images": 8, "eval_images": 8}
-    _, state = train(Recipe("overfit", **options | changes))
+    _, state = train(Recipe("overfit").with_(**options | changes))
     accuracies = [row["accuracy"] for row in state.rows if (row["split"], row["bn_stats"]) == ("train", "running")]
     assert accuracies[0] < 1
     assert accuracies[-1] == 1
@@ -134,7 +131,7 @@ def loss_of(monkeypatch):
 def test_mixup_by_hand(images, loss_of):
     alpha = 0.5
     model, labels = Recorder(), torch.arange(12) % 10
-    loss, logits = loss_of(model, images, labels, Recipe("a", mixup_alpha=alpha))
+    loss, logits = loss_of(model, images, labels, Recipe("a").with_(mixup_alpha=alpha))
     share = np.random.default_rng(3).beta(alpha, alpha)
     partner = torch.randperm(12, generator=torch.Generator().manual_seed(4)).tolist()
     mixed = torch.stack([share * images[i] + (1 - share) * images[partner[i]] for i in range(12)])
@@ -157,12 +154,12 @@ def test_without_mixup_images_are_fed_as_they_are(images, loss_of):
 
 def test_labels_are_smoothed_by_hand(images, loss_of):
     model, labels = Recorder(), torch.arange(12) % 10
-    recipe = Recipe("a", label_smoothing=0.1)
+    recipe = Recipe("a").with_(label_smoothing=0.1)
     loss, logits = loss_of(model, images, labels, recipe)
     target = torch.full((12, 10), 0.01).scatter_(1, labels[:, None], 0.91)
     torch.testing.assert_close(loss, -(target * logits.log_softmax(1)).sum(1).mean())
-    mixed = replace(recipe, mixup_alpha=0.5)
-    losses = [loss_of(model, images, labels, replace(mixed, label_smoothing=share))[0] for share in (0.0, 0.1)]
+    mixed = recipe.with_(mixup_alpha=0.5)
+    losses = [loss_of(model, images, labels, mixed.with_(label_smoothing=share))[0] for share in (0.0, 0.1)]
     even = -model.linear(model.given.flatten(1)).log_softmax(1).mean()
     torch.testing.assert_close(losses[1], 0.9 * losses[0] + 0.1 * even)
 
@@ -172,7 +169,7 @@ def test_labels_are_smoothed_by_hand(images, loss_of):
 
 def test_a_step_is_a_step_of_adam(monkeypatch, images):
     monkeypatch.setattr("hfclib.training.loop.arithmetic", lambda device, amp: nullcontext())
-    recipe, labels = Recipe("a", learning_rate=0.01), torch.arange(12) % 10
+    recipe, labels = Recipe("a").with_(learning_rate=0.01), torch.arange(12) % 10
     model = Recorder()
     before = model.linear.weight.detach().clone()
     optimizer, _ = make_optimizer(model, recipe, 3)
@@ -200,17 +197,17 @@ def rates(recipe, steps):
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "sgd_plain"])
 def test_optimizers_are_fused_where_the_device_has_that(name):
-    recipe = Recipe("a", optimizer=name)
+    recipe = Recipe("a").with_(algorithm=name)
     assert make_optimizer(nn.Linear(2, 2), recipe, 3)[0].defaults["fused"]
     assert not make_optimizer(nn.Linear(2, 2, device="meta"), recipe, 3)[0].defaults["fused"]
 
 
 def test_constant_rate():
-    assert set(rates(Recipe("a", learning_rate=0.02), 30)) == {0.02}
+    assert set(rates(Recipe("a").with_(learning_rate=0.02), 30)) == {0.02}
 
 
 def test_one_cycle_rises_for_a_fifth_and_then_falls_to_nearly_nothing():
-    values = list(rates(Recipe("a", learning_rate=0.02, schedule="one_cycle"), 50))
+    values = list(rates(Recipe("a").with_(learning_rate=0.02, schedule="one_cycle"), 50))
     peak = int(np.argmax(values))
     assert values[peak] == pytest.approx(0.02)
     assert peak == 9
@@ -222,22 +219,24 @@ def test_one_cycle_rises_for_a_fifth_and_then_falls_to_nearly_nothing():
 
 def test_so_short_a_one_cycle_is_no_error():
     for steps in (1, 2, 5, 9, 10, 11):
-        assert all(0 < rate <= 0.02 for rate in rates(Recipe("a", learning_rate=0.02, schedule="one_cycle"), steps))
+        assert all(
+            0 < rate <= 0.02 for rate in rates(Recipe("a").with_(learning_rate=0.02, schedule="one_cycle"), steps)
+        )
 
 
 def test_training_set_is_the_first_so_many(cifar, monkeypatch):
     monkeypatch.setattr(DataSet, "load", lambda *args, **options: pytest.fail("the full set was asked for"))
-    images, labels = training_set(replace(TINY, train_images=70))
+    images, labels = training_set(TINY.with_(train_images=70))
     assert torch.equal(images, cifar["train"][0][:70])
     assert torch.equal(labels, cifar["train"][1][:70])
-    assert len(training_set(replace(TINY, train_images=5_000))[1]) == 5_000
+    assert len(training_set(TINY.with_(train_images=5_000))[1]) == 5_000
     monkeypatch.setattr(DataSet, "load", lambda data, split, progress: cifar[split])
     with pytest.raises(ValueError, match="train_images, at most 5,000, all of CIFAR-10, got 60,000"):
-        training_set(replace(TINY, train_images=60_000))
+        training_set(TINY.with_(train_images=60_000))
 
 
 def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_change(cifar):
-    shuffled = replace(TINY, train_images=5_000, labels="shuffled")
+    shuffled = TINY.with_(train_images=5_000, labels="shuffled")
     images, labels = training_set(shuffled)
     assert torch.equal(images, cifar["train"][0])
     assert labels.bincount().tolist() == [500] * 10
@@ -250,7 +249,7 @@ def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_cha
 def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
     full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
     monkeypatch.setattr(DataSet, "load", lambda self, split, *, progress: {"train": full}[split])
-    images, labels = training_set(replace(TINY, train_images=5_001))
+    images, labels = training_set(TINY.with_(train_images=5_001))
     assert images.shape == (5_001, 3, 32, 32)
     assert labels[-1] == 5_000
 
@@ -291,7 +290,7 @@ def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch, train):
         return step(model, images, *args, **options)
 
     monkeypatch.setattr("hfclib.training.loop.training_step", recording)
-    _, state = train(replace(TINY, epochs=3, early_sizes=(8, 20)))
+    _, state = train(TINY.with_(epochs=3, early_sizes=(8, 20)))
     assert sizes == [(8, 8)] * 3 + [(20, 20)] * 3 + [(32, 32)] * 3
     assert {row["images"] for row in state.rows} == {TINY.eval_images}
 
@@ -301,7 +300,7 @@ def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch, train):
     [(SMALLER, 1), (ATTACKED, 1)],
 )
 def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop, train):
-    recipe, kept = replace(base, epochs=3), {}
+    recipe, kept = base.with_(epochs=3), {}
     expected, state = train(recipe)
 
     def checkpoint(model, optimizer, scheduler, progress):
@@ -332,7 +331,7 @@ def test_going_on_after_an_epoch_ends_in_the_same_weights(no_bands, base, stop, 
 
 @pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp_path, optimizer, train):
-    recipe = replace(TINY, optimizer=optimizer, epochs=3, schedule="one_cycle", norm="batch", learning_rate=0.01)
+    recipe = TINY.with_(algorithm=optimizer, epochs=3, schedule="one_cycle", norm="batch", learning_rate=0.01)
     path, starts = tmp_path / "run" / "checkpoint.safetensors", []
     path.parent.mkdir()
     expected, state = train(recipe)
@@ -360,7 +359,7 @@ def test_any_network_and_images_can_be_trained(no_bands):
     images = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8)
     labels = images.float().mean(dim=(2, 3)).argmax(dim=1)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
-    recipe = Recipe("mine", epochs=3, batch_size=20, eval_images=10)
+    recipe = Recipe("mine").with_(epochs=3, batch_size=20, eval_images=10)
     before = model[0].weight.detach().clone()
     state = hfclib.fit(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
     assert not torch.equal(model[0].weight, before)
@@ -373,14 +372,14 @@ def test_the_mean_colour_is_that_of_the_training_images(monkeypatch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
     for colour in (None, (0.5,)):
         options = {"seed": 0, "colour": colour, "progress": False}
-        hfclib.fit(model, (images, labels), (images, labels), Recipe("mine", epochs=1, eval_images=10), **options)
+        hfclib.fit(model, (images, labels), (images, labels), Recipe("mine").with_(epochs=1, eval_images=10), **options)
     assert seen[0] == pytest.approx([images.mean().item()])
     assert seen[1] == (0.5,)
 
 
 def test_the_radii_fit_the_size_of_the_images():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
-    recipe, found = Recipe("mine", epochs=1, batch_size=10, eval_images=10, train_bands=True), {}
+    recipe, found = Recipe("mine").with_(epochs=1, batch_size=10, eval_images=10, train_bands=True), {}
     for height, width in ((16, 16), (32, 32), (96, 96), (24, 40)):
         images, labels = torch.rand(10, 3, height, width), torch.arange(10) % 3
         state = hfclib.fit(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
@@ -401,7 +400,7 @@ def test_the_radii_fit_the_size_of_the_images():
 
 def test_radii_at_the_sizes_of_the_data_sets_are_those_of_the_recipes():
     for data, side in (("cifar10", 32), ("mnist", 28)):
-        recipe = Recipe("any", data=data)
+        recipe = Recipe("any").with_(dataset=data)
         assert _measured_radii(torch.empty(2, 1, side, side), recipe) == (recipe.radii, None)
         assert list(recipe.radii) == list(range(1, int(math.hypot(side // 2, side // 2)) + 1))
 
@@ -410,7 +409,7 @@ def test_radii_at_the_sizes_of_the_data_sets_are_those_of_the_recipes():
 def test_the_network_is_left_in_evaluation_mode(no_bands, monkeypatch, fails):
     model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(3 * 64, 3)).train()
     images, labels = torch.rand(10, 3, 8, 8), torch.arange(10) % 3
-    recipe = Recipe("mine", epochs=1, batch_size=5, eval_images=10, learning_rate=1e-3)
+    recipe = Recipe("mine").with_(epochs=1, batch_size=5, eval_images=10, learning_rate=1e-3)
     if fails:
         monkeypatch.setattr("hfclib.training.loop.training_step", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
@@ -422,9 +421,9 @@ def test_another_default_device_changes_nothing(no_bands, train):
     """The meta device does not mix with the CPU, as a GPU does not, and holds no number that is right by chance."""
     images, labels = torch.rand(6, 3, 32, 32), list(range(6))
     for recipe in (RANDOM, ATTACKED):
-        expected, state = train(replace(recipe, epochs=1))
+        expected, state = train(recipe.with_(epochs=1))
         with torch.device("meta"):
-            model, again = train(replace(recipe, epochs=1))
+            model, again = train(recipe.with_(epochs=1))
             assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
             assert equal(model, expected)
             assert again.rows == state.rows
@@ -453,7 +452,7 @@ def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar
         "hfclib.training.loop.curve_rows",
         lambda model, parts, test, *_, **options: measured.append((parts, test)) or [],
     )
-    train(replace(TINY, rescale="max", epochs=1))
+    train(TINY.with_(rescale="max", epochs=1))
     parts, (test_images, test_labels) = measured[0]
     assert list(parts) == [("train", Condition("x")), ("test", Condition("x"))]
     on_train, on_test = parts.values()
@@ -467,8 +466,8 @@ def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained_on(norm, no_bands, cifar, train):
-    model, state = train(replace(TINY, norm=norm, labels="shuffled", train_bands=True))
-    images, labels = cifar["train"][0][:20], training_set(replace(TINY, labels="shuffled"))[1][:20]
+    model, state = train(TINY.with_(norm=norm, labels="shuffled", train_bands=True))
+    images, labels = cifar["train"][0][:20], training_set(TINY.with_(labels="shuffled"))[1][:20]
     rows = [row for row in state.rows if row["epoch"] == 2 and row["split"] == "train" and row["band"] != "x"]
     found = {(row["band"], row["radius"], row["bn_stats"]): row["accuracy"] for row in rows}
     statistics = ("running", "batch") if norm == "batch" else ("running",)
@@ -491,7 +490,7 @@ def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained
 
 @pytest.mark.parametrize(("band", "rescale"), [("lfc", "none"), ("hfc", "range")])
 def test_a_band_is_what_split_gives_rescaled(cifar, band, rescale):
-    recipe = replace(TINY, train_band=band, train_radius=4, rescale=rescale)
+    recipe = TINY.with_(train_band=band, train_radius=4, rescale=rescale)
     images = cifar["train"][0][:20]
     for image, result in zip(images, as_trained(images, recipe), strict=True):
         expected = split(to_float(image[None]), 4)[band == "hfc"][0]
@@ -503,9 +502,9 @@ def test_a_band_is_what_split_gives_rescaled(cifar, band, rescale):
 def test_a_louder_hfc_is_added_to_the_lfc(cifar):
     images = cifar["train"][0][:20]
     low, high = split(to_float(images), 8)
-    recipe = replace(TINY, train_band="sum", train_radius=8, train_scale=4.0)
+    recipe = TINY.with_(train_band="sum", train_radius=8, train_scale=4.0)
     torch.testing.assert_close(as_trained(images, recipe), low + 4 * high, rtol=0, atol=1e-5)
-    alike = as_trained(images, replace(recipe, train_scale=1.0))
+    alike = as_trained(images, recipe.with_(train_scale=1.0))
     torch.testing.assert_close(alike, to_float(images), rtol=0, atol=1e-5)
 
 
@@ -517,18 +516,18 @@ def test_a_network_trained_on_a_band_is_fed_the_band(monkeypatch, no_bands, cifa
         return training_step(model, images, labels, *args, **options)
 
     monkeypatch.setattr("hfclib.training.loop.training_step", step)
-    recipe = replace(TINY, train_band="hfc", train_radius=8, rescale="range", augment=False, epochs=1)
+    recipe = TINY.with_(train_band="hfc", train_radius=8, rescale="range", augment=False, epochs=1)
     train(recipe)
     images, labels = (torch.cat(tensors) for tensors in zip(*fed, strict=True))
-    expected = as_trained(cifar["train"][0][: recipe.train_images], recipe)
+    expected = as_trained(cifar["train"][0][: recipe.data.train_images], recipe)
     nearest = torch.cdist(images.flatten(1), expected.flatten(1)).min(dim=1)
     assert nearest.values.max() < 0.05  # the band is kept in float16
-    assert sorted(nearest.indices.tolist()) == list(range(recipe.train_images))
+    assert sorted(nearest.indices.tolist()) == list(range(recipe.data.train_images))
     assert torch.equal(labels, cifar["train"][1][nearest.indices])
 
 
 def test_a_network_trained_on_a_band_is_measured_on_it_too(cifar, train):
-    recipe = replace(TINY, train_band="lfc", train_radius=4, rescale="range", epochs=1)
+    recipe = TINY.with_(train_band="lfc", train_radius=4, rescale="range", epochs=1)
     model, state = train(recipe)
     rows = {(row["split"], row["band"], row["radius"], row["feed"]): row for row in state.rows}
     for name in ("train", "test"):
@@ -543,7 +542,7 @@ def test_a_network_trained_on_a_band_is_measured_on_it_too(cifar, train):
 
 
 def test_sgd_has_momentum_and_weight_decay():
-    recipe = replace(TINY, optimizer="sgd", learning_rate=0.1, weight_decay=0.01)
+    recipe = TINY.with_(algorithm="sgd", learning_rate=0.1, weight_decay=0.01)
     model = nn.Linear(3, 2, bias=False)
     start = model.weight.detach().clone()
     optimizer, _ = make_optimizer(model, recipe, 10)
@@ -563,7 +562,7 @@ def test_a_step_of_each_other_optimizer_by_hand():
     for name, step in first.items():
         model = nn.Linear(3, 2, bias=False)
         start, gradient = model.weight.detach().clone(), torch.tensor([[1.0, -2.0, 0.5], [-1.0, 3.0, 1.5]])
-        optimizer, _ = make_optimizer(model, replace(TINY, optimizer=name, learning_rate=0.01), 10)
+        optimizer, _ = make_optimizer(model, TINY.with_(algorithm=name, learning_rate=0.01), 10)
         model.weight.grad = gradient.clone()
         optimizer.step()
         torch.testing.assert_close(model.weight.detach(), start - 0.01 * step(gradient), rtol=1e-4, atol=1e-6)
@@ -574,7 +573,7 @@ def test_a_step_of_each_other_optimizer_by_hand():
 
 def test_a_loss_that_is_no_number_stops_the_training(no_bands, train):
     with pytest.raises(TrainingError, match=r"loss of tiny, seed 5, is (nan|inf) in epoch 1.*smaller learning_rate"):
-        train(replace(TINY, learning_rate=1e20), seed=5)
+        train(TINY.with_(learning_rate=1e20), seed=5)
 
 
 def test_progress_bar_names_loss_and_accuracy(no_bands, capsys, train):
@@ -591,8 +590,8 @@ def test_bad_images_and_labels_are_refused_before_the_work(monkeypatch):
     monkeypatch.setattr("hfclib.training.loop._train_epoch", None)
     images, labels = torch.rand(101, 3, 8, 8), torch.zeros(101, dtype=torch.int64)
     plain, normed = hfclib.resnet18(2), hfclib.resnet18(2, "batch")
-    recipe = Recipe("mine", epochs=1, batch_size=8, eval_images=200)
-    attacked = replace(recipe, adversarial="pgd", adv_eps=0.05, adv_alpha=0.05, adv_steps=1)
+    recipe = Recipe("mine").with_(epochs=1, batch_size=8, eval_images=200)
+    attacked = recipe.with_(attack=AttackConfig("pgd", eps=0.05, alpha=0.05, steps=1))
     test = (images[:20], labels[:20])
     with pytest.raises(ValueError, match=r"images in \[0, 1\]"):  # as half types round them; attacks would refuse them
         fit(plain, (images * 1.0005 / images.max(), labels), test, attacked, seed=0, progress=False)

@@ -1,7 +1,5 @@
 """hfclib.training.planted, hfclib.runs.images: the signal is where it should be, and in all that a run is fed."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -13,7 +11,7 @@ from hfclib.training.planted import PLANTED_RADIUS, class_patterns, planted
 from hfclib.training.recipe import Recipe
 
 AMPLITUDE = 2 / 255
-RECIPE = Recipe("a", width=2, epochs=1, batch_size=32, train_images=64, eval_images=5, final_images=20)
+RECIPE = Recipe("a").with_(width=2, epochs=1, batch_size=32, train_images=64, eval_images=5, final_images=20)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)])
@@ -33,7 +31,7 @@ def test_patterns_are_faint_lie_beyond_the_radius_and_differ_by_class(shape):
 
 def test_training_and_test_images_have_the_pattern_of_their_class_and_their_own_lfc():
     patterns = class_patterns((3, 32, 32), AMPLITUDE)
-    recipe = replace(RECIPE, planted=AMPLITUDE)
+    recipe = RECIPE.with_(planted=AMPLITUDE)
     for (images, labels), (clean, _), rounding in (
         (training_set(recipe), training_set(RECIPE), 5e-4),  # kept in float16, an eighth of a grey level
         (held_out_set(recipe), held_out_set(RECIPE), 1e-6),
@@ -53,7 +51,7 @@ def test_another_class_can_be_planted():
 
 def test_a_run_is_measured_with_the_signal_and_once_without(monkeypatch, tmp_path):
     monkeypatch.setattr(Recipe, "radii", (4,))
-    run = train_run(replace(RECIPE, planted=AMPLITUDE), seed=0, store=tmp_path, progress=False)
+    run = train_run(RECIPE.with_(planted=AMPLITUDE), seed=0, store=tmp_path, progress=False)
     whole = run.final.query("band == 'x'").set_index("split")["accuracy"]
     assert list(whole.index) == ["train", "test", "clean"]
     labels = DATA_SETS["cifar10"].embedded("test")[1][:20]
@@ -65,7 +63,7 @@ def test_a_run_is_measured_with_the_signal_and_once_without(monkeypatch, tmp_pat
 
 def test_other_data_are_trained_on_and_measured_at_their_own_radii_and_colour(tmp_path):
     name = "mnist"
-    recipe = replace(RECIPE, data=name, train_images=40, final_images=10)
+    recipe = RECIPE.with_(dataset=name, train_images=40, final_images=10)
     run = train_run(recipe, seed=0, store=tmp_path, progress=False)
     assert set(run.final["radius"]) == {-1, *range(1, 20)}
     images, labels = (part[:10] for part in held_out_set(recipe))

@@ -11,7 +11,6 @@ A defense changes only the first layer's kernels, the input or the logits. Trial
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -45,7 +44,7 @@ def defense_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     Source: paper, section 6.2 and Table 2; the penalty, whose weight is ours, from the authors' blog post.
     """
     vanilla = fig4_recipes(preset)["vanilla"]
-    penalised = replace(vanilla, name=vanilla.name.replace("vanilla", "penalised"), smoothness_penalty=PENALTY)
+    penalised = vanilla.with_(name=vanilla.name.replace("vanilla", "penalised"), smoothness_penalty=PENALTY)
     return {"vanilla": vanilla, "penalised": penalised, **adversarial_recipes(preset)}
 
 

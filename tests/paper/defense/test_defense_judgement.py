@@ -275,7 +275,7 @@ def test_scaled_logits_are_masked_and_a_larger_lead_is_robust(monkeypatch, tmp_p
     monkeypatch.setattr(Run, "model", lambda self: networks[self.recipe.name])
     stored = {}
     for variant, network in networks.items():
-        recipe = Recipe(variant, norm="batch" if variant == "vanilla" else "none")
+        recipe = Recipe(variant).with_(norm="batch" if variant == "vanilla" else "none")
         path = tmp_path / recipe.run_name(0)
         path.mkdir()
         save_file(network.state_dict(), path / "weights.safetensors")

@@ -3,7 +3,6 @@
 import itertools
 import re
 import warnings
-from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -471,7 +470,7 @@ def two(tmp_path, weights):
     """Runs of two recipes; all answers of the second's seed 0 are one class on from the others'."""
     other = weights | {name: weights[name].roll(1, dims=0).contiguous() for name in ("3.weight", "3.bias")}
     ones = [
-        stored_run(tmp_path / "store", one, seed, replace(RECIPE, norm="batch"))
+        stored_run(tmp_path / "store", one, seed, RECIPE.with_(norm="batch"))
         for seed, one in ((0, other), (1, weights))
     ]
     return {"vanilla": [stored_run(tmp_path / "store", weights)], "batchnorm": ones}
