@@ -27,7 +27,7 @@ SLOW = {"networks", "datasets", "tradeoff"}  # five to ten seconds each
 
 
 def halved(table):
-    return table.assign(value=table["value"] / 2)
+    return table.assign(accuracy=table["accuracy"] / 2)
 
 
 @pytest.fixture(scope="session")
