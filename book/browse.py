@@ -1,10 +1,12 @@
 """Open every page of a built book in Chromium, on a desktop and a phone, in the light and in the dark.
 
-Its faults: what axe-core calls serious or critical, pictures that change with the theme or are shown smaller than they
-were drawn, and pages that scroll sideways.
+Its faults: what axe-core calls serious or critical, with everything unfolded; pictures that change with the theme or
+are shown smaller than drawn; pages that scroll sideways. Of the page with the explorer also: what its first
+screen lacks, too many words in front of the chapters, and a summary that is printed on more than one sheet.
 """
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +21,26 @@ THEMES = ("light", "dark")
 # The desktop is so high that no figure comes to lie under the bar at the top.
 DESKTOP, PHONE = {"width": 1280, "height": 2000}, {"width": 390, "height": 844}
 CHECKED = {"exclude": [["dt.sig dl"], [".citation-list"]]}  # how Sphinx writes long signatures and citations
-PICTURES = "main figure img, main [data-part=hfc] canvas"
+PICTURES = "main figure img:not(.hfc-chart), main [data-part=hfc] canvas"
 # The explorer of the landing page draws its pictures later than the page is loaded.
 DRAWN = """() => [...document.querySelectorAll("#hfc-explorer [role=status]")]
     .every(one => one.textContent.includes("True class"))"""
+UNFOLD = """() => {
+    for (const one of document.querySelectorAll("details")) one.open = true;
+    for (const one of document.querySelectorAll(".hfc-more")) one.hidden = false;
+}"""
+# Of the page with the explorer: what stands on the first screen, and what is not counted as words to read.
+SCREENS = {
+    (1280, 800): "h1, #hfc-explorer canvas, #hfc-explorer .hfc-line, [name=radius], .tag_hfc-findings li",
+    (390, 844): "h1, [name=radius], [data-part=image] canvas, [data-part=hfc] canvas",
+}
+BELOW = """(places, height) => {
+    const all = places.map(one => [one.outerHTML.slice(0, 80), one.getBoundingClientRect()]);
+    return all.filter(([, { top, bottom }]) => top < 0 || bottom > height).map(([name]) => name);
+}"""
+WORDS, CHAPTERS = 350, "#what-each-chapter-asks"
+PROSE_ONLY = f"""{CHAPTERS}, {CHAPTERS} ~ section, button, .hfc-unseen,
+    .hfc-box :is(select, label, svg, .hfc-pictures) {{ display: none !important }}"""
 STILL = "* { transition: none !important }"  # else the colours of the other theme fade out
 SHRUNK = """figures => figures.filter(one => one.checkVisibility())
     .filter(one => one.getBoundingClientRect().width < one.getAttribute("width") - 1).map(one => one.alt)"""
@@ -61,34 +79,60 @@ def browser() -> Iterator:
 
 def faults(opened, pages: list[Path]) -> list[str]:
     """The faults of some pages in an open `browser`, one line each."""
+    return [f"{path.name}{fault}" for path in pages for fault in _faults(opened, path)]
+
+
+def _faults(opened, path: Path) -> Iterator[str]:
     from axe_playwright_python.sync_playwright import Axe
 
-    found = []
-    for path in pages:
-        shots = {}
-        page = opened.new_page(viewport=DESKTOP)
-        page.goto(path.as_uri())
-        page.wait_for_function(DRAWN)
-        page.add_style_tag(content=STILL)
-        for theme in THEMES:
-            page.emulate_media(color_scheme=theme)
-            for fault in Axe().run(page, context=CHECKED).response["violations"]:
-                if fault["impact"] in ("serious", "critical"):
-                    places = ", ".join(node["html"][:80] for node in fault["nodes"][:3])
-                    found.append(f"{path.name}, {theme}: {fault['help']}: {places}")
-            shots[theme] = [_inside(one.screenshot()) for one in page.locator(PICTURES).all() if one.is_visible()]
-        page.set_viewport_size(PHONE)
-        for theme in THEMES:
-            page.emulate_media(color_scheme=theme)
-            found += [f"{path.name}, {theme}: beyond a phone's edge: {one}" for one in page.evaluate(BEYOND)[-3:]]
-            if (width := page.evaluate("document.documentElement.scrollWidth")) > PHONE["width"]:
-                found.append(f"{path.name}, {theme}: beyond a phone's edge: a page {width} px wide")
-            small = page.locator("main figure img[width]").evaluate_all(SHRUNK)
-            found += [f"{path.name}, {theme}: shown smaller than drawn: {one[:80]}" for one in small]
-        page.close()
-        if shots["light"] != shots["dark"]:
-            found.append(f"{path.name}: pictures change in the dark")
-    return found
+    page = opened.new_page(viewport=DESKTOP, reduced_motion="reduce")
+    page.goto(path.as_uri())
+    page.wait_for_function(DRAWN)
+    page.add_style_tag(content=STILL)
+    if page.locator("#hfc-explorer").count():
+        yield from _faults_of_summary(page)
+    page.set_viewport_size(DESKTOP)
+    page.evaluate(UNFOLD)
+    shots = {}
+    for theme in THEMES:
+        page.emulate_media(color_scheme=theme)
+        for fault in Axe().run(page, context=CHECKED).response["violations"]:
+            if fault["impact"] in ("serious", "critical"):
+                places = ", ".join(node["html"][:80] for node in fault["nodes"][:3])
+                yield f", {theme}: {fault['help']}: {places}"
+        shots[theme] = [_inside(one.screenshot()) for one in page.locator(PICTURES).all() if one.is_visible()]
+    page.set_viewport_size(PHONE)
+    for theme in THEMES:
+        page.emulate_media(color_scheme=theme)
+        for wide in page.evaluate(BEYOND)[-3:]:
+            yield f", {theme}: beyond a phone's edge: {wide}"
+        if (width := page.evaluate("document.documentElement.scrollWidth")) > PHONE["width"]:
+            yield f", {theme}: beyond a phone's edge: a page {width} px wide"
+        for small in page.locator("main figure img[width]").evaluate_all(SHRUNK):
+            yield f", {theme}: shown smaller than drawn: {small[:80]}"
+    page.close()
+    if shots["light"] != shots["dark"]:
+        yield ": pictures change in the dark"
+
+
+def _faults_of_summary(page) -> Iterator[str]:
+    """The faults of the page with the explorer, as a reader first sees it, reads it and prints it."""
+    for (width, height), places in SCREENS.items():
+        page.set_viewport_size({"width": width, "height": height})
+        for name in page.locator(places).evaluate_all(BELOW, height):
+            yield f": not on the first screen of {width} x {height}: {name}"
+        sizes = [box["width"] for one in page.locator("#hfc-explorer canvas").all() if (box := one.bounding_box())]
+        if width == DESKTOP["width"] and min(sizes) < 220:
+            yield f": pictures of {min(sizes):.0f} px"
+    sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
+    if sheets > 1:
+        yield f": the summary is printed on {sheets} sheets"
+    hidden = page.add_style_tag(content=PROSE_ONLY)
+    text = page.locator("article, main").last.inner_text()
+    words = sum(any(letter.isalpha() for letter in word) for word in text.split())
+    if words > WORDS:
+        yield f": {words} words in front of the chapters, of {WORDS}"
+    hidden.evaluate("one => one.remove()")
 
 
 def faults_of(pages: list[Path]) -> list[str]:

@@ -10,7 +10,7 @@ from hfclib.paper.chapter import SOURCES
 from hfclib.paper.registry import CHAPTERS
 
 # Figures of the book's own pages, by what they are drawn from.
-OTHER_FIGURES = {"hfc-by-condition": "training", "fig-frog": "images"}
+OTHER_FIGURES = {"fig-frog": "images"}
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NONE = "\u2013"
 

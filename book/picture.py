@@ -25,5 +25,6 @@ if __name__ == "__main__":
     figure, numbers = drawn()
     with mpl.rc_context(STYLE):
         figure.savefig(FILE, metadata={"Date": None, "Description": numbers}, facecolor="white")
+    figure.suptitle("What networks read in the dark", fontsize=26)
     figure.set_size_inches(12, 6.3)
     figure.savefig(SHARED, dpi=100, facecolor="white")  # 1200 x 630 pixels, as sites ask for
