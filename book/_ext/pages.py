@@ -22,10 +22,16 @@ PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
 
 
 def figures_for_phones(app: Sphinx, doctree: nodes.document) -> None:
-    """Unpack what `hfclib.paper.show.show_figure` packed; the style sheet shows one of the two figures."""
+    """Unpack what `hfclib.paper.show.show_figure` packed; the style sheet shows one of the two figures.
+
+    Charts, which hold no picture of pixels, get a class, since they may be dimmed in the dark.
+    """
     for image in list(doctree.findall(nodes.image)):
         file = Path(app.env.relfn2path(image["uri"])[1])
-        if file.suffix == ".svg" and (phone := phone_figure(file.read_text())):
+        drawn = file.read_text() if file.suffix == ".svg" else "<image"
+        if "<image" not in drawn:
+            image["classes"].append("hfc-chart")
+        if file.suffix == ".svg" and (phone := phone_figure(drawn)):
             file.with_suffix(".phone.svg").write_bytes(phone)
             second = image.deepcopy()
             second["uri"] = image["uri"].removesuffix(".svg") + ".phone.svg"

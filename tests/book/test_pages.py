@@ -40,6 +40,10 @@ At r = 4 it is .23 ± .04, or .47
 
 .. image:: panels.svg
    :alt: two panels
+
+.. image:: pixels.svg
+   :alt: pixels
+   :class: hfc-pixels
 """
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="{}pt" height="72pt">{}</svg>'
 STACKED = SVG.format(72, "<!-- one below the other -->")
@@ -53,6 +57,7 @@ def page(tmp_path):
     (tmp_path / "book" / "glossary.rst").write_text(GLOSSARY)
     (tmp_path / "index.rst").write_text(PAGE + "\n.. toctree::\n\n   book/glossary\n")
     (tmp_path / "curve.svg").write_text(SVG.format(144, ""))
+    (tmp_path / "pixels.svg").write_text(SVG.format(144, '<image href="data:image/png;base64,AA=="/>'))
     packed = base64.b64encode(zlib.compress(STACKED.encode())).decode()
     (tmp_path / "panels.svg").write_text(SVG.format(288, f"<!-- phone: {packed} -->"))
     app = application.Sphinx(tmp_path, tmp_path, tmp_path / "_html", tmp_path / "_doctrees", "html", status=None)
@@ -78,6 +83,17 @@ def test_numbers_are_not_parted_at_the_end_of_a_line(page):
 
 def test_a_figure_is_shown_at_72_pixels_an_inch_and_leads_to_its_file(page):
     assert re.search(r'<a class="[^"]*image-reference" href="_images/curve.svg"><img [^>]*width: 144.0?px', page)
+
+
+def test_only_charts_may_be_dimmed_in_the_dark(page):
+    """A picture of pixels shows what a network is fed."""
+    classes = dict(re.findall(r'<img alt="[^"]*" class="([^"]*)" src="_images/([^"]*)"', page))
+    assert {file: "hfc-chart" in names for names, file in classes.items()} == {
+        "curve.svg": True,
+        "panels.svg": True,
+        "panels.phone.svg": True,
+        "pixels.svg": False,
+    }
 
 
 def test_a_wide_figure_has_a_second_picture_for_phones(page, tmp_path):
