@@ -146,8 +146,22 @@ def reads(content: dict) -> str:
     equal = f"Cut at {cut_words(crossed.radius, side)}, low and high frequencies are worth the same to it"
     if crossed.accuracy <= _above_chance(content):
         alone = f"{right} {crossed.accuracy:.0%} by either alone, indistinguishable from chance"
-        return f"It needs low and high frequencies at once. {equal}: {alone}{whole}."
+        return f"It needs low and high frequencies at once. {equal}: {alone}{whole}.{_half_words(content)}"
     return f"{equal}: {right} about {crossed.accuracy:.0%} by either alone{whole}."
+
+
+def half_radius(content: dict) -> float | None:
+    """The radius at which the LFC reaches half the accuracy on whole images; None if that is beyond those measured."""
+    rows, half = band_rows(content, "lfc"), whole_row(content)["accuracy"] / 2
+    return _zero([row["radius"] for row in rows], [row["accuracy"] - half for row in rows])
+
+
+def _half_words(content: dict) -> str:
+    radius = half_radius(content)
+    if radius is None:
+        return ""
+    half = "Half of its answers" if is_unlabelled(content) else "Half of its accuracy"
+    return f" {half} is back with all frequencies within {cut_words(radius, side_of(content))}."
 
 
 def _above_chance(content: dict) -> float:

@@ -66,7 +66,10 @@ def test_the_interval_of_the_crossing_holds_the_true_one():
 def test_what_is_read_is_one_sentence(low, high, said):
     text = answer.reads(content(low, high))
     assert re.search(said, text), text
-    assert text.endswith(", and for 90% by whole images.")
+    assert ", and for 90% by whole images." in text
+    assert ("Half of its accuracy is back with all frequencies within radius 10.8 (68% of Nyquist)" in text) is (
+        low[1] == 100 and high[1] == 101
+    )
 
 
 def test_without_a_crossing_the_number_says_on_which_side_it_lies():
