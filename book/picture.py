@@ -18,7 +18,7 @@ def drawn() -> tuple[Figure, str]:
     final = fig4.FIG4.published()
     hfc = final[(final["band"] == "hfc") & (final["split"] == "test") & final["radius"].isin(PAPER_RADII)]
     means = hfc.groupby(["variant", "feed", "bn_stats", "radius"])["value"].mean()
-    return fig4.hfc_by_condition(final), means.round(4).to_csv()
+    return fig4.hfc_by_condition(final), means.rename("accuracy").round(4).to_csv()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The landing page's explorer: its stored answers, its data files, and the Sphinx extension that adds them to the book.
 
-python book/explorer/explorer.py            ask the stored networks again and write answers.json: minutes
-python book/explorer/explorer.py FOLDER     write FOLDER/book/explorer.html, the explorer as a page of its own
+python -m book.explorer.explorer            ask the stored networks again and write answers.json: minutes
+python -m book.explorer.explorer FOLDER     write FOLDER/book/explorer.html, the explorer as a page of its own
 """
 
 import base64

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from book.explorer import explorer
 from hfclib import split
 from hfclib.batching import logits
 from hfclib.data import MEAN, embedded, to_float
@@ -21,10 +21,7 @@ from hfclib.paper.tables import decimals
 from hfclib.runs.predictions import weights_of
 from hfclib.transforms import feed_images
 
-HERE = Path(__file__).parents[2] / "book" / "explorer"
-sys.path.insert(0, str(HERE))
-import explorer  # noqa: E402
-
+HERE = Path(explorer.__file__).parent
 CANVAS = "document.querySelector('[data-part=%s] canvas').toDataURL()"
 SAID = "#hfc-explorer [role=status]"
 

@@ -15,7 +15,7 @@ import pytest
 from hfclib.data import DataSet
 from hfclib.paper.bands import fig1_recipes
 from hfclib.paper.fig3 import fig3_recipes
-from hfclib.paper.parameters import given_parameters
+from hfclib.paper.parameters import check_parameters, given_parameters
 from hfclib.paper.registry import CHAPTERS
 from hfclib.runs import Runs
 from hfclib.runs.store import WEIGHTS
@@ -199,7 +199,7 @@ def test_the_defaults_are_those_of_the_parameters_cell():
         defaults = {name: ast.literal_eval(one["default"]) for name, one in cell.items()}
         assert set(defaults) == set(chapter.parameters.model_fields), notebook
         usual = chapter.parameters()
-        assert chapter.check(defaults) == usual
+        assert check_parameters(chapter.parameters, defaults) == usual
         for name, one in cell.items():
             assert one["inferred_type_name"] == kinds[type(getattr(usual, name))], (notebook, name)
 
@@ -221,8 +221,8 @@ def test_a_check_may_run_again_after_the_notebook_has_set_names_of_its_own():
         nodes = [node for node in ast.walk(ast.parse("\n".join(code_of(notebook)))) if isinstance(node, ast.Name)]
         own = {node.id for node in nodes if isinstance(node.ctx, ast.Store)} - set(chapter.parameters.model_fields)
         namespace = chapter.parameters().model_dump()
-        first = chapter.check(namespace)
+        first = check_parameters(chapter.parameters, namespace)
         namespace |= {name: [1] for name in own}
-        assert chapter.check(namespace) == first, notebook
+        assert check_parameters(chapter.parameters, namespace) == first, notebook
         with pytest.raises(ValueError, match="unknown parameter presets"):
-            chapter.check(namespace | {"presets": 1})
+            check_parameters(chapter.parameters, namespace | {"presets": 1})

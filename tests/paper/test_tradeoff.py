@@ -283,11 +283,11 @@ def test_the_claim_is_about_images_that_vanilla_classifies_correctly(waves, monk
         assert found[["variant", "seed"]].to_numpy().tolist() == [["vanilla", 0], ["vanilla", 4], ["batchnorm", 0]]
         far = distances_in_closed_form(waves.a / 5, waves.b / 5)["linf"] <= 8 / 255
         counted = far & changed_in_closed_form(waves.a, waves.b) & (classes == labels).numpy()
-        assert found["share"].to_numpy() == pytest.approx(counted.any(axis=0).mean(), abs=1e-6)
-        shares.append(found["share"].iloc[0])
+        assert found["value"].to_numpy() == pytest.approx(counted.any(axis=0).mean(), abs=1e-6)
+        shares.append(found["value"].iloc[0])
     assert shares[0] > shares[1] > 0
     rows = pd.DataFrame(
-        {"variant": ["vanilla"] * 3 + ["batchnorm"], "seed": [0, 1, 2, 0], "share": [0.1, 0.2, 0.3, 0.9]}
+        {"variant": ["vanilla"] * 3 + ["batchnorm"], "seed": [0, 1, 2, 0], "value": [0.1, 0.2, 0.3, 0.9]}
     )
     estimate = TRADEOFF.estimate(claim, rows)
     assert (estimate.mean, estimate.seeds) == (pytest.approx(0.2), 3)
