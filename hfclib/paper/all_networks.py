@@ -11,7 +11,7 @@ from hfclib.training.recipe import Recipe
 
 USABLE = 0.4  # the least test accuracy of a recipe that is compared: a share of nearly nothing is noise
 # What a table calls the presets whose networks stand beside those of "laptop".
-SET_UPS: dict[Preset, str] = {"narrow": "the paper's schedule", "authors": "the authors' set-up"}
+SET_UPS: dict[Preset, str] = {"narrow": "the schedule as stated", "authors": "the authors' set-up"}
 # The interval of a correlation over recipes is a bootstrap, which depends on their order; the published ones are in
 # this. Recipes under other names come after these.
 _FIRST = ("fig4", "fig1", "batchnorm", "fig3", "defense", "labels", "ablation", "training", "datasets")
@@ -47,7 +47,7 @@ def kind_of(recipe: Recipe) -> str:
     """How a network was trained, in a word or two."""
     band = recipe.data.train_band
     if band == "sum":
-        return "trained on a louder HFC"
+        return "trained on an amplified HFC"
     if band != "x":
         return f"trained on the {band.upper()}"
     if recipe.attack:

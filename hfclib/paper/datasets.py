@@ -127,7 +127,8 @@ def accuracy_by_seed(found: pd.DataFrame, data: str, variant: str, cell: str) ->
         found: from `datasets_table`.
         cell: as in `select`.
     """
-    rows = select(found[(found["data"] == data) & (found["variant"] == variant)], RADII, *CONDITIONS["controlled"])
+    own = found[(found["data"] == data) & (found["variant"] == variant)]
+    rows = select(own, RADII, *CONDITIONS["mean colour added"])
     return by_seed(rows, "cell").reindex(columns=[cell])[cell].dropna()
 
 

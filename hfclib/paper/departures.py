@@ -24,7 +24,7 @@ DEPARTURES = (
         "schedule and length",
         "Adam at 1e-4, batches of 100, 100 epochs",
         "one cycle to 1e-3, batches of 128, 16 epochs",
-        "the paper's schedule",
+        "the schedule as stated",
         _NARROW,
     ),
     (

@@ -37,7 +37,7 @@ def rule_recipes() -> dict[str, Recipe]:
 def generalisation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """The book's recipes on CIFAR-10 that train on whole images with natural labels, and not against attacks.
 
-    Left out are a planted signal, training on one band or on a louder HFC, and other data. "laptop" has those of
+    Left out are a planted signal, training on one band or on an amplified HFC, and other data. "laptop" has those of
     "narrow" and "authors" as well, as narrow_vanilla and so on, and the `rule_recipes`.
     """
     later = rule_recipes() if preset == "laptop" else {}
@@ -90,7 +90,7 @@ def family_of(recipe: Recipe) -> str:
 
 _PLACE = ["variant", "family", "part", "norm", "plain"]
 # How the HFC is fed, and what BatchNorm normalises by, with what a measure's name ends in.
-_CONDITIONS = {"": CONDITIONS["controlled"], " raw": ("raw", "running"), " authors": CONDITIONS[AUTHORS]}
+_CONDITIONS = {"": CONDITIONS["mean colour added"], " raw": ("raw", "running"), " authors": CONDITIONS[AUTHORS]}
 
 
 def generalisation_table(runs: Runs) -> pd.DataFrame:
@@ -208,7 +208,7 @@ _FUNCTIONS = {
 
 _NOT_MEASURED = "too few recipes"
 _FED = {
-    "HFC with the mean colour": "H{}",
+    "HFC, mean colour added": "H{}",
     "HFC as it is, nearly black": "H{} raw",
     "HFC as the authors measure it": "H{} authors",
     "LFC": "L{}",
@@ -231,7 +231,7 @@ def correlation_table(rows: pd.DataFrame) -> pd.DataFrame:
         }
         for name, measure in _FED.items()
     }
-    for name in ("HFC with the mean colour", "LFC") if len(rows) else ():
+    for name in ("HFC, mean colour added", "LFC") if len(rows) else ():
         means = {text: decimals(rows[_FED[name].format(radius)].mean()) for radius, text in columns.items()}
         table[f"mean accuracy: {name}"] = means
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("rank correlation with test accuracy")
@@ -243,7 +243,7 @@ def robustness_table(rows: pd.DataFrame, radius: int) -> pd.DataFrame:
     Args:
         rows: all of `per_recipe`.
     Returns:
-        One row per choice; columns recipes (their number), and the HFC with the mean colour and the LFC.
+        One row per choice; columns recipes (their number), and the HFC, mean colour added and the LFC.
     """
     own = compared(rows)
     normal = own["norm"] == "none"

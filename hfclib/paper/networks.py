@@ -160,7 +160,7 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
     parts = []
     for variant, run in each_run(runs):
         final = gather({variant: [run]}, "final")
-        own, theirs = (select(final, PAPER_RADII, *CONDITIONS[version]) for version in ("controlled", AUTHORS))
+        own, theirs = (select(final, PAPER_RADII, *CONDITIONS[version]) for version in ("mean colour added", AUTHORS))
         theirs = theirs[theirs["band"] != "x"].assign(measure=theirs["cell"] + " authors")
         beside = stored_measures(run)
         if beside is None and compute and run.has_weights:
@@ -204,7 +204,7 @@ def association(
     *,
     equal: bool = False,
     band: Literal["H", "L"] = "H",
-    version: Version = "controlled",
+    version: Version = "mean colour added",
 ) -> Estimate:
     """The `rank_correlation` of the accuracy on a band with the share of accuracy lost, over recipes.
 
@@ -241,7 +241,7 @@ _LOOKS = {  # colour, marker and filling by `kind_of`; networks of a figure keep
     "adversarial training": (VARIANT_COLOURS["adversarial"], "v", "full"),
     "trained on the LFC": ("0.3", "D", "none"),
     "trained on the HFC": ("0.3", "D", "full"),
-    "trained on a louder HFC": ("0.3", "P", "full"),
+    "trained on an amplified HFC": ("0.3", "P", "full"),
 }
 _PARTS = {"whole": "shifts as they are", "hfc": "their HFC alone"}
 
@@ -372,19 +372,19 @@ def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
 
 def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     """The `association` among fewer recipes: without those trained against attacks, on one band, or both; then without
-    those trained on a louder HFC, and those of the chapter on training choices, too; and last among all, with the
+    those trained on an amplified HFC, and those of the chapter on training choices, too; and last among all, with the
     accuracy on the HFC measured as the authors did; as text.
 
     Columns: number of recipes; for the mean over the HFC of the shifts and for the attack of 2/255, Spearman's
     correlation and that at equal test accuracy, with their intervals.
     """
     adversarial = ["adversarial training"]
-    bands, louder = ["trained on the LFC", "trained on the HFC"], ["trained on a louder HFC"]
+    bands, louder = ["trained on the LFC", "trained on the HFC"], ["trained on an amplified HFC"]
     choices = [variant for variant in RECIPES["training"]("laptop") if variant != "vanilla"]
     choices += [f"{preset}_{variant}" for preset in SET_UPS for variant in choices]
     subsets = {"all": [], "no adversarial training": adversarial, "not trained on one band": bands}
     subsets["neither"] = adversarial + bands
-    subsets["nor trained on a louder HFC"] = adversarial + bands + louder
+    subsets["nor trained on an amplified HFC"] = adversarial + bands + louder
     subsets["nor in the chapter on training choices"] = adversarial + bands + louder + choices
     theirs = f"all, HFC accuracy {AUTHORS}"
     subsets[theirs] = []
@@ -396,7 +396,7 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"
             row[column] = "not measured"
             with suppress(MissingRunError):
-                version = AUTHORS if name == theirs else "controlled"
+                version = AUTHORS if name == theirs else "mean colour added"
                 one = association(some, measure, radius, equal=equal, version=version)
                 row[column] = in_words(one)
         table[name] = row

@@ -64,7 +64,7 @@ def _cell_variant(name: str) -> str:
 
 def _accuracies(found: pd.DataFrame, variant: str, cell: str) -> pd.Series:
     """A network's accuracies by seed, LFC fed raw, running statistics; maybe none."""
-    rows = select(found[found["variant"] == variant], RADII, *CONDITIONS["controlled"])
+    rows = select(found[found["variant"] == variant], RADII, *CONDITIONS["mean colour added"])
     return by_seed(rows, "cell").reindex(columns=[cell])[cell].dropna()
 
 
@@ -117,7 +117,7 @@ def planted_rows(found: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns variant, seed, cell ("test", "clean", "L1" to "L22"), radius, value.
     """
-    rows = select(found, RADII, *CONDITIONS["controlled"]).query("band in ('lfc', 'x') and split != 'train'")
+    rows = select(found, RADII, *CONDITIONS["mean colour added"]).query("band in ('lfc', 'x') and split != 'train'")
     return rows[["variant", "seed", "cell", "radius", "value"]]
 
 

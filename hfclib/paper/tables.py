@@ -14,7 +14,7 @@ from hfclib.paper.measurements import each_run, measurements
 from hfclib.runs.store import Run
 from hfclib.transforms import Feed
 
-Version = Literal["measured as the authors did", "controlled"]
+Version = Literal["measured as the authors did", "mean colour added"]
 # The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
 TableFeed = Feed | Literal["authors"]
 CHANCE = 0.1  # the accuracy of guessing among ten classes of equal size
@@ -22,12 +22,12 @@ CHANCE = 0.1  # the accuracy of guessing among ten classes of equal size
 AUTHORS: Version = "measured as the authors did"
 CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
     AUTHORS: ("authors", "batch"),
-    "controlled": ("mean", "running"),
+    "mean colour added": ("mean", "running"),
 }
 # The same by the names that claims have for them.
 NAMED_CONDITIONS: dict[str, tuple[TableFeed, BnStats]] = {
     "authors": CONDITIONS[AUTHORS],
-    "controlled": CONDITIONS["controlled"],
+    "controlled": CONDITIONS["mean colour added"],
 }
 
 

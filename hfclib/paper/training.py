@@ -76,11 +76,11 @@ def chosen_recipes(preset: Preset, choices: Sequence[Choice]) -> dict[str, Recip
 # ---- what the notebook shows
 
 COMPARED: dict[str, tuple[str, Version]] = {
-    "train": ("train", "controlled"),
-    "test": ("test", "controlled"),
-    "gap": ("gap", "controlled"),
+    "train": ("train", "mean colour added"),
+    "test": ("test", "mean colour added"),
+    "gap": ("gap", "mean colour added"),
     "HFC, as the authors": ("hfc", AUTHORS),
-    "HFC, mean colour added": ("hfc", "controlled"),
+    "HFC, mean colour added": ("hfc", "mean colour added"),
 }
 _TITLES = {"batch_size": "Batch size", "optimizer": "Optimiser", "architecture": "Architecture"}
 _LOOKS = {"train": ("0.6", "s"), "test": ("black", "o"), "gap": ("black", "D")}

@@ -68,13 +68,13 @@ def test_a_lead_stands_beside_that_with_the_papers_schedule(runs):
     one = {variant: ones[1:] for variant, ones in runs.items() if variant != "dropout"}
     final = gather(runs, "final")
     table = leads(final, gather(one, "final"))
-    by_cell = by_seed(select(final, (4, 8), *CONDITIONS["controlled"]), "cell", "variant")
+    by_cell = by_seed(select(final, (4, 8), *CONDITIONS["mean colour added"]), "cell", "variant")
     both = [by_cell[cell] for cell in ("H4", "H8")]
     gain = sum(one["batchnorm"] - one["vanilla"] for one in both) / 2
     expected = [unpaired_over_images(both, runs), decimals(gain[1]), "\u2013"]
-    assert table.loc[("BatchNorm", "controlled")].tolist() == expected
+    assert table.loc[("BatchNorm", "mean colour added")].tolist() == expected
     dropout, mixup = (table.loc[(title, "measured as the authors did")] for title in ("Dropout", "Mix-up"))
-    assert dropout["our schedule"] != "not stored" == dropout["the paper's schedule"] == mixup["our schedule"]
+    assert dropout["our schedule"] != "not stored" == dropout["the schedule as stated"] == mixup["our schedule"]
     assert dropout["paper"] == ".115"  # the mean of .21 - .10 and .22 - .10
 
 
@@ -91,7 +91,7 @@ def test_one_departure_at_a_time(runs):
     assert ours[lead + "measured as the authors did"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
     rows = select(at_end, (4, 8), "mean", "running").query("band == 'hfc'")
     hfc = rows.groupby("variant")["value"].mean()
-    assert ours[lead + "controlled"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
+    assert ours[lead + "mean colour added"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
     assert paper.tolist() == ours.tolist()  # made of the same runs here
     assert unaugmented.tolist() == ["not stored", *[""] * 8]  # one of the pair is missing
     last = runs["vanilla"][0].curves.query("split == 'train' and band == 'x'").iloc[-1]

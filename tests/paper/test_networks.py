@@ -213,7 +213,7 @@ def test_names_of_networks_are_different():
     assert {
         "HFC x 4 in training, BatchNorm",
         "HFC only / max, r\u00a0=\u00a04",
-        "Vanilla, the paper's schedule",
+        "Vanilla, the schedule as stated",
         "Vanilla, the authors' set-up",
         "Penalised kernels",
     } <= set(names)
