@@ -7,7 +7,6 @@ from hfclib.paper.defense.tables import (
     attack_chain,
     claimed_and_left,
     filter_by_radius,
-    filter_table,
     five_rows,
     outcome_counts,
     table2_rows,
@@ -15,6 +14,6 @@ from hfclib.paper.defense.tables import (
 from hfclib.paper.defense.trials import smallest_eps_table, strong_trials, trials_table
 
 __all__ = ["DEFENSE", "attack_chain", "claimed_and_left", "claimed_figure", "filter_by_radius", "filter_figure"]
-__all__ += ["filter_table", "five_rows", "gains", "needs_strong_attack", "outcome_counts", "outcomes_of_gains"]
+__all__ += ["five_rows", "gains", "needs_strong_attack", "outcome_counts", "outcomes_of_gains"]
 __all__ += ["rule_by_network", "smallest_eps_figure", "smallest_eps_table", "strong_trials", "table2_narrow"]
 __all__ += ["table2_rows", "trials_table"]

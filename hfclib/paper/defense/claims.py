@@ -80,7 +80,7 @@ def _vanilla(preset: Preset, runs: Runs) -> Runs:
 
 
 def table2_narrow(runs: Runs) -> pd.DataFrame:
-    """`table2_rows` of the vanilla networks of the paper's schedule at rho = 1, from stored trials alone.
+    """`table2_rows` of the vanilla networks by the schedule as stated at rho = 1, from stored trials alone.
 
     Args:
         runs: of the notebook; which networks are shown, see `Chapter.judged`.
@@ -102,7 +102,7 @@ def rule_by_network(runs: Runs) -> pd.DataFrame:
     defenses, images = (NONE, Defense("rule", 1.0)), DefenseParameters().n_images
     wanted = [(one, Attack("fgsm", eps, 1)) for one in defenses for eps in (SMALL, MIDDLE)]
     found = {}
-    for preset, schedule in (("laptop", "ours"), ("narrow", "the paper's")):
+    for preset, schedule in (("laptop", "ours"), ("narrow", "as stated")):
         rows = gains(trial_rows(_vanilla(preset, runs), lambda variant, seed: wanted, images=images, compute=False))
         for one in rows.itertuples():
             cells = decimals(one.baseline), decimals(one.accuracy), with_interval(one.gain, one.low, one.high)

@@ -184,16 +184,3 @@ def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     found = wide.reindex(columns=list(names)).rename(columns=names).join(clean.rename(columns={"accuracy": "clean"}))
     found["non_adaptive"] = found["non_adaptive"].fillna(found["adaptive"])
     return found.loc[[variant for variant in DEFENSE_TITLES if variant in found.index]].reset_index()
-
-
-def filter_table(found: pd.DataFrame) -> pd.DataFrame:
-    """`filter_by_radius` as text: index (network, radius of the filter, eps), columns the accuracies."""
-    titles = {
-        "clean": "clean",
-        "non_adaptive": ATTACKS["unaware"],
-        "adaptive": "PGD, adaptive",
-        "strong": "strong attack",
-    }
-    shares = {title: list(map(share_text, found[name], found["images"])) for name, title in titles.items()}
-    index = [found["variant"].map(DEFENSE_TITLES), found["strength"].map(radius_text), found["eps"].map(number_text)]
-    return pd.DataFrame(shares, index=pd.MultiIndex.from_arrays(index, names=["network", "radius", "eps"]))

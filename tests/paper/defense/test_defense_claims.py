@@ -230,11 +230,11 @@ def test_the_strong_attack_is_needed_by_the_claims_and_at_every_gain():
 
 def test_what_the_rule_gains_is_told_network_by_network():
     table = rule_by_network(Runs())
-    assert {("ours", seed) for seed in (0, 1, 2)} | {("the paper's", seed) for seed in (0, 1, 2)} == set(table.index)
+    assert {("ours", seed) for seed in (0, 1, 2)} | {("as stated", seed) for seed in (0, 1, 2)} == set(table.index)
     assert not table.isna().any(axis=None)
     path = DEFENSE.published("narrow").query("seed == 1 and attack == 'fgsm' and eps == .03")
     plain, smoothed = (path[path["defense"] == defense]["correct"].item() for defense in ("none", "rule"))
-    own = table.loc[("the paper's", 1)]
+    own = table.loc[("as stated", 1)]
     assert own["without, eps .03"] == decimals(sum(plain) / 500)
     assert own["with the rule, eps .03"] == decimals(sum(smoothed) / 500)
     assert own["gain, eps .03"] == with_interval(*paired(smoothed, plain))
