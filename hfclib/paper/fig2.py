@@ -36,7 +36,6 @@ from hfclib.paper.published import MISALIGNED
 from hfclib.paper.style import CHART, STYLE, network_looks, show_image
 from hfclib.paper.tables import cells_of_shares, decimals
 from hfclib.runs.collect import Runs
-from hfclib.runs.predictions import Predictions
 from hfclib.transforms import FEEDS, Feed, feed_images, rescaled
 
 
@@ -119,31 +118,6 @@ def confidence_table(indices: Sequence[int], values: Mapping[str, Tensor]) -> pd
     """The `confidences` on images, one row per image and part, one column per class."""
     rows = [[index, part, *one[place].tolist()] for place, index in enumerate(indices) for part, one in values.items()]
     return pd.DataFrame(rows, columns=["image", "part", *CLASSES])
-
-
-def example_table(
-    predictions: Mapping[str, Predictions],
-    indices: Sequence[int],
-    labels: Tensor,
-    radius: int,
-    feed: Feed,
-    bn_stats: BnStats,
-    titles: Mapping[str, str],
-) -> pd.DataFrame:
-    """Whether networks are correct on some images, on their LFC and on their HFC, in that order.
-
-    Returns:
-        One row per image, one column per network; text such as "right, right, wrong". "right, wrong, right" is marked
-        as misaligned, and "not measured" stands where there are no predictions for the image.
-    """
-    table = {(index, CLASSES[labels[index]]): {} for index in indices}
-    for variant, one in predictions.items():
-        on = [one.on("x", bn_stats=bn_stats), *(one.on(band, radius, feed, bn_stats) for band in ("lfc", "hfc"))]
-        for (index, _), row in table.items():
-            correct = [bool(classes[index] == labels[index]) for classes in on] if index < len(on[0]) else []
-            text = ", ".join("right" if one else "wrong" for one in correct) or "not measured"
-            row[titles[variant]] = text + ": misaligned" * (correct == [True, False, True])
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis(["image", "class"])
 
 
 def _beside_chance(counts: pd.DataFrame) -> list[str]:

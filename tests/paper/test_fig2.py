@@ -24,7 +24,6 @@ from hfclib.paper.fig2 import (
     counts_figure,
     counts_of_all_seeds,
     cuts_of_all_seeds,
-    example_table,
     examples_figure,
     extremes_of_counts,
     gallery_figure,
@@ -223,24 +222,6 @@ def test_confidences_as_rows():
     assert list(confidence_table([], {}).columns) == ["image", "part", *CLASSES]
 
 
-def test_examples_say_right_or_wrong_and_when_that_is_misaligned(answers, true_classes):
-    words = {True: "right", False: "wrong"}
-    for feed, bn_stats in (("raw", "running"), ("max", "batch"), ("mean", "running")):
-        found = example_table(answers, range(60), true_classes, 12, feed, bn_stats, TITLES)
-        assert list(found.columns) == list(TITLES.values())
-        assert list(found.index) == [(index, CLASSES[index % 10]) for index in range(60)]
-        for variant, one in answers.items():
-            mask = stored_misaligned(one, true_classes, 12, feed=feed, bn_stats=bn_stats)
-            assert mask.any()
-            parts = [one.on("x", bn_stats=bn_stats), *(one.on(band, 12, feed, bn_stats) for band in ("lfc", "hfc"))]
-            for index, text in enumerate(found[TITLES[variant]]):
-                said = ", ".join(words[int(part[index]) == index % 10] for part in parts)
-                assert text == said + ": misaligned" * bool(mask[index])
-    longer = torch.cat([true_classes, torch.tensor([7])])
-    found = example_table({"vanilla": answers["vanilla"]}, [59, 60], longer, 12, "raw", "running", TITLES)
-    assert (found["Vanilla, width 16"] == "not measured").tolist() == [False, True]
-
-
 def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
     for radius in (12, 8):
         found = counts_at(counts, radius, TITLES)
@@ -269,7 +250,6 @@ def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
     assert list(titles.values()) == ["Vanilla, width 4", "BatchNorm, width 4", "BatchNorm, width 8"]
     assert list(counts_at(counts, 12, titles)) == [*titles.values(), "paper"]
     assert set(labelled(counts_figure(counts, titles).axes[0])) >= set(titles.values())
-    assert list(example_table(answers, [0], true_classes, 12, "raw", "running", titles)) == list(titles.values())
 
 
 # ---- figures
