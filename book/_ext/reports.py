@@ -1,6 +1,8 @@
-"""Sphinx extension of this book: the pages of two reports, each with the other behind, drawn from `book/reports`.
+"""Sphinx extension of this book: the pages of its reports, drawn from `book/reports`.
 
-There NAME.json is the report.json that `hfc report NAME --data cifar10-test` wrote for a stored run.
+There NAME.json is the report.json that `hfc report NAME --data cifar10-test` wrote for a stored run; each is drawn with
+the others behind. `photographs` has the report of `real_network.py`, and in one picture the photographs that its page
+shows.
 """
 
 from __future__ import annotations
@@ -8,6 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
 
 from hfclib.data import embedded, to_float
 from hfclib.reporting.page import html
@@ -17,6 +23,7 @@ if TYPE_CHECKING:  # its tests do without Sphinx
     from sphinx.application import Sphinx
 
 FOLDER = Path(__file__).parents[1] / "reports"
+PHOTOGRAPHS, SHOWN_SIDE = FOLDER / "photographs", 112  # pixels of each photograph in first.jpg
 
 
 def report_pages() -> dict[str, str]:
@@ -34,13 +41,23 @@ def report_pages() -> dict[str, str]:
     }
 
 
+def photographs_page() -> str:
+    """The page of the network that is measured on photographs."""
+    report = read_report(PHOTOGRAPHS / "report.json")
+    with Image.open(PHOTOGRAPHS / "first.jpg") as sheet:
+        pixels = torch.from_numpy(np.asarray(sheet.convert("RGB")).copy()).permute(2, 0, 1) / 255
+    rows = [row.split(SHOWN_SIDE, dim=2) for row in pixels.split(SHOWN_SIDE, dim=1)]
+    images = torch.stack([picture for row in rows for picture in row])
+    return html(report, images, back=("../real-network.html", "A network that people use"))
+
+
 def write_reports(app: Sphinx, error: Exception | None) -> None:
     """Write the pages beside the page that links to them, once the book is built."""
     if error or app.builder.format != "html":
         return
     folder = Path(app.outdir) / "book" / "reports"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, page in report_pages().items():
+    for name, page in (report_pages() | {"efficientnet-lite0": photographs_page()}).items():
         (folder / f"{name}.html").write_text(page, "utf-8")
 
 

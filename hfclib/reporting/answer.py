@@ -160,8 +160,8 @@ def _half_words(content: dict) -> str:
     radius = half_radius(content)
     if radius is None:
         return ""
-    half = "Half of its answers" if is_unlabelled(content) else "Half of its accuracy"
-    return f" {half} is back with all frequencies within {cut_words(radius, side_of(content))}."
+    half = "Half of its answers are" if is_unlabelled(content) else "Half of its accuracy is"
+    return f" {half} back with all frequencies within {cut_words(radius, side_of(content))}."
 
 
 def _above_chance(content: dict) -> float:

@@ -1,14 +1,17 @@
 """The reports in the book: what is stored is what the code measures, and what the pages show in a real browser."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from book._ext import reports
 from hfclib.data import to_float
-from hfclib.reporting import parts
+from hfclib.reporting import answer, parts, read_report
 from hfclib.reporting.named import named_model
 
 BOOK = Path(__file__).parents[2] / "book"
@@ -64,6 +67,46 @@ def test_pages_show_the_stored_numbers_without_a_network(pages, browser):
         assert page.get_by_text(f"HFC, {other}").count() == 1
         assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
         context.close()
+
+
+def test_the_page_on_a_real_network_has_the_numbers_of_its_report():
+    text = " ".join((BOOK / "real-network.md").read_text().split())
+    report = read_report(reports.PHOTOGRAPHS / "report.json")
+    content, percent = report.content, "{:.1f} %".format
+    crossed = answer.crossing(content)
+    assert f"at radius {crossed.radius:.3g} ({crossed.radius / 112:.0%} of Nyquist)".replace("%", " %") in text
+    assert f"for about {crossed.accuracy:.0%} of the tiles".replace("%", " %") in text
+    assert crossed.accuracy == pytest.approx(answer.chance_level(content), abs=0.01)
+    half = answer.half_radius(content)
+    assert f"beyond radius {half:.3g} ({half / 112:.0%} of Nyquist)".replace("%", " %") in text
+    for band, radius in (("lfc", 28), ("lfc", 56), ("lfc", 84), ("hfc", 28)):
+        (row,) = [row for row in answer.band_rows(content, band) if row["radius"] == radius]
+        shares = [percent(100 * row[name]) for name in ("accuracy", "low", "high")]
+        assert re.search(rf"{shares[0]} (of its answers )?\((95 % interval )?{shares[1]} to {shares[2]}\)", text), (
+            shares
+        )
+    assert f"{content['parts']['accuracy'][0]['images']} tiles of 224 by 224" in text
+
+
+def test_the_report_on_a_real_network_shows_its_photographs_and_no_path():
+    page = reports.photographs_page()
+    assert "What EfficientNet-Lite0 (ImageNet) reads on 212 tiles of 20 photographs" in page
+    assert '<a href="../real-network.html">A network that people use</a>' in page
+    assert page.count("data:image/png") > 20
+    assert len(page) < 2_000_000
+    assert "/photographs/" not in page
+    assert '<a href="reports/efficientnet-lite0.html">' in (BOOK / "real-network.md").read_text()
+
+
+def test_photographs_are_cut_into_tiles_without_enlarging_them():
+    spec = importlib.util.spec_from_file_location("real_network", BOOK / "reports" / "real_network.py")
+    real_network = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(real_network)
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 451, 3), dtype=np.uint8)
+    tiles = real_network.cut(Image.fromarray(pixels))
+    assert [np.asarray(tile).shape for tile in tiles] == [(224, 224, 3)] * 2
+    assert np.array_equal(np.asarray(tiles[1]), pixels[:224, 224:448])
+    assert len(real_network.cut(Image.new("L", (3840, 2160)))) == 3 * 5
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
