@@ -37,7 +37,7 @@ from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained, initial_model
 from hfclib.transforms import feed_images
 
-TREATED_RADII = (4,)
+TREATED_RADII = (4, 8)
 SOURCE = 1_000  # training HFCs whose moments are fixed: the first of the embedded training images
 TREATMENTS = {  # of the HFC of test images, or of what a network makes of it
     "none": "none",
