@@ -147,7 +147,7 @@ def test_the_papers_values_stand_hollow_at_the_last_epoch(runs):
 def test_the_short_figure_shows_both_versions_with_the_means_of_the_runs(runs):
     final = gather(runs, "final")
     left, right = hfc_by_condition(final).axes
-    assert (left.get_title(), right.get_title()) == ("Measured as the authors did", "Controlled")
+    assert (left.get_title(), right.get_title()) == ("Measured as the authors did", "Mean colour added")
     rows = select(final, (4, 8, 12, 16), "mean", "running").query("variant == 'vanilla' and band == 'hfc'")
     shown = right.containers[0].lines[0].get_ydata()
     assert list(shown) == pytest.approx(list(rows.groupby("radius")["value"].mean()))
@@ -284,7 +284,7 @@ def test_the_lead_by_width_is_recounted_from_the_stored_curves():
     }
     for version, feed, statistics in (
         ("measured as the authors did", "max", "batch"),
-        ("controlled", "mean", "running"),
+        ("mean colour added", "mean", "running"),
     ):
         means = {}
         for variant, files in places.items():

@@ -109,7 +109,7 @@ def test_features_get_the_moments_of_the_reference():
 
 def test_every_stored_table_is_whole_and_says_where_it_comes_from(runs):
     assert {variant: len(ones) for variant, ones in runs.items()} == dict.fromkeys(PAIR, 3)
-    wanted = [(treatment, "hfc", radius, "max", 10_000) for treatment in TREATMENTS for radius in TREATED_RADII]
+    wanted = [(treatment, "hfc", radius, "max", 10_000) for radius in TREATED_RADII for treatment in TREATMENTS]
     for run in runs.all():
         rows = treatments.stored(run)
         assert list(rows.drop(columns="accuracy").itertuples(index=False, name=None)) == wanted, run.path.name
