@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -73,11 +73,11 @@ def named_model(name: str, weights: str | None = None) -> ModelSpec:
     file = weights if weights and is_file(weights) else None
     if build is None:
         spec = ModelSpec(_built(name), mode=None)
-        return spec.with_(model=load_weights(lambda: spec.model, file)) if file else spec
+        return replace(spec, model=load_weights(lambda: spec.model, file)) if file else spec
     if file is None:
         return build(rest, weights)
     spec = build(rest, None)
-    return spec.with_(model=load_weights(lambda **options: build(rest, None, **options).model, file))
+    return replace(spec, model=load_weights(lambda **options: build(rest, None, **options).model, file))
 
 
 def _of_torchvision(name: str, weights: str | None, **options) -> ModelSpec:
@@ -247,14 +247,14 @@ def named_data(name: str, reading: Reading | None = None, **options) -> DatasetS
         ValueError, OSError: no such folder, as `class_folders`, another number of classes than the network has, or
             images that can't be read. All are opened once first.
     """
-    reading = reading or Reading().with_(**options)
+    reading = reading or replace(Reading(), **options)
     if name == "cifar10-test":
         images, labels = (part[: reading.limit].split(BATCH_SIZE) for part in embedded("test"))
         if reading.class_map:
             raise ValueError(f"expected a class map with a folder of images only, got {reading.class_map} with {name}")
         batches = list(zip(map(to_float, images), labels, strict=True))
         about = {"name": "the test images of CIFAR-10", "classes": dict(enumerate(CLASSES))}
-        return DatasetSpec.of(batches, unlabelled=reading.unlabelled).with_(colour=MEAN, **about)
+        return replace(DatasetSpec.of(batches, unlabelled=reading.unlabelled), colour=MEAN, **about)
     if not Path(name).is_dir():
         raise ValueError(f"expected cifar10-test or a folder of images, got {name!r}")
     indices = {} if reading.unlabelled else class_folders(name, reading.class_map)
@@ -263,7 +263,7 @@ def named_data(name: str, reading: Reading | None = None, **options) -> DatasetS
     order = torch.randperm(len(files), generator=generator, device="cpu")[: reading.limit].tolist()
     files, labels = [files[place] for place in order], [labels[place] for place in order]
     if reading.network is not None:
-        reading = reading.with_(mode=_fitting_mode(reading, files))
+        reading = replace(reading, mode=_fitting_mode(reading, files))
         if indices:
             _check_classes(reading, files, indices, name)
     files, labels, pictures_sha256 = _readable(files, labels, reading)
@@ -357,7 +357,7 @@ def _fitting_mode(reading: Reading, files: Sequence[str]) -> str:
     if reading.mode is not None:
         return reading.mode
     for mode in MODES:
-        some = _some(reading.with_(mode=mode), files)
+        some = _some(replace(reading, mode=mode), files)
         try:
             if some is not None:
                 logits(reading.network, some)
