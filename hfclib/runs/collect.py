@@ -12,7 +12,7 @@ from hfclib.data import DATA_SETS
 from hfclib.devices import best_device, device_name
 from hfclib.runs.store import Run, find, folders, stored_seeds
 from hfclib.runs.train import train_run
-from hfclib.training.loop import fit, initial_model
+from hfclib.training.loop import fit_own, initial_model
 from hfclib.training.recipe import Recipe
 
 
@@ -34,7 +34,7 @@ def estimate_seconds(recipe: Recipe, device: torch.device) -> float:
     data = torch.from_numpy(drawn), torch.from_numpy(np.zeros(count, np.int64))
     short = recipe.with_(epochs=1, early_sizes=(), eval_images=measured)
     for _ in range(2):  # the first time also warms up
-        spent = fit(initial_model(recipe, 0).to(device), data, data, short, seed=0, progress=False)
+        spent = fit_own(initial_model(recipe, 0).to(device), data, data, short, seed=0, progress=False)
     trained = recipe.whole_epochs(recipe.epochs) * recipe.data.train_images
     evaluated = recipe.epochs * recipe.eval_images + recipe.final_images
     return spent.train_seconds / count * trained + spent.eval_seconds / measured * evaluated

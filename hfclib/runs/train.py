@@ -26,8 +26,9 @@ from hfclib.runs.images import held_out_set, training_set
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
 from hfclib.runs.store import WEIGHTS, Run, description, load, put_in_place, stored_weights
 from hfclib.training.adversarial import robust_rows
+from hfclib.training.batches import pixels
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
-from hfclib.training.loop import Progress, TrainingError, fit, initial_model, measured_parts, pixels
+from hfclib.training.loop import Progress, TrainingError, fit_own, initial_model, measured_parts
 from hfclib.training.recipe import Recipe
 
 TRAIN_IMAGES_AT_END = 5_000  # the embedded ones, so that anyone can recompute the final training accuracy
@@ -120,7 +121,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
     train, test = training_set(recipe, progress=progress), held_out_set(recipe)
     model = initial_model(recipe, seed).to(device)
     options = {"colour": DATA_SETS[recipe.data.dataset].mean, "progress": progress}
-    state = fit(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, **options)
+    state = fit_own(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, **options)
     weights = stored_weights(model)
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise TrainingError(

@@ -1,12 +1,17 @@
-"""Training batches: the whole set stays on the device as bytes; crop, flip and scaling are a few tensor operations."""
+"""Training batches: the whole set stays on the device as bytes; crop, flip and scaling are a few tensor operations.
 
-from collections.abc import Iterator
+Or a DataLoader makes them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
-from hfclib.batching import batch_sizes
+from hfclib.batching import batch_sizes, batches, known_size, pair_of
+from hfclib.data import to_float
 from hfclib.transforms import rescaled
 
 PADDING = 4  # pixels of zeros on each side before the random crop, the usual value for CIFAR-10
@@ -43,6 +48,11 @@ class Batches:
     def __len__(self) -> int:
         return len(batch_sizes(len(self.labels), self.batch_size))
 
+    @property
+    def images_per_epoch(self) -> int:
+        """How many images an epoch has."""
+        return len(self.labels)
+
     def epoch(self, generator: torch.Generator, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in an order and with crops and flips drawn from `generator` (on the CPU).
 
@@ -73,3 +83,71 @@ class Batches:
                 batch = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
                 batch = batch.contiguous(memory_format=torch.channels_last)
             yield batch, self.labels[picked]
+
+
+class LoaderBatches:
+    """The batches of a DataLoader, which shuffles and changes the images itself.
+
+    Args:
+        loader: its batches are pairs, or mappings as in `hfclib.batching.batches`: images (N, C, H, W), uint8 or float
+            in [0, 1], and labels (N,).
+        device: where the network is.
+    Raises:
+        TypeError: the loader has no length, which the schedule of the learning rate needs.
+    """
+
+    def __init__(self, loader: DataLoader, device: torch.device | str) -> None:
+        self.loader, self.device = loader, device
+        try:
+            self.count = len(loader)
+        except TypeError as error:
+            raise TypeError(f"expected a DataLoader with a length, which the learning rate needs ({error})") from error
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def images_per_epoch(self) -> int | None:
+        """How many images an epoch has, where that is known."""
+        return known_size(self.loader)
+
+    def epoch(self, generator: torch.Generator, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The loader's batches, as those of `Batches.epoch`; both arguments are its own affair."""
+        for batch in self.loader:
+            images, labels = pair_of(batch)
+            yield pixels(images.to(self.device)), labels.to(self.device, torch.int64)
+
+
+def first_images(model: nn.Module, loader: DataLoader, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` images, float32, and labels that a DataLoader yields, on the CPU.
+
+    Raises:
+        TypeError, ValueError: one of their batches is no images and labels that the model can be trained on.
+    """
+    pairs = ((pixels(images), labels) for images, labels in map(_checked_pair, loader))
+    parts = []
+    for part in batches(model, pairs):
+        parts.append(part)
+        if parts[0][0].shape[1:] != part[0].shape[1:]:
+            shapes = " and ".join(str(tuple(some.shape[1:])) for some in (parts[0][0], part[0]))
+            raise ValueError(f"expected images of one size, got {shapes}")
+        if sum(len(labels) for _, labels in parts) >= count:
+            break
+    images, labels = (torch.cat(some)[:count].cpu() for some in zip(*parts, strict=True))
+    return images, labels
+
+
+def _checked_pair(batch: object) -> tuple[Tensor, Tensor]:
+    whole = isinstance(batch, Mapping) or (isinstance(batch, Sequence) and len(batch) > 1)
+    if not whole:
+        raise TypeError(f"expected a DataLoader of images and labels, got batches of {type(batch).__name__}")
+    images, labels = pair_of(batch)
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+        kinds = f"{type(images).__name__} and {type(labels).__name__}"
+        raise TypeError(f"expected a DataLoader of images and labels, two tensors, got {kinds}")
+    return images, labels
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Images as in `fit`, as float32."""
+    return images.float() if images.is_floating_point() else to_float(images)

@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
+from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from hfclib.batching import check_labels, check_pixels, logits
+from hfclib.batching import check_labels, check_pixels, first_logits
 from hfclib.conditions import PAPER_RADII, Condition, uses_batch_statistics
-from hfclib.data import DATA_SETS, to_float
+from hfclib.data import DATA_SETS
 from hfclib.devices import arithmetic, device_of
 from hfclib.frequency import check_images, nyquist, split
 from hfclib.kernels import convolutions, smoothness_penalty
 from hfclib.metrics import Parts, curve_rows, training_band_rows
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
-from hfclib.training.batches import Batches
+from hfclib.training.batches import Batches, LoaderBatches, first_images, pixels
 from hfclib.training.recipe import DataConfig, Recipe
 from hfclib.transforms import rescaled
 
@@ -32,12 +33,15 @@ from hfclib.transforms import rescaled
 _FUSED_ON = ("cpu", "cuda", "mps")
 _OPTIMIZERS: dict[str, tuple[type[Optimizer], dict]] = {
     "adam": (Adam, {"fused": True}),
+    "adamw": (AdamW, {"fused": True}),
     "sgd": (SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
     "sgd_plain": (SGD, {"fused": True}),
     "adagrad": (Adagrad, {}),
     "adadelta": (Adadelta, {}),
     "rmsprop": (RMSprop, {}),
 }
+
+Data = tuple[Tensor, Tensor] | DataLoader  # images and labels, as in `fit`
 
 
 class TrainingError(RuntimeError):
@@ -150,8 +154,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
+    train: Data,
+    test: Data,
     recipe: Recipe,
     *,
     seed: int,
@@ -162,8 +166,8 @@ def fit(
 ) -> Progress:
     """Train a model by a recipe, in place, and measure its accuracy on bands of the test images after every epoch.
 
-    Any model and images will do. The recipe's fields about the network, the number of training images, shuffled labels
-    and a planted signal are not used: `train` and `test` are taken as they are::
+    Any model and images will do. They are taken as they are, so that a recipe is refused that sets fields of a network
+    or data set of its own, or, with a DataLoader for `train`, any field of `DataConfig`: the loader makes the batches::
 
         model = MyNet().to("cuda")
         recipe = hfclib.Recipe("mine").with_(epochs=10, batch_size=128, learning_rate=1e-3, augment=True)
@@ -178,28 +182,52 @@ def fit(
     Args:
         model: from (N, C, H, W) float32 to (N, classes), on the device where it is to be trained. It is left in
             evaluation mode.
-        train, test: (images (N, C, H, W), uint8 or float in [0, 1]; labels (N,) int64). The first
-            `recipe.eval_images` of each are measured after every epoch.
-        seed: of the order, crops, flips, dropout, mix-up and attacks; 0 or more.
-        colour: what the feed "mean" adds to an HFC, a number per channel; None takes the mean of the training images.
+        train, test: (images (N, C, H, W), uint8 or float in [0, 1]; labels (N,) int64), or a DataLoader whose batches
+            are such pairs, or mappings with the keys "image" and "label". The first `recipe.eval_images` of each are
+            measured after every epoch: of a loader, those that it yields first, as it yields them.
+        seed: of the order, crops, flips, dropout, mix-up and attacks; 0 or more. Also of PyTorch's random numbers in a
+            loader and its workers, unless it has a generator of its own.
+        colour: what the feed "mean" adds to an HFC, a number per channel; None takes the mean of the training images,
+            of a loader that of those which are measured.
         restore: fills model, optimizer and scheduler from a checkpoint and returns its Progress; None starts afresh.
         checkpoint: stores them; called after every epoch.
         progress: show a bar with loss, accuracy and time left.
     Returns:
         The Progress at the end, with one row of curves per measurement.
     Raises:
-        TypeError, ValueError: images or labels of another type, shape or range, or a BatchNorm network whose measured
-            images leave a batch of one.
+        TypeError, ValueError: images or labels of another type, shape or range, fields of the recipe that can't be
+            honoured, or a BatchNorm network whose measured images leave a batch of one.
         TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack.
 
     Convolutions are faster on CPUs after `model.to(memory_format=torch.channels_last)`.
     """
+    _refuse_ignored(recipe, isinstance(train, DataLoader))
+    options = {"colour": colour, "restore": restore, "checkpoint": checkpoint, "progress": progress}
+    return fit_own(model, train, test, recipe, seed=seed, **options)
+
+
+def fit_own(
+    model: nn.Module,
+    train: Data,
+    test: Data,
+    recipe: Recipe,
+    *,
+    seed: int,
+    colour: Sequence[float] | None = None,
+    restore: Callable[[nn.Module, Optimizer, object], Progress] | None = None,
+    checkpoint: Callable[[nn.Module, Optimizer, object, Progress], None] | None = None,
+    progress: bool = True,
+) -> Progress:
+    """`fit` for the recipe's own network and images, which honour the fields that `fit` has to refuse."""
+    device = device_of(model)
+    loader = LoaderBatches(train, device) if isinstance(train, DataLoader) else None
+    with _seeded(seed):
+        train = train if loader is None else first_images(model, train, recipe.eval_images)
+        if isinstance(test, DataLoader):
+            test = first_images(model, test, recipe.eval_images)
     train, test = (_checked(model, *part, recipe) for part in (train, test))
     images, labels = train
-    data = recipe.data
-    source = images if data.train_band == "x" else _band_of(images, data).half()
-    options = {"batch_size": data.batch_size, "augment": data.augment, "rescale": data.rescale}
-    batches = Batches(source, labels, device=device_of(model), **options)
+    batches = _batches(images, labels, recipe.data, device) if loader is None else loader
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
     state = restore(model, optimizer, scheduler) if restore else Progress()
     if colour is None:
@@ -208,7 +236,8 @@ def fit(
     part = slice(recipe.eval_images)
     seen, held_out = (images[part], labels[part]), (test[0][part], test[1][part])
     parts, measured = measured_parts(recipe, seen, held_out), (pixels(held_out[0]), held_out[1])
-    done = {"total": recipe.epochs * len(labels), "initial": state.epoch * len(labels), "unit": " images"}
+    count = batches.images_per_epoch
+    done = {"total": count and recipe.epochs * count, "initial": state.epoch * (count or 0), "unit": " images"}
     radii, other_radii = _measured_radii(test[0], recipe)
     with (
         _evaluated_afterwards(model),
@@ -241,6 +270,31 @@ def fit(
     return state
 
 
+def _batches(images: Tensor, labels: Tensor, data: DataConfig, device: torch.device) -> Batches:
+    source = images if data.train_band == "x" else _band_of(images, data).half()
+    options = {"batch_size": data.batch_size, "augment": data.augment, "rescale": data.rescale}
+    return Batches(source, labels, device=device, **options)
+
+
+def _refuse_ignored(recipe: Recipe, loaded: bool) -> None:
+    """Refuse fields that change nothing where network and images are given, and, if `loaded`, batches too."""
+    usual, of_images = Recipe(recipe.name), ("dataset", "train_images", "labels", "planted")
+    ignored = [
+        field
+        for own, default, names in (
+            (recipe.model, usual.model, vars(usual.model)),
+            (recipe.data, usual.data, vars(usual.data) if loaded else of_images),
+            (recipe, usual, ("final_images",)),
+        )
+        for field in names
+        if getattr(own, field) != getattr(default, field)
+    ]
+    if ignored:
+        makes = ", and the DataLoader makes the batches" * loaded
+        told = f"fit is given the network and the images{makes}: it can't honour {', '.join(ignored)}"
+        raise ValueError(f"refused recipe: {told}")
+
+
 @contextmanager
 def _evaluated_afterwards(model: nn.Module) -> Iterator[None]:
     try:
@@ -266,11 +320,6 @@ def _measured_radii(images: Tensor, recipe: Recipe) -> tuple[Sequence[int], Sequ
     return sorted({*PAPER_RADII, *others, *spread}), others
 
 
-def pixels(images: Tensor) -> Tensor:
-    """Images as in `fit`, as float32."""
-    return images.float() if images.is_floating_point() else to_float(images)
-
-
 def _band_of(images: Tensor, data: DataConfig) -> Tensor:
     if data.train_band == "x":
         return pixels(images)
@@ -287,7 +336,7 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
         # Half types round, and attacks take images in [0, 1] only.
         check_pixels(images, tolerance=recipe.data.planted + 0.001 if recipe.attack is None else 0)
     labels = check_labels(labels, images[:, :1, :1, :1].float())
-    measured, classes = min(len(labels), recipe.eval_images), logits(model, pixels(images[:2])).shape[1]
+    measured, classes = min(len(labels), recipe.eval_images), first_logits(model, pixels(images[:2])).shape[1]
     if labels.max() >= classes:
         raise ValueError(f"expected labels below {classes}, the number of logits, got {labels.max().item()}")
     if uses_batch_statistics(model) and measured == 1:

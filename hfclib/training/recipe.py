@@ -29,7 +29,7 @@ from hfclib.models import REGISTERED, DropoutAt, NormLayer, find_network
 TRAINING_VERSION = 1  # part of every hash: raise it when training code changes what a recipe produces
 RADII = DATA_SETS["cifar10"].radii  # 1 to 22
 
-Optimizer = Literal["adam", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"]
+Optimizer = Literal["adam", "adamw", "sgd", "sgd_plain", "adagrad", "adadelta", "rmsprop"]
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -167,10 +167,11 @@ class OptimizerConfig(_Config):
     """The optimizer and its schedule.
 
     Attributes:
-        algorithm: "adam" (paper), "sgd" (Nesterov momentum .9), or of section 5.1 "sgd_plain", "adagrad", "adadelta",
-            "rmsprop"; other settings are PyTorch's own.
+        algorithm: "adam" (paper), "adamw" (Loshchilov and Hutter 2019), "sgd" (Nesterov momentum .9), or of section 5.1
+            "sgd_plain", "adagrad", "adadelta", "rmsprop"; other settings are PyTorch's own.
         learning_rate: the peak when the schedule is "one_cycle".
-        weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter.
+        weight_decay: L2 penalty that the optimizer adds to the gradient of every parameter; with "adamw" each step
+            multiplies every parameter by 1 - learning rate x weight_decay instead.
         schedule: "constant", or "one_cycle" (a fifth of the steps rising, then a cosine to nearly zero).
     """
 

@@ -132,7 +132,7 @@ def test_the_time_is_announced_before_the_first_training(monkeypatch, capsys):
 
 def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
     monkeypatch.setattr(
-        "hfclib.runs.collect.fit",
+        "hfclib.runs.collect.fit_own",
         lambda model, *args, **options: Progress(train_seconds=2 * 10 * 0.5, eval_seconds=10 * 0.25),
     )
     recipe = Recipe("a").with_(width=2, epochs=4, batch_size=10, train_images=100, eval_images=10, final_images=20)

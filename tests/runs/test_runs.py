@@ -272,14 +272,14 @@ def test_the_link_to_a_run_on_another_disk_is_replaced_and_that_run_stays(tmp_pa
 def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, copied, monkeypatch):
     marker = copied / "note.txt"
     marker.write_text("of the old run")
-    fit = loop.fit
+    fit = loop.fit_own
 
     def watched(*args, **options):
         result = fit(*args, **options)
         assert marker.exists()
         return result
 
-    monkeypatch.setattr("hfclib.runs.train.fit", watched)
+    monkeypatch.setattr("hfclib.runs.train.fit_own", watched)
     run = train(copied.parent)
     assert run.path == copied
     assert sorted(path.name for path in copied.iterdir()) == FILES
@@ -486,6 +486,6 @@ def test_a_run_is_loaded_by_its_name_and_from_within_its_folder(monkeypatch):
 def test_a_home_that_is_no_folder_is_told_before_the_training(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("HFCLIB_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(job, "fit", None)
+    monkeypatch.setattr(job, "fit_own", None)
     with pytest.raises(OSError, match=r"can't be used as a folder .*HFCLIB_HOME"):
         train_run(TINY, seed=0, store=tmp_path / "runs")

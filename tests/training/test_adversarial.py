@@ -15,7 +15,7 @@ from hfclib.metrics import CURVE_COLUMNS
 from hfclib.runs.train import train_run, training_set
 from hfclib.training import adversarial, loop
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
-from hfclib.training.loop import TrainingError, fit, initial_model, make_optimizer, training_step
+from hfclib.training.loop import TrainingError, fit_own, initial_model, make_optimizer, training_step
 from hfclib.training.recipe import AttackConfig, Recipe
 
 ATTACK = AttackConfig("single_step", eps=8 / 255, alpha=10 / 255, steps=1)
@@ -34,7 +34,7 @@ TINY = Recipe("tiny").with_(
 def trained(recipe, cifar, seed=0, **options):
     """A network of the recipe and the Progress of its training."""
     model = initial_model(recipe, seed)
-    return model, fit(model, training_set(recipe), cifar["test"], recipe, seed=seed, progress=False, **options)
+    return model, fit_own(model, training_set(recipe), cifar["test"], recipe, seed=seed, progress=False, **options)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import nn
 
 from hfclib.models import xavier_
 from hfclib.runs.images import training_set
-from hfclib.training.loop import fit, initial_model, training_step
+from hfclib.training.loop import fit_own, initial_model, training_step
 from hfclib.training.recipe import TRAINING_VERSION, AttackConfig, DataConfig, ModelConfig, OptimizerConfig, Recipe
 
 STORED = Path(__file__).with_name("first_losses.json")
@@ -28,6 +28,7 @@ RATES = {"adam": 0.002, "sgd_plain": 0.03, "adagrad": 0.003, "adadelta": 0.5, "r
 TRAINING_OPTIONS = {
     "plain": {},
     **{name: {"algorithm": name, "learning_rate": rate} for name, rate in RATES.items()},
+    "adamw": {"algorithm": "adamw", "learning_rate": RATES["adam"], "weight_decay": 2.0},
     "weight_decay": {"weight_decay": 0.05},
     "one_cycle": {"schedule": "one_cycle", "batch_size": 8},
     "short_one_cycle": {"schedule": "one_cycle"},
@@ -96,7 +97,7 @@ def first_losses(option: str) -> list[float]:
             ("hfclib.training.loop.collapsed", lambda *args: False),
         ]:
             patches.enter_context(patch(name, replacement))
-        fit(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
+        fit_own(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
     return losses
 
 

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from itertools import chain
 from typing import get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import hfclib
 from hfclib import accuracy, split
@@ -24,6 +26,7 @@ from hfclib.training.loop import (
     _measured_radii,
     as_trained,
     fit,
+    fit_own,
     initial_model,
     make_optimizer,
     training_step,
@@ -55,7 +58,7 @@ def train(cifar):
     def trained(recipe, seed=0, **options):
         model = initial_model(recipe, seed)
         options = {"progress": False, **options}
-        return model, fit(model, training_set(recipe), cifar["test"], recipe, seed=seed, **options)
+        return model, fit_own(model, training_set(recipe), cifar["test"], recipe, seed=seed, **options)
 
     return trained
 
@@ -195,7 +198,7 @@ def rates(recipe, steps):
         scheduler.step()
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd", "sgd_plain"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "sgd_plain"])
 def test_optimizers_are_fused_where_the_device_has_that(name):
     recipe = Recipe("a").with_(algorithm=name)
     assert make_optimizer(nn.Linear(2, 2), recipe, 3)[0].defaults["fused"]
@@ -552,6 +555,16 @@ def test_sgd_has_momentum_and_weight_decay():
     torch.testing.assert_close(model.weight.detach(), start - 0.1 * (gradient + 0.9 * gradient))
 
 
+def test_adamw_shrinks_weights_apart_from_the_gradient():
+    recipe = Recipe("a").with_(algorithm="adamw", learning_rate=0.01, weight_decay=0.5)
+    model = nn.Linear(3, 2, bias=False)
+    start, gradient = model.weight.detach().clone(), torch.tensor([[1.0, -2.0, 0.5], [-1.0, 3.0, 1.5]])
+    optimizer, _ = make_optimizer(model, recipe, 10)
+    model.weight.grad = gradient.clone()
+    optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), start * (1 - 0.01 * 0.5) - 0.01 * gradient.sign())
+
+
 def test_a_step_of_each_other_optimizer_by_hand():
     first = {
         "sgd_plain": lambda gradient: gradient,
@@ -605,3 +618,143 @@ def test_bad_images_and_labels_are_refused_before_the_work(monkeypatch):
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             fit(model, train, test, recipe, seed=0, progress=False)
+
+
+# ---- a DataLoader in place of the data
+
+
+LOADED = Recipe("loaded", epochs=2, eval_images=10).with_(learning_rate=0.01)
+
+
+class Pictures(Dataset):
+    """Twelve images with the number of the class in their brightest channel."""
+
+    def __init__(self, kind=torch.float32):
+        self.labels = torch.arange(12) % 3
+        images = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)) / 2
+        images[torch.arange(12), self.labels] += 0.5
+        self.images = (images * 255).to(torch.uint8) if kind == torch.uint8 else images.to(kind)
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return self.images[index], int(self.labels[index])
+
+
+def linear():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+
+
+def loaded(loader, test=None, recipe=LOADED, **options):
+    model = linear()
+    return model, fit(model, loader, test or loader, recipe, seed=3, progress=False, **options)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.uint8])
+def test_a_loader_trains_as_its_tensors_do(kind, monkeypatch):
+    monkeypatch.setattr("hfclib.training.loop.arithmetic", lambda device, amp: nullcontext())
+    pictures = Pictures(kind)
+    model, state = loaded(DataLoader(pictures, 12))
+    expected = linear()
+    pair = pictures.images, pictures.labels  # one batch of all, in whatever order
+    fit(expected, pair, pair, LOADED, seed=3, progress=False)
+    torch.testing.assert_close(model[1].weight, expected[1].weight, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(model[1].weight, linear()[1].weight)
+    assert {row["images"] for row in state.rows} == {10}
+    assert state.epoch == 2
+
+
+def test_every_batch_of_a_loader_is_a_step_and_the_seed_decides_its_order(monkeypatch):
+    seen, step = [], training_step
+
+    def recording(model, images, labels, *args, **options):
+        seen.append(labels.tolist())
+        return step(model, images, labels, *args, **options)
+
+    monkeypatch.setattr("hfclib.training.loop.training_step", recording)
+    state = torch.get_rng_state()
+    models = [loaded(DataLoader(Pictures(), 5, shuffle=True))[0] for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert equal(*models)
+    assert [len(labels) for labels in seen[:6]] == [5, 5, 2] * 2
+    assert sorted(chain(*seen[:3])) == sorted(Pictures().labels.tolist())
+    assert seen[:3] != seen[3:6]
+    assert seen[:6] == seen[6:]
+
+
+def test_batches_may_be_mappings_and_the_test_images_a_loader_alone():
+    pictures = Pictures()
+    batches = [{"image": pictures.images[part], "label": pictures.labels[part]} for part in (slice(6), slice(6, 12))]
+    expected, rows = loaded(DataLoader(pictures, 6))
+    pair = pictures.images, pictures.labels
+    loaders = DataLoader(batches, batch_size=None), DataLoader(pictures, 6), DataLoader(batches, batch_size=None)
+    for train, test in ((loaders[0], pair), loaders[1:]):
+        model, state = loaded(train, test)
+        assert equal(model, expected)
+        assert state.rows == rows.rows
+
+
+def test_the_measured_images_of_a_loader_are_its_first_ones():
+    pictures = Pictures()
+    _, state = loaded(DataLoader(pictures, 5))
+    first = pictures.images[:10], pictures.labels[:10]
+    model, other = loaded(DataLoader(pictures, 5), first)
+    assert state.rows == other.rows
+    last = [row["accuracy"] for row in state.rows if (row["split"], row["band"], row["epoch"]) == ("train", "x", 2)]
+    assert last == [accuracy(model, *first)]
+
+
+def test_fields_that_fit_can_not_honour_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr("hfclib.training.loop.fit_own", None)
+    pair, loader = (torch.rand(12, 3, 8, 8), torch.arange(12) % 3), DataLoader(Pictures(), 5)
+    given = {"network": "lenet", "width": 16, "norm": "batch", "dropout": 0.5, "stem_kernel": 5, "final_images": 50}
+    given |= {"dataset": "mnist", "train_images": 60, "labels": "shuffled", "planted": 0.1}
+    made = {"batch_size": 5, "augment": True, "rescale": "max", "early_sizes": (8,)}
+    for train, changes, reason in (
+        *[
+            (data, {field: value}, "the network and the images")
+            for data in (pair, loader)
+            for field, value in given.items()
+        ],
+        *[(loader, {field: value}, "the DataLoader makes the batches") for field, value in made.items()],
+        (loader, {"train_band": "lfc", "train_radius": 4}, "the DataLoader"),
+    ):
+        with pytest.raises(ValueError, match=f"^refused recipe: .*{reason}.*: it can't honour {', '.join(changes)}$"):
+            fit(linear(), train, pair, Recipe("a").with_(**changes), seed=0)
+    with pytest.raises(ValueError, match="can't honour width, batch_size, augment, final_images"):
+        fit(linear(), loader, pair, Recipe("a", final_images=9).with_(width=1, batch_size=5, augment=True), seed=0)
+
+
+def test_bad_loaders_are_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr("hfclib.training.loop._train_epoch", None)
+    images, labels = Pictures().images, Pictures().labels
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(zip(images, labels, strict=True))
+
+    def batches(*pairs):
+        return DataLoader(list(pairs), batch_size=None)
+
+    for loader, message in (
+        (DataLoader(images, 4), "images and labels, got batches of Tensor"),
+        (batches([images]), "images and labels, got batches of list"),
+        (batches((images, "cat")), "two tensors, got Tensor and str"),
+        (batches({"x": images, "y": labels}), "expected batches with the keys"),
+        (batches((images * 2, labels)), r"images in \[0, 1\], got values"),
+        (batches((images, labels + 1)), "labels below 3"),
+        (batches((images, labels.float())), "whole numbers"),
+        (batches((images[:, :, 0], labels)), "expected images"),
+        (batches((images[:, :1], labels)), r"the model fails on images \(2, 1, 8, 8\)"),
+        (batches((images[:3], labels[:3]), (images[3:, :, :4], labels[3:])), "images of one size"),
+        (batches(), "expected at least one image"),
+        (DataLoader(Stream(), 4), "expected a DataLoader with a length"),
+    ):
+        for train, test in ((loader, (images, labels)), ((images, labels), loader)):
+            if isinstance(test, DataLoader) and "length" in message:
+                continue
+            with pytest.raises((TypeError, ValueError), match=message):
+                fit(linear(), train, test, LOADED, seed=0, progress=False)
