@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from hfclib._files import data_folder, sha256, write
-from hfclib.devices import best_device, device_name
+from hfclib.devices import best_device
 from hfclib.runs.predictions import EVALUATION_VERSION, same_version, weights_of
+from hfclib.runs.provenance import made_by
 from hfclib.runs.store import Run, RunError
-from hfclib.runs.train import code_commit
 
 
 def stored_table(kind: str, run: Run, folder: Path | None = None) -> pd.DataFrame | None:
@@ -55,9 +54,9 @@ def publish_tables(kind: str, runs: Mapping[str, Sequence[Run]], measure: Callab
         if stored_table(kind, run) is None:
             start, path, weights = time.monotonic(), folder / f"{run.path.name}.csv", weights_of(run.path)
             content = measure(run, variant).round({"accuracy": 6}).to_csv(index=False).encode()
-            origin = {"weights": weights, "sha256": sha256(content), "commit": code_commit()}
-            origin |= {"device": device_name(best_device()), "torch": torch.__version__}
-            origin["evaluation"] = EVALUATION_VERSION
+            maker = made_by(best_device())
+            origin = {"weights": weights, "sha256": sha256(content), "commit": maker["commit"]}
+            origin |= {"device": maker["device"], "torch": maker["versions"]["torch"], "evaluation": EVALUATION_VERSION}
             origin["seconds"] = round(time.monotonic() - start)
             write(path, content)
             write(path.with_suffix(".json"), (json.dumps(origin, indent=2) + "\n").encode())

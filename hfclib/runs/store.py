@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from hfclib._files import data_folder, homes, sha256, write
 from hfclib.models import REGISTERED
+from hfclib.runs.provenance import run_json
 from hfclib.training.checkpoint import CheckpointError, epochs_done
 from hfclib.training.recipe import STORED_FIELDS, Recipe
 
@@ -100,9 +101,8 @@ class Run:
 
 def description(recipe: Recipe, seed: int, provenance: dict, checksums: dict[str, str]) -> bytes:
     """The content of `run.json`; `checksums` are the SHA-256 of `FILES`, by name."""
-    content = {"format": FORMAT_VERSION, "recipe": recipe.to_dict(), "hash": recipe.hash, "seed": seed}
-    content |= {"provenance": provenance, "sha256": checksums}
-    return (json.dumps(content, indent=2) + "\n").encode()
+    identity = {"format": FORMAT_VERSION, "recipe": recipe.to_dict(), "hash": recipe.hash, "seed": seed}
+    return run_json(identity, provenance, checksums)
 
 
 def load(path: str | Path) -> Run:

@@ -5,9 +5,6 @@ predictions of the trained network on the bands are kept radius by radius, so th
 """
 
 import logging
-import platform
-import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -16,14 +13,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-import hfclib
 from hfclib._files import home, locked, make_writable, sha256, write
 from hfclib.conditions import Condition
 from hfclib.data import DATA_SETS, to_float
-from hfclib.devices import best_device, device_name, gains_from_bf16
+from hfclib.devices import best_device
 from hfclib.metrics import CURVE_COLUMNS, curve_rows, training_band_rows
 from hfclib.runs.images import held_out_set, training_set
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
+from hfclib.runs.provenance import code_commit, training_provenance
 from hfclib.runs.store import WEIGHTS, Run, description, load, put_in_place, stored_weights
 from hfclib.training.adversarial import robust_rows
 from hfclib.training.batches import pixels
@@ -152,28 +149,3 @@ def _after_epoch(recipe: Recipe, seed: int, state: Progress) -> str:
     left = state.train_seconds * (recipe.whole_epochs(recipe.epochs) / recipe.whole_epochs(state.epoch) - 1)
     left += state.eval_seconds / state.epoch * measurements
     return f"{recipe.name}, seed {seed}: epoch {state.epoch} of {recipe.epochs}, about {left / 60:.1f} minutes left"
-
-
-def code_commit(package: Path = Path(__file__).parents[1]) -> str:
-    """The git commit of the code that runs, with "-dirty" if hfclib was edited; "none" outside a checkout."""
-    # The first command fails where the package is in another project's checkout, as in a virtual environment there.
-    commands = ("ls-files --error-unmatch __init__.py", "rev-parse HEAD", "status --porcelain -- .")
-    options = {"cwd": package, "capture_output": True, "text": True, "check": True}
-    try:
-        _, head, changes = (subprocess.run(["git", *one.split()], **options).stdout.strip() for one in commands)
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
-    return head + ("-dirty" if changes else "")
-
-
-def training_provenance(state: Progress, device: torch.device) -> dict:
-    """The provenance of a training that has ended, as plain values for JSON."""
-    return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commits": state.commits,
-        "train_seconds": round(state.train_seconds),
-        "eval_seconds": round(state.eval_seconds),
-        "device": device_name(device),
-        "precision": "bfloat16 autocast" if gains_from_bf16(device) else "float32",
-        "versions": {"hfclib": hfclib.__version__, "torch": torch.__version__, "python": platform.python_version()},
-    }

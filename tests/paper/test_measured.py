@@ -38,3 +38,4 @@ def test_a_network_is_measured_once_and_again_by_another_version(run, tmp_path, 
         assert stored_table("some", run)["accuracy"].tolist() == [0.333333]
         origin = json.loads((tmp_path / "data" / "some" / f"{run.path.name}.json").read_text())
         assert origin["evaluation"] == version
+        assert list(origin) == ["weights", "sha256", "commit", "device", "torch", "evaluation", "seconds"]

@@ -26,8 +26,9 @@ from hfclib.paper.registry import RECIPES
 from hfclib.runs import train as job
 from hfclib.runs.images import held_out_set
 from hfclib.runs.predictions import predictions_of
+from hfclib.runs.provenance import code_commit
 from hfclib.runs.store import WEIGHTS, find, folders, load, put_in_place, stored_seeds
-from hfclib.runs.train import MEASURED, _after_epoch, _final_rows, code_commit, train_run
+from hfclib.runs.train import MEASURED, _after_epoch, _final_rows, train_run
 from hfclib.training import loop
 from hfclib.training.loop import Progress, TrainingError
 from hfclib.training.recipe import RADII, Recipe

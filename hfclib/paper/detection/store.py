@@ -8,7 +8,6 @@ float16). Published runs are in `data/detection`, your own in `<home>/detection`
 import io
 import json
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -20,8 +19,8 @@ from hfclib.devices import best_device
 from hfclib.paper.detection.bccd import load_bccd
 from hfclib.paper.detection.detector import DetectionRecipe, build_detector, fit_detector
 from hfclib.paper.detection.measure import detector_inputs, measure_detector, stored_csv
+from hfclib.runs.provenance import code_commit, run_json, training_provenance
 from hfclib.runs.store import ADVICE, RunError, put_in_place, stored_weights
-from hfclib.runs.train import code_commit, training_provenance
 
 _TABLES, _WEIGHTS = ("results.csv", "losses.csv"), "weights.safetensors"
 
@@ -88,11 +87,9 @@ def _train(recipe: DetectionRecipe, seed: int, final: Path) -> None:
     results = measure_detector(model.cpu().eval(), *evaluation_data(recipe), detector_inputs(recipe.radii))
     tables = (stored_csv(table) for table in (results, pd.DataFrame(state.rows)))
     contents = dict(zip(_TABLES, tables, strict=True)) | {_WEIGHTS: safetensors.torch.save(weights)}
-    provenance = training_provenance(state, device) | {"precision": "float32"}
-    provenance["versions"] |= {name: version(name) for name in ("torchvision", "pycocotools")}
-    description = {"format": 1, "settings": asdict(recipe), "seed": seed, "provenance": provenance}
-    description["sha256"] = {name: sha256(content) for name, content in contents.items()}
-    contents["run.json"] = (json.dumps(description, indent=2) + "\n").encode()
+    provenance = training_provenance(state, device, "torchvision", "pycocotools") | {"precision": "float32"}
+    checksums = {name: sha256(content) for name, content in contents.items()}
+    contents["run.json"] = run_json({"format": 1, "settings": asdict(recipe), "seed": seed}, provenance, checksums)
     for name, content in contents.items():
         write(partial / name, content)
     put_in_place(partial, final)
