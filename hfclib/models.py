@@ -93,10 +93,10 @@ def register_network(name: str, *, any_size: bool = False) -> Callable[[Builder]
     return registered
 
 
-def _is_same_definition(one: Builder, other: Builder) -> bool:
+def _is_same_definition(first: Builder, second: Builder) -> bool:
     """Whether two builders are one function or class of a module, which may have been defined twice."""
-    places = {(build.__module__, getattr(build, "__qualname__", "<none>")) for build in (one, other)}
-    return one is other or (len(places) == 1 and "<" not in places.pop()[1])
+    places = {(build.__module__, getattr(build, "__qualname__", "<none>")) for build in (first, second)}
+    return first is second or (len(places) == 1 and "<" not in places.pop()[1])
 
 
 def find_network(name: str) -> Network:

@@ -167,7 +167,7 @@ class Chapter:
     def obtain(self, settings: Parameters) -> Runs:
         """The chapter's runs: loaded; trained where `retrain` says so. A line says where some are not published."""
         wanted = self.wanted(settings)
-        options = {"optional": set(wanted) - set(self.required), "asked": self.needs_weights}
+        options = {"optional": set(wanted) - set(self.required), "needs_weights": self.needs_weights}
         runs = obtain(wanted, settings.all_seeds, retrain=settings.retrain, **options)
         if self.is_own(settings.preset, runs):
             print(OWN_RUNS)

@@ -46,7 +46,7 @@ def load_or_train(
     *,
     retrain: bool = False,
     store: Path | None = None,
-    asked: Collection[str] | None = None,
+    needs_weights: Collection[str] | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[str, Run, bool]]:
     """Load or train runs one after the other: the first seed of every recipe before the second of any.
@@ -55,8 +55,8 @@ def load_or_train(
         recipes, seeds: by variant; each 0 or more.
         retrain: train stored runs too.
         store: folder to look in and to write to; None looks in `folders()` and writes to `<home>/runs`.
-        asked: variants whose weights are needed, those of the first seed; None is all weights of all. Where a published
-            run lacks weights that are needed, one of yours that has them is taken (`find`).
+        needs_weights: variants of which those of the first seed are needed; None is all weights of all. Where a
+            published run lacks weights that are needed, one of yours that has them is taken (`find`).
         progress: print how long the missing runs will take, and show bars.
     Yields:
         (variant, run, whether it was trained just now).
@@ -66,7 +66,9 @@ def load_or_train(
     jobs = [(variant, recipe, seed) for seed in dict.fromkeys(seeds) for variant, recipe in recipes.items()]
 
     def look(variant: str, recipe: Recipe, seed: int) -> Run | None:
-        return find(recipe, seed, store, weights=asked is None or (variant in asked and seed == seeds[0]))
+        return find(
+            recipe, seed, store, weights=needs_weights is None or (variant in needs_weights and seed == seeds[0])
+        )
 
     stored = {} if retrain else {job: look(*job) for job in jobs}
     missing = [job[1] for job in jobs if stored.get(job) is None]
@@ -95,15 +97,17 @@ def published_runs(recipes: Mapping[str, Recipe]) -> Runs:
         RunError: a published run is damaged.
     """
     place = folders()[0]
-    found = {variant: [(recipe, seed) for seed in stored_seeds(recipe, [place])] for variant, recipe in recipes.items()}
-    return Runs({variant: [find(*one, place) for one in ones] for variant, ones in found.items() if ones})
+    seeds = {variant: stored_seeds(recipe, [place]) for variant, recipe in recipes.items()}
+    return Runs(
+        {variant: [find(recipes[variant], seed, place) for seed in own] for variant, own in seeds.items() if own}
+    )
 
 
 def stored_runs(
     recipes: Mapping[str, Recipe],
     seeds: Sequence[int],
     optional: Collection[str] = (),
-    asked: Collection[str] = (),
+    needs_weights: Collection[str] = (),
 ) -> Runs:
     """The runs of a figure that are stored, published or yours.
 
@@ -111,19 +115,19 @@ def stored_runs(
         recipes: by variant.
         seeds: of the runs.
         optional: variants that are wanted with fewer than all `seeds` too.
-        asked: as in `load_or_train`.
+        needs_weights: as in `load_or_train`.
     Returns:
         A variant without one of the `seeds`, or an optional one without any of them, is left out.
     Raises:
         RunError: a stored run is damaged.
     """
-    found = {}
+    runs = Runs()
     for variant, recipe in recipes.items():
-        looked = [find(recipe, seed, weights=variant in asked and seed == seeds[0]) for seed in seeds]
+        looked = [find(recipe, seed, weights=variant in needs_weights and seed == seeds[0]) for seed in seeds]
         ones = [run for run in looked if run]
         if len(ones) >= (1 if variant in optional else max(1, len(seeds))):
-            found[variant] = ones
-    return Runs(found)
+            runs[variant] = ones
+    return runs
 
 
 def obtain(
@@ -132,7 +136,7 @@ def obtain(
     *,
     retrain: bool = False,
     optional: Collection[str] = (),
-    asked: Collection[str] = (),
+    needs_weights: Collection[str] = (),
 ) -> Runs:
     """The runs of a figure, loaded or trained; arguments and errors as in `load_or_train` and `stored_runs`.
 
@@ -140,7 +144,7 @@ def obtain(
     """
     wanted = {variant: recipe for variant, recipe in recipes.items() if retrain or variant not in optional}
     others = {variant: recipe for variant, recipe in recipes.items() if variant not in wanted}
-    found = stored_runs(others, seeds, optional, asked)
-    for variant, run, _ in load_or_train(wanted, seeds, retrain=retrain, asked=asked):
-        found.setdefault(variant, []).append(run)
-    return Runs({variant: found[variant] for variant in recipes if variant in found})
+    runs = stored_runs(others, seeds, optional, needs_weights)
+    for variant, run, _ in load_or_train(wanted, seeds, retrain=retrain, needs_weights=needs_weights):
+        runs.setdefault(variant, []).append(run)
+    return Runs({variant: runs[variant] for variant in recipes if variant in runs})

@@ -164,32 +164,34 @@ def predictions_of(
         narrow = model.network == "resnet32" or model.width <= 16
         radii = run.recipe.radii
         wanted = prediction_conditions(batch_norm, radii, radii if narrow else PAPER_RADII)
-    asked = list(dict.fromkeys(Condition(*one).canonical(batch_norm) for one in [*wanted, *also]))
+    conditions = list(dict.fromkeys(Condition(*condition).canonical(batch_norm) for condition in [*wanted, *also]))
     kind = "float32" if exact else "predictions"
     classes = by_condition(load_record(kind, run))
-    if missing := [condition for condition in asked if condition not in classes]:
+    if missing := [condition for condition in conditions if condition not in classes]:
         make_writable(home() / kind)
         weights = weights_of(run.path)  # not after the work, when the run may have been trained again
         # Stored radius by radius: a stop loses those of one.
-        for _, made in groupby(_compute(run, missing, amp=not exact, progress=progress), lambda one: one[0].radius):
+        for _, made in groupby(_compute(run, missing, amp=not exact, progress=progress), lambda pair: pair[0].radius):
             some = dict(made)
             store_record(kind, run.path.name, by_name(some), weights)
             classes |= some
-    return Predictions({condition: classes[condition] for condition in asked}, batch_norm)
+    return Predictions({condition: classes[condition] for condition in conditions}, batch_norm)
 
 
 def _compute(run: Run, wanted: list[Condition], *, amp: bool, progress: bool) -> Iterator[tuple[Condition, Tensor]]:
     images, colour = held_out_set(run.recipe)[0][: run.recipe.final_images], DATA_SETS[run.recipe.data.dataset].mean
     model = run.model().to(best_device())
     bar = tqdm(wanted, desc=f"predictions of {run.path.name}", disable=not progress, leave=False)
-    for one, fed in zip(bar, iter_inputs(images, wanted, colour), strict=True):
-        predicted = logits(model, fed, bn_stats=one.bn_stats, amp=amp).argmax(dim=1)
-        yield one, predicted.to("cpu", torch.uint8)
+    for condition, fed in zip(bar, iter_inputs(images, wanted, colour), strict=True):
+        predicted = logits(model, fed, bn_stats=condition.bn_stats, amp=amp).argmax(dim=1)
+        yield condition, predicted.to("cpu", torch.uint8)
 
 
 def by_name(classes: dict[Condition, Tensor]) -> dict[str, Tensor]:
     """Predictions under the names that they have in a record, such as "hfc 8 raw running" or "x 0 raw running"."""
-    return {f"{band} {radius or 0:.17g} {' '.join(how)}": one for (band, radius, *how), one in classes.items()}
+    return {
+        f"{band} {radius or 0:.17g} {' '.join(how)}": predicted for (band, radius, *how), predicted in classes.items()
+    }
 
 
 def by_condition(tensors: dict[str, Tensor]) -> dict[Condition, Tensor]:

@@ -119,8 +119,10 @@ def load(path: str | Path) -> Run:
         content = json.loads(file.read_bytes())
         new = [name for name in content["recipe"] if name not in STORED_FIELDS]
         if content["format"] != FORMAT_VERSION or new:
-            found = f"format {content['format']!r}, expected {FORMAT_VERSION}" + "; new: " * bool(new) + ", ".join(new)
-            raise RunError(f"{file} is of another version of hfclib ({found}): use that version, or {ADVICE}")
+            versions = (
+                f"format {content['format']!r}, expected {FORMAT_VERSION}" + "; new: " * bool(new) + ", ".join(new)
+            )
+            raise RunError(f"{file} is of another version of hfclib ({versions}): use that version, or {ADVICE}")
         recipe, seed, provenance = Recipe.from_dict(content["recipe"]), content["seed"], content["provenance"]
         if recipe.hash != content["hash"] or recipe.run_name(seed) != path.name or not isinstance(provenance, dict):
             raise ValueError(f"an edited recipe or seed: they give {recipe.run_name(seed)}")
@@ -189,8 +191,8 @@ def stored_seeds(recipe: Recipe, places: Iterable[Path]) -> list[int]:
     """The seeds with which a recipe is stored in one of `places`, folders of runs, in order."""
     pattern = recipe.run_name("*")
     start, end = pattern.split("*")
-    found = (path.name for folder in places for path in folder.glob(pattern))
-    seeds = {name.removeprefix(start).removesuffix(end) for name in found}
+    names = (path.name for folder in places for path in folder.glob(pattern))
+    seeds = {name.removeprefix(start).removesuffix(end) for name in names}
     return sorted(int(seed) for seed in seeds if seed.isdecimal())
 
 

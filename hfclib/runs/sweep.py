@@ -97,13 +97,13 @@ def sweep(
 
     for seed, recipe in itertools.product(dict.fromkeys(wanted), recipes.values()):
         try:
-            found = None if retrain else find(recipe, seed, store)
+            outcome = None if retrain else find(recipe, seed, store)
         except RunError as error:
-            found = str(error)
-        if found is None:
+            outcome = str(error)
+        if outcome is None:
             missing.append(Job(recipe, seed, retrain, REGISTERED.get(recipe.model.network)))
         else:
-            note(Job(recipe, seed), found)
+            note(Job(recipe, seed), outcome)
     logger.info("%d stored, %d to train", len(report.runs), len(missing))
     if not missing:
         return report

@@ -65,7 +65,7 @@ def restore_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, sched
         for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
         return Progress(**json.loads(metadata["progress"]))
-    except (PermissionError, torch.OutOfMemoryError):  # of which a sound checkpoint is not guilty
+    except (PermissionError, torch.OutOfMemoryError):  # the file may be sound: it is not called damaged
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error

@@ -52,7 +52,7 @@ def radii(monkeypatch):
 
 def test_it_is_trained_stored_found_asked_and_drawn(radii, own_home, recipe):
     recipes = {"toy": recipe, "vanilla": Recipe("mine-vanilla").with_(width=2, **SIZES)}
-    runs = obtain(recipes, [0], asked=("toy",))
+    runs = obtain(recipes, [0], needs_weights=("toy",))
     assert stored_runs(recipes, [0])["toy"][0].path == own_home / "runs" / recipe.run_name(0)
     run = find(recipe, 0)
     assert run.recipe == recipe
