@@ -184,7 +184,6 @@ window.hfcExplorer = (() => {
     const told = (error) => `This did not work: ${error.message ?? "network.js is missing"}`;
     let fault;
     if (file) {
-      turn++; // what is computed now is of another picture
       try {
         own = await ask("picture", file);
         if (!field.image.querySelector("[value=own]")) field.image.add(new Option("Your image", "own"));
