@@ -247,7 +247,7 @@ def named_data(name: str, reading: Reading | None = None, **options) -> DatasetS
         ValueError, OSError: no such folder, as `class_folders`, another number of classes than the network has, or
             images that can't be read. All are opened once first.
     """
-    reading = reading or replace(Reading(), **options)
+    reading = replace(reading or Reading(), **options)
     if name == "cifar10-test":
         images, labels = (part[: reading.limit].split(BATCH_SIZE) for part in embedded("test"))
         if reading.class_map:
