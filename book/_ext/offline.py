@@ -4,6 +4,7 @@ MathJax comes out of the package sphinx-mathjax-offline: of its 24 MB only the o
 included, goes into the book.
 """
 
+from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,12 +24,24 @@ def vendor_mathjax(app: Sphinx, config: Config) -> None:
 
 
 def short_signature(app, what, name, obj, options, signature, returns) -> tuple[str, str] | None:
-    """The signature of a pydantic model: fields and defaults, without the checks, which would fill a page."""
-    fields = getattr(obj, "__pydantic_fields__", None)
-    if what != "class" or not fields:
+    """The signature of a pydantic model or of a part of a recipe: fields and defaults, without the checks, which would
+    fill a page.
+    """
+    if what != "class":
         return None
-    shown = (name if field.is_required() else f"{name}={field.default!r}" for name, field in fields.items())
+    if models := getattr(obj, "__pydantic_fields__", None):
+        shown = [name if field.is_required() else f"{name}={field.default!r}" for name, field in models.items()]
+    elif is_dataclass(obj) and obj.__module__ == "hfclib.training.recipe":
+        own = fields(obj)
+        shown = [field.name if field.default is MISSING else f"{field.name}={_short(field.default)}" for field in own]
+        shown.insert(sum(not field.kw_only for field in own), "*")
+    else:
+        return None
     return f"({', '.join(shown)})", ""
+
+
+def _short(value: object) -> str:
+    return f"{type(value).__name__}()" if is_dataclass(value) else repr(value)
 
 
 def skip_numbers_of_fields(app, what, name, obj, skip, options) -> bool | None:

@@ -43,7 +43,7 @@ class Subject:
     images: Tensor
     labels: Tensor
     settings: ReportSettings
-    engine: Callable = map
+    engine: Callable
 
     @property
     def given(self) -> tuple[Classifier, Tensor, Tensor]:

@@ -69,7 +69,7 @@ class Run:
 
     @property
     def batch_norm(self) -> bool:
-        """Whether its network has BatchNorm: it was then measured with the statistics of the test batch, too."""
+        """Whether its network has BatchNorm; it was then measured with the statistics of the test batch, too."""
         return "batch" in set(self.final["bn_stats"])
 
     def model(self) -> nn.Module:
