@@ -61,6 +61,7 @@ def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 
 
 _PAIR = ("vanilla", "batchnorm")
+DRAWN_COLUMNS = ["variant", "seed", "epoch", "cell", "value"]  # of curves; the rest is the same in all rows
 
 # ---- tables
 
