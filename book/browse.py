@@ -31,7 +31,7 @@ UNFOLD = """() => {
 }"""
 # Of the page with the explorer: what stands on the first screen, and what is not counted as words to read.
 SCREENS = {
-    (1280, 800): "h1, #hfc-explorer canvas, #hfc-explorer .hfc-line, [name=radius], .tag_hfc-findings li",
+    (1280, 800): "h1, #hfc-explorer canvas, #hfc-explorer .hfc-answer, [name=radius], .tag_hfc-findings li",
     (390, 844): "h1, [name=radius], [data-part=image] canvas, [data-part=hfc] canvas",
 }
 BELOW = """(places, height) => {

@@ -126,7 +126,7 @@ window.hfcExplorer = (() => {
 
   function bar(row, [label, percent], truth) {
     const { name, colour } = data.networks[row];
-    return `<div style="--colour: ${colour}"><span class="hfc-line"><span>${name}</span>
+    return `<div style="--colour: ${colour}"><span class="hfc-answer"><span>${name}</span>
       <span><b>${data.classes[label]}</b>${label === truth ? " ✓" : ""} ${percent} %</span></span>
       <span class="hfc-bar"><i style="width: ${percent}%"></i></span></div>`;
   }

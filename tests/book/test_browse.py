@@ -38,7 +38,7 @@ def summary(words="Two words", width=220, height=100, below=0):
     </style></head><body><main><h1>A page</h1>
     <form id="hfc-explorer" class="hfc-box">
     <figure data-part="image"><canvas width="{width}" height="{height}"></canvas></figure>
-    <figure data-part="hfc"><canvas height="{height}"></canvas></figure><span class="hfc-line">frog</span>
+    <figure data-part="hfc"><canvas height="{height}"></canvas></figure><span class="hfc-answer">frog</span>
     <input type="range" name="radius" aria-label="Radius"><p role="status">True class: frog</p></form>
     <div class="tag_hfc-findings" style="margin-top: {below}px"><ol><li>{words}</li></ol></div>
     <section id="what-each-chapter-asks"><h2>Chapters</h2><p>{"more " * 400}</p></section></main></body></html>"""
