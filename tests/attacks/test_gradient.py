@@ -180,7 +180,7 @@ def test_an_image_is_attacked_alike_in_every_batch(seed, norm, split, stop_early
 @given(seed=st.integers(0, 2**40), norm=st.sampled_from(NORMS))
 def test_same_seed_same_images_and_another_seed_others(seed, norm):
     images, labels = torch.full((3, 3, 4, 4), 0.5), torch.tensor([0, 1, 2])
-    one, again, other = (
+    first, again, other = (
         pgd(
             Bends(),
             images,
@@ -193,8 +193,8 @@ def test_same_seed_same_images_and_another_seed_others(seed, norm):
         )
         for number in (seed, seed, seed + 1)
     )
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_without_a_seed_pytorchs_own_generator_is_drawn_from(small, answers):
@@ -226,13 +226,13 @@ def test_starts_fill_the_ball_evenly():
 def test_eps_and_alpha_may_differ_between_images(small, answers):
     eps = torch.linspace(0, 0.2, 10)
     together = pgd(Bends(), small, answers, eps=eps, alpha=eps / 2, steps=3, random_start=False)
-    for index, one in enumerate(eps.tolist()):
+    for index, value in enumerate(eps.tolist()):
         alone = pgd(
             Bends(),
             small[index : index + 1],
             answers[index : index + 1],
-            eps=one,
-            alpha=one / 2,
+            eps=value,
+            alpha=value / 2,
             steps=3,
             random_start=False,
         )
@@ -373,8 +373,8 @@ def test_stopping_early_fools_no_fewer_and_stops_at_the_first_success(small):
         assert 2 < wrong[1].sum() < 10
         if restarts == 1:
             assert torch.equal(both[1][:2], small[:2])
-            for one in range(2, 10):  # each is the first of the images along its way that fools the network
-                image, label, stopped = (values[one : one + 1] for values in (small, labels, both[1]))
+            for place in range(2, 10):  # each is the first of the images along its way that fools the network
+                image, label, stopped = (values[place : place + 1] for values in (small, labels, both[1]))
                 way = [pgd(network, image, label, **settings | {"steps": steps}) for steps in range(7)]
                 first = next((point for point in way if network(point).argmax() != label), way[-1])
                 torch.testing.assert_close(stopped, first, rtol=0, atol=1e-6)

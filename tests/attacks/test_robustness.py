@@ -273,12 +273,12 @@ def test_the_smallest_eps_of_a_linear_network(network, pictures):
     def attack(model, images, labels, eps):
         return pgd(model, images, labels, eps=eps, alpha=eps / 2, steps=3, random_start=False)
 
-    found = smallest_eps(network, pictures, labels, attack, highest=highest, rounds=10, batch_size=7)
-    assert (found[:3] == 0).all()
+    smallest = smallest_eps(network, pictures, labels, attack, highest=highest, rounds=10, batch_size=7)
+    assert (smallest[:3] == 0).all()
     within = exact[3:] < highest * (1 - 1e-4)
-    assert (found[3:][~within & (exact[3:] > highest * (1 + 1e-4))] == math.inf).all()
+    assert (smallest[3:][~within & (exact[3:] > highest * (1 + 1e-4))] == math.inf).all()
     assert within.sum() > 15
-    over = found[3:][within] - exact[3:][within]
+    over = smallest[3:][within] - exact[3:][within]
     assert over.min() > -1e-5
     assert over.max() < highest / 2**10 + 1e-5
     coarse = smallest_eps(network, pictures, labels, attack, highest=highest, rounds=0)

@@ -23,15 +23,15 @@ def test_a_network_that_changes_its_input_leaves_the_callers_images_alone(channe
         def forward(self, images):
             return channel_means(images.sub_(0.5).mul_(2))
 
-    found, before = InPlace(), images.clone()
+    in_place, before = InPlace(), images.clone()
     for _ in range(2):
-        assert accuracy(found, images, labels) == 1
+        assert accuracy(in_place, images, labels) == 1
     options = {"colour": [0.2, 0.5, 0.7], "feed": "mean"}
     expected = band_accuracy(channel_means, images, labels, [1, 2, 3], **options)
-    assert band_accuracy(found, images, labels, [1, 2, 3], **options).equals(expected)
+    assert band_accuracy(in_place, images, labels, [1, 2, 3], **options).equals(expected)
     attack = partial(pgd, eps=0.02, alpha=0.01, steps=3, random_start=False)
     expected = robust_accuracy(channel_means, images, labels, attack)
-    assert robust_accuracy(found, images, labels, attack) == expected
+    assert robust_accuracy(in_place, images, labels, attack) == expected
     assert torch.equal(images, before)
 
 
@@ -180,11 +180,11 @@ def test_batches_give_what_tensors_give(network, data):
 def test_other_batch_sizes_give_the_same_with_running_statistics(network, data):
     loader = DataLoader(TensorDataset(*data), batch_size=7)
     assert accuracy(network, loader) == accuracy(network, *data)
-    one, all_at_once = (
+    in_sevens, all_at_once = (
         band_accuracy(network, loader, radii=[2], colour=MEAN),
         band_accuracy(network, *data, [2], colour=MEAN),
     )
-    assert one.equals(all_at_once)
+    assert in_sevens.equals(all_at_once)
 
 
 def test_one_batch_is_in_memory_at_a_time(channel_means):

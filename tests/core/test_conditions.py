@@ -81,7 +81,7 @@ def test_modes_and_averages_are_as_before(normed, images, fails):
 
 def test_statistics_of_the_batch_leave_other_threads_alone(normed, images):
     """While one thread measures with the statistics of the batch, another gets the logits of the running averages."""
-    expected, found = logits(normed, images), []
+    expected, measured = logits(normed, images), []
     inside, done = threading.Event(), threading.Event()
 
     class Waiting(nn.Module):
@@ -92,15 +92,15 @@ def test_statistics_of_the_batch_leave_other_threads_alone(normed, images):
             return maps
 
     network = nn.Sequential(normed[0], Waiting(), normed[1]).eval()
-    other = threading.Thread(target=lambda: found.append(logits(network, images, bn_stats="batch")))
+    other = threading.Thread(target=lambda: measured.append(logits(network, images, bn_stats="batch")))
     other.start()
     assert inside.wait(60)
     torch.testing.assert_close(logits(network, images), expected)
     assert network[0].running_mean is not None
     done.set()
     other.join()
-    torch.testing.assert_close(found[0], logits(normed, images, bn_stats="batch"))
-    assert not torch.allclose(found[0], expected, atol=0.01)
+    torch.testing.assert_close(measured[0], logits(normed, images, bn_stats="batch"))
+    assert not torch.allclose(measured[0], expected, atol=0.01)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about its own compiler

@@ -340,10 +340,12 @@ def test_transforms_change_the_images_of_a_sample_only():
     photo, label = v2.functional.to_pil_image(pixels), torch.tensor([0.5, 2.0])
     for module, expected in [(LowPass(2), split(image[None], 2)[0][0]), (HighPass(2), split(image[None], 2)[1][0])]:
         pipeline = v2.Compose([module, v2.Identity()])
-        for one in (image, tv_tensors.Image(image), photo):
-            for found, kept in (pipeline(one, label), pipeline((one, label)), pipeline([one, label])):
-                assert type(found) is (torch.Tensor if one is image else tv_tensors.Image)
-                torch.testing.assert_close(found, expected, check_dtype=True, atol=1e-6, rtol=0, msg=str(type(one)))
+        for picture in (image, tv_tensors.Image(image), photo):
+            for filtered, kept in (pipeline(picture, label), pipeline((picture, label)), pipeline([picture, label])):
+                assert type(filtered) is (torch.Tensor if picture is image else tv_tensors.Image)
+                torch.testing.assert_close(
+                    filtered, expected, check_dtype=True, atol=1e-6, rtol=0, msg=str(type(picture))
+                )
                 assert kept is label
     assert type(LowPass(2)(tv_tensors.Image(image))) is tv_tensors.Image
     assert type(LowPass(2)(tv_tensors.Video(image[None]))) is tv_tensors.Video
@@ -353,8 +355,8 @@ def test_transforms_change_the_images_of_a_sample_only():
     assert made["mask"] is mask_of
     assert made["name"] == "frog"
     batch = default_collate([(image, 1), (1 - image, 2)])
-    found, labels = HighPass(2)(*batch)
-    torch.testing.assert_close(found, split(torch.stack([image, 1 - image]), 2)[1])
+    filtered, labels = HighPass(2)(*batch)
+    torch.testing.assert_close(filtered, split(torch.stack([image, 1 - image]), 2)[1])
     assert labels.tolist() == [1, 2]
     with pytest.raises(TypeError, match="divide integers by 255"):
         LowPass(2)(tv_tensors.Image(pixels))

@@ -56,13 +56,15 @@ GRAPH = {name: set(imports(tree)) - {name} for name, tree in TREES.items()}
 def test_imports_go_one_way_without_a_circle():
     list(TopologicalSorter(GRAPH).static_order())  # raises on a circle between modules
     units = {unit.split(".")[1]: set() for unit in TREES if "." in unit}
-    for name, found in GRAPH.items():
-        assert name == "hfclib" or "hfclib" not in found, f"{name} takes a public name from hfclib itself"
-        units.get(name.partition(".")[2].partition(".")[0], set()).update(other.split(".")[1] for other in found)
-    back = {f"{unit} <- {other}" for unit, found in units.items() for other in found if FLOOR[other] > FLOOR[unit]}
+    for name, imported in GRAPH.items():
+        assert name == "hfclib" or "hfclib" not in imported, f"{name} takes a public name from hfclib itself"
+        units.get(name.partition(".")[2].partition(".")[0], set()).update(other.split(".")[1] for other in imported)
+    back = {
+        f"{unit} <- {other}" for unit, imported in units.items() for other in imported if FLOOR[other] > FLOOR[unit]
+    }
     assert not back
     longest = {}
-    for unit in TopologicalSorter({unit: found - {unit} for unit, found in units.items()}).static_order():
+    for unit in TopologicalSorter({unit: imported - {unit} for unit, imported in units.items()}).static_order():
         longest[unit] = 1 + max((longest[other] for other in units[unit] - {unit}), default=0)
     assert max(longest.values()) <= 10, longest
 
@@ -85,15 +87,26 @@ def test_no_chapter_imports_another_and_nothing_below_imports_any():
 def test_no_public_name_is_defined_in_two_modules():
     modules = defaultdict(list)
     for name, tree in TREES.items():
-        found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        public = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         for node in tree.body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             names = {leaf.id for target in targets if target for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
-            found |= {one for one in names if one.isupper()}
-        for one in found:
-            modules[one].append(name)
-    twice = {one: places for one, places in modules.items() if len(places) > 1 and not one.startswith("_")}
+            public |= {constant for constant in names if constant.isupper()}
+        for definition in public:
+            modules[definition].append(name)
+    twice = {name: places for name, places in modules.items() if len(places) > 1 and not name.startswith("_")}
     assert not twice
+
+
+def test_more_than_eight_parameters_have_public_functions_only_and_by_keyword():
+    commands = {"hfclib.cli", "hfclib.reporting.commands"}  # whose parameters are the options of a command
+    for name in TREES.keys() - commands:
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.FunctionDef):
+                positional = len(node.args.posonlyargs + node.args.args)
+                if positional + len(node.args.kwonlyargs) > 8:
+                    assert not node.name.startswith("_") or node.name == "__init__", f"{name}.{node.name}"
+                    assert positional <= 4, f"{name}.{node.name}"
 
 
 def test_the_formatter_is_skipped_for_true_tables_only():

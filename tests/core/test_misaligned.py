@@ -127,11 +127,11 @@ def test_misaligned_equals_a_loop_over_images(model, images, labels, cut):
 
 def test_without_a_colour_the_mean_is_that_of_the_images(model, images, labels):
     own = images.mean(dim=(0, 2, 3)).tolist()
-    found = misaligned(model, images / 2, labels, 2, feed="mean")
-    assert torch.equal(found, misaligned(model, images / 2, labels, 2, feed="mean", colour=[mean / 2 for mean in own]))
+    chosen = misaligned(model, images / 2, labels, 2, feed="mean")
+    assert torch.equal(chosen, misaligned(model, images / 2, labels, 2, feed="mean", colour=[mean / 2 for mean in own]))
     high = split(images / 2, 2)[1] + torch.tensor(own).view(3, 1, 1) / 2
     by_high = logits(model, high).argmax(dim=1) == labels
-    assert not (found & ~by_high).any()
+    assert not (chosen & ~by_high).any()
 
 
 def test_the_radius_is_in_bins_whatever_its_type(model, images, labels):

@@ -53,19 +53,19 @@ def test_a_network_worked_out_by_hand():
 def test_each_place_is_standardised_over_images_and_pixels():
     torch.manual_seed(1)
     model, reference, batch = resnet18(width=4), torch.rand(30, 3, 8, 8), 0.1 * torch.rand(7, 3, 8, 8) - 0.4
-    found, seen = matched(model, reference), {}
+    helped, seen = matched(model, reference), {}
     # What the help leaves is what the module after the convolution gets.
     handles = [
         norm.register_forward_pre_hook(lambda _, maps, conv=conv: seen.update({conv: maps[0]}))
         for block in model.blocks
         for conv, norm in ((block.conv1, block.norm1), (block.conv2, block.norm2))
     ]
-    found.eval()(batch)
+    helped.eval()(batch)
     for handle in handles:
         handle.remove()
     assert len(seen) == 16
     for place, maps in seen.items():
-        mean, std = found.moments[place]
+        mean, std = helped.moments[place]
         maps = maps.detach().double().numpy()
         assert np.allclose(maps.mean(axis=(0, 2, 3)), mean, atol=1e-4)
         before_eps = np.sqrt(np.maximum(std.double().numpy() ** 2 - EPS, 0))
@@ -106,13 +106,13 @@ def test_help_made_in_inference_mode_can_be_attacked_and_a_network_may_change_it
     model, images = resnet18(width=4), torch.rand(6, 3, 8, 8) / 2
     before = images.clone()
     with torch.inference_mode():
-        found = matched(InPlace(model), images)
+        helped = matched(InPlace(model), images)
     expected = matched(model, 2 * before)
     assert torch.equal(images, before)
-    for moments, others in zip(found.moments.values(), expected.moments.values(), strict=True):
+    for moments, others in zip(helped.moments.values(), expected.moments.values(), strict=True):
         torch.testing.assert_close(moments, others)
-    assert not any(moment.is_inference() or moment.requires_grad for pair in found.moments.values() for moment in pair)
-    assert not torch.equal(hfclib.pgd(found, images, torch.zeros(6, dtype=torch.int64)), images)
+    assert not any(moment.is_inference() or moment.requires_grad for pair in helped.moments.values() for moment in pair)
+    assert not torch.equal(hfclib.pgd(helped, images, torch.zeros(6, dtype=torch.int64)), images)
 
 
 def test_first_is_the_stem_and_the_first_stage():
@@ -133,11 +133,11 @@ def test_what_is_refused_and_hooks_are_gone_after_an_error():
     for network, reference in ((nn.Flatten(), images), (model, images[:0])):
         with pytest.raises(ValueError, match="expected reference images and convolutions"):
             matched(network, reference)
-    found = matched(model, images)
+    helped = matched(model, images)
     with pytest.raises(ValueError, match="at least 2 images"):
-        hfclib.accuracy(found, images[:1], torch.tensor([0]))
+        hfclib.accuracy(helped, images[:1], torch.tensor([0]))
     with pytest.raises(RuntimeError):
-        found(torch.rand(4, 5, 8, 8))
+        helped(torch.rand(4, 5, 8, 8))
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -163,17 +163,17 @@ def test_a_convolution_that_no_pass_reaches_gives_no_help():
 def test_a_loader_gives_the_number_of_the_tensors():
     torch.manual_seed(0)
     model, images, labels = resnet18(width=4).eval(), torch.rand(250, 3, 8, 8), torch.randint(10, (250,))
-    found = matched(model, torch.rand(20, 3, 8, 8))
+    helped = matched(model, torch.rand(20, 3, 8, 8))
     loader = list(zip(images.split(10), labels.split(10), strict=True))
     options = {"radii": [2], "colour": [0.5] * 3}
     pd.testing.assert_frame_equal(
-        hfclib.band_accuracy(found, loader, **options), hfclib.band_accuracy(found, images, labels, **options)
+        hfclib.band_accuracy(helped, loader, **options), hfclib.band_accuracy(helped, images, labels, **options)
     )
-    assert hfclib.accuracy(found, loader) == hfclib.accuracy(found, images, labels)
+    assert hfclib.accuracy(helped, loader) == hfclib.accuracy(helped, images, labels)
     alone = [*loader[:20], (images[200:201], labels[200:201])]  # joins the batch before it; so do batches of one image
-    expected = hfclib.accuracy(found, images[:201], labels[:201])
-    assert hfclib.accuracy(found, alone) == expected
-    assert hfclib.accuracy(found, zip(images[:201].split(1), labels[:201].split(1), strict=True)) == expected
+    expected = hfclib.accuracy(helped, images[:201], labels[:201])
+    assert hfclib.accuracy(helped, alone) == expected
+    assert hfclib.accuracy(helped, zip(images[:201].split(1), labels[:201].split(1), strict=True)) == expected
 
 
 def test_networks_that_cut_images_up_are_matched_by_the_moments_of_all_maps():

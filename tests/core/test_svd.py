@@ -70,11 +70,11 @@ def test_one_decomposition_serves_several_radii(pictures, monkeypatch):
 
 
 def test_mean_ranks_by_hand(pictures):
-    found = mean_ranks(pictures, (2, 4))
+    ranks = mean_ranks(pictures, (2, 4))
     for radius in (2, 4):
         expected = np.mean([nearest_rank(image, radius) for image in pictures.numpy()])
-        assert found[radius] == pytest.approx(expected, abs=0.05)
-    assert found[2] < found[4]
+        assert ranks[radius] == pytest.approx(expected, abs=0.05)
+    assert ranks[2] < ranks[4]
 
 
 def test_refusals():
