@@ -33,6 +33,7 @@ _build/executed.stamp: $(shell find hfclib data book/*.py book/explorer -type f 
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder
 
 # The published networks whose weights are kept, measured again, and kills in the middle of a training. One test takes the

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,19 +132,25 @@ def batch_sizes(count: int, size: int) -> list[int]:
 
 def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The same images and labels in batches of `batch_sizes`."""
-    rest: list = []
-    for batch, following in pairwise(chain(stream, [None])):
+    rest: list[tuple[Tensor, Tensor]] = []
+    for batch in stream:
         if rest and rest[0][0].shape[1:] != batch[0].shape[1:]:
             shapes = " and ".join(str(tuple(some.shape[1:])) for some in (rest[0][0], batch[0]))
             raise ValueError(f"expected images of one size, got {shapes}")
         images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
-        end = max(len(labels) - 2, 0) // size * size if following else len(labels)  # no image is left alone
+        end = max(len(labels) - 2, 0) // size * size  # so that no image is left alone
         rest = [(images[end:], labels[end:])]
-        if end:
-            yield from zip(*(some[:end].split(batch_sizes(end, size)) for some in (images, labels)), strict=True)
+        yield from _cut_up(images[:end], labels[:end], size)
+    for images, labels in rest:
+        yield from _cut_up(images, labels, size)
 
 
-def known_size(data: Iterable) -> int | None:
+def _cut_up(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    sizes = batch_sizes(len(labels), size)
+    return zip(images.split(sizes), labels.split(sizes), strict=True) if sizes else iter(())
+
+
+def known_size(data: Any) -> int | None:
     """The number of images in a list or tuple of batches or a DataLoader, where it is known before they are read."""
     if isinstance(data, list | tuple):
         return sum(len(pair_of(batch)[0]) for batch in data)

@@ -260,7 +260,8 @@ def _run(
         typer.echo(f"wrote {execute(figure, values, output)}")
 
 
-for _name, _command in {"report": commands.report_command, "compare": commands.compare_command}.items():
+_commands: dict[str, Callable] = {"report": commands.report_command, "compare": commands.compare_command}
+for _name, _command in _commands.items():
     # Status 1 says that a limit of --fail-if is met.
     _shown = _reporting("stopped; the same command goes on with the missing parts", status=2, extra="report")
     app.command(_name)(_shown(_command))

@@ -34,7 +34,7 @@ class Condition(NamedTuple):
 
     band: str  # "x" for whole images, "lfc", "hfc", "svd_low" or "svd_high"
     radius: float | None = None  # of the cut, in DFT bins; None with "x"
-    feed: Feed = "raw"
+    feed: Feed | Literal["range"] = "raw"  # "range" names what a network was trained on, which is not fed here
     bn_stats: BnStats = "running"
 
     def canonical(self, batch_norm: bool) -> "Condition":
@@ -64,14 +64,18 @@ def iter_inputs(images: Tensor, conditions: Iterable[Condition], colour: Sequenc
     """What a network is fed under each condition, one after the other; images are split once for a radius in a row."""
     factors, cut, parts = None, None, {}
     for band, radius, feed, _ in conditions:
+        if band == "x":
+            yield feed_images(images, feed, colour=colour)
+            continue
+        if radius is None:
+            raise ValueError(f"expected a radius in DFT bins with the band {band}, got none")
         svd = band.startswith("svd")
-        if band != "x" and (svd, radius) != cut:
+        if (svd, radius) != cut:
             if svd and factors is None:
                 factors = torch.linalg.svd(images, full_matrices=False)
             low, high, *_ = svd_split(images, radius, factors=factors) if svd else split(images, radius)
             cut, parts = (svd, radius), dict(zip(BANDS["svd" if svd else "fourier"], (low, high), strict=True))
-        high = band in ("hfc", "svd_high")
-        yield feed_images(images if band == "x" else parts[band], feed, add_mean=high, colour=colour)
+        yield feed_images(parts[band], feed, add_mean=band in ("hfc", "svd_high"), colour=colour)
 
 
 class _BatchStatistics(TorchFunctionMode):

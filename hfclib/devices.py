@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
+from typing import Any
 
 import torch
 from joblib import cpu_count
@@ -43,9 +44,13 @@ def gains_from_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def full_float32(backends: object = torch.backends) -> Iterator[None]:
+def full_float32(backends: Any = torch.backends) -> Iterator[None]:
     """A context in which NVIDIA GPUs do not round the input of float32 convolutions and products to 10 bits (TF32)."""
     cudnn, products = backends.cudnn, backends.cuda.matmul
+    name: str
+    rounded: str | bool
+    full: str | bool
+    owners: tuple
     if hasattr(products, "fp32_precision"):  # from PyTorch 2.9 on
         # From the setting that the others inherit from down: what was only inherited is gone by then, and is not set.
         name, rounded, full, owners = "fp32_precision", "tf32", "ieee", (backends, cudnn, cudnn.conv, products)

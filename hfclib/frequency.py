@@ -65,17 +65,19 @@ def _low_bins(height: int, width: int, radius: float, inclusive: bool, dtype: to
     return low.to(dtype)[..., None].repeat(1, 1, 2)
 
 
+_kept_bins: Callable[[int, int, float, bool, torch.dtype], Tensor]
 _kept_bins = lru_cache(maxsize=64)(torch.inference_mode(False)(_low_bins))  # what is kept is used in training too
 
 
-def check_images(images: Tensor) -> None:
-    """Raise TypeError if images are not a float tensor, ValueError if they are not (N, C, H, W) with pixels."""
+def check_images(images: object) -> Tensor:
+    """The images; TypeError if they are not a float tensor, ValueError if they are not (N, C, H, W) with pixels."""
     if not isinstance(images, Tensor):
         raise TypeError(f"expected images, a float tensor (N, C, H, W), got {type(images).__name__}")
     if not images.is_floating_point():
         raise TypeError(f"expected float images (divide integers by 255), got {images.dtype}")
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(f"expected images of shape (N, C, H, W), got {tuple(images.shape)}")
+    return images
 
 
 def _low(images: Tensor, low_bins: Tensor) -> Tensor:
@@ -140,7 +142,8 @@ def split(images: Tensor, radius: float, *, inclusive: bool = False) -> tuple[Te
         return images.clone(), images.clone()
     full = (images if images.dtype in (torch.float32, torch.float64) else images.float()).resolve_neg()
     bins = _low_bins if _traced(full) else _kept_bins  # a tracer must not see what is kept, nor leave anything there
-    low_bins = bins(*images.shape[-2:], radius, bool(inclusive), full.dtype).to(images.device)
+    height, width = images.shape[-2:]
+    low_bins = bins(height, width, radius, bool(inclusive), full.dtype).to(images.device)
     if _in_blocks(full):
         lfc, hfc = _split_in_blocks(full, low_bins)
     else:
@@ -153,6 +156,8 @@ Radius = float | tuple[float, float]  # a pair: drawn evenly between the two at 
 
 
 class _Band(nn.Module):
+    names: tuple[str, ...]  # of the radii
+
     def __init__(self, *radii: Radius, inclusive: bool = False) -> None:
         super().__init__()
         pairs = [radius if isinstance(radius, tuple | list) else (radius, radius) for radius in radii]
@@ -169,6 +174,9 @@ class _Band(nn.Module):
         named = [f"{name}={value}" for name, value in zip(self.names, shown, strict=True)]
         return ", ".join(named + ["inclusive=True"] * self.inclusive)
 
+    def _band(self, images: Tensor, radii: Sequence[float]) -> Tensor:
+        raise NotImplementedError
+
     def forward(self, images: object, *others: object) -> object:
         # On the CPU whatever the default device is, so that a seed gives the same radii everywhere.
         drawn = [
@@ -177,7 +185,7 @@ class _Band(nn.Module):
 
         def filtered(images: Tensor) -> Tensor:
             single = isinstance(images, Tensor) and images.ndim == 3
-            band = self._band(images[None] if single else images, *drawn)
+            band = self._band(images[None] if single else images, drawn)
             return band[0] if single else band
 
         if others or not isinstance(images, Tensor) or type(images).__module__.startswith("torchvision"):
@@ -191,7 +199,7 @@ def _in_sample(filtered: Callable[[Tensor], Tensor], sample: Sequence) -> object
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
-    found = []
+    images = []
 
     def transformed(value: Tensor | Image) -> Tensor:
         if isinstance(value, Image):
@@ -201,24 +209,25 @@ def _in_sample(filtered: Callable[[Tensor], Tensor], sample: Sequence) -> object
             value = v2.functional.to_dtype(v2.functional.to_image(value), torch.float32, scale=True)
         elif isinstance(value, tv_tensors.TVTensor) and not isinstance(value, tv_tensors.Image | tv_tensors.Video):
             return value  # boxes and masks
-        found.append(value)
+        images.append(value)
         band = filtered(value)
         return tv_tensors.wrap(band, like=value) if isinstance(value, tv_tensors.TVTensor) else band
 
     result = v2.Lambda(transformed, Tensor, Image)(*sample)
-    if not found:
+    if not images:
         check_images(sample[0])  # names what came in place of an image
     return result
 
 
 class _Cut(_Band):
     names = ("radius",)
+    part: int  # of the result of `split`
 
     def __init__(self, radius: Radius, *, inclusive: bool = False) -> None:
         super().__init__(radius, inclusive=inclusive)
 
-    def _band(self, images: Tensor, radius: float) -> Tensor:
-        return split(images, radius, inclusive=self.inclusive)[self.part]
+    def _band(self, images: Tensor, radii: Sequence[float]) -> Tensor:
+        return split(images, radii[0], inclusive=self.inclusive)[self.part]
 
 
 class LowPass(_Cut):
@@ -237,7 +246,7 @@ class LowPass(_Cut):
     Source: paper, section 3; a radius that is drawn is ours.
     """
 
-    part = 0  # of the result of `split`
+    part = 0
 
 
 class HighPass(_Cut):
@@ -258,8 +267,8 @@ class BandPass(_Band):
     def __init__(self, inner: Radius, outer: Radius, *, inclusive: bool = False) -> None:
         super().__init__(inner, outer, inclusive=inclusive)
 
-    def _band(self, images: Tensor, inner: float, outer: float) -> Tensor:
-        within, core = (split(images, radius, inclusive=self.inclusive)[0] for radius in (outer, inner))
+    def _band(self, images: Tensor, radii: Sequence[float]) -> Tensor:
+        core, within = (split(images, radius, inclusive=self.inclusive)[0] for radius in radii)
         return within - core
 
 

@@ -85,7 +85,7 @@ def _read_again(stream: Iterable) -> Iterable:
 
 def _mean_of(parts: Iterable[Tensor]) -> tuple[list[float], int]:
     """The mean colour of all images, and their number."""
-    total, count = 0, 0
+    total, count = torch.zeros((), dtype=torch.float64, device="cpu"), 0
     for part in parts:
         check_images(part)
         check_pixels(part)
@@ -129,9 +129,9 @@ def band_accuracy(
         if labels is None:  # labels and sizes are checked on the way, before the network is asked for all the images
             colour, seen = _mean_of(part for part, _ in batches(model, _read_again(images)))
         else:
-            check_images(images)
-            colour = mean_colour(images)
-        logging.getLogger(__name__).info("the mean colour of %s images is %s", seen or len(images), colour)
+            tensor = check_images(images)
+            colour, seen = mean_colour(tensor), len(tensor)
+        logging.getLogger(__name__).info("the mean colour of %s images is %s", seen, colour)
     for part, classes in evaluated_batches(model, images, labels, bn_stats, BATCH_SIZE):
         wanted = [Condition(band, radius, feed, bn_stats) for radius, band in cuts]
         for place, row in enumerate(_measure(model, part, classes, wanted, amp=amp, colour=colour)):

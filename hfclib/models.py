@@ -48,7 +48,9 @@ REGISTERED: dict[str, Network] = {}
 
 
 def register_network(name: str, *, any_size: bool = False) -> Callable[[Builder], Builder]:
-    """Give a network a name, under which recipes build it; a decorator, or a call for a network that you import::
+    """Give a network a name, under which recipes build it; a decorator, or a call for a network that you import.
+
+    ::
 
         @register_network("mynet")
         def mynet(*, width=16, in_channels=3):
@@ -112,6 +114,7 @@ class GroupNorm(nn.GroupNorm):
     """GroupNorm in float32 for maps of any type: on CPUs PyTorch's bfloat16 kernel takes several times as long."""
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Normalised maps, like `maps`."""
         return super().forward(maps.float()).to(maps.dtype)
 
 
@@ -151,6 +154,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(conv, norm_layer(norm, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
@@ -170,6 +174,7 @@ class PreactBlock(nn.Module):
         self.stride, self.extra = stride, channels - in_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
         y = self.conv1(F.relu(self.norm1(x)))
         y = self.conv2(F.relu(self.norm2(y)))
         if self.stride != 1:
@@ -218,6 +223,7 @@ class ResNet(nn.Module):
         xavier_(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, in_channels, H, W)."""
         x = self.activation1(self.norm1(self.conv1(images)))
         x = self.map_dropout(self.activation2(self.norm2(self.blocks(x))))
         return self.fc(self.feature_dropout(x.mean(dim=(2, 3))))
@@ -260,7 +266,7 @@ def resnet18(
         ValueError: another norm or dropout_at, or an even stem_kernel.
     Source: paper, section 4.2.
     """
-    options = {"dropout_at": dropout_at, "stem_kernel": stem_kernel, "in_channels": in_channels}
+    options: dict = {"dropout_at": dropout_at, "stem_kernel": stem_kernel, "in_channels": in_channels}
     widths = width, 2 * width, 4 * width, 8 * width
     return ResNet(BasicBlock, widths, 2, norm=norm, dropout=dropout, num_classes=num_classes, **options)
 
@@ -280,7 +286,7 @@ def resnet32(
     Arguments and errors as in `resnet18`. No convolution has a bias.
     Source: the authors' code (the paper's text says ResNet-18).
     """
-    options = {"dropout_at": dropout_at, "stem_kernel": stem_kernel, "in_channels": in_channels}
+    options: dict = {"dropout_at": dropout_at, "stem_kernel": stem_kernel, "in_channels": in_channels}
     return ResNet(PreactBlock, (16, 32, 64), 5, norm=norm, dropout=dropout, num_classes=num_classes, **options)
 
 

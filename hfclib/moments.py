@@ -74,8 +74,10 @@ class Matched(nn.Module):
     @property
     def moments(self) -> dict[nn.Module, tuple[Tensor, Tensor]]:
         """The mean and the standard deviation, (C,) each, by place."""
-        names = [(f"mean_{number}", f"std_{number}") for number in range(len(self.places))]
-        return {place: tuple(map(self.get_buffer, pair)) for place, pair in zip(self.places, names, strict=True)}
+        return {
+            place: (self.get_buffer(f"mean_{number}"), self.get_buffer(f"std_{number}"))
+            for number, place in enumerate(self.places)
+        }
 
     def add(self, place: nn.Module, mean: Tensor, std: Tensor) -> None:
         """Add a place with its moments, (C,) float32."""
@@ -107,8 +109,8 @@ class Matched(nn.Module):
         def buffer(name: str) -> Tensor:
             return self.get_buffer(f"{name}_{number}").to(maps.device, torch.float32)
 
-        source = (None, None) if by_batch else (buffer("source_mean"), buffer("source_var"))
-        fixed = F.batch_norm(maps.float(), *source, buffer("std"), buffer("mean"), training=by_batch, eps=EPS)
+        mean, var = (None, None) if by_batch else (buffer("source_mean"), buffer("source_var"))
+        fixed = F.batch_norm(maps.float(), mean, var, buffer("std"), buffer("mean"), training=by_batch, eps=EPS)
         return fixed.to(maps.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -153,6 +155,21 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all", source
             per pass.
     Source: ours.
     """
+    _check_matched(model, reference, where, source)
+    network = Matched(model)
+    places: list[nn.Module] = [network.pixels] if where == "input" else norm_places(model)
+    if len(reference) == 0 or not places:
+        raise ValueError(f"expected reference images and convolutions, got {len(reference)} and {len(places)}")
+    for place, mean, std in _reference_moments(network, places, reference, first=where == "first"):
+        network.add(place, mean, std)
+    if not network.places:
+        raise ValueError("expected convolutions that run, got none that does in a pass")
+    if source is not None:
+        network.fix_source(source)
+    return network
+
+
+def _check_matched(model: nn.Module, reference: Tensor, where: Where, source: Tensor | None) -> None:
     check_images(reference)
     check_pixels(reference)
     if source is not None:
@@ -164,10 +181,15 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all", source
         raise ValueError(f"expected where, one of {', '.join(get_args(Where))}, got {where!r}")
     if uses_batch_statistics(model):
         raise ValueError('expected a network without BatchNorm; for one with it, use bn_stats="batch"')
-    found = Matched(model)
-    places = [found.pixels] if where == "input" else norm_places(model)
-    if len(reference) == 0 or not places:
-        raise ValueError(f"expected reference images and convolutions, got {len(reference)} and {len(places)}")
+
+
+def _reference_moments(
+    network: Matched, places: list[nn.Module], reference: Tensor, *, first: bool
+) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """The places that run, with mean and standard deviation, (C,) float32 each.
+
+    With `first`, those with maps as large as the first one's.
+    """
     sums: dict[nn.Module, Tensor] = {}
     counts: Counter[nn.Module] = Counter()  # of maps, which are more than the images where a network cuts these up
     sizes: dict[nn.Module, torch.Size] = {}
@@ -181,22 +203,19 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all", source
         counts[place] += len(maps)
         sums[place] = sums.get(place, 0) + torch.stack([wide, wide.square()]).mean(dim=(3, 4)).sum(dim=1)
 
-    device = device_of(model)
-    with evaluating(model), arithmetic(device, amp=False), _hooked(places, add):
+    device = device_of(network.model)
+    with evaluating(network.model), arithmetic(device, amp=False), _hooked(places, add):
         for batch in reference.split(BATCH_SIZE):
             met.clear()
-            model(found.pixels(batch.to(device, copy=True)))  # which some networks change
+            network.model(network.pixels(batch.to(device, copy=True)))  # which some networks change
+    moments = []
     for place, total in sums.items():
-        if where != "first" or sizes[place] == next(iter(sizes.values())):
+        if not first or sizes[place] == next(iter(sizes.values())):
             if place in again:
                 raise ValueError("expected convolutions that run once per pass, got one whose moments change in a pass")
             mean, square = total / counts[place]
-            found.add(place, mean.float(), ((square - mean.square()).clamp(min=0) + EPS).sqrt().float())
-    if not found.places:
-        raise ValueError("expected convolutions that run, got none that does in a pass")
-    if source is not None:
-        found.fix_source(source)
-    return found
+            moments.append((place, mean.float(), ((square - mean.square()).clamp(min=0) + EPS).sqrt().float()))
+    return moments
 
 
 def _check_source(images: Tensor) -> None:
@@ -227,21 +246,21 @@ def recalibrate_batchnorm(model: nn.Module, source: Tensor) -> nn.Module:
     _check_source(source)
     if not uses_batch_statistics(model):
         raise ValueError("expected a network with BatchNorm that is not frozen; for one without it, use `matched`")
-    found = copy.deepcopy(model)
-    norms = [module for module in found.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    changed = copy.deepcopy(model)
+    norms = [module for module in changed.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if any(norm.running_mean is None for norm in norms):
         raise ValueError("expected BatchNorm that keeps running averages, got one that takes each batch's statistics")
     runs: Counter[nn.Module] = Counter()
 
     def record(norm: nn.Module, inputs: tuple) -> None:
         runs[norm] += 1
-        for average, moment in zip((norm.running_mean, norm.running_var), _mean_var(inputs[0]), strict=True):
-            average.copy_(moment)
+        for name, moment in zip(("running_mean", "running_var"), _mean_var(inputs[0]), strict=True):
+            norm.get_buffer(name).copy_(moment)
 
-    device = device_of(found)
-    found.eval()
+    device = device_of(changed)
+    changed.eval()
     with arithmetic(device, amp=False), _hooked(norms, record, before=True):
-        found(source.to(device, copy=True))
+        changed(source.to(device, copy=True))
     if {runs[norm] for norm in norms} != {1}:
         raise ValueError("expected BatchNorm layers that run once per pass, got one that does not")
-    return found
+    return changed

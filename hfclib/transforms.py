@@ -30,7 +30,7 @@ def rescaled(images: Tensor, how: str) -> Tensor:
     return (images - lowest) / torch.where(height > _FAINT, height, torch.ones_like(height))
 
 
-def feed_images(band: Tensor, feed: Feed, *, add_mean: bool = False, colour: Sequence[float] = ()) -> Tensor:
+def feed_images(band: Tensor, feed: str, *, add_mean: bool = False, colour: Sequence[float] = ()) -> Tensor:
     """What a network is fed of a band.
 
     Args:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def eps_of(eps: float | Tensor | None, norm: str) -> float | Tensor:
     return DEFAULT_EPS if eps is None else eps
 
 
-def number_of(name: str, value: float) -> float:
+def number_of(name: str, value: Any) -> float:
     """A setting as a float; TypeError for text, lists and the like, ValueError if it is not finite or negative."""
     if isinstance(value, str | bytes) or value is None or np.ndim(value):
         raise TypeError(f"expected {name}, a number such as 8 / 255, got {value!r}")

@@ -206,13 +206,15 @@ def direction(gradient: Tensor, norm: AttackNorm) -> Tensor:
     return scaled / _length(scaled)
 
 
-def projected(moved: Tensor, images: Tensor, eps: Tensor, norm: AttackNorm, band: Band = None) -> Tensor:
-    """Points moved back into the ball of eps (N, 1, 1, 1) around images, then into [0, 1], still in the ball.
+def projected(moved: Tensor, images: Tensor, eps: Tensor | float, norm: AttackNorm, band: Band = None) -> Tensor:
+    """Points moved back into the ball of eps around images, then into [0, 1], still in the ball.
 
-    With a band, they are moved into it and back in turns, which ends near a point of both.
+    Where eps is a tensor, it is (N, 1, 1, 1). With a band, points are moved into it and back in turns, which ends near
+    one of both.
     """
-    for _ in range(_BAND_ROUNDS if band else 0):
-        moved = projected(images + band(moved - images), images, eps, norm)
+    if band:
+        for _ in range(_BAND_ROUNDS):
+            moved = projected(images + band(moved - images), images, eps, norm)
     if norm == "linf":
         return moved.maximum(images - eps).minimum(images + eps).clamp(0, 1)
     delta = moved - images

@@ -12,6 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,7 +133,7 @@ def robust_accuracy(
     """
     after = _after_each_eps(model, images, labels, _checked(attacks), eps, options)
     shares = [int(correct[-1].sum()) / len(correct[-1]) for correct in after]
-    return shares if np.ndim(eps) else shares[0]
+    return shares if _several(eps) else shares[0]
 
 
 def robust_table(
@@ -160,20 +161,18 @@ def robust_table(
     after = _after_each_eps(model, images, labels, attacks, eps, options)
     count, clean = after[0].shape[1], int(after[0][0].sum())
     rows = [("none", 0.0, count, count - clean, clean / count)]
-    for number, correct in zip(eps if np.ndim(eps) else [eps], after, strict=True):
+    for number, correct in zip(_eps_values(eps), after, strict=True):
         left = correct.sum(dim=1).tolist()
         for attack, (tried, still) in zip(attacks, pairwise(left), strict=True):
-            own = float(number) if number is not None and _accepted(attack, eps=number) else _own_eps(attack)
+            own = number if number is not None and _accepted(attack, eps=number) else _own_eps(attack)
             rows.append((_name(attack), own, tried, tried - still, still / count))
     return pd.DataFrame(rows, columns=["attack", "eps", "images", "fooled", "accuracy"])
 
 
 def _after_each_eps(model, images, labels, attacks: list[AttackFunction], eps, options: dict) -> list[Tensor]:
     """For each eps, `_correct_after_each` of all images of `batches`."""
-    eps_values = [number_of("eps", number) for number in eps] if np.ndim(eps) else [eps]
-    if not eps_values:
-        raise ValueError("expected eps, one number or several, got an empty list")
-    after, device, total = [[] for _ in eps_values], device_of(model), 0
+    eps_values, device, total = _eps_values(eps), device_of(model), 0
+    after: list[list[Tensor]] = [[] for _ in eps_values]
     for part, classes in batches(model, images, labels):
         part, classes = part.to(device), classes.to(device)
         indices = torch.arange(total, total + len(part), device="cpu")
@@ -182,6 +181,20 @@ def _after_each_eps(model, images, labels, attacks: list[AttackFunction], eps, o
             own = AttackOptions(eps=number, indices=indices, **options)
             parts.append(_correct_after_each(model, part, classes, attacks, own))
     return [torch.cat(parts, dim=1) for parts in after]
+
+
+def _several(eps: Any) -> bool:
+    return np.ndim(eps) > 0
+
+
+def _eps_values(eps: Any) -> list[float | None]:
+    """One eps or several as numbers; [None] for the attacks' own."""
+    if eps is None:
+        return [None]
+    values: list[float | None] = [number_of("eps", number) for number in (eps if _several(eps) else [eps])]
+    if not values:
+        raise ValueError("expected eps, one number or several, got an empty list")
+    return values
 
 
 def smallest_eps(
@@ -232,11 +245,12 @@ def _blocks(chosen: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 def _checked(attacks: AttackFunction | Iterable[AttackFunction]) -> list[AttackFunction]:
     """The attacks as a list; one that takes a seed and has none gets one, which is then the same for all images."""
-    single = callable(attacks) or isinstance(attacks, str) or not isinstance(attacks, Iterable)
-    attacks = [attacks] if single else list(attacks)
-    if not attacks:
+    several: list[Any] = [attacks]  # also if it is none, which is told below
+    if isinstance(attacks, Iterable) and not isinstance(attacks, str) and not callable(attacks):
+        several = list(attacks)
+    if not several:
         raise ValueError("expected at least one attack, got none: hfclib.accuracy measures without")
-    for place, attack in enumerate(attacks):
+    for place, attack in enumerate(several):
         if not callable(attack):
             raise TypeError(f"expected attacks, functions such as hfclib.pgd, got {attack!r}")
         settings = _settings(attack)
@@ -244,8 +258,8 @@ def _checked(attacks: AttackFunction | Iterable[AttackFunction]) -> list[AttackF
             advice = "take hfclib.accuracy of a targeted attack's images and of its targets"
             raise ValueError(f"expected attacks that are not targeted, got targeted = True: {advice}")
         if settings.get("seed", 0) is None:
-            attacks[place] = partial(attack, seed=draw_seed())
-    return attacks
+            several[place] = partial(attack, seed=draw_seed())
+    return several
 
 
 def _own_eps(attack: AttackFunction) -> float:

@@ -126,10 +126,10 @@ class DataSet:
 
     def _check(self, part: str, images: np.ndarray, labels: np.ndarray) -> Arrays:
         for what, array in (f"{part} images", images), (f"{part} labels", labels):
-            found = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
-            if found != self.checksums[what]:
+            checksum = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+            if checksum != self.checksums[what]:
                 expected = f"{what}: expected SHA-256 {self.checksums[what]}"
-                raise ValueError(f"{expected}, got {found} for {array.dtype} {array.shape}")
+                raise ValueError(f"{expected}, got {checksum} for {array.dtype} {array.shape}")
         return images, labels
 
     def _from_source(self, source: Source, split: Split, get: Get | None = None, progress: bool = False) -> Verified:
@@ -201,9 +201,12 @@ def picture(data: bytes, kind: str) -> np.ndarray:
 
 def members(path: Path, names: Sequence[str]) -> list[bytes]:
     """The contents of the named members of a .tar.gz; nothing is unpacked to disk."""
+    contents = {}
     with tarfile.open(path, "r:gz") as archive:  # in file order: seeking back in gzip would decode it again
-        found = {member.name: archive.extractfile(member).read() for member in archive if member.name in names}
-    return [found[name] for name in names]
+        for member in archive:
+            if member.name in names and (file := archive.extractfile(member)):
+                contents[member.name] = file.read()
+    return [contents[name] for name in names]
 
 
 @lru_cache(maxsize=6)  # decoded and checked once per process: every run of a sweep asks for them

@@ -112,8 +112,10 @@ class Counting:
         return table.astype(object).where(table.notna(), None).to_dict("records")
 
     def class_rows(self, names: dict[int, str]) -> list[dict]:
-        """The rows of the part "classes", one per class and radius: class, name (None if it is not known), radius,
-        images, and so many that are right as they are (whole), by their LFC (lfc), by their HFC with the mean colour.
+        """The rows of the part "classes", one per class and radius.
+
+        Each has class, name (None if it is not known), radius, images, and so many that are right as they are (whole),
+        by their LFC (lfc), by their HFC with the mean colour.
         """
         table = self.metrics[0].by_class_counts().query("bn_stats == 'running'")
         key = ["class", "radius"]

@@ -97,10 +97,11 @@ def published_runs(recipes: Mapping[str, Recipe]) -> Runs:
         RunError: a published run is damaged.
     """
     place = folders()[0]
-    seeds = {variant: stored_seeds(recipe, [place]) for variant, recipe in recipes.items()}
-    return Runs(
-        {variant: [find(recipes[variant], seed, place) for seed in own] for variant, own in seeds.items() if own}
-    )
+    stored = {
+        variant: [find(recipe, seed, place) for seed in stored_seeds(recipe, [place])]
+        for variant, recipe in recipes.items()
+    }
+    return Runs({variant: [run for run in runs if run] for variant, runs in stored.items() if any(runs)})
 
 
 def stored_runs(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -196,7 +197,7 @@ def by_name(classes: dict[Condition, Tensor]) -> dict[str, Tensor]:
 
 def by_condition(tensors: dict[str, Tensor]) -> dict[Condition, Tensor]:
     """The inverse of `by_name`."""
-    parts = {name: name.split(" ") for name in tensors}
+    parts: dict[str, list[Any]] = {name: name.split(" ") for name in tensors}
     return {
         Condition(band, None if band == "x" else json.loads(radius), *how): tensors[name]
         for name, (band, radius, *how) in parts.items()

@@ -30,7 +30,7 @@ def code_commit(package: Path = Path(__file__).parents[1]) -> str:
     """The git commit of the code that runs, with "-dirty" if hfclib was edited; "none" outside a checkout."""
     # The first command fails where the package is in another project's checkout, as in a virtual environment there.
     commands = ("ls-files --error-unmatch __init__.py", "rev-parse HEAD", "status --porcelain -- .")
-    options = {"cwd": package, "capture_output": True, "text": True, "check": True}
+    options: dict = {"cwd": package, "capture_output": True, "text": True, "check": True}
     try:
         _, head, changes = (subprocess.run(["git", *words.split()], **options).stdout.strip() for words in commands)
     except (OSError, subprocess.CalledProcessError):

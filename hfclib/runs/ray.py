@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from joblib import cpu_count
 
@@ -53,7 +54,7 @@ def ray_engine(address: str | None = None, *, check: Callable[[str], None] = che
     """
     ray = _imported()
 
-    def engine(jobs: Sequence[Job], store: Path | None, workers: int | None) -> Iterator[Outcome]:
+    def engine(jobs: Sequence[Job], store: Path | None, workers: int | None) -> Generator[Outcome, None, None]:
         reached = address or os.environ.get("RAY_ADDRESS")
         alone = not reached
         if reached:
@@ -63,7 +64,8 @@ def ray_engine(address: str | None = None, *, check: Callable[[str], None] = che
         gpus = ray.cluster_resources().get("GPU", 0)
         task = ray.remote(num_gpus=1 if gpus else 0, max_retries=TRIES - 1)(train_remotely)
         threads = max(1, cpu_count() // count) if alone else 1
-        waiting, running = list(jobs), {}
+        waiting: list[Job] = list(jobs)
+        running: dict[Any, Job] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < count:
@@ -136,7 +138,8 @@ def ray_map(
     most = 2 * int(ray.cluster_resources()["CPU"])
 
     def mapped(function: Callable, items: Iterable) -> Iterator:
-        sent, running = ray.put(function), deque()
+        sent = ray.put(function)
+        running: deque[Any] = deque()
         try:
             for item in items:
                 running.append(task.remote(sent, item))

@@ -92,7 +92,7 @@ class Run:
         except (SafetensorError, RuntimeError) as error:
             said = " ".join(str(error).split())
             raise RunError(f"{path} does not hold the weights of {self.recipe.name} ({said}): {ADVICE}") from error
-        return model.to(memory_format=torch.channels_last).eval()
+        return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # a gap in its types
 
     def test_accuracy(self) -> float:
         """Accuracy on whole test images after training, with running statistics, in [0, 1]."""

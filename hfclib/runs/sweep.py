@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,7 +55,7 @@ class Job:
 
 Outcome = tuple[Job, Run | str]  # the stored run, or what went wrong, in words
 Slots = Sequence[tuple[Path, torch.device]]  # of a GPU, the file that a worker locks while it trains there
-Engine = Callable[[Sequence[Job], Path | None, int | None], Iterator[Outcome]]
+Engine = Callable[[Sequence[Job], Path | None, int | None], Generator[Outcome, None, None]]
 
 
 @dataclass
@@ -146,7 +146,7 @@ def local_engine(
     *,
     threads: int | None = None,
     train: Callable[..., Outcome] = train_job,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Train jobs in processes on this machine, each with its share of the cores, and on the GPU that is free then.
 
     After the death of a worker all that has not ended goes on from its checkpoint; a run whose worker dies again and

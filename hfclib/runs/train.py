@@ -44,7 +44,7 @@ def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *,
     parts, colour = measured_parts(recipe, train, test), source.mean
     if recipe.data.planted:
         clean = to_float(source.embedded("test")[0][: len(test[1])])
-        parts |= {("clean", Condition("x")): (clean, test[1])}
+        parts = {**parts, ("clean", Condition("x")): (clean, test[1])}
     rows = curve_rows(model, parts, test, (), exact=True)
     if recipe.train_bands:
         rows += training_band_rows(model, pixels(train[0]), train[1])
@@ -117,7 +117,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
 
     train, test = training_set(recipe, progress=progress), held_out_set(recipe)
     model = initial_model(recipe, seed).to(device)
-    options = {"colour": DATA_SETS[recipe.data.dataset].mean, "progress": progress}
+    options: dict = {"colour": DATA_SETS[recipe.data.dataset].mean, "progress": progress}
     state = fit_own(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, **options)
     weights = stored_weights(model)
     if not all(tensor.isfinite().all() for tensor in weights.values()):

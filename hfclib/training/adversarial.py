@@ -1,6 +1,7 @@
 """Adversarial training: the images that a step trains on, and the robustness recorded on the way."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from hfclib.training.recipe import Recipe
 
 # The PGD after each epoch, at the recipe's own eps in steps of a quarter of it, and the one after training.
 EPOCH_STEPS = 10
-FINAL_ATTACK, FINAL_IMAGES = {"eps": 8 / 255, "alpha": 2 / 255, "steps": 20}, 1_000
+FINAL_ATTACK: dict[str, Any] = {"eps": 8 / 255, "alpha": 2 / 255, "steps": 20}
+FINAL_IMAGES = 1_000
 
 
 def adversarial_images(
@@ -65,7 +67,7 @@ def robust_rows(
     """
     if recipe.attack is None:
         return []
-    settings = {"eps": recipe.attack.eps, "alpha": recipe.attack.eps / 4, "steps": EPOCH_STEPS}
+    settings: dict[str, Any] = {"eps": recipe.attack.eps, "alpha": recipe.attack.eps / 4, "steps": EPOCH_STEPS}
     if after_training:
         settings, images, labels = FINAL_ATTACK, images[:FINAL_IMAGES], labels[:FINAL_IMAGES]
     images, labels = (part.to(device_of(model)) for part in (images, labels))

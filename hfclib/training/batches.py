@@ -4,6 +4,7 @@ Or a DataLoader makes them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class Batches:
             (images float32 (n, C, H, W), in [0, 1] unless a raw band, channels_last; labels (n,) int64).
         """
         count, device = len(self.labels), self.images.device
-        drawn = {"generator": generator, "device": generator.device}  # not on the default device, if that is another
+        drawn: dict = {"generator": generator, "device": generator.device}  # which need not be the default device
         order = torch.randperm(count, **drawn).to(device)
         if self.augment:
             top, left = (torch.randint(0, 2 * PADDING + 1, (count, 1), **drawn) for _ in range(2))
@@ -137,7 +138,7 @@ def first_images(model: nn.Module, loader: DataLoader, count: int) -> tuple[Tens
     return images, labels
 
 
-def _checked_pair(batch: object) -> tuple[Tensor, Tensor]:
+def _checked_pair(batch: Any) -> tuple[Tensor, Tensor]:
     whole = isinstance(batch, Mapping) or (isinstance(batch, Sequence) and len(batch) > 1)
     if not whole:
         raise TypeError(f"expected a DataLoader of images and labels, got batches of {type(batch).__name__}")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from hfclib.transforms import rescaled
 # The class of each `OptimizerConfig.algorithm` and its settings; those that PyTorch has as one fused step on CPUs and
 # GPUs alike use it there. Other devices, such as XLA's, refuse it.
 _FUSED_ON = ("cpu", "cuda", "mps")
-_OPTIMIZERS: dict[str, tuple[type[Optimizer], dict]] = {
+_OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], dict]] = {
     "adam": (Adam, {"fused": True}),
     "adamw": (AdamW, {"fused": True}),
     "sgd": (SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
@@ -73,7 +73,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[Optimi
     if config.schedule == "constant":
         return optimizer, ConstantLR(optimizer, factor=1.0)
     # PyTorch divides by zero where a fifth of the steps is a single one; so short a training ends before the cycle.
-    cycle = {"total_steps": max(steps, 10), "pct_start": 0.2, "cycle_momentum": False}
+    cycle: dict = {"total_steps": max(steps, 10), "pct_start": 0.2, "cycle_momentum": False}
     return optimizer, OneCycleLR(optimizer, config.learning_rate, **cycle)
 
 
@@ -135,7 +135,7 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
                     )
                 shown = {"loss": f"{loss.item():.3f}", "acc": f"{correct.item() / seen:.3f}"}
                 bar.set_postfix(epoch=f"{epoch + 1}/{recipe.epochs}", **shown, refresh=False)
-    return (correct / seen).item()
+    return float(correct / seen)
 
 
 def initial_model(recipe: Recipe, seed: int) -> nn.Module:
@@ -202,7 +202,7 @@ def fit(
     Convolutions are faster on CPUs after `model.to(memory_format=torch.channels_last)`.
     """
     _refuse_ignored(recipe, isinstance(train, DataLoader))
-    options = {"colour": colour, "restore": restore, "checkpoint": checkpoint, "progress": progress}
+    options: dict = {"colour": colour, "restore": restore, "checkpoint": checkpoint, "progress": progress}
     return fit_own(model, train, test, recipe, seed=seed, **options)
 
 
@@ -222,17 +222,19 @@ def fit_own(
     device = device_of(model)
     loader = LoaderBatches(train, device) if isinstance(train, DataLoader) else None
     with _seeded(seed):
-        train = train if loader is None else first_images(model, train, recipe.eval_images)
+        if isinstance(train, DataLoader):
+            train = first_images(model, train, recipe.eval_images)
         if isinstance(test, DataLoader):
             test = first_images(model, test, recipe.eval_images)
-    train, test = (_checked(model, *part, recipe) for part in (train, test))
-    images, labels = train
+    images, labels = _checked(model, train[0], train[1], recipe)
+    test = _checked(model, test[0], test[1], recipe)
     batches = _batches(images, labels, recipe.data, device) if loader is None else loader
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
     state = restore(model, optimizer, scheduler) if restore else Progress()
     if colour is None:
         blocks = images.split(1000)  # all at once would take gigabytes
-        colour = (sum(pixels(block).mean(dim=(2, 3)).sum(dim=0) for block in blocks) / len(images)).tolist()
+        sums = (pixels(block).mean(dim=(2, 3)).sum(dim=0) for block in blocks)
+        colour = (reduce(torch.add, sums) / len(images)).tolist()
     part = slice(recipe.eval_images)
     seen, held_out = (images[part], labels[part]), (test[0][part], test[1][part])
     parts, measured = measured_parts(recipe, seen, held_out), (pixels(held_out[0]), held_out[1])
@@ -272,7 +274,7 @@ def fit_own(
 
 def _batches(images: Tensor, labels: Tensor, data: DataConfig, device: torch.device) -> Batches:
     source = images if data.train_band == "x" else _band_of(images, data).half()
-    options = {"batch_size": data.batch_size, "augment": data.augment, "rescale": data.rescale}
+    options: dict = {"batch_size": data.batch_size, "augment": data.augment, "rescale": data.rescale}
     return Batches(source, labels, device=device, **options)
 
 

@@ -46,4 +46,5 @@ def planted(images: Tensor, labels: Tensor, amplitude: float) -> Tensor:
     Returns:
         (N, C, H, W) float32.
     """
-    return to_float(images) + class_patterns(tuple(images.shape[1:]), amplitude).to(images.device)[labels]
+    channels, height, width = images.shape[1:]
+    return to_float(images) + class_patterns((channels, height, width), amplitude).to(images.device)[labels]

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
-from typing import Annotated, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import torch
 from pydantic import BeforeValidator, Field, InstanceOf, TypeAdapter, ValidationError
@@ -45,12 +45,13 @@ def _checks(config: type) -> dict[str, TypeAdapter]:
     return {field.name: TypeAdapter(types[field.name]) for field in fields(config)}
 
 
+@dataclass(frozen=True)
 class _Config:
     """What the parts of a recipe have in common: fields that are checked against their types when one is made."""
 
     def __post_init__(self) -> None:
         told = []
-        for field, check in _checks(type(self)).items():
+        for field, check in _checks(type(self)).items():  # type: ignore[arg-type]  # classes are hashable
             try:  # a whole number becomes the float that it is equal to, so that equal recipes have equal hashes
                 object.__setattr__(self, field, check.validate_python(getattr(self, field), strict=True))
             except ValidationError as error:
@@ -72,7 +73,7 @@ class _Config:
             raise ValueError(f"expected {field}, {wanted}, got {getattr(self, field)!r}")
 
     def _require_default(self, field: str, setting: str) -> None:
-        default = type(self).__dataclass_fields__[field].default
+        default = {known.name: known.default for known in fields(self)}[field]
         self._require(field, getattr(self, field) == default, f"{default!r} with {setting}")
 
 
@@ -261,7 +262,8 @@ class Recipe(_Config):
         Raises:
             ValueError: a name that is no field, with the nearest one; a value that is not allowed.
         """
-        own, parts = {}, defaultdict(dict)
+        own: dict[str, Any] = {}
+        parts: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         for field, value in changes.items():
             if field in _PART_OF:
                 parts[_PART_OF[field]][field] = value
@@ -313,7 +315,7 @@ class Recipe(_Config):
             model = network.build(**{setting: values[setting] for setting in network.settings})
             if not isinstance(model, nn.Module):
                 raise TypeError(f"expected an nn.Module of the builder of {network.name!r}, got {type(model).__name__}")
-            return model.to(memory_format=torch.channels_last)
+            return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in its types
 
     def to_dict(self) -> dict:
         """All values under the names that they are stored by (`STORED_FIELDS`), for JSON."""
@@ -333,7 +335,8 @@ class Recipe(_Config):
         """
         if unknown := [field for field in values if field not in STORED_FIELDS]:
             raise ValueError(f"refused recipe: {', '.join(unknown)}: not among the fields that are stored")
-        parts, every = defaultdict(dict), _stored_defaults() | values
+        parts: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        every = {**_stored_defaults(), **values}
         for field, value in every.items():
             part, _, name = STORED_FIELDS[field].rpartition(".")
             parts[part][name] = value

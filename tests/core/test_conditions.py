@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from hfclib import accuracy, logits
-from hfclib.conditions import BN_STATS, uses_batch_statistics
+from hfclib.conditions import BN_STATS, Condition, iter_inputs, uses_batch_statistics
 
 
 class WithoutEvaluation(nn.Module):
@@ -131,3 +131,10 @@ def test_who_uses_batch_statistics(normed, channel_means):
     assert uses_batch_statistics(nn.BatchNorm1d(2))
     assert not uses_batch_statistics(channel_means)
     assert not uses_batch_statistics(nn.GroupNorm(1, 3))
+
+
+def test_a_band_is_not_fed_without_a_radius(images):
+    (whole,) = iter_inputs(images, [Condition("x")], ())
+    assert torch.equal(whole, images)
+    with pytest.raises(ValueError, match="expected a radius in DFT bins with the band hfc, got none"):
+        list(iter_inputs(images, [Condition("hfc")], ()))
