@@ -5,9 +5,9 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from hfclib.charts import STYLE
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper import fig4
-from hfclib.paper.style import STYLE
 
 FILE = Path(__file__).parent / "one-picture.svg"
 SHARED = Path(__file__).parent / "_static" / "share.png"

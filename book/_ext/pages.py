@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.ext.autodoc import ModuleDocumenter
 
 import hfclib
-from hfclib.paper.show import phone_figure
+from hfclib.charts import WIDTH
 
 GLOSSARY = "book/glossary"
 UNBROKEN = re.compile(
@@ -19,25 +19,6 @@ UNBROKEN = re.compile(
     r"|(?<=\d)\s(?=[±[])|(?<=±)\s|(?<=\d,)\s(?=[-.\d]+\])"
 )
 PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
-
-
-def figures_for_phones(app: Sphinx, doctree: nodes.document) -> None:
-    """Unpack what `hfclib.paper.show.show_figure` packed; the style sheet shows one of the two figures.
-
-    Charts, which hold no picture of pixels, get a class, since they may be dimmed in the dark.
-    """
-    for image in list(doctree.findall(nodes.image)):
-        file = Path(app.env.relfn2path(image["uri"])[1])
-        drawn = file.read_text() if file.suffix == ".svg" else "<image"
-        if "<image" not in drawn:
-            image["classes"].append("hfc-chart")
-        if file.suffix == ".svg" and (phone := phone_figure(drawn)):
-            file.with_suffix(".phone.svg").write_bytes(phone)
-            second = image.deepcopy()
-            second["uri"] = image["uri"].removesuffix(".svg") + ".phone.svg"
-            image["classes"].append("hfc-wide")
-            second["classes"].append("hfc-phone")
-            image.parent.insert(image.parent.index(image) + 1, second)
 
 
 def fold_appendix(app: Sphinx, doctree: nodes.document) -> None:
@@ -50,10 +31,19 @@ def fold_appendix(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def figures_at_their_size(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Show SVGs at 72 pixels an inch; Sphinx makes every picture with a scale a link to its file."""
+    """Show charts at 96 pixels an inch, and wider figures at 72.
+
+    Sphinx makes every picture with a scale a link to its file. Charts get a class, since they may be dimmed in the
+    dark, which a figure with pixels may not, and one that is narrow another, with which it fits a phone.
+    """
     for image in doctree.findall(nodes.image):
-        if image["uri"].endswith(".svg"):
-            image["scale"] = 75  # of CSS's 96
+        file = Path(app.srcdir, image["uri"])
+        if file.suffix == ".svg" and file.exists():
+            drawn = file.read_text()
+            width = re.search(r'<svg[^>]*\swidth="([\d.]+)pt"', drawn)
+            narrow = bool(width) and float(width[1]) <= 72 * WIDTH + 1
+            image["scale"] = 100 if narrow else 75  # of CSS's 96
+            image["classes"] += ["hfc-chart"] * ("<image" not in drawn) + ["hfc-fits"] * narrow
 
 
 def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -123,7 +113,6 @@ class PublicFirst(ModuleDocumenter):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("doctree-read", fold_appendix)
-    app.connect("doctree-read", figures_for_phones, priority=400)  # before Sphinx collects pictures
     app.connect("doctree-resolved", figures_at_their_size)
     app.connect("doctree-resolved", hold_together)  # before a link parts the words
     app.connect("doctree-resolved", explain_words)

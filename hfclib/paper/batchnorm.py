@@ -7,20 +7,20 @@ whose table is there already are skipped.
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pydantic import Field
 from torch import Tensor
 
 from hfclib.batching import BATCH_SIZE, logits
+from hfclib.charts import CHANCE, CHART, intervals, legend, network_looks, panels
 from hfclib.conditions import BN_STATS, PAPER_RADII
 from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.devices import best_device
@@ -29,7 +29,7 @@ from hfclib.moments import matched
 from hfclib.paper.bands import band_results, fig1_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
-from hfclib.paper.intervals import MissingRunError, interval, over_seeds, unpaired
+from hfclib.paper.intervals import MissingRunError, over_seeds, unpaired
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.measurements import each_run, measurements
 from hfclib.paper.misalignment import fig2_recipes
@@ -42,8 +42,16 @@ from hfclib.paper.presets import (
     base_recipe,
     fig4_recipes,
 )
-from hfclib.paper.style import CHART, network_looks
-from hfclib.paper.tables import CHANCE, by_seed, cell_names, cells_of_shares, decimals, gather, in_words, mean_sd
+from hfclib.paper.tables import (
+    by_seed,
+    cell_names,
+    cells_of_shares,
+    decimals,
+    gather,
+    in_words,
+    mean_sd,
+    over_seeds_table,
+)
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained
@@ -251,6 +259,7 @@ LINES = {  # label and line style
     ("batchnorm", "running"): ("BatchNorm, running statistics", ":"),
     ("batchnorm", "batch"): ("BatchNorm, statistics of the test batch", "-"),
 }
+_PAIR_LOOKS = network_looks(PAIR)
 
 
 def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -> pd.DataFrame:
@@ -274,39 +283,21 @@ def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -
 
 def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] = tuple(LINES)) -> Figure:
     """Means over seeds with 95 % intervals (Student's t) of rows from `pair_rows`, `across` panels per line."""
-    import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
-
-    labels, styles = map(list, zip(*(LINES[key] for key in lines), strict=True))
-    colours, markers = map(list, zip(*(network_looks(PAIR)[variant] for variant, _ in lines), strict=True))
-    if many := len(rows["x"].cat.categories) > 4:  # conditions of several kinds, with no order
-        styles = ["none"] * len(lines)
+    looks = {}
+    for variant, bn_stats in lines:
+        label, dashes = LINES[variant, bn_stats]
+        looks[label] = replace(_PAIR_LOOKS[variant], dashes=dashes)
+    found = over_seeds_table(rows, ["panel", "x", "line"])
+    names = list(rows["panel"].unique())
     with mpl.rc_context(CHART):
-        grid = sns.catplot(
-            rows[rows["line"].isin(labels)],
-            kind="point",
-            x="x",
-            y="value",
-            hue="line",
-            hue_order=labels,
-            col="panel",
-            col_wrap=across,
-            palette=colours,
-            linestyles=styles,
-            markers=markers,
-            errorbar=lambda values: np.nan_to_num(interval(values)[1:], posinf=np.nan, neginf=np.nan),
-            dodge=0.3,
-            legend=False,
-            height=2.7,
-            aspect=8.4 / across / 2.7,
-        )
-        grid.set(ylim=(0, 1)).set_titles("{col_name}").set_axis_labels("", "Accuracy")
-        grid.refline(y=CHANCE, lw=1).tick_params(axis="x", rotation=40 if many else 0)
-        looks = zip(labels, colours, styles, markers, strict=True)
-        handles = [Line2D([], [], c=c, ls=ls, marker=m, label=label) for label, c, ls, m in looks]
-        grid.figure.set_layout_engine("constrained")
-        grid.figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-        plt.close(grid.figure)  # the notebook shows it by itself
-    return grid.figure
+        height = 0.5 + 0.12 * len(looks) * len(rows["x"].cat.categories)
+        figure, axes = panels(names, across=across, height=height, beside=1.6, xlabel="Accuracy")
+        for ax, name in zip(axes, names, strict=True):
+            intervals(ax, found[found["panel"] == name], "x", "line", looks)
+            ax.axvline(CHANCE, color="0.3", lw=1, ls="--")
+            ax.set(xlim=(0, 1))
+        legend(figure, [look.handle(line) for line, look in looks.items()], columns=1)
+    return figure
 
 
 CONTROLS = {  # the feed, and the statistics of vanilla; BatchNorm always has those of the test batch

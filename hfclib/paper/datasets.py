@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from hfclib.charts import CHANCE_HANDLE, CHART, accuracy_by_radius, legend, network_looks, panels, pictures
 from hfclib.conditions import PAPER_RADII
 from hfclib.data import DATA_SETS, to_float
 from hfclib.frequency import split
@@ -16,10 +17,8 @@ from hfclib.paper.measurements import MEASUREMENT_COLUMNS, initial_draw
 from hfclib.paper.misalignment import counts_over_seeds, predicted_images, stored_predictions
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
-from hfclib.paper.style import CHART, STYLE, WIDTH, mean_line, network_looks, show_image
 from hfclib.paper.tables import (
     AUTHORS,
-    CHANCE,
     CONDITIONS,
     by_seed,
     cell_names,
@@ -153,19 +152,15 @@ _MISSING = "not stored"
 
 def examples_of_bands(radius: int) -> Figure:
     """The first two test images of each set, their LFC and their HFC with the mean colour, at a radius in DFT bins."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
-        rows = figure.subplots(3, 6)
-        for line, data in zip(rows, SETS, strict=True):
-            images = to_float(DATA_SETS[SETS[data]].embedded("test")[0][:2])
-            low, high = split(images, radius)
-            fed = images, low, feed_images(high, "mean", add_mean=True, colour=DATA_SETS[SETS[data]].mean)
-            for place, (index, (title, parts)) in enumerate(
-                (index, one) for index in range(2) for one in zip(("image", "LFC", "HFC"), fed, strict=True)
-            ):
-                show_image(line[place], parts[index].expand(3, -1, -1), title if data == "cifar10" else "")
-            line[0].set_ylabel(title_of(data), fontsize=12)
-    return figure
+    columns = {}
+    for data in SETS:
+        images = to_float(DATA_SETS[SETS[data]].embedded("test")[0][:2])
+        low, high = split(images, radius)
+        fed = images, low, feed_images(high, "mean", add_mean=True, colour=DATA_SETS[SETS[data]].mean)
+        for number in range(2):
+            for name, parts in zip(("image", "LFC", "HFC"), fed, strict=True):
+                columns.setdefault((number, name), []).append(parts[number])
+    return pictures([name for _, name in columns], list(columns.values()), list(map(title_of, SETS)), side=1.45)
 
 
 def heuristics_rows(found: pd.DataFrame) -> pd.DataFrame:
@@ -185,32 +180,20 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
         named in its panel; a data set without any has none.
     """
     looks, drawn = network_looks(TITLES), [data for data in SETS if data in set(rows["data"])]
+    shown = [(data, version) for data in drawn for version in CONDITIONS]
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
-        panels = figure.subplots(2, len(drawn), sharex=True, sharey=True, squeeze=False)
-        for line, version in zip(panels, CONDITIONS, strict=True):
-            for ax, data in zip(line, drawn, strict=True):
-                own = rows[(rows["version"] == version) & (rows["data"] == data) & (rows["band"] == "hfc")]
-                for variant, look in looks.items():
-                    if (one := own[own["variant"] == variant]).size:
-                        mean_line(ax, one, look, TITLES[variant])
-                absent = [title for variant, title in TITLES.items() if variant not in set(own["variant"])]
-                if absent:
-                    said = "\n".join(["not stored:", *absent])
-                    ax.text(0.98, 0.97, said, ha="right", va="top", fontsize=12, transform=ax.transAxes)
-                ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")
-                ax.set(ylim=(0, 1), xticks=PAPER_RADII)
-            line[0].set_ylabel(version if version == AUTHORS else "with the mean colour added")
-        for ax, data in zip(panels[0], drawn, strict=True):
-            ax.set_title(title_of(data))
-        for ax in panels[1]:
-            ax.set_xlabel("Radius (DFT bins)")
-        figure.supylabel("Accuracy on the HFC", fontsize=12)
-        by_label = {}
-        for ax in panels.flat:  # a network may be in some panels only
-            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-                by_label.setdefault(label, handle)
-        figure.legend(by_label.values(), by_label, loc="outside lower center", ncols=3, frameon=False)
+        titles = [f"{title_of(data)},\n{version}" for data, version in shown]
+        figure, axes = panels(titles, beside=1.6, xlabel="Radius (DFT bins)", ylabel="Accuracy on the HFC")
+        for ax, (data, version) in zip(axes, shown, strict=True):
+            own = rows[(rows["version"] == version) & (rows["data"] == data) & (rows["band"] == "hfc")]
+            accuracy_by_radius(ax, own, "variant", looks)
+            absent = [title for variant, title in TITLES.items() if variant not in set(own["variant"])]
+            if absent:
+                said = "\n".join(["not stored:", *absent])
+                ax.text(0.98, 0.97, said, ha="right", va="top", fontsize=12, transform=ax.transAxes)
+        there = set(rows.loc[rows["band"] == "hfc", "variant"])  # a network may be in some panels only
+        handles = [look.handle(TITLES[variant]) for variant, look in looks.items() if variant in there]
+        legend(figure, [*handles, CHANCE_HANDLE])
     return figure
 
 

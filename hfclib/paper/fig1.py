@@ -14,14 +14,14 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from pydantic import Field
 from torch import Tensor
 
+from hfclib.charts import CHANCE_HANDLE, CHART, PICTURES_WIDTH, STYLE, chance, legend, panels, pictures
 from hfclib.conditions import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.bands import OWN_BAND, SCALINGS, TABLE1_MEASURES, band_results, fig1_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import Seeds, SeveralSeeds
 from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
-from hfclib.paper.style import CHART, STYLE, WIDTH, show_image
-from hfclib.paper.tables import CHANCE, decimals, gather, mean_sd
+from hfclib.paper.tables import decimals, gather, mean_sd
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
 
@@ -57,9 +57,7 @@ def table1_figure(final: pd.DataFrame) -> Figure:
     kinds = [f"{band} {scaling}" for scaling in SCALINGS.values() for band in ("LFC", "HFC")]
     colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(7.4, 5), layout="constrained")
-        ax = figure.subplots()
-        ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")  # first: even columns in the legend
+        figure, (ax,) = panels([""], height=3.6, beside=2.6)
         columns = {"x": "train_radius", "y": "value", "hue": "trained on", "style": "tested on"}
         bars = {"errorbar": "sd", "err_style": "bars", "err_kws": {"capsize": 3}}
         order = {"hue_order": rows["trained on"].unique(), "style_order": [*TABLE1_MEASURES, OWN_BAND][1:]}
@@ -68,8 +66,9 @@ def table1_figure(final: pd.DataFrame) -> Figure:
         looks = {"color": "0.2", "ls": "", "marker": "D", "ms": 8, "mfc": "none"}
         ax.plot(PAPER_RADII, _LFC_ON_ORIGINALS, **looks, label="paper: LFC, original images")
         ax.axhline(TABLE1_HFC_AT_MOST, color="0.2", lw=1, ls="-.", label="paper: HFC, original images, at most")
+        chance(ax)
         ax.set(xlabel="Radius (DFT bins)", ylabel="Test accuracy (share of images)", ylim=(0, 1), xticks=PAPER_RADII)
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        legend(figure, [*ax.get_legend_handles_labels()[0], CHANCE_HANDLE], columns=1)
     return figure
 
 
@@ -85,14 +84,8 @@ def bands_figure(images: Tensor, recipes: Mapping[str, Recipe]) -> Figure:
         data = recipe.data
         title = data.train_band.upper() + "\n/ max" * (data.rescale == "max") + f"\nr = {data.train_radius}"
         columns[title] = rescaled(split(images, data.train_radius)[data.train_band == "hfc"], data.rescale)
-    with mpl.rc_context(STYLE):
-        size = min(WIDTH / len(columns), 1.3)  # of a picture, in inches
-        figure = Figure(figsize=(size * len(columns), 0.7 + size * len(images)), layout="constrained")
-        axes = figure.subplots(len(images), len(columns), squeeze=False)
-        for row, line in enumerate(axes):
-            for ax, (title, pictures) in zip(line, columns.items(), strict=True):
-                show_image(ax, pictures[row], title if row == 0 else "")
-    return figure
+    side = min(PICTURES_WIDTH / len(columns), 1.3)
+    return pictures(list(columns), list(columns.values()), side=side)
 
 
 def hypothesis_figure(image: Tensor, radius: float) -> Figure:

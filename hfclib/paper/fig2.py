@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hfclib.batching import BATCH_SIZE, logits
+from hfclib.charts import CHART, STYLE, Look, legend, lines, network_looks, panels, show_image
 from hfclib.conditions import BN_STATS, BnStats
 from hfclib.data.cifar import CLASSES, MEAN, TEST_IMAGES, embedded
 from hfclib.frequency import split, svd_split
@@ -33,7 +34,6 @@ from hfclib.paper.misalignment import (
 from hfclib.paper.parameters import FeedChoice, OneSeed, Radius, StatisticsChoice, several, whole
 from hfclib.paper.presets import Preset
 from hfclib.paper.published import MISALIGNED
-from hfclib.paper.style import CHART, STYLE, network_looks, show_image
 from hfclib.paper.tables import cells_of_shares, decimals
 from hfclib.runs.collect import Runs
 from hfclib.transforms import FEEDS, Feed, feed_images, rescaled
@@ -157,7 +157,7 @@ _TRUE, _TRUE_BAR, _OTHER_BAR = "#00745a", "#66c2a5", "0.75"  # the true class, a
 
 
 def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Misaligned test images against the radius, logarithmic from 10 on: one row per statistics, one column per feed.
+    """Misaligned test images against the radius, logarithmic from 10 on: a panel per feed and kind of statistics.
 
     Args:
         counts: from `counts_over_seeds`, of one seed; those of the Fourier split are drawn.
@@ -165,25 +165,22 @@ def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         ValueError: several seeds.
     """
     counts = _of_one_seed(counts).query("cut == 'fourier'")
-    images = int(counts["images"].max())
+    images, looks = int(counts["images"].max()), network_looks(titles)
+    conditions = list(product(FEEDS, BN_STATS))
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(9, 6), layout="constrained")
-        axes = figure.subplots(2, 3, sharex=True, sharey=True)
-        for ax, (bn_stats, feed) in zip(axes.flat, product(BN_STATS, FEEDS), strict=True):
-            panel = _under(counts, feed, bn_stats)
-            for variant, (colour, marker) in network_looks(counts["variant"].unique()).items():
-                rows, looks = panel[panel["variant"] == variant], {"color": colour, "marker": marker}
-                ax.plot(rows["radius"], rows["misaligned"], ms=3.5, lw=1.2, label=titles[variant], **looks)
-            ax.axhline(MISALIGNED * images, color="0.3", lw=1, ls="--", label="the paper's “~600” (r = 12)")
+        names = [f"{_FEED_TITLES[feed]};\n{_STATS_TITLES[bn_stats]}" for feed, bn_stats in conditions]
+        figure, axes = panels(names, beside=1.4, xlabel="Radius (DFT bins)", ylabel=f"Misaligned images of {images:,}")
+        for ax, condition in zip(axes, conditions, strict=True):
+            lines(ax, _under(counts, *condition), "radius", "variant", looks, y="misaligned", spread=None, ms=4)
+            ax.axhline(MISALIGNED * images, color="0.3", lw=1, ls="--")
             ax.axvline(12, color="0.6", lw=0.8, ls=":")
-            ax.set_title(f"{_FEED_TITLES[feed]};\n{_STATS_TITLES[bn_stats]}", fontsize=12)
+            ax.title.set_fontsize(12)
             ax.set_yscale("symlog", linthresh=10)
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axes[0, 0].set_ylim(bottom=0)  # last: it fixes the upper end, which all panels share
-        for ax in axes[1]:
-            ax.set_xlabel("Radius (DFT bins)")
-        figure.supylabel(f"Misaligned images of {images:,}")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        axes[0].set_ylim(bottom=0)  # last: it fixes the upper end, which all panels share
+        handles = [looks[variant].handle(titles[variant]) for variant in counts["variant"].unique()]
+        paper = Look("0.3", dashes="--").handle("the paper's “~600” (r = 12)", lw=1)
+        legend(figure, [*handles, paper], columns=1)
     return figure
 
 

@@ -17,12 +17,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hfclib.charts import PICTURES_WIDTH, STYLE, panels
 from hfclib.kernels import SIZE, convolutions, frequency_response, high_frequency_share, roughness, smooth_kernels
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import interval
 from hfclib.paper.parameters import SeveralSeeds, number
 from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes
-from hfclib.paper.style import STYLE, panel_grid
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
@@ -231,17 +231,16 @@ def responses_figure(found: Mapping[str, Tensor]) -> Figure:
     """The responses from `mean_responses` as pictures on one scale, three in a row; the circle is r = 12."""
     limit = max(float(response.max()) for response in found.values())
     with mpl.rc_context(STYLE):
-        figure, axes, free = panel_grid(len(found), 3, (2.6, 2.6), (1.4, 0.6))
+        figure, axes = panels(list(found), across=3, height=2.6)
+        figure.set_figwidth(PICTURES_WIDTH)
         edges = (-SIZE / 2 - 0.5, SIZE / 2 - 0.5)
         extent = (*edges, *reversed(edges))
-        for ax, (title, response) in zip(axes, found.items(), strict=True):
+        for ax, response in zip(axes, found.values(), strict=True):
             shown = ax.imshow(response.numpy(), cmap="viridis", vmin=0, vmax=limit, extent=extent, interpolation="none")
             ax.add_patch(Circle((0, 0), KERNEL_RADIUS, fill=False, ec="white", ls=":", lw=1.2))
             ax.set(xticks=(-16, -8, 0, 8), yticks=(-16, -8, 0, 8))
-            ax.set_title(title, fontsize=12)
+            ax.title.set_fontsize(12)
             ax.xaxis.set_tick_params(labelbottom=True)
-        for empty in free:
-            empty.remove()
         figure.supxlabel("Horizontal frequency (DFT bins)", fontsize=12)
         figure.supylabel("Vertical frequency (DFT bins)", fontsize=12)
         figure.colorbar(shown, ax=axes, label="Mean magnitude", shrink=0.6)

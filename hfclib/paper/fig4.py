@@ -11,10 +11,18 @@ from itertools import product
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 
+from hfclib.charts import (
+    CHANCE_HANDLE,
+    CHART,
+    accuracy_by_epoch,
+    accuracy_by_radius,
+    epoch_handles,
+    legend,
+    network_looks,
+    panels,
+)
 from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast, evaluate
@@ -22,10 +30,8 @@ from hfclib.paper.measurements import each_run, preset_of
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
 from hfclib.paper.presets import TITLES, Preset, fig4_recipes, stated_recipes, titled
 from hfclib.paper.published import FIG4_VALUES
-from hfclib.paper.style import CHART, WIDTH, mean_band, mean_line, network_looks, panel_grid, radius_colour
 from hfclib.paper.tables import (
     AUTHORS,
-    CHANCE,
     CONDITIONS,
     NAMED_CONDITIONS,
     TableFeed,
@@ -243,58 +249,18 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
     """
     if rows.empty:
         raise ValueError("expected curves, got an empty table")
-    variants = titled(rows["variant"])
-    with mpl.rc_context(CHART):
-        across, width = (3, 2.7) if len(variants) > 4 else (2, 3.6)
-        figure, axes, free = panel_grid(len(variants), across, (width, 2.9), (1.2, 0.9))
-        for (variant, title), ax in zip(variants.items(), axes, strict=True):
-            own = rows[rows["variant"] == variant]
-            for (band, split, radius, cell), line in own.groupby(["band", "split", "radius", "cell"], dropna=False):
-                whole = {"train": "0.6", "test": "black"}
-                colour = whole[split] if band == "x" else radius_colour(radius)
-                look = {"color": colour, "ls": "--" if band == "hfc" else "-", "lw": 2 if band == "x" else 1.5}
-                mean_band(ax, line, "epoch", **look)
-                paper = FIG4_VALUES.get((variant, cell))
-                if published and paper is not None:
-                    look = {"mfc": "white", "mec": colour, "ms": 6, "clip_on": False, "zorder": 3}
-                    ax.plot(line["epoch"].max(), paper, _PAPER_MARKS[band], **look)
-            ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
-            ax.set(title=title, ylim=(0, 1))
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles = _curves_handles(rows) + (_PUBLISHED if published else [])
-        for empty in free:
-            empty.axis("off")
-        if free:  # room for the legend
-            free[0].legend(handles=handles, loc="center", frameon=False)
-        else:
-            figure.legend(handles=handles, loc="outside right upper", frameon=False)
-        figure.supxlabel("Epoch", fontsize=12)
-        figure.supylabel("Accuracy (share of images)", fontsize=12)
-    return figure
-
-
-_PAPER_MARKS = {"x": "o", "lfc": "s", "hfc": "D"}
-_PUBLISHED = [
-    Line2D([], [], color="0.3", marker=mark, mfc="white", ls="", label=f"paper, end: {what}")
-    for mark, what in zip(_PAPER_MARKS.values(), ("images", "LFC", "HFC"), strict=True)
-]
-
-
-def _curves_handles(rows: pd.DataFrame) -> list[Line2D]:
-    """The legend; a radius that is recorded under another condition than the figure's says so (`select`)."""
-    handles = [
-        Line2D([], [], color="0.6", lw=2, label="train images"),
-        Line2D([], [], color="black", lw=2, label="test images"),
-        Line2D([], [], color="0.3", ls="-", label="LFC of test images"),
-        Line2D([], [], color="0.3", ls="--", label="HFC of test images"),
-    ]
+    titles = titled(rows["variant"])
     bands = rows[rows["band"] != "x"]
     usual = bands[bands["radius"].isin(PAPER_RADII)]
     raw = set(usual["feed"] + usual["bn_stats"]) == {"rawrunning"}  # the condition of all radii
-    for radius in sorted(set(bands["radius"])):
-        label = f"radius {radius}" + (" (raw, running)" if radius not in PAPER_RADII and not raw else "")
-        handles.append(Line2D([], [], color=radius_colour(radius), lw=3, label=label))
-    return [*handles, Line2D([], [], color="0.3", lw=1, ls=":", label="chance (.10)")]
+    others = {radius: " (raw, running)" for radius in bands["radius"] if radius not in PAPER_RADII and not raw}
+    with mpl.rc_context(CHART):
+        figure, axes = panels(list(titles.values()), beside=2.6, xlabel="Epoch", ylabel="Accuracy (share of images)")
+        for variant, ax in zip(titles, axes, strict=True):
+            values = {cell: value for (network, cell), value in FIG4_VALUES.items() if network == variant and published}
+            accuracy_by_epoch(ax, rows[rows["variant"] == variant], values)
+        legend(figure, epoch_handles(rows, ("x", "lfc", "hfc") if published else (), others))
+    return figure
 
 
 def hfc_by_condition(final: pd.DataFrame) -> Figure:
@@ -305,18 +271,19 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
     Returns:
         A Figure; points are means over seeds, bars one sample standard deviation to each side.
     """
-    variants = titled(final["variant"])
+    titles = titled(final["variant"])
+    looks = network_looks(titles)
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
-        for ax, (version, condition) in zip(figure.subplots(1, 2, sharey=True), CONDITIONS.items(), strict=True):
-            rows = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
-            for variant, look in network_looks(variants).items():
-                mean_line(ax, rows[rows["variant"] == variant], look, variants[variant])
-            ax.axhline(CHANCE, color="0.3", lw=1, ls=":", label="chance (.10)")
-            ax.set(title=version.capitalize(), ylim=(0, 1), xticks=PAPER_RADII)
-        figure.supxlabel("Radius (DFT bins)", fontsize=12)
-        figure.supylabel("Accuracy on the HFC", fontsize=12)
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        figure, axes = panels(
+            [version.capitalize() for version in CONDITIONS],
+            height=2.6,
+            beside=1.4,
+            xlabel="Radius (DFT bins)",
+            ylabel="Accuracy on the HFC",
+        )
+        for ax, condition in zip(axes, CONDITIONS.values(), strict=True):
+            accuracy_by_radius(ax, select(final, PAPER_RADII, *condition).query("band == 'hfc'"), "variant", looks)
+        legend(figure, [*(look.handle(titles[variant]) for variant, look in looks.items()), CHANCE_HANDLE])
     return figure
 
 

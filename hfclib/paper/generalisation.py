@@ -10,9 +10,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pydantic import Field
 
+from hfclib.charts import CHART, NETWORK_COLOURS, REFERENCE, Look, chance, legend, panels
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper.all_networks import SET_UPS, USABLE, network_name, networks_recipes
 from hfclib.paper.chapter import Chapter
@@ -20,8 +20,7 @@ from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
 from hfclib.paper.measurements import preset_of
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe, stated_recipes
-from hfclib.paper.style import CHART, VARIANT_COLOURS, WIDTH
-from hfclib.paper.tables import AUTHORS, CHANCE, CONDITIONS, decimals, estimate_cell, gather, in_words, select
+from hfclib.paper.tables import AUTHORS, CONDITIONS, decimals, estimate_cell, gather, in_words, select
 from hfclib.paper.verdicts import ENOUGH
 from hfclib.runs.collect import Runs
 from hfclib.training.recipe import Recipe
@@ -61,13 +60,13 @@ def part_of(recipe: Recipe) -> str:
 
 
 _FAMILIES = {  # colour and marker of each family that is drawn
-    "vanilla, heuristics": (VARIANT_COLOURS["vanilla"], "o"),
-    "normalisation": (VARIANT_COLOURS["batchnorm"], "s"),
-    "batch size": (VARIANT_COLOURS["dropout"], "D"),
-    "optimiser": (VARIANT_COLOURS["adversarial"], "v"),
-    "architecture": (VARIANT_COLOURS["adversarial_batchnorm"], "^"),
-    "fewer images": (VARIANT_COLOURS["penalised"], "X"),
-    SET_UPS["narrow"]: (VARIANT_COLOURS["mixup"], "P"),
+    "vanilla, heuristics": (NETWORK_COLOURS["vanilla"], "o"),
+    "normalisation": (NETWORK_COLOURS["batchnorm"], "s"),
+    "batch size": (NETWORK_COLOURS["dropout"], "D"),
+    "optimiser": (NETWORK_COLOURS["adversarial"], "v"),
+    "architecture": (NETWORK_COLOURS["adversarial_batchnorm"], "^"),
+    "fewer images": (NETWORK_COLOURS["penalised"], "X"),
+    SET_UPS["narrow"]: (NETWORK_COLOURS["mixup"], "P"),
     "trained after the rule": ("0.1", "*"),
 }
 
@@ -334,34 +333,36 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
         drawn: of `scatter_rows`. The correlation in a title is over those that are compared.
         radius: whose panels have bold titles and frames.
     """
+    shown = [(f"{band}{at}", f"{name}, r = {at}", at) for band, name in _BAND_NAMES.items() for at in PAPER_RADII]
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(WIDTH, 5.8), layout="constrained")
-        panels = figure.subplots(2, len(PAPER_RADII), sharex=True, sharey=True)
-        for panel_row, (band, name) in zip(panels, {"H": "HFC", "L": "LFC"}.items(), strict=True):
-            for ax, at in zip(panel_row, PAPER_RADII, strict=True):
-                points = drawn[drawn["measure"] == f"{band}{at}"]
-                for family, (colour, marker) in _FAMILIES.items():
-                    own = points[points["family"] == family]
-                    ax.plot(own["test"], own["value"], marker, color=colour, ms=6, alpha=0.8)
-                ax.axline((0, 0), slope=1, color="0.3", lw=1, ls="--")
-                ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
-                text = estimate_cell(_title_number, points[points["part"] == "compared"], "")
-                text = f": {text.split()[0]}" if text else ""
-                chosen = at == radius
-                ax.set_title(f"{name}, r = {at}{text}", fontweight="bold" if chosen else "normal")
-                for spine in ax.spines.values():
-                    spine.set_linewidth(2 if chosen else 0.8)
-                ax.set(xlim=(0.4, 1), ylim=(0, 1), xticks=[0.5, 0.7, 0.9])
-            panel_row[0].set_ylabel(f"Accuracy on the {name}")
-        for ax in panels[-1]:
-            ax.set_xlabel("Test accuracy")
+        figure, axes = panels(
+            [title for _, title, _ in shown],
+            height=2.1,
+            beside=2,
+            xlabel="Test accuracy",
+            ylabel="Accuracy on the band",
+        )
+        for ax, (measure, title, at) in zip(axes, shown, strict=True):
+            points = drawn[drawn["measure"] == measure]
+            for family, (colour, marker) in _FAMILIES.items():
+                own = points[points["family"] == family]
+                ax.plot(own["test"], own["value"], marker, color=colour, ms=6, alpha=0.8)
+            ax.axline((0, 0), slope=1, color="0.3", lw=1, ls="--")
+            chance(ax)
+            text = estimate_cell(_title_number, points[points["part"] == "compared"], "")
+            text = f": {text.split()[0]}" if text else ""
+            ax.set_title(title + text, fontweight="bold" if at == radius else "normal")
+            for spine in ax.spines.values():
+                spine.set_linewidth(2 if at == radius else 0.8)
+            ax.set(xlim=(0.4, 1), ylim=(0, 1), xticks=[0.5, 0.7, 0.9])
         present = [family for family in _FAMILIES if (drawn["family"] == family).any()]
-        looks = {family: _FAMILIES[family] for family in present}
-        handles = [Line2D([], [], color=colour, marker=mark, ls="") for colour, mark in looks.values()]
-        handles += [Line2D([], [], color="0.3", lw=1, ls=style) for style in ("--", ":")]
-        labels = [*present, "as on whole images", "guessing"]
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        handles = [Look(*_FAMILIES[family], "").handle(family) for family in present]
+        handles += [Look("0.3", dashes="--").handle("as on whole images", lw=1), REFERENCE.handle("guessing", lw=1)]
+        legend(figure, handles)
     return figure
+
+
+_BAND_NAMES = {"H": "HFC", "L": "LFC"}
 
 
 def _title_number(points: pd.DataFrame) -> Estimate:

@@ -7,10 +7,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 
+from hfclib.charts import CHART, Look, accuracy_by_epoch, epoch_handles, legend, lines, panels
 from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
@@ -18,8 +17,7 @@ from hfclib.paper.intervals import Estimate
 from hfclib.paper.measurements import MEASUREMENT_COLUMNS, each_run, measurements
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
-from hfclib.paper.style import CHART, WIDTH, mean_band, radius_colour
-from hfclib.paper.tables import CHANCE, band_names, cell_names, cells_of_shares, decimals, estimate_cell, mean_cell
+from hfclib.paper.tables import band_names, cell_names, cells_of_shares, decimals, estimate_cell, mean_cell
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import stored_seeds
@@ -308,37 +306,20 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     Returns:
         A Figure; hollow squares are the published values at the end of training.
     """
+    shown = [(version, suffix, labels) for version, suffix in _trained(rows) for labels in KINDS]
+    cells = "train", *(f"L{radius}" for radius in radii)
     with mpl.rc_context(CHART):
-        drawn = _trained(rows)
-        figure = Figure(figsize=(WIDTH, 1.2 + 3 * len(drawn)), layout="constrained")
-        panels = figure.subplots(len(drawn), 2, sharey=True, squeeze=False)
-        for row, (version, suffix) in zip(panels, drawn, strict=True):
-            for ax, labels in zip(row, KINDS, strict=True):
-                own = rows[rows["variant"] == f"{labels}{suffix}"]
-                last = own["epoch"].max() if len(own) else 1
-                for (band, radius), line in own.groupby(["band", "radius"], dropna=False):
-                    whole = band == "x"
-                    colour = "0.6" if whole else radius_colour(radius)
-                    look = {"color": colour, "ls": "--" if band == "hfc" else "-", "lw": 2 if whole else 1.5}
-                    mean_band(ax, line, "epoch", **look)
-                square = {"marker": "s", "mfc": "white", "ms": 8, "clip_on": False}
-                colours = {f"L{radius}": radius_colour(radius) for radius in radii} | {"train": "0.6"}
-                for measure, colour in colours.items():
-                    ax.plot(last, LABELS_PUBLISHED[labels][measure], mec=colour, **square)
-                ax.axhline(CHANCE, color="0.3", lw=1, ls=":")
-                ax.set(title=f"{labels.capitalize()} labels, {version}", ylim=(0, 1.02))
-                ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-                if own.empty:
-                    ax.text(0.5, 0.35, f"{labels}{suffix}: not stored", ha="center", transform=ax.transAxes)
-                    ax.set_xticks([])
-        for ax in panels[-1]:
-            ax.set_xlabel("Epoch")
-        handles = [Line2D([], [], color="0.6", lw=2, label="training images")]
-        handles += [Line2D([], [], color="0.3", ls=ls, label=name) for name, ls in (("LFC", "-"), ("HFC", "--"))]
-        handles += [Line2D([], [], color=radius_colour(radius), lw=3, label=f"radius {radius}") for radius in radii]
-        handles.append(Line2D([], [], color="0.3", marker="s", ls="", mfc="white", label="paper, end"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-        figure.supylabel("Accuracy (share of training images)", fontsize=12)
+        titles = [f"{labels.capitalize()} labels,\n{version}" for version, _, labels in shown]
+        figure, axes = panels(
+            titles, sharex=False, beside=1.9, xlabel="Epoch", ylabel="Accuracy (share of training images)"
+        )
+        for ax, (_, suffix, labels) in zip(axes, shown, strict=True):
+            own = rows[rows["variant"] == f"{labels}{suffix}"]
+            accuracy_by_epoch(ax, own, {cell: LABELS_PUBLISHED[labels][cell] for cell in cells})
+            if own.empty:
+                ax.text(0.5, 0.35, f"{labels}{suffix}: not stored", ha="center", transform=ax.transAxes)
+                ax.set_xticks([])
+        legend(figure, epoch_handles(rows, ("x", "lfc")))
     return figure
 
 
@@ -346,33 +327,34 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     """Accuracy on the bands of training images against the accuracy on the images, a panel per radius.
 
     Args:
-        rows: from `over_accuracy`. Networks without BatchNorm have a second line of panels, once they have rows.
+        rows: from `over_accuracy`. Networks without BatchNorm have further panels, once they have rows.
         radii: DFT bins, of 4, 8, 12, 16.
     Returns:
         A Figure; lines are means over seeds, hollow squares the published values of the LFC at the end of training.
     """
-    drawn = [one for one in VERSIONS.values() if not one[1] or rows["variant"].str.endswith("_plain").any()]
+    there = set(rows["variant"])
+    drawn = [one for one in VERSIONS.values() if not one[1] or there & {f"{labels}{one[1]}" for labels in KINDS}]
+    shown = [(version, suffix, radius) for version, suffix in drawn for radius in radii]
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(WIDTH if len(radii) > 1 else 6, 0.9 + 3.0 * len(drawn)), layout="constrained")
-        panels = figure.subplots(len(drawn), len(radii), sharex=True, sharey=True, squeeze=False)
-        for line, (version, suffix) in zip(panels, drawn, strict=True):
-            line[0].set_ylabel(version)
-            for ax, radius in zip(line, radii, strict=True):
-                for labels in KINDS:
-                    for band, style in (("L", "-"), ("H", "--")):
-                        own = rows[(rows["variant"] == f"{labels}{suffix}") & (rows["measure"] == f"{band}{radius}")]
-                        mean_band(ax, own, "train", color=COLOURS[labels], ls=style)
-                    ends_at = LABELS_PUBLISHED[labels]["train"], LABELS_PUBLISHED[labels][f"L{radius}"]
-                    ax.plot(*ends_at, "s", mfc="white", mec=COLOURS[labels], ms=8, clip_on=False)
-                ax.plot([0, 1], [0, 1], color="0.3", lw=1, ls=":")
-                ax.set(title=f"r = {radius}", xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1))
-        for ax in panels[-1]:
-            ax.set_xlabel("Accuracy on training images" if len(radii) == 1 else "On training images")
-        handles = [Line2D([], [], color=colour, lw=3, label=f"{labels} labels") for labels, colour in COLOURS.items()]
-        handles += [Line2D([], [], color="0.3", ls=ls, label=name) for name, ls in (("LFC", "-"), ("HFC", "--"))]
-        handles.append(Line2D([], [], color="0.3", marker="s", ls="", mfc="white", label="paper, end"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=5 if len(radii) > 1 else 3, frameon=False)
-        figure.supylabel("Accuracy on their bands", fontsize=12)
+        figure, axes = panels(
+            [f"r = {radius}, {version}" for version, _, radius in shown],
+            height=2.1,
+            beside=1.4,
+            xlabel="On training images",
+            ylabel="Accuracy on their bands",
+        )
+        for ax, (_, suffix, radius) in zip(axes, shown, strict=True):
+            for labels, colour in COLOURS.items():
+                own = rows[rows["variant"] == f"{labels}{suffix}"]
+                bands = {f"{band}{radius}": Look(colour, dashes=ls) for band, ls in (("L", "-"), ("H", "--"))}
+                lines(ax, own, "train", "measure", bands)
+                ends_at = LABELS_PUBLISHED[labels]["train"], LABELS_PUBLISHED[labels][f"L{radius}"]
+                ax.plot(*ends_at, "s", mfc="white", mec=colour, ms=8, clip_on=False)
+            ax.plot([0, 1], [0, 1], color="0.3", lw=1, ls=":")
+            ax.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1))
+        handles = [Look(colour).handle(f"{labels} labels", lw=3) for labels, colour in COLOURS.items()]
+        handles += [Look("0.3", dashes=ls).handle(name) for name, ls in (("LFC", "-"), ("HFC", "--"))]
+        legend(figure, [*handles, Look("0.3", "s", "").handle("paper, end", mfc="white")], columns=3)
     return figure
 
 

@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hfclib.attacks import clean_correct, pgd, robust_correct
+from hfclib.charts import CHART, NETWORK_COLOURS, Look, intervals, legend, panels
 from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
@@ -39,7 +40,6 @@ from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.registry import RECIPES
 from hfclib.paper.show import listed
-from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH
 from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
@@ -235,10 +235,10 @@ _FUNCTIONS = {
 # ---- what the notebook shows
 
 _LOOKS = {  # colour, marker and filling by `kind_of`; networks of a figure keep its colours
-    "no normalisation": (VARIANT_COLOURS["vanilla"], "o", "full"),
-    "GroupNorm": (VARIANT_COLOURS["groupnorm"], "o", "full"),
-    "BatchNorm": (VARIANT_COLOURS["batchnorm"], "s", "full"),
-    "adversarial training": (VARIANT_COLOURS["adversarial"], "v", "full"),
+    "no normalisation": (NETWORK_COLOURS["vanilla"], "o", "full"),
+    "GroupNorm": (NETWORK_COLOURS["groupnorm"], "o", "full"),
+    "BatchNorm": (NETWORK_COLOURS["batchnorm"], "s", "full"),
+    "adversarial training": (NETWORK_COLOURS["adversarial"], "v", "full"),
     "trained on the LFC": ("0.3", "D", "none"),
     "trained on the HFC": ("0.3", "D", "full"),
     "trained on an amplified HFC": ("0.3", "P", "full"),
@@ -314,20 +314,25 @@ def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
     alone = _at_its_radius(f"{shift_name(shift)}, HFC alone", radius)
     measures = {shift: shift_name(shift), f"{shift} hfc": alone, "pgd2": shift_name("pgd2")}
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-        panels = figure.subplots(1, 3)
-        panels[1].sharey(panels[0])
-        for ax, (measure, title) in zip(panels, measures.items(), strict=True):
+        figure, axes = panels(
+            list(measures.values()),
+            sharey=False,
+            height=2.8,
+            beside=2,
+            xlabel=f"Accuracy on the HFC, r = {radius}",
+            ylabel="Share of accuracy lost",
+        )
+        axes[1].sharey(axes[0])
+        for ax, measure in zip(axes, measures, strict=True):
             for kind, (colour, marker, filling) in _LOOKS.items():
                 own = rows[rows.index.get_level_values("kind") == kind]
                 if len(own):
-                    look = {"color": colour, "marker": marker, "fillstyle": filling, "ls": "", "ms": 8}
+                    look = {"color": colour, "marker": marker, "fillstyle": filling, "ls": "", "ms": 7}
                     ax.plot(own[f"H{radius}"], own[measure], **look, label=kind)
-            ax.set(title=title, xlabel=f"Accuracy on the HFC, r = {radius}", xlim=(0, None))
+            ax.set(xlim=(0, None))
             ax.axhline(0, color="0.3", lw=1, ls=":")
-        figure.supylabel("Share of accuracy lost", fontsize=12)
         if len(rows):
-            figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+            legend(figure, ax.get_legend_handles_labels()[0])
     return figure
 
 
@@ -349,24 +354,19 @@ def association_rows(found: pd.DataFrame, radius: int) -> pd.DataFrame:
 
 def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
     """The correlations of `association_rows` at a radius with their 95 % intervals, one panel per part."""
-    names = list(dict.fromkeys(rows["measure"]))
-    looks = {"none": ("Spearman", "0.1", -0.15), "test accuracy": ("at equal test accuracy", "#D55E00", 0.15)}
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
-        panels = figure.subplots(1, 2, sharex=True, sharey=True)
-        for ax, (part, title) in zip(panels, _PARTS.items(), strict=True):
-            for control, (label, colour, offset) in looks.items():
-                own = rows[(rows["part"] == part) & (rows["control"] == control)]
-                at = [names.index(one) + offset for one in own["measure"]]
-                ax.hlines(at, own["low"].clip(-1), own["high"].clip(upper=1), color=colour)
-                ax.plot(own["mean"], at, "o" if control == "none" else "D", color=colour, label=label)
+    names = list(map(shift_name, dict.fromkeys(rows["measure"])))
+    rows = rows.assign(place=pd.Categorical(rows["measure"].map(shift_name), names))
+    rows = rows.assign(low=rows["low"].clip(-1), high=rows["high"].clip(upper=1))
+    looks = {"none": Look("0.1", "o", ""), "test accuracy": Look("#D55E00", "D", "")}
+    with mpl.rc_context(CHART):
+        titles = _PARTS | {"hfc": _at_its_radius(_PARTS["hfc"], radius)}
+        figure, axes = panels(list(titles.values()), height=4.4, xlabel="Correlation")
+        for ax, part in zip(axes, titles, strict=True):
+            intervals(ax, rows[rows["part"] == part], "place", "control", looks, dodge=0.3)
             ax.axvline(0, color="0.3", lw=1, ls=":")
-            title = _at_its_radius(title, radius) if part == "hfc" else title
-            ax.set(title=title, xlabel="Correlation over recipes", xlim=(-1, 1))
-            ax.set_yticks(range(len(names)), map(shift_name, names))
-            ax.grid(alpha=0.3, lw=0.5, axis="x")
-        panels[0].invert_yaxis()
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+            ax.set(xlim=(-1, 1))
+        words = {"none": "Spearman", "test accuracy": "at equal test accuracy"}
+        legend(figure, [look.handle(words[control]) for control, look in looks.items()])
     return figure
 
 

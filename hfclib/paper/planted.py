@@ -4,23 +4,26 @@ Networks on CIFAR-10 whose training and test images carry a pattern per class th
 frequency, beside the same networks without it.
 """
 
+from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pydantic import Field
 
 from hfclib.batching import logits
+from hfclib.charts import CHART, NETWORK_COLOURS, PICTURES_WIDTH, STYLE, Look, legend, lines, panels, show_image
 from hfclib.data import DATA_SETS, to_float
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import Estimate
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
-from hfclib.paper.style import CHART, STYLE, VARIANT_COLOURS, WIDTH, show_image
 from hfclib.paper.tables import CONDITIONS, by_seed, decimals, estimate_cell, gather, mean_cell, select, table_cells
 from hfclib.runs.collect import Runs
 from hfclib.training.planted import PLANTED_RADIUS, planted
@@ -97,13 +100,13 @@ def signal_figure() -> Figure:
     signal = with_signal - clean
     strength = torch.fft.fftshift(torch.fft.fft2(signal[0]).abs().mean(dim=0))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+        figure = Figure(figsize=(PICTURES_WIDTH, 3.0), layout="constrained")
         first, second, third, last = figure.subplots(1, 4)
         show_image(first, clean[0], "image")
         show_image(second, with_signal[0], "with the signal")
         show_image(third, 0.5 + signal[0] / (2 * AMPLITUDE), "signal, magnified")
         last.imshow(strength.numpy(), cmap="Greys", extent=(-16.5, 15.5, 15.5, -16.5), interpolation="nearest")
-        last.add_patch(mpl.patches.Circle((0, 0), PLANTED_RADIUS, fill=False, color=VARIANT_COLOURS["batchnorm"], lw=2))
+        last.add_patch(mpl.patches.Circle((0, 0), PLANTED_RADIUS, fill=False, color=NETWORK_COLOURS["batchnorm"], lw=2))
         last.set_title(f"its spectrum, and r = {PLANTED_RADIUS}", fontsize=12)
         last.set(xticks=[-16, 0, 15], yticks=[-16, 0, 15], xlabel="DFT bins")
     return figure
@@ -130,29 +133,30 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
         A Figure; lines are means over seeds, shades from the lowest to the highest seed. Horizontal lines: accuracy on
         whole test images; dotted, on clean ones.
     """
+    looks = {"planted": Look("#EE7733"), "cifar10": Look("0.5")}  # a colour that no network has
+    words = {"planted": "with the signal", "cifar10": "without"}
+    whole = {"test": ("--", "test images"), "clean": (":", "clean test images")}
+    drawn: dict[str, Line2D] = {}
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for ax, (network, title) in zip(axes, SIGNAL_NETWORKS.items(), strict=True):
-            for data, colour, name in (
-                ("planted", VARIANT_COLOURS[network], "with the signal"),
-                ("cifar10", "0.5", "without"),
-            ):
-                own = rows[rows["variant"] == f"{data}_{network}"]
-                low = own[own["radius"].notna()].groupby("radius")["value"]
-                if own.empty:
-                    ax.text(0.03, 0.94, f"{name}:\n{_MISSING}", va="top", transform=ax.transAxes)
-                    continue
-                ax.plot(low.mean(), color=colour, lw=2, label=f"LFC, {name}")
-                ax.fill_between(low.mean().index, low.min(), low.max(), color=colour, alpha=0.2, lw=0)
-                for cell, style, what in (("test", "--", "test images"), ("clean", ":", "clean test images")):
-                    level = own.loc[own["cell"] == cell, "value"].mean()
-                    if not np.isnan(level):
-                        ax.axhline(level, color=colour, ls=style, label=f"{what}, {name}")
-            ax.axvline(PLANTED_RADIUS, color="0.3", lw=1, ls="-.", label="signal beyond")
-            ax.set(title=title[0].upper() + title[1:], ylim=(0, 1.02), xlabel="Radius of the LFC (DFT bins)")
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
-        axes[0].set_ylabel("Accuracy")
+        titles = [title[0].upper() + title[1:] for title in SIGNAL_NETWORKS.values()]
+        figure, axes = panels(titles, height=2.8, beside=2.4, xlabel="Radius of the LFC (DFT bins)", ylabel="Accuracy")
+        for (data, look), (ax, network) in product(looks.items(), zip(axes, SIGNAL_NETWORKS, strict=True)):
+            own = rows[rows["variant"] == f"{data}_{network}"]
+            if own.empty:
+                at = 0.94 if data == "planted" else 0.7
+                ax.text(0.03, at, f"{words[data]}:\n{_MISSING}", va="top", transform=ax.transAxes)
+                continue
+            lines(ax, own[own["radius"].notna()], "radius", "variant", {f"{data}_{network}": look}, spread=("pi", 100))
+            drawn.setdefault(data, look.handle(f"LFC, {words[data]}", lw=2))
+            for cell, (dashes, images) in whole.items():
+                level = own.loc[own["cell"] == cell, "value"].mean()
+                if not np.isnan(level):
+                    ax.axhline(level, color=look.colour, ls=dashes)
+                    drawn.setdefault(data + cell, replace(look, dashes=dashes).handle(f"{images}, {words[data]}"))
+        for ax in axes:
+            ax.axvline(PLANTED_RADIUS, color="0.3", lw=1, ls="-.")
+            ax.set(ylim=(0, 1.02))
+        legend(figure, [*drawn.values(), Look("0.3", dashes="-.").handle("signal beyond", lw=1)], columns=1)
     return figure
 
 

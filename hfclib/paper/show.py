@@ -1,10 +1,7 @@
 """What ends a notebook's cell: a figure, a table, the line on where it comes from, the networks that are missing."""
 
 import base64
-import copy
 import io
-import re
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
@@ -12,80 +9,20 @@ import matplotlib as mpl
 import pandas as pd
 from IPython.display import HTML, SVG, Markdown
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 
+from hfclib.charts import STYLE
 from hfclib.paper.measurements import preset_of
-from hfclib.paper.style import PHONE_WIDTH, STYLE
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run, is_published
 from hfclib.training.recipe import Recipe
 
 
 def show_figure(figure: Figure) -> SVG:
-    """A figure as SVG, on white; equal figures give equal text.
-
-    Where charts are wider than a phone, a comment at the end holds the same figure with one panel below the other, as
-    SVG (`phone_figure`): the book shows that one on a phone (`book/_ext/pages.py`).
-    """
-    with mpl.rc_context(STYLE):
-        text = _svg(figure)
-        if (stacked := _stacked(figure)) is not None:
-            packed = base64.b64encode(zlib.compress(_svg(stacked).encode(), 9)).decode()
-            text = text.rstrip().removesuffix("</svg>") + f"<!-- phone: {packed} -->\n</svg>\n"
-    return SVG(text)
-
-
-def phone_figure(svg: str) -> bytes | None:
-    """The figure for a phone in the text of one by `show_figure`: an SVG, which is packed deflated and in base64."""
-    packed = re.search(r"<!-- phone: (\S+) -->", svg)
-    return zlib.decompress(base64.b64decode(packed[1])) if packed else None
-
-
-def _svg(figure: Figure) -> str:
+    """A figure as SVG, on white; equal figures give equal text."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
-    return file.getvalue()
-
-
-def _stacked(figure: Figure) -> Figure | None:
-    """A copy of a figure with one panel below the other, as wide as a phone; None for pictures and for what fits."""
-    grid = figure.axes[0].get_gridspec() if any(ax.axison for ax in figure.axes) else None
-    if grid is None or figure.get_figwidth() <= PHONE_WIDTH or any(ax.images for ax in figure.axes):
-        return None
-    stacked = copy.deepcopy(figure)
-    unused, lines, drawn = [ax for ax in stacked.axes if not ax.axison], 0, {}
-    for ax in stacked.axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            drawn.setdefault(label, handle)
-    legends = [*stacked.legends, *filter(None, (ax.get_legend() for ax in unused))]
-    stacked.legends.clear()
-    for legend in legends:
-        labels = [text.get_text() for text in legend.get_texts()]
-        # What a legend holds of a line with error bars is the bar alone.
-        handles = [drawn.get(label, own) for label, own in zip(labels, legend.legend_handles, strict=True)]
-        stacked.legend(handles, labels, loc="outside upper center", frameon=False)
-        lines += len(labels)
-    for ax in unused:
-        ax.remove()
-    ratios = grid.get_height_ratios()
-    heights = [max(2.4, figure.get_figheight() * ratio / sum(ratios)) for ratio in ratios for _ in range(grid.ncols)]
-    heights = heights[: len(stacked.axes)]
-    places = GridSpec(len(heights), 1, stacked, height_ratios=heights)
-    for at, (ax, place) in enumerate(zip(stacked.axes, places, strict=True)):
-        top, left, bottom = at % grid.ncols, at - at % grid.ncols, range(at, len(heights), grid.ncols)[-1]
-        ax.title.set_text(ax.get_title() or stacked.axes[top].get_title())
-        ax.yaxis.label.set_text(ax.get_ylabel() or stacked.axes[left].get_ylabel())
-        ax.xaxis.label.set_text(ax.get_xlabel() or stacked.axes[bottom].get_xlabel())
-        ax.xaxis.label.set_visible(True)  # seaborn hides those of inner panels
-        ax.yaxis.label.set_visible(True)
-        ax.set_subplotspec(place)
-        ax.tick_params(labelleft=True, labelbottom=True)
-    stacked.set_size_inches(PHONE_WIDTH, sum(heights) + 0.22 * lines)
-    stacked.draw_without_rendering()
-    stacked.set_layout_engine("none")
-    for ax in stacked.axes:  # the layout of a copy differs in the last digits from time to time
-        ax.set_position([round(edge, 4) for edge in ax.get_position().bounds])
-    return stacked
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
+    return SVG(file.getvalue())
 
 
 def show_table(frame: pd.DataFrame, *, caption: str = "", sortable: bool = False) -> HTML:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hfclib.conditions import PAPER_RADII, BnStats, Condition
-from hfclib.paper.intervals import Estimate, MissingRunError, image_error
+from hfclib.paper.intervals import Estimate, MissingRunError, image_error, interval
 from hfclib.paper.measurements import each_run, measurements
 from hfclib.runs.store import Run
 from hfclib.transforms import Feed
@@ -17,7 +17,6 @@ from hfclib.transforms import Feed
 Version = Literal["measured as the authors did", "mean colour added"]
 # The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
 TableFeed = Feed | Literal["authors"]
-CHANCE = 0.1  # the accuracy of guessing among ten classes of equal size
 # What is fed and how BatchNorm normalises: as in the authors' code, and the same for every network.
 AUTHORS: Version = "measured as the authors did"
 CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
@@ -175,6 +174,13 @@ def mean_cell(values: pd.Series, without: str) -> str:
     """`mean_sd` over the seeds that have a value; `without` where there is none."""
     values = values.dropna()
     return mean_sd(values) if len(values) else without
+
+
+def over_seeds_table(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Values of some `measurements` over seeds, for each combination of columns: mean, and low and high at 95 %."""
+    groups = rows.groupby(list(keys), observed=True, sort=False)["value"]
+    found = [(*key, *interval(values)) for key, values in groups]
+    return pd.DataFrame(found, columns=[*keys, "mean", "low", "high"]).astype({key: rows[key].dtype for key in keys})
 
 
 def by_seed(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:

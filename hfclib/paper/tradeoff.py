@@ -17,20 +17,20 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
+from hfclib.charts import CHART, Look, legend, lines, network_looks, panels
 from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import embedded, to_float
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.misalignment import fig2_recipes, predicted_images, stored_predictions
 from hfclib.paper.parameters import OneSeed, number, several
-from hfclib.paper.style import CHART, network_looks
 from hfclib.paper.tables import cells_of_shares, decimals
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, predictions_of
 from hfclib.runs.store import Run
 from hfclib.training.recipe import RADII
 
-_METRIC_TITLES = {"l2": "L2 distance (pixels in [0, 1])", "linf": "Linf distance (pixels in [0, 1])"}
+_METRIC_TITLES = {"l2": "L2 distance", "linf": "Linf distance"}
 
 
 def distances(images: Tensor, radii: Sequence[float]) -> dict[str, Tensor]:
@@ -164,19 +164,24 @@ def ruled_out_table(
 def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping[str, str]) -> Figure:
     """The shares in a table from `ruled_out_curves` against eps, by metric; those given are marked for Linf."""
     beside = {"xytext": (2, 0), "textcoords": "offset points", "rotation": 90, "va": "top"}
+    networks = network_looks(curves["variant"].unique())
+    looks = {variant: Look(look.colour) for variant, look in networks.items()}
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
-        for ax, (metric, label) in zip(figure.subplots(1, 2, sharey=True), _METRIC_TITLES.items(), strict=True):
-            rows = curves[curves["metric"] == metric]
-            for variant, (colour, _) in network_looks(list(rows["variant"].unique())).items():
-                one = rows[rows["variant"] == variant]
-                ax.plot(one["eps"], one["share"], color=colour, lw=1.8, label=titles[variant])
-            ax.set(xlabel=f"eps, {label}", xscale="log", ylim=(0, 1))
-            for one in eps if metric == "linf" else ():
-                ax.axvline(one, color="0.3", lw=0.9, ls="--")
-                ax.annotate(_size_text(one), (one, 0.98), **beside)
-        figure.supylabel("Share of test images ruled out")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        figure, axes = panels(
+            list(_METRIC_TITLES.values()),
+            sharex=False,
+            height=2.8,
+            beside=1.4,
+            xlabel="eps (pixels in [0, 1])",
+            ylabel="Share of test images ruled out",
+        )
+        for ax, metric in zip(axes, _METRIC_TITLES, strict=True):
+            lines(ax, curves[curves["metric"] == metric], "eps", "variant", looks, y="share", spread=None)
+            ax.set(xscale="log", ylim=(0, 1))
+            for size in eps if metric == "linf" else ():
+                ax.axvline(size, color="0.3", lw=0.9, ls="--")
+                ax.annotate(_size_text(size), (size, 0.98), **beside)
+        legend(figure, [look.handle(titles[variant]) for variant, look in looks.items()])
     return figure
 
 

@@ -10,15 +10,14 @@ from typing import Literal
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pydantic import Field
 
 from hfclib.batching import batch_sizes
+from hfclib.charts import CHANCE, CHANCE_HANDLE, CHART, PICTURES_WIDTH, Look, legend
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
-from hfclib.paper.style import CHART, WIDTH
-from hfclib.paper.tables import AUTHORS, CHANCE, Version, at_end, gather, mean_sd
+from hfclib.paper.tables import AUTHORS, Version, at_end, gather, mean_sd
 from hfclib.training.recipe import Recipe
 
 Choice = Literal["batch_size", "optimizer", "architecture"]
@@ -146,7 +145,7 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
     choices = list(dict.fromkeys(rows["choice"]))
     names = {one: network_names(recipes, one) for one in choices}
     with mpl.rc_context(CHART):
-        figure = Figure(figsize=(WIDTH, 1.6 + 0.42 * sum(map(len, names.values()))), layout="constrained")
+        figure = Figure(figsize=(PICTURES_WIDTH, 1.6 + 0.42 * sum(map(len, names.values()))), layout="constrained")
         shared = {"sharex": "col", "sharey": "row", "height_ratios": [len(names[one]) for one in choices]}
         panels = figure.subplots(len(choices), len(_AXES), squeeze=False, **shared)
         for line, one in zip(panels, choices, strict=True):
@@ -170,9 +169,8 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
         figure.align_ylabels(panels[:, 0])
         for ax, title in zip(panels[-1], _AXES, strict=True):
             ax.set_xlabel(title)
-        handles = [Line2D([], [], color=c, marker=m, ls="", label=name) for name, (c, m) in _LOOKS.items()]
-        handles.append(Line2D([], [], color="0.3", lw=1, ls=":", label="chance (.10)"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        handles = [Look(*look, "").handle(name) for name, look in _LOOKS.items()]
+        legend(figure, [*handles, CHANCE_HANDLE], columns=3)
     return figure
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfclib.batching import logits
+from hfclib.charts import CHANCE, CHART, intervals, legend, network_looks, panels
 from hfclib.conditions import uses_batch_statistics
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
@@ -27,11 +26,10 @@ from hfclib.frequency import split
 from hfclib.moments import EPS, matched, recalibrate_batchnorm
 from hfclib.paper.batchnorm import NAMES, PAIR, all_recipes
 from hfclib.paper.claims import evaluate
-from hfclib.paper.intervals import MissingRunError, interval
+from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.measurements import measurements
-from hfclib.paper.style import CHART, network_looks
-from hfclib.paper.tables import CHANCE, cells_of_shares, decimals, in_words
+from hfclib.paper.tables import cells_of_shares, decimals, in_words, over_seeds_table
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained, initial_model
@@ -243,39 +241,19 @@ def treatment_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def treatment_figure(rows: pd.DataFrame) -> Figure:
     """Means over seeds with 95 % intervals (Student's t) of `treatment_results`, one panel per radius."""
-    import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
-
     names = list(TREATMENTS.values())
-    rows = rows.assign(
-        treatment=pd.Categorical(rows["treatment"].map(TREATMENTS), names),
-        network=rows["variant"].map(NAMES),
-        panel="r = " + rows["radius"].astype(str),
-    )
-    colours, markers = map(list, zip(*network_looks(PAIR).values(), strict=True))
+    rows = rows.assign(treatment=rows["treatment"].map(TREATMENTS), radius=rows["radius"].astype(int))
+    found = over_seeds_table(rows, ["radius", "treatment", "variant"])
+    found = found.astype({"treatment": pd.CategoricalDtype(names)})
+    looks = network_looks(PAIR)
     with mpl.rc_context(CHART):
-        grid = sns.catplot(
-            rows,
-            kind="point",
-            x="value",
-            y="treatment",
-            hue="network",
-            hue_order=[NAMES[variant] for variant in PAIR],
-            col="panel",
-            palette=colours,
-            markers=markers,
-            linestyles="none",
-            errorbar=lambda values: np.nan_to_num(interval(values)[1:], posinf=np.nan, neginf=np.nan),
-            dodge=0.3,
-            height=4.6,
-            aspect=1,
-            legend_out=False,
-        )
-        grid.set(xlim=(0, 1)).set_titles("{col_name}").set_axis_labels("Accuracy", "")
-        grid.refline(x=CHANCE, lw=1)
-        grid.figure.set_layout_engine("constrained")
-        sns.move_legend(grid, "outside lower center", ncols=2, frameon=False, title=None)
-        plt.close(grid.figure)  # the notebook shows it by itself
-    return grid.figure
+        figure, axes = panels([f"r = {radius}" for radius in TREATED_RADII], height=4, beside=1)
+        for ax, radius in zip(axes, TREATED_RADII, strict=True):
+            intervals(ax, found[found["radius"] == radius], "treatment", "variant", looks, dodge=0.3)
+            ax.axvline(CHANCE, color="0.3", lw=1, ls="--")
+            ax.set(xlim=(0, 1), xlabel="Accuracy")
+        legend(figure, [look.handle(NAMES[variant]) for variant, look in looks.items()])
+    return figure
 
 
 def published_pair() -> Runs:

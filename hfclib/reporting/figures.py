@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from hfclib.charts import BAND_COLOURS
 from hfclib.frequency import nyquist, split
 from hfclib.reporting import answer
 from hfclib.reporting.metric import READ, counted
@@ -18,7 +19,6 @@ INK = "#010203"  # of lines and letters, replaced by the colour of the page's te
 LOOK = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 LOOK |= {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 12, "axes.facecolor": "none"}
 LOOK |= {"legend.frameon": False, "svg.hashsalt": "hfclib"}
-BAND_COLOURS = {"lfc": "#4477AA", "hfc": "#EE6677"}
 MARKERS = "sDv^P*X"  # of other networks
 BAND_WORDS = {"lfc": "low frequencies alone", "hfc": "high frequencies alone"}
 STATISTICS_WORDS = {"running": "", "batch": ", statistics of the batch", "matched": ", matched moments"}

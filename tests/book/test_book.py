@@ -9,8 +9,8 @@ import yaml
 
 import hfclib
 from book import chapters, check_html
+from hfclib.charts import PICTURES_WIDTH
 from hfclib.paper.registry import CHAPTERS
-from hfclib.paper.style import WIDTH
 from tests.core.test_imports import chapter_of
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_figures_fit_beside_the_sidebars_and_their_letters_are_twelve_pixels_hig
         assert stored, path.name
         for picture in stored:
             svg = "".join(picture["image/svg+xml"])
-            assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) <= 72 * WIDTH, path.name
+            assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) <= 72 * PICTURES_WIDTH, path.name
             # Matplotlib's glyphs are 100 units high.
             assert min(float(size) for size in re.findall(r"scale\(([\d.]+) -", svg)) >= 0.12, path.name
 

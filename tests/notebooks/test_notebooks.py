@@ -80,7 +80,7 @@ def test_runs_at_smoke(notebook, smoke_home, shell, monkeypatch):
     monkeypatch.setenv("HFCLIB_HOME", str(smoke_home))
     if notebook.stem != "tradeoff":  # which asks its networks at every radius
         monkeypatch.setattr(Recipe, "radii", PAPER_RADII)  # most of a smoke run's time goes into measuring bands
-    # `pytest --nbval` draws them in full, once more for phones.
+    # `pytest --nbval` draws them in full.
     monkeypatch.setattr("hfclib.paper.show.show_figure", Figure.draw_without_rendering)
     source = load_notebook_node(str(notebook))
     known = papermill.inspect_notebook(str(notebook))

@@ -312,10 +312,10 @@ def test_figures_draw_the_means_of_their_rows(found):
     figure = batchnorm.accuracy_figure(rows, 2, lines=lines)
     (plain, *_) = figure.axes
     here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]][0])]
-    drawn = [line.get_ydata() for line in plain.lines if len(line.get_ydata()) == len(ticks)]
+    drawn = [line.get_xdata() for line in plain.lines if len(line.get_xdata()) == len(ticks)]
     assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["value"].mean().to_numpy())
     feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["feeds"]), 2)
-    assert [tick.get_text() for tick in feeds.axes[0].get_xticklabels()] == ["max", "raw", "mean"]
+    assert [tick.get_text() for tick in feeds.axes[0].get_yticklabels()] == ["max", "raw", "mean"]
 
 
 def test_the_table_of_all_networks_has_each_with_test_batch_statistics_and_without(found):

@@ -70,11 +70,6 @@ def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def labelled(ax):
-    """The lines of a panel by their legend texts."""
-    return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
-
-
 def shown(ax):
     """The picture in a panel, as (3, H, W)."""
     (picture,) = ax.get_images()
@@ -249,7 +244,7 @@ def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
     titles = network_titles("smoke")
     assert list(titles.values()) == ["Vanilla, width 4", "BatchNorm, width 4", "BatchNorm, width 8"]
     assert list(counts_at(counts, 12, titles)) == [*titles.values(), "paper"]
-    assert set(labelled(counts_figure(counts, titles).axes[0])) >= set(titles.values())
+    assert set(legend(counts_figure(counts, titles))) >= set(titles.values())
 
 
 # ---- figures
@@ -310,14 +305,15 @@ def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_class
     figure = counts_figure(counts, TITLES)  # which has those of the SVD as well
     titles = [ax.get_title() for ax in figure.axes]
     assert len(set(titles)) == len(figure.axes) == 6
-    assert all("running averages" in title for title in titles[:3])
-    assert all("statistics of the test batch" in title for title in titles[3:])
-    assert [ax.get_xlabel() for ax in figure.axes[3:]] == ["Radius (DFT bins)"] * 3
+    assert all("running averages" in title for title in titles[::2])
+    assert all("statistics of the test batch" in title for title in titles[1::2])
+    assert [ax.get_xlabel() for ax in figure.axes] == [""] * 4 + ["Radius (DFT bins)"] * 2
     assert figure.get_supylabel() == "Misaligned images of 60"
     assert legend(figure) == [*TITLES.values(), "the paper's “~600” (r = 12)"]
     looks = set()
-    for ax, (bn_stats, feed) in zip(figure.axes, itertools.product(BN_STATS, FEEDS), strict=True):
-        lines = labelled(ax)
+    for ax, (feed, bn_stats) in zip(figure.axes, itertools.product(FEEDS, BN_STATS), strict=True):
+        *lines, paper, _ = ax.lines
+        lines = dict(zip(TITLES.values(), lines, strict=True))
         for variant, title in TITLES.items():
             everywhere = variant != "fullwidth" or (feed, bn_stats) == ("raw", "running")
             radii = list(RADII) if everywhere else [4, 8, 12, 16]
@@ -325,7 +321,7 @@ def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_class
             expected = [stored_misaligned(answers[variant], true_classes, r, **options).sum() for r in radii]
             assert (list(lines[title].get_xdata()), list(lines[title].get_ydata())) == (radii, expected)
             looks.add((title, lines[title].get_color(), lines[title].get_marker()))
-        assert set(lines["the paper's “~600” (r = 12)"].get_ydata()) == {0.06 * 60}
+        assert set(paper.get_ydata()) == {0.06 * 60}
     assert len(looks) == len({look[1:] for look in looks}) == 3  # a network looks the same in every panel
     assert drawn(figure)
 

@@ -112,11 +112,9 @@ def test_the_effect_is_batchnorm_less_vanilla_beside_the_papers(runs):
 
 def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
     figure = curves_figure(select(gather(runs), (4, 7), "max", "batch"))
-    *variants, free = figure.axes
-    assert [ax.get_title() for ax in variants] == ["Vanilla", "Dropout", "BatchNorm"]
-    assert all(len(ax.get_lines()) == 2 + 4 + 1 for ax in variants)  # whole images, bands, chance
-    assert not figure.legends  # it stands where a variant is free
-    labels = [text.get_text() for text in free.get_legend().get_texts()]
+    assert [ax.get_title() for ax in figure.axes] == ["Vanilla", "Dropout", "BatchNorm"]
+    assert all(len(ax.get_lines()) == 2 + 4 + 1 for ax in figure.axes)  # whole images, bands, chance
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "radius 4" in labels
     assert "radius 7 (raw, running)" in labels
     for radii, feed, bn_stats, expected in (
@@ -125,7 +123,7 @@ def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
         ((4, 7), "raw", "running", "radius 7"),
     ):
         shown = curves_figure(select(gather(runs), radii, feed, bn_stats))
-        assert expected in [text.get_text() for text in shown.axes[-1].get_legend().get_texts()]
+        assert expected in [text.get_text() for text in shown.legends[0].get_texts()]
     pair = curves_figure(select(gather({name: runs[name] for name in ("vanilla", "dropout")}), (4, 7), "max", "batch"))
     assert len(pair.axes) == 2
     assert [text.get_text() for text in pair.legends[0].get_texts()] == labels
@@ -135,13 +133,14 @@ def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
 
 def test_the_papers_values_stand_hollow_at_the_last_epoch(runs):
     rows = select(gather(runs), (4, 7), "max", "batch")
-    vanilla, *_, free = curves_figure(rows, published=True).axes
+    figure = curves_figure(rows, published=True)
+    vanilla, *_ = figure.axes
     hollow = {line.get_marker(): line.get_xydata().tolist() for line in vanilla.lines if line.get_marker() != "None"}
     end, values = rows["epoch"].max(), {mark: FIG4_VALUES["vanilla", one] for mark, one in (("s", "L4"), ("D", "H4"))}
     assert {mark: hollow[mark] for mark in "sD"} == {mark: [[end, value]] for mark, value in values.items()}
     assert [FIG4_VALUES["vanilla", one] for one in ("train", "test")] == [0.92, 0.84]
     assert hollow["o"][0][1] in (0.92, 0.84)  # the last of two
-    assert [text.get_text() for text in free.get_legend().get_texts()][-1] == "paper, end: HFC"
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "paper, end: HFC"
 
 
 def test_the_short_figure_shows_both_versions_with_the_means_of_the_runs(runs):

@@ -2,21 +2,14 @@
 
 import base64
 import re
-import zlib
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import pytest
-import seaborn as sns
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.fig4 import curves_figure
 from hfclib.paper.misalignment import fig2_recipes
-from hfclib.paper.show import _stacked, show_figure, show_missing, show_provenance, show_table
-from hfclib.paper.style import PHONE_WIDTH
+from hfclib.paper.show import show_figure, show_missing, show_provenance, show_table
 from hfclib.paper.tables import gather, select
 
 
@@ -42,83 +35,6 @@ def test_equal_figures_give_equal_pictures(runs):
     first, second = (show_figure(curves_figure(rows)).data for _ in range(2))
     assert first.startswith("<svg")
     assert first == second
-
-
-def test_a_figure_has_its_panels_one_below_the_other_for_a_phone():
-    figure = Figure(figsize=(9, 3))
-    for ax in figure.subplots(2, 2, sharex=True, sharey=True).flat:
-        ax.plot([0, 1], label="a line")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
-    packed = re.search(r"<!-- phone: (\S+) -->\s*</svg>\s*$", show_figure(figure).data)[1]
-    phone = zlib.decompress(base64.b64decode(packed)).decode()
-    width, height = map(float, re.search(r'width="(\S+)pt" height="(\S+)pt"', phone).groups())
-    assert width == pytest.approx(PHONE_WIDTH * 72)
-    assert height > 4 * 2 * 72
-    assert len(re.findall(r'id="axes_\d+"', phone)) == 4
-    assert [ax.get_gridspec().ncols for ax in figure.axes] == [2] * 4  # the figure itself stays as it was
-
-
-def words(figure):
-    """Titles, axis labels, the legend's texts with their markers, and ticks' labels: what can be seen of a figure."""
-    figure.draw_without_rendering()
-    seen = {
-        "titles": [ax.get_title() for ax in figure.axes],
-        "x": [ax.xaxis.label.get_text() for ax in figure.axes if ax.xaxis.label.get_visible()],
-        "y": [ax.yaxis.label.get_text() for ax in figure.axes if ax.yaxis.label.get_visible()],
-        "ticks": [[one.get_text() for one in ax.get_xticklabels() if one.get_visible()] for ax in figure.axes],
-    }
-    (legend,) = figure.legends
-    caps_and_none = ("none", "None", "|", "_")
-    markers = [line.get_marker() for line in legend.findobj(Line2D) if line.get_marker() not in caps_and_none]
-    return seen | {"legend": [text.get_text() for text in legend.get_texts()], "markers": markers}
-
-
-def test_lines_with_error_bars_keep_their_markers_and_panels_their_words_on_a_phone():
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for ax, title in zip(panels, "ab", strict=True):
-        ax.errorbar([0, 1], [0, 1], [0.1, 0.1], marker="s", capsize=3, label="bars")
-        ax.plot([0, 1], marker="^", label="a line")
-        ax.set(title=title, xlabel=f"x of {title}")
-    panels[0].set_ylabel("y")
-    handles, labels = panels[0].get_legend_handles_labels()
-    handles.append(Line2D([], [], marker="D", label="made by hand"))
-    figure.legend(handles, [*labels, "made by hand"], loc="outside lower center")
-    seen = words(_stacked(figure))
-    assert (seen["titles"], seen["x"], seen["y"]) == (["a", "b"], ["x of a", "x of b"], ["y", "y"])
-    assert dict(zip(seen["legend"], seen["markers"], strict=True)) == {"a line": "^", "bars": "s", "made by hand": "D"}
-    assert "phone:" in show_figure(figure).data
-
-
-def test_inner_panels_of_seaborn_have_their_axis_labels_on_a_phone():
-    rows = pd.DataFrame([(panel, x, y) for panel in "abc" for x in "mn" for y in (1, 2)], columns=["panel", "x", "y"])
-    grid = sns.catplot(rows, kind="point", x="x", y="y", col="panel", col_wrap=2, height=3, legend=False)
-    grid.set_titles("{col_name}").set_axis_labels("the x", "the y").figure.set_layout_engine("constrained")
-    grid.figure.legend(handles=[Line2D([], [], marker="s", label="points")], loc="outside lower center")
-    plt.close(grid.figure)
-    assert words(grid.figure)["y"] == ["the y", "the y"]  # of the first and the third panel
-    seen = words(_stacked(grid.figure))
-    assert seen == {
-        "titles": ["a", "b", "c"],
-        "x": ["the x"] * 3,
-        "y": ["the y"] * 3,
-        "ticks": [["m", "n"]] * 3,
-        "legend": ["points"],
-        "markers": ["s"],
-    }
-    assert show_figure(grid.figure).data == show_figure(grid.figure).data
-
-
-def test_what_fits_and_pictures_are_the_same_on_a_phone():
-    fits, wide, pictures = Figure(figsize=(PHONE_WIDTH, 3)), Figure(figsize=(PHONE_WIDTH + 1, 3)), Figure()
-    for one in (fits, wide):
-        one.subplots().plot([0, 1])
-    for ax in pictures.subplots(1, 2):
-        ax.imshow([[0, 1]])
-    words_alone = Figure(figsize=(PHONE_WIDTH + 1, 3))
-    words_alone.subplots().set_axis_off()
-    figures = (fits, wide, pictures, words_alone)
-    assert ["phone:" in show_figure(one).data for one in figures] == [False, True, False, False]
 
 
 def test_the_line_under_a_figure_of_images_names_no_run():

@@ -27,7 +27,7 @@ from pydantic import Field
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import PaperRadius, Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, fig4_recipes
-from hfclib.paper.style import CHART
+from hfclib.charts import CHART
 from hfclib.paper.tables import gather, select
 from hfclib.training.recipe import Recipe
 

@@ -9,13 +9,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from hfclib.batching import logits
+from hfclib.charts import network_looks
 from hfclib.cli import app
 from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.models import REGISTERED, register_network
 from hfclib.paper.all_networks import network_name
 from hfclib.paper.fig4 import beside_paper, curves_figure, hfc_by_condition
 from hfclib.paper.presets import base_recipe
-from hfclib.paper.style import network_looks
 from hfclib.paper.tables import gather, select
 from hfclib.runs.collect import obtain, stored_runs
 from hfclib.runs.images import held_out_set
@@ -67,13 +67,13 @@ def test_it_is_trained_stored_found_asked_and_drawn(radii, own_home, recipe):
 
     shown = curves_figure(select(gather(runs), PAPER_RADII, "max", "batch"))
     assert [ax.get_title() for ax in shown.axes if ax.get_title()] == ["Vanilla", "toy"]
-    left, _ = hfc_by_condition(gather(runs, "final")).axes
-    assert [label for label in left.get_legend_handles_labels()[1] if "chance" not in label] == ["Vanilla", "toy"]
+    (legend,) = hfc_by_condition(gather(runs, "final")).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Vanilla", "toy", "chance (.10)"]
     table = beside_paper(gather(runs, "final"), PAPER_RADII, "raw", "running")
     assert table.loc["test", ("toy", "ours")] == f"{run.test_accuracy():.3f}".lstrip("0")
     assert network_name("toy") == "toy"
     looks = network_looks(["vanilla", "toy", "another"])
-    assert len(set(looks.values())) == len({colour for colour, _ in looks.values()}) == 3
+    assert len(set(looks.values())) == len({look.colour for look in looks.values()}) == 3
 
 
 def test_a_process_that_does_not_know_it_lists_and_reads_its_runs(radii, tmp_path, recipe):

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hfclib.charts import CHART, PICTURES_WIDTH, WIDTH, legend, network_looks, panels
 from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title, number_text, radius_text
 from hfclib.paper.defense.trials import HIGHEST_EPS
-from hfclib.paper.style import CHART, VARIANT_COLOURS, panel_grid
 
 _COLOURS = ["#0173b2", "#de8f05", "#d55e00"]  # of the palette "colorblind" of seaborn
 # Colour, marker and label of the accuracy under the strong attack, by outcome.
@@ -20,16 +20,12 @@ DEFENSE_LOOKS = {
 }
 
 
-def _panels(found: pd.DataFrame, size: tuple[float, float]) -> tuple[Figure, dict[str, Axes]]:
+def _panels(found: pd.DataFrame, **layout: float) -> tuple[Figure, dict[str, Axes]]:
     """A figure with one panel per variant of the table."""
     variants = [variant for variant in DEFENSE_TITLES if variant in set(found["variant"])]
     if not variants:
         raise ValueError("expected the trials of at least one network, got an empty table")
-    figure, axes, free = panel_grid(len(variants), 2, size)
-    for empty in free:
-        empty.remove()
-    for ax, variant in zip(axes, variants, strict=True):
-        ax.set_title(DEFENSE_TITLES[variant])
+    figure, axes = panels([DEFENSE_TITLES[variant] for variant in variants], **layout)
     return figure, dict(zip(variants, axes, strict=True))
 
 
@@ -49,7 +45,13 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
     names = [defense_title(row.defense, row.strength) for row in found.itertuples()]
     found, names = found.assign(title=names), list(dict.fromkeys(names))
     with mpl.rc_context(CHART):
-        figure, axes = _panels(found, (4.6, 1.2 + 0.22 * len(names)))
+        figure, axes = _panels(
+            found,
+            height=0.6 + 0.22 * len(names),
+            beside=1.6,
+            xlabel=f"Accuracy (share of images), eps {number_text(eps)}",
+        )
+        figure.set_figwidth(PICTURES_WIDTH if len(axes) > 1 else WIDTH)  # names need room
         for variant, ax in axes.items():
             own = found[found["variant"] == variant]
             for row in own.itertuples():
@@ -63,7 +65,6 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
                 ax.axvline(undefended, color="0.3", ls="--", lw=1, zorder=0)
             ax.set(xlim=(-0.03, 1), ylim=(len(names) - 0.4, -0.6))
             ax.set_yticks(range(len(names)), names)
-        figure.supxlabel(f"Accuracy (share of images), eps {number_text(eps)}")
         handles = [
             Line2D([], [], color="0.6", marker="|", ms=9, mew=1.5, ls="", label="clean images"),
             Line2D([], [], color="black", marker="o", ms=5.5, mfc="white", ls="", label="paper's weakest attack"),
@@ -72,8 +73,7 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
         for outcome, (colour, marker, label) in DEFENSE_LOOKS.items():
             if outcome in set(found.loc[found["strong"].notna(), "outcome"]):
                 handles.append(Line2D([], [], color=colour, marker=marker, ms=4.5, lw=1.5, label=label))
-        columns = 3 if len(axes) > 1 else 1
-        figure.legend(handles=handles, frameon=False, ncols=columns, loc="outside upper center")
+        legend(figure, handles, columns=3 if len(axes) > 1 else 1)
     return figure
 
 
@@ -99,17 +99,16 @@ def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
         "strong": {"label": "strong attack", "color": "black", "marker": "s", "mfc": "none", "ms": 9},
     }
     with mpl.rc_context({**CHART, "lines.markersize": 6, "lines.linewidth": 1.2}):
-        figure, axes = _panels(rows, (4.4, 2.9))
+        figure, axes = _panels(
+            rows, beside=1.4, xlabel="Radius of the filter (DFT bins)", ylabel=f"Accuracy, eps {number_text(eps)}"
+        )
         for variant, ax in axes.items():
             own = rows[rows["variant"] == variant].set_index("strength").reindex(strengths)
             for column, look in lines.items():
                 ax.plot(range(len(strengths)), own[column], clip_on=False, **look)
             ax.set_ylim(0, 1)
             ax.set_xticks(range(len(strengths)), [radius_text(one) for one in strengths])
-        figure.supxlabel("Radius of the filter (DFT bins)")
-        figure.supylabel(f"Accuracy, eps {number_text(eps)}")
-        columns = 4 if len(axes) > 1 else 2
-        figure.legend(*ax.get_legend_handles_labels(), frameon=False, ncols=columns, loc="outside upper center")
+        legend(figure, ax.get_legend_handles_labels()[0])
     return figure
 
 
@@ -118,9 +117,9 @@ def smallest_eps_figure(found: pd.DataFrame) -> Figure:
     import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
 
     with mpl.rc_context(CHART):
-        figure, (ax,), _ = panel_grid(1, 1, (5.4, 3.2))
+        figure, (ax,) = panels([""], height=3.2, beside=0)
         # Images that nothing fools are beyond the axis.
         shown = found.rename(columns=DEFENSE_TITLES).clip(upper=2 * HIGHEST_EPS)
-        sns.ecdfplot(shown, palette=[VARIANT_COLOURS[variant] for variant in found], ax=ax)
+        sns.ecdfplot(shown, palette=[look.colour for look in network_looks(found).values()], ax=ax)
         ax.set(xlabel="eps (pixels in [0, 1])", ylabel="Share of images fooled", xlim=(0, HIGHEST_EPS), ylim=(0, 1))
     return figure

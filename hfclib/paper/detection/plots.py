@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
+from hfclib.charts import STYLE, WIDTH, legend, panels, show_image
 from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES
 from hfclib.paper.detection.claims import MATCHED_RADIUS, PAPER_DETECTION
 from hfclib.paper.detection.measure import WHOLE_IMAGE, DetectorInput, coco_truth, detect
-from hfclib.paper.style import STYLE, show_image
 from hfclib.paper.tables import decimals
 
 _LOOKS = {  # name, colour and marker of what a detector is fed
@@ -48,8 +48,8 @@ def map_figure(results: pd.DataFrame, radius: float) -> Figure:
     `results` come from `gather_detections`, here and below.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 4.4), layout="constrained")
-        ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=[2.8, 1])
+        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+        ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
         for (band, feed), (name, colour, marker) in _LOOKS.items():
             rows = results[(results["band"] == band) & (results["feed"] == feed)]
             if band == "x":
@@ -58,12 +58,13 @@ def map_figure(results: pd.DataFrame, radius: float) -> Figure:
                 _over_seeds(ours, rows, "mAP", name, colour, marker)
         _radius_axis(ours, results, radius)
         ours.set(ylabel="mAP", title="Ours: BCCD")
-        figure.legend(loc="outside lower center", ncols=4, frameon=False)
+        legend(figure, ours.get_legend_handles_labels()[0])
         for place, band in enumerate(("x", "lfc", "hfc")):
             (_, colour, marker), value = _LOOKS[band, "raw"], PAPER_DETECTION[f"mAP {band}"]
             paper.plot(place, value, marker, color=colour, mfc="white", markersize=9)
             paper.annotate(decimals(value), (place, value), (0, 9), textcoords="offset points", ha="center")
-        paper.set(xticks=[0, 1, 2], xticklabels=["image", "LFC", "HFC"], xlim=(-0.6, 2.6), title="Paper: COCO, r = 128")
+        paper.set(xticks=[0, 1, 2], xticklabels=["image", "LFC", "HFC"], xlim=(-0.6, 2.6))
+        paper.set_title("Paper: COCO,\nr = 128")
         paper.spines[["top", "right"]].set_visible(False)
         ours.set_ylim(bottom=0)
     return figure
@@ -76,8 +77,7 @@ def better_figure(results: pd.DataFrame, radius: float, size: tuple[int, int] = 
     in pixels.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 4.2), layout="constrained")
-        ax = figure.subplots()
+        figure, (ax,) = panels([""], height=3.2, beside=1.6)
         lfc, mirror = results[results["band"] == "lfc"], results[results["band"] == "mirror"]["better"]
         colour, value = _LOOKS["lfc", "raw"][1], PAPER_DETECTION["better lfc"]
         _over_seeds(ax, lfc, "better", "better on the LFC than on the image", colour, "o")
@@ -88,7 +88,7 @@ def better_figure(results: pd.DataFrame, radius: float, size: tuple[int, int] = 
         label = f"paper: better on the LFC, {decimals(value)} (COCO, r = 128)"
         ax.plot(MATCHED_RADIUS * size[0] / 240, value, "o", color=colour, mfc="white", markersize=9, label=label)
         ax.set(ylabel="share of images", ylim=(0, 1.03))
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        legend(figure, ax.get_legend_handles_labels()[0], columns=1)
     return figure
 
 

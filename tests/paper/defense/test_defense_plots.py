@@ -54,7 +54,7 @@ def test_what_is_claimed_and_what_is_left_stand_in_their_rows():
     figure = claimed_figure(found, 0.03)
     shown = [variant for variant in DEFENSE_TITLES if variant in variants]
     assert [ax.get_title() for ax in figure.axes] == [DEFENSE_TITLES[variant] for variant in shown]
-    assert figure.get_supxlabel() == "Accuracy (share of images), eps .03"
+    assert figure.axes[-1].get_xlabel() == "Accuracy (share of images), eps .03"
     names = [defense_title(*one) for one in all_defenses((0.5, 1.0))]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == names
     for ax, variant in zip(figure.axes, shown, strict=True):
@@ -149,7 +149,7 @@ def test_each_line_holds_its_column_at_that_eps():
     figure = filter_figure(found, eps)
     shown = [variant for variant in DEFENSE_TITLES if variant in variants]
     assert [ax.get_title() for ax in figure.axes] == [DEFENSE_TITLES[variant] for variant in shown]
-    assert figure.get_supxlabel() == "Radius of the filter (DFT bins)"
+    assert figure.axes[-1].get_xlabel() == "Radius of the filter (DFT bins)"
     assert figure.get_supylabel() == "Accuracy, eps .06"
     columns = {
         "clean images": "clean",
