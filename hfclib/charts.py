@@ -7,6 +7,7 @@ an inch, and on a phone of 390 pixels as wide as the page, where letters of 12 p
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -19,9 +20,10 @@ from torch import Tensor
 
 WIDTH = 5.6
 PICTURES_WIDTH = 9.3  # at most, of a figure of pictures, which is shown at 72 pixels an inch
-STYLE = {"font.size": 12, "axes.titlesize": 13, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
+STYLE: dict[Any, Any] = {"font.size": 12, "axes.titlesize": 13, "svg.hashsalt": "hfclib", "svg.fonttype": "path"}
 STYLE |= {"grid.alpha": 0.3, "grid.linewidth": 0.5}
 CHART = STYLE | {"axes.grid": True}  # of a figure with axes, as against one of pictures
+Sharing = bool | Literal["none", "all", "row", "col"]
 CHANCE = 0.1  # the accuracy of guessing among ten classes of equal size
 
 BAND_COLOURS = {"lfc": "#4477AA", "hfc": "#EE6677"}
@@ -45,13 +47,16 @@ _MARKERS = dict(zip(NETWORK_COLOURS, "osD^v<>pXP*", strict=True))
 _OTHER_LOOKS = tuple(zip(("#0077BB", "#EE3377", "#33BBEE", "#CC3311"), "hdH8", strict=True))
 
 
+Dashes = Literal["-", "--", ":", "-.", ""]
+
+
 @dataclass(frozen=True)
 class Look:
     """How a line, or a kind of point, is drawn; `dashes` as Matplotlib's line styles."""
 
     colour: str
     marker: str = ""
-    dashes: str = "-"
+    dashes: Dashes = "-"
 
     def handle(self, label: str, **options) -> Line2D:
         """What stands for it in a legend."""
@@ -93,8 +98,8 @@ def panels(
     across: int = 2,
     height: float = 2.5,
     beside: float = 0.9,
-    sharex: bool | str = True,
-    sharey: bool | str = True,
+    sharex: Sharing = True,
+    sharey: Sharing = True,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each title, on common scales unless told otherwise.
 
@@ -197,11 +202,11 @@ def accuracy_by_epoch(ax: Axes, rows: pd.DataFrame, published: Mapping[str, floa
         rows: `measurements` of one condition, with their cell; shades are one sample standard deviation to each side.
         published: values by cell, drawn hollow at the last epoch.
     """
-    looks = cell_looks(rows)
+    looks, published = cell_looks(rows), published or {}
     lines(ax, rows, "epoch", "cell", looks)
     for cell, band in rows[["cell", "band"]].drop_duplicates().itertuples(index=False):
-        if cell in (published or {}):
-            hollow = {"mfc": "white", "mec": looks[cell].colour, "ms": 6, "clip_on": False, "zorder": 3}
+        if cell in published:
+            hollow: dict[str, Any] = {"mfc": "white", "mec": looks[cell].colour, "ms": 6, "clip_on": False, "zorder": 3}
             ax.plot(rows["epoch"].max(), published[cell], _PUBLISHED_MARKS[band], **hollow)
     chance(ax)
     ax.set(ylim=(0, 1))
@@ -222,7 +227,7 @@ def epoch_handles(
     splits = {"train": "training images", "test": "test images"}
     splits = {split: words for split, words in splits.items() if split in there}
     handles = [Look("0.6" if split == "train" else "black").handle(words, lw=2) for split, words in splits.items()]
-    handles += [Look("0.3", dashes=dashes).handle(band) for band, dashes in (("LFC", "-"), ("HFC", "--"))]
+    handles += [Look("0.3").handle("LFC"), Look("0.3", dashes="--").handle("HFC")]
     for radius in sorted(rows["radius"].dropna().unique()):
         handles.append(Look(radius_colour(radius)).handle(f"radius {radius}{(others or {}).get(radius, '')}", lw=3))
     marks = [(_PUBLISHED_MARKS[band], f"paper, end: {_BAND_WORDS[band]}") for band in published]
@@ -246,7 +251,8 @@ def intervals(
         own = rows[rows[hue] == value].sort_values(y)
         at = own[y].map(places).astype(float) + dodge * (number - (len(looks) - 1) / 2)
         ends = own[[low, high]].astype(float).replace([np.inf, -np.inf], np.nan).to_numpy()
-        ax.hlines(at, *ends.T, color=look.colour, linestyles=look.dashes)
+        low_ends, high_ends = ends.T
+        ax.hlines(at, low_ends, high_ends, color=look.colour, linestyles=look.dashes)
         ax.plot(own[mean].astype(float), at, look.marker, color=look.colour, ls="")
     ax.set_yticks(range(len(places)), places)
     ax.set_ylim(len(places) - 0.5, -0.5)
