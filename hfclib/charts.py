@@ -255,7 +255,8 @@ def intervals(
         ax.hlines(at, low_ends, high_ends, color=look.colour, linestyles=look.dashes)
         ax.plot(own[mean].astype(float), at, look.marker, color=look.colour, ls="")
     ax.set_yticks(range(len(places)), places)
-    ax.set_ylim(len(places) - 0.5, -0.5)
+    if places:
+        ax.set_ylim(len(places) - 0.5, -0.5)
 
 
 def chance(ax: Axes) -> None:
