@@ -45,7 +45,7 @@ from hfclib.paper.tables import (
     select,
     table_cells,
 )
-from hfclib.runs.collect import Runs, published_runs
+from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
 
@@ -66,7 +66,6 @@ def ablation_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     }
 
 
-_PAIR = ("vanilla", "batchnorm")
 DRAWN_COLUMNS = ["variant", "seed", "epoch", "cell", "value"]  # of curves; the rest is the same in all rows
 
 # ---- tables
@@ -176,45 +175,6 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("").rename_axis("measure")
 
 
-def leads_by_width(runs: Mapping[int, Runs], epochs: int = 16) -> pd.DataFrame:
-    """BatchNorm's lead over vanilla training on the HFC at r = 4, after so many epochs of the set-up as stated.
-
-    Args:
-        runs: by width, of vanilla and batchnorm (`width_runs`).
-        epochs: of a run that was trained for longer, the curves are read after this epoch. Where the learning rate is
-            constant, the first epochs of a training are a shorter training.
-    Returns:
-        Index (width, measured), columns: accuracies on whole test images and on the HFC, means over seeds; the lead
-        with its 95 % interval; how many seeds and test images; text. A width without both networks has "run missing".
-    """
-    rows = {}
-    for (width, pair), (version, measured) in product(runs.items(), zip(CONDITIONS, NAMED_CONDITIONS, strict=True)):
-        row = rows.setdefault((width, version), {"BatchNorm's lead": "run missing"})
-        if set(pair) != set(_PAIR):
-            continue
-        longer = pair["vanilla"][0].recipe.epochs > epochs
-        table = gather(pair, "curves" if longer else "final")
-        table = table[table["epoch"] == epochs] if longer else table
-        lead = evaluate(_gain("batchnorm", "H4"), table_cells(table), measured)
-        row["BatchNorm's lead"] = in_words(lead)
-        chosen = select(table, [4], *CONDITIONS[version]).query("split == 'test' and (band != 'lfc')")
-        whole = select(table, [], "raw", "running").query("split == 'test'")
-        means = pd.concat([chosen[chosen["band"] == "hfc"], whole]).groupby(["variant", "cell"])["value"].mean()
-        for (cell, name), variant in product({"test": "test images", "H4": "HFC"}.items(), _PAIR):
-            row[f"{TITLES[variant]}, {name}"] = decimals(means[variant, cell])
-        row |= {"seeds": f"{lead.seeds}", "images": f"{chosen['n'].max():,}"}
-    return pd.DataFrame.from_dict(rows, orient="index").fillna("\u2013").rename_axis(["width", "measured"])
-
-
-def width_runs() -> dict[int, Runs]:
-    """All published runs of vanilla and batchnorm with the set-up as stated, by width; some have had 16 epochs only."""
-    places = {16: ("narrow", ""), 32: ("narrow", "_w32"), 64: ("paper", "_16")}
-    return {
-        width: published_runs({name: (fig4_recipes(preset) | stated_recipes(preset))[name + end] for name in _PAIR})
-        for width, (preset, end) in places.items()
-    }
-
-
 def batchnorm_effect(final: pd.DataFrame) -> pd.DataFrame:
     """BatchNorm's HFC accuracy minus vanilla's, under each feed and each kind of statistics.
 
@@ -312,7 +272,12 @@ FIG4 = Chapter(
     topic="heuristics",
     paper="Fig. 5",
     blog="Fig. 4",
-    figures={"fig4-by-condition": "training", "fig4-published": "training", "fig4-controlled": "training"},
+    figures={
+        "fig4-by-condition": "training",
+        "fig4-by-width": "afterwards",
+        "fig4-published": "training",
+        "fig4-controlled": "training",
+    },
     recipes=fig4_recipes,
     claimed=lambda preset: fig4_recipes(preset) | stated_recipes(preset),
     parameters=Fig4Parameters,

@@ -13,15 +13,12 @@ from hfclib.paper.fig4 import (
     curves_figure,
     hfc_by_condition,
     leads,
-    leads_by_width,
-    width_runs,
 )
 from hfclib.paper.intervals import MissingRunError, image_error, unpaired
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.tables import CONDITIONS, by_seed, decimals, gather, select, with_interval
 from hfclib.runs.collect import Runs
 from tests.paper.tidy import tidy
-from tests.runs.foreign import RUNS
 
 
 def test_beside_the_paper_stand_mean_and_sd(runs):
@@ -271,28 +268,3 @@ def test_a_claim_is_judged_over_the_seeds_that_have_all_its_networks():
             FIG4.estimate(CLAIMS[name], without)
     with pytest.raises(MissingRunError):  # all five networks, or none
         FIG4.estimate(CLAIMS["levels"], table[table["variant"] != "dropout"])
-
-
-def test_the_lead_by_width_is_recounted_from_the_stored_curves():
-    """Width 16 after 16 of 100 epochs; a width of which one network is missing says so."""
-    runs = width_runs()
-    table = leads_by_width({16: runs[16], 48: {"vanilla": runs[16]["vanilla"]}})
-    places = {
-        variant: [folder / "curves.csv" for folder in sorted(RUNS.glob(f"narrow-{variant}-?-*"))]
-        for variant in ("vanilla", "batchnorm")
-    }
-    for version, feed, statistics in (
-        ("measured as the authors did", "max", "batch"),
-        ("mean colour added", "mean", "running"),
-    ):
-        means = {}
-        for variant, files in places.items():
-            rows = pd.concat(map(pd.read_csv, files)).query("epoch == 16 and band == 'hfc' and radius == 4")
-            own = statistics if variant == "batchnorm" else "running"  # vanilla has no other
-            means[variant] = rows[(rows["feed"] == feed) & (rows["bn_stats"] == own)]["accuracy"].mean()
-        row = table.loc[16, version]
-        assert float(row["Vanilla, HFC"]) == pytest.approx(means["vanilla"], abs=5.1e-4)
-        lead = float(row["BatchNorm's lead"].split("\N{NO-BREAK SPACE}")[0])
-        assert lead == pytest.approx(means["batchnorm"] - means["vanilla"], abs=5.1e-4)
-        assert (row["seeds"], row["images"]) == ("3", "500")
-        assert table.loc[48, version].tolist()[0] == "run missing"

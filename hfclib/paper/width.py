@@ -1,0 +1,144 @@
+"""BatchNorm's lead over vanilla training by the width of the network, after the first epochs of the set-up as stated.
+
+The chapters on heuristics and on BatchNorm show it.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hfclib.charts import CHART, NETWORK_COLOURS, Look, intervals, legend, panels
+from hfclib.paper.claims import evaluate
+from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.measured import stored_table
+from hfclib.paper.measurements import each_run, measurements
+from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes
+from hfclib.paper.published import FIG4_VALUES
+from hfclib.paper.tables import (
+    AUTHORS,
+    CONDITIONS,
+    NAMED_CONDITIONS,
+    cell_names,
+    cells_of_shares,
+    decimals,
+    gather,
+    table_cells,
+    with_interval,
+)
+from hfclib.runs.collect import Runs, published_runs
+
+PAIR = ("vanilla", "batchnorm")
+TEST_BATCH = "test-batch statistics for both"
+_NAMES = dict(zip(CONDITIONS, NAMED_CONDITIONS, strict=True)) | {TEST_BATCH: TEST_BATCH}
+MISSING = "run missing"
+
+
+def width_runs() -> dict[int, Runs]:
+    """All published runs of vanilla and batchnorm with the set-up as stated, by width; some have had 16 epochs only."""
+    places = {16: ("narrow", ""), 32: ("narrow", "_w32"), 64: ("paper", "_16")}
+    return {
+        width: published_runs({name: (fig4_recipes(preset) | stated_recipes(preset))[name + end] for name in PAIR})
+        for width, (preset, end) in places.items()
+    }
+
+
+def leads_by_width(runs: Mapping[int, Runs], epochs: int = 16, radius: int = 4) -> pd.DataFrame:
+    """BatchNorm's lead over vanilla training on the HFC after so many epochs, by width and measurement.
+
+    Args:
+        runs: by width, of vanilla and batchnorm (`width_runs`).
+        epochs: of a run that was trained for longer, the curves are read after this epoch. Where the learning rate is
+            constant, the first epochs of a training are a shorter training. The weights of that epoch are not kept, so
+            that what is measured with test-batch statistics for both is missing there.
+        radius: of the HFC, one of those of the paper.
+    Returns:
+        One row per width and measurement: width, measured; lead, low and high, its 95 % interval, infinite with one
+        seed; seeds; images, of the test set; of each network its accuracy on these images and on the HFC, such as
+        vanilla_test and vanilla_hfc, means over seeds; missing, why there is no lead, or "".
+    """
+    rows = []
+    for (width, pair), measured in product(runs.items(), _NAMES):
+        row = {"width": width, "measured": measured, "missing": ""}
+        try:
+            row |= _lead(pair, measured, epochs, radius)
+        except MissingRunError as error:
+            row["missing"] = str(error)
+        rows.append(row)
+    columns = ["lead", "low", "high", "seeds", "images", *(f"{name}_{of}" for of in ("test", "hfc") for name in PAIR)]
+    return pd.DataFrame(rows, columns=["width", "measured", *columns, "missing"])
+
+
+def _lead(pair: Runs, measured: str, epochs: int, radius: int) -> dict[str, float]:
+    if set(pair) != set(PAIR):
+        raise MissingRunError(MISSING)
+    longer = any(run.recipe.epochs > epochs for run in pair.all())
+    table = gather(pair, "curves" if longer else "final")
+    cells = table_cells(table[table["epoch"] == epochs] if longer else table)
+    if measured == TEST_BATCH:
+        if longer:
+            raise MissingRunError(f"the weights of epoch {epochs} are not kept")
+        cells = pd.concat([cells, *_with_test_batches(pair, cells, radius)])
+    name = f"H{radius}"
+    lead = evaluate(f"batchnorm.{name} - vanilla.{name}", cells, _NAMES[measured])
+    row = {"lead": lead.mean, "low": lead.low, "high": lead.high, "seeds": lead.seeds}
+    chosen = cells[cells["measured"].isin(["", _NAMES[measured]])].groupby(["measure", "variant"])
+    for (of, cell), variant in product({"test": "test", "hfc": name}.items(), PAIR):
+        row[f"{variant}_{of}"] = chosen["value"].mean()[cell, variant]
+    return row | {"images": chosen["n"].max()[name].max()}
+
+
+def _with_test_batches(pair: Runs, cells: pd.DataFrame, radius: int) -> Iterator[pd.DataFrame]:
+    """The cells of the HFC with test-batch statistics for both: BatchNorm's are the authors', vanilla's are matched."""
+    own = (cells["variant"] == "batchnorm") & (cells["measured"] == _NAMES[AUTHORS])
+    yield cells[own].assign(measured=TEST_BATCH)
+    for variant, run in each_run({"vanilla": pair["vanilla"]}):
+        if (stored := stored_table("batchnorm", run)) is None:
+            raise MissingRunError("not measured")
+        rows = measurements(stored, variant, run).assign(split="test", sample="test", measured=TEST_BATCH)
+        rows = rows.query("part == 'feeds' and feed == 'max' and bn_stats == 'matched'")
+        rows = rows[(rows["band"] == "hfc") & (rows["radius"] == radius)]
+        yield cells_of_shares(rows.assign(measure=cell_names(rows)))
+
+
+def width_table(leads: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `leads_by_width` as text; where there is no lead it says why."""
+    rows = {}
+    for row in leads.to_dict("records"):
+        there = not row["missing"]
+        cells = {"BatchNorm's lead": with_interval(row["lead"], row["low"], row["high"]) if there else row["missing"]}
+        for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), PAIR):
+            cells[f"{TITLES[variant]}, {words}"] = decimals(row[f"{variant}_{of}"]) if there else "\u2013"
+        cells |= {name: f"{row[name]:,.0f}" if there else "\u2013" for name in ("seeds", "images")}
+        rows[row["width"], row["measured"]] = cells
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["width", "measured"])
+
+
+_LOOKS = {
+    name: Look(NETWORK_COLOURS["batchnorm"], marker, dashes)
+    for name, marker, dashes in zip(_NAMES, "osD", ("-", "--", ":"), strict=True)
+}
+
+
+def width_figure(leads: pd.DataFrame) -> Figure:
+    """BatchNorm's lead on the HFC by width, with 95 % intervals over seeds; one seed is a point.
+
+    Args:
+        leads: from `leads_by_width`, at r = 4, beside which the paper's lead is drawn, hollow, at its width.
+    """
+    rows = leads[leads["missing"] == ""].assign(place=leads["width"].astype(str).astype("category"))
+    rows["place"] = rows["place"].cat.set_categories([f"{width}" for width in leads["width"].unique()])
+    paper = FIG4_VALUES["batchnorm", "H4"] - FIG4_VALUES["vanilla", "H4"]
+    with mpl.rc_context(CHART):
+        figure, (ax,) = panels([""], height=2.2, beside=1.6, xlabel="BatchNorm's lead on the HFC at r = 4")
+        intervals(ax, rows, "place", "measured", _LOOKS, mean="lead", dodge=0.22)
+        hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "")
+        at = len(rows["place"].cat.categories) - 1 - 0.22
+        ax.plot(paper, at, hollow.marker, color=hollow.colour, mfc="white", clip_on=False)
+        ax.axvline(0, color="0.3", lw=1)
+        ax.set_ylabel("Width of the network")
+        handles = [look.handle(name) for name, look in _LOOKS.items()]
+        legend(figure, [*handles, hollow.handle("the paper, 100 epochs", mfc="white")], columns=1)
+    return figure
