@@ -1,5 +1,9 @@
-"""Tables about the chapters, from what each says of itself: their questions, parameters and figures."""
+"""Tables and lines about the chapters, from what each says of itself: what it takes, questions, parameters, figures."""
 
+import json
+import math
+import re
+from datetime import datetime
 from html import escape
 from pathlib import Path
 
@@ -13,6 +17,39 @@ from hfclib.paper.registry import CHAPTERS
 OTHER_FIGURES = {"fig-frog": "images"}
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NONE = "\u2013"
+WORDS_A_MINUTE = 150  # of a text with numbers and figures
+
+
+def main_text(name: str) -> list[dict]:
+    """The cells of a chapter's notebook in front of the appendix, which the book folds."""
+    cells = _cells(name)
+    heads = ["".join(cell["source"]).strip().splitlines()[:1] for cell in cells]
+    return cells[: heads.index(["## Appendix"]) if ["## Appendix"] in heads else None]
+
+
+def words(name: str) -> list[str]:
+    """The words of `main_text` that are not folded, as dropdowns are too."""
+    prose = "\n\n".join("".join(cell["source"]) for cell in main_text(name) if cell["cell_type"] == "markdown")
+    return re.sub(r"^(:{3,})\{dropdown\}.*?^\1$", "", prose, flags=re.DOTALL | re.MULTILINE).split()
+
+
+def effort(name: str) -> str:
+    """What a chapter takes, as HTML: minutes to read and to run, and the chapters to read first.
+
+    The minutes to run are those of the notebook's last run, where it has them.
+    """
+    times = [cell["metadata"].get("execution") for cell in _cells(name) if cell["cell_type"] == "code"]
+    minutes = f"About {math.ceil(len(words(name)) / WORDS_A_MINUTE)} minutes to read"
+    if all(times):
+        start, end = times[0]["iopub.execute_input"], times[-1]["shell.execute_reply"]
+        seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+        minutes += f", {math.ceil(seconds / 60)} to run from what is stored"
+    before = " and ".join(link(other, CHAPTERS[other].topic) for other in CHAPTERS[name].builds_on)
+    return f"{minutes}. {f'Read first: {before}' if before else 'It needs no other chapter'}."
+
+
+def _cells(name: str) -> list[dict]:
+    return json.loads((NOTEBOOKS / f"{name}.ipynb").read_text("utf-8"))["cells"]
 
 
 def questions() -> HTML:

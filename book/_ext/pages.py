@@ -1,5 +1,5 @@
-"""Sphinx extension of this book: figures at their size, words explained where they first stand, what a search shows,
-and the order of names in the reference."""
+"""Sphinx extension of this book: what a chapter takes, figures at their size, words explained where they first stand,
+what a search shows, and the order of names in the reference."""
 
 import re
 from html import escape
@@ -11,7 +11,9 @@ from sphinx.application import Sphinx
 from sphinx.ext.autodoc import ModuleDocumenter
 
 import hfclib
+from book.chapters import effort
 from hfclib.charts import WIDTH
+from hfclib.paper.registry import CHAPTERS
 
 GLOSSARY = "book/glossary"
 UNBROKEN = re.compile(
@@ -19,6 +21,15 @@ UNBROKEN = re.compile(
     r"|(?<=\d)\s(?=[±[])|(?<=±)\s|(?<=\d,)\s(?=[-.\d]+\])"
 )
 PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
+
+
+def say_what_it_takes(app: Sphinx, doctree: nodes.document) -> None:
+    """Below the title of a chapter: minutes to read and to run, and the chapters to read first."""
+    folder, _, name = app.env.docname.rpartition("/")
+    if folder == "notebooks" and name in CHAPTERS:
+        title = next(doctree.findall(nodes.title))
+        line = nodes.raw("", f'<p class="hfc-effort">{effort(name)}</p>', format="html")
+        title.parent.insert(title.parent.index(title) + 1, line)
 
 
 def fold_appendix(app: Sphinx, doctree: nodes.document) -> None:
@@ -112,6 +123,7 @@ class PublicFirst(ModuleDocumenter):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
+    app.connect("doctree-read", say_what_it_takes)
     app.connect("doctree-read", fold_appendix)
     app.connect("doctree-resolved", figures_at_their_size)
     app.connect("doctree-resolved", hold_together)  # before a link parts the words

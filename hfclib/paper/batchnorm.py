@@ -467,6 +467,7 @@ BATCHNORM = Chapter(
     topic="BatchNorm",
     paper="section 5.3, Fig. 6",
     blog="Fig. 4",
+    builds_on=("fig4",),
     figures={
         "batchnorm-control": "afterwards",
         "batchnorm-where": "afterwards",

@@ -47,6 +47,7 @@ class Chapter:
         question: that it answers, the title of its notebook.
         topic: the same in a word or two.
         paper, blog: where they are about it, such as "Fig. 5"; "" for nowhere.
+        builds_on: chapters to read first, by name.
         figures: by the name that `show_provenance` gives, what each figure is drawn from; see `SOURCES`.
         recipes: from a preset to the recipes of its networks, by variant.
         parameters: of its notebook.
@@ -70,6 +71,7 @@ class Chapter:
     topic: str
     paper: str
     blog: str = ""
+    builds_on: tuple[str, ...] = ()
     figures: Mapping[str, Source] = field(default_factory=dict)
     recipes: Callable[[Preset], dict[str, Recipe]]
     parameters: type[Parameters]

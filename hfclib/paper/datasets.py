@@ -258,6 +258,7 @@ DATASETS = Chapter(
     topic="data sets",
     paper="conclusion",
     blog="conclusion",
+    builds_on=("fig1", "fig4"),
     figures={
         "datasets-heuristics": "training",
         "datasets-bands": "images",

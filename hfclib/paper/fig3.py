@@ -273,6 +273,7 @@ FIG3 = Chapter(
     topic="kernels",
     paper="Fig. 7",
     blog="Fig. 3",
+    builds_on=("fig4",),
     figures={"fig3-kernels": "weights", "fig3-response": "weights"},
     recipes=fig3_recipes,
     parameters=Fig3Parameters,

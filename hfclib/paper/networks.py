@@ -441,6 +441,7 @@ NETWORKS = Chapter(
     topic="all networks",
     paper="conclusion",
     blog="conclusion",
+    builds_on=("fig4",),
     figures={"networks-fragility": "afterwards", "networks-association": "afterwards"},
     recipes=networks_recipes,
     parameters=NetworksParameters,

@@ -52,7 +52,9 @@ def page(tmp_path):
     (tmp_path / "conf.py").write_text('extensions = ["book._ext.pages"]\n')
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "glossary.rst").write_text(GLOSSARY)
-    (tmp_path / "index.rst").write_text(PAGE + "\n.. toctree::\n\n   book/glossary\n")
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "batchnorm.rst").write_text("Why?\n====\nSince.\n")
+    (tmp_path / "index.rst").write_text(PAGE + "\n.. toctree::\n\n   book/glossary\n   notebooks/batchnorm\n")
     (tmp_path / "chart.svg").write_text(SVG.format(144, ""))
     (tmp_path / "pictures.svg").write_text(SVG.format(648, ""))
     (tmp_path / "pixels.svg").write_text(SVG.format(144, '<image href="data:image/png;base64,AA=="/>'))
@@ -95,6 +97,15 @@ def test_only_charts_may_be_dimmed_in_the_dark(page):
         "pictures.svg": True,
         "pixels.svg": False,
     }
+
+
+def test_below_a_chapters_title_stands_what_it_takes(page, tmp_path):
+    chapter = (tmp_path / "_html" / "notebooks" / "batchnorm.html").read_text()
+    assert "hfc-effort" not in page
+    line = chapter.index("</h1>"), chapter.index('class="hfc-effort"'), chapter.index("<p>Since.")
+    assert list(line) == sorted(line)
+    assert 'Read first: <a href="../notebooks/fig4.html">heuristics</a>.' in chapter
+    assert '<meta name="description" content="Since.">' in chapter
 
 
 def test_a_page_says_what_a_search_shows(page):

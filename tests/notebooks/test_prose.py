@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from book.chapters import main_text, words
 from tests.notebooks.test_notebooks import NOTEBOOKS
 
 # Settings, and numbers of networks that the notebook speaks of without showing them.
@@ -40,23 +41,13 @@ def test_decimals_in_the_text_stand_in_an_output_or_round_one_that_does(notebook
     assert not strange
 
 
-def main_text(notebook: Path) -> list[dict]:
-    """The cells in front of the appendix, which the book folds (`fold_appendix`)."""
-    cells = json.loads(notebook.read_text())["cells"]
-    heads = ["".join(cell["source"]).strip().splitlines()[:1] for cell in cells]
-    return cells[: heads.index(["## Appendix"]) if ["## Appendix"] in heads else None]
-
-
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_is_short(notebook: Path):
-    """At most 900 words, three tables and three bars of code, in front of the appendix; dropdowns are folded too."""
-    cells = main_text(notebook)
-    prose = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    unfolded = re.sub(r"^(:{3,})\{dropdown\}.*?^\1$", "", prose, flags=re.DOTALL | re.MULTILINE)
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    """600 to 900 words, at most three tables and three bars of code, in front of the appendix."""
+    code = [cell for cell in main_text(notebook.stem) if cell["cell_type"] == "code"]
     tags = [set(cell["metadata"].get("tags", ())) for cell in code]
     tables = sum("<table" in json.dumps(cell["outputs"]) for cell in code)
     bars = sum(not own & {"remove-input", "remove-cell"} for own in tags)
-    assert len(unfolded.split()) <= 900
+    assert 600 <= len(words(notebook.stem)) <= 900
     assert tables <= 3
     assert bars <= 3

@@ -141,6 +141,7 @@ DEFENSE = Chapter(
     topic="defenses",
     paper="Table 2",
     blog="defenses",
+    builds_on=("fig3",),
     figures={"defense-smallest-eps": "afterwards", "defense-filter": "afterwards", "defense-claimed": "afterwards"},
     recipes=defense_recipes,
     parameters=DefenseParameters,
