@@ -167,7 +167,8 @@ def fit(
     """Train a model by a recipe, in place, and measure its accuracy on bands of the test images after every epoch.
 
     Any model and images will do. They are taken as they are, so that a recipe is refused that sets fields of a network
-    or data set of its own, or, with a DataLoader for `train`, any field of `DataConfig`: the loader makes the batches::
+    or data set of its own, or, with a DataLoader for `train`, any field of `DataConfig` but the loader's own size of
+    batches, which the recipe has to have: the loader makes the batches::
 
         model = MyNet().to("cuda")
         recipe = hfclib.Recipe("mine").with_(epochs=10, batch_size=128, learning_rate=1e-3, augment=True)
@@ -201,7 +202,7 @@ def fit(
 
     Convolutions are faster on CPUs after `model.to(memory_format=torch.channels_last)`.
     """
-    _refuse_ignored(recipe, isinstance(train, DataLoader))
+    _refuse_ignored(recipe, train if isinstance(train, DataLoader) else None)
     options: dict = {"colour": colour, "restore": restore, "checkpoint": checkpoint, "progress": progress}
     return fit_own(model, train, test, recipe, seed=seed, **options)
 
@@ -278,23 +279,30 @@ def _batches(images: Tensor, labels: Tensor, data: DataConfig, device: torch.dev
     return Batches(source, labels, device=device, **options)
 
 
-def _refuse_ignored(recipe: Recipe, loaded: bool) -> None:
-    """Refuse fields that change nothing where network and images are given, and, if `loaded`, batches too."""
-    usual, of_images = Recipe(recipe.name), ("dataset", "train_images", "labels", "planted")
+def _refuse_ignored(recipe: Recipe, loader: DataLoader | None) -> None:
+    """Refuse fields that change nothing where network and images are given, and, with a loader, batches too."""
+    usual = Recipe(recipe.name)
+    of_data = ["dataset", "train_images", "labels", "planted"]
+    size = None if loader is None else loader.batch_size  # None too where a sampler or the data set makes the batches
+    if loader is not None:
+        of_data = [field for field in vars(usual.data) if field != "batch_size" or size is None]
     ignored = [
         field
         for own, default, names in (
             (recipe.model, usual.model, vars(usual.model)),
-            (recipe.data, usual.data, vars(usual.data) if loaded else of_images),
+            (recipe.data, usual.data, of_data),
             (recipe, usual, ("final_images",)),
         )
         for field in names
         if getattr(own, field) != getattr(default, field)
     ]
     if ignored:
-        makes = ", and the DataLoader makes the batches" * loaded
+        makes = ", and the DataLoader makes the batches" if loader is not None else ""
         told = f"fit is given the network and the images{makes}: it can't honour {', '.join(ignored)}"
         raise ValueError(f"refused recipe: {told}")
+    if size is not None and size != recipe.data.batch_size:
+        told = f"a recipe with the batch_size of the DataLoader, {size}, got {recipe.data.batch_size}"
+        raise ValueError(f"expected {told}: recipe.with_(batch_size={size})")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
 import hfclib
 from hfclib import accuracy, split
@@ -650,6 +650,8 @@ def linear():
 
 def loaded(loader, test=None, recipe=LOADED, **options):
     model = linear()
+    if loader.batch_size:
+        recipe = recipe.with_(batch_size=loader.batch_size)
     return model, fit(model, loader, test or loader, recipe, seed=3, progress=False, **options)
 
 
@@ -712,7 +714,7 @@ def test_fields_that_fit_can_not_honour_are_refused_by_name(monkeypatch):
     pair, loader = (torch.rand(12, 3, 8, 8), torch.arange(12) % 3), DataLoader(Pictures(), 5)
     given = {"network": "lenet", "width": 16, "norm": "batch", "dropout": 0.5, "stem_kernel": 5, "final_images": 50}
     given |= {"dataset": "mnist", "train_images": 60, "labels": "shuffled", "planted": 0.1}
-    made = {"batch_size": 5, "augment": True, "rescale": "max", "early_sizes": (8,)}
+    made = {"augment": True, "rescale": "max", "early_sizes": (8,)}
     for train, changes, reason in (
         *[
             (data, {field: value}, "the network and the images")
@@ -724,8 +726,24 @@ def test_fields_that_fit_can_not_honour_are_refused_by_name(monkeypatch):
     ):
         with pytest.raises(ValueError, match=f"^refused recipe: .*{reason}.*: it can't honour {', '.join(changes)}$"):
             fit(linear(), train, pair, Recipe("a").with_(**changes), seed=0)
-    with pytest.raises(ValueError, match="can't honour width, batch_size, augment, final_images"):
+    with pytest.raises(ValueError, match="can't honour width, augment, final_images"):
         fit(linear(), loader, pair, Recipe("a", final_images=9).with_(width=1, batch_size=5, augment=True), seed=0)
+
+
+def test_a_recipe_with_another_size_of_batches_than_the_loader_is_refused(monkeypatch):
+    monkeypatch.setattr("hfclib.training.loop.fit_own", lambda *args, **options: "trained")
+    pictures = Pictures()
+    pair, sampler = (pictures.images, pictures.labels), BatchSampler(SequentialSampler(pictures), 5, drop_last=False)
+    for recipe in Recipe("a"), Recipe("a").with_(batch_size=6):
+        size = recipe.data.batch_size
+        with pytest.raises(ValueError, match=rf"of the DataLoader, 5, got {size}: recipe.with_\(batch_size=5\)$"):
+            fit(linear(), DataLoader(pictures, 5), pair, recipe, seed=0)
+        assert fit(linear(), DataLoader(pictures, size), DataLoader(pictures, 5), recipe, seed=0) == "trained"
+        assert fit(linear(), pair, DataLoader(pictures, 5), recipe, seed=0) == "trained"
+    unknown = DataLoader(pictures, batch_sampler=sampler)
+    assert fit(linear(), unknown, pair, Recipe("a"), seed=0) == "trained"
+    with pytest.raises(ValueError, match="the DataLoader makes the batches: it can't honour batch_size"):
+        fit(linear(), unknown, pair, Recipe("a").with_(batch_size=5), seed=0)
 
 
 def test_bad_loaders_are_refused_before_the_work(monkeypatch):
@@ -756,5 +774,6 @@ def test_bad_loaders_are_refused_before_the_work(monkeypatch):
         for train, test in ((loader, (images, labels)), ((images, labels), loader)):
             if isinstance(test, DataLoader) and "length" in message:
                 continue
+            recipe = LOADED.with_(batch_size=getattr(train, "batch_size", None) or 100)
             with pytest.raises((TypeError, ValueError), match=message):
-                fit(linear(), train, test, LOADED, seed=0, progress=False)
+                fit(linear(), train, test, recipe, seed=0, progress=False)
