@@ -1,6 +1,12 @@
 """The chapter on defenses: the paper's section 6.2 and Table 2, and the ideas of the authors' blog post."""
 
-from hfclib.paper.defense.claims import DEFENSE, needs_strong_attack, rule_by_network, table2_narrow
+from hfclib.paper.defense.claims import (
+    DEFENSE,
+    beside_autoattack,
+    needs_strong_attack,
+    rule_by_network,
+    table2_narrow,
+)
 from hfclib.paper.defense.judgement import gains, outcomes_of_gains
 from hfclib.paper.defense.plots import claimed_figure, filter_figure, smallest_eps_figure
 from hfclib.paper.defense.tables import (
@@ -16,4 +22,4 @@ from hfclib.paper.defense.trials import smallest_eps_table, strong_trials, trial
 __all__ = ["DEFENSE", "attack_chain", "claimed_and_left", "claimed_figure", "filter_by_radius", "filter_figure"]
 __all__ += ["five_rows", "gains", "needs_strong_attack", "outcome_counts", "outcomes_of_gains"]
 __all__ += ["rule_by_network", "smallest_eps_figure", "smallest_eps_table", "strong_trials", "table2_narrow"]
-__all__ += ["table2_rows", "trials_table"]
+__all__ += ["beside_autoattack", "table2_rows", "trials_table"]

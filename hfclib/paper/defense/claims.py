@@ -13,7 +13,7 @@ from pydantic import Field
 from hfclib.data.cifar import TEST_IMAGES
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.defense.judgement import claimed_gains, gains
-from hfclib.paper.defense.setup import CLEAN, NONE, RHO, STRONGEST, Attack, Defense, defense_recipes
+from hfclib.paper.defense.setup import CLEAN, NONE, RHO, STRONGEST, Attack, Defense, autoattack, defense_recipes
 from hfclib.paper.defense.tables import number_text, table2_rows
 from hfclib.paper.defense.trials import Trial, trial_rows, trials_table
 from hfclib.paper.measurements import preset_of
@@ -109,6 +109,33 @@ def rule_by_network(runs: Runs) -> pd.DataFrame:
             names = (f"{name}, eps {number_text(one.eps)}" for name in ("without", "with the rule", "gain"))
             found.setdefault((schedule, one.seed), {}).update(zip(names, cells, strict=True))
     return pd.DataFrame.from_dict(found, "index").rename_axis(["schedule", "seed"])
+
+
+_LEFT_BY = {  # columns of `beside_autoattack`, each an attack on the network as it is, of eps SMALL
+    "clean": CLEAN,
+    "PGD": Attack("pgd", SMALL, STEPS),
+    "strong attack": Attack(STRONGEST, SMALL, STEPS),
+    **dict(zip(("APGD-CE", "APGD-T", "FAB-T", "Square"), autoattack(SMALL), strict=True)),
+}
+
+
+def beside_autoattack(runs: Runs) -> pd.DataFrame:
+    """What attacks leave of the adversarially trained networks at eps SMALL, from stored trials alone.
+
+    Args:
+        runs: of the notebook; which networks are shown, see `Chapter.judged`.
+    Returns:
+        One row per seed, columns: the share correct on clean images, under PGD, after the whole strong attack, and
+        after each component of AutoAttack, which is run on what those before it left; text, "not stored" where a trial
+        is missing.
+    """
+    images = DefenseParameters().n_images
+    networks = Runs({"adversarial": DEFENSE.judged("laptop", runs).get("adversarial", [])})
+    wanted = [(NONE, attack) for attack in _LEFT_BY.values()]
+    table = trial_rows(networks, lambda variant, seed: wanted, images=images, compute=False)
+    table["left by"] = table["attack"].map({attack.method: name for name, attack in _LEFT_BY.items()})
+    shares = table.pivot_table("accuracy", "seed", "left by")
+    return shares.reindex(columns=list(_LEFT_BY)).map(decimals, na_action="ignore").fillna("not stored")
 
 
 class DefenseParameters(OneSeed):

@@ -7,13 +7,16 @@ A defense changes only the first layer's kernels, the input or the logits. Trial
 - "restarts", "margin", "transfer" and "square" together are the strong attack. Each is run on the images that all
   attacks before it left correct: PGD through the defense from several random starts; the same on the margin of the
   logits, whose gradient does not saturate; both on the network without its defense; and a search without gradients.
+- AUTOATTACK are the four components of AutoAttack (Croce and Hein, ICML 2020) in the code of torchattacks, each run on
+  what those before it left correct: a check of the strong attack that shares no code with it.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from hfclib.attacks.gradient import fgsm, pgd
@@ -25,8 +28,13 @@ from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes
 from hfclib.training.recipe import Recipe
 
 DefenseMethod = Literal["none", "rule", "normalised", "kernels", "input", "scale"]
-AttackMethod = Literal["clean", "fgsm", "pgd", "unaware", "restarts", "margin", "transfer", "square"]
+AttackMethod = (
+    Literal["clean", "fgsm", "pgd", "unaware", "restarts", "margin", "transfer", "square"]
+    | Literal["apgd-ce", "apgd-t", "fab-t", "square-5000"]
+)
 STRONG_CHAIN: tuple[AttackMethod, ...] = ("restarts", "margin", "transfer", "square")
+AUTOATTACK: tuple[AttackMethod, ...] = ("apgd-ce", "apgd-t", "fab-t", "square-5000")
+AUTOATTACK_STEPS = 100  # as published, of each but the last, which has 5,000 queries; torchattacks' default is 10
 STRONGEST = STRONG_CHAIN[-1]  # images that are correct after it were correct after the whole chain
 RESTARTS = 5
 LONGER = 2  # the strong attack's PGD takes this many times the steps of the table's PGD
@@ -126,14 +134,19 @@ def long_attacks(eps: float, steps: int) -> list[Attack]:
     return [Attack(method, eps, steps) for method in STRONG_CHAIN]
 
 
+def autoattack(eps: float) -> list[Attack]:
+    """The components of AutoAttack at one eps, in their order."""
+    return [Attack(method, eps, AUTOATTACK_STEPS) for method in AUTOATTACK]
+
+
 def attacks_before(defense: Defense, attack: Attack) -> list[Attack]:
     """The attacks after which an image must be correct for this one to be run on it."""
-    if attack.method not in STRONG_CHAIN:
-        return [] if attack == CLEAN else [CLEAN]
-    place = STRONG_CHAIN.index(attack.method)
-    if place == 0:
+    for chain in (STRONG_CHAIN, AUTOATTACK):
+        if attack.method in chain[1:]:
+            return [attack._replace(method=chain[chain.index(attack.method) - 1])]
+    if attack.method == STRONG_CHAIN[0]:
         return table_attacks(defense, [attack.eps], attack.steps)
-    return [attack._replace(method=STRONG_CHAIN[place - 1])]
+    return [] if attack == CLEAN else [CLEAN]
 
 
 def attack_functions(attack: Attack, undefended: nn.Module) -> list[AttackFunction]:
@@ -157,7 +170,7 @@ def attack_functions(attack: Attack, undefended: nn.Module) -> list[AttackFuncti
         "margin": [margin],
         "transfer": [partial(_transferred, attack=one, target=undefended) for one in (margin, partial(longer, seed=1))],
         "square": [partial(square, eps=eps, queries=max(QUERIES * steps, 1), seed=0)],
-    }
+    } | {name: [partial(_by_torchattacks, name=name, eps=eps, steps=steps)] for name in AUTOATTACK}
     if method not in attacks:
         raise ValueError(f"expected method of an attack, one of {', '.join(attacks)}, got {method!r}")
     return attacks[method]
@@ -175,3 +188,20 @@ def _transferred(
 ) -> Tensor:
     """An attack on `target` in place of `model`. It takes no `stop_early`: it can't see when `model` is fooled."""
     return attack(target, images, labels, indices=indices, amp=amp)
+
+
+def _by_torchattacks(
+    model: nn.Module, images: Tensor, labels: Tensor, *, name: AttackMethod, eps: float, steps: int
+) -> Tensor:
+    """A component of AutoAttack as torchattacks has it, with seed 0, in full precision."""
+    import torchattacks  # not a dependency: what is stored needs none
+
+    made: dict[AttackMethod, Callable[..., torchattacks.attack.Attack]] = {
+        "apgd-ce": partial(torchattacks.APGD, loss="ce", steps=steps),
+        "apgd-t": partial(torchattacks.APGDT, steps=steps, n_classes=10),
+        "fab-t": partial(torchattacks.FAB, steps=steps, n_classes=10, multi_targeted=True),
+        "square-5000": partial(torchattacks.Square, n_queries=5_000),
+    }
+    with torch.random.fork_rng():  # torchattacks seeds PyTorch's generators
+        moved = made[name](model, norm="Linf", eps=eps, seed=0)(images, labels).detach()
+    return moved.maximum(images - eps).minimum(images + eps).clamp(0, 1)  # it rounds its box and ball

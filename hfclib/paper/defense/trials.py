@@ -221,4 +221,5 @@ def _max_runtime(model: nn.Module, images: Tensor, wanted: Iterable[Trial], coun
     passes = dict.fromkeys(STRONG_CHAIN, 3 * RESTARTS * LONGER)  # a gradient costs about three forward passes
     passes |= {"clean": 0, "fgsm": 3, "pgd": 3, "unaware": 3, "square": QUERIES}
     passes["transfer"] *= 2  # it has two parts
+    passes |= {"apgd-ce": 3, "apgd-t": 27, "fab-t": 27, "square-5000": 50}
     return forward * sum(passes[attack.method] * attack.steps + 1 for _, attack in wanted)

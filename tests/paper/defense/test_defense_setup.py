@@ -18,6 +18,8 @@ from hfclib.paper.defense.setup import (
     Defense,
     all_defenses,
     attack_functions,
+    attacks_before,
+    autoattack,
     defended,
     table_attacks,
 )
@@ -343,3 +345,27 @@ def test_square_needs_no_gradient(saturated):
     )
     assert torch.equal(one, other)
     assert one.sum() < 10
+
+
+def test_autoattack_fools_exactly_the_images_of_a_linear_network_that_can_be_fooled(other_libraries):
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10)).eval()
+    images, eps = 0.4 + 0.2 * torch.rand(40, 3, 8, 8), 0.01
+    logits, weight = model(images).detach(), model[1].weight.detach()
+    labels = logits.argmax(dim=1)
+    # In the middle of [0, 1] the margin to a class shrinks by eps times the L1 distance of the two rows of weights.
+    reach = eps * (weight[labels][:, None] - weight[None]).abs().sum(dim=2)
+    closest = (logits.gather(1, labels[:, None]) - logits - reach).scatter(1, labels[:, None], 1.0).min(dim=1).values
+    assert closest.abs().min() > 1e-4
+    state = torch.random.get_rng_state()
+    components = [attack_functions(attack, model)[0] for attack in autoattack(eps)]
+    left = robust_correct(model, images, labels, components)
+    assert left.tolist() == (closest > 0).tolist()
+    assert 5 < left.sum() < 35
+    assert torch.equal(torch.random.get_rng_state(), state)  # torchattacks seeds it
+
+
+def test_each_component_of_autoattack_is_run_on_what_those_before_it_left():
+    attacks = autoattack(0.03)
+    assert attacks_before(NONE, attacks[0]) == [CLEAN]
+    assert [attacks_before(NONE, attack) for attack in attacks[1:]] == [[attack] for attack in attacks[:-1]]
