@@ -61,7 +61,7 @@ $(DEVICE_VENV)/device.stamp: pyproject.toml Makefile
 # Which small changes of a module its own tests don't notice; for all modules that takes hours.
 MODULES ?=
 mutants: $(VENV)/mutants.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MODULES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MODULES) --every $(or $(EVERY),1)
 
 $(VENV)/mutants.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check "cosmic-ray>=8.7,<9"
