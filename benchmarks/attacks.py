@@ -86,12 +86,12 @@ def compare(
     ways["hfclib"] = partial(attacking, "hfclib", fast, ours)
     ways["hfclib, stopping"] = partial(attacking, "hfclib, stopping", partial(fast, stop_early=True), ours)
     seconds = interleaved(ways, repeats)
-    found = {name: accuracy(ours, made, labels) for name, made in adv_images.items()}  # all in float32
+    accuracies = {name: accuracy(ours, made, labels) for name, made in adv_images.items()}  # all in float32
     for name, times in seconds.items():
         rate = len(images) / float(np.median(times))
-        print(f"{name}: {rate:.0f} images/s (median of {repeats}), robust accuracy {found[name]:.3f}")
+        print(f"{name}: {rate:.0f} images/s (median of {repeats}), robust accuracy {accuracies[name]:.3f}")
     best = min(theirs, key=lambda name: np.median(seconds[name]))
-    apart = 100 * (max(found.values()) - min(found.values()))
+    apart = 100 * (max(accuracies.values()) - min(accuracies.values()))
     return [
         Ratio(PROMISES["pgd"], median_ratio(seconds[best], seconds["hfclib"]), images.device),
         Ratio(PROMISES["pgd_stopping"], median_ratio(seconds[best], seconds["hfclib, stopping"]), images.device),

@@ -191,10 +191,10 @@ def logits(
         # Copies: some networks normalise their input in place, and some callables return the same memory each time.
         own = {"copy": True, "memory_format": torch.contiguous_format}
         batches = (batch.to(device, **own) for batch in images.split(batch_sizes(len(images), batch_size)))
-        found = torch.cat([tensor_of(model(batch)).to(images.device, torch.float32, copy=True) for batch in batches])
-    if found.isnan().any():  # whose largest would be the first class
+        answers = torch.cat([tensor_of(model(batch)).to(images.device, torch.float32, copy=True) for batch in batches])
+    if answers.isnan().any():  # whose largest would be the first class
         raise ValueError("expected logits that are numbers from the model, got NaN")
-    return found
+    return answers
 
 
 def first_logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ def convolutions(model: nn.Module, layers: Layers = "first") -> list[nn.Conv2d]:
     """Convolutions with kernels larger than 1 x 1: the first of `model.modules()`, or all; ValueError without any."""
     if layers not in ("first", "all"):
         raise ValueError(f"expected layers, first or all, got {layers!r}")
-    found = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1]
-    if not found:
+    spatial = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1]
+    if not spatial:
         raise ValueError("expected a model with a convolution larger than 1 x 1, got none")
-    return found[:1] if layers == "first" else found
+    return spatial[:1] if layers == "first" else spatial
 
 
 def _copied(model: nn.Module, layers: Layers) -> tuple[nn.Module, list[Tensor]]:

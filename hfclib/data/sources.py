@@ -154,10 +154,12 @@ class DataSet:
         if split not in SPLITS:
             raise ValueError(f"expected split, one of {', '.join(SPLITS)}, got {split!r}")
         asked = {"embedded copy (not of all training images)": partial(_decoded_copy, self, split, data_folder())}
-        for one in self.sources:  # what is there already, before anything is fetched
-            asked[f"{one.what}, here already"] = partial(self._from_source, one, split)
+        for source in self.sources:  # what is there already, before anything is fetched
+            asked[f"{source.what}, here already"] = partial(self._from_source, source, split)
         asked |= {
-            one.what: partial(self._from_source, one, split, one.get, progress) for one in self.sources if one.get
+            source.what: partial(self._from_source, source, split, source.get, progress)
+            for source in self.sources
+            if source.get
         }
         answers = []
         for what, ask in asked.items():
