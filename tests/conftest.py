@@ -14,7 +14,7 @@ from hfclib.conditions import PAPER_RADII
 from hfclib.data import embedded
 from hfclib.devices import gains_from_bf16
 from hfclib.runs.predictions import Predictions, prediction_conditions
-from hfclib.training.recipe import RADII
+from hfclib.training.recipe import RADII, Recipe
 
 # One thread, here and in every process that a test starts: on some CPUs oneDNN writes beyond its memory in the gradient
 # of a 1 x 1 convolution of stride 2 with fewer than 16 channels, an odd number of images and two threads. The networks
@@ -22,6 +22,7 @@ from hfclib.training.recipe import RADII
 THREADS = torch.get_num_threads()
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, the tests are on the CPU too
 
 settings.register_profile("hfclib", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("hfclib")
@@ -62,6 +63,15 @@ def own_home(monkeypatch, tmp_path):
     return tmp_path / "home"
 
 
+@pytest.fixture
+def user_home(monkeypatch, tmp_path):
+    """A home folder of the user's own, with the folders for data and caches where the system has them."""
+    for variable in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    return tmp_path / "user"
+
+
 class RoundedProducts(TorchFunctionMode):
     """bfloat16 where the processor has none, ten times as fast as PyTorch's emulation: products of rounded numbers.
 
@@ -78,12 +88,81 @@ class RoundedProducts(TorchFunctionMode):
 
 
 @pytest.fixture
-def in_bf16(monkeypatch):
+def bf16_instructions(monkeypatch):
+    """Sets which instructions for bfloat16 the processor seems to have."""
+
+    def choose(*, avx512=False, amx=False):
+        for name, has in (("_is_avx512_bf16_supported", avx512), ("_is_amx_tile_supported", amx)):
+            monkeypatch.setattr(f"torch.cpu.{name}", lambda has=has: has, raising=False)
+
+    return choose
+
+
+@pytest.fixture
+def in_bf16(bf16_instructions):
     """What asks for it is computed in bfloat16, as the published numbers were, on any processor."""
     emulated = nullcontext() if gains_from_bf16(torch.device("cpu")) else RoundedProducts()
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: True)
+    bf16_instructions(avx512=True)
     with emulated:
         yield
+
+
+@pytest.fixture
+def in_float32(bf16_instructions):
+    """What asks for it is computed in full precision, also where the processor gains from bfloat16."""
+    bf16_instructions()
+
+
+@pytest.fixture
+def measured_at(monkeypatch):
+    """Sets the radii at which runs are measured: all 22 take most of the time of a small training."""
+
+    def choose(*radii):
+        monkeypatch.setattr(Recipe, "radii", radii)
+
+    return choose
+
+
+@pytest.fixture
+def no_bands(measured_at):
+    """Runs are measured on whole images only."""
+    measured_at()
+
+
+@pytest.fixture
+def published_folder(monkeypatch, tmp_path):
+    """The folder of what is published, empty: the test publishes its own. Embedded images stay where they are."""
+    folder = tmp_path / "data"
+    for module in ("paper.measured", "reporting.names", "runs.predictions", "runs.store"):
+        monkeypatch.setattr(f"hfclib.{module}.data_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def evaluation_version(monkeypatch):
+    """Sets the EVALUATION_VERSION, which code that measures something else has raised."""
+
+    def choose(version):
+        for module in ("paper.measured", "runs.predictions"):
+            monkeypatch.setattr(f"hfclib.{module}.EVALUATION_VERSION", version)
+
+    return choose
+
+
+@pytest.fixture
+def train_by(monkeypatch):
+    """Puts a function in the place of `train_run` where runs are loaded or trained; each counts as one minute."""
+
+    def install(train):
+        monkeypatch.setattr("hfclib.runs.collect.train_run", train)
+        monkeypatch.setattr("hfclib.runs.collect.estimate_seconds", lambda recipe, device: 60.0)
+
+    return install
+
+
+@pytest.fixture
+def no_training(train_by):
+    train_by(lambda *args, **options: pytest.fail("something was trained"))
 
 
 class ChannelMeans(nn.Module):

@@ -3,7 +3,6 @@
 import itertools
 import math
 import warnings
-from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -393,28 +392,32 @@ def test_fewer_images_are_shown_to_the_network_when_stopping_early(small):
     assert seen == [10, 4, 4]
 
 
-def test_fast_arithmetic_stops_only_where_full_precision_agrees(small, answers, monkeypatch):
+def test_fast_arithmetic_stops_only_where_full_precision_agrees(small, answers, in_bf16):
     """Fast arithmetic that takes every image for fooled must not stop the attack."""
-    network = Bends()
 
-    def deceived(model, images, labels, *, amp=False):
-        logits = model(images)
-        return -logits if amp else logits
+    class Deceived(Bends):
+        def forward(self, images):
+            logits = super().forward(images)
+            return -logits if torch.is_autocast_enabled("cpu") else logits
 
-    monkeypatch.setattr("hfclib.attacks.checks.forward", deceived)
     adv_images = pgd(
-        network, small, answers, eps=0.01, alpha=0.01, steps=1, random_start=False, stop_early=True, amp=True
+        Deceived(), small, answers, eps=0.01, alpha=0.01, steps=1, random_start=False, stop_early=True, amp=True
     )
     assert (adv_images != small).flatten(1).any(dim=1).all()
 
 
-def test_fast_arithmetic_is_asked_for_once_a_step(small, answers, monkeypatch):
-    used = []
-    monkeypatch.setattr("torch.autocast", lambda device, *_, **how: used.append(device) or nullcontext())
-    pgd(Bends(), small, answers, eps=0.1, alpha=0.1, steps=3)
-    assert used == []
-    pgd(Bends(), small, answers, eps=0.1, alpha=0.1, steps=3, amp=True)
-    assert used == ["cpu"] * 3
+def test_fast_arithmetic_is_used_once_a_step_and_only_when_asked_for(small, answers, in_bf16):
+    fast = []
+
+    class Observed(Bends):
+        def forward(self, images):
+            fast.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(images)
+
+    pgd(Observed(), small, answers, eps=0.1, alpha=0.1, steps=3)
+    assert not any(fast)
+    pgd(Observed(), small, answers, eps=0.1, alpha=0.1, steps=3, amp=True)
+    assert sum(fast) == 3
 
 
 # ---- the model is left as it was

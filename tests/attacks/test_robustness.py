@@ -289,13 +289,13 @@ def test_the_smallest_eps_of_a_linear_network(network, pictures):
 def test_the_smallest_eps_of_an_attack_with_random_starts_does_not_depend_on_the_batch_size(network, pictures):
     labels = network(pictures).argmax(dim=1)
 
-    def found(size):
+    def smallest_in_batches(size):
         def attack(model, images, labels, eps, indices):
             return pgd(model, images, labels, eps=eps, alpha=eps / 10, steps=2, seed=0, indices=indices)
 
         return smallest_eps(network, pictures, labels, attack, rounds=5, batch_size=size)
 
-    torch.testing.assert_close(found(4), found(30))
+    torch.testing.assert_close(smallest_in_batches(4), smallest_in_batches(30))
 
 
 def test_bad_arguments(network, pictures):

@@ -264,10 +264,10 @@ def test_the_statistics_of_a_batch_are_those_of_100_images_in_any_loader(network
     for size in (30, 101, 150):
         loader = DataLoader(TensorDataset(*data), batch_size=size)
         assert accuracy(network, loader, bn_stats="batch") == accuracy(network, *data, bn_stats="batch")
-        found, expected = (
+        measured, expected = (
             band_accuracy(network, *given, radii=[2], bn_stats="batch", colour=MEAN) for given in ((loader,), data)
         )
-        assert found.equals(expected)
+        assert measured.equals(expected)
 
 
 def test_empty_batches_and_radii_of_numpy(network, data):
@@ -280,10 +280,10 @@ def test_empty_batches_and_radii_of_numpy(network, data):
 
 
 def test_logits_can_be_computed_with(network, data):
-    found = hfclib.logits(network, data[0][:5])
+    answers = hfclib.logits(network, data[0][:5])
     scale = torch.ones((), requires_grad=True)
-    found += 1
-    nn.functional.cross_entropy(found * scale, data[1][:5]).backward()
+    answers += 1
+    nn.functional.cross_entropy(answers * scale, data[1][:5]).backward()
     assert scale.grad.isfinite()
     with pytest.raises(ValueError, match="batches of 2 images or more"):
         hfclib.logits(network, data[0], bn_stats="batch", batch_size=1)

@@ -5,7 +5,6 @@ import itertools
 import re
 import subprocess
 import sys
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -112,8 +111,7 @@ def test_plain_augmentation_crops_and_flips_as_ours(pictures):
         assert len(drawn) > 20
 
 
-def test_both_loops_start_from_the_same_network_and_make_the_same_steps(monkeypatch, pictures):
-    monkeypatch.setattr("hfclib.training.loop.arithmetic", lambda device, amp: nullcontext())
+def test_both_loops_start_from_the_same_network_and_make_the_same_steps(in_float32, pictures):
     images, labels = pictures
     ours, plain = (training.network(TINY, CPU, layout) for layout in (torch.channels_last, torch.contiguous_format))
     our_step, plain_step = training.our_step(ours, TINY), training.plain_step(plain, TINY, CPU)
@@ -194,8 +192,8 @@ def test_attack_benchmark_runs_as_a_command(other_libraries, capsys):
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])
-def test_a_promise_is_kept_or_missed_by_kind_of_processor(monkeypatch, capsys, has_bf16):
-    monkeypatch.setattr(measure, "gains_from_bf16", lambda device: has_bf16)
+def test_a_promise_is_kept_or_missed_by_kind_of_processor(bf16_instructions, capsys, has_bf16):
+    bf16_instructions(avx512=has_bf16)
     bound = 2.2 if has_bf16 else 1.4
     for value, at_least, kept in [
         (bound + 0.3, True, True),

@@ -31,7 +31,6 @@ from hfclib.runs.store import RunError, load
 from hfclib.runs.sweep import Job, SweepReport, local_engine
 from hfclib.training.checkpoint import CheckpointError, save_checkpoint
 from hfclib.training.loop import Progress, TrainingError, make_optimizer
-from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,11 +41,6 @@ def hfc(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: pytest.fail("something was trained"))
 
 
 def test_help_and_version(hfc):
@@ -116,8 +110,8 @@ finally:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5  # seconds; .2 on an idle core
 
 
-def test_train_trains_what_is_missing_and_then_loads_it(hfc, monkeypatch, tmp_path):
-    monkeypatch.setattr(Recipe, "radii", (4,))  # most of the time of a smoke run goes into measuring bands
+def test_train_trains_what_is_missing_and_then_loads_it(hfc, measured_at, request, tmp_path):
+    measured_at(4)
     variants = "vanilla", "batchnorm"
     words = ["train", "fig4", "--preset", "smoke", "--store", tmp_path / "store"]
     words += [word for name in variants for word in ("--variant", name)]
@@ -128,7 +122,7 @@ def test_train_trains_what_is_missing_and_then_loads_it(hfc, monkeypatch, tmp_pa
         folder = tmp_path / "store" / fig4_recipes("smoke")[name].run_name(0)
         accuracy = load(folder).test_accuracy()
         assert f"smoke-{name}, seed 0: trained, test accuracy {accuracy:.3f}, {folder}" in first.output
-    monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: pytest.fail("trained again"))
+    request.getfixturevalue("no_training")
     again = hfc(*words)
     assert again.exit_code == 0, again.output
     assert again.output.count(": stored, test accuracy") == 2
@@ -136,8 +130,8 @@ def test_train_trains_what_is_missing_and_then_loads_it(hfc, monkeypatch, tmp_pa
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The (recipe name, seed) that the command would train."""
+def asked(train_by):
+    """The (recipe name, seed, store) that the command would train."""
     asked = []
 
     class Trained:
@@ -148,11 +142,10 @@ def asked(monkeypatch):
             return 0.5
 
     def train(recipe, *, seed, store, progress):
-        asked.append((recipe.name, seed))
+        asked.append((recipe.name, seed, store))
         return Trained(recipe, seed)
 
-    monkeypatch.setattr("hfclib.runs.collect.train_run", train)
-    monkeypatch.setattr("hfclib.runs.collect.estimate_seconds", lambda *args: 60)
+    train_by(train)
     return asked
 
 
@@ -167,16 +160,13 @@ def test_what_is_trained(hfc, asked, tmp_path):
         asked.clear()
         result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path / "store", *options)
         assert result.exit_code == 0, result.output
-        assert asked == expected
+        assert asked == [(*job, tmp_path / "store") for job in expected]
         assert re.search(rf"{len(expected)} runs? to train on .*about {len(expected)}.0 minutes", result.output)
 
 
-def test_a_store_under_the_users_home(hfc, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    stores = []
-    monkeypatch.setattr("hfclib.runs.collect.load_or_train", lambda *args, store, **_: stores.append(store) or [])
+def test_a_store_under_the_users_home(hfc, asked, user_home):
     assert hfc("train", "fig4", "--preset", "smoke", "--store=~/runs").exit_code == 0
-    assert stores == [tmp_path / "runs"]
+    assert {store for *_, store in asked} == {user_home / "runs"}
 
 
 def test_bad_choices_train_nothing_and_say_what_was_meant(hfc, no_training, tmp_path):
@@ -208,23 +198,12 @@ def test_bad_choices_train_nothing_and_say_what_was_meant(hfc, no_training, tmp_
     assert not (tmp_path / "store").exists()
 
 
-@pytest.fixture
-def train_ends_with(monkeypatch):
-    """Give `hfc train` a training that ends with this call."""
-    monkeypatch.setattr("hfclib.runs.collect.estimate_seconds", lambda *args: 60)
-
-    def install(ending):
-        monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: ending())
-
-    return install
-
-
 @pytest.mark.parametrize("error", [DataError, TrainingError, CheckpointError, RunError, OSError])
-def test_a_failure_is_told_in_one_line(hfc, train_ends_with, tmp_path, error):
-    def failing():
+def test_a_failure_is_told_in_one_line(hfc, train_by, tmp_path, error):
+    def failing(*args, **options):
         raise error("what went wrong")
 
-    train_ends_with(failing)
+    train_by(failing)
     result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path)
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)  # not the error itself, with a traceback
@@ -233,17 +212,17 @@ def test_a_failure_is_told_in_one_line(hfc, train_ends_with, tmp_path, error):
     assert said == "Error: what went wrong"
 
 
-def test_a_store_that_is_no_folder_is_told_before_any_work(hfc, monkeypatch, tmp_path):
-    monkeypatch.setattr("hfclib.runs.collect.estimate_seconds", None)
+def test_a_store_that_is_no_folder_is_told_before_any_work(hfc, no_training, tmp_path):
     (tmp_path / "file").write_text("mine")
     result = hfc("train", "fig4", "--preset", "smoke", "--store", tmp_path / "file" / "x")
     assert result.exit_code == 1
     assert "can't be used as a folder (Not a directory): choose another (of runs by --store" in result.output
+    assert "to train on" not in result.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_training_says_that_it_goes_on(hfc, train_ends_with, tmp_path, number):
-    train_ends_with(lambda: signal.raise_signal(number))
+def test_a_stopped_training_says_that_it_goes_on(hfc, train_by, tmp_path, number):
+    train_by(lambda *args, **options: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGTERM)
     # A shell that starts the tests in the background has them ignore a Ctrl-C.
     of_the_shell = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -456,8 +435,8 @@ def test_verify_accepts_sound_runs(hfc, store):
 # ---- hfc run
 
 
-def test_run_refuses_before_it_starts(hfc, monkeypatch, tmp_path):
-    monkeypatch.setattr("papermill.execute_notebook", lambda *args, **options: pytest.fail("the notebook ran"))
+def test_run_refuses_before_it_starts(hfc, notebook_run, tmp_path):
+    notebook_run(lambda: pytest.fail("the notebook ran"))
     for *words, message in [
         ("fig44", f"expected chapter, one of {', '.join(CHAPTERS)}, got 'fig44'; did you mean fig4?"),
         ("fig4", "-p", "radius", "expected -p NAME VALUE"),

@@ -27,10 +27,11 @@ BATCH = 20  # images per batch in the archives that these tests make: 100 traini
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
-    """An empty cache folder, no network (a port that nobody listens on) and no npm."""
-    monkeypatch.setattr(cifar, "OFFICIAL_ADDRESS", "http://127.0.0.1:9/")
+    """An empty cache folder, no network (a proxy at a port that nobody listens on) and no npm."""
     monkeypatch.setattr(sources, "RETRIES", 0)
-    monkeypatch.setenv("NO_PROXY", "*")
+    for name in ("all_proxy", "http_proxy", "https_proxy", "no_proxy"):
+        for variable in (name, name.upper()):
+            monkeypatch.setenv(variable, "127.0.0.1" if name == "no_proxy" else "http://127.0.0.1:9")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("HFCLIB_HOME", str(tmp_path / "home"))
     folder = tmp_path / "home" / "cifar10"
@@ -59,8 +60,9 @@ def embedded_once(request):
 
 @pytest.fixture
 def no_embedded(monkeypatch, tmp_path):
-    """The state of an installed package, which has no data folder."""
+    """The state of an installed package: the folder of embedded images is not there."""
     monkeypatch.setattr(sources, "data_folder", lambda: tmp_path / "nothing")
+    return tmp_path / "nothing"
 
 
 def pack(path, members):
@@ -140,21 +142,22 @@ def test_the_test_split_needs_no_download_and_no_cache(folder, embedded_once):
     assert list(folder.iterdir()) == []
 
 
-def test_a_damaged_embedded_file_is_refused_by_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "data_folder", lambda: tmp_path)
+def test_a_damaged_embedded_file_is_refused_by_name(no_embedded):
+    copies = no_embedded
+    copies.mkdir()
     for name in ("cifar10-train5000.webp", "cifar10-train5000-labels.bin"):
         for path in data_folder().glob("cifar10-train5000*"):
-            shutil.copy(path, tmp_path)
-        content = (tmp_path / name).read_bytes()
+            shutil.copy(path, copies)
+        content = (copies / name).read_bytes()
         middle = len(content) // 2
         changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         for damaged in (content[:middle], changed, png(np.zeros((32, 32, 32, 3), np.uint8))):
-            (tmp_path / name).write_bytes(damaged)
+            (copies / name).write_bytes(damaged)
             with pytest.raises(DataError, match=rf"{name}.* is truncated"):
                 cifar.embedded("train")
-            assert (tmp_path / name).read_bytes() == damaged
-    shutil.copy(data_folder() / "cifar10-test.webp", tmp_path)
-    (tmp_path / "cifar10-test-labels.bin").write_bytes(bytes(10_000))
+            assert (copies / name).read_bytes() == damaged
+    shutil.copy(data_folder() / "cifar10-test.webp", copies)
+    (copies / "cifar10-test-labels.bin").write_bytes(bytes(10_000))
     with pytest.raises(DataError, match=r"cifar10-test-labels\.bin.* is truncated, corrupt or the wrong file"):
         cifar10("test")  # no other source is asked
 
@@ -334,7 +337,7 @@ def idx(array):
 
 
 @pytest.fixture
-def digits(monkeypatch, tmp_path):
+def digits(no_embedded):
     """A data set of random images in the form of MNIST, its folder, and the contents of its four files by name."""
     rng, files, checksums = np.random.default_rng(0), {}, {}
     for split, count in ("train", 30), ("test", 20):
@@ -342,7 +345,6 @@ def digits(monkeypatch, tmp_path):
         for what, name, array in zip(("images", "labels"), mnist.idx_names(split), arrays, strict=True):
             files[name] = idx(array)
             checksums[f"{split} {what}"] = hashlib.sha256(array).hexdigest()
-    monkeypatch.setattr(sources, "data_folder", lambda: tmp_path / "nothing")
     data = replace(mnist.MNIST, checksums=checksums, sources=[replace(one, get=None) for one in mnist.MNIST.sources])
     data.folder.mkdir(parents=True)
     return data, files

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from joblib import cpu_count
 from torch import nn
 
 from hfclib.devices import arithmetic, best_device, device_name, device_of, full_float32, gains_from_bf16, use_threads
@@ -23,30 +24,39 @@ def test_best_device(monkeypatch):
         assert best_device() == torch.device(expected)
 
 
+@pytest.fixture
+def threads():
+    """Restores the number of threads, which is 7 until something sets it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(7)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
-    ("load", "environment", "asked", "expected"),
+    ("busy", "environment", "asked", "expected"),
     [
-        (0.2, "", None, 8),
-        (5.9, "", None, 2),
-        (30.0, "", None, 1),
+        (0.2, "", None, cpu_count()),
+        (cpu_count() - 1.1, "", None, 1),
+        (cpu_count() - 0.4, "", None, 1),
+        (30.0 + cpu_count(), "", None, 1),
         (5.9, "", 3, 3),
-        (5.9, "1", None, None),
+        (5.9, "1", None, 7),
         (0, "1", 3, 3),
     ],
 )
-def test_threads_are_those_asked_for_or_as_many_as_cores_are_idle(monkeypatch, load, environment, asked, expected):
-    chosen = []
+def test_threads_are_those_asked_for_or_as_many_as_cores_are_idle(
+    monkeypatch, threads, busy, environment, asked, expected
+):
     monkeypatch.setenv("OMP_NUM_THREADS", environment)
-    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr("hfclib.devices.cpu_count", lambda: 8)
-    monkeypatch.setattr("torch.set_num_threads", chosen.append)
+    monkeypatch.setattr("os.getloadavg", lambda: (busy, 0.0, 0.0))
     use_threads(asked)
-    assert chosen == ([] if expected is None else [expected])
+    assert torch.get_num_threads() == expected
 
 
 @pytest.mark.parametrize("gains", [True, False])
-def test_bfloat16_is_used_with_amp_where_the_device_gains_from_it(monkeypatch, gains):
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: gains)
+def test_bfloat16_is_used_with_amp_where_the_device_gains_from_it(bf16_instructions, gains):
+    bf16_instructions(avx512=gains)
     convolution, images = nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
     with arithmetic(CPU, amp=True):
         assert convolution(images).dtype == (torch.bfloat16 if gains else torch.float32)
@@ -113,15 +123,13 @@ def test_float32_is_not_rounded_on_gpus_by_an_older_pytorch(convolutions, produc
     assert (cudnn.allow_tf32, matmul.allow_tf32) == (convolutions, products)
 
 
-def test_bfloat16_needs_its_instructions(monkeypatch):
+def test_bfloat16_needs_its_instructions(monkeypatch, bf16_instructions):
     """An AVX-512 processor without them emulates bfloat16, at less than the speed of float32."""
     monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True)
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    for instructions in ((), names[:1], names[1:]):
-        for name in names:
-            monkeypatch.setattr(f"torch.cpu.{name}", lambda has=name in instructions: has)
+    for instructions in ({}, {"avx512": True}, {"amx": True}):
+        bf16_instructions(**instructions)
         assert gains_from_bf16(CPU) is bool(instructions)
-    for name in names:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(f"torch.cpu.{name}")
     assert gains_from_bf16(CPU) is False
     assert gains_from_bf16(torch.device("mps")) is False
@@ -135,9 +143,8 @@ def test_device_of_a_model():
     assert device_of(only_buffers) == torch.device("meta")
 
 
-def test_device_name(monkeypatch):
-    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
-    assert device_name(CPU) == "cpu, 3 thread(s)"
+def test_device_name(monkeypatch, threads):
+    assert device_name(CPU) == "cpu, 7 thread(s)"
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Card")
     assert device_name(torch.device("cuda")) == "cuda, Card"
     assert device_name(torch.device("mps")) == "mps"

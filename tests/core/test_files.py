@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import platformdirs
 import pytest
 import torch
 
 from hfclib._files import home, homes, load_tensors, locked, save_tensors, write
 
 
-def test_the_home_is_the_users_data_folder_and_the_cache_folder_is_still_read(tmp_path, monkeypatch):
-    data, cache = tmp_path / "share" / "hfclib", tmp_path / "cache" / "hfclib"
-    monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / "share" / name))
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
+def test_the_home_is_the_users_data_folder_and_the_cache_folder_is_still_read(tmp_path, user_home, monkeypatch):
+    data, cache = (Path(named("hfclib")) for named in (platformdirs.user_data_dir, platformdirs.user_cache_dir))
+    assert user_home in data.parents
+    assert user_home in cache.parents
     monkeypatch.delenv("HFCLIB_HOME")
     assert (home(), homes()) == (data, [data])
     cache.mkdir(parents=True)

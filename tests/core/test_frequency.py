@@ -20,13 +20,8 @@ from torchvision.transforms import v2
 from hfclib import BandPass, HighPass, LowPass, nyquist, split, swap_amplitude
 from hfclib.frequency import each_radius, mask
 
-BLOCK = 128  # images of 7 x 5 pixels that are transformed at once in these tests
+BLOCK = 2**17 // (7 * 5)  # images of 7 x 5 pixels that are transformed at once
 SIZES = [(32, 32), (33, 33), (224, 160)]
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch):
-    monkeypatch.setattr("hfclib.frequency._BLOCK", BLOCK * 7 * 5)
 
 
 def low_by_numpy(images, radius, inclusive=False):
@@ -184,10 +179,10 @@ def test_extreme_radii(seed, at_most_one):
 
 
 @given(sizes, seeds, radii, radii)
-def test_energy_grows_with_the_radius(size, seed, one, other):
+def test_energy_grows_with_the_radius(size, seed, first, other):
     images = noise(size, seed)
-    small, large = (energy(split(images, radius)[0]) for radius in sorted((one, other)))
-    inclusive = energy(split(images, min(one, other), inclusive=True)[0])
+    small, large = (energy(split(images, radius)[0]) for radius in sorted((first, other)))
+    inclusive = energy(split(images, min(first, other), inclusive=True)[0])
     assert small <= large + 1e-9
     assert small <= inclusive + 1e-9
 
@@ -411,10 +406,10 @@ def test_compiled_and_exported_for_any_batch_size(traced):
 def test_results_of_a_traced_pass_have_memory_of_their_own():
     first, second = torch.rand(2, 1, 3, 400, 400)
     traced = torch.jit.trace(LowPass(8), first)
-    one = traced(first)
-    kept = one.clone()
+    swapped = traced(first)
+    kept = swapped.clone()
     torch.testing.assert_close(traced(second), LowPass(8)(second), atol=1e-6, rtol=0)
-    assert torch.equal(one, kept)
+    assert torch.equal(swapped, kept)
 
 
 def test_onnx_for_any_batch_size(traced):
@@ -454,10 +449,10 @@ def test_mapped_and_differentiated_forwards_at_any_batch_size(traced):
                 dual = traced(torch.autograd.forward_ad.make_dual(images, towards))
                 other = torch.autograd.forward_ad.unpack_dual(dual).tangent
         linear = by_the_differentiable_way(traced, towards) - by_the_differentiable_way(traced, 0 * towards)
-        for found, wanted in [(many[0], expected), (one_by_one[:, 0], expected), (value, expected)]:
-            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
-        for found in (tangent, other):
-            torch.testing.assert_close(found, linear, atol=1e-5, rtol=0)
+        for result, wanted in [(many[0], expected), (one_by_one[:, 0], expected), (value, expected)]:
+            torch.testing.assert_close(result, wanted, atol=1e-5, rtol=0)
+        for result in (tangent, other):
+            torch.testing.assert_close(result, linear, atol=1e-5, rtol=0)
 
 
 def test_amplitudes_of_another_precision_and_negative_views():

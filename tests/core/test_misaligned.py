@@ -12,12 +12,7 @@ from hfclib.metrics import misaligned
 from hfclib.transforms import FEEDS
 
 COUNT, BATCH = 60, 25  # the last batch is a smaller one
-
-
-@pytest.fixture(autouse=True)
-def _float32(monkeypatch):
-    """No bfloat16, which would round differently in another batch."""
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
+pytestmark = pytest.mark.usefixtures("in_float32")  # bfloat16 would round differently in another batch
 
 
 @pytest.fixture
@@ -104,10 +99,10 @@ def by_hand(model, images, labels, radius, cut, feed, bn_stats, batch=BATCH):
     halves = [(fourier_by_hand if cut == "fourier" else svd_by_hand)(image, radius) for image in whole]
     lows, highs = ([fed_by_hand(pair[side], feed, side == 1) for pair in halves] for side in (0, 1))
     on_x, on_low, on_high = (predictions_by_hand(model, stack, bn_stats, batch) for stack in (whole, lows, highs))
-    found = []
+    by_image = []
     for label, x, low, high in zip(labels.tolist(), on_x, on_low, on_high, strict=True):
-        found.append(x == label and high == label and low != label)
-    return found
+        by_image.append(x == label and high == label and low != label)
+    return by_image
 
 
 @pytest.mark.parametrize("cut", BANDS)

@@ -146,8 +146,7 @@ def test_attacks(both, attack, options):
     ],
     ids=["mixup", "attacked"],
 )
-def test_fit_goes_on_from_a_checkpoint(both, tmp_path, monkeypatch, recipe):
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
+def test_fit_goes_on_from_a_checkpoint(both, tmp_path, in_float32, recipe):
     weights, accuracies = [], []
     for place, (model, images, labels) in enumerate(both):
         path = tmp_path / str(place) / "checkpoint.safetensors"

@@ -1,4 +1,4 @@
-"""Runs of a reader beside the published ones: copies of these under other seeds, or with other numbers."""
+"""Runs beside the published ones: copies of these under other seeds or with other numbers, and runs never trained."""
 
 import json
 import shutil
@@ -42,6 +42,22 @@ def write_run(
     content = json.loads(description(run.recipe, seed, known["provenance"], checksums))
     content |= {"weights_dropped": True} if not source.exists() else {}
     (path / "run.json").write_text(json.dumps(content))
+    return path
+
+
+def shelve(store: Path, run: Run) -> Path:
+    """Store the tables of a run that was never trained, with its seed and recipe; its weights can't be read."""
+    path = store / run.recipe.run_name(run.seed)
+    path.mkdir(parents=True)
+    contents = {WEIGHTS: b"weights"}
+    contents |= {
+        name: table.to_csv(index=False).encode()
+        for name, table in (("curves.csv", run.curves), ("final.csv", run.final))
+    }
+    checksums = {name: sha256(content) for name, content in contents.items()}
+    contents["run.json"] = description(run.recipe, run.seed, run.provenance, checksums)
+    for name, content in contents.items():
+        (path / name).write_bytes(content)
     return path
 
 

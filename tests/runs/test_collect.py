@@ -1,15 +1,18 @@
+import shutil
 import time
 
+import pandas as pd
 import pytest
 import torch
 
 from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.collect import estimate_seconds, load_or_train, obtain, published_runs, stored_runs
-from hfclib.runs.store import RunError
+from hfclib.runs.store import Run, RunError
 from hfclib.runs.train import train_run
 from hfclib.training.loop import Progress
 from hfclib.training.recipe import Recipe
+from tests.runs.foreign import shelve
 
 RECIPES = {
     variant: recipe.with_(epochs=1, train_images=128, eval_images=100, final_images=100)
@@ -19,7 +22,7 @@ RECIPES = {
 
 
 @pytest.fixture
-def trained(monkeypatch):
+def trained(train_by):
     """Records what would be trained, in order, and stores nothing."""
     done = []
 
@@ -27,7 +30,7 @@ def trained(monkeypatch):
         done.append((recipe.name, seed))
         return f"run {recipe.name} {seed}"
 
-    monkeypatch.setattr("hfclib.runs.collect.train_run", train)
+    train_by(train)
     return done
 
 
@@ -43,91 +46,89 @@ OPTIONAL = ("fullwidth",)
 
 
 @pytest.fixture
-def shelf(monkeypatch, trained):
-    """The (recipe name, seed) that count as stored; nothing is trained."""
-    there = set()
+def shelf(published_folder, trained):
+    """Puts runs of some seeds on the shelf of published ones, where no other is; nothing is trained."""
+    table = pd.DataFrame({"accuracy": [0.5]})
 
-    def find(recipe, seed, store=None, *, weights=True):
-        return f"stored {recipe.name} {seed}" if (recipe.name, seed) in there else None
+    def put(recipe, *seeds):
+        for seed in seeds:
+            shelve(published_folder / "runs", Run(recipe, seed, table, table, {}, None))
 
-    def stored_seeds(recipe, places):
-        return sorted(seed for name, seed in there if name == recipe.name)
+    return put
 
-    monkeypatch.setattr("hfclib.runs.collect.find", find)
-    monkeypatch.setattr("hfclib.runs.collect.stored_seeds", stored_seeds)
-    return there
+
+def seeds_of(runs):
+    """By variant the seeds of runs, which have the recipes of FIG2; those that were trained say so."""
+    for variant, ones in runs.items():
+        assert all(isinstance(run, str) or run.recipe == FIG2[variant] for run in ones)
+    return {variant: [run if isinstance(run, str) else run.seed for run in ones] for variant, ones in runs.items()}
 
 
 def test_what_another_process_has_trained_in_the_meantime_is_loaded(shelf, trained):
     under_way = load_or_train(RECIPES, [0], progress=False)
     assert next(under_way)[1] == "run smoke-vanilla 0"
-    shelf.add(("smoke-mixup", 0))
-    assert next(under_way) == ("mixup", "stored smoke-mixup 0", False)
+    shelf(RECIPES["mixup"], 0)
+    variant, run, new = next(under_way)
+    assert (variant, run.recipe, run.seed, new) == ("mixup", RECIPES["mixup"], 0, False)
     assert list(load_or_train(RECIPES, [0], retrain=True, progress=False))[1][1:] == ("run smoke-mixup 0", True)
 
 
 def test_a_panel_that_takes_hours_is_left_out_where_it_is_not_stored(shelf, trained, capsys):
-    shelf |= {("smoke-vanilla", 0), ("smoke-batchnorm", 0)}
-    assert obtain(FIG2, [0], optional=OPTIONAL) == {
-        "vanilla": ["stored smoke-vanilla 0"],
-        "batchnorm": ["stored smoke-batchnorm 0"],
-    }
+    shelf(FIG2["vanilla"], 0)
+    shelf(FIG2["batchnorm"], 0)
+    assert seeds_of(obtain(FIG2, [0], optional=OPTIONAL)) == {"vanilla": [0], "batchnorm": [0]}
     assert trained == []
     assert capsys.readouterr().out == ""
 
 
-def test_and_is_there_with_the_seeds_that_are_stored(shelf, trained):
-    shelf |= {(recipe.name, seed) for recipe in FIG2.values() for seed in (0, 1)}
-    assert {variant: len(ones) for variant, ones in obtain(FIG2, [0, 1], optional=OPTIONAL).items()} == dict.fromkeys(
-        FIG2, 2
-    )
-    shelf.remove(("smoke-fullwidth", 0))
-    found = obtain(FIG2, [0, 1], optional=OPTIONAL)
-    assert list(found) == ["vanilla", "batchnorm", "fullwidth"]
-    assert found["fullwidth"] == ["stored smoke-fullwidth 1"]
-    assert len(found["vanilla"]) == len(found["batchnorm"]) == 2
+def test_and_is_there_with_the_seeds_that_are_stored(shelf, published_folder, trained):
+    for recipe in FIG2.values():
+        shelf(recipe, 0, 1)
+    assert seeds_of(obtain(FIG2, [0, 1], optional=OPTIONAL)) == {variant: [0, 1] for variant in FIG2}
+    shutil.rmtree(published_folder / "runs" / FIG2["fullwidth"].run_name(0))
+    seeds = seeds_of(obtain(FIG2, [0, 1], optional=OPTIONAL))
+    assert list(seeds) == ["vanilla", "batchnorm", "fullwidth"]
+    assert seeds == {"vanilla": [0, 1], "batchnorm": [0, 1], "fullwidth": [1]}
     assert list(obtain(FIG2, [0], optional=OPTIONAL)) == ["vanilla", "batchnorm"]
     assert trained == []
 
 
 def test_other_panels_are_trained_where_they_are_not_stored(shelf, trained):
-    shelf.add(("smoke-vanilla", 0))
-    found = obtain(FIG2, [0], optional=OPTIONAL)
+    shelf(FIG2["vanilla"], 0)
+    runs = obtain(FIG2, [0], optional=OPTIONAL)
     assert trained == [("smoke-batchnorm", 0)]
-    assert found == {"vanilla": ["stored smoke-vanilla 0"], "batchnorm": ["run smoke-batchnorm 0"]}
+    assert seeds_of(runs) == {"vanilla": [0], "batchnorm": ["run smoke-batchnorm 0"]}
 
 
-def test_retraining_replaces_a_damaged_run(trained, monkeypatch):
-    def find(recipe, seed, store=None, *, weights=True):
-        raise RunError("damaged")
-
-    monkeypatch.setattr("hfclib.runs.collect.find", find)
+def test_retraining_replaces_a_damaged_run(trained, published_folder):
+    (published_folder / "runs" / FIG2["vanilla"].run_name(0)).mkdir(parents=True)
     with pytest.raises(RunError):
         obtain(FIG2, [0], optional=OPTIONAL)
+    assert trained == []
     assert list(obtain(FIG2, [0], retrain=True, optional=OPTIONAL)) == list(FIG2)
     assert trained == [(recipe.name, 0) for recipe in FIG2.values()]
 
 
 def test_what_is_stored_is_had_without_any_training(shelf, trained):
-    shelf |= {("smoke-vanilla", 0), ("smoke-vanilla", 1), ("smoke-batchnorm", 0)}
-    assert stored_runs(FIG2, [0, 1], OPTIONAL) == {"vanilla": ["stored smoke-vanilla 0", "stored smoke-vanilla 1"]}
-    assert stored_runs(FIG2, [0], OPTIONAL).all() == ["stored smoke-vanilla 0", "stored smoke-batchnorm 0"]
+    shelf(FIG2["vanilla"], 0, 1)
+    shelf(FIG2["batchnorm"], 0)
+    assert seeds_of(stored_runs(FIG2, [0, 1], OPTIONAL)) == {"vanilla": [0, 1]}
+    assert seeds_of(stored_runs(FIG2, [0], OPTIONAL)) == {"vanilla": [0], "batchnorm": [0]}
     assert stored_runs(FIG2, [7], OPTIONAL) == {}
-    shelf.add(("smoke-fullwidth", 1))  # one that a figure can do without, and so can show with any of its seeds
-    assert stored_runs(FIG2, [0, 1], OPTIONAL)["fullwidth"] == ["stored smoke-fullwidth 1"]
+    shelf(FIG2["fullwidth"], 1)  # one that a figure can do without, and so can show with any of its seeds
+    assert seeds_of(stored_runs(FIG2, [0, 1], OPTIONAL))["fullwidth"] == [1]
     assert list(stored_runs(FIG2, [0], OPTIONAL)) == ["vanilla", "batchnorm"]
-    shelf.add(("smoke-vanilla", 23))  # of whatever seed
-    assert published_runs(FIG2)["vanilla"] == [f"stored smoke-vanilla {seed}" for seed in (0, 1, 23)]
-    assert list(published_runs(FIG2)) == list(FIG2)
+    shelf(FIG2["vanilla"], 23)  # of whatever seed
+    assert seeds_of(published_runs(FIG2)) == {"vanilla": [0, 1, 23], "batchnorm": [0], "fullwidth": [1]}
     assert trained == []
 
 
-def test_the_time_is_announced_before_the_first_training(monkeypatch, capsys):
+def test_the_time_is_announced_before_the_first_training(train_by, capsys):
     said = []
-    monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: said.append(capsys.readouterr().out))
+    train_by(lambda *args, **options: said.append(capsys.readouterr().out))
     list(load_or_train(RECIPES, [0]))
     assert said[0].startswith("2 runs to train on ")
-    assert "minutes" in said[0]
+    assert said[0].endswith(": about 2.0 minutes\n")
 
 
 def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
@@ -141,8 +142,8 @@ def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
         assert found == pytest.approx(0.5 * epochs * 100 + 0.25 * (40 + 20))
 
 
-def test_the_estimate_is_near_the_time_that_a_training_takes(monkeypatch, tmp_path):
-    monkeypatch.setattr(Recipe, "radii", (4,))
+def test_the_estimate_is_near_the_time_that_a_training_takes(measured_at, tmp_path):
+    measured_at(4)
     recipe = Recipe("a").with_(width=8, epochs=2, batch_size=50, train_images=500, eval_images=100, final_images=100)
     start = time.perf_counter()
     train_run(recipe, seed=0, store=tmp_path, progress=False)
@@ -150,21 +151,20 @@ def test_the_estimate_is_near_the_time_that_a_training_takes(monkeypatch, tmp_pa
     assert taken / 5 < estimate_seconds(recipe, torch.device("cpu")) < 5 * taken
 
 
-def test_real_runs_end_up_with_their_variants(monkeypatch):
-    monkeypatch.setattr(Recipe, "radii", (4,))  # most of so small a training's time goes into measuring bands
-    found = obtain(RECIPES, [0, 1])
-    assert {variant: [run.seed for run in ones] for variant, ones in found.items()} == {
+def test_real_runs_end_up_with_their_variants(measured_at):
+    measured_at(4)
+    runs = obtain(RECIPES, [0, 1])
+    assert {variant: [run.seed for run in ones] for variant, ones in runs.items()} == {
         "vanilla": [0, 1],
         "mixup": [0, 1],
     }
-    assert len(found.all()) == 4
-    first = next(iter(found))
-    assert found.all([first, first, "another"]) == found[first]
-    assert found["mixup"][1].recipe == RECIPES["mixup"]
+    assert len(runs.all()) == 4
+    first = next(iter(runs))
+    assert runs.all([first, first, "another"]) == runs[first]
+    assert runs["mixup"][1].recipe == RECIPES["mixup"]
 
 
-def test_an_estimate_leaves_the_callers_random_numbers_alone(monkeypatch):
-    monkeypatch.setattr(Recipe, "radii", ())
+def test_an_estimate_leaves_the_callers_random_numbers_alone(no_bands):
     recipe, state = RECIPES["vanilla"].with_(dropout=0.5, width=2, batch_size=8), torch.get_rng_state()
     with torch.device("meta"):  # nor does it take the default device for its own
         assert estimate_seconds(recipe, torch.device("cpu")) > 0

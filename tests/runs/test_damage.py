@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import hfclib
 from hfclib._files import sha256
@@ -92,12 +93,11 @@ def test_without_its_weights_a_run_keeps_its_tables_and_says_so(copied):
     refused(copied, "final.csv")
 
 
-def test_a_run_without_weights_yields_to_one_that_was_trained_again(trained, tmp_path, monkeypatch):
-    published, own = (tmp_path / name / trained.path.name for name in ("published", "own"))
-    shutil.copytree(trained.path, published)
-    drop_weights(published)
-    monkeypatch.setattr("hfclib.runs.store.folders", lambda: [published.parent, own.parent])
-    assert find(trained.recipe, trained.seed).path == published
+def test_a_run_without_weights_yields_to_one_that_was_trained_again(trained, published_folder, own_home):
+    first, own = (place / "runs" / trained.path.name for place in (published_folder, own_home))
+    shutil.copytree(trained.path, first)
+    drop_weights(first)
+    assert find(trained.recipe, trained.seed).path == first
     shutil.copytree(trained.path, own)
     assert find(trained.recipe, trained.seed).path == own
 
@@ -223,14 +223,14 @@ def test_no_flipped_bit_and_no_cut_of_a_checkpoint_goes_unnoticed(checkpoint):
 
 
 @pytest.mark.parametrize("error", [PermissionError("not yours"), torch.OutOfMemoryError("a busy GPU")])
-def test_what_is_not_the_checkpoints_fault_is_not_called_damage(checkpoint, monkeypatch, error):
-    def failing(*args):
-        raise error
+def test_what_is_not_the_checkpoints_fault_is_not_called_damage(checkpoint, error):
+    class Failing(nn.Module):
+        def load_state_dict(self, *args):
+            raise error
 
-    objects = parts()
-    monkeypatch.setattr(objects[0], "load_state_dict", failing)
+    _, *others = parts()
     with pytest.raises(type(error), match=str(error)):
-        restore_checkpoint(checkpoint, *objects)
+        restore_checkpoint(checkpoint, Failing(), *others)
 
 
 def test_a_checkpoint_of_another_run_is_refused(checkpoint, tmp_path):

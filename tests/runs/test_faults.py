@@ -16,7 +16,6 @@ from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.store import load
 from hfclib.runs.train import train_run
 from hfclib.training.checkpoint import epochs_done
-from hfclib.training.recipe import Recipe
 from tests.runs.tiny import FILES, TINY
 
 # Trains a recipe again and again, each time in a child process that is ended by SIGKILL as it was told, and that starts
@@ -149,8 +148,8 @@ except OSError as error:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(Recipe, "radii", (4,))
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path, measured_at):
+    measured_at(4)
     store = tmp_path / "full"
     words = [sys.executable, "-c", LIMITED, repr(TINY.to_dict()), str(store)]
     # Bytecode of what is imported late would be cut off, too, and then no process could import it any more.

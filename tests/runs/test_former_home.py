@@ -1,7 +1,9 @@
 """What was stored in the user's cache folder, where runs of one's own were kept at first, is still read."""
 
 import shutil
+from pathlib import Path
 
+import platformdirs
 import pytest
 
 from hfclib._files import data_folder, home
@@ -15,16 +17,13 @@ NAME = RECIPE.run_name(0)
 
 
 @pytest.fixture
-def former(monkeypatch, tmp_path):
+def former(monkeypatch, published_folder, user_home):
     """The cache folder, on a machine without published runs and without HFCLIB_HOME."""
     monkeypatch.delenv("HFCLIB_HOME")
-    monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / "share" / name))
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
-    for module in ("store", "predictions"):
-        monkeypatch.setattr(f"hfclib.runs.{module}.data_folder", lambda: tmp_path / "no data")
+    folder = Path(platformdirs.user_cache_dir("hfclib"))
     for part in (f"runs/{NAME}", "predictions"):
-        (tmp_path / "cache" / "hfclib" / part).mkdir(parents=True)
-    return tmp_path / "cache" / "hfclib"
+        (folder / part).mkdir(parents=True)
+    return folder
 
 
 def test_runs_and_predictions_in_the_cache_folder_are_found_after_those_at_home(former):

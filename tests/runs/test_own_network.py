@@ -46,8 +46,8 @@ def recipe():
 
 
 @pytest.fixture
-def radii(monkeypatch):
-    monkeypatch.setattr(Recipe, "radii", PAPER_RADII)
+def radii(measured_at):
+    measured_at(*PAPER_RADII)
 
 
 def test_it_is_trained_stored_found_asked_and_drawn(radii, own_home, recipe):

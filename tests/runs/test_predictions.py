@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from hfclib import logits, split
 from hfclib._files import data_folder, save_tensors
@@ -44,20 +45,23 @@ NAMES = ["x 0 raw running", "hfc 4 raw running", "lfc 4 max batch", "hfc 8 mean 
 NAMES += ["svd_low 4 raw running", "svd_high 4 raw running"]
 
 
-@pytest.fixture(autouse=True)
-def _surroundings(monkeypatch, cifar, tmp_path):
-    """Images from memory, a folder of published files of its own, and float32 also where bfloat16 is amp."""
-    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path / "data")
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
+pytestmark = pytest.mark.usefixtures("published_folder", "in_float32")
 
 
-def stored_run(folder, recipe=TINY, weights=None):
+def stored_run(folder, recipe=TINY, weights=None, kind=Run):
     """A run that was never trained: as good as any other for asking."""
     path = folder / recipe.run_name(0)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     save_file(weights or stored_weights(recipe.build()), path / "weights.safetensors")
     final = pd.DataFrame({"bn_stats": ["running", "batch"] if recipe.model.norm == "batch" else ["running"]})
-    return Run(recipe, 0, final, final, {}, path)
+    return kind(recipe, 0, final, final, {}, path)
+
+
+class Unasked(Run):
+    """A run whose network nobody may ask."""
+
+    def model(self):
+        pytest.fail("the network was built")
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +118,12 @@ def test_conditions_name_everything_once(batch_norm, other_radii):
     expected |= set(itertools.product(("lfc", "hfc"), RADII, ["raw"], ["running"]))
     expected |= set(itertools.product(("lfc", "hfc"), other_radii, FEEDS, statistics))
     expected |= set(itertools.product(("svd_low", "svd_high"), PAPER_RADII, ["raw"], ["running"]))
-    expected = {one for one in expected if (one[0], one[2]) != ("lfc", "mean")}
+    expected = {condition for condition in expected if (condition[0], condition[2]) != ("lfc", "mean")}
     assert len(listed) == len(set(listed))
     assert set(listed) == expected
-    assert [one[0] for one in listed[: len(statistics)]] == ["x"] * len(statistics)
-    assert [one[1] for one in listed if one[0] in ("lfc", "hfc")] == sorted(
-        one[1] for one in listed if one[0] in ("lfc", "hfc")
+    assert [condition[0] for condition in listed[: len(statistics)]] == ["x"] * len(statistics)
+    assert [condition[1] for condition in listed if condition[0] in ("lfc", "hfc")] == sorted(
+        condition[1] for condition in listed if condition[0] in ("lfc", "hfc")
     )
 
 
@@ -135,14 +139,18 @@ def test_radii_of_raw_bands_and_of_the_others_are_apart():
     }
 
 
+class Flat(Run):
+    """A run whose network takes no time."""
+
+    def model(self):
+        return nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
 @pytest.mark.parametrize(("width", "other_radii"), [(16, RADII), (17, PAPER_RADII)])
-def test_a_wide_network_is_asked_less(monkeypatch, tmp_path, width, other_radii):
-    run = stored_run(tmp_path / "wide", TINY.with_(width=width))
-    monkeypatch.setattr(
-        "hfclib.runs.predictions._compute",
-        lambda run, wanted, **options: ((condition, torch.zeros(1, dtype=torch.uint8)) for condition in wanted),
-    )
-    assert list(predictions_of(run).classes) == prediction_conditions(True, other_radii=other_radii)
+def test_a_wide_network_is_asked_less(tmp_path, width, other_radii):
+    run = stored_run(tmp_path / "wide", TINY.with_(width=width, final_images=2), kind=Flat)
+    expected = prediction_conditions(True, other_radii=other_radii)
+    assert list(predictions_of(run, progress=False).classes) == expected
 
 
 def test_a_network_without_batchnorm_answers_alike_with_either_statistics():
@@ -200,13 +208,11 @@ def test_every_cut_is_made_once_and_for_its_own_radius(run, monkeypatch, cifar):
     assert not torch.equal(answers.on("svd_low", 4), answers.on("svd_low", 8))
 
 
-def test_a_second_call_reads_the_file_and_computes_nothing(run, mine, computed, monkeypatch):
+def test_a_second_call_reads_the_file_and_computes_nothing(run, mine, computed):
     first = predictions_of(run, SOME, progress=False)
     assert mine.exists()
     assert [path.name for path in mine.parent.iterdir()] == [mine.name]
-    monkeypatch.setattr("hfclib.runs.predictions.held_out_set", lambda recipe: pytest.fail("images were read"))
-    monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
-    assert same(predictions_of(run, SOME, progress=False), first)
+    assert same(predictions_of(Unasked(**vars(run)), SOME, progress=False), first)
     assert computed == [SOME]
 
 
@@ -218,20 +224,21 @@ def test_a_radius_may_lie_between_bins(run, mine, computed):
     assert not torch.equal(first.on("hfc", 2.5), first.on("hfc", 8))
 
 
-def test_exact_predictions_are_in_float32_and_kept_apart(run, mine, own_home, monkeypatch):
-    asked = []
+def test_exact_predictions_are_in_float32_and_kept_apart(run, mine, own_home, in_bf16):
+    fast = []
 
-    def noted(model, images, *, amp, **options):
-        asked.append(amp)
-        return logits(model, images, **options)
+    class Observed(Run):
+        def model(self):
+            model = super().model()
+            model.register_forward_pre_hook(lambda *_: fast.append(torch.is_autocast_enabled("cpu")))
+            return model
 
-    monkeypatch.setattr("hfclib.runs.predictions.logits", noted)
     for exact, kind in ((True, "float32"), (False, "predictions")):
-        found = predictions_of(run, SOME[:2], exact=exact, progress=False)
-        assert same(predictions_of(run, SOME[:2], exact=exact, progress=False), found)
+        predicted = predictions_of(Observed(**vars(run)), SOME[:2], exact=exact, progress=False)
+        assert same(predictions_of(run, SOME[:2], exact=exact, progress=False), predicted)
         assert set(load_file(own_home / kind / mine.name)) == set(NAMES[:2])
-        assert asked == [not exact] * 2
-        asked.clear()
+        assert fast == [not exact] * 4  # two conditions, each in two batches
+        fast.clear()
 
 
 def test_only_what_is_missing_is_computed_and_nothing_is_lost(run, mine, computed):
@@ -246,11 +253,10 @@ def test_only_what_is_missing_is_computed_and_nothing_is_lost(run, mine, compute
     assert set(load_file(mine)) == set(NAMES)
 
 
-def test_published_answers_come_first(run, mine, computed, tmp_path):
+def test_published_answers_come_first(run, mine, computed, published_folder):
     predictions_of(run, SOME, progress=False)
-    published = tmp_path / "data" / "predictions" / mine.name
-    published.parent.mkdir(parents=True)
-    mine.rename(published)
+    (published_folder / "predictions").mkdir(parents=True)
+    mine.rename(published_folder / "predictions" / mine.name)
     answers = predictions_of(run, SOME, progress=False)
     assert not mine.exists()
     assert computed == [SOME]
@@ -263,38 +269,39 @@ def test_published_answers_come_first(run, mine, computed, tmp_path):
     assert computed == [SOME]
 
 
-def test_what_is_not_published_goes_to_your_home(run, mine, computed, tmp_path):
+def test_what_is_not_published_goes_to_your_home(run, mine, computed, published_folder):
     predictions_of(run, SOME[:3], progress=False)
-    published = tmp_path / "data" / "predictions" / mine.name
-    published.parent.mkdir(parents=True)
-    mine.rename(published)
-    before = published.read_bytes()
+    path = published_folder / "predictions" / mine.name
+    path.parent.mkdir(parents=True)
+    mine.rename(path)
+    before = path.read_bytes()
     predictions_of(run, SOME, progress=False)
-    assert published.read_bytes() == before
+    assert path.read_bytes() == before
     assert computed == [SOME[:3], SOME[3:]]
     assert set(SOME[3:]) <= set(by_condition(read_record(mine, weights_of(run.path))))
 
 
-def test_answers_of_another_evaluation_version_are_not_used(run, mine, computed, monkeypatch):
-    """The code is changed so that a network is fed zeros, and the version is raised."""
+def test_answers_of_another_evaluation_version_are_not_used(run, mine, computed, evaluation_version):
+    """Those of the first version are other classes than the code predicts now, whose version is raised."""
     first = predictions_of(run, SOME, progress=False)
-    monkeypatch.setattr("hfclib.conditions.feed_images", lambda band, *args, **options: band * 0)
-    assert same(predictions_of(run, SOME, progress=False), first)
-    monkeypatch.setattr("hfclib.runs.predictions.EVALUATION_VERSION", 2)
+    earlier = {condition: (classes + 1) % 10 for condition, classes in first.classes.items()}
+    save_tensors(mine, by_name(earlier), {"weights": weights_of(run.path), "evaluation": "1"})
+    assert torch.equal(predictions_of(run, SOME, progress=False).classes[SOME[1]], earlier[SOME[1]])
+    evaluation_version(2)
     again = predictions_of(run, SOME[1:2], progress=False)
-    assert len(set(again.on(*SOME[1]).tolist())) == 1  # what it says of nothing
+    assert torch.equal(again.on(*SOME[1]), first.on(*SOME[1]))
     assert computed == [SOME, SOME[1:2]]
     assert set(by_condition(read_record(mine, weights_of(run.path)))) == {Condition(*SOME[1])}  # replaced
-    monkeypatch.setattr("hfclib.runs.predictions.EVALUATION_VERSION", 1)
+    evaluation_version(1)
     assert read_record(mine, weights_of(run.path)) == {}
 
 
-def test_a_file_without_a_version_is_of_the_first(run, mine, computed, monkeypatch):
+def test_a_file_without_a_version_is_of_the_first(run, mine, computed, evaluation_version):
     first = predictions_of(run, SOME, progress=False)
     save_tensors(mine, by_name(first.classes), {"weights": weights_of(run.path)})
     assert same(predictions_of(run, SOME, progress=False), first)
     assert computed == [SOME]
-    monkeypatch.setattr("hfclib.runs.predictions.EVALUATION_VERSION", 2)
+    evaluation_version(2)
     predictions_of(run, SOME, progress=False)
     assert computed == [SOME, SOME]
 
@@ -302,9 +309,9 @@ def test_a_file_without_a_version_is_of_the_first(run, mine, computed, monkeypat
 # ---- damage
 
 
-def test_a_damaged_file_is_refused_by_name_and_kept(run, mine, tmp_path):
+def test_a_damaged_file_is_refused_by_name_and_kept(run, mine, published_folder):
     predictions_of(run, SOME, progress=False)
-    path = tmp_path / "data" / "predictions" / mine.name
+    path = published_folder / "predictions" / mine.name
     path.parent.mkdir(parents=True)
     mine.rename(path)
     content = path.read_bytes().replace(b"hfc 4 raw running", b"hfc 5 raw running")
@@ -314,11 +321,10 @@ def test_a_damaged_file_is_refused_by_name_and_kept(run, mine, tmp_path):
     assert path.read_bytes() == content
 
 
-def test_a_run_trained_again_is_asked_again(run, mine, computed, tmp_path):
+def test_a_run_trained_again_is_asked_again(run, mine, computed, published_folder, tmp_path):
     first = predictions_of(run, SOME, progress=False)
-    published = tmp_path / "data" / "predictions" / mine.name
-    published.parent.mkdir(parents=True)
-    mine.rename(published)
+    (published_folder / "predictions").mkdir(parents=True)
+    mine.rename(published_folder / "predictions" / mine.name)
     weights = load_file(run.path / "weights.safetensors")
     weights["fc.bias"][3] += 100  # now the answer is 3, whatever is seen
     again = stored_run(tmp_path / "home" / "runs", weights=weights)
@@ -330,17 +336,17 @@ def test_a_run_trained_again_is_asked_again(run, mine, computed, tmp_path):
     assert computed == [SOME, SOME]
 
 
-def test_of_a_run_trained_again_meanwhile_no_old_answer_is_kept(run, mine, monkeypatch):
+def test_of_a_run_trained_again_meanwhile_no_old_answer_is_kept(run, mine):
     weights = load_file(run.path / "weights.safetensors")
     weights["fc.bias"][3] += 100  # now the answer is 3, whatever is seen
 
-    def replacing(*args, **options):
-        save_file(weights, run.path / "weights.safetensors")
-        return logits(*args, **options)
+    class Replaced(Run):
+        def model(self):
+            model = super().model()
+            save_file(weights, self.path / "weights.safetensors")
+            return model
 
-    with monkeypatch.context() as patch:
-        patch.setattr("hfclib.runs.predictions.logits", replacing)
-        predictions_of(run, SOME, progress=False)
+    predictions_of(Replaced(**vars(run)), SOME, progress=False)
     answers = predictions_of(run, SOME, progress=False)
     assert all((answers.on(*condition) == 3).all() for condition in SOME)
 

@@ -16,8 +16,7 @@ SOME = {"a b": torch.tensor([1, 2, 3], dtype=torch.uint8), "c": torch.tensor([[4
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path / "data")
+def run(tmp_path, published_folder):
     path = tmp_path / "store" / RECIPE.run_name(0)
     path.mkdir(parents=True)
     save_file(stored_weights(RECIPE.build()), path / "weights.safetensors")

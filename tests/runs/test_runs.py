@@ -4,7 +4,8 @@ import json
 import os
 import re
 import shutil
-from contextlib import contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import product
 from pathlib import Path
@@ -12,22 +13,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import hfclib
 from hfclib import accuracy
 from hfclib._files import data_folder
-from hfclib.batching import logits
 from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import to_float
+from hfclib.frequency import split as split_at
 from hfclib.metrics import CURVE_COLUMNS
+from hfclib.models import ResNet
 from hfclib.paper.networks import stored_measures
 from hfclib.paper.registry import RECIPES
 from hfclib.runs import train as job
 from hfclib.runs.images import held_out_set
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.provenance import code_commit
-from hfclib.runs.store import WEIGHTS, find, folders, load, put_in_place, stored_seeds
+from hfclib.runs.store import WEIGHTS, Run, find, folders, load, put_in_place, stored_seeds
 from hfclib.runs.train import MEASURED, _after_epoch, _final_rows, train_run
 from hfclib.training import loop
 from hfclib.training.loop import Progress, TrainingError
@@ -54,9 +59,8 @@ def trained_briefly(tmp_path_factory, cifar):
 
 
 @pytest.fixture
-def one_radius(monkeypatch):
-    """Measure at one radius only: most of such a small training's time goes there."""
-    monkeypatch.setattr(Recipe, "radii", (4,))
+def one_radius(measured_at):
+    measured_at(4)
 
 
 @pytest.fixture
@@ -79,14 +83,19 @@ def same(run, other):
 # ---- what is stored
 
 
-def test_what_the_network_answered_at_the_end_is_kept(cifar, monkeypatch, one_radius, tmp_path, own_home):
+class Unasked(Run):
+    """A run whose network nobody may ask."""
+
+    def model(self):
+        pytest.fail("the network was built")
+
+
+def test_what_the_network_answered_at_the_end_is_kept(cifar, one_radius, tmp_path, own_home):
     run = train(tmp_path)
     rows = run.final.query("split == 'test' and band != 'x'")
     wanted = [(row.band, row.radius, row.feed, row.bn_stats) for row in rows.itertuples()]
     assert len(wanted) == 10
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfclib.runs.predictions._compute", None)  # nothing is asked again
-        kept = predictions_of(run, wanted, progress=False)
+    kept = predictions_of(Unasked(**vars(run)), wanted, progress=False)
     labels = cifar["test"][1][: TINY.final_images]
     for condition, row in zip(wanted, rows.itertuples(), strict=True):
         assert (kept.on(*condition) == labels).float().mean().item() == pytest.approx(row.accuracy, abs=1e-5)
@@ -164,29 +173,24 @@ def _part(images_and_labels, count):
 
 
 @pytest.mark.parametrize("labels", ["natural", "shuffled"])
-def test_final_training_accuracy_of_a_large_set(monkeypatch, cifar, tmp_path, labels):
+def test_final_training_accuracy_of_a_large_set(no_bands, in_bf16, cifar, tmp_path, labels):
     """On the embedded images; but shuffled labels belong to positions in the whole set."""
-    whole = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
-    monkeypatch.setattr(Recipe, "radii", ())
-    used = []
-    monkeypatch.setattr(
-        "hfclib.runs.train.curve_rows",
-        lambda model, parts, test, radii, exact: used.append((parts, test, exact)) or [],
-    )
-    monkeypatch.setattr("hfclib.runs.train.training_band_rows", lambda *args: used.append(args) or [])
+    generator = torch.Generator().manual_seed(1)
+    whole = torch.randint(0, 256, (6_000, 3, 32, 32), generator=generator, dtype=torch.uint8), torch.arange(6_000) % 7
     recipe = TINY.with_(train_images=6_000, labels=labels, train_bands=True)
     (tmp_path / "weights.safetensors").write_bytes(b"")
-    _final_rows(recipe, None, whole, cifar["test"], tmp_path, progress=False)
+    model, fed = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(12, 10)), []
+    with model.register_forward_pre_hook(lambda _, given: fed.append((torch.is_autocast_enabled("cpu"), given[0]))):
+        rows = _final_rows(recipe, model, whole, cifar["test"], tmp_path, progress=False)
     images, expected = cifar["train"] if labels == "natural" else (part[:5_000] for part in whole)
-    (parts, (test_images, _), exact), (_, on_bands, band_labels) = used
-    on_train, on_test = parts.values()
-    assert torch.equal(on_train[1], expected)
-    assert torch.equal(band_labels, expected)
-    assert torch.equal(on_train[0], to_float(images))
-    assert torch.equal(on_bands, to_float(images))
-    assert torch.equal(on_test[0], test_images)
-    assert len(test_images) == 30
-    assert exact
+    images = to_float(images)
+    in_float32 = torch.cat([batch for fast, batch in fed if not fast and len(batch) > 2])  # two are a check
+    assert torch.equal(in_float32, torch.cat([images, to_float(cifar["test"][0][:30])]))
+    measured = {(row["split"], row["band"], row["radius"]): (row["images"], row["accuracy"]) for row in rows}
+    assert measured["train", "x", -1] == (5_000, pytest.approx(accuracy(model, images, expected)))
+    lfc = split_at(images, 4)[0]
+    assert measured["train", "lfc", 4] == (5_000, pytest.approx(accuracy(model, lfc, expected, amp=True)))
+    assert measured["test", "x", -1][0] == 30
 
 
 def test_a_run_that_measures_bands_of_training_images_is_stored_whole(one_radius, tmp_path):
@@ -213,12 +217,11 @@ def test_found_in_a_store_of_its_own(copied):
     assert find(TINY, 0) is None  # not looked for elsewhere
 
 
-def test_published_runs_come_before_your_own(monkeypatch, own_home, copied, tmp_path):
-    monkeypatch.setattr("hfclib.runs.store.data_folder", lambda: tmp_path / "data")
+def test_published_runs_come_before_your_own(own_home, copied, published_folder):
     mine = shutil.copytree(copied, own_home / "runs" / copied.name)
     assert find(TINY, 0).path == mine
-    published = shutil.copytree(copied, tmp_path / "data" / "runs" / copied.name)
-    assert find(TINY, 0).path == published
+    first = shutil.copytree(copied, published_folder / "runs" / copied.name)
+    assert find(TINY, 0).path == first
     for name in (TINY.run_name(12), f"{TINY.run_name(13)}.partial", TINY.with_(epochs=4).run_name(14), "TINY-x-15"):
         (own_home / "runs" / name).mkdir()
     assert stored_seeds(TINY, folders()) == [0, 12]
@@ -270,38 +273,35 @@ def test_the_link_to_a_run_on_another_disk_is_replaced_and_that_run_stays(tmp_pa
         assert run.is_dir()
 
 
-def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, copied, monkeypatch):
+def test_retraining_replaces_the_run_only_when_the_new_one_is_whole(one_radius, copied):
     marker = copied / "note.txt"
     marker.write_text("of the old run")
-    fit = loop.fit_own
-
-    def watched(*args, **options):
-        result = fit(*args, **options)
-        assert marker.exists()
-        return result
-
-    monkeypatch.setattr("hfclib.runs.train.fit_own", watched)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, job, "put_in_place", 1)  # which follows once everything of the new one is written
+        with pytest.raises(KeyboardInterrupt):
+            train(copied.parent)
+    assert marker.exists()
+    assert load(copied).path == copied
     run = train(copied.parent)
     assert run.path == copied
     assert sorted(path.name for path in copied.iterdir()) == FILES
     assert [path.name for path in copied.parent.iterdir()] == [copied.name]
 
 
-def test_after_waiting_only_a_run_that_was_stored_meanwhile_is_taken(copied, monkeypatch):
+@pytest.mark.parametrize("stored", [True, False])
+def test_after_waiting_only_a_run_that_was_stored_meanwhile_is_taken(one_radius, copied, caplog, stored):
     """A process that trains a run again, and is stopped, leaves the old run."""
-    meanwhile = []
-
-    @contextmanager
-    def waiting(path, say):
-        for change in meanwhile:
-            change()
-        yield True
-
-    monkeypatch.setattr("hfclib.runs.train.locked", waiting)
-    monkeypatch.setattr("hfclib.runs.train._train_run", lambda *args: "trained")
-    assert train(copied.parent) == "trained"
-    meanwhile.append((copied / "run.json").touch)
-    assert train(copied.parent).path == copied
+    before = (copied / "run.json").read_bytes()
+    lock = FileLock(copied.with_name(copied.name + ".lock"))
+    with ThreadPoolExecutor(1) as pool:
+        with lock:
+            waiting = pool.submit(train, copied.parent)
+            while not waiting.done() and not any("waiting" in message for message in caplog.messages):
+                time.sleep(0.01)
+            if stored:
+                (copied / "run.json").touch()
+        assert waiting.result().path == copied
+    assert ((copied / "run.json").read_bytes() == before) == stored  # else it is trained again
 
 
 @pytest.mark.parametrize(
@@ -319,10 +319,11 @@ def test_weights_too_large_are_told_and_not_stored(one_radius, tmp_path, changes
     assert not (tmp_path / recipe.run_name(0)).exists()
 
 
-def test_a_device_may_be_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("hfclib.runs.train._train_run", lambda recipe, seed, device, *_: device)
-    assert train_run(TINY, seed=0, device="cpu", store=tmp_path) == torch.device("cpu")
-    assert train_run(TINY, seed=0, device=torch.device("meta"), store=tmp_path) == torch.device("meta")
+def test_a_device_may_be_named(tmp_path):
+    """On the meta device there are no numbers to train with."""
+    for device in ("meta", torch.device("meta")):
+        with pytest.raises(ValueError, match="the model fails on images"):
+            train_run(TINY, seed=0, device=device, store=tmp_path, progress=False)
 
 
 def test_bad_seed(tmp_path):
@@ -390,7 +391,7 @@ def test_the_time_left_counts_small_images_and_the_final_measurement():
 
 
 @pytest.mark.parametrize("spoilt", [False, True])
-def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_home, monkeypatch, spoilt):
+def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_home, spoilt):
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, job, "curve_rows", 1 + 13)  # whole images, then radius by radius
         with pytest.raises(KeyboardInterrupt):
@@ -398,26 +399,34 @@ def test_stopped_while_measuring_goes_on_at_that_radius(trained, tmp_path, own_h
     kept = tmp_path / f"{TINY.run_name(0)}.partial" / MEASURED
     if spoilt:
         kept.write_bytes(kept.read_bytes()[:-1])
-    asked, ask = [], logits
-    monkeypatch.setattr(
-        "hfclib.metrics.logits", lambda model, images, **options: asked.append(1) or ask(model, images, **options)
+    asked = []
+    hook = register_module_forward_pre_hook(  # of the networks, also of those that only check what they are given
+        lambda module, given: asked.append(len(given[0])) if isinstance(module, ResNet) else None
     )
-    again = train(tmp_path)
+    with hook:
+        again = train(tmp_path)
     assert same(again, trained)
     whole, bands = 4, 76  # two sets of images, two kinds of statistics
     at_twelve_radii = 12 * 2 + 3 * 8  # three of them the paper's, with eight more conditions
-    assert len(asked) == whole + bands - (0 if spoilt else at_twelve_radii)
+    assert sum(count > 2 for count in asked) == whole + bands - (0 if spoilt else at_twelve_radii)
 
 
 def test_a_resumed_run_names_the_code_of_every_sitting(one_radius, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("hfclib.runs.train.code_commit", lambda: "first")
+    git = tmp_path / "git"
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def checked_out(commit):
+        git.write_text(f'#!/bin/sh\nif [ "$1" = rev-parse ]; then echo {commit}; fi\n')
+        git.chmod(0o755)
+
+    checked_out("first")
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, loop, "training_step", 6)
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path)
-    monkeypatch.setattr("hfclib.runs.train.code_commit", lambda: "second")
+            train(tmp_path / "store")
+    checked_out("second")
     caplog.set_level("INFO")
-    assert train(tmp_path).provenance["commits"] == ["first", "second"]
+    assert train(tmp_path / "store").provenance["commits"] == ["first", "second"]
     assert "tiny, seed 0, goes on after epoch 1, so far by other code (first)" in caplog.text
 
 
@@ -451,8 +460,7 @@ def test_published_runs_are_whole():
         assert not any(commit.endswith("-dirty") or commit == "none" for commit in run.provenance["commits"])
 
 
-# Where predictions or attacks are stored, test_predictions.py and test_defense_trials.py compare the answers image by
-# image.
+# Where predictions or attacks are stored, test_predictions.py and test_defense_published.py compare every answer.
 ASKED_AGAIN = [
     path
     for path in PUBLISHED
@@ -487,6 +495,6 @@ def test_a_run_is_loaded_by_its_name_and_from_within_its_folder(monkeypatch):
 def test_a_home_that_is_no_folder_is_told_before_the_training(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("HFCLIB_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(job, "fit_own", None)
     with pytest.raises(OSError, match=r"can't be used as a folder .*HFCLIB_HOME"):
         train_run(TINY, seed=0, store=tmp_path / "runs")
+    assert not list(tmp_path.rglob("*.safetensors"))  # no checkpoint

@@ -130,12 +130,11 @@ def environment(job, store, threads, device):
 @pytest.mark.parametrize(("workers", "threads", "at_once", "of_each"), [(1, None, 1, 6), (None, 3, 2, 3)])
 def test_workers_divide_the_cores(monkeypatch, tmp_path, said, workers, threads, at_once, of_each):
     monkeypatch.setattr("hfclib.runs.sweep.cpu_count", lambda: 6)
-    monkeypatch.setattr("hfclib.runs.sweep.torch.cuda.device_count", lambda: 0)
     jobs = [Job(TINY, seed) for seed in range(4)]
-    found = dict(local_engine(jobs, tmp_path, workers, threads=threads, train=environment))
-    assert set(found) == set(jobs)
+    outcomes = dict(local_engine(jobs, tmp_path, workers, threads=threads, train=environment))
+    assert set(outcomes) == set(jobs)
     assert said() == [f"{at_once} worker(s) of {of_each} thread(s) each"]
-    each, beside, processes = zip(*(outcome.split() for outcome in found.values()), strict=True)
+    each, beside, processes = zip(*(outcome.split() for outcome in outcomes.values()), strict=True)
     assert set(each) == {str(of_each)}
     assert max(map(int, beside)) <= at_once
     assert str(os.getpid()) not in processes
@@ -151,12 +150,16 @@ def on_device(job, store, threads, device):
     return job, str(device)
 
 
-def test_a_job_starts_on_the_gpu_that_is_free(monkeypatch, tmp_path):
-    monkeypatch.setattr("hfclib.runs.sweep.torch.cuda.device_count", lambda: 2)
-    found = dict(local_engine([Job(TINY, seed) for seed in range(4)], tmp_path, None, train=on_device))
-    long = found.pop(Job(TINY, 0))
-    assert {long, *found.values()} == {"cuda:0", "cuda:1"}
-    assert list(found.values()).count(long) == 0
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+def test_a_job_starts_on_the_gpu_that_is_free(two_gpus, tmp_path):
+    outcomes = dict(local_engine([Job(TINY, seed) for seed in range(4)], tmp_path, None, train=on_device))
+    long = outcomes.pop(Job(TINY, 0))
+    assert {long, *outcomes.values()} == {"cuda:0", "cuda:1"}
+    assert list(outcomes.values()).count(long) == 0
 
 
 def beside(job, store, threads, device):
@@ -167,8 +170,7 @@ def beside(job, store, threads, device):
     return job, str(device)
 
 
-def test_more_workers_than_gpus_share_them_evenly(monkeypatch, tmp_path):
-    monkeypatch.setattr("hfclib.runs.sweep.torch.cuda.device_count", lambda: 2)
+def test_more_workers_than_gpus_share_them_evenly(two_gpus, tmp_path):
     found = dict(local_engine([Job(TINY, seed) for seed in range(4)], tmp_path, 4, train=beside))
     assert sorted(found.values()) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
 
@@ -183,8 +185,7 @@ def dying(job, store, threads, device):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_costs_its_own_run_only(tmp_path, said, monkeypatch):
-    monkeypatch.setattr("hfclib.runs.sweep.TRIES", 2)  # each death costs the start of two processes
+def test_a_worker_that_dies_costs_its_own_run_only(tmp_path, said):
     found = dict(local_engine([Job(TINY, seed) for seed in range(4)], tmp_path, 2, train=dying))
     assert "its worker process died" in found.pop(Job(TINY, 0))
     assert list(found.values()) == ["in words"] * 3

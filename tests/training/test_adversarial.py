@@ -1,6 +1,5 @@
 """hfclib.training.adversarial: the images of a step by hand, what is recorded, and when training has collapsed."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,6 @@ from hfclib.data.cifar import to_float
 from hfclib.kernels import roughness, smoothness_penalty
 from hfclib.metrics import CURVE_COLUMNS
 from hfclib.runs.train import train_run, training_set
-from hfclib.training import adversarial, loop
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.loop import TrainingError, fit_own, initial_model, make_optimizer, training_step
 from hfclib.training.recipe import AttackConfig, Recipe
@@ -38,18 +36,6 @@ def trained(recipe, cifar, seed=0, **options):
 
 
 @pytest.fixture
-def no_bands(monkeypatch):
-    monkeypatch.setattr(Recipe, "radii", ())
-
-
-@pytest.fixture
-def exact(monkeypatch):
-    """Full precision, so that a step can be worked out by hand."""
-    for module in (adversarial, loop):
-        monkeypatch.setattr(module, "arithmetic", lambda device, amp: nullcontext())
-
-
-@pytest.fixture
 def linear():
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10, bias=False))
     network[1].weight.data = torch.randn(10, 192, generator=torch.Generator().manual_seed(0))
@@ -60,7 +46,7 @@ def linear():
 
 
 @pytest.mark.parametrize(("steps", "random_start"), [(3, True), (1, False)])
-def test_the_images_of_a_step_by_hand(exact, linear, images, random_start, steps):
+def test_the_images_of_a_step_by_hand(in_float32, linear, images, random_start, steps):
     recipe = Recipe("a", attack=AttackConfig("pgd", eps=0.05, alpha=0.03, steps=steps, random_start=random_start))
     labels = torch.arange(12) % 10
     made = adversarial_images(linear, images, labels, recipe, torch.Generator().manual_seed(1))
@@ -142,12 +128,11 @@ def test_robustness_is_measured_as_its_row_says(monkeypatch, linear, images):
     assert seen[1:] == [(11, 0.004, 0.001, 10, True), (11, 8 / 255, 2 / 255, 20, False)]
 
 
-def test_a_run_ends_with_its_robust_accuracy_and_its_accuracy_is_not_that(no_bands, tmp_path, cifar, monkeypatch):
-    monkeypatch.setattr("hfclib.training.adversarial.FINAL_IMAGES", 25)
-    run = train_run(TINY, seed=0, store=tmp_path, progress=False)
-    images, labels = to_float(cifar["test"][0][:30]), cifar["test"][1][:30]
+def test_a_run_ends_with_its_robust_accuracy_and_its_accuracy_is_not_that(no_bands, tmp_path, cifar):
+    run = train_run(TINY.with_(final_images=1_020), seed=0, store=tmp_path, progress=False)
+    images, labels = to_float(cifar["test"][0][:1_020]), cifar["test"][1][:1_020]
     (row,) = run.final.query("feed == 'pgd20'").to_dict("records")
-    assert row["images"] == 25
+    assert row["images"] == 1_000
     (expected,) = robust_rows(run.model(), images, labels, TINY, after_training=True)
     assert row["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-5)
     whole = run.final.query("split == 'test' and band == 'x' and feed == 'raw'")["accuracy"].item()
@@ -192,7 +177,7 @@ def test_a_collapse_stops_the_training_before_its_checkpoint(no_bands, monkeypat
 # ---- the penalty
 
 
-def test_the_penalty_is_in_the_loss(exact, images):
+def test_the_penalty_is_in_the_loss(in_float32, images):
     recipe = Recipe("a").with_(width=2, smoothness_penalty=3)
     losses = []
     for each in (recipe, recipe.with_(smoothness_penalty=0)):

@@ -5,6 +5,7 @@ tests.training.test_first_losses` stores those of new options, and all of them o
 """
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from itertools import combinations
@@ -101,14 +102,14 @@ def first_losses(option: str) -> list[float]:
     return losses
 
 
-def store() -> None:
-    stored = json.loads(STORED.read_text())
+def store(path: Path = STORED, measure: Callable[[str], list[float]] = first_losses) -> None:
+    stored = json.loads(path.read_text())
     kept = stored["losses"] if stored["training_version"] == TRAINING_VERSION else {}
-    losses = {option: kept.get(option) or first_losses(option) for option in OPTIONS}
+    losses = {option: kept.get(option) or measure(option) for option in OPTIONS}
     lines = ",\n".join(
         f'    "{option}": {json.dumps([round(loss, 6) for loss in losses[option]])}' for option in losses
     )
-    STORED.write_text(f'{{\n  "training_version": {TRAINING_VERSION},\n  "losses": {{\n{lines}\n  }}\n}}\n')
+    path.write_text(f'{{\n  "training_version": {TRAINING_VERSION},\n  "losses": {{\n{lines}\n  }}\n}}\n')
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +146,11 @@ def test_the_losses_of_two_options_differ(stored):
         assert one != pytest.approx(other[: len(one)], rel=5 * TOLERANCE)
 
 
-def test_stored_losses_are_replaced_only_with_a_new_version(monkeypatch, tmp_path):
+def test_stored_losses_are_replaced_only_with_a_new_version(tmp_path):
     path = tmp_path / "losses.json"
-    monkeypatch.setattr(f"{__name__}.STORED", path)
-    monkeypatch.setattr(f"{__name__}.first_losses", lambda option: [0.5])
     for version, expected in [(TRAINING_VERSION, [2.25]), (TRAINING_VERSION - 1, [0.5])]:
         path.write_text(json.dumps({"training_version": version, "losses": {"plain": [2.25]}}))
-        store()
+        store(path, lambda option: [0.5])
         renewed = json.loads(path.read_text())
         assert renewed["training_version"] == TRAINING_VERSION
         assert renewed["losses"] == {option: expected if option == "plain" else [0.5] for option in OPTIONS}

@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 import hfclib
 from hfclib import accuracy, split
-from hfclib.conditions import PAPER_RADII, Condition
+from hfclib.conditions import PAPER_RADII
 from hfclib.data import DataSet, to_float
 from hfclib.metrics import CURVE_COLUMNS
 from hfclib.runs.images import SHUFFLE_SEED, training_set
@@ -23,6 +23,7 @@ from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
 from hfclib.training.loop import (
     Progress,
     TrainingError,
+    _batches,
     _measured_radii,
     as_trained,
     fit,
@@ -46,12 +47,6 @@ ATTACKED = RANDOM.with_(
 
 
 @pytest.fixture
-def no_bands(monkeypatch):
-    """Measure whole images only."""
-    monkeypatch.setattr(Recipe, "radii", ())
-
-
-@pytest.fixture
 def train(cifar):
     """Train a recipe from its initial network: (model, Progress)."""
 
@@ -59,6 +54,22 @@ def train(cifar):
         model = initial_model(recipe, seed)
         options = {"progress": False, **options}
         return model, fit_own(model, training_set(recipe), cifar["test"], recipe, seed=seed, **options)
+
+    return trained
+
+
+@pytest.fixture
+def trained_on(train):
+    """Train a recipe: (the batches that its network was fed in training mode, Progress)."""
+
+    def trained(recipe):
+        fed = []
+
+        def observe(model, *_):
+            model.register_forward_pre_hook(lambda module, given: fed.append(given[0]) if module.training else None)
+            return Progress()
+
+        return fed, train(recipe, restore=observe)[1]
 
     return trained
 
@@ -119,9 +130,8 @@ class Recorder(nn.Module):
 
 
 @pytest.fixture
-def loss_of(monkeypatch):
+def loss_of(in_float32):
     """The loss and the logits of a step that changes no weight, in full precision."""
-    monkeypatch.setattr("hfclib.training.loop.arithmetic", lambda device, amp: nullcontext())
 
     def step(model, images, labels, recipe, rng=None):
         still, generator = torch.optim.SGD(model.parameters(), lr=0.0), torch.Generator().manual_seed(4)
@@ -170,8 +180,7 @@ def test_labels_are_smoothed_by_hand(images, loss_of):
 # ---- steps, schedule, training set
 
 
-def test_a_step_is_a_step_of_adam(monkeypatch, images):
-    monkeypatch.setattr("hfclib.training.loop.arithmetic", lambda device, amp: nullcontext())
+def test_a_step_is_a_step_of_adam(in_float32, images):
     recipe, labels = Recipe("a").with_(learning_rate=0.01), torch.arange(12) % 10
     model = Recorder()
     before = model.linear.weight.detach().clone()
@@ -227,13 +236,20 @@ def test_so_short_a_one_cycle_is_no_error():
         )
 
 
-def test_training_set_is_the_first_so_many(cifar, monkeypatch):
-    monkeypatch.setattr(DataSet, "load", lambda *args, **options: pytest.fail("the full set was asked for"))
+@pytest.fixture
+def loaded_whole(monkeypatch):
+    """Sets the full training set of every data set; until then it can't be had."""
+    full = {}
+    monkeypatch.setattr(DataSet, "load", lambda data, split, *, progress: full[split])
+    return lambda images, labels: full.update(train=(images, labels))
+
+
+def test_training_set_is_the_first_so_many(cifar, loaded_whole):
     images, labels = training_set(TINY.with_(train_images=70))
     assert torch.equal(images, cifar["train"][0][:70])
     assert torch.equal(labels, cifar["train"][1][:70])
     assert len(training_set(TINY.with_(train_images=5_000))[1]) == 5_000
-    monkeypatch.setattr(DataSet, "load", lambda data, split, progress: cifar[split])
+    loaded_whole(*cifar["train"])
     with pytest.raises(ValueError, match="train_images, at most 5,000, all of CIFAR-10, got 60,000"):
         training_set(TINY.with_(train_images=60_000))
 
@@ -249,9 +265,8 @@ def test_shuffled_labels_are_the_natural_ones_in_another_order_that_does_not_cha
     assert torch.equal(training_set(shuffled)[1], labels)
 
 
-def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
-    full = torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000)
-    monkeypatch.setattr(DataSet, "load", lambda self, split, *, progress: {"train": full}[split])
+def test_more_than_the_embedded_images_come_from_the_full_set(loaded_whole):
+    loaded_whole(torch.zeros(6_000, 3, 32, 32, dtype=torch.uint8), torch.arange(6_000))
     images, labels = training_set(TINY.with_(train_images=5_001))
     assert images.shape == (5_001, 3, 32, 32)
     assert labels[-1] == 5_000
@@ -262,38 +277,26 @@ def test_more_than_the_embedded_images_come_from_the_full_set(monkeypatch):
 
 def test_a_training_neither_reads_nor_changes_the_global_random_state(no_bands, train):
     torch.manual_seed(1)
-    one, _ = train(RANDOM)
+    first, _ = train(RANDOM)
     torch.manual_seed(2)
     before = torch.get_rng_state()
     other, _ = train(RANDOM)
-    assert equal(one, other)
+    assert equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_epochs_differ(no_bands, monkeypatch, train):
-    seen = []
-    step = training_step
-
-    def recording(model, images, labels, *args, **options):
-        seen.extend(labels.tolist())
-        return step(model, images, labels, *args, **options)
-
-    monkeypatch.setattr("hfclib.training.loop.training_step", recording)
-    train(TINY)
-    first, second = seen[:70], seen[70:]
-    assert sorted(first) == sorted(second)
+def test_epochs_differ(no_bands, trained_on, cifar):
+    fed, _ = trained_on(TINY)
+    known = cifar["train"][0][:70].flatten(1).float() / 255
+    order = torch.cdist(torch.cat(fed).flatten(1), known).argmin(dim=1).tolist()
+    first, second = order[:70], order[70:]
+    assert sorted(first) == sorted(second) == list(range(70))
     assert first != second
 
 
-def test_early_epochs_train_on_smaller_images(no_bands, monkeypatch, train):
-    sizes, step = [], training_step
-
-    def recording(model, images, *args, **options):
-        sizes.append(tuple(images.shape[2:]))
-        return step(model, images, *args, **options)
-
-    monkeypatch.setattr("hfclib.training.loop.training_step", recording)
-    _, state = train(TINY.with_(epochs=3, early_sizes=(8, 20)))
+def test_early_epochs_train_on_smaller_images(no_bands, trained_on):
+    fed, state = trained_on(TINY.with_(epochs=3, early_sizes=(8, 20)))
+    sizes = [tuple(images.shape[2:]) for images in fed]
     assert sizes == [(8, 8)] * 3 + [(20, 20)] * 3 + [(32, 32)] * 3
     assert {row["images"] for row in state.rows} == {TINY.eval_images}
 
@@ -369,36 +372,41 @@ def test_any_network_and_images_can_be_trained(no_bands):
     assert (state.epoch, {row["images"] for row in state.rows}) == (3, {10})
 
 
-def test_the_mean_colour_is_that_of_the_training_images(monkeypatch):
-    images, labels, seen = torch.rand(60, 1, 16, 16) ** 2, torch.arange(60) % 3, []
-    monkeypatch.setattr("hfclib.training.loop.curve_rows", lambda *_, colour, **__: seen.append(colour) or [])
-    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
+def test_the_mean_colour_is_that_of_the_training_images():
+    """Only an HFC with the mean colour added is as bright as that: all images are brighter than those measured."""
+    images, labels = torch.rand(60, 1, 16, 16) ** 2, torch.arange(60) % 3
+    images[:10] /= 2
+    model, means = nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), []
+    model.register_forward_pre_hook(
+        lambda module, given: None if module.training else means.append(given[0].mean().item())
+    )
     for colour in (None, (0.5,)):
         options = {"seed": 0, "colour": colour, "progress": False}
+        means.clear()
         hfclib.fit(model, (images, labels), (images, labels), Recipe("mine").with_(epochs=1, eval_images=10), **options)
-    assert seen[0] == pytest.approx([images.mean().item()])
-    assert seen[1] == (0.5,)
+        added = images.mean().item() if colour is None else 0.5
+        assert sum(abs(mean - added) < 1e-5 for mean in means) == 2  # at the two of PAPER_RADII that fit 16 pixels
 
 
 def test_the_radii_fit_the_size_of_the_images():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
-    recipe, found = Recipe("mine").with_(epochs=1, batch_size=10, eval_images=10, train_bands=True), {}
+    recipe, radii = Recipe("mine").with_(epochs=1, batch_size=10, eval_images=10, train_bands=True), {}
     for height, width in ((16, 16), (32, 32), (96, 96), (24, 40)):
         images, labels = torch.rand(10, 3, height, width), torch.arange(10) % 3
         state = hfclib.fit(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
         hfc = pd.DataFrame(state.rows).query("band == 'hfc'")
         parts = "split == 'test' and feed == 'raw'", "feed == 'mean'", "split == 'train'"
-        found[height, width] = [sorted(hfc.query(part)["radius"].unique()) for part in parts]
-        highest = found[height, width][0][-1]
+        radii[height, width] = [sorted(hfc.query(part)["radius"].unique()) for part in parts]
+        highest = radii[height, width][0][-1]
         assert hfclib.split(images, highest)[1].abs().max() > 1e-3  # something is left of an HFC
         assert hfclib.split(images, highest + 1)[1].abs().max() < 1e-3
-    assert found[16, 16] == [list(range(1, 12)), [4, 8], [4, 8]]
-    assert found[32, 32] == [list(range(1, 23)), [4, 8, 12, 16], [4, 8, 12, 16]]
-    raw, *others = found[96, 96]
+    assert radii[16, 16] == [list(range(1, 12)), [4, 8], [4, 8]]
+    assert radii[32, 32] == [list(range(1, 23)), [4, 8, 12, 16], [4, 8, 12, 16]]
+    raw, *others = radii[96, 96]
     assert (raw[0], raw[-1], others) == (4, 67, [[12, 24, 36, 48]] * 2)
     assert {4, 8, 12, 16, 24, 36, 48} < set(raw)
     assert np.diff(raw).max() <= 4
-    assert found[24, 40][1:] == [[3, 6, 9, 12]] * 2
+    assert radii[24, 40][1:] == [[3, 6, 9, 12]] * 2
 
 
 def test_radii_at_the_sizes_of_the_data_sets_are_those_of_the_recipes():
@@ -409,12 +417,12 @@ def test_radii_at_the_sizes_of_the_data_sets_are_those_of_the_recipes():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_network_is_left_in_evaluation_mode(no_bands, monkeypatch, fails):
+def test_the_network_is_left_in_evaluation_mode(no_bands, fails):
     model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(3 * 64, 3)).train()
     images, labels = torch.rand(10, 3, 8, 8), torch.arange(10) % 3
     recipe = Recipe("mine").with_(epochs=1, batch_size=5, eval_images=10, learning_rate=1e-3)
     if fails:
-        monkeypatch.setattr("hfclib.training.loop.training_step", lambda *_, **__: 1 / 0)
+        model.register_forward_pre_hook(lambda module, _: 1 / 0 if module.training else None)
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
         hfclib.fit(model, (images, labels), (images, labels), recipe, seed=0, progress=False)
     assert not any(module.training for module in model.modules())
@@ -449,22 +457,26 @@ def test_curves_have_a_row_for_every_measurement_of_every_epoch(train):
     assert state.eval_seconds > 0
 
 
-def test_training_images_are_measured_as_they_were_trained_on(monkeypatch, cifar, train):
-    measured = []
-    monkeypatch.setattr(
-        "hfclib.training.loop.curve_rows",
-        lambda model, parts, test, *_, **options: measured.append((parts, test)) or [],
+def test_training_images_are_measured_as_they_were_trained_on(no_bands, cifar, train):
+    fed = []
+
+    def observe(model, *_):
+        model.register_forward_pre_hook(lambda module, given: None if module.training else fed.append(given[0]))
+        return Progress()
+
+    model, state = train(TINY.with_(rescale="max", epochs=1), restore=observe)
+    (train_images, train_labels), (test_images, test_labels) = (
+        (to_float(images[:20]), labels[:20]) for images, labels in (cifar["train"], cifar["test"])
     )
-    train(TINY.with_(rescale="max", epochs=1))
-    parts, (test_images, test_labels) = measured[0]
-    assert list(parts) == [("train", Condition("x")), ("test", Condition("x"))]
-    on_train, on_test = parts.values()
-    originals = to_float(cifar["train"][0][:20])
-    torch.testing.assert_close(on_train[0], originals / originals.amax(dim=(1, 2, 3), keepdim=True))
-    assert torch.equal(on_train[1], cifar["train"][1][:20])
-    assert torch.equal(on_test[0], test_images)
-    assert torch.equal(on_test[1], test_labels)
-    assert torch.equal(test_images, to_float(cifar["test"][0][:20]))
+    train_images = train_images / train_images.amax(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(fed[0], train_images)
+    assert torch.equal(fed[1], test_images)
+    assert len(fed) == len(state.rows) == 2
+    expected = [
+        accuracy(model, images, labels, amp=True)
+        for images, labels in ((train_images, train_labels), (test_images, test_labels))
+    ]
+    assert [row["accuracy"] for row in state.rows] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
@@ -472,14 +484,14 @@ def test_bands_of_training_images_are_measured_with_the_labels_they_were_trained
     model, state = train(TINY.with_(norm=norm, labels="shuffled", train_bands=True))
     images, labels = cifar["train"][0][:20], training_set(TINY.with_(labels="shuffled"))[1][:20]
     rows = [row for row in state.rows if row["epoch"] == 2 and row["split"] == "train" and row["band"] != "x"]
-    found = {(row["band"], row["radius"], row["bn_stats"]): row["accuracy"] for row in rows}
+    accuracies = {(row["band"], row["radius"], row["bn_stats"]): row["accuracy"] for row in rows}
     statistics = ("running", "batch") if norm == "batch" else ("running",)
-    assert len(found) == len(rows) == 2 * 4 * len(statistics)
+    assert len(accuracies) == len(rows) == 2 * 4 * len(statistics)
     for radius in PAPER_RADII:
         for band, part in zip(("lfc", "hfc"), split(to_float(images), radius), strict=True):
             for bn_stats in statistics:
                 expected = accuracy(model, part, labels, bn_stats=bn_stats, amp=True)
-                assert found[band, radius, bn_stats] == pytest.approx(expected)
+                assert accuracies[band, radius, bn_stats] == pytest.approx(expected)
     assert {(row["feed"], row["images"]) for row in rows} == {("raw", 20)}
     assert [row["epoch"] for row in state.rows if row["split"] == "train" and row["band"] == "x"] == [
         epoch for epoch in (1, 2) for _ in statistics
@@ -511,17 +523,12 @@ def test_a_louder_hfc_is_added_to_the_lfc(cifar):
     torch.testing.assert_close(alike, to_float(images), rtol=0, atol=1e-5)
 
 
-def test_a_network_trained_on_a_band_is_fed_the_band(monkeypatch, no_bands, cifar, train):
-    fed = []
-
-    def step(model, images, labels, *args, **options):
-        fed.append((images, labels))
-        return training_step(model, images, labels, *args, **options)
-
-    monkeypatch.setattr("hfclib.training.loop.training_step", step)
+def test_a_network_trained_on_a_band_is_fed_the_band(no_bands, cifar, trained_on):
     recipe = TINY.with_(train_band="hfc", train_radius=8, rescale="range", augment=False, epochs=1)
-    train(recipe)
-    images, labels = (torch.cat(tensors) for tensors in zip(*fed, strict=True))
+    fed, _ = trained_on(recipe)
+    made = _batches(*training_set(recipe), recipe.data, torch.device("cpu")).epoch(torch.Generator())
+    images, labels = (torch.cat(tensors) for tensors in zip(*made, strict=True))
+    assert torch.equal(torch.cat(fed).sort(dim=0).values, images.sort(dim=0).values)  # in another order
     expected = as_trained(cifar["train"][0][: recipe.data.train_images], recipe)
     nearest = torch.cdist(images.flatten(1), expected.flatten(1)).min(dim=1)
     assert nearest.values.max() < 0.05  # the band is kept in float16
@@ -599,10 +606,15 @@ def test_progress_bar_names_loss_and_accuracy(no_bands, capsys, train):
     assert capsys.readouterr().err == ""
 
 
-def test_bad_images_and_labels_are_refused_before_the_work(monkeypatch):
-    monkeypatch.setattr("hfclib.training.loop._train_epoch", None)
+def untrained(model):
+    """The model, which fails the test when it is trained."""
+    model.register_forward_pre_hook(lambda module, _: pytest.fail("it was trained") if module.training else None)
+    return model
+
+
+def test_bad_images_and_labels_are_refused_before_the_work():
     images, labels = torch.rand(101, 3, 8, 8), torch.zeros(101, dtype=torch.int64)
-    plain, normed = hfclib.resnet18(2), hfclib.resnet18(2, "batch")
+    plain, normed = untrained(hfclib.resnet18(2).eval()), untrained(hfclib.resnet18(2, "batch").eval())
     recipe = Recipe("mine").with_(epochs=1, batch_size=8, eval_images=200)
     attacked = recipe.with_(attack=AttackConfig("pgd", eps=0.05, alpha=0.05, steps=1))
     test = (images[:20], labels[:20])
@@ -656,8 +668,7 @@ def loaded(loader, test=None, recipe=LOADED, **options):
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.uint8])
-def test_a_loader_trains_as_its_tensors_do(kind, monkeypatch):
-    monkeypatch.setattr("hfclib.training.loop.arithmetic", lambda device, amp: nullcontext())
+def test_a_loader_trains_as_its_tensors_do(kind, in_float32):
     pictures = Pictures(kind)
     model, state = loaded(DataLoader(pictures, 12))
     expected = linear()
@@ -669,20 +680,23 @@ def test_a_loader_trains_as_its_tensors_do(kind, monkeypatch):
     assert state.epoch == 2
 
 
-def test_every_batch_of_a_loader_is_a_step_and_the_seed_decides_its_order(monkeypatch):
-    seen, step = [], training_step
+def test_every_batch_of_a_loader_is_a_step_and_the_seed_decides_its_order():
+    seen, known = [], Pictures().images.flatten(1)
 
-    def recording(model, images, labels, *args, **options):
-        seen.append(labels.tolist())
-        return step(model, images, labels, *args, **options)
+    def observe(model, *_):
+        def note(module, given):
+            if module.training:
+                seen.append(torch.cdist(given[0].flatten(1), known).argmin(dim=1).tolist())
 
-    monkeypatch.setattr("hfclib.training.loop.training_step", recording)
+        model.register_forward_pre_hook(note)
+        return Progress()
+
     state = torch.get_rng_state()
-    models = [loaded(DataLoader(Pictures(), 5, shuffle=True))[0] for _ in range(2)]
+    models = [loaded(DataLoader(Pictures(), 5, shuffle=True), restore=observe)[0] for _ in range(2)]
     assert torch.equal(torch.get_rng_state(), state)
     assert equal(*models)
-    assert [len(labels) for labels in seen[:6]] == [5, 5, 2] * 2
-    assert sorted(chain(*seen[:3])) == sorted(Pictures().labels.tolist())
+    assert [len(indices) for indices in seen[:6]] == [5, 5, 2] * 2
+    assert sorted(chain(*seen[:3])) == list(range(12))
     assert seen[:3] != seen[3:6]
     assert seen[:6] == seen[6:]
 
@@ -709,8 +723,7 @@ def test_the_measured_images_of_a_loader_are_its_first_ones():
     assert last == [accuracy(model, *first)]
 
 
-def test_fields_that_fit_can_not_honour_are_refused_by_name(monkeypatch):
-    monkeypatch.setattr("hfclib.training.loop.fit_own", None)
+def test_fields_that_fit_can_not_honour_are_refused_by_name():
     pair, loader = (torch.rand(12, 3, 8, 8), torch.arange(12) % 3), DataLoader(Pictures(), 5)
     given = {"network": "lenet", "width": 16, "norm": "batch", "dropout": 0.5, "stem_kernel": 5, "final_images": 50}
     given |= {"dataset": "mnist", "train_images": 60, "labels": "shuffled", "planted": 0.1}
@@ -725,29 +738,28 @@ def test_fields_that_fit_can_not_honour_are_refused_by_name(monkeypatch):
         (loader, {"train_band": "lfc", "train_radius": 4}, "the DataLoader"),
     ):
         with pytest.raises(ValueError, match=f"^refused recipe: .*{reason}.*: it can't honour {', '.join(changes)}$"):
-            fit(linear(), train, pair, Recipe("a").with_(**changes), seed=0)
+            fit(untrained(linear().eval()), train, pair, Recipe("a").with_(**changes), seed=0)
     with pytest.raises(ValueError, match="can't honour width, augment, final_images"):
         fit(linear(), loader, pair, Recipe("a", final_images=9).with_(width=1, batch_size=5, augment=True), seed=0)
 
 
-def test_a_recipe_with_another_size_of_batches_than_the_loader_is_refused(monkeypatch):
-    monkeypatch.setattr("hfclib.training.loop.fit_own", lambda *args, **options: "trained")
-    pictures = Pictures()
+def test_a_recipe_with_another_size_of_batches_than_the_loader_is_refused():
+    pictures, options = Pictures(), {"seed": 0, "progress": False}
     pair, sampler = (pictures.images, pictures.labels), BatchSampler(SequentialSampler(pictures), 5, drop_last=False)
-    for recipe in Recipe("a"), Recipe("a").with_(batch_size=6):
+    usual = Recipe("a", eval_images=10).with_(epochs=1)
+    for recipe in usual, usual.with_(batch_size=6):
         size = recipe.data.batch_size
         with pytest.raises(ValueError, match=rf"of the DataLoader, 5, got {size}: recipe.with_\(batch_size=5\)$"):
-            fit(linear(), DataLoader(pictures, 5), pair, recipe, seed=0)
-        assert fit(linear(), DataLoader(pictures, size), DataLoader(pictures, 5), recipe, seed=0) == "trained"
-        assert fit(linear(), pair, DataLoader(pictures, 5), recipe, seed=0) == "trained"
+            fit(untrained(linear().eval()), DataLoader(pictures, 5), pair, recipe, **options)
+        assert fit(linear(), DataLoader(pictures, size), DataLoader(pictures, 5), recipe, **options).epoch == 1
+        assert fit(linear(), pair, DataLoader(pictures, 5), recipe, **options).epoch == 1
     unknown = DataLoader(pictures, batch_sampler=sampler)
-    assert fit(linear(), unknown, pair, Recipe("a"), seed=0) == "trained"
+    assert fit(linear(), unknown, pair, usual, **options).epoch == 1
     with pytest.raises(ValueError, match="the DataLoader makes the batches: it can't honour batch_size"):
-        fit(linear(), unknown, pair, Recipe("a").with_(batch_size=5), seed=0)
+        fit(untrained(linear().eval()), unknown, pair, usual.with_(batch_size=5), **options)
 
 
-def test_bad_loaders_are_refused_before_the_work(monkeypatch):
-    monkeypatch.setattr("hfclib.training.loop._train_epoch", None)
+def test_bad_loaders_are_refused_before_the_work():
     images, labels = Pictures().images, Pictures().labels
 
     class Stream(IterableDataset):
@@ -776,4 +788,4 @@ def test_bad_loaders_are_refused_before_the_work(monkeypatch):
                 continue
             recipe = LOADED.with_(batch_size=getattr(train, "batch_size", None) or 100)
             with pytest.raises((TypeError, ValueError), match=message):
-                fit(linear(), train, test, recipe, seed=0, progress=False)
+                fit(untrained(linear().eval()), train, test, recipe, seed=0, progress=False)

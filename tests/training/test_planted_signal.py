@@ -49,8 +49,8 @@ def test_another_class_can_be_planted():
     assert added.max() > 0.9 * AMPLITUDE  # not clipped
 
 
-def test_a_run_is_measured_with_the_signal_and_once_without(monkeypatch, tmp_path):
-    monkeypatch.setattr(Recipe, "radii", (4,))
+def test_a_run_is_measured_with_the_signal_and_once_without(measured_at, tmp_path):
+    measured_at(4)
     run = train_run(RECIPE.with_(planted=AMPLITUDE), seed=0, store=tmp_path, progress=False)
     whole = run.final.query("band == 'x'").set_index("split")["accuracy"]
     assert list(whole.index) == ["train", "test", "clean"]
