@@ -3,12 +3,31 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from hfclib.conditions import band_conditions
+from hfclib.conditions import Condition, band_conditions
 from hfclib.metrics import CURVE_COLUMNS
 from hfclib.paper.presets import fig4_recipes
-from hfclib.runs.store import Run
-from hfclib.training.recipe import RADII
+from hfclib.runs.predictions import by_name, store_record, weights_of
+from hfclib.runs.store import WEIGHTS, Run
+from hfclib.training.recipe import RADII, Recipe
+
+
+@pytest.fixture
+def answered(tmp_path):
+    """Stores predictions by condition as those of a run that was never trained, and returns the run."""
+
+    def store(classes, *, seed=0, batch_norm=False, kind="predictions"):
+        recipe = Recipe("answered")
+        path = tmp_path / "answered" / recipe.run_name(seed)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / WEIGHTS).write_bytes(b"weights")
+        tensors = {Condition(*condition): tensor.to(torch.uint8) for condition, tensor in classes.items()}
+        store_record(kind, path.name, by_name(tensors), weights_of(path))
+        statistics = pd.DataFrame({"bn_stats": ["running", "batch"] if batch_norm else ["running"]})
+        return Run(recipe, seed, statistics, statistics, {}, path)
+
+    return store
 
 
 @pytest.fixture

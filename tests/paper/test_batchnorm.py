@@ -30,7 +30,7 @@ def runs():
 
 
 @pytest.fixture(scope="module")
-def found(runs):
+def chapter_table(runs):
     return batchnorm.table(runs)
 
 
@@ -117,13 +117,13 @@ def test_the_claims_on_a_table_made_by_hand():
     values = {("batchnorm", "batch"): (0.7, 0.6), ("vanilla", "matched"): (0.5, 0.5)}
     rows = [row(*network, one, seed) for network, ones in values.items() for seed, one in enumerate(ones)]
     rows += [row("vanilla", "matched", 0.9, 0) | {"part": "scaled"}, row("batchnorm", "batch", 0.9, 2)]
-    found = tidy(rows)
-    left = BATCHNORM.estimate(CLAIMS["batchnorm-left-H4"], found)
+    measured = tidy(rows)
+    left = BATCHNORM.estimate(CLAIMS["batchnorm-left-H4"], measured)
     assert (left.mean, left.seeds) == (pytest.approx(0.15), 2)
     assert left.low == pytest.approx(0.15 - 12.7062 * 0.05, abs=1e-4)  # Student's t, one degree of freedom
     for name in set(CLAIMS) - {"batchnorm-left-H4"}:
         with pytest.raises(MissingRunError):
-            BATCHNORM.estimate(CLAIMS[name], found)
+            BATCHNORM.estimate(CLAIMS[name], measured)
 
 
 def test_runs_that_are_published_later_give_their_claims_a_value():
@@ -142,9 +142,9 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
         statistics = "batch" if "batchnorm" in variant else "matched"
         rows.append(row(variant, statistics, accuracy, 0, band="hfc", radius=8, feed="max"))
     rows.append(row("louder4", "matched", 0.9, 1, band="hfc", radius=8, feed="max"))  # whose partner is missing
-    found = tidy(rows)
+    chapter_table = tidy(rows)
     expected = {"groupnorm-H4": 0.2, "lfc-x": 0.05, "lfc-xl": 0.06}
-    means = {name: BATCHNORM.estimate(CLAIMS[f"batchnorm-{name}"], found).mean for name in expected}
+    means = {name: BATCHNORM.estimate(CLAIMS[f"batchnorm-{name}"], chapter_table).mean for name in expected}
     assert means == pytest.approx(expected)
     for variant, accuracy in {"vanilla": 0.25, "batchnorm": 0.28}.items():
         rows.append(row(variant, "running", accuracy, 0, band="hfc", radius=8, feed="mean"))
@@ -254,7 +254,7 @@ def test_groupnorm_is_compared_as_an_independent_sample():
     assert list(table.index) == ["H4"]
 
 
-def test_the_notebook_shows_all_published_seeds(found, runs):
+def test_the_notebook_shows_all_published_seeds(chapter_table, runs):
     every = BATCHNORM.judged("laptop", runs)
     for variant, ones in runs.items():
         assert [run.path for run in every[variant][: len(ones)]] == [run.path for run in ones]
@@ -262,19 +262,18 @@ def test_the_notebook_shows_all_published_seeds(found, runs):
     feeds = table.query("variant in @batchnorm.PAIR and part == 'feeds'")
     assert (feeds.groupby("variant")["seed"].nunique() == 10).all()
     assert not table.drop(columns=["n", "value"]).duplicated().any()
-    assert len(table.merge(found)) == len(found)
+    assert len(table.merge(chapter_table)) == len(chapter_table)
     assert BATCHNORM.judged("paper", Runs()) == {}  # which has no run
 
 
-def test_only_the_seeds_of_the_parameter_are_measured(runs, monkeypatch):
+def test_only_the_seeds_of_the_parameter_are_measured(runs, published_folder, monkeypatch):
     measured = []
-    monkeypatch.setattr(batchnorm, "stored", lambda run: None)
     monkeypatch.setattr(batchnorm, "measure", lambda run, variant: measured.append(run.seed))
     batchnorm.table(Runs(vanilla=runs["vanilla"]), compute=[1])
     assert measured == [1]
 
 
-def test_the_published_claims(found, runs):
+def test_the_published_claims(chapter_table, runs):
     """What is left has three seeds or more, and is BatchNorm's lead over vanilla with the same help, by Welch.
 
     BatchNorm's accuracy under the statistics of the test batch is in its run, vanilla's with matched moments in the
@@ -290,7 +289,7 @@ def test_the_published_claims(found, runs):
         welch = unpaired(normed, plain)
         errors = [np.mean([(share * (1 - share) / 10_000) ** 0.5 for share in ones]) for ones in (normed, plain)]
         half = np.hypot(welch.high - welch.mean, 1.959964 * np.linalg.norm(errors))
-        left = BATCHNORM.estimate(CLAIMS[f"batchnorm-left-H{radius}"], found)
+        left = BATCHNORM.estimate(CLAIMS[f"batchnorm-left-H{radius}"], chapter_table)
         assert left.seeds == 3
         assert left.mean == pytest.approx(welch.mean, abs=1e-9)
         assert [left.low, left.high] == pytest.approx([left.mean - half, left.mean + half], abs=1e-5)
@@ -299,9 +298,9 @@ def test_the_published_claims(found, runs):
 # ---- figures
 
 
-def test_figures_draw_the_means_of_their_rows(found):
+def test_figures_draw_the_means_of_their_rows(chapter_table):
     lines = [("vanilla", "matched"), ("batchnorm", "batch")]
-    rows = batchnorm.pair_rows(found, [4, 8], ["where", "batch size", "mixed"])
+    rows = batchnorm.pair_rows(chapter_table, [4, 8], ["where", "batch size", "mixed"])
     assert set(rows["n"]) == {2_000}  # at each place the same ones
     places = rows.groupby(["variant", "panel", "seed"])["x"].nunique()
     assert places.groupby("variant").agg(set).to_dict() == {"vanilla": {6}, "batchnorm": {4}}
@@ -314,12 +313,12 @@ def test_figures_draw_the_means_of_their_rows(found):
     here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]][0])]
     drawn = [line.get_xdata() for line in plain.lines if len(line.get_xdata()) == len(ticks)]
     assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["value"].mean().to_numpy())
-    feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(found, [4], ["feeds"]), 2)
+    feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(chapter_table, [4], ["feeds"]), 2)
     assert [tick.get_text() for tick in feeds.axes[0].get_yticklabels()] == ["max", "raw", "mean"]
 
 
-def test_the_table_of_all_networks_has_each_with_test_batch_statistics_and_without(found):
-    text = batchnorm.help_table(found, [4, 16])
+def test_the_table_of_all_networks_has_each_with_test_batch_statistics_and_without(chapter_table):
+    text = batchnorm.help_table(chapter_table, [4, 16])
     assert list(text) == ["test", "H4", "H16", "L4", "L16", "seeds"]
     assert text.loc[("Vanilla", "no"), "test"].startswith(".80±")
     assert text.loc[("BatchNorm", "yes"), "H4"].startswith(".69±")

@@ -227,10 +227,10 @@ def test_draws_say_which_networks_start_from_the_same_weights():
     assert len(by_draw) > 5
     for same in by_draw.values():
         for weights in same[1:]:
-            assert all(torch.equal(one, other) for one, other in zip(weights, same[0], strict=True))
+            assert all(torch.equal(first, other) for first, other in zip(weights, same[0], strict=True))
     firsts = [same[0][-1] for same in by_draw.values()]
-    for place, one in enumerate(firsts):
-        assert not any(one.shape == other.shape and torch.equal(one, other) for other in firsts[:place])
+    for place, first in enumerate(firsts):
+        assert not any(first.shape == other.shape and torch.equal(first, other) for other in firsts[:place])
 
 
 def test_a_failure_that_a_departure_may_cause_names_it():

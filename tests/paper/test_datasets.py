@@ -20,7 +20,7 @@ CLAIMS = {claim.id.removeprefix("datasets-"): claim for claim in DATASETS.claims
 
 def rows(data, variant, seed, **accuracies):
     """Rows of the chapter's table: `test`, `train`, "L4" and so on, halved on the HFC with the mean colour."""
-    found = []
+    measured = []
     for name, accuracy in accuracies.items():
         band = {"L": "lfc", "H": "hfc", "M": None}.get(name[0], "x")
         radius = None if band == "x" else int(name[1:])
@@ -32,12 +32,12 @@ def rows(data, variant, seed, **accuracies):
             row["value"] = accuracy / 2 if (band, feed) == ("hfc", "mean") else accuracy
             row |= {"feed": feed, "bn_stats": bn_stats, "train_band": "x", "train_radius": 0, "rescale": "none"}
             row["adversarial"] = "none"
-            found.append(row | {"data": data, "variant": variant, "seed": seed})
-    return found
+            measured.append(row | {"data": data, "variant": variant, "seed": seed})
+    return measured
 
 
 @pytest.fixture
-def found():
+def measured():
     """Three seeds: BatchNorm is .3 ahead on the HFC of MNIST."""
     table = []
     for seed in range(3):
@@ -102,7 +102,7 @@ def test_runs_are_sorted_by_data_and_misaligned_images_counted_on_their_own_test
 # ---- claims
 
 
-def test_the_claims_on_a_table_with_known_answers(found):
+def test_the_claims_on_a_table_with_known_answers(measured):
     expected = {
         "mnist-batchnorm": (0.31, "reproduced"),
         "mnist-batchnorm-controlled": (0.155, "reproduced"),
@@ -110,26 +110,26 @@ def test_the_claims_on_a_table_with_known_answers(found):
         "mnist-misaligned": (0.05, "reproduced"),
     }
     for name, (mean, verdict) in expected.items():
-        estimate = DATASETS.estimate(CLAIMS[name], found)
+        estimate = DATASETS.estimate(CLAIMS[name], measured)
         assert (estimate.mean, estimate.seeds) == (pytest.approx(mean), 3), name
         assert CLAIMS[name].judge(estimate) == verdict, name
     for name in set(CLAIMS) - set(expected):  # on Fashion-MNIST
         with pytest.raises(MissingRunError):
-            DATASETS.estimate(CLAIMS[name], found)
+            DATASETS.estimate(CLAIMS[name], measured)
 
 
 # ---- what is shown
 
 
-def test_the_tables_say_what_is_known_and_what_is_not_trained(found):
-    assert list(datasets.misaligned_counts(found[found["band"] == "x"], 8).index) == ["not stored"]
-    by_network = datasets.heuristics_table(found)
+def test_the_tables_say_what_is_known_and_what_is_not_trained(measured):
+    assert list(datasets.misaligned_counts(measured[measured["band"] == "x"], 8).index) == ["not stored"]
+    by_network = datasets.heuristics_table(measured)
     assert by_network.loc[("MNIST", "BatchNorm"), "H4"] == ".510\u00a0±\u00a0.010"
     assert ("Fashion-MNIST", "Vanilla") not in by_network.index
 
 
-def test_figures_draw_what_is_stored_and_name_the_rest(found):
-    shown = datasets.heuristics_rows(found)
+def test_figures_draw_what_is_stored_and_name_the_rest(measured):
+    shown = datasets.heuristics_rows(measured)
     axes = datasets.heuristics_figure(shown).axes
     assert len(axes) == 4  # of two data sets under two conditions: nothing of Fashion-MNIST is in the table
     texts = ["\n".join(text.get_text() for text in ax.texts) for ax in axes]
@@ -138,17 +138,17 @@ def test_figures_draw_what_is_stored_and_name_the_rest(found):
     assert set(PAPER_RADII) == set(shown.query("band == 'hfc'")["radius"]) | {12, 16}
 
 
-def test_without_such_networks_the_tables_say_so(found):
-    others = found.head(1).assign(variant="a network of no table")
+def test_without_such_networks_the_tables_say_so(measured):
+    others = measured.head(1).assign(variant="a network of no table")
     assert list(datasets.heuristics_table(others).index) == ["not stored"]
     assert list(datasets.trained_on_bands(others).index) == ["not stored"]
     assert list(datasets.misaligned_counts(others.assign(measure="misaligned"), 8).index) == ["not stored"]
-    table = datasets.trained_on_bands(found[found["variant"] != "hfc4max"])
+    table = datasets.trained_on_bands(measured[measured["variant"] != "hfc4max"])
     assert list(table.index) == [("CIFAR-10", "HFC, r = 8"), ("MNIST", "HFC, r = 8")]
 
 
-def test_the_legend_names_what_any_panel_shows(found):
-    kept = found[(found["data"] != "cifar10") | (found["variant"] != "batchnorm")]
+def test_the_legend_names_what_any_panel_shows(measured):
+    kept = measured[(measured["data"] != "cifar10") | (measured["variant"] != "batchnorm")]
     figure = datasets.heuristics_figure(datasets.heuristics_rows(kept))
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert sorted(texts) == ["BatchNorm", "Vanilla", "chance (.10)"]

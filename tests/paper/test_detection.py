@@ -92,7 +92,7 @@ def objects(*boxes):
     return {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.ones(len(boxes), dtype=torch.int64)}
 
 
-def found(*pairs, image=0):
+def detections(*pairs, image=0):
     """Detections in an image: (box, score) of class 1."""
     return [
         {"image_id": image, "category_id": 1, "score": score, "bbox": [left, top, right - left, bottom - top]}
@@ -107,7 +107,7 @@ def test_map_of_a_case_worked_out_by_hand():
     # One of two objects is found exactly, then a box is nowhere: precision 1 up to recall 1/2, and nothing beyond it,
     # so 51 of the 101 recalls from 0 to 1 have precision 1 at each IoU.
     truth = coco_truth([objects(FIRST, SECOND)])
-    scores = coco_score(truth, found((FIRST, 0.9), (NOWHERE, 0.8)))
+    scores = coco_score(truth, detections((FIRST, 0.9), (NOWHERE, 0.8)))
     assert scores.mean == scores.at_50 == pytest.approx(51 / 101)
     assert scores.per_image == {(0, 1): pytest.approx(51 / 101)}
 
@@ -115,14 +115,14 @@ def test_map_of_a_case_worked_out_by_hand():
 def test_map_counts_how_well_a_box_fits():
     # A box of 10 x 10 shifted by 2 overlaps in 80 of 120 pixels, IoU 2/3: right at .50, .55, .60 and .65 only.
     truth = coco_truth([objects(FIRST)])
-    scores = coco_score(truth, found(((2, 0, 12, 10), 0.9)))
+    scores = coco_score(truth, detections(((2, 0, 12, 10), 0.9)))
     assert (scores.mean, scores.at_50) == (pytest.approx(0.4), pytest.approx(1))
     assert scores.per_image[0, 1] == pytest.approx(0.4)
 
 
 def test_a_wrong_box_that_is_surer_halves_the_precision():
     truth = coco_truth([objects(FIRST)])
-    scores = coco_score(truth, found((NOWHERE, 0.9), (FIRST, 0.8)))
+    scores = coco_score(truth, detections((NOWHERE, 0.9), (FIRST, 0.8)))
     assert scores.mean == pytest.approx(0.5)
     assert scores.per_image[0, 1] == pytest.approx(0.5)
 
@@ -139,17 +139,17 @@ def test_the_average_per_image_is_pycocotools_own_on_one_image():
         truth = coco_truth([objects(*np.hstack([corners, corners + 10]).tolist())])
         shifted = np.vstack([corners, corners]) + generator.normal(0, 1.5, (12, 2))
         pairs = [((*corner, *corner + 10), score) for corner, score in zip(shifted, generator.random(12), strict=True)]
-        scores = coco_score(truth, found(*pairs))
+        scores = coco_score(truth, detections(*pairs))
         assert scores.per_image[0, 1] == pytest.approx(scores.mean)
 
 
 def test_the_share_of_better_images_of_a_case_worked_out_by_hand():
     # Image 0: both objects are found on the LFC and one on the image. Image 1: the reverse. Image 2: the same twice.
     truth = coco_truth([objects(FIRST, SECOND)] * 3)
-    one, both = partial(found, (FIRST, 0.9)), partial(found, (FIRST, 0.9), (SECOND, 0.8))
+    single, both = partial(detections, (FIRST, 0.9)), partial(detections, (FIRST, 0.9), (SECOND, 0.8))
     fed_images, fed_lfc = (
-        [box for image, one in enumerate(ones) for box in one(image=image)]
-        for ones in ((one, both, one), (both, one, one))
+        [box for image, single in enumerate(ones) for box in single(image=image)]
+        for ones in ((single, both, single), (both, single, single))
     )
     table = measure.scores_table(truth, {WHOLE_IMAGE: fed_images, DetectorInput("lfc", "raw", 8): fed_lfc})
     assert table["better"].tolist() == [0, pytest.approx(1 / 3)]
@@ -176,7 +176,7 @@ def test_what_is_fed():
 def test_boxes_in_the_mirror_image_come_back():
     class Brightest(torch.nn.Module):
         def forward(self, images):
-            places = [(one[0] > 0.5).nonzero() for one in images]
+            places = [(detection[0] > 0.5).nonzero() for detection in images]
             boxes = [torch.cat([at.amin(0).flip(0), at.amax(0).flip(0) + 1]).float()[None] for at in places]
             return [{"boxes": box, "scores": torch.ones(1), "labels": torch.ones(1)} for box in boxes]
 

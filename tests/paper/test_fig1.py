@@ -91,13 +91,13 @@ def test_a_single_network_at_each_preset(band_run):
         ("hfc8", "smoke", "HFC stretched to [0, 1]"),
         ("lfc8", "authors", "LFC divided by its maximum"),
     ):
-        one = band_run(variant, 0, preset)
-        table = table1_rows(gather({variant: [one]}, "final"))
-        assert table.loc[(title, 8), "same band of test images"] == decimals(own_band(one))
+        run = band_run(variant, 0, preset)
+        table = table1_rows(gather({variant: [run]}, "final"))
+        assert table.loc[(title, 8), "same band of test images"] == decimals(own_band(run))
         assert not table.map(lambda cell: "±" in cell).any(axis=None)
-        figure = table1_figure(gather({variant: [one]}, "final"))
+        figure = table1_figure(gather({variant: [run]}, "final"))
         found = {line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(line.get_ydata()) == 1}
-        assert {first(one, "test", "x"), own_band(one)} <= found
+        assert {first(run, "test", "x"), own_band(run)} <= found
         assert drawn(figure)
 
 
@@ -201,11 +201,11 @@ BY_HAND = {  # by seed
 def test_each_statistic_worked_out_by_hand():
     others = {"hfc4": [0.9, 0.9, 0.9], "hfc8": [0.9, 0.9, 0.9]}  # stretched to [0, 1], of which these claims are not
     for name, expected in BY_HAND.items():
-        found = statistic(name, ACCURACIES | others)
+        estimate = statistic(name, ACCURACIES | others)
         half = T_2 * np.std(expected, ddof=1) / np.sqrt(3)
         values = np.mean(expected), np.mean(expected) - half, np.mean(expected) + half
-        assert (found.mean, found.low, found.high) == pytest.approx(values, abs=1e-6), name
-        assert found.seeds == 3
+        assert (estimate.mean, estimate.low, estimate.high) == pytest.approx(values, abs=1e-6), name
+        assert estimate.seeds == 3
     board = scoreboard({"fig1": on_originals(ACCURACIES)})
     stretched = [f"fig1-{name}-{radius}" for radius in (4, 8, 12, 16) for name in ("lfc-exceeds-hfc", "hfc")]
     assert board.index[board["verdict"] == "run missing"].tolist() == stretched

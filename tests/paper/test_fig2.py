@@ -33,18 +33,13 @@ from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.misalignment import counts_over_seeds, network_titles, stored_misaligned, stored_predictions
 from hfclib.paper.show import show_figure
 from hfclib.runs.collect import Runs
-from hfclib.runs.predictions import Predictions, by_name, prediction_conditions
+from hfclib.runs.predictions import Predictions, prediction_conditions
 from hfclib.training.recipe import RADII
 from hfclib.transforms import FEEDS, feed_images, rescaled
 
 CONDITIONS = list(itertools.product(FEEDS, BN_STATS))
 TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
-
-
-@pytest.fixture(autouse=True)
-def _float32(monkeypatch):
-    """No bfloat16, which would round differently in another batch."""
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
+pytestmark = pytest.mark.usefixtures("in_float32")  # bfloat16 would round differently in another batch
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "batchnorm"])
@@ -125,13 +120,13 @@ def test_counts_are_the_sums_over_images_of_every_recorded_condition(answers, tr
 
 
 def test_variants_may_have_several_and_different_seeds(answers, true_classes):
-    found = counts_over_seeds(
+    counts = counts_over_seeds(
         {"vanilla": {4: answers["vanilla"], 0: answers["batchnorm"]}, "batchnorm": {1: answers["batchnorm"]}},
         true_classes,
     )
-    assert found.groupby("variant")["seed"].unique().map(list).to_dict() == {"vanilla": [0, 4], "batchnorm": [1]}
+    assert counts.groupby("variant")["seed"].unique().map(list).to_dict() == {"vanilla": [0, 4], "batchnorm": [1]}
     alone = counts_over_seeds({"vanilla": {4: answers["vanilla"]}}, true_classes)
-    own = found.query("variant == 'vanilla' and seed == 4").reset_index(drop=True)
+    own = counts.query("variant == 'vanilla' and seed == 4").reset_index(drop=True)
     pd.testing.assert_frame_equal(own, alone)
 
 
@@ -181,21 +176,21 @@ def test_the_most_confident_come_first(channel_means):
     """Six images whose HFC has most of one colour, more of it from image to image; the first two are not misaligned."""
     wave = (-1.0) ** torch.arange(8)
     images = torch.full((6, 3, 8, 8), 0.5)
-    found, labels = torch.tensor([False, False, True, True, True, True]), torch.tensor([0, 1, 0, 1, 2, 0])
+    misaligned_images, labels = torch.tensor([False, False, True, True, True, True]), torch.tensor([0, 1, 0, 1, 2, 0])
     order = [5, 2, 4, 3]
     for place, index in enumerate(order):
         images[index, labels[index]] += 0.1 * (4 - place) * wave
     # The mean over a channel of its HFC is 0: the network looks at the first column only.
     network = nn.Sequential(nn.AvgPool2d((8, 1)), nn.Flatten(), nn.Linear(24, 3, bias=False))
     network[2].weight.data = torch.eye(3).repeat_interleave(8, dim=1) * (torch.arange(24) % 8 == 0)
-    indices, values = most_confident(network, images, labels, found, 3, count=9)
+    indices, values = most_confident(network, images, labels, misaligned_images, 3, count=9)
     assert indices == order
     _, expected = confidences(network, images, order, 3)
     for name, part in expected.items():
         torch.testing.assert_close(values[name], part)
-    assert most_confident(network, images, labels, found, 3, count=2)[0] == [5, 2]
-    assert most_confident(network, images, labels, found, 3, count=2, without=[5, 1, 0])[0] == [2, 4]
-    assert most_confident(network, images, labels, found, 3, count=9, without=range(6)) == ([], {})
+    assert most_confident(network, images, labels, misaligned_images, 3, count=2)[0] == [5, 2]
+    assert most_confident(network, images, labels, misaligned_images, 3, count=2, without=[5, 1, 0])[0] == [2, 4]
+    assert most_confident(network, images, labels, misaligned_images, 3, count=9, without=range(6)) == ([], {})
 
 
 # ---- tables
@@ -219,20 +214,20 @@ def test_confidences_as_rows():
 
 def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
     for radius in (12, 8):
-        found = counts_at(counts, radius, TITLES)
-        assert list(found.index) == list(itertools.product(("running", "batch"), ("raw", "mean", "max")))
-        assert list(found.columns) == [*TITLES.values(), "paper"]
-        for (bn_stats, feed), row in found.iterrows():
+        shown = counts_at(counts, radius, TITLES)
+        assert list(shown.index) == list(itertools.product(("running", "batch"), ("raw", "mean", "max")))
+        assert list(shown.columns) == [*TITLES.values(), "paper"]
+        for (bn_stats, feed), row in shown.iterrows():
             for variant, title in TITLES.items():  # without BatchNorm both rows have the one count
                 stats = bn_stats if variant != "vanilla" else "running"
                 own = counts.query(f"variant == '{variant}' and radius == {radius} and cut == 'fourier'")
                 (one,) = own.query(f"feed == '{feed}' and bn_stats == '{stats}'").itertuples()
                 assert row[title] == f"{one.misaligned} (by chance {one.by_chance:.0f})"
-        assert set(found["paper"]) == ({"~600"} if radius == 12 else {"not available to us"})
-    found = counts_at(counts, 7, TITLES)["BatchNorm, width 64"]  # recorded raw, running only
+        assert set(shown["paper"]) == ({"~600"} if radius == 12 else {"not available to us"})
+    shown = counts_at(counts, 7, TITLES)["BatchNorm, width 64"]  # recorded raw, running only
     expected = int(stored_misaligned(answers["fullwidth"], true_classes, 7).sum())
-    assert found["running", "raw"].startswith(f"{expected} (by chance ")
-    assert set(found.drop(("running", "raw"))) == {"not measured"}
+    assert shown["running", "raw"].startswith(f"{expected} (by chance ")
+    assert set(shown.drop(("running", "raw"))) == {"not measured"}
     alone = counts_at(counts.query("variant == 'vanilla'"), 12, TITLES)
     assert alone.loc["running"].equals(alone.loc["batch"])
 
@@ -250,7 +245,18 @@ def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
 # ---- figures
 
 
-def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
+@pytest.fixture
+def published_counts(monkeypatch):
+    """Sets the tables of counts that the chapter has published, by preset."""
+
+    def choose(**tables):
+        published_only = SimpleNamespace(published=tables.get, is_own=lambda preset, runs: False)
+        monkeypatch.setattr("hfclib.paper.fig2.FIG2", published_only)
+
+    return choose
+
+
+def test_counts_of_all_seeds_and_what_exceeds_chance(published_counts):
     """Two vanilla networks, one with BatchNorm; rows at another radius and under another feed are left out."""
     rows = [
         ("vanilla", 0, "fourier", "running", 70, 60.0, 0),
@@ -262,18 +268,16 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
     table = pd.DataFrame(rows, columns=["variant", "seed", "cut", "bn_stats", "misaligned", "by_chance", "eight"])
     table = table.assign(radius=12, feed="raw", images=400)
     table = pd.concat([table, table.assign(radius=8, misaligned=0), table.assign(feed="max", misaligned=0)])
-    stored = {"laptop": table, "narrow": table[table["variant"] == "vanilla"].query("seed == 0")}
-    published_only = SimpleNamespace(published=stored.get, is_own=lambda preset, runs: False)
-    monkeypatch.setattr("hfclib.paper.fig2.FIG2", published_only)
+    published_counts(laptop=table, narrow=table[table["variant"] == "vanilla"].query("seed == 0"))
     counts = all_counts("laptop", Runs())
     assert extremes_of_counts(counts, 12) == (  # the SVD's 3 of the eight and 130 images do not count
         "Misaligned at r = 12, over all networks, seeds, feeds and statistics that are stored: from 0 to 200 images. "
         "Of the paper's eight, at most 3; fed raw, with running averages, none under 2 of 4 networks, and at most 3 "
         "under the others."
     )
-    found = counts_of_all_seeds(counts, 12)
+    shown = counts_of_all_seeds(counts, 12)
     plain, normed = TITLES["vanilla"], TITLES["batchnorm"]
-    assert found.index.tolist() == [
+    assert shown.index.tolist() == [
         ("laptop", plain, "LFC and HFC, running"),
         ("laptop", normed, "LFC and HFC, running"),
         ("laptop", normed, "LFC and HFC, test batch"),
@@ -281,14 +285,14 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
         ("narrow", plain, "LFC and HFC, running"),
     ]
     low, high = 12 - 12.7062 * 2, 12 + 12.7062 * 2  # of 10 and 14: Student's t, one degree of freedom
-    assert found["beyond chance"].tolist() == [
+    assert shown["beyond chance"].tolist() == [
         f"12.0\u00a0[{low:.1f},\u00a0{high:.1f}]",
         "20.3",
         "130.0",
         "-1.0",
         "10.0",
     ]
-    eight = found["of the paper's eight (of eight average images)"]
+    eight = shown["of the paper's eight (of eight average images)"]
     low, high = 1 - 12.7062 * 1, 1 + 12.7062 * 1  # of 0 and 2
     assert eight.tolist() == [  # in brackets 8 times 80, 120, 200, 130 and 70 of 400
         f"1.0\u00a0[{low:.1f},\u00a0{high:.1f}] (1.6)",
@@ -297,8 +301,8 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(monkeypatch):
         "0.0 (2.6)",
         "0.0 (1.4)",
     ]
-    assert found["seed 0"].tolist() == ["70 (60)", *["\u2013"] * 3, "70 (60)"]
-    assert found["seed 1"].tolist()[1:4] == ["120 (100)", "200 (70)", "130 (131)"]
+    assert shown["seed 0"].tolist() == ["70 (60)", *["\u2013"] * 3, "70 (60)"]
+    assert shown["seed 1"].tolist()[1:4] == ["120 (100)", "200 (70)", "130 (131)"]
 
 
 def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_classes, counts):
@@ -413,10 +417,10 @@ CLAIMS = {claim.id.removeprefix("fig2-"): claim for claim in FIG2.claims}
 def evidence(rows: dict[tuple, list[int]]) -> pd.DataFrame:
     """Counts of misaligned images among 10,000, by (variant, cut, radius, feed, bn_stats) and seed; one is in eight."""
     names = ("variant", "cut", "radius", "feed", "bn_stats", "images", "misaligned", "eight", "seed")
-    found = [
+    made = [
         (*key, 10_000, value, value // 100, seed) for key, values in rows.items() for seed, value in enumerate(values)
     ]
-    return pd.DataFrame(found, columns=names)
+    return pd.DataFrame(made, columns=names)
 
 
 def test_claims_are_about_vanilla_fed_raw_at_radius_12():
@@ -435,12 +439,14 @@ def test_claims_are_about_vanilla_fed_raw_at_radius_12():
         ("eight", [6 / 8, 1, 6 / 8], [], "inconclusive"),  # the paper's own images, and no sample
         ("svd", [0.04, 0.04, 0.03], [[0.06, 0.08, 0.06], [0.02, 0.04, 0.03]], "reproduced"),
     ):
-        found = FIG2.estimate(CLAIMS[name], table)
+        estimate = FIG2.estimate(CLAIMS[name], table)
         mean, _, high = interval(values)
         errors = [np.mean([(share * (1 - share) / 10_000) ** 0.5 for share in ones]) for ones in shares]
         half = np.hypot(high - mean, 1.959964 * np.linalg.norm(errors))
-        assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - half, mean + half), abs=2e-6), name
-        assert (found.seeds, CLAIMS[name].judge(found)) == (3, verdict), name
+        assert (estimate.mean, estimate.low, estimate.high) == pytest.approx(
+            (mean, mean - half, mean + half), abs=2e-6
+        ), name
+        assert (estimate.seeds, CLAIMS[name].judge(estimate)) == (3, verdict), name
         with pytest.raises(MissingRunError):
             FIG2.estimate(CLAIMS[name], table.query("variant != 'vanilla'"))
     with pytest.raises(MissingRunError):
@@ -467,25 +473,23 @@ def test_the_eight_images_of_the_paper_are_counted():
     assert count(90) == (1, 0)
 
 
-def test_stored_predictions_leave_out_runs_without_those_on_whole_images(answers, monkeypatch):
+def test_stored_predictions_leave_out_runs_without_those_on_whole_images(answers, answered):
     """A training alone records those on the bands, by which nothing can be counted."""
     bands = {condition: classes for condition, classes in answers["batchnorm"].classes.items() if condition.band != "x"}
-    records = {0: by_name(answers["batchnorm"].classes), 1: {}, 2: by_name({Condition("x"): torch.zeros(60)})}
-    records[3] = by_name(bands)
-    monkeypatch.setattr("hfclib.paper.misalignment.load_record", lambda kind, run, *, beside: records[run.seed])
-    runs = {"batchnorm": [SimpleNamespace(seed=seed, batch_norm=True) for seed in records], "vanilla": []}
-    found = stored_predictions(runs)
-    assert {variant: list(ones) for variant, ones in found.items()} == {"batchnorm": [0, 2]}
-    one = found["batchnorm"][0]
+    records = {0: answers["batchnorm"].classes, 1: {}, 2: {Condition("x"): torch.zeros(60)}, 3: bands}
+    runs = {"batchnorm": [answered(records[seed], seed=seed, batch_norm=True) for seed in records], "vanilla": []}
+    kept = stored_predictions(runs)
+    assert {variant: list(ones) for variant, ones in kept.items()} == {"batchnorm": [0, 2]}
+    one = kept["batchnorm"][0]
     for condition in (("hfc", 8, "max", "batch"), ("svd_low", 12), ("x",)):
         assert torch.equal(one.on(*condition), answers["batchnorm"].on(*condition))
-    assert not found["batchnorm"][2].has("hfc", 8)
+    assert not kept["batchnorm"][2].has("hfc", 8)
     with_running = Predictions(bands | {Condition("x"): torch.zeros(60)}, batch_norm=True)
     counts = counts_over_seeds({"batchnorm": {0: with_running}}, torch.zeros(60, dtype=torch.int64))
     assert set(counts["bn_stats"]) == {"running"}
 
 
-def test_the_two_cuts_beyond_chance_under_the_same_networks(monkeypatch):
+def test_the_two_cuts_beyond_chance_under_the_same_networks(published_counts):
     """A network without counts of one cut is left out of both; other radii, feeds and statistics too."""
     rows = [
         ("vanilla", 0, "fourier", 70, 60.0),
@@ -500,14 +504,13 @@ def test_the_two_cuts_beyond_chance_under_the_same_networks(monkeypatch):
     table = table.assign(radius=8, feed="raw", bn_stats="running")
     others = [{"radius": 7}, {"feed": "max"}, {"bn_stats": "batch"}]
     table = pd.concat([table, *(table.assign(misaligned=0, **other) for other in others)])
-    published_only = SimpleNamespace(published={"laptop": table}.get, is_own=lambda preset, runs: False)
-    monkeypatch.setattr("hfclib.paper.fig2.FIG2", published_only)
-    found = cuts_of_all_seeds(all_counts("laptop", Runs()))
+    published_counts(laptop=table)
+    shown = cuts_of_all_seeds(all_counts("laptop", Runs()))
     plain, normed = TITLES["vanilla"], TITLES["batchnorm"]
-    assert found.index.tolist() == [("laptop", plain, 8), ("laptop", normed, 8)]
-    assert found.loc["laptop", normed, 8].tolist() == ["21.0", "0.0", "-21.0"]
+    assert shown.index.tolist() == [("laptop", plain, 8), ("laptop", normed, 8)]
+    assert shown.loc["laptop", normed, 8].tolist() == ["21.0", "0.0", "-21.0"]
     differences = [0.98 - 10, -1 - 14]
     mean, half = sum(differences) / 2, 12.7062 * abs(differences[0] - differences[1]) / 2
-    cells = found.loc["laptop", plain, 8]
+    cells = shown.loc["laptop", plain, 8]
     assert cells["Fourier split"].startswith("12.0\u00a0[")
     assert cells["SVD less Fourier"] == f"{mean:.1f}\u00a0[{mean - half:.1f},\u00a0{mean + half:.1f}]"

@@ -65,25 +65,25 @@ def test_kernels_by_hand():
 
 @pytest.mark.parametrize("rho", [0, 0.5])
 def test_the_four_states(runs, rho):
-    found = kernel_measures(runs, rho)
-    assert list(found.columns) == ["variant", "seed", "state", "kernel", "roughness", "share"]
-    assert len(found) == 4 * 4 * 4  # runs, states, kernels
+    measures = kernel_measures(runs, rho)
+    assert list(measures.columns) == ["variant", "seed", "state", "kernel", "roughness", "share"]
+    assert len(measures) == 4 * 4 * 4  # runs, states, kernels
     for variant, ones in runs.items():
-        for one in ones:
-            start = initial_model(one.recipe, one.seed).conv1.weight
-            end = one.model().conv1.weight
+        for run in ones:
+            start = initial_model(run.recipe, run.seed).conv1.weight
+            end = run.model().conv1.weight
             weights = {
                 "initial": start,
                 "trained": end,
                 "added": end - start,
-                "smoothed": smooth_kernels(one.model(), rho).conv1.weight,
+                "smoothed": smooth_kernels(run.model(), rho).conv1.weight,
             }
             for state, weight in weights.items():
-                own = found.query(f"variant == '{variant}' and seed == {one.seed} and state == '{state}'")
+                own = measures.query(f"variant == '{variant}' and seed == {run.seed} and state == '{state}'")
                 assert own["roughness"].tolist() == pytest.approx(roughness(weight).mean(dim=1).tolist())
                 shares = high_frequency_share(weight, 12).mean(dim=1).tolist()
                 assert own["share"].tolist() == pytest.approx(shares)
-    wide = found.pivot(index=["variant", "seed", "kernel"], columns="state", values="roughness")
+    wide = measures.pivot(index=["variant", "seed", "kernel"], columns="state", values="roughness")
     if rho:
         assert wide["smoothed"].mean() < 0.8 * wide["trained"].mean()
     else:
@@ -147,12 +147,12 @@ def test_a_contrast_is_over_the_seeds_that_all_networks_have():
 
 def test_the_readers_table(runs):
     table = kernel_measures(runs, 0.5)
-    found = kernel_table(table).replace(r" \[", "\u00a0[", regex=True)  # where a cell may break
+    shown = kernel_table(table).replace(r" \[", "\u00a0[", regex=True)  # where a cell may break
     titles = ["Vanilla", "Adversarial, BatchNorm", "Vanilla, 5 x 5"]
-    assert list(found.index) == [
+    assert list(shown.index) == [
         (measure, title) for measure in ("roughness", "share of energy at r >= 12") for title in titles
     ]
-    assert found["seeds"].tolist() == [2, 1, 1] * 2
+    assert shown["seeds"].tolist() == [2, 1, 1] * 2
     columns = {
         "at initialisation": "initial",
         "trained": "trained",
@@ -164,9 +164,9 @@ def test_the_readers_table(runs):
             own = table[table["variant"] == variant]
             means = own.groupby(["seed", "state"])[measure].mean().unstack()
             for column, state in columns.items():
-                assert found.loc[(text, title), column] == with_interval(*interval(means[state]))
+                assert shown.loc[(text, title), column] == with_interval(*interval(means[state]))
             less = means["trained"] - means["initial"]
-            assert found.loc[(text, title), "trained less initial"] == with_interval(*interval(less))
+            assert shown.loc[(text, title), "trained less initial"] == with_interval(*interval(less))
 
 
 # ---- what pictures show
@@ -174,12 +174,12 @@ def test_the_readers_table(runs):
 
 def test_kernels_to_look_at_go_from_smooth_to_rough():
     planes = [[CHECKERS] * 3, [SMOOTH] * 3, [CHECKERS, HALF, SMOOTH], [HALF] * 3]
-    found = first_layers({"adversarial": [run("adversarial", 3, planes), run("adversarial", 4)]})
-    assert list(found) == ["At initialisation, seed 3", "Adversarial, seed 3"]
-    assert torch.equal(found["Adversarial, seed 3"], torch.stack([torch.stack(planes[i]) for i in (1, 3, 2, 0)]))
+    layers = first_layers({"adversarial": [run("adversarial", 3, planes), run("adversarial", 4)]})
+    assert list(layers) == ["At initialisation, seed 3", "Adversarial, seed 3"]
+    assert torch.equal(layers["Adversarial, seed 3"], torch.stack([torch.stack(planes[i]) for i in (1, 3, 2, 0)]))
     start = initial_model(RECIPES["adversarial"], 3).conv1.weight
     order = roughness(start).mean(dim=1).argsort()
-    assert torch.equal(found["At initialisation, seed 3"], start[order])
+    assert torch.equal(layers["At initialisation, seed 3"], start[order])
 
 
 @pytest.mark.parametrize(("width", "shown"), [(31, 16), (4, 1)])
@@ -196,15 +196,15 @@ def test_of_many_kernels_some_are_shown_at_equal_steps_of_the_order(width, shown
 
 
 def test_responses_start_with_the_initialisation_of_each_size(runs):
-    found = mean_responses(runs)
-    assert list(found) == [
+    responses = mean_responses(runs)
+    assert list(responses) == [
         "At initialisation",
         "Vanilla",
         "Adversarial, BatchNorm",
         "At initialisation, 5 x 5",
         "Vanilla, 5 x 5",
     ]
-    for response in found.values():
+    for response in responses.values():
         assert response.shape == (32, 32)
 
 
@@ -212,10 +212,10 @@ def test_responses_by_hand():
     """Each plane counts the same, whatever its norm: a single weight passes all alike, a constant plane frequency 0."""
     single = torch.zeros(3, 3)
     single[1, 1] = 5
-    found = mean_responses({"vanilla": [run(planes=[[single] * 3] * 4)]})
-    torch.testing.assert_close(found["Vanilla"], torch.ones(32, 32))
-    found = mean_responses({"vanilla": [run(planes=[[SMOOTH, single, 0 * SMOOTH]] * 4)]})
-    assert found["Vanilla"][16, 16].item() == pytest.approx((3 + 1 + 0) / 3)  # 9 / 3, the norm of nine ones
+    responses = mean_responses({"vanilla": [run(planes=[[single] * 3] * 4)]})
+    torch.testing.assert_close(responses["Vanilla"], torch.ones(32, 32))
+    responses = mean_responses({"vanilla": [run(planes=[[SMOOTH, single, 0 * SMOOTH]] * 4)]})
+    assert responses["Vanilla"][16, 16].item() == pytest.approx((3 + 1 + 0) / 3)  # 9 / 3, the norm of nine ones
     both = [run(planes=[[single] * 3] * 4), run(seed=1, planes=[[SMOOTH] * 3] * 4)]
     assert mean_responses({"vanilla": both})["Vanilla"][16, 16].item() == pytest.approx(2)
 
@@ -290,15 +290,15 @@ def test_without_any_network_the_figure_says_so():
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_responses_share_a_scale_and_are_labelled_in_bins(count):
-    found = {f"Network {number}": (number + 1) * torch.rand(32, 32) for number in range(count)}
-    figure = responses_figure(found)
+    responses = {f"Network {number}": (number + 1) * torch.rand(32, 32) for number in range(count)}
+    figure = responses_figure(responses)
     *pictures, bar = figure.axes
     assert bar.get_ylabel() == "Mean magnitude"
-    assert [ax.get_title() for ax in pictures] == list(found)
+    assert [ax.get_title() for ax in pictures] == list(responses)
     assert figure.get_supxlabel() == "Horizontal frequency (DFT bins)"
     assert figure.get_supylabel() == "Vertical frequency (DFT bins)"
-    highest = max(response.max().item() for response in found.values())
-    for ax, response in zip(pictures, found.values(), strict=True):
+    highest = max(response.max().item() for response in responses.values())
+    for ax, response in zip(pictures, responses.values(), strict=True):
         (image,) = ax.get_images()
         assert image.get_clim() == (0, highest)
         np.testing.assert_array_equal(image.get_array(), response)

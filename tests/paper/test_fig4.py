@@ -62,12 +62,12 @@ def unpaired_over_images(accuracies, runs):
 
 
 def test_a_lead_stands_beside_that_with_the_papers_schedule(runs):
-    one = {variant: ones[1:] for variant, ones in runs.items() if variant != "dropout"}
+    later = {variant: ones[1:] for variant, ones in runs.items() if variant != "dropout"}
     final = gather(runs, "final")
-    table = leads(final, gather(one, "final"))
+    table = leads(final, gather(later, "final"))
     by_cell = by_seed(select(final, (4, 8), *CONDITIONS["mean colour added"]), "cell", "variant")
     both = [by_cell[cell] for cell in ("H4", "H8")]
-    gain = sum(one["batchnorm"] - one["vanilla"] for one in both) / 2
+    gain = sum(later["batchnorm"] - later["vanilla"] for later in both) / 2
     expected = [unpaired_over_images(both, runs), decimals(gain[1]), "\u2013"]
     assert table.loc[("BatchNorm", "mean colour added")].tolist() == expected
     dropout, mixup = (table.loc[(title, "measured as the authors did")] for title in ("Dropout", "Mix-up"))
@@ -233,13 +233,13 @@ def test_each_statistic_worked_out_by_hand():
     table = final(ACCURACIES)
     assert set(BY_HAND) == {name for name, claim in CLAIMS.items() if claim.preset == "laptop"}
     for name, (expected, paper, verdict) in BY_HAND.items():
-        claim, found = CLAIMS[name], FIG4.estimate(CLAIMS[name], table)
+        claim, estimate = CLAIMS[name], FIG4.estimate(CLAIMS[name], table)
         half = T_2 * np.std(expected, ddof=1) / np.sqrt(3)
         values = np.mean(expected), np.mean(expected) - half, np.mean(expected) + half
-        assert (found.mean, found.low, found.high) == pytest.approx(values, abs=1e-6), name
-        assert found.seeds == 3
+        assert (estimate.mean, estimate.low, estimate.high) == pytest.approx(values, abs=1e-6), name
+        assert estimate.seeds == 3
         assert claim.paper == pytest.approx(paper, abs=1e-9), name
-        assert claim.judge(found) == verdict, name
+        assert claim.judge(estimate) == verdict, name
     narrow = FIG4.estimate(CLAIMS["batchnorm-narrow"], table)
     assert narrow.mean == pytest.approx(np.mean([0.40, 0.41, 0.41]))
 

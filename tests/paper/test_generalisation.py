@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from hfclib._files import data_folder
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper import generalisation
 from hfclib.paper.generalisation import (
@@ -24,8 +25,8 @@ from hfclib.paper.generalisation import (
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.presets import fig4_recipes
 from hfclib.paper.scoreboard import published_scoreboard, scoreboard
-from hfclib.runs import collect
 from hfclib.runs.collect import Runs, published_runs
+from tests.runs.foreign import shelve
 
 CLAIMS = {claim.id: claim for claim in GENERALISATION.claims}
 RULE = [name for name in CLAIMS if name.startswith("generalisation-rule")]
@@ -246,10 +247,10 @@ def test_claims_are_over_the_recipes_that_are_compared():
 
 
 def test_what_the_authors_measure_is_a_column_of_its_own():
-    found = table(
+    measured = table(
         *(network(f"v{i}", test=0.5 + 0.1 * i, **{"H4": 0.1 * i, "H4 authors": -0.1 * i, "H8": 0.1}) for i in range(4))
     )
-    values = {name: estimate.mean for name, (estimate, _) in estimates(found).items()}
+    values = {name: estimate.mean for name, (estimate, _) in estimates(measured).items()}
     assert (values["generalisation-H4"], values["generalisation-H4-authors"]) == pytest.approx((1, -1))
 
 
@@ -259,37 +260,31 @@ def test_the_rule_is_judged_once_all_six_recipes_have_a_run():
         for place, variant in enumerate(rule_recipes())
     ]
     for count in (0, 3, 5):
-        found = pd.concat([FOUR, table(*six[:count])])
-        assert set(RULE).isdisjoint(estimates(found))
-        board = scoreboard({"generalisation": found})
+        measured = pd.concat([FOUR, table(*six[:count])])
+        assert set(RULE).isdisjoint(estimates(measured))
+        board = scoreboard({"generalisation": measured})
         assert (board.loc[RULE, "verdict"] == "run missing").all()
-    found = pd.concat([FOUR, table(*six)])
-    board = scoreboard({"generalisation": found})
+    measured = pd.concat([FOUR, table(*six)])
+    board = scoreboard({"generalisation": measured})
     assert (board.loc[RULE, "verdict"] == "reproduced").all()
     assert (board.loc[RULE, "seeds"] == 6).all()
     assert board.loc[RULE, "mean"].tolist() == pytest.approx([1, 1])
     assert board.at["generalisation-H4", "mean"] == pytest.approx(0.8)
-    upside_down = found.assign(value=found["value"].where(found["measure"] != "H4", 1 - found["value"]))
+    upside_down = measured.assign(value=measured["value"].where(measured["measure"] != "H4", 1 - measured["value"]))
     verdict = scoreboard({"generalisation": upside_down}).at["generalisation-rule-H4", "verdict"]
     assert verdict == "not reproduced in our set-up"
 
 
-def test_runs_of_the_rule_are_found_at_both_presets(random_run, monkeypatch):
+def test_runs_of_the_rule_are_found_at_both_presets(random_run, published_folder):
     """As soon as they are stored, `published_scoreboard` judges them, and the other claims stay as they are."""
+    of_rule = tuple(recipe.hash for recipe in rule_recipes().values())
+    (published_folder / "runs").mkdir(parents=True)
+    for path in (data_folder() / "runs").iterdir():
+        if not path.name.endswith(of_rule):
+            (published_folder / "runs" / path.name).symlink_to(path)
     before = published_scoreboard(["generalisation"])
-
-    hashes = {recipe.hash for recipe in rule_recipes().values()}
-    seeds, find = collect.stored_seeds, collect.find
-
-    def found(recipe, *place):
-        if recipe.hash in hashes:
-            return replace(random_run("vanilla", 0), recipe=recipe)
-        return find(recipe, *place)
-
-    monkeypatch.setattr(
-        collect, "stored_seeds", lambda recipe, *place: [0] if recipe.hash in hashes else seeds(recipe, *place)
-    )
-    monkeypatch.setattr(collect, "find", found)
+    for recipe in rule_recipes().values():
+        shelve(published_folder / "runs", replace(random_run("vanilla", 0), recipe=recipe))
     after = published_scoreboard(["generalisation"])
     pd.testing.assert_frame_equal(before.drop(RULE), after.drop(RULE))
     # Six equal networks have no correlation; that they were looked at shows in the evidence.

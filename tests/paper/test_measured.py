@@ -21,21 +21,19 @@ def run(tmp_path):
     return Run(RECIPE, 0, None, None, {}, path)
 
 
-def test_a_network_is_measured_once_and_again_by_another_version(run, tmp_path, monkeypatch):
+def test_a_network_is_measured_once_and_again_by_another_version(run, published_folder, evaluation_version):
     measured = []
 
     def measure(run, variant):
         measured.append(variant)
         return pd.DataFrame({"part": ["all"], "accuracy": [1 / 3]})
 
-    (tmp_path / "data").mkdir()
-    monkeypatch.setattr("hfclib.paper.measured.data_folder", lambda: tmp_path / "data")
+    published_folder.mkdir()
     for version, count in ((1, 1), (1, 1), (2, 2), (1, 3)):
-        for module in ("runs.predictions", "paper.measured"):
-            monkeypatch.setattr(f"hfclib.{module}.EVALUATION_VERSION", version)
+        evaluation_version(version)
         publish_tables("some", {"vanilla": [run]}, measure)
         assert len(measured) == count
         assert stored_table("some", run)["accuracy"].tolist() == [0.333333]
-        origin = json.loads((tmp_path / "data" / "some" / f"{run.path.name}.json").read_text())
+        origin = json.loads((published_folder / "some" / f"{run.path.name}.json").read_text())
         assert origin["evaluation"] == version
         assert list(origin) == ["weights", "sha256", "commit", "device", "torch", "evaluation", "seconds"]

@@ -111,15 +111,15 @@ def test_a_network_counts_once_however_many_recipes_train_it(preset):
 
 
 def test_with_two_recipes_or_equal_ones_the_chapter_says_that_they_are_too_few():
-    same = made(3).assign(value=lambda found: found["value"].mask(found["measure"] == "H8", 0.3))
+    same = made(3).assign(value=lambda measured: measured["value"].mask(measured["measure"] == "H8", 0.3))
     with pytest.raises(MissingRunError, match="no correlation that is defined"):
         NETWORKS.estimate(CLAIMS["networks-shift"], same)
-    for found in (made(2), same):
-        said = networks.networks_answer(found, 8).data
+    for measured in (made(2), same):
+        said = networks.networks_answer(measured, 8).data
         assert "nan" not in said
-        assert ("Too few recipes are measured for a correlation." in said) == (found is not same)
-        assert networks.association_rows(found, 8).empty
-        networks.association_figure(networks.association_rows(found, 8))
+        assert ("Too few recipes are measured for a correlation." in said) == (measured is not same)
+        assert networks.association_rows(measured, 8).empty
+        networks.association_figure(networks.association_rows(measured, 8))
     assert "3 recipes" in networks.networks_answer(made(3), 8).data
 
 
@@ -222,33 +222,33 @@ def test_names_of_networks_are_different():
 
 
 def test_the_figures_show_the_shares_and_the_correlations():
-    found = made(4)
-    figure = networks.fragility_figure(found, 8, "noise8")
+    measured = made(4)
+    figure = networks.fragility_figure(measured, 8, "noise8")
     assert [ax.get_title() for ax in figure.axes] == ["noise 8/255", "noise 8/255, HFC alone", "PGD, eps 2/255"]
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx([0.09, 0.19, 0.29, 0.39])
-    drawn = networks.association_rows(found, 8)
+    drawn = networks.association_rows(measured, 8)
     assert len(drawn) == 2 * (2 * 11 + 1)
     one = drawn.query("measure == 'mean' and part == 'hfc' and control == 'none'").iloc[0]
-    estimate = NETWORKS.estimate(CLAIMS["networks-shift"], found)
+    estimate = NETWORKS.estimate(CLAIMS["networks-shift"], measured)
     assert (one["mean"], one["low"], one["recipes"]) == (estimate.mean, estimate.low, estimate.seeds)
     shown = networks.association_figure(drawn).axes[0]
     assert [tick.get_text() for tick in shown.get_yticklabels()][-2:] == ["mean of ten shifts", "PGD, eps 2/255"]
-    assert "over 4 recipes" in networks.networks_answer(found, 8).data
-    nothing = found[found["measure"].isin(["test", "H8", "L8"])]
+    assert "over 4 recipes" in networks.networks_answer(measured, 8).data
+    nothing = measured[measured["measure"].isin(["test", "H8", "L8"])]
     assert networks.association_rows(nothing, 8).empty
     networks.fragility_figure(nothing, 8, "noise8")
 
 
 def test_beside_another_radius_the_hfc_of_a_shift_names_its_own():
-    found = pd.concat([made(3), pd.DataFrame(rows("batchnorm", 0, 0.8, 0.35, 0.5))])
+    measured = pd.concat([made(3), pd.DataFrame(rows("batchnorm", 0, 0.8, 0.35, 0.5))])
     for radius, own in ((8, ""), (4, " (r = 8)")):
-        titles = [ax.get_title() for ax in networks.fragility_figure(found, radius, "noise8").axes]
+        titles = [ax.get_title() for ax in networks.fragility_figure(measured, radius, "noise8").axes]
         assert titles == ["noise 8/255", f"noise 8/255, HFC alone{own}", "PGD, eps 2/255"]
-        shown = networks.association_figure(networks.association_rows(found, radius), radius)
+        shown = networks.association_figure(networks.association_rows(measured, radius), radius)
         assert [ax.get_title() for ax in shown.axes] == ["shifts as they are", f"their HFC alone{own}"]
-        columns = list(networks.subset_table(found, radius))
+        columns = list(networks.subset_table(measured, radius))
         assert columns[1::2] == [f"HFC of the shifts{own}", "attack of 2/255"]
-        said = networks.networks_answer(found, radius).data
+        said = networks.networks_answer(measured, radius).data
         assert f"the share lost to the HFC of the shifts{own}: " in said
         assert f"to the HFC of the shifts{own} and" in said
 

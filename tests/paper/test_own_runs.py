@@ -135,7 +135,7 @@ def test_weights_of_yours_stand_in_only_where_a_notebook_asks_for_them(foreign):
     assert shown.path == RUNS / recipe.run_name(seed)
 
 
-def test_a_notebook_that_retrains_is_about_what_it_trained(foreign, monkeypatch):
+def test_a_notebook_that_retrains_is_about_what_it_trained(foreign, train_by):
     """Weights of both are there: the runs of the home are not those that are published."""
     trained = []
 
@@ -144,8 +144,7 @@ def test_a_notebook_that_retrains_is_about_what_it_trained(foreign, monkeypatch)
         trained.append(recipe)
         return replace(run, seed=seed)
 
-    monkeypatch.setattr("hfclib.runs.collect.train_run", train)
-    monkeypatch.setattr("hfclib.runs.collect.estimate_seconds", lambda recipe, device: 60.0)
+    train_by(train)
     settings = FIG4.check({"seeds": [0], "retrain": True})
     runs = FIG4.obtain(settings)
     assert trained == list(FIG4.recipes("laptop").values())

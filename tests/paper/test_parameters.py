@@ -12,7 +12,6 @@ import numpy as np
 import papermill
 import pytest
 
-from hfclib.data import DataSet
 from hfclib.paper.bands import fig1_recipes
 from hfclib.paper.fig3 import fig3_recipes
 from hfclib.paper.parameters import check_parameters, given_parameters
@@ -50,9 +49,8 @@ def no_data(monkeypatch):
     def refused(*args, **options):
         pytest.fail("data was loaded")
 
-    for name in ("embedded", "load"):
-        monkeypatch.setattr(DataSet, name, refused)
-    for where in ("runs.store.load", "runs.collect.find", "runs.collect.train_run"):
+    of_data = ("data.DataSet.embedded", "data.DataSet.load")
+    for where in (*of_data, "runs.store.load", "runs.collect.find", "runs.collect.train_run"):
         monkeypatch.setattr(f"hfclib.{where}", refused)
 
 
@@ -196,12 +194,12 @@ def test_the_defaults_are_those_of_the_parameters_cell():
     kinds = {bool: "bool", str: "str", int: "int", float: "float", tuple: "list"}
     for notebook, chapter in CHAPTERS.items():
         cell = papermill.inspect_notebook(str(FOLDER / f"{notebook}.ipynb"))
-        defaults = {name: ast.literal_eval(one["default"]) for name, one in cell.items()}
+        defaults = {name: ast.literal_eval(parameter["default"]) for name, parameter in cell.items()}
         assert set(defaults) == set(chapter.parameters.model_fields), notebook
         usual = chapter.parameters()
         assert check_parameters(chapter.parameters, defaults) == usual
-        for name, one in cell.items():
-            assert one["inferred_type_name"] == kinds[type(getattr(usual, name))], (notebook, name)
+        for name, parameter in cell.items():
+            assert parameter["inferred_type_name"] == kinds[type(getattr(usual, name))], (notebook, name)
 
 
 def test_the_notebooks_are_those_that_are_checked():

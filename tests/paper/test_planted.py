@@ -16,16 +16,16 @@ CLAIMS = {claim.id.removeprefix("datasets-planted-"): claim for claim in PLANTED
 
 def rows(variant, seed, **accuracies):
     """Rows of the chapter's table: `test`, `clean`, "L4" and so on."""
-    found = []
+    measured = []
     for name, accuracy in accuracies.items():
         radius = int(name[1:]) if name[0] == "L" else None
         row = {"split": "test", "band": "lfc" if radius else "x", "radius": radius, "value": accuracy, "feed": "raw"}
         row |= {"measure": "clean accuracy" if name == "clean" else "accuracy", "adversarial": "none"}
         row |= {"variant": variant, "seed": seed}
-        found += [row | {"bn_stats": bn_stats} for bn_stats in ("running", "batch")]
+        measured += [row | {"bn_stats": bn_stats} for bn_stats in ("running", "batch")]
         if radius:  # with the mean colour an LFC is what it is raw
-            found.append(row | {"feed": "mean", "bn_stats": "running"})
-    return found
+            measured.append(row | {"feed": "mean", "bn_stats": "running"})
+    return measured
 
 
 def lfc(step_at, low, high):
@@ -34,7 +34,7 @@ def lfc(step_at, low, high):
 
 
 @pytest.fixture
-def found():
+def measured():
     """Three seeds with BatchNorm: a signal lifts .8 to .995, and is in the LFC from r = 16 on."""
     table = []
     for seed in range(3):
@@ -60,7 +60,7 @@ def test_the_table_names_networks_as_the_claims_do(random_run):
     assert set(PLANTED.cell_variants("smoke")) >= set(table["variant"])
 
 
-def test_the_claims_on_a_table_with_known_answers(found):
+def test_the_claims_on_a_table_with_known_answers(measured):
     expected = {
         "batchnorm-test": (0.995, "reproduced"),
         "batchnorm-clean": (0.2, "reproduced"),
@@ -68,31 +68,31 @@ def test_the_claims_on_a_table_with_known_answers(found):
         "batchnorm-L20": ((0.995 - 0.98) - (0.8 - 0.78), "reproduced"),
     }
     for name, (mean, verdict) in expected.items():
-        estimate = PLANTED.estimate(CLAIMS[name], found)
+        estimate = PLANTED.estimate(CLAIMS[name], measured)
         assert (estimate.mean, estimate.seeds) == (pytest.approx(mean), 3), name
         assert CLAIMS[name].judge(estimate) == verdict, name
     assert len(CLAIMS) == 2 * len(expected)
     for name in set(CLAIMS) - set(expected):  # without BatchNorm
         with pytest.raises(MissingRunError):
-            PLANTED.estimate(CLAIMS[name], found)
+            PLANTED.estimate(CLAIMS[name], measured)
 
 
-def test_a_signal_that_the_lfc_shows_everywhere_is_not_given_away(found):
-    seen = found.copy()
-    seen.loc[found["variant"].str.startswith("planted") & (seen["band"] == "lfc"), "value"] = 0.98
+def test_a_signal_that_the_lfc_shows_everywhere_is_not_given_away(measured):
+    seen = measured.copy()
+    seen.loc[measured["variant"].str.startswith("planted") & (seen["band"] == "lfc"), "value"] = 0.98
     claim = CLAIMS["batchnorm-L12"]
     assert claim.judge(PLANTED.estimate(claim, seen)) == "contradicted"
 
 
-def test_the_table_says_what_is_known_and_what_is_not_trained(found):
-    table = planted.planted_table(found)
+def test_the_table_says_what_is_known_and_what_is_not_trained(measured):
+    table = planted.planted_table(measured)
     assert table.loc[("with BatchNorm", "L12")].tolist()[:2] == [".590\u00a0±\u00a0.000", ".780\u00a0±\u00a0.000"]
     assert table.loc[("with BatchNorm", "L12")].iloc[2].startswith(".385")
     assert set(table.loc[("without BatchNorm", "L12")]) == {"not stored"}
 
 
-def test_the_figure_draws_what_is_stored_and_names_the_rest(found):
-    with_norm, without = planted.planted_figure(planted.planted_rows(found)).axes
+def test_the_figure_draws_what_is_stored_and_names_the_rest(measured):
+    with_norm, without = planted.planted_figure(planted.planted_rows(measured)).axes
     curves = [list(line.get_ydata()) for line in with_norm.lines if len(line.get_ydata()) == len(RADII)]
     assert [0.59] * 15 + [0.98] * 7 in curves
     assert "with the signal:\nnot stored" in [text.get_text() for text in without.texts]

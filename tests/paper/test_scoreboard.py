@@ -30,8 +30,15 @@ TESTED = ("fig1", "fig2", "tradeoff", "fig3", "fig4", "batchnorm", "defense")
 SEEDS = (0, 1, 2)
 
 
+class Untrained(Run):
+    """A run whose network has freshly drawn weights."""
+
+    def model(self):
+        return initial_model(self.recipe, self.seed + 1000)
+
+
 @pytest.fixture
-def shelf(monkeypatch, answers, true_classes, tmp_path):
+def shelf(monkeypatch, no_training, answers, true_classes, tmp_path):
     """The (recipe name, seed) that count as stored, with predictions and attacks; every accuracy is .5."""
     there = set()
     (tmp_path / "weights.safetensors").touch()
@@ -46,7 +53,7 @@ def shelf(monkeypatch, answers, true_classes, tmp_path):
         keys |= {("test", *band, feed) for band in bands for feed in ("raw", "max", "mean")}
         rows = [(*key, stats, 100, 0.5) for key in sorted(keys) for stats in ("running", "batch")]
         final = pd.DataFrame(rows, columns=CURVE_COLUMNS)
-        return Run(recipe, seed, final, final, {}, tmp_path)
+        return Untrained(recipe, seed, final, final, {}, tmp_path)
 
     def stored_seeds(recipe, places):
         return sorted(seed for name, seed in there if name == recipe.name)
@@ -60,8 +67,6 @@ def shelf(monkeypatch, answers, true_classes, tmp_path):
 
     monkeypatch.setattr("hfclib.runs.collect.find", find)
     monkeypatch.setattr("hfclib.runs.collect.stored_seeds", stored_seeds)
-    monkeypatch.setattr(Run, "model", lambda run: initial_model(run.recipe, run.seed + 1000))
-    monkeypatch.setattr("hfclib.runs.collect.train_run", lambda *args, **options: pytest.fail("something was trained"))
     for place in ("misalignment", "defense.trials"):
         monkeypatch.setattr(f"hfclib.paper.{place}.load_record", load_record)
     pictures = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)

@@ -88,7 +88,7 @@ def test_networks_that_are_shown_with_fewer_seeds_are_named():
     assert second.endswith("these seeds only, for the same reason: smoke-adversarial (0, 2), smoke-adversarial5 (0).")
     alone = show_missing({variant: wanted[variant] for variant in runs}, runs).data
     assert "Shown with these seeds only, since others are not stored: smoke-adv" in alone
-    one = {variant: ones[:1] for variant, ones in runs.items()}
+    first_seeds = {variant: ones[:1] for variant, ones in runs.items()}
     wanted = {variant: wanted[variant] for variant in runs}
-    assert show_missing(wanted, one, [0]) is None
-    assert "smoke-vanilla (0)" in show_missing(wanted, one, [0, 3]).data  # which none of them has
+    assert show_missing(wanted, first_seeds, [0]) is None
+    assert "smoke-vanilla (0)" in show_missing(wanted, first_seeds, [0, 3]).data  # which none of them has

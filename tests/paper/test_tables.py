@@ -67,13 +67,13 @@ def test_other_radii_say_under_which_condition_they_are_recorded(runs):
 
 def test_rows_under_attack_are_not_taken_for_plain_accuracy(runs):
     plain = {which: select(gather(runs, which), [4], "raw", "running") for which in ("curves", "final")}
-    for one in runs["vanilla"] + runs["batchnorm"]:
-        expected = one.test_accuracy()
+    for run in runs["vanilla"] + runs["batchnorm"]:
+        expected = run.test_accuracy()
         for which in plain:
-            table = getattr(one, which)
+            table = getattr(run, which)
             attacked = table[(table["split"] == "test") & (table["band"] == "x")].assign(feed="pgd20", accuracy=0.0)
-            object.__setattr__(one, which, pd.concat([table, attacked], ignore_index=True))
-        assert one.test_accuracy() == expected
+            object.__setattr__(run, which, pd.concat([table, attacked], ignore_index=True))
+        assert run.test_accuracy() == expected
     for which, rows in plain.items():
         again = select(gather(runs, which), [4], "raw", "running")
         pd.testing.assert_frame_equal(again.reset_index(drop=True), rows.reset_index(drop=True))
@@ -81,21 +81,21 @@ def test_rows_under_attack_are_not_taken_for_plain_accuracy(runs):
 
 def test_bands_of_training_images_are_not_taken_for_those_of_test_images(runs):
     plain = {which: select(gather(runs, which), [4], "mean", "batch") for which in ("curves", "final")}
-    for one in runs["vanilla"] + runs["batchnorm"]:
+    for run in runs["vanilla"] + runs["batchnorm"]:
         for which in plain:
-            table = getattr(one, which)
+            table = getattr(run, which)
             bands = table[(table["band"] != "x") & (table["feed"] == "raw")].assign(split="train", accuracy=0.0)
-            object.__setattr__(one, which, pd.concat([table, bands], ignore_index=True))
+            object.__setattr__(run, which, pd.concat([table, bands], ignore_index=True))
     for which, rows in plain.items():
         again = select(gather(runs, which), [4], "mean", "batch")
         pd.testing.assert_frame_equal(again.reset_index(drop=True), rows.reset_index(drop=True))
 
 
 def test_a_band_that_is_recorded_twice_counts_once_in_float32(runs):
-    one = runs["vanilla"][0]
-    bands = one.final.query("split == 'test' and band == 'lfc' and radius == 4 and feed == 'max'")
+    run = runs["vanilla"][0]
+    bands = run.final.query("split == 'test' and band == 'lfc' and radius == 4 and feed == 'max'")
     kept = select(gather(runs, "final"), [4], "max", "running")
-    object.__setattr__(one, "final", pd.concat([one.final, bands.assign(accuracy=0.0)], ignore_index=True))
+    object.__setattr__(run, "final", pd.concat([run.final, bands.assign(accuracy=0.0)], ignore_index=True))
     again = select(gather(runs, "final"), [4], "max", "running")
     pd.testing.assert_frame_equal(again.reset_index(drop=True), kept.reset_index(drop=True))
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hfclib import logits, split
-from hfclib.conditions import Condition
+from hfclib.conditions import PAPER_RADII
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.misalignment import network_titles
 from hfclib.paper.show import show_figure
@@ -33,6 +33,7 @@ from hfclib.paper.tradeoff import (
     ruled_out_table,
     steps_table,
 )
+from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions
 from hfclib.training.recipe import RADII as ALL_RADII
 
@@ -107,33 +108,30 @@ def predicted(model, images):
 
 
 def test_distances_have_the_closed_form(waves):
-    found, expected = distances(waves.images, RADII), distances_in_closed_form(waves.a, waves.b)
-    assert set(found) == set(METRICS)
+    measured, expected = distances(waves.images, RADII), distances_in_closed_form(waves.a, waves.b)
+    assert set(measured) == set(METRICS)
     for metric in METRICS:
-        assert found[metric].shape == (len(RADII), COUNT)
-        np.testing.assert_allclose(found[metric].numpy(), expected[metric], rtol=1e-4, atol=1e-5)
+        assert measured[metric].shape == (len(RADII), COUNT)
+        np.testing.assert_allclose(measured[metric].numpy(), expected[metric], rtol=1e-4, atol=1e-5)
 
 
 def test_changed_predictions_have_the_closed_form(waves):
-    found = changed_radius(predicted(waves.model, waves.images), RADII)
+    changed = changed_radius(predicted(waves.model, waves.images), RADII)
     expected = changed_in_closed_form(waves.a, waves.b)
-    assert found.dtype == torch.bool
-    assert found.numpy().tolist() == expected.tolist()
+    assert changed.dtype == torch.bool
+    assert changed.numpy().tolist() == expected.tolist()
     assert expected.sum(axis=1).tolist()[0] > expected.sum(axis=1).tolist()[1] > 0 == expected[-1].sum()
     assert (expected[1] == expected[2]).all()  # bins at exactly the radius are high
 
 
-def test_from_r_14_on_predictions_are_compared_in_float32(monkeypatch):
-    def predictions_of(run, wanted, *, exact):
-        image, lfc = ([3, 3], [0, 3]) if exact else ([0, 1], [0, 0])
-        classes = {Condition(*one).canonical(False): torch.tensor(image if one == ("x",) else lfc) for one in wanted}
-        return Predictions(classes, batch_norm=False)
-
-    monkeypatch.setattr("hfclib.paper.tradeoff.predictions_of", predictions_of)
-    found = changed_by_run(None)
-    assert found[:13].tolist() == [[False, True]] * 13
-    assert found[13:].tolist() == [[True, False]] * 9
-    assert changed_by_run(None, torch.tensor([0, 1])).sum() == 13
+def test_from_r_14_on_predictions_are_compared_in_float32(answered):
+    for kind, image, lfc in (("predictions", [0, 1], [0, 0]), ("float32", [3, 3], [0, 3])):
+        classes = {("x",): torch.tensor(image)} | {("lfc", radius): torch.tensor(lfc) for radius in ALL_RADII}
+        run = answered(classes, kind=kind)
+    changed = changed_by_run(run)
+    assert changed[:13].tolist() == [[False, True]] * 13
+    assert changed[13:].tolist() == [[True, False]] * 9
+    assert changed_by_run(run, torch.tensor([0, 1])).sum() == 13
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -175,10 +173,10 @@ def test_at_a_ruled_out_image_the_lfc_is_within_eps_and_gets_another_prediction(
         fooled = []
         for image, prediction in zip(waves.images[:120], predictions, strict=False):
             tried = [split(image[None], radius)[0] for radius in RADII]
-            near = [one for one in tried if norm[metric](image - one[0]) <= eps]
-            fooled.append(any(logits(waves.model, one).argmax() != prediction for one in near))
+            near = [changed for changed in tried if norm[metric](image - changed[0]) <= eps]
+            fooled.append(any(logits(waves.model, changed).argmax() != prediction for changed in near))
         found = [ruled_out(distance[:, [n]], where[:, [n]], [eps]).item() for n in range(120)]
-        assert found == [float(one) for one in fooled]
+        assert found == [float(changed) for changed in fooled]
     assert 0 < sum(fooled) < len(fooled)
 
 
@@ -191,11 +189,11 @@ def test_ruled_out_equals_a_loop(radii, count, seed, eps):
     distance = torch.rand(radii, count, generator=generator, dtype=torch.float64) * 2
     where = torch.rand(radii, count, generator=generator) < 0.4
     expected = []
-    for one in eps:
+    for size in eps:
         hits = 0
         for image in range(count):
             for radius in range(radii):
-                if where[radius, image] and distance[radius, image] <= one:
+                if where[radius, image] and distance[radius, image] <= size:
                     hits += 1
                     break
         expected.append(hits / count)
@@ -222,13 +220,13 @@ def test_refusals(images):
 
 
 def test_distances_are_to_the_unclipped_lfc(images):
-    found = distances(images, (0, 2, 3.5))
+    measured = distances(images, (0, 2, 3.5))
     for row, radius in enumerate((0, 2, 3.5)):
         for number, image in enumerate(images):
             difference = (image - split(images, radius)[0][number]).double().numpy()
-            assert found["l2"][row, number].item() == pytest.approx(np.linalg.norm(difference), abs=1e-5)
-            assert found["linf"][row, number].item() == pytest.approx(np.abs(difference).max(), abs=1e-6)
-    assert found["l2"][0].tolist() == pytest.approx(images.flatten(1).norm(dim=1).tolist())
+            assert measured["l2"][row, number].item() == pytest.approx(np.linalg.norm(difference), abs=1e-5)
+            assert measured["linf"][row, number].item() == pytest.approx(np.abs(difference).max(), abs=1e-6)
+    assert measured["l2"][0].tolist() == pytest.approx(images.flatten(1).norm(dim=1).tolist())
 
 
 def test_curves_are_ruled_out_on_a_grid(waves):
@@ -264,28 +262,33 @@ def test_curves_start_above_zero_where_an_image_is_its_own_lfc(waves):
 # ---- the claim
 
 
-def test_the_claim_is_about_images_that_vanilla_classifies_correctly(waves, monkeypatch):
-    """The waves at a fifth of their amplitude, classified correctly everywhere, and then at every other image."""
-    images, predictions = 0.5 + (waves.images - 0.5) / 5, predicted(waves.model, waves.images)
-    labels = predictions.on("x").long()
-    wrong = labels.clone()
-    wrong[::2] = 1 - wrong[::2]
-    monkeypatch.setattr("hfclib.paper.tradeoff.PAPER_RADII", RADII)
-    monkeypatch.setattr("hfclib.paper.tradeoff.to_float", lambda images: images)
-    monkeypatch.setattr("hfclib.paper.tradeoff.stored_predictions", lambda runs: runs)
-    (claim,) = TRADEOFF.claims
-    shares = []
-    for classes in (labels, wrong):
-        monkeypatch.setattr("hfclib.paper.tradeoff.embedded", lambda split, classes=classes: (images, classes))
-        part = Predictions({one: made for one, made in predictions.classes.items() if one[1] != RADII[-1]}, False)
-        runs = {"vanilla": {0: predictions, 4: predictions, 5: part}, "batchnorm": {0: predictions, 1: part}}
-        found = TRADEOFF.evidence(runs)  # those of which a radius is missing are left out
-        assert found[["variant", "seed"]].to_numpy().tolist() == [["vanilla", 0], ["vanilla", 4], ["batchnorm", 0]]
-        far = distances_in_closed_form(waves.a / 5, waves.b / 5)["linf"] <= 8 / 255
-        counted = far & changed_in_closed_form(waves.a, waves.b) & (classes == labels).numpy()
-        assert found["value"].to_numpy() == pytest.approx(counted.any(axis=0).mean(), abs=1e-6)
-        shares.append(found["value"].iloc[0])
+def test_the_claim_is_about_images_that_a_network_classifies_correctly(answered, cifar):
+    """Networks that are right about all of the first test images, or every other one, by NumPy's LFC."""
+    images, labels = (part[:200] for part in cifar["test"])
+    half = torch.where(torch.arange(200) % 2 == 0, labels, (labels + 1) % 10)
+    same = torch.rand(4, 200, generator=torch.Generator().manual_seed(0)) < 0.8  # predictions for the image and its LFC
+
+    def classes(whole):
+        on_lfc = {("lfc", r): torch.where(same[i], whole, (whole + 2) % 10) for i, r in enumerate(PAPER_RADII)}
+        return {("x",): whole, **on_lfc}
+
+    part = classes(labels)
+    del part["lfc", 16]  # a network of which a radius is missing is left out
+    vanilla = [answered(known, seed=seed) for seed, known in enumerate((classes(labels), part, classes(half)))]
+    runs = Runs({"vanilla": vanilla, "batchnorm": [answered(classes(half), seed=3)]})
+    evidence = TRADEOFF.evidence(runs)
+    assert evidence[["variant", "seed"]].to_numpy().tolist() == [["vanilla", 0], ["vanilla", 2], ["batchnorm", 3]]
+    assert set(evidence["n"]) == {200}
+    down, across = np.ogrid[-16:16, -16:16]
+    spectrum, ruled = np.fft.fftshift(np.fft.fft2(images.numpy() / 255), axes=(2, 3)), np.zeros(200, bool)
+    for radius, equal in zip(PAPER_RADII, same.numpy(), strict=True):
+        hfc = np.fft.ifft2(np.fft.ifftshift(spectrum * (np.hypot(down, across) >= radius), axes=(2, 3))).real
+        ruled |= (abs(hfc).max(axis=(1, 2, 3)) <= 8 / 255) & ~equal
+    right = (half == labels).numpy()
+    shares = ruled.mean(), (ruled & right).mean()
+    assert evidence["value"].to_numpy() == pytest.approx([shares[0], shares[1], shares[1]])
     assert shares[0] > shares[1] > 0
+    (claim,) = TRADEOFF.claims
     rows = pd.DataFrame(
         {"variant": ["vanilla"] * 3 + ["batchnorm"], "seed": [0, 1, 2, 0], "value": [0.1, 0.2, 0.3, 0.9]}
     )
@@ -304,22 +307,22 @@ NEVER = torch.zeros(3, 4, dtype=torch.bool)
 
 
 def test_the_table_of_shares():
-    found = ruled_out_table(
+    shares = ruled_out_table(
         FAR, {"vanilla": OTHER, "batchnorm": NEVER}, [0.5 / 255, 2 / 255, 3 / 255, 6 / 255, 9 / 255], TITLES
     )
-    assert list(found.index) == ["0.5/255", "2/255", "3/255", "6/255", "9/255"]
-    assert found["Vanilla, width 16"].tolist() == [".000", ".250", ".500", ".750", "1.000"]
-    assert found["BatchNorm, width 16"].tolist() == [".000"] * 5
+    assert list(shares.index) == ["0.5/255", "2/255", "3/255", "6/255", "9/255"]
+    assert shares["Vanilla, width 16"].tolist() == [".000", ".250", ".500", ".750", "1.000"]
+    assert shares["BatchNorm, width 16"].tolist() == [".000"] * 5
 
 
 def test_the_table_of_steps():
     distance = torch.tensor([[2.0, 9.0, 5.0], [1.0, 7.0, 8.0]]) / 255
     where = torch.tensor([[True, True, False], [False, True, False]])
-    found = steps_table(distance, {"vanilla": where}, (4, 8), TITLES)
-    assert found.index.tolist() == [4, 8]
-    assert found["median distance (Linf)"].tolist() == ["5/255", "7/255"]
-    assert found["within 8/255"].tolist() == [".667", "1.000"]
-    assert found["prediction changes: Vanilla, width 16"].tolist() == [".667", ".333"]
+    steps = steps_table(distance, {"vanilla": where}, (4, 8), TITLES)
+    assert steps.index.tolist() == [4, 8]
+    assert steps["median distance (Linf)"].tolist() == ["5/255", "7/255"]
+    assert steps["within 8/255"].tolist() == [".667", "1.000"]
+    assert steps["prediction changes: Vanilla, width 16"].tolist() == [".667", ".333"]
     smaller = {"vanilla": "Vanilla, width 4"}
     assert "prediction changes: Vanilla, width 4" in steps_table(distance, {"vanilla": where}, (4, 8), smaller)
     assert list(ruled_out_table(distance, {"vanilla": where}, [0.5], smaller)) == ["Vanilla, width 4"]

@@ -7,6 +7,7 @@ from hfclib.paper import training
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.presets import PRESETS, fig4_recipes
 from hfclib.paper.training import CHOICES, TRAINING, chosen_recipes, training_recipes
+from hfclib.runs.store import Run
 from tests.paper.tidy import tidy
 
 BY_ID = {claim.id.removeprefix("training-"): claim for claim in TRAINING.claims}
@@ -84,9 +85,9 @@ def test_training_changes_one_thing_at_a_time():
         }.get(preset, 9_225_610)
 
 
-def test_every_network_is_in_a_panel_and_a_choice_obtains_its_own_only(monkeypatch):
+def test_every_network_is_in_a_panel_and_a_choice_obtains_its_own_only(train_by, tmp_path):
     assert chosen_recipes("laptop", CHOICES) == training_recipes("laptop")
-    monkeypatch.setattr("hfclib.paper.chapter.obtain", lambda recipes, *args, **options: {one: [] for one in recipes})
+    train_by(lambda recipe, *, seed, **options: Run(recipe, seed, None, None, {}, tmp_path))
     for one, variants in training.PANELS.items():
         settings = TRAINING.check({"choice": one, "preset": "smoke", "retrain": True})
         expected = {variant for variant in variants if variant != "batch64"}  # at smoke this is vanilla's own size
@@ -110,12 +111,12 @@ def test_the_claims_on_a_table_with_known_answers():
         "sgd-hfc": 0.45 - 0.40,  # beside AdaDelta
     }
     final = table()
-    found = {name: TRAINING.estimate(claim, final) for name, claim in BY_ID.items()}
-    assert {name: one.mean for name, one in found.items()} == pytest.approx(expected)
-    assert {one.seeds for one in found.values()} == {3}
-    assert BY_ID["batch-hfc"].judge(found["batch-hfc"]) == "reproduced"
+    estimates = {name: TRAINING.estimate(claim, final) for name, claim in BY_ID.items()}
+    assert {name: one.mean for name, one in estimates.items()} == pytest.approx(expected)
+    assert {one.seeds for one in estimates.values()} == {3}
+    assert BY_ID["batch-hfc"].judge(estimates["batch-hfc"]) == "reproduced"
     assert (
-        BY_ID["resnet-gap"].judge(found["resnet-gap"]) == "not reproduced in our set-up"
+        BY_ID["resnet-gap"].judge(estimates["resnet-gap"]) == "not reproduced in our set-up"
     )  # our set-up may be the cause
 
 

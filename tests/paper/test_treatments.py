@@ -80,20 +80,20 @@ def test_treatments_of_a_small_network_are_those_of_the_public_calls(norm):
     one_class = [test[1] == label for label in range(10)]
     alone = torch.cat([hfclib.logits(batch, test[0][places], bn_stats=how) for places in one_class])
     order = torch.cat([places.nonzero().squeeze(1) for places in one_class])
-    right = {name: found.argmax(dim=1) == test[1] for name, found in expected.items()}
+    right = {name: right_by_treatment.argmax(dim=1) == test[1] for name, right_by_treatment in expected.items()}
     right["one_class"] = alone.argmax(dim=1) == test[1][order]
     before = copy.deepcopy(model)
     bodies = (treatments._Body(network, reference) for network in (model, resnet18(8, norm).eval()))
-    found = treatments._all_right(*bodies, train, test)
-    assert set(found) == set(TREATMENTS)
+    right_by_treatment = treatments._all_right(*bodies, train, test)
+    assert set(right_by_treatment) == set(TREATMENTS)
     for name, correct in right.items():  # all but a few, which bfloat16 decides
-        assert (found[name] == correct).double().mean() >= 0.95, name
+        assert (right_by_treatment[name] == correct).double().mean() >= 0.95, name
     assert not torch.equal(right["fixed"], right["none"])
     # A network without its last layer gives the features of which a probe is fitted.
     before.fc = nn.Identity()
     weight, bias = treatments.fit_probe(hfclib.logits(before, train[0]), train[1])
     probed = (hfclib.logits(before, test[0]).double() @ weight.T + bias).argmax(dim=1) == test[1]
-    assert (found["probe"] == probed).double().mean() >= 0.9
+    assert (right_by_treatment["probe"] == probed).double().mean() >= 0.9
 
 
 def test_features_get_the_moments_of_the_reference():
@@ -171,14 +171,13 @@ def test_the_published_table_has_all_treatments_and_the_figure_draws_its_means(r
             assert list(table.loc[radius, NAMES[variant]]) == list(map(decimals, means))
 
 
-def test_without_a_stored_table_only_seeds_of_the_parameter_are_measured(runs, monkeypatch):
+def test_without_a_stored_table_only_seeds_of_the_parameter_are_measured(runs, published_folder, monkeypatch):
     measured = []
 
     def measure(run):
         measured.append(run.seed)
         return pd.DataFrame([{"treatment": "none"}])
 
-    monkeypatch.setattr(treatments, "stored", lambda run: None)
     monkeypatch.setattr(treatments, "measure_treatments", measure)
     assert treatments.treatment_results(runs).empty
     assert list(treatments.treatment_results(runs, compute=[1])["variant"]) == list(PAIR)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from hfclib.paper.claims import evaluate
 from hfclib.paper.defense.claims import (
@@ -14,12 +15,13 @@ from hfclib.paper.defense.claims import (
 )
 from hfclib.paper.defense.judgement import KEY, claimed_gains, gains
 from hfclib.paper.defense.setup import NONE, Attack, Defense, all_defenses, defense_recipes, table_attacks
-from hfclib.paper.defense.trials import TRIAL_COLUMNS
+from hfclib.paper.defense.trials import TRIAL_COLUMNS, _trial_name
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds_and_images, paired
 from hfclib.paper.scoreboard import scoreboard
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.runs.collect import Runs
-from hfclib.runs.store import Run
+from hfclib.runs.predictions import store_record, weights_of
+from hfclib.runs.store import WEIGHTS, Run
 
 IMAGES = 200
 CLAIMS = {claim.id.removeprefix("defense-"): claim for claim in DEFENSE.claims}
@@ -126,18 +128,21 @@ def test_the_trials_of_the_claims_are_all_that_they_need():
     assert claim_trials("narrow") == {"vanilla": [(RULE, FGSM), (NONE, FGSM)]}
 
 
-def test_the_evidence_is_the_stored_trials_of_the_preset(monkeypatch, tmp_path):
-    asked = {}
-
-    def trials_of(run, wanted, *, images, compute):
-        asked[run.recipe.name] = wanted, images, compute
-        return {}
-
-    monkeypatch.setattr("hfclib.paper.defense.trials.trials_of", trials_of)
+def test_the_evidence_is_the_stored_trials_of_the_preset(tmp_path):
+    """On 500 images; one that is not stored is left out, and not computed: the network can't even be built."""
     for preset in ("laptop", "narrow"):
-        recipe = defense_recipes(preset)["vanilla"]
-        assert DEFENSE.evidence(Runs({"vanilla": [Run(recipe, 0, None, None, {}, tmp_path)]})).empty
-        assert asked[recipe.name] == (claim_trials(preset)["vanilla"], 500, False)
+        recipe, (missing, *stored) = defense_recipes(preset)["vanilla"], claim_trials(preset)["vanilla"]
+        run = Run(recipe, 0, None, None, {}, tmp_path / recipe.run_name(0))
+        run.path.mkdir()
+        (run.path / WEIGHTS).write_bytes(b"no weights")
+        of_no_claim = NONE, Attack("fgsm", 0.01, 1)
+        tensors = {_trial_name(trial, 500): torch.ones(500, dtype=torch.uint8) for trial in (*stored, of_no_claim)}
+        tensors[_trial_name(missing, 499)] = torch.ones(499, dtype=torch.uint8)
+        store_record("attacks", run.path.name, tensors, weights_of(run.path))
+        evidence = DEFENSE.evidence(Runs({"vanilla": [run]}))
+        kept = evidence[["defense", "strength", "attack", "eps", "steps"]].itertuples(index=False, name=None)
+        assert list(kept) == [(*defense, *attack) for defense, attack in stored]
+        assert set(evidence["images"]) == {500}
 
 
 # ---- the statistic
@@ -222,10 +227,10 @@ def test_the_strong_attack_is_needed_by_the_claims_and_at_every_gain():
     assert needs_strong_attack(full(["vanilla", "penalised"], [0.06])).empty
     # With no gain either: else the seeds that happen to show one would alone decide whether gains are small.
     assert places(needs_strong_attack(full(["vanilla", "penalised"], [TINY]))) == FIXED_TINY
-    found = full(["vanilla"], [0.03, 0.06], {("vanilla", Defense("scale", 1.0), PGD._replace(eps=0.06)): [60]})
+    attacked = full(["vanilla"], [0.03, 0.06], {("vanilla", Defense("scale", 1.0), PGD._replace(eps=0.06)): [60]})
     gained = {("vanilla", Defense("scale", 1.0), 0.06), ("vanilla", NONE, 0.06)}
-    assert places(claimed_gains(found)) == gained
-    assert places(needs_strong_attack(found)) == FIXED | gained
+    assert places(claimed_gains(attacked)) == gained
+    assert places(needs_strong_attack(attacked)) == FIXED | gained
 
 
 def test_what_the_rule_gains_is_told_network_by_network():

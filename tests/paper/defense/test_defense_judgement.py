@@ -30,7 +30,7 @@ def table(*rows):
     return pd.DataFrame([(*row[:-1], first(row[-1])) for row in rows], columns=columns)
 
 
-def compared(found):
+def compared(gained):
     """By comparison: the other variant, and both accuracies in images."""
     return {
         (row.variant, row.seed, row.defense, row.strength, row.eps, row.attack): (
@@ -38,7 +38,7 @@ def compared(found):
             round(row.accuracy * COUNT),
             round(row.baseline * COUNT),
         )
-        for row in found.itertuples()
+        for row in gained.itertuples()
     }
 
 
@@ -46,7 +46,7 @@ def compared(found):
 
 
 def test_a_defense_is_compared_with_the_same_network_and_training_with_vanilla_of_the_same_seed():
-    found = gains(
+    gained = gains(
         table(
             ("vanilla", 0, "none", 0.0, "clean", 0.0, 40),
             ("vanilla", 0, "none", 0.0, "pgd", 0.1, 1),
@@ -67,7 +67,7 @@ def test_a_defense_is_compared_with_the_same_network_and_training_with_vanilla_o
             ("adversarial", 1, "none", 0.0, "pgd", 0.1, 14),
         )
     )
-    assert compared(found) == {
+    assert compared(gained) == {
         ("vanilla", 0, "rule", 0.5, 0.1, "pgd"): ("vanilla", 4, 1),
         ("vanilla", 0, "rule", 0.5, 0.1, "fgsm"): ("vanilla", 5, 2),
         ("vanilla", 0, "rule", 0.5, 0.2, "pgd"): ("vanilla", 6, 3),
@@ -79,14 +79,14 @@ def test_a_defense_is_compared_with_the_same_network_and_training_with_vanilla_o
         ("adversarial", 0, "rule", 0.5, 0.1, "pgd"): ("adversarial", 13, 10),
         ("adversarial", 1, "none", 0.0, 0.1, "pgd"): ("vanilla", 14, 8),
     }
-    assert list(found.columns) == GAIN_COLUMNS
-    for row in found.itertuples():
+    assert list(gained.columns) == GAIN_COLUMNS
+    for row in gained.itertuples():
         own, other = round(row.accuracy * COUNT), round(row.baseline * COUNT)
         assert (row.gain, row.low, row.high) == pytest.approx(paired(first(own), first(other)))
 
 
 def test_the_non_adaptive_attack_is_compared_with_pgd_on_the_undefended_network():
-    found = gains(
+    gained = gains(
         table(
             ("vanilla", 0, "none", 0.0, "pgd", 0.1, 1),
             ("vanilla", 0, "none", 0.0, "fgsm", 0.1, 2),
@@ -94,7 +94,7 @@ def test_the_non_adaptive_attack_is_compared_with_pgd_on_the_undefended_network(
             ("vanilla", 0, "input", 8.0, "unaware", 0.1, 30),
         )
     )
-    assert compared(found) == {
+    assert compared(gained) == {
         ("vanilla", 0, "input", 8.0, 0.1, "pgd"): ("vanilla", 3, 1),
         ("vanilla", 0, "input", 8.0, 0.1, "unaware"): ("vanilla", 30, 1),
     }
@@ -113,13 +113,13 @@ def test_training_without_its_vanilla_network_is_left_out_and_its_defenses_are_n
 
 
 def test_gains_of_nothing_are_an_empty_table():
-    found = gains(table(("vanilla", 0, "none", 0.0, "pgd", 0.1, 1)))
-    assert len(found) == 0
-    assert list(found.columns) == GAIN_COLUMNS
-    assert list(claimed_gains(found).columns) == KEY
-    assert len(claimed_gains(found)) == 0
-    outcomes = outcomes_of_gains(found, pd.DataFrame(columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"]))
-    assert list(outcomes.columns) == [*found.columns, *ADDED, "outcome"]
+    gained = gains(table(("vanilla", 0, "none", 0.0, "pgd", 0.1, 1)))
+    assert len(gained) == 0
+    assert list(gained.columns) == GAIN_COLUMNS
+    assert list(claimed_gains(gained).columns) == KEY
+    assert len(claimed_gains(gained)) == 0
+    outcomes = outcomes_of_gains(gained, pd.DataFrame(columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"]))
+    assert list(outcomes.columns) == [*gained.columns, *ADDED, "outcome"]
     assert len(outcomes) == 0
 
 
@@ -184,10 +184,10 @@ def test_each_outcome():
         ("adversarial", 1, "none", 0.0, 0.2): 18,
         ("vanilla", 1, "none", 0.0, 0.2): 0,
     }
-    found = outcomes_of_gains(claimed, strong_table(last))
-    pd.testing.assert_frame_equal(found[list(claimed.columns)], claimed)
-    assert list(found.columns) == [*claimed.columns, *ADDED, "outcome"]
-    outcomes = {(*row[:5], row[5]): row[-1] for row in found.itertuples(index=False, name=None)}
+    judged = outcomes_of_gains(claimed, strong_table(last))
+    pd.testing.assert_frame_equal(judged[list(claimed.columns)], claimed)
+    assert list(judged.columns) == [*claimed.columns, *ADDED, "outcome"]
+    outcomes = {(*row[:5], row[5]): row[-1] for row in judged.itertuples(index=False, name=None)}
     assert outcomes == {
         ("vanilla", 0, "rule", 0.5, 0.1, "fgsm"): "robust",
         ("vanilla", 0, "rule", 0.5, 0.1, "pgd"): "robust",
@@ -199,7 +199,7 @@ def test_each_outcome():
         ("adversarial", 1, "none", 0.0, 0.2, "pgd"): "robust",
         ("adversarial", 1, "rule", 0.5, 0.2, "pgd"): "no gain",
     }
-    for row in found.itertuples():
+    for row in judged.itertuples():
         numbers = [getattr(row, name) for name in ADDED]
         if row.outcome == "no gain":
             assert np.isnan(numbers).all()
@@ -226,10 +226,10 @@ def test_what_is_left_must_exceed_what_the_attack_leaves_of_the_control():
         (11, "robust", "attack falls short"),
         (40, "robust", "attack falls short"),
     ):
-        for found, expected in ((claimed, outcome), (scaled, of_scale)):
-            (defense,) = found["defense"]
+        for gained, expected in ((claimed, outcome), (scaled, of_scale)):
+            (defense,) = gained["defense"]
             strong = strong_table({("vanilla", 0, defense, 0.5, 0.1): left, ("vanilla", 0, "none", 0.0, 0.1): 4})
-            (row,) = outcomes_of_gains(found, strong).itertuples()
+            (row,) = outcomes_of_gains(gained, strong).itertuples()
             assert row.outcome == expected, (left, defense, row.strong_low)
             assert (row.strong_low > CONTROL_GAIN) == (outcome == "robust")
             assert (row.strong_low > 0) == (outcome != "masked")
@@ -260,26 +260,26 @@ def linear(signs, lead):
     return network.eval()
 
 
-def test_scaled_logits_are_masked_and_a_larger_lead_is_robust(monkeypatch, tmp_path):
+def test_scaled_logits_are_masked_and_a_larger_lead_is_robust(attacked_images, published_folder, tmp_path):
     """At eps .1 no network whose lead is below 48 withstands anything, and one whose lead is 80 withstands everything.
     Times 9, a lead of 35 has no gradient left in float32."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randn(48, generator=generator).sign()
     pictures = torch.randint(122, 134, (12, 3, 4, 4), generator=generator, dtype=torch.uint8)
     networks = {"vanilla": linear(signs, 35), "adversarial": linear(signs, 80)}
-    monkeypatch.setattr(
-        "hfclib.paper.defense.trials.embedded", lambda split: (pictures, torch.zeros(12, dtype=torch.int64))
-    )
-    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path / "data")
-    monkeypatch.setattr("hfclib.paper.defense.trials.best_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(Run, "model", lambda self: networks[self.recipe.name])
+    attacked_images(pictures, torch.zeros(12, dtype=torch.int64))
+
+    class Linear(Run):
+        def model(self):
+            return networks[self.recipe.name]
+
     stored = {}
     for variant, network in networks.items():
         recipe = Recipe(variant).with_(norm="batch" if variant == "vanilla" else "none")
         path = tmp_path / recipe.run_name(0)
         path.mkdir()
         save_file(network.state_dict(), path / "weights.safetensors")
-        stored[variant] = [Run(recipe, 0, None, None, {}, path)]
+        stored[variant] = [Linear(recipe, 0, None, None, {}, path)]
     claimed = gains(trials_table(stored, [1.0], [0.1], 2, images=12, progress=False))
     found = outcomes_of_gains(claimed, strong_trials(stored, claimed_gains(claimed), 2, images=12, progress=False))
     by_key = found.set_index(["variant", "defense", "attack"])

@@ -40,25 +40,25 @@ def claims(variants, rho=(0.5, 1.0), left=True):
 
 def points(ax, marker):
     """By height, where markers of a kind stand; those that are left out stand nowhere."""
-    found = {}
+    by_row = {}
     for line in ax.lines:
         (x, *_), (y, *_) = line.get_xdata(), line.get_ydata()
         if line.get_marker() == marker and not np.isnan(x):
-            found.setdefault(int(y), []).append((float(x), line))
-    return found
+            by_row.setdefault(int(y), []).append((float(x), line))
+    return by_row
 
 
 def test_what_is_claimed_and_what_is_left_stand_in_their_rows():
     variants = ("adversarial", "vanilla", "penalised")
-    found = claims(variants)
-    figure = claimed_figure(found, 0.03)
+    rows = claims(variants)
+    figure = claimed_figure(rows, 0.03)
     shown = [variant for variant in DEFENSE_TITLES if variant in variants]
     assert [ax.get_title() for ax in figure.axes] == [DEFENSE_TITLES[variant] for variant in shown]
     assert figure.axes[-1].get_xlabel() == "Accuracy (share of images), eps .03"
     names = [defense_title(*one) for one in all_defenses((0.5, 1.0))]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == names
     for ax, variant in zip(figure.axes, shown, strict=True):
-        own = found[found["variant"] == variant].reset_index(drop=True)
+        own = rows[rows["variant"] == variant].reset_index(drop=True)
         clean, circles = points(ax, "|"), points(ax, "o")
         for place, row in own.iterrows():
             assert [x for x, _ in clean[place]] == [row["clean"]]
@@ -92,10 +92,10 @@ def test_the_legend_names_what_is_shown():
 
 
 def test_every_outcome_has_a_look_of_its_own():
-    found = claims(("vanilla",)).dropna(subset="strong")
-    found = found.assign(outcome=[OUTCOMES[number % len(OUTCOMES)] for number in range(len(found))])
-    assert set(found["outcome"]) == set(OUTCOMES) == set(DEFENSE_LOOKS)
-    figure = claimed_figure(found, 0.09)
+    rows = claims(("vanilla",)).dropna(subset="strong")
+    rows = rows.assign(outcome=[OUTCOMES[number % len(OUTCOMES)] for number in range(len(rows))])
+    assert set(rows["outcome"]) == set(OUTCOMES) == set(DEFENSE_LOOKS)
+    figure = claimed_figure(rows, 0.09)
     assert [text.get_text() for text in figure.legends[0].get_texts()][3:] == [
         "strong attack: robust",
         "strong attack: falls short",
@@ -128,7 +128,7 @@ def filters(variants, eps=(0.03, 0.06), left=(0.02, np.nan, np.nan, np.nan, 0.01
         [
             {
                 "variant": variant,
-                "eps": one,
+                "eps": size,
                 "strength": strength,
                 "images": 500,
                 "clean": rng.uniform(0.5, 1),
@@ -137,7 +137,7 @@ def filters(variants, eps=(0.03, 0.06), left=(0.02, np.nan, np.nan, np.nan, 0.01
                 "strong": last,
             }
             for variant in variants
-            for one in eps
+            for size in eps
             for strength, last in zip((4.0, 8.0, 12.0, 16.0, INF), left, strict=True)
         ]
     )
@@ -145,8 +145,8 @@ def filters(variants, eps=(0.03, 0.06), left=(0.02, np.nan, np.nan, np.nan, 0.01
 
 def test_each_line_holds_its_column_at_that_eps():
     variants, eps = ("vanilla", "adversarial"), 0.06
-    found = filters(variants)
-    figure = filter_figure(found, eps)
+    rows = filters(variants)
+    figure = filter_figure(rows, eps)
     shown = [variant for variant in DEFENSE_TITLES if variant in variants]
     assert [ax.get_title() for ax in figure.axes] == [DEFENSE_TITLES[variant] for variant in shown]
     assert figure.axes[-1].get_xlabel() == "Radius of the filter (DFT bins)"
@@ -158,7 +158,7 @@ def test_each_line_holds_its_column_at_that_eps():
         "strong attack": "strong",
     }
     for ax, variant in zip(figure.axes, shown, strict=True):
-        own = found[(found["variant"] == variant) & (found["eps"] == eps)]
+        own = rows[(rows["variant"] == variant) & (rows["eps"] == eps)]
         assert [line.get_label() for line in ax.lines] == list(columns)
         for line in ax.lines:
             np.testing.assert_array_equal(line.get_ydata(), own[columns[line.get_label()]])
@@ -177,13 +177,13 @@ def test_without_strong_trials_the_lines_are_drawn_and_an_empty_table_is_refused
 
 
 def test_each_curve_is_the_share_of_images_that_are_fooled():
-    found = pd.DataFrame({"adversarial": [0, 0.05, INF, 0.01], "vanilla": [0.01, 0.002, 0.002, 0]}, dtype="float32")
-    figure = smallest_eps_figure(found)
+    smallest = pd.DataFrame({"adversarial": [0, 0.05, INF, 0.01], "vanilla": [0.01, 0.002, 0.002, 0]}, dtype="float32")
+    figure = smallest_eps_figure(smallest)
     (ax,) = figure.axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Adversarial", "Vanilla"]
-    for handle, column in zip(ax.get_legend().legend_handles, found, strict=True):
+    for handle, column in zip(ax.get_legend().legend_handles, smallest, strict=True):
         (curve,) = [line for line in ax.lines if mpl.colors.same_color(line.get_color(), handle.get_color())]
         for eps in (0.001, 0.02, 0.1):
             drawn_share = curve.get_ydata()[curve.get_xdata() <= eps].max()
-            assert drawn_share == pytest.approx((found[column] <= eps).mean())
+            assert drawn_share == pytest.approx((smallest[column] <= eps).mean())
     assert drawn(figure)

@@ -27,12 +27,12 @@ EPS = (0.03, 0.06)
 
 def rows(cells, images=IMAGES, seed=0):
     """Trials from {(variant, defense, strength, attack, eps): how many of the first images are right}."""
-    found = []
+    trials = []
     for (variant, defense, strength, attack, eps), right in cells.items():
         values = (variant, seed, defense, strength, attack, eps, 20)
         which = tuple((np.arange(images) < right).tolist())
-        found.append((*values, images, right / images, which))
-    return pd.DataFrame(found, columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"])
+        trials.append((*values, images, right / images, which))
+    return pd.DataFrame(trials, columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"])
 
 
 def every(variants=("vanilla", "adversarial"), eps=EPS, changes=None, long=()):
@@ -88,13 +88,13 @@ def test_each_cell_is_in_its_place():
             ("vanilla", "normalised", 1.0, "fgsm", 0.06): 74,
         }
     )
-    found = table2_rows(table, ("rule", "scale"))
-    assert list(found.columns) == ["clean", "FGSM, eps .03", "FGSM, eps .06", "PGD, eps .03", "PGD, eps .06"]
-    assert list(found.index.names) == ["network", "defense"]
+    rows = table2_rows(table, ("rule", "scale"))
+    assert list(rows.columns) == ["clean", "FGSM, eps .03", "FGSM, eps .06", "PGD, eps .03", "PGD, eps .06"]
+    assert list(rows.index.names) == ["network", "defense"]
     names = ["none", "rule, rho = .5", "rule, rho = 1", "logits x 5 (control)", "logits x 9 (control)"]
-    assert list(found.index) == [(network, name) for network in ("Vanilla", "Adversarial") for name in names]
-    assert found.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".10 (paper .171)", ".71", ".10", ".72"]
-    assert found.loc[("Adversarial", "rule, rho = 1")].tolist() == [".73", ".10", ".10", ".10", ".10"]
+    assert list(rows.index) == [(network, name) for network in ("Vanilla", "Adversarial") for name in names]
+    assert rows.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".10 (paper .171)", ".71", ".10", ".72"]
+    assert rows.loc[("Adversarial", "rule, rho = 1")].tolist() == [".73", ".10", ".10", ".10", ".10"]
 
 
 def test_a_cell_of_several_seeds_has_their_mean_and_spread():
@@ -149,10 +149,10 @@ def trials():
 
 def test_the_chain_shows_which_attack_broke_it(trials):
     _, strong, outcomes = trials
-    found = attack_chain(strong, outcomes)
+    chain = attack_chain(strong, outcomes)
     after = ["after restarts", "after margin", "after transfer", "after square"]
-    assert list(found.columns) == ["gain under", "with", "without", *after, "without, after square", "outcome"]
-    shown = {(*place, row["gain under"]): row.drop("gain under").tolist() for place, row in found.iterrows()}
+    assert list(chain.columns) == ["gain under", "with", "without", *after, "without, after square", "outcome"]
+    shown = {(*place, row["gain under"]): row.drop("gain under").tolist() for place, row in chain.iterrows()}
     assert shown == {
         ("Vanilla", "rule, rho = 1", ".03", "FGSM"): [".55", ".10", ".30", ".28", ".26", ".24", ".04", "robust"],
         ("Vanilla", "input without HFC, r = 8", ".06", "PGD, non-adaptive"): [
@@ -173,10 +173,10 @@ def test_the_chain_shows_which_attack_broke_it(trials):
 def test_where_nothing_is_claimed_the_chain_is_empty():
     table, strong = every()
     outcomes = outcomes_of_gains(gains(table), strong)
-    found = attack_chain(strong, outcomes)
-    assert found.empty
-    assert found.index.names == ["network", "defense", "eps"]
-    assert "outcome" in found.columns
+    chain = attack_chain(strong, outcomes)
+    assert chain.empty
+    assert chain.index.names == ["network", "defense", "eps"]
+    assert "outcome" in chain.columns
 
 
 def test_counts_add_up_by_kind(trials):
@@ -204,16 +204,16 @@ def test_counts_add_up_by_kind(trials):
 
 def test_what_is_claimed_is_the_most_favourable_of_the_papers_attacks(trials):
     table, strong, outcomes = trials
-    found = claimed_and_left(table, strong, outcomes, 0.03).set_index(["variant", "defense", "strength"])
-    assert list(dict.fromkeys(found.index.get_level_values("variant"))) == ["vanilla", "adversarial"]
-    assert len(found) == 2 * len(all_defenses((0.5, 1.0)))
-    rule = found.loc[("vanilla", "rule", 1.0)]
+    rows = claimed_and_left(table, strong, outcomes, 0.03).set_index(["variant", "defense", "strength"])
+    assert list(dict.fromkeys(rows.index.get_level_values("variant"))) == ["vanilla", "adversarial"]
+    assert len(rows) == 2 * len(all_defenses((0.5, 1.0)))
+    rule = rows.loc[("vanilla", "rule", 1.0)]
     assert rule[["images", "clean", "highest", "strong", "outcome"]].tolist() == [100, 0.1, 0.55, 0.24, "robust"]
-    undefended = found.loc[("vanilla", "none", 0.0)]
+    undefended = rows.loc[("vanilla", "none", 0.0)]
     assert undefended[["clean", "highest", "strong", "outcome"]].tolist() == [0.1, 0.1, 0.04, "no gain"]
-    assert math.isnan(found.loc[("vanilla", "input", 8.0), "strong"])  # run at .06 only
-    assert found.loc[("vanilla", "input", 8.0), "outcome"] == "no gain"
-    five = five_rows(found.reset_index())
+    assert math.isnan(rows.loc[("vanilla", "input", 8.0), "strong"])  # run at .06 only
+    assert rows.loc[("vanilla", "input", 8.0), "outcome"] == "no gain"
+    five = five_rows(rows.reset_index())
     assert five.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".55", ".24", "robust"]
     assert five.loc[("Vanilla", "input without HFC, r = 8"), "under the strong attack"] == ""  # was not run
     assert [network for network, _ in five.index] == ["Vanilla"] * 4 + ["Adversarial"]
@@ -233,15 +233,15 @@ def test_the_filter_against_both_attackers():
         ("vanilla", "none", 0.0, "clean", 0.0): 80,
     }
     table, strong = every(changes=changes, long={("vanilla", "input", 8.0, 0.03): 8, ("vanilla", "none", 0, 0.03): 7})
-    found = filter_by_radius(table, strong).set_index(["variant", "strength", "eps"])
+    rows = filter_by_radius(table, strong).set_index(["variant", "strength", "eps"])
     radii = [4, 8, 12, 16, math.inf]
     order = [(variant, radius, eps) for variant in ("vanilla", "adversarial") for radius in radii for eps in EPS]
-    assert list(found.index) == order
+    assert list(rows.index) == order
     columns = ["images", "clean", "non_adaptive", "adaptive", "strong"]
-    assert found.loc[("vanilla", 8.0, 0.03), columns].tolist() == [100, 0.65, 0.6, 0.05, 0.02]
-    assert found.loc[("vanilla", math.inf, 0.03), columns].tolist() == [100, 0.8, 0.03, 0.03, 0.01]
-    assert found.loc[("vanilla", 8.0, 0.06), columns].tolist()[:-1] == [100, 0.65, 0.1, 0.1]
-    assert math.isnan(found.loc[("vanilla", 8.0, 0.06), "strong"])
+    assert rows.loc[("vanilla", 8.0, 0.03), columns].tolist() == [100, 0.65, 0.6, 0.05, 0.02]
+    assert rows.loc[("vanilla", math.inf, 0.03), columns].tolist() == [100, 0.8, 0.03, 0.03, 0.01]
+    assert rows.loc[("vanilla", 8.0, 0.06), columns].tolist()[:-1] == [100, 0.65, 0.1, 0.1]
+    assert math.isnan(rows.loc[("vanilla", 8.0, 0.06), "strong"])
 
 
 def test_without_the_strong_attack_the_filters_still_stand():

@@ -12,14 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hfclib._files import data_folder
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
 from hfclib.attacks.robustness import clean_correct, robust_correct
-from hfclib.data.cifar import embedded
-from hfclib.devices import gains_from_bf16
 from hfclib.frequency import split
-from hfclib.paper.defense import trials
 from hfclib.paper.defense.setup import (
     CLEAN,
     NONE,
@@ -43,7 +39,7 @@ from hfclib.paper.defense.trials import (
     trials_table,
 )
 from hfclib.runs.predictions import store_record, weights_of
-from hfclib.runs.store import Run, RunError, load
+from hfclib.runs.store import Run, RunError
 from hfclib.training.recipe import Recipe
 
 RECIPE = Recipe("tiny")
@@ -77,12 +73,26 @@ def weights(pictures):
     return drawn
 
 
+class SmallRun(Run):
+    """A run of the small network."""
+
+    def model(self):
+        return network(load_file(self.path / "weights.safetensors"))
+
+
+class Unasked(Run):
+    """A run whose network nobody may ask."""
+
+    def model(self):
+        pytest.fail("the network was built")
+
+
 def stored_run(folder, weights, seed=0, recipe=RECIPE):
     """A run that was never trained."""
     path = folder / recipe.run_name(seed)
     path.mkdir(parents=True)
     save_file(weights, path / "weights.safetensors")
-    return Run(recipe, seed, None, None, {}, path)
+    return SmallRun(recipe, seed, None, None, {}, path)
 
 
 @pytest.fixture
@@ -93,19 +103,15 @@ def run(tmp_path, weights):
 @pytest.fixture(scope="module")
 def labels(weights, pictures):
     """The network's own predictions, but for every sixth."""
-    found = network(weights)(pictures / 255).argmax(dim=1)
-    found[::6] = (found[::6] + 1) % 10
-    return found
+    correct_in = network(weights)(pictures / 255).argmax(dim=1)
+    correct_in[::6] = (correct_in[::6] + 1) % 10
+    return correct_in
 
 
 @pytest.fixture(autouse=True)
-def _surroundings(monkeypatch, pictures, labels, tmp_path):
-    """A small network and small images, no published files, and float32 everywhere."""
-    monkeypatch.setattr(Run, "model", lambda self: network(load_file(self.path / "weights.safetensors")))
-    monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: {"test": (pictures, labels)}[split])
-    monkeypatch.setattr("hfclib.paper.defense.trials.best_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path / "data")
-    monkeypatch.setattr("hfclib.devices.gains_from_bf16", lambda device: False)
+def _surroundings(attacked_images, pictures, labels, published_folder, in_float32):
+    """Small images, no published files, and float32 everywhere."""
+    attacked_images(pictures, labels)
 
 
 @pytest.fixture
@@ -126,7 +132,7 @@ def mine(own_home, run):
     return own_home / "attacks" / f"{run.path.name}.safetensors"
 
 
-def found(run, wanted, images=IMAGES):
+def correct_in(run, wanted, images=IMAGES):
     return trials_of(run, wanted, images=images, progress=False)
 
 
@@ -182,7 +188,7 @@ class Filtered(nn.Module):
 @pytest.mark.parametrize("defense", [NONE, FILTERED])
 def test_trials_are_those_worked_out_by_hand(run, pictures, labels, defense):
     attacks = [*table_attacks(defense, [EPS], STEPS), *long_attacks(EPS, STEPS)]
-    kept = found(run, [(defense, attack) for attack in attacks])
+    kept = correct_in(run, [(defense, attack) for attack in attacks])
     model, claimed = run.model(), ["fgsm", "pgd"]
     if defense == FILTERED:
         model, claimed = Filtered(model), [*claimed, "unaware"]
@@ -200,7 +206,7 @@ def test_trials_are_those_worked_out_by_hand(run, pictures, labels, defense):
 
 
 @pytest.mark.parametrize("defense", [NONE, RULE, FILTERED])
-def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monkeypatch, defense):
+def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, attacked_images, pictures, monkeypatch, defense):
     """Attacks that fool one image each, which is told by its label, and are shown no image that is fooled already."""
     fools = {"clean": 0, "fgsm": 1, "pgd": 2, "unaware": 3, "restarts": 4, "margin": 5, "transfer": 6, "square": 7}
     shown = {}
@@ -210,7 +216,7 @@ def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monk
         shown[method] = set(labels.tolist())
         return labels != fools[method]
 
-    monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: (pictures, torch.arange(IMAGES)))
+    attacked_images(pictures, torch.arange(IMAGES))
     monkeypatch.setattr("hfclib.paper.defense.trials.attack_functions", lambda attack, undefended: attack.method)
     for name in ("clean_correct", "robust_correct"):
         monkeypatch.setattr(f"hfclib.paper.defense.trials.{name}", fooling)
@@ -220,7 +226,7 @@ def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monk
     fooled["margin"] = fooled["restarts"] | {5}
     fooled["transfer"] = fooled["margin"] | ({6} if defense != NONE else set())  # it is the margin's, and not run
     fooled["square"] = fooled["transfer"] | {7}
-    kept = found(run, [(defense, attack) for attack in (*table_attacks(defense, [EPS], 1), *long_attacks(EPS, 1))])
+    kept = correct_in(run, [(defense, attack) for attack in (*table_attacks(defense, [EPS], 1), *long_attacks(EPS, 1))])
     for (_, attack), correct in kept.items():
         assert set((~correct).nonzero().flatten().tolist()) == fooled[attack.method], attack.method
     methods = {attack.method for _, attack in kept} - ({"transfer"} if defense == NONE else set())
@@ -229,18 +235,18 @@ def test_an_image_that_an_earlier_attack_fooled_stays_fooled(run, pictures, monk
 
 def test_a_network_with_no_image_left_is_no_error(run):
     strong = [(NONE, attack) for attack in long_attacks(0.5, 1)]
-    assert [int(correct.sum()) for correct in found(run, strong).values()] == [0, 0, 0, 0]
+    assert [int(correct.sum()) for correct in correct_in(run, strong).values()] == [0, 0, 0, 0]
 
 
 def test_trials_that_others_build_on_come_first_and_once():
     for defense in (NONE, RULE, FILTERED):
-        chain = [(defense, one) for one in (*table_attacks(defense, [EPS], STEPS), *long_attacks(EPS, STEPS))]
+        chain = [(defense, own) for own in (*table_attacks(defense, [EPS], STEPS), *long_attacks(EPS, STEPS))]
         for wanted in ([chain[-1]], chain, chain[::-1], [chain[-2], chain[1], chain[-1], chain[-1]]):
             ordered = _with_those_before(wanted)
             assert len(ordered) == len(set(ordered))
             assert set(ordered) == set(chain)
-            for place, (one, attack) in enumerate(ordered):
-                assert {(one, earlier) for earlier in attacks_before(one, attack)} <= set(ordered[:place])
+            for place, (own, attack) in enumerate(ordered):
+                assert {(own, earlier) for earlier in attacks_before(own, attack)} <= set(ordered[:place])
         assert _with_those_before(chain) == chain
 
 
@@ -254,20 +260,18 @@ def test_every_eps_and_number_of_steps_has_a_chain_of_its_own():
 # ---- stored
 
 
-def test_a_second_call_reads_the_record_and_computes_nothing(run, mine, computed, monkeypatch):
-    first = found(run, SOME)
+def test_a_second_call_reads_the_record_and_computes_nothing(run, mine, computed):
+    first = correct_in(run, SOME)
     assert [path.name for path in mine.parent.iterdir()] == [mine.name]
-    monkeypatch.setattr("hfclib.paper.defense.trials.embedded", lambda split: pytest.fail("images were read"))
-    monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
-    again = found(run, SOME)
+    again = correct_in(Unasked(**vars(run)), SOME)
     assert same(again, first)
     assert {correct.dtype for correct in again.values()} == {torch.bool}
-    assert list(found(run, SOME[::-1])) == SOME[::-1]
+    assert list(correct_in(run, SOME[::-1])) == SOME[::-1]
     assert computed == [SOME]
 
 
 def test_one_byte_per_image_under_readable_names(run, mine):
-    found(run, SOME)
+    correct_in(run, SOME)
     stored = load_file(mine)
     assert set(stored) == {
         "none 0 clean 0 0 24",
@@ -279,52 +283,52 @@ def test_one_byte_per_image_under_readable_names(run, mine):
 
 
 def test_only_missing_trials_are_computed_and_nothing_is_lost(run, mine, computed):
-    first = found(run, SOME[:2])
-    assert list(found(run, SOME[1:])) == SOME[1:]
+    first = correct_in(run, SOME[:2])
+    assert list(correct_in(run, SOME[1:])) == SOME[1:]
     longer = (RULE, Attack("restarts", EPS, STEPS))
-    assert list(found(run, [longer])) == [longer]
+    assert list(correct_in(run, [longer])) == [longer]
     assert computed == [SOME[:2], SOME[2:], [(RULE, FGSM), longer]]  # PGD and clean, on which it builds, were there
     stored = load_file(mine)
     assert set(stored) == {_trial_name(trial, IMAGES) for trial in [*SOME, (RULE, FGSM), longer]}
-    assert same(found(run, SOME[:2]), first)
+    assert same(correct_in(run, SOME[:2]), first)
 
 
 def test_the_order_of_what_is_asked_does_not_matter(run, mine):
     wanted = [*SOME, (NONE, SQUARE._replace(steps=1)), (FILTERED, PGD)]
-    forth = found(run, wanted)
+    forth = correct_in(run, wanted)
     mine.unlink()
-    back = found(run, wanted[::-1])
+    back = correct_in(run, wanted[::-1])
     assert list(back) == wanted[::-1]
     assert all(torch.equal(back[trial], forth[trial]) for trial in wanted)
 
 
 def test_another_number_of_images_is_another_entry(run, mine, computed):
-    few, all_of_them = found(run, SOME, images=10), found(run, SOME)
+    few, all_of_them = correct_in(run, SOME, images=10), correct_in(run, SOME)
     assert computed == [SOME, SOME]
     assert {len(correct) for correct in few.values()} == {10}
     assert {len(correct) for correct in all_of_them.values()} == {IMAGES}
     assert torch.equal(few[NONE, CLEAN], all_of_them[NONE, CLEAN][:10])  # the first ones
     assert len(load_file(mine)) == 2 * len(SOME)
-    assert same(found(run, SOME, images=10), few)
+    assert same(correct_in(run, SOME, images=10), few)
     assert len(computed) == 2
 
 
-def test_published_trials_come_first(run, mine, computed, tmp_path):
-    first = found(run, SOME)
-    published = tmp_path / "data" / "attacks" / mine.name
-    published.parent.mkdir(parents=True)
-    mine.rename(published)
-    before = published.read_bytes()
-    assert same(found(run, SOME), first)
+def test_published_trials_come_first(run, mine, computed, published_folder):
+    first = correct_in(run, SOME)
+    path = published_folder / "attacks" / mine.name
+    path.parent.mkdir(parents=True)
+    mine.rename(path)
+    before = path.read_bytes()
+    assert same(correct_in(run, SOME), first)
     assert not mine.exists()
-    found(run, [(NONE, PGD)])
+    correct_in(run, [(NONE, PGD)])
     assert computed == [SOME, [(NONE, PGD)]]
-    assert published.read_bytes() == before
+    assert path.read_bytes() == before
     assert _trial_name((NONE, PGD), IMAGES) in load_file(mine)
 
 
 def test_an_interrupted_run_keeps_what_was_done(run, mine, computed, monkeypatch):
-    expected, calls = found(run, SOME), []
+    expected, calls = correct_in(run, SOME), []
     mine.unlink()
 
     def stopping(*args, **options):
@@ -336,23 +340,23 @@ def test_an_interrupted_run_keeps_what_was_done(run, mine, computed, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("hfclib.paper.defense.trials.clean_correct", stopping)  # of the first trial and the third
         with pytest.raises(KeyboardInterrupt):
-            found(run, SOME)
+            correct_in(run, SOME)
     done = set(load_file(mine))
     assert done == {_trial_name(trial, IMAGES) for trial in SOME[:2]}
-    assert same(found(run, SOME), expected)
+    assert same(correct_in(run, SOME), expected)
     assert not {_trial_name(trial, IMAGES) for trial in computed[-1]} & done
 
 
 def test_trials_under_a_longer_attack_are_another_entry(run, mine, computed, monkeypatch):
     chain = [(NONE, attack) for attack in long_attacks(EPS, 1)]
-    found(run, [*SOME[:2], *chain])
+    correct_in(run, [*SOME[:2], *chain])
     usual = set(load_file(mine))
     assert not any(word in name for name in usual for word in ("restarts 5", "longer", "queries"))
     for name, value in (("QUERIES", 60), ("RESTARTS", 6)):
         with monkeypatch.context() as patch:
             for module in ("setup", "trials"):
                 patch.setattr(f"hfclib.paper.defense.{module}.{name}", value)
-            found(run, [*SOME[:2], *chain])
+            correct_in(run, [*SOME[:2], *chain])
     pgd = (NONE, PGD._replace(steps=1))
     assert computed == [[*SOME[:2], pgd, *chain], chain[-1:], chain]
     more = {f"none 0 {one} 0.01 1 24 restarts 6" for one in ("restarts", "margin", "transfer", "square")}
@@ -365,19 +369,19 @@ def test_trials_of_an_earlier_version_of_the_attacks_are_made_again(run, mine, c
     names = [_trial_name(trial, IMAGES) for trial in wanted]
     earlier = [name.removesuffix(" v2") for name in names]
     assert [name != old for name, old in zip(names, earlier, strict=True)] == [False] * 4 + [True] * 2
-    first = found(run, wanted)
+    first = correct_in(run, wanted)
     stored = load_file(mine)
     for name, old in zip(names[4:], earlier[4:], strict=True):
         stored[old] = 1 - stored.pop(name)
     mine.unlink()
     store_record("attacks", run.path.name, stored, weights_of(run.path))
-    assert same(found(run, wanted), first)
+    assert same(correct_in(run, wanted), first)
     assert computed[1:] == [wanted[4:]]
     assert {*names, *earlier} <= set(load_file(mine))  # nothing is lost
 
 
 def test_a_damaged_record_is_refused_by_name_and_kept(run, mine):
-    found(run, SOME[:2])
+    correct_in(run, SOME[:2])
     whole = mine.read_bytes()
     for at in (0, 40, len(whole) // 2, -1):
         content = bytearray(whole)
@@ -385,16 +389,19 @@ def test_a_damaged_record_is_refused_by_name_and_kept(run, mine):
         mine.write_bytes(content)
         for wanted in (SOME[:2], SOME):
             with pytest.raises(RunError, match=rf"(?s){re.escape(str(mine))}.*delete it"):
-                found(run, wanted)
+                correct_in(run, wanted)
         assert mine.read_bytes() == content
 
 
 @pytest.mark.parametrize("progress", [False, True])
-def test_bad_trials_are_refused_before_anything_is_computed(run, mine, monkeypatch, progress):
-    for name in ("clean_correct", "robust_correct"):
-        monkeypatch.setattr(
-            f"hfclib.paper.defense.trials.{name}", lambda *args, **options: pytest.fail("something was computed")
-        )
+def test_bad_trials_are_refused_before_anything_is_computed(run, mine, progress):
+    class Silent(Run):
+        def model(self):
+            model = SmallRun.model(self)
+            model.register_forward_pre_hook(lambda *_: pytest.fail("the network was asked"))
+            return model
+
+    run = Silent(**vars(run))
     for images in (0, -1, 10_001):
         with pytest.raises(ValueError, match="expected images, from 1 to 10000"):
             trials_of(run, SOME, images=images, progress=progress)
@@ -452,14 +459,16 @@ def test_a_flat_gradient_is_no_warning_here(tmp_path, weights, labels, pictures)
         pgd(run.model(), pictures / 255, run.model()(pictures / 255).argmax(dim=1), eps=EPS, alpha=EPS, steps=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert found(run, [(NONE, PGD), (NONE, SQUARE)])[NONE, PGD].sum() > 0
+        assert correct_in(run, [(NONE, PGD), (NONE, SQUARE)])[NONE, PGD].sum() > 0
 
 
-def test_other_warnings_come_through(run, monkeypatch):
-    model = run.model()
-    monkeypatch.setattr(Run, "model", lambda self: nn.Sequential(model, nn.Softmax(dim=1)).eval())
+def test_other_warnings_come_through(run):
+    class Softmax(Run):
+        def model(self):
+            return nn.Sequential(SmallRun.model(self), nn.Softmax(dim=1)).eval()
+
     with pytest.warns(UserWarning, match="seems to return probabilities"):
-        found(run, [(NONE, FGSM)])
+        correct_in(Softmax(**vars(run)), [(NONE, FGSM)])
 
 
 # ---- tables
@@ -495,7 +504,7 @@ def test_the_table_has_one_row_per_trial(two):
         assert row.accuracy == pytest.approx(sum(row.correct) / 8)
     for variant, ones in two.items():
         for run in ones:
-            stored = found(run, trials_of_one, images=8)
+            stored = correct_in(run, trials_of_one, images=8)
             own = rows[(rows["variant"] == variant) & (rows["seed"] == run.seed)]
             assert own["correct"].tolist() == [tuple(correct.tolist()) for correct in stored.values()]
     clean = rows[(rows["attack"] == "clean") & (rows["defense"] == "none")].set_index(["variant", "seed"])["accuracy"]
@@ -525,7 +534,7 @@ def test_strong_trials_have_four_rows_for_each_that_is_wanted(two, computed):
     for row in rows.itertuples():
         (run,) = (one for one in two[row.variant] if one.seed == row.seed)
         trial = Defense(row.defense, row.strength), Attack(row.attack, row.eps, row.steps)
-        assert row.correct == tuple(found(run, [trial], images=8)[trial].tolist())
+        assert row.correct == tuple(correct_in(run, [trial], images=8)[trial].tolist())
         assert row.accuracy == pytest.approx(sum(row.correct) / 8)
         assert row.images == 8
 
@@ -538,7 +547,7 @@ def test_rows_are_of_the_trials_that_are_wanted_of_each_network(two):
     for row in rows.itertuples():
         (run,) = (one for one in two[row.variant] if one.seed == row.seed)
         trial = Defense(row.defense, row.strength), Attack(row.attack, row.eps, row.steps)
-        assert row.correct == tuple(found(run, [trial], images=8)[trial].tolist())
+        assert row.correct == tuple(correct_in(run, [trial], images=8)[trial].tolist())
     stored = trial_rows(two, lambda variant, seed: [(RULE, PGD), (FILTERED, PGD)], images=8, compute=False)
     assert set(stored["variant"]) == {"batchnorm"}
     assert set(stored["defense"]) == {RULE.method}  # what is not stored is left out
@@ -552,9 +561,8 @@ def test_no_strong_trials_wanted_is_no_error(two, computed):
     assert computed == []
 
 
-def test_the_smallest_eps_fools_and_a_smaller_one_does_not(run, pictures, monkeypatch):
+def test_the_smallest_eps_fools_and_a_smaller_one_does_not(run, pictures, labels):
     table = smallest_eps_table({"vanilla": run}, IMAGES)
-    labels = trials.embedded("test")[1]
     model, images, eps = run.model(), pictures / 255, torch.tensor(table["vanilla"].to_numpy())
     correct = model(images).argmax(dim=1) == labels
     assert torch.equal(eps == 0, ~correct)
@@ -568,35 +576,4 @@ def test_the_smallest_eps_fools_and_a_smaller_one_does_not(run, pictures, monkey
         return (model(adv_images).argmax(dim=1) == labels[fooled]).float().mean()
 
     assert left(2) < 0.1 < left(0.5)
-    monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the network was built"))
-    assert smallest_eps_table({"vanilla": run}, IMAGES).equals(table)
-
-
-# ---- published trials
-
-PUBLISHED = sorted((data_folder() / "attacks").glob("*.safetensors"))
-MODEL = Run.model  # which the tests above replace
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_published_trials_are_those_of_the_weights(path, monkeypatch, tmp_path, in_bf16, all_threads):
-    images = 500 if gains_from_bf16(torch.device("cpu")) else 100  # without bfloat16, attacks take long
-    monkeypatch.setattr(Run, "model", MODEL)
-    monkeypatch.setattr("hfclib.paper.defense.trials.embedded", embedded)
-    monkeypatch.setattr("hfclib.runs.predictions.data_folder", data_folder)
-    run = load(data_folder() / "runs" / path.stem)
-    wanted = [
-        (NONE, CLEAN),
-        (NONE, Attack("fgsm", 0.03, 1)),
-        (Defense("rule", 1.0), Attack("pgd", 0.03, 20)),
-        (Defense("input", 8.0), Attack("unaware", 0.03, 20)),
-    ]
-    if run.seed in (1, 2):  # attacks in many steps take long
-        wanted = wanted[:2]
-    stored = trials_of(run, wanted, images=500, compute=False)
-    assert {(NONE, CLEAN), (NONE, Attack("fgsm", 0.03, 1))} <= set(stored)  # some have no others
-    monkeypatch.setattr("hfclib.runs.predictions.data_folder", lambda: tmp_path)
-    made = trials_of(run, list(stored), images=images, progress=False)
-    for trial in stored:
-        assert (made[trial] != stored[trial][:images]).sum() <= images / 50, trial  # another machine rounds otherwise
+    assert smallest_eps_table({"vanilla": Unasked(**vars(run))}, IMAGES).equals(table)
