@@ -219,10 +219,10 @@ def test_a_batch_that_fails_is_not_counted(network, data):
 
 def test_batches_of_any_size_are_made_whole():
     pairs = [(torch.rand(size, 1, 2, 2), torch.arange(size)) for size in (3, 250, 40, 1, 7)]
-    found = list(whole_batches(pairs, 100))
-    assert [len(labels) for _, labels in found] == [100, 100, 101]
+    whole = list(whole_batches(pairs, 100))
+    assert [len(labels) for _, labels in whole] == [100, 100, 101]
     for number in (0, 1):
-        assert torch.equal(torch.cat([pair[number] for pair in found]), torch.cat([pair[number] for pair in pairs]))
+        assert torch.equal(torch.cat([pair[number] for pair in whole]), torch.cat([pair[number] for pair in pairs]))
 
 
 def test_names_alone_and_numbers_of_numpy(network, data):

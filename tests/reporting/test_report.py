@@ -102,7 +102,7 @@ def test_heat_map_of_a_stored_network_is_that_of_an_independent_construction(cif
 
 
 @pytest.mark.parametrize("classes", [2, 10])
-def test_bfloat16_decides_only_where_it_cannot_err(monkeypatch, classes):
+def test_bfloat16_decides_only_where_it_cannot_err(in_bf16, classes):
     """Images of a lead below its errors are looked at again: the counts are those of float32."""
     weight = torch.randn(classes, 12, generator=torch.Generator().manual_seed(0))
     asked = []
@@ -118,17 +118,14 @@ def test_bfloat16_decides_only_where_it_cannot_err(monkeypatch, classes):
     labels = network(images).argmax(dim=1)
     rounding = 0.02 * torch.randn(400, classes)
     assert (network(images).argmax(dim=1) != labels).any()
-    monkeypatch.setattr(parts, "gains_from_bf16", lambda device: True)
-    monkeypatch.setattr(parts, "logits", lambda model, x, **options: model(x).detach())
     assert parts._correct(network, images, labels)["correct"] == 400
     assert 0 < asked[-1] < 150
 
 
-def test_no_image_is_asked_alone_where_logits_depend_on_the_batch(monkeypatch):
+def test_no_image_is_asked_alone_where_logits_depend_on_the_batch(in_bf16):
     network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(12, 10))
     images = torch.rand(200, 3, 2, 2)
     labels = hfclib.logits(network, images).argmax(dim=1)
-    monkeypatch.setattr(parts, "gains_from_bf16", lambda device: True)
     assert parts._correct(network, images, labels)["correct"] == 200
 
 
@@ -357,8 +354,13 @@ def test_a_finished_report_is_not_given_for_data_that_have_changed_after_the_fir
     make_report(network, [(images, labels)], tmp_path / "new", **FAST)  # and a new folder has them
 
 
-def test_the_mean_colour_of_a_stopped_report_is_of_the_data_that_are_counted(network, tmp_path, monkeypatch):
+@pytest.fixture
+def stored_at_once(monkeypatch):
+    """A report is stored after every batch, and not only when some seconds have passed."""
     monkeypatch.setattr("hfclib.reporting.counting.STORED_EVERY", -1)
+
+
+def test_the_mean_colour_of_a_stopped_report_is_of_the_data_that_are_counted(network, tmp_path, stored_at_once):
     images, labels = torch.rand(330, 3, 8, 8), torch.arange(330) % 10
 
     def stopping(function, items):
@@ -410,8 +412,7 @@ def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path
         make_report(network, tuple(part.flip(0) for part in data), tmp_path / "stopped", **FAST)
 
 
-def test_a_report_goes_on_within_the_accuracy(network, tmp_path, monkeypatch):
-    monkeypatch.setattr("hfclib.reporting.counting.STORED_EVERY", -1)
+def test_a_report_goes_on_within_the_accuracy(network, tmp_path, stored_at_once):
     images, labels = torch.rand(330, 3, 8, 8), torch.arange(330) % 10
     whole = make_report(network, (images, labels), tmp_path / "whole", **FAST)
     counted = []
@@ -792,8 +793,7 @@ def test_names_of_other_packages_are_read_from_their_files():
         check_model("timm:resnet5O")
 
 
-def test_without_a_checkout_an_unknown_run_says_where_published_ones_are(monkeypatch, tmp_path):
-    monkeypatch.setattr("hfclib.reporting.names.data_folder", lambda: tmp_path / "none")
+def test_without_a_checkout_an_unknown_run_says_where_published_ones_are(published_folder):
     with pytest.raises(ValueError, match="near: none; published runs come with a checkout of the repository"):
         check_model("laptop-vanilla-0")
 
@@ -835,10 +835,10 @@ def test_folders_of_numbers_are_sorted_as_numbers(tmp_path, caplog):
         named_data(str(tmp_path / "data"))
 
 
-def test_folders_that_are_not_the_classes_are_refused_before_they_are_opened(tmp_path, monkeypatch):
-    opened = []
-    monkeypatch.setattr("hfclib.reporting.named._opened_once", opened.append)
+def test_folders_that_are_not_the_classes_are_refused_before_they_are_opened(tmp_path):
     solid_pictures(tmp_path / "data" / "val", ["n01", "n02", "n03"])
+    for file in (tmp_path / "data").rglob("*.png"):
+        file.write_bytes(b"what can't be opened")
     (tmp_path / "data" / "train" / "n01").mkdir(parents=True)
     (tmp_path / "wrong.json").write_text('{"n01": 0, "n02": "one"}')
     (tmp_path / "less.csv").write_text("folder,index\nn01,0\n")
@@ -859,7 +859,6 @@ def test_folders_that_are_not_the_classes_are_refused_before_they_are_opened(tmp
             named_data(str(tmp_path / folder), network=network, class_map=file and tmp_path / file)
     with pytest.raises(ValueError, match="class map with a folder of images only"):
         named_data("cifar10-test", class_map=tmp_path / "high.csv")
-    assert opened == []
 
 
 @pytest.mark.parametrize("file", ["classes.json", "classes.csv"])
@@ -1006,18 +1005,33 @@ def test_a_quantised_network_is_reported_and_other_files_are_left_alone(data, tm
     assert (tmp_path / "mine" / "accuracy.csv").read_text() == "mine"
 
 
-def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path, monkeypatch):
+THIRD = """
+import torch
+from torch import nn
+
+class Third(nn.Module):
+    seen = []
+
+    def forward(self, images):
+        self.seen.append(images.clone())
+        return torch.eye(10)[3].expand(len(images), 10)
+"""
+
+
+def test_a_size_leaves_pictures_of_that_size_as_they_are(hfc, tmp_path):
+    """They are seen by a network that is always for the class 3."""
     pixels = torch.randint(0, 256, (24, 24, 3), dtype=torch.uint8).numpy()
     (tmp_path / "one" / "class").mkdir(parents=True)
     (tmp_path / "one.json").write_text('{"class": 3, "another": 4}')
     for number in range(2):
         Image.fromarray(pixels).save(tmp_path / "one" / "class" / f"{number}.png")
-    read = []
-    monkeypatch.setattr("hfclib.reporting.make.make_report", lambda network, data, *_, **__: read.extend(data.batches))
-    words = ["--size", 24, "--class-map", tmp_path / "one.json"]
-    hfc("report", "torchvision:resnet18", "--data", tmp_path / "one", *words)
-    assert read[0][1].tolist() == [3, 3]
-    assert np.array_equal((read[0][0][0] * 255).round().byte().permute(1, 2, 0).numpy(), pixels)
+    (tmp_path / "third.py").write_text(THIRD)
+    words = ["--size", 24, "--class-map", tmp_path / "one.json", "--images", 2, "--grid", 3, "--parts", "noise"]
+    result = hfc("report", "third:Third", "--data", tmp_path / "one", *words)
+    assert result.exit_code == 0, result.output
+    assert read_report(tmp_path / "report-third-Third" / "report.json").value("test") == 1
+    expected = torch.from_numpy(pixels).permute(2, 0, 1).expand(2, -1, -1, -1) / 255
+    assert any(torch.equal(images, expected) for images in sys.modules["third"].Third.seen)
 
 
 def test_a_classifier_has_its_own_mean_and_std(network, data, tmp_path):
