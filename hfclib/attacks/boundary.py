@@ -98,4 +98,4 @@ class _ForImages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return torch.autograd.grad(ctx.logits, ctx.images, gradients)[0], None
+        return checks.image_gradient(ctx.logits, ctx.images, *gradients), None

@@ -13,6 +13,7 @@ from hfclib.batching import check_labels, check_pixels, tensor_of
 from hfclib.devices import arithmetic
 
 DEFAULT_EPS = 8 / 255  # of the Linf ball
+NO_GRADIENT = "attacks need gradients through PyTorch, and the logits have none for the images: square does without"
 
 
 def check_batch(images: Tensor, labels: Tensor) -> Tensor:
@@ -64,17 +65,35 @@ def check_count(name: str, value: int, least: int) -> None:
 
 
 def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
-    """The model's logits (N, classes), float32 or float64; ValueError if not finite, or too few for a label."""
+    """The model's logits (N, classes), float32 or float64; ValueError if not finite, or too few for a label.
+
+    A ValueError too if images require gradients and the logits have none, as those of a model that calls NumPy.
+    """
     with arithmetic(images.device, amp=amp):
-        # A copy, since some networks normalise their input in place.
-        logits = tensor_of(model(images.clone(memory_format=torch.contiguous_format)))
+        try:
+            # A copy, since some networks normalise their input in place.
+            logits = tensor_of(model(images.clone(memory_format=torch.contiguous_format)))
+        except RuntimeError as error:
+            if images.requires_grad and "numpy()" in str(error):  # which PyTorch refuses of such images
+                raise ValueError(NO_GRADIENT) from error
+            raise
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")
     if not logits.isfinite().all():
         raise ValueError("expected finite logits from the model, got NaN or infinity")
     if labels.max() >= logits.shape[1]:
         raise ValueError(f"expected labels below {logits.shape[1]}, the number of logits, got {labels.max().item()}")
+    if images.requires_grad and not logits.requires_grad:
+        raise ValueError(NO_GRADIENT)
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def image_gradient(values: Tensor, images: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The gradient of values, with `weights` like values, for images; ValueError if they do not depend on images."""
+    gradient = torch.autograd.grad(values, images, weights, allow_unused=True)[0]
+    if gradient is None:
+        raise ValueError(NO_GRADIENT)
+    return gradient
 
 
 @torch.no_grad()

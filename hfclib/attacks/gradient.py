@@ -71,8 +71,8 @@ def pgd(
     Returns:
         adv_images like images: in [0, 1], within eps of images up to rounding (1e-6).
     Raises:
-        TypeError, ValueError: a bad argument, or a model whose logits or gradients are not finite, or whose logits are
-            too few for the labels.
+        TypeError, ValueError: a bad argument, or a model whose logits or gradients are not finite, whose logits are too
+            few for the labels, or have no gradient in PyTorch for the images.
     Warns:
         UserWarning: the model seems to return probabilities, or a correctly classified image has no gradient at all.
     Source: Madry et al., ICLR 2018.
@@ -175,7 +175,7 @@ def gradients(
     with nullcontext() if amp else arithmetic(points.device, amp=False):  # the way back in full precision too
         logits = checks.forward(model, points, labels, amp=amp)
         values = objective(logits, labels)
-        gradient = torch.autograd.grad(values.sum(), points)[0]
+        gradient = checks.image_gradient(values.sum(), points)
     if not gradient.isfinite().all():
         raise ValueError("expected a finite gradient of the loss, got NaN or infinity")
     return logits.detach(), values.detach(), gradient
