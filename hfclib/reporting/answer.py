@@ -144,7 +144,7 @@ def reads(content: dict) -> str:
         start = f"It reads high frequencies above all: even by those beyond {cut_words(radius, side)}"
         return f"{start} {right} {high:.0%}, by those within for {low:.0%}{whole}."
     equal = f"Cut at {cut_words(crossed.radius, side)}, low and high frequencies are worth the same to it"
-    if crossed.accuracy <= _above_chance(content):
+    if crossed.accuracy is not None and crossed.accuracy <= _above_chance(content):
         alone = f"{right} {crossed.accuracy:.0%} by either alone, indistinguishable from chance"
         return f"It needs low and high frequencies at once. {equal}: {alone}{whole}.{_half_words(content)}"
     return f"{equal}: {right} about {crossed.accuracy:.0%} by either alone{whole}."
@@ -242,7 +242,7 @@ def accuracy_words(content: dict) -> str:
 
 def summary(content: dict) -> str:
     """One paragraph in plain words on what the network reads; nothing of it if the network is not above chance."""
-    said = [reads(content), accuracy_words(content)]
+    said: list[str | None] = [reads(content), accuracy_words(content)]
     if not is_guessing(content):
         said.append(f"The curves cross at radius {crossing_words(content)}.")
         said += [robust(content), energy_words(content), worst_frequency(content), phase_words(content)]

@@ -87,7 +87,7 @@ def report_command(
     channels = {"mean": _numbers(mean), "std": _numbers(std)}
     if (mean is None) != (std is None):
         raise ValueError("expected --mean and --std, or neither")
-    options = {
+    options: dict = {
         "name": name or model,
         "images": images,
         "grid": grid,
@@ -96,7 +96,8 @@ def report_command(
         "batch_size": batch_size,
     }
     options |= {"radii": _numbers(radii), "rules": fail_if or (), "quick": quick, "unlabelled": unlabelled}
-    settings = ReportSettings(**options, **({"parts": parts.split(",")} if parts else {}))
+    options |= {"parts": parts.split(",")} if parts else {}
+    settings = ReportSettings(**options)
     others = [read_report(path) for path in compare or ()]
     for other in others[1:]:
         check_same_data(others[0].content, other.content)
@@ -194,7 +195,7 @@ def _quick_limit(folder: Path, network, data: str, reading, settings: ReportSett
 
     some = next(iter(named_data(data, reading, limit=8, skip_broken=True).batches))[0]
     seconds_per_image(network, some, settings.batch_size)  # to warm up
-    radii = len(settings.radii or range(4))
+    radii = len(settings.chosen_radii() or range(4))
     each = seconds_per_image(network, some, settings.batch_size) * accuracy_passes(radii, quick=True)
     fitting = max(20, min(2000, int(QUICK_SECONDS / each)))
     return min(fitting, reading.limit or fitting)

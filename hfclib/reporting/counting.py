@@ -4,7 +4,7 @@ import copy
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfclib.batching import BATCH_SIZE, batches, logits, whole_batches
-from hfclib.conditions import uses_batch_statistics
+from hfclib.conditions import BnStats, uses_batch_statistics
 from hfclib.moments import Matched
 from hfclib.reporting.datasets import DatasetSpec
 from hfclib.reporting.metric import READ, BandAccuracy, Classifier
-from hfclib.reporting.settings import ReportSettings
+from hfclib.reporting.settings import FittedSettings
 
 STORED_EVERY = 10  # seconds between two states of a part under way
 CHANGED = "the data are not those that the report was begun with: choose another folder"
@@ -28,7 +28,7 @@ def digest(values: Iterable[object]) -> str:
     total = hashlib.sha256()
     for value in values:
         if isinstance(value, Tensor) and not value.is_quantized:
-            total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         else:  # such as what a quantised layer keeps
             total.update(repr(value).encode())
     return total.hexdigest()
@@ -47,7 +47,7 @@ class Counting:
 
     Args:
         network, helped: the network, and the same with matched moments, if it has no BatchNorm.
-        settings: with radii and colour.
+        settings: how to measure.
         start: the counts so far, as `store` was given them; an empty dictionary for none.
         store: called every few seconds with the counts so far.
     """
@@ -56,13 +56,14 @@ class Counting:
         self,
         network: Classifier,
         helped: Matched | None,
-        settings: ReportSettings,
+        settings: FittedSettings,
         start: dict,
         store: Callable[[dict], None],
     ) -> None:
-        statistics = ("running", "batch")[: 1 + (uses_batch_statistics(network) and not settings.quick)]
+        both = uses_batch_statistics(network) and not settings.quick
+        statistics: Sequence[BnStats] = ("running", "batch") if both else ("running",)
         feeds = ("mean",) if settings.quick else ("raw", "mean")
-        options = {"feeds": feeds, "colour": settings.colour, "batch_size": settings.batch_size}
+        options: dict = {"feeds": feeds, "colour": settings.colour, "batch_size": settings.batch_size}
         self.metrics = [BandAccuracy(network, settings.radii, bn_stats=statistics, by_class=True, **options)]
         if helped and not settings.quick:
             self.metrics.append(BandAccuracy(helped, settings.radii, **options))
@@ -77,7 +78,8 @@ class Counting:
         Raises:
             ValueError: what was counted before has changed.
         """
-        total, digests, start = hashlib.sha256(), deque(), self.start
+        total, start = hashlib.sha256(), self.start
+        digests: deque[str] = deque()
 
         def missing() -> Iterator[tuple[Tensor, Tensor]]:
             number = 0
@@ -111,7 +113,7 @@ class Counting:
         table = pd.concat([tables[0], *(table.assign(bn_stats="matched") for table in tables[1:])])
         return table.astype(object).where(table.notna(), None).to_dict("records")
 
-    def class_rows(self, names: dict[int, str]) -> list[dict]:
+    def class_rows(self, names: Mapping[int, str]) -> list[dict]:
         """The rows of the part "classes", one per class and radius.
 
         Each has class, name (None if it is not known), radius, images, and so many that are right as they are (whole),

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,11 @@ from hfclib.charts import BAND_COLOURS
 from hfclib.frequency import nyquist, split
 from hfclib.reporting import answer
 from hfclib.reporting.metric import READ, counted
+from hfclib.reporting.stored import Report
 
 INK = "#010203"  # of lines and letters, replaced by the colour of the page's text
-LOOK = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+_INKED = "text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"
+LOOK: dict[Any, Any] = dict.fromkeys(_INKED, INK)
 LOOK |= {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 12, "axes.facecolor": "none"}
 LOOK |= {"legend.frameon": False, "svg.hashsalt": "hfclib"}
 MARKERS = "sDv^P*X"  # of other networks
@@ -35,7 +38,14 @@ def draw_bars(axes: Axes, rows: Sequence[Mapping], x: Sequence[float], **look) -
 def shares_on_top(axes: Axes, side: int) -> None:
     """A second axis above that of radii in DFT bins."""
     half = nyquist(1, side)
-    above = axes.secondary_xaxis("top", functions=(lambda bins: bins / half, lambda share: share * half))
+
+    def shares(bins: Any) -> Any:
+        return bins / half
+
+    def bins_of(shares: Any) -> Any:
+        return shares * half
+
+    above = axes.secondary_xaxis("top", functions=(shares, bins_of))
     above.set_xlabel("share of Nyquist")
 
 
@@ -86,7 +96,7 @@ def draw_curves(axes: Axes, content: dict) -> None:
         x = [row["radius"] for row in rows]
         draw_bars(axes, rows, x, label=BAND_WORDS[band], color=BAND_COLOURS[band], marker="o", lw=2)
     axes.axhline(whole["accuracy"], color="grey", lw=1, label="whole images")
-    if crossed.radius is not None:
+    if crossed.radius is not None and crossed.accuracy is not None:
         axes.axvline(crossed.radius, color="grey", ls=":", lw=1)
         axes.plot([crossed.radius], [crossed.accuracy], "o", mfc="none", mec="grey", ms=14)
     named = "agreement" if answer.is_unlabelled(content) else "accuracy"
@@ -192,7 +202,7 @@ def misaligned_figure(rows: list[dict], images: Tensor, side: int) -> Figure | N
     return figure
 
 
-def card(report) -> Figure:
+def card(report: Report) -> Figure:
     """A picture of 1200 x 630 pixels: name, accuracy on whole images, the curves, and what the network reads."""
     content = report.content
     name = content["key"]["settings"]["name"]

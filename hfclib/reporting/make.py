@@ -30,7 +30,7 @@ from hfclib.reporting.figures import card
 from hfclib.reporting.metric import Classifier, counted
 from hfclib.reporting.parts import REPORT_PARTS, Subject, attack_batch
 from hfclib.reporting.rules import Rule, check_rules
-from hfclib.reporting.settings import ReportSettings, plain
+from hfclib.reporting.settings import FittedSettings, ReportSettings, plain
 from hfclib.reporting.stored import SCHEMA, Report, check_same_data, read_report
 from hfclib.transforms import feed_images
 
@@ -82,8 +82,8 @@ def make_report(
     images, labels = _first(network, data.batches, settings.images)
     first = digest([images, labels])
     colour = settings.colour or data.colour
-    settings = _fitted(replace(settings, unlabelled=data.unlabelled), images)
-    settings = replace(settings, colour=colour or _colour(data.batches, folder, first))
+    known = _fitting(settings, images) | {"unlabelled": data.unlabelled}
+    settings = settings.fitted(colour=colour or _colour(data.batches, folder, first), **known)
     feed_images(images[:1], "mean", add_mean=True, colour=settings.colour)  # refuses another number of channels
     scores = logits(network, images[:BATCH_SIZE], batch_size=settings.batch_size)
     key = _key(network, settings, data, images, scores) | {"first_images_sha256": first}
@@ -111,25 +111,25 @@ def make_report(
     return report
 
 
-def _fitted(settings: ReportSettings, images: Tensor) -> ReportSettings:
-    """The settings with radii, norm and eps that fit the images; ValueError if the radii don't cut them in two."""
-    side, radii = min(images.shape[-2:]), settings.radii
-    highest = math.hypot(*(side // 2 for side in images.shape[-2:]))  # in DFT bins
-    if radii is None:
-        shares = [nyquist(share, images) for share in FRACTIONS]
-        radii = [radius for radius in PAPER_RADII if radius <= highest] if side <= 32 else shares
-    radii = [plain(radius) for radius in radii]
+def _fitting(settings: ReportSettings, images: Tensor) -> dict:
+    """The radii, norm and eps that fit the images; ValueError if the radii don't cut them in two."""
+    height, width = images.shape[-2:]
+    highest = math.hypot(height // 2, width // 2)  # in DFT bins
+    radii = settings.chosen_radii()
+    if radii is None and min(height, width) <= 32:
+        radii = [radius for radius in PAPER_RADII if radius <= highest]
+    elif radii is None:
+        radii = [plain(nyquist(share, images)) for share in FRACTIONS]
     if not radii or not 0 < min(radii) <= max(radii) <= highest:
         raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radii}")
     check_rules(map(Rule.parse, settings.rules), radii)
-    norm = math.sqrt(images.shape[-2] * images.shape[-1]) / 8 if settings.norm is None else settings.norm
-    eps = norm / 8 if settings.eps is None else settings.eps
-    return replace(settings, radii=radii, norm=norm, eps=eps)
+    norm = math.sqrt(height * width) / 8 if settings.norm is None else settings.norm
+    return {"radii": radii, "norm": norm, "eps": norm / 8 if settings.eps is None else settings.eps}
 
 
-def _key(network: Classifier, settings: ReportSettings, data: DatasetSpec, images: Tensor, scores: Tensor) -> dict:
+def _key(network: Classifier, settings: FittedSettings, data: DatasetSpec, images: Tensor, scores: Tensor) -> dict:
     """What a report that goes on has to share with the one in the folder; its settings are shown on the page."""
-    shown = {"name": settings.name, "radii": settings.radii, "mean": network.mean, "std": network.std}
+    shown: dict = {"name": settings.name, "radii": settings.radii, "mean": network.mean, "std": network.std}
     shown |= {"colour": settings.colour, "size": list(images.shape[1:]), "classes": scores.shape[1]}
     shown |= {"known_images": data.count, "first_images": len(images)}
     shown |= {name: getattr(settings, name) for name in ("grid", "norm", "eps", "steps", "seed")}

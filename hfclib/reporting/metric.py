@@ -28,7 +28,8 @@ from hfclib.conditions import (
 from hfclib.frequency import each_radius
 from hfclib.transforms import FEEDS, Feed
 
-READ = {"lfc": "raw", "hfc": "mean"}  # the feed of each band by which a network is summed up, with running statistics
+# The feed of each band by which a network is summed up, with running statistics.
+READ: dict[str, Feed] = {"lfc": "raw", "hfc": "mean"}
 _DEPTH, _MANY = 6, 100  # of references that are followed from a callable, and of the elements of a container
 
 
@@ -54,7 +55,7 @@ class Classifier(nn.Module):
             raise TypeError(f"expected a model, a module or a function from images to logits, {told}")
         if (mean is None) != (std is None):
             raise ValueError("expected mean and std, or neither")
-        if std is not None and not (min(std) > 0 and 0 <= min(mean) <= max(mean) <= 1):
+        if mean is not None and std is not None and not (min(std) > 0 and 0 <= min(mean) <= max(mean) <= 1):
             told = f"{list(mean)} and {list(std)}"
             raise ValueError(f"expected mean, numbers in [0, 1] as of pixels, and std, numbers above 0, got {told}")
         self.model = model
@@ -79,7 +80,7 @@ class Classifier(nn.Module):
             ValueError: another number of channels than that of mean and std, or a callable with a BatchNorm in training
                 mode.
         """
-        if self.mean is not None:
+        if self.mean is not None and self.std is not None:
             if not len(self.mean) == len(self.std) == images.shape[1]:
                 counts = f"{len(self.mean)} and {len(self.std)}"
                 raise ValueError(f"expected mean and std for {images.shape[1]} channels, got {counts} numbers")
@@ -213,7 +214,8 @@ class BandAccuracy:
         self.batch_size, self.counts_classes = batch_size, by_class
         self.colour = None if colour is None else [float(value) for value in colour]
         batch_norm = uses_batch_statistics(self.model)
-        feeds, bn_stats = ((given,) if isinstance(given, str) else tuple(given) for given in (feeds, bn_stats))
+        feeds = (feeds,) if isinstance(feeds, str) else tuple(feeds)
+        bn_stats = (bn_stats,) if isinstance(bn_stats, str) else tuple(bn_stats)
         for name, given, known in (("feeds", feeds, FEEDS), ("bn_stats", bn_stats, BN_STATS)):
             if not given or set(given) - set(known):
                 raise ValueError(f"expected {name}, of {', '.join(known)}, got {given}")
@@ -252,11 +254,11 @@ class BandAccuracy:
 
         A batch that raises an error is not counted.
         """
-        statistics = "batch" if any(condition.bn_stats == "batch" for condition in self.wanted) else "running"
+        statistics: BnStats = "batch" if any(condition.bn_stats == "batch" for condition in self.wanted) else "running"
         whole = depends_on_batch(self.model)
         for part, classes in evaluated_batches(self.model, images, labels, statistics, BATCH_SIZE):
             inputs = iter_inputs(part, self.wanted, self.colour or ())
-            counts = {"images": len(part), "classes": 0, "correct": [], "top5": []}
+            counts: dict = {"images": len(part), "classes": 0, "correct": [], "top5": []}
             right = []
             for condition, fed in zip(self.wanted, inputs, strict=True):
                 size = BATCH_SIZE if whole or condition.bn_stats == "batch" else self.batch_size

@@ -28,7 +28,7 @@ from hfclib.runs.store import find, load
 
 log = logging.getLogger(__name__)
 Sizes = tuple[int | tuple[int, int], int]
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what torchvision's networks expect
+IMAGENET: dict = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what torchvision's networks expect
 MODES = "RGB", "L"  # Pillow's, in the order in which they are tried where a network's is not known
 
 
@@ -37,14 +37,14 @@ class ModelSpec:
     """A model and how its input is made.
 
     Attributes:
-        model: from images in [0, 1].
+        model: from images in [0, 1]; any callable where a function of the user's gives it.
         mean, std: of the normalisation, as in `Classifier`.
         sizes: (resize, crop) in pixels, as in `named_data`; None if they are not known.
         interpolation: of the resizing, as torchvision calls it.
         mode: Pillow's, "RGB" or "L" (grey); None if it is not known.
     """
 
-    model: nn.Module
+    model: Callable
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     sizes: Sizes | None = None
@@ -67,13 +67,14 @@ def named_model(name: str, weights: str | None = None) -> ModelSpec:
     if not rest:
         run = load(run_folder(name))
         data = DATA_SETS[run.recipe.data.dataset]
-        model = find(run.recipe, run.seed).model()  # a run may be published without weights, and yours have them
-        return ModelSpec(model, sizes=(data.side, data.side), mode="RGB" if len(data.mean) == 3 else "L")
+        usable = find(run.recipe, run.seed) or run  # it may be published without weights, and one of yours have them
+        return ModelSpec(usable.model(), sizes=(data.side, data.side), mode="RGB" if len(data.mean) == 3 else "L")
     build = {"torchvision": _of_torchvision, "timm": _of_timm}.get(kind)
     file = weights if weights and is_file(weights) else None
     if build is None:
-        spec = ModelSpec(_built(name), mode=None)
-        return replace(spec, model=load_weights(lambda: spec.model, file)) if file else spec
+        if file is None:
+            return ModelSpec(_built(name), mode=None)
+        return ModelSpec(load_weights(lambda **options: _built(name, **options), file), mode=None)
     if file is None:
         return build(rest, weights)
     spec = build(rest, None)
@@ -110,9 +111,9 @@ def _of_timm(name: str, weights: str | None, **options) -> ModelSpec:
     return ModelSpec(model, config["mean"], config["std"], sizes, config["interpolation"])
 
 
-def _built(name: str) -> Callable:
+def _built(name: str, **options) -> Callable:
     try:
-        model = resolve_name(name)()
+        model = resolve_name(name)(**options)
     except Exception as error:  # whatever the user's function raises
         what = f"package.module:build, a function that returns a model, got {name}: {type(error).__name__}: {error}"
         raise ValueError(f"expected {what}") from error
@@ -121,7 +122,7 @@ def _built(name: str) -> Callable:
     return model
 
 
-def load_weights(build: Callable[..., nn.Module], file: str | Path) -> nn.Module:
+def load_weights(build: Callable[..., Callable], file: str | Path) -> nn.Module:
     """A model with the weights of a file.
 
     Args:
@@ -129,10 +130,16 @@ def load_weights(build: Callable[..., nn.Module], file: str | Path) -> nn.Module
         file: of safetensors, or of `torch.save`: a state dictionary, or one that holds it as "state_dict" or "model".
             It is read without running code. The prefix "module." of data-parallel training is taken off.
     Raises:
-        ValueError: another file, or weights of another architecture.
+        ValueError: another file, weights of another architecture, or a model that is no module.
     """
-    state = _state(Path(file))
-    model = build()
+
+    def module(**options) -> nn.Module:
+        model = build(**options)
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"expected a module for the weights in {file}, got {type(model).__name__}")
+        return model
+
+    state, model = _state(Path(file)), module()
     mine = model.state_dict()
     if set(mine) != set(state):
         names = {"lacks": set(mine) - set(state), "has besides": set(state) - set(mine)}
@@ -142,7 +149,7 @@ def load_weights(build: Callable[..., nn.Module], file: str | Path) -> nn.Module
     if other and len(other) <= 2 and other == list(mine)[-len(other) :]:
         classes = len(state[other[-1]])
         log.info("%d classes, as in %s", classes, file)
-        model = build(num_classes=classes)
+        model = module(num_classes=classes)
         mine = model.state_dict()
         other = [name for name in mine if mine[name].shape != state[name].shape]
     if other:
@@ -253,7 +260,7 @@ def named_data(name: str, reading: Reading | None = None, **options) -> DatasetS
         if reading.class_map:
             raise ValueError(f"expected a class map with a folder of images only, got {reading.class_map} with {name}")
         batches = list(zip(map(to_float, images), labels, strict=True))
-        about = {"name": "the test images of CIFAR-10", "classes": dict(enumerate(CLASSES))}
+        about: dict = {"name": "the test images of CIFAR-10", "classes": dict(enumerate(CLASSES))}
         return replace(DatasetSpec.of(batches, unlabelled=reading.unlabelled), colour=MEAN, **about)
     if not Path(name).is_dir():
         raise ValueError(f"expected cifar10-test or a folder of images, got {name!r}")
@@ -262,10 +269,11 @@ def named_data(name: str, reading: Reading | None = None, **options) -> DatasetS
     generator = torch.Generator("cpu").manual_seed(reading.seed)
     order = torch.randperm(len(files), generator=generator, device="cpu")[: reading.limit].tolist()
     files, labels = [files[place] for place in order], [labels[place] for place in order]
-    if reading.network is not None:
-        reading = replace(reading, mode=_fitting_mode(reading, files))
+    network = reading.network
+    if network is not None:
+        reading = replace(reading, mode=_fitting_mode(reading, network, files))
         if indices:
-            _check_classes(reading, files, indices, name)
+            _check_classes(reading, network, files, indices, name)
     files, labels, pictures_sha256 = _readable(files, labels, reading)
     if indices:
         _tell_classes(indices, reading.class_map)
@@ -352,7 +360,7 @@ def _some(reading: Reading, files: Sequence[str]) -> Tensor | None:
     return None
 
 
-def _fitting_mode(reading: Reading, files: Sequence[str]) -> str:
+def _fitting_mode(reading: Reading, network: Classifier, files: Sequence[str]) -> str:
     """The mode if it is known, else the first that the network can be fed; "RGB" if that is none."""
     if reading.mode is not None:
         return reading.mode
@@ -360,7 +368,7 @@ def _fitting_mode(reading: Reading, files: Sequence[str]) -> str:
         some = _some(replace(reading, mode=mode), files)
         try:
             if some is not None:
-                logits(reading.network, some)
+                logits(network, some)
         except (RuntimeError, ValueError):  # of channels that don't fit; what else is wrong is told later
             continue
         if mode == "L":
@@ -369,12 +377,14 @@ def _fitting_mode(reading: Reading, files: Sequence[str]) -> str:
     return MODES[0]
 
 
-def _check_classes(reading: Reading, files: Sequence[str], folders: Mapping[str, int], root: str) -> None:
+def _check_classes(
+    reading: Reading, network: Classifier, files: Sequence[str], folders: Mapping[str, int], root: str
+) -> None:
     """Refuse folders that are not the network's classes, by its logits for the first picture that can be read."""
     some = _some(reading, files)
     if some is None:
         return
-    classes, class_map = first_logits(reading.network, some).shape[1], reading.class_map
+    classes, class_map = first_logits(network, some).shape[1], reading.class_map
     if class_map and max(folders.values()) >= classes:
         told = f"class indices below {classes}, the number of logits"
         raise ValueError(f"expected {told}, in {class_map}, got {max(folders.values())} for {list(folders)[-1]}")

@@ -18,7 +18,7 @@ def check_model(name: str, weights: str | None = None) -> None:
         weights: pretrained ones, of torchvision or timm, or a file.
     """
     kind, _, rest = name.partition(":")
-    file = bool(weights) and is_file(weights)
+    file = weights is not None and is_file(weights)
     if kind in PACKAGES:
         _check_name_in(kind, rest)
         return
@@ -54,9 +54,9 @@ def package_models(package: str) -> list[str]:
         ValueError: it is not installed.
     """
     spec = find_spec(package)
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise ValueError(f"expected {package} to be installed: pip install {package}")
-    names = set()
+    names: set[str] = set()
     for path in sorted(Path(spec.origin).parent.glob("models/**/*.py")):
         text = path.read_text("utf-8")
         for registered in text.split("@register_model")[1:]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hfclib.frequency import nyquist
 from hfclib.reporting import answer, figures
+from hfclib.reporting.stored import Report
 
 SHOWN_CLASSES, SHOWN_PICTURES, FAILING = 8, 6, 48  # of a class; of all
 CSS = """:root{color-scheme:light dark;--ground:#fff;--ink:#1b1b1b;--line:#ccc;--soft:#f3f4f6}
@@ -115,13 +116,14 @@ def _classes(shown: Shown) -> str:
     """The classes that hang on the HFC most, each with pictures of it, and the table of all."""
     content, radius = shown.content, answer.nearest_radius(shown.content)
     rows = answer.hanging_classes(content)
+    here = [row for row in content["parts"].get("pictures", ()) if row["radius"] == radius]
     parts = []
     for row in rows[:SHOWN_CLASSES]:
         if row["difference"] <= 0:
             break
         by_high, by_low = (f"{row[band]:.0%} by its {band.upper()}" for band in ("hfc", "lfc"))
         said = f"{escape(answer.class_name(content, row['class']))}: {by_high}, {by_low}"
-        pictures = _pictures(shown, lambda seen, row=row: seen["label"] == row["class"] and seen["radius"] == radius)
+        pictures = _pictures(shown, [seen for seen in here if seen["label"] == row["class"]])
         parts.append(f"<details><summary>{said}, of {row['images']:,} images</summary>{pictures}</details>")
     cut = answer.cut_words(radius, shown.side)
     lead = f"<p>At {cut}:</p>" if parts else f"<p>At {cut}, no class is right more often by its HFC.</p>"
@@ -135,25 +137,24 @@ def _failing(shown: Shown) -> str | None:
     rows, radius = shown.content["parts"]["pictures"], answer.nearest_radius(shown.content)
     here = [row for row in rows if row["radius"] == radius]
     if answer.is_unlabelled(shown.content):
-        kinds = {"answered otherwise by their LFC": lambda row: row["lfc"] != row["label"]}
+        kinds = {"answered otherwise by their LFC": [row for row in here if row["lfc"] != row["label"]]}
     else:
         kinds = {
-            "wrong as they are": lambda row: row["whole"] != row["label"],
-            "right as they are, wrong by their LFC": lambda row: row["whole"] == row["label"] != row["lfc"],
+            "wrong as they are": [row for row in here if row["whole"] != row["label"]],
+            "right as they are, wrong by their LFC": [
+                row for row in here if row["whole"] == row["label"] != row["lfc"]
+            ],
         }
     parts = []
-    for said, fails in kinds.items():
-        count = sum(map(fails, here))
-        told = f"{count} of the first {len(here)} pictures are {said}"
-        parts.append(
-            folded(told, _pictures(shown, lambda row, fails=fails: row["radius"] == radius and fails(row), FAILING))
-        )
+    for said, failing in kinds.items():
+        told = f"{len(failing)} of the first {len(here)} pictures are {said}"
+        parts.append(folded(told, _pictures(shown, failing, FAILING)))
     return f"<p>At {answer.cut_words(radius, shown.side)}:</p>" + "".join(parts)
 
 
-def _pictures(shown: Shown, wanted: Callable[[dict], bool], most: int = SHOWN_PICTURES) -> str:
-    """Thumbnails of the wanted rows of the part "pictures", with what the network takes them for."""
-    rows = [row for row in shown.content["parts"].get("pictures", ()) if wanted(row)][:most]
+def _pictures(shown: Shown, rows: Sequence[dict], most: int = SHOWN_PICTURES) -> str:
+    """Thumbnails of the first rows of the part "pictures" that are given, with what the network takes them for."""
+    rows = rows[:most]
     if not rows:
         return "<p>None of the first pictures.</p>"
     names = {
@@ -234,7 +235,7 @@ are the class of the phases, that of the amplitudes, or neither.""",
 ]
 
 
-def html(report, images: Tensor, others: Sequence = (), *, back: tuple[str, str] | None = None) -> str:
+def html(report: Report, images: Tensor, others: Sequence[Report] = (), *, back: tuple[str, str] | None = None) -> str:
     """The page of a finished report.
 
     Args:
@@ -298,7 +299,7 @@ def _section(section: Section, shown: Shown) -> str:
     return f"<h2>{section.title}</h2>{lead}{drawn}<p>{note}</p>{table}"
 
 
-def _named(others: Iterable) -> dict[str, dict]:
+def _named(others: Iterable[Report]) -> dict[str, dict]:
     """The contents of reports by the names of their networks; a name that comes again is numbered."""
     named: dict[str, dict] = {}
     for other in others:

@@ -18,7 +18,7 @@ from hfclib.devices import device_of, gains_from_bf16
 from hfclib.frequency import BandPass, mask, split, swap_amplitude
 from hfclib.metrics import misaligned
 from hfclib.reporting.metric import READ, Classifier, counted
-from hfclib.reporting.settings import ReportSettings
+from hfclib.reporting.settings import FittedSettings
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ class Subject:
     Attributes:
         network: on the device of the images.
         images, labels: the first ones, (N, C, H, W) float32 in [0, 1] and (N,).
-        settings: with radii, norm, eps and colour.
+        settings: how to measure.
         engine: as in `hfclib.reporting.make.make_report`.
     """
 
     network: Classifier
     images: Tensor
     labels: Tensor
-    settings: ReportSettings
+    settings: FittedSettings
     engine: Callable
 
     @property
@@ -63,7 +63,7 @@ class ReportPart:
 
     name: str
     measure: Callable[[Subject], list[dict]]
-    passes: Callable[[ReportSettings], float]
+    passes: Callable[[FittedSettings], float]
 
 
 def _size(model: nn.Module, batch_size: int) -> int:
@@ -71,7 +71,7 @@ def _size(model: nn.Module, batch_size: int) -> int:
     return BATCH_SIZE if depends_on_batch(model) else batch_size
 
 
-def _correct(model: Callable, images: Tensor, labels: Tensor, batch_size: int = BATCH_SIZE) -> dict:
+def _correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = BATCH_SIZE) -> dict:
     """The columns of `counted`; images on which bfloat16 may err are computed again in float32."""
     rounded = gains_from_bf16(device_of(model)) and not depends_on_batch(model)  # which some images alone would change
     size = _size(model, batch_size)
@@ -88,8 +88,8 @@ def _correct(model: Callable, images: Tensor, labels: Tensor, batch_size: int = 
 
 def frequencies(height: int, width: int, grid: int) -> Iterator[tuple[int, int]]:
     """Frequencies (row, column) in cycles per image, at most `grid` per axis; one of each pair with opposite signs."""
-    halves, steps = (height // 2, width // 2), {"steps": grid, "device": "cpu"}
-    rows, columns = (torch.linspace(-half, half, **steps).round().int().tolist() for half in halves)
+    halves = height // 2, width // 2
+    rows, columns = (torch.linspace(-half, half, grid, device="cpu").round().int().tolist() for half in halves)
     for row, column in product(sorted(set(rows)), sorted(set(columns))):
         if (column, row) >= (0, 0):
             yield row, column
@@ -103,7 +103,7 @@ def wave(height: int, width: int, row: int, column: int) -> Tensor:
 
 
 def heat_map(
-    model: Callable,
+    model: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
@@ -127,20 +127,23 @@ def heat_map(
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     signs = torch.randint(0, 2, (*images.shape[:2], 1, 1), generator=generator, device="cpu").to(images) * 2 - 1
-    places = list(frequencies(*images.shape[-2:], grid))
+    height, width = images.shape[-2:]
+    places = list(frequencies(height, width, grid))
     rows = engine(partial(_under_wave, model, images, labels, norm * signs, batch_size), places)
     return list(tqdm(rows, "heat map", len(places), disable=None, leave=False))
 
 
 def _under_wave(
-    model, images: Tensor, labels: Tensor, factors: Tensor, batch_size: int, place: tuple[int, int]
+    model: nn.Module, images: Tensor, labels: Tensor, factors: Tensor, batch_size: int, place: tuple[int, int]
 ) -> dict:
-    counts = _correct(model, images + factors * wave(*images.shape[-2:], *place).to(images), labels, batch_size)
-    return {"row": place[0], "column": place[1], "error": 1 - counts["accuracy"], **counts}
+    (height, width), (row, column) = images.shape[-2:], place
+    noise = factors * wave(height, width, row, column).to(images)
+    counts = _correct(model, images + noise, labels, batch_size)
+    return {"row": row, "column": column, "error": 1 - counts["accuracy"], **counts}
 
 
 def band_noise(
-    model: Callable,
+    model: nn.Module,
     images: Tensor,
     labels: Tensor,
     radii: Sequence[float],
@@ -156,11 +159,12 @@ def band_noise(
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     noise = torch.randn(images.shape, generator=generator, device="cpu").to(images)
-    edges = sorted({0.0, math.hypot(*images.shape[-2:]), *map(float, radii)})
+    height, width = images.shape[-2:]
+    edges = sorted({0.0, math.hypot(height, width), *map(float, radii)})
     rows = []
     for inner, outer in pairwise(edges):
         band = BandPass(inner, outer)(noise)
-        if (mask(*images.shape[-2:], outer) ^ mask(*images.shape[-2:], inner)).any():
+        if (mask(height, width, outer) ^ mask(height, width, inner)).any():
             scaled = norm * band / band.norm(dim=(2, 3), keepdim=True)
             rows.append({"from_bins": inner, "to_bins": outer, **_correct(model, images + scaled, labels, batch_size)})
     return rows
@@ -203,7 +207,7 @@ def attack_batch(
 
 
 def attack_energy(
-    model: Callable,
+    model: nn.Module,
     images: Tensor,
     labels: Tensor,
     radii: Sequence[float],
@@ -229,12 +233,12 @@ def attack_energy(
         log.info("no attack, since the logits have no gradient in PyTorch")
         return []
     size, _ = fitting
-    options = {"eps": eps, "alpha": eps / 4, "steps": steps, "norm": "l2", "random_start": False}
+    options: dict = {"eps": eps, "alpha": eps / 4, "steps": steps, "norm": "l2", "random_start": False}
     blocks = list(zip(images.split(size), labels.split(size), strict=True))
     blocks = [pgd(model, *block, **options) for block in tqdm(blocks, "PGD", disable=None, leave=False)]
     adv_images = torch.cat(blocks)
     robust, delta, rows = _correct(model, adv_images, labels, batch_size)["correct"], adv_images - images, []
-    energy = delta.square().sum(dim=(1, 2, 3))
+    (height, width), energy = images.shape[-2:], delta.square().sum(dim=(1, 2, 3))
     delta, energy = delta[energy > 0], energy[energy > 0]
     for radius in radii if len(energy) else ():
         shares = split(delta, radius)[1].square().sum(dim=(1, 2, 3)) / energy
@@ -243,13 +247,13 @@ def attack_energy(
         if len(shares) > 1:
             half = 1.96 * shares.std(unbiased=True).item() / math.sqrt(len(shares))
             row |= {"low": share - half, "high": share + half}
-        white = 1 - mask(*images.shape[-2:], radius).double().mean().item()
+        white = 1 - mask(height, width, radius).double().mean().item()
         rows.append(row | {"bins": white, "robust_correct": robust})
     return rows
 
 
 def misaligned_images(
-    model: Callable,
+    model: nn.Module,
     images: Tensor,
     labels: Tensor,
     radii: Sequence[float],
@@ -272,7 +276,7 @@ def misaligned_images(
 
 
 def phase_or_amplitude(
-    model: Callable, images: Tensor, labels: Tensor, *, seed: int, batch_size: int = BATCH_SIZE
+    model: nn.Module, images: Tensor, labels: Tensor, *, seed: int, batch_size: int = BATCH_SIZE
 ) -> list[dict]:
     """Which class predictions follow, if the phases are of one image and the amplitudes of one of another class.
 
@@ -297,7 +301,7 @@ def phase_or_amplitude(
 
 
 def predictions(
-    model: Callable,
+    model: nn.Module,
     images: Tensor,
     labels: Tensor,
     radii: Sequence[float],
@@ -324,7 +328,7 @@ def predictions(
     return rows
 
 
-def _options(settings: ReportSettings, *names: str) -> dict:
+def _options(settings: FittedSettings, *names: str) -> dict:
     return {name: getattr(settings, name) for name in (*names, "batch_size")}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from hfclib._radii import check_cut
+from hfclib.reporting.stored import Report
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Rule:
         limit = Decimal(given) / (100 if percent else 1)  # so that 41.3 % is .413 itself
         if limit > 1:
             raise ValueError(f"expected a limit of at most 1, or in percent such as 40 %, got {text!r}")
-        return cls(test or band, radius and check_cut(float(radius)), sign, float(limit))
+        return cls(test or band, check_cut(float(radius)) if radius else None, sign, float(limit))
 
-    def fails(self, report) -> bool:
-        """Whether a `Report` is on the wrong side of the limit."""
+    def fails(self, report: Report) -> bool:
+        """Whether a report is on the wrong side of the limit."""
         value = report.value(self.band, self.radius)
         return value > self.limit if self.sign == ">" else value < self.limit
 

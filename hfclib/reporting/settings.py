@@ -1,8 +1,8 @@
 """How a report measures, without PyTorch, so that bad settings are refused at once."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 
 from hfclib._radii import check_cuts
@@ -64,13 +64,12 @@ class ReportSettings:
             raise ValueError(f"expected parts, of {', '.join(PART_NAMES)}, got {', '.join(unknown) or self.parts}")
         if isinstance(self.radii, str):
             raise TypeError(f"expected radii, numbers in DFT bins, got {self.radii!r}")
-        if self.radii is not None:
-            radii = [self.radii] if isinstance(self.radii, Real) else list(self.radii)
+        rules = [Rule.parse(text) for text in self.rules]
+        radii = self.chosen_radii()
+        if radii is not None:
             check_cuts(radii)
             object.__setattr__(self, "radii", sorted(map(plain, radii)))
-        rules = [Rule.parse(text) for text in self.rules]
-        if self.radii:
-            check_rules(rules, self.radii)
+            check_rules(rules, radii)
         if self.colour is not None:
             object.__setattr__(self, "colour", [float(value) for value in self.colour])
 
@@ -78,6 +77,26 @@ class ReportSettings:
     def measured_parts(self) -> list[str]:
         """The parts in their order, "accuracy" always; it alone if `quick`."""
         return [part for part in PART_NAMES if part == "accuracy" or (part in self.parts and not self.quick)]
+
+    def chosen_radii(self) -> list[float] | None:
+        """The radii, if some were chosen."""
+        if self.radii is None:
+            return None
+        return list(self.radii) if isinstance(self.radii, Iterable) else [self.radii]
+
+    def fitted(self, **known) -> "FittedSettings":
+        """The settings with what is known of the images: radii, norm, eps, colour, and other fields in their place."""
+        return FittedSettings(**vars(self) | known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedSettings(ReportSettings):
+    """Settings that fit the images that are measured: radii, norm, eps and colour are known; see `ReportSettings`."""
+
+    radii: Sequence[float] = field()  # without the default
+    norm: float = field()
+    eps: float = field()
+    colour: Sequence[float] = field()
 
 
 def plain(radius: float) -> float:
