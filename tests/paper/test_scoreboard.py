@@ -1,10 +1,15 @@
 """The scoreboard: every claim is on it, with evidence from stored runs; nothing is trained."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
+from torch import nn
 
+from hfclib._files import save_tensors
 from hfclib.conditions import PAPER_RADII
 from hfclib.metrics import CURVE_COLUMNS
 from hfclib.paper.defense.claims import claim_trials
@@ -23,29 +28,24 @@ from hfclib.paper.scoreboard import (
     scoreboard,
     surviving,
 )
-from hfclib.runs.store import Run
+from hfclib.runs.predictions import by_name, weights_of
+from hfclib.runs.store import Run, stored_weights
 from hfclib.training.loop import initial_model
+from tests.runs.foreign import shelve
 
 TESTED = ("fig1", "fig2", "tradeoff", "fig3", "fig4", "batchnorm", "defense")
 SEEDS = (0, 1, 2)
 
 
-class Untrained(Run):
-    """A run whose network has freshly drawn weights."""
-
-    def model(self):
-        return initial_model(self.recipe, self.seed + 1000)
-
-
 @pytest.fixture
-def shelf(monkeypatch, no_training, answers, true_classes, tmp_path):
-    """The (recipe name, seed) that count as stored, with predictions and attacks; every accuracy is .5."""
-    there = set()
-    (tmp_path / "weights.safetensors").touch()
+def shelf(published_folder, no_training, answers):
+    """Puts networks on the shelf of published runs, where no other is, with predictions and attacks on them.
 
-    def find(recipe, seed, store=None, *, weights=True):
-        if (recipe.name, seed) not in there:
-            return None
+    Every accuracy is .5; those whose kernels are looked at have freshly drawn weights, and no other can be asked.
+    """
+    of_kernels = {recipe.name for recipe in CHAPTERS["fig3"].recipes("laptop").values()}
+
+    def put(recipe, seed):
         own = (recipe.data.train_band, recipe.data.train_radius or -1)
         fed = "raw" if recipe.data.train_band == "x" else "range"
         keys = {("train", *own, fed), ("test", *own, fed), ("test", "x", -1, "raw")}
@@ -53,34 +53,24 @@ def shelf(monkeypatch, no_training, answers, true_classes, tmp_path):
         keys |= {("test", *band, feed) for band in bands for feed in ("raw", "max", "mean")}
         rows = [(*key, stats, 100, 0.5) for key in sorted(keys) for stats in ("running", "batch")]
         final = pd.DataFrame(rows, columns=CURVE_COLUMNS)
-        return Untrained(recipe, seed, final, final, {}, tmp_path)
+        drawn = initial_model(recipe, seed + 1000) if recipe.name in of_kernels else nn.Flatten()
+        run = Run(recipe, seed, final, final, {}, None)
+        path = shelve(published_folder / "runs", run, safetensors.torch.save(stored_weights(drawn)))
+        variant = recipe.name.split("-")[1]
+        trials = [trial for preset in ("laptop", "narrow") for trial in claim_trials(preset).get(variant, ())]
+        records = {"attacks": {_trial_name(trial, 500): torch.ones(500, dtype=torch.uint8) for trial in trials}}
+        records["predictions"] = by_name(answers[variant].classes) if variant in answers else {}
+        for kind, tensors in records.items():
+            file = published_folder / kind / f"{path.name}.safetensors"
+            file.parent.mkdir(exist_ok=True)
+            save_tensors(file, tensors, {"weights": weights_of(path)})
 
-    def stored_seeds(recipe, places):
-        return sorted(seed for name, seed in there if name == recipe.name)
-
-    def load_record(kind, run, *, beside):
-        variant = run.recipe.name.split("-")[1]
-        if kind == "attacks":
-            trials = [*claim_trials("laptop").get(variant, ()), *claim_trials("narrow").get(variant, ())]
-            return {_trial_name(trial, 500): torch.ones(500, dtype=torch.uint8) for trial in trials}
-        return {" ".join(map(str, key)): classes for key, classes in answers[variant].classes.items()}
-
-    monkeypatch.setattr("hfclib.runs.collect.find", find)
-    monkeypatch.setattr("hfclib.runs.collect.stored_seeds", stored_seeds)
-    for place in ("misalignment", "defense.trials"):
-        monkeypatch.setattr(f"hfclib.paper.{place}.load_record", load_record)
-    pictures = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
-    for place in ("fig2", "tradeoff"):
-        monkeypatch.setattr(f"hfclib.paper.{place}.embedded", lambda split: (pictures, true_classes))
-    monkeypatch.setattr(
-        "hfclib.paper.defense.trials._compute", lambda *args, **options: pytest.fail("a network was attacked")
-    )
-    return there
+    return lambda recipes, seeds: [put(recipe, seed) for recipe, seed in product(recipes, seeds)]
 
 
 def networks(preset, chapters=TESTED):
     recipes = [(CHAPTERS[name].claimed or CHAPTERS[name].recipes)(preset) for name in chapters]
-    return {recipe.name for ones in recipes for recipe in ones.values()}
+    return {recipe.run_name(0): recipe for ones in recipes for recipe in ones.values()}
 
 
 NOT_MEASURED = ["not measured", 0, "not known", "run missing"]
@@ -95,9 +85,8 @@ def test_without_a_run_every_claim_says_so(shelf):
 
 
 def test_every_claim_is_on_the_board_of_all_runs(shelf):
-    shelf |= {(name, seed) for name in networks("laptop") for seed in SEEDS}
-    shelf |= {(name, seed) for name in networks("narrow", ["fig2", "fig4", "defense"]) for seed in SEEDS}
-    shelf |= {(name, seed) for name in networks("paper", ["fig4"]) for seed in SEEDS}
+    every = networks("laptop") | networks("narrow", ["fig2", "fig4", "defense"]) | networks("paper", ["fig4"])
+    shelf(every.values(), SEEDS)
     board = published_scoreboard(TESTED)
     assert list(board.index) == [claim.id for claim in CLAIMS if claim.chapter in TESTED]
     missing = board.index[board["verdict"] == "run missing"]
@@ -112,8 +101,7 @@ def test_every_claim_is_on_the_board_of_all_runs(shelf):
 
 
 def test_claims_are_judged_on_the_seeds_that_are_stored(shelf):
-    plain = [recipe.name for recipe in fig4_recipes().values() if recipe.model.norm == "none"]
-    shelf |= {(name, seed) for name in plain for seed in (0, 1)}
+    shelf([recipe for recipe in fig4_recipes().values() if recipe.model.norm == "none"], (0, 1))
     board = published_scoreboard(TESTED)
     assert board.loc["fig4-mixup-H4", SHOWN[1:]].tolist() == [2, "not known", "two networks"]
     assert board.loc["fig3-roughness-adversarial", "verdict"] == "two networks"

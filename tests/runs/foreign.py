@@ -45,11 +45,11 @@ def write_run(
     return path
 
 
-def shelve(store: Path, run: Run) -> Path:
-    """Store the tables of a run that was never trained, with its seed and recipe; its weights can't be read."""
+def shelve(store: Path, run: Run, weights: bytes = b"no weights") -> Path:
+    """Store the tables of a run that was never trained, with its seed and recipe, and what its weights are to be."""
     path = store / run.recipe.run_name(run.seed)
     path.mkdir(parents=True)
-    contents = {WEIGHTS: b"weights"}
+    contents = {WEIGHTS: weights}
     contents |= {
         name: table.to_csv(index=False).encode()
         for name, table in (("curves.csv", run.curves), ("final.csv", run.final))

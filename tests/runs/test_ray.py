@@ -17,6 +17,7 @@ from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.ray import check_address, install_run, ray_engine, train_remotely
 from hfclib.runs.store import RunError, load
 from hfclib.runs.sweep import Job
+from tests.runs.tiny import TINY
 
 JOB = Job(fig4_recipes("laptop")["vanilla"], 0)
 NAME = JOB.recipe.run_name(JOB.seed)
@@ -63,14 +64,16 @@ def test_what_is_not_the_whole_run_does_not_come_home(contents, tmp_path):
         assert not list(tmp_path.rglob("escaped"))
 
 
-def test_a_run_is_sent_whole_and_leaves_nothing_where_it_was_trained(monkeypatch, own_home, contents):
-    def train_job(job, folder, threads):
-        return job, install_run(contents, job, folder) if job == JOB else "the loss is nan"
-
-    monkeypatch.setattr("hfclib.runs.ray.train_job", train_job)
-    assert train_remotely(JOB, 1) == contents
+def test_a_run_is_sent_whole_and_leaves_nothing_where_it_was_trained(no_bands, own_home, tmp_path):
+    recipe, before = TINY.with_(epochs=1, train_images=32), signal.getsignal(signal.SIGINT)
+    contents = train_remotely(Job(recipe, 3), 1)
     assert list((own_home / "away").iterdir()) == []
-    assert train_remotely(Job(JOB.recipe, 99), 1) == "the loss is nan"
+    run = install_run(contents, Job(recipe, 3), tmp_path / "store")
+    assert (run.recipe, run.seed) == (recipe, 3)
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == contents
+    without_end = Job(recipe.with_(learning_rate=1e20, norm="none"), 0)
+    assert "try a smaller learning_rate" in train_remotely(without_end, 1)
+    signal.signal(signal.SIGINT, before)  # which a worker ignores
 
 
 def test_without_ray_the_engine_says_what_to_install(monkeypatch):

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pytest
 from joblib import cpu_count
 
 from hfclib._files import data_folder
+from hfclib.models import REGISTERED, register_network
 from hfclib.paper.presets import fig4_recipes
-from hfclib.runs.store import RunError, load
+from hfclib.runs.store import load
 from hfclib.runs.sweep import Job, local_engine, sweep, train_job
 from hfclib.training.recipe import Recipe
 
@@ -103,18 +105,28 @@ def test_ctrl_c_ends_the_engine_and_keeps_what_has_ended(engine, tmp_path):
 # ---- the local engine
 
 
-def test_what_goes_wrong_is_told_in_words(monkeypatch, tmp_path):
-    def failing(*args, **options):
-        raise error
+def failing(*, width):
+    """The network of a recipe whose training ends with a bug."""
+    raise ZeroDivisionError(f"a bug at width {width}")
 
-    monkeypatch.setattr("hfclib.runs.sweep.train_run", failing)
+
+def test_what_goes_wrong_is_told_in_words(no_bands, tmp_path):
     before = signal.getsignal(signal.SIGINT)
-    error = RunError("it is damaged")
-    assert train_job(Job(TINY, 0), tmp_path, 1) == (Job(TINY, 0), "it is damaged")
-    assert train_job(Job(LAPTOP["vanilla"], 0), PUBLISHED, 1)[1].seed == 0  # stored in the meantime, and loaded
-    assert train_job(Job(LAPTOP["vanilla"], 0, retrain=True), PUBLISHED, 1)[1] == "it is damaged"
-    error = ZeroDivisionError("a bug")
-    assert "Traceback" in train_job(Job(TINY, 0), tmp_path, 1)[1]  # where a bug is must be said
+    spoilt = Job(TINY.with_(learning_rate=1e20), 0)
+    job, told = train_job(spoilt, tmp_path, 1)
+    assert job == spoilt
+    assert re.fullmatch(r".*try a smaller learning_rate", told)
+    stored = train_job(Job(LAPTOP["vanilla"], 0), PUBLISHED, 1)[1]  # in the meantime, and loaded
+    assert (stored.seed, stored.path.parent) == (0, PUBLISHED)
+    path = train_job(Job(TINY, 0), tmp_path, 1)[1].path
+    (path / "final.csv").write_bytes(b"")
+    assert f"{path / 'final.csv'} is damaged" in train_job(Job(TINY, 0), tmp_path, 1)[1]
+    assert train_job(Job(TINY, 0, retrain=True), tmp_path, 1)[1].path == path
+    register_network("failing")(failing)
+    told = train_job(Job(Recipe("bug").with_(network="failing"), 0), tmp_path, 1)[1]
+    del REGISTERED["failing"]
+    assert "Traceback" in told  # where a bug is must be said
+    assert "ZeroDivisionError: a bug at width" in told
     signal.signal(signal.SIGINT, before)
 
 

@@ -1,5 +1,6 @@
 """hfclib.training.adversarial: the images of a step by hand, what is recorded, and when training has collapsed."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,15 @@ from hfclib.kernels import roughness, smoothness_penalty
 from hfclib.metrics import CURVE_COLUMNS
 from hfclib.runs.train import train_run, training_set
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
-from hfclib.training.loop import TrainingError, fit_own, initial_model, make_optimizer, training_step
+from hfclib.training.loop import (
+    Progress,
+    TrainingError,
+    fit,
+    fit_own,
+    initial_model,
+    make_optimizer,
+    training_step,
+)
 from hfclib.training.recipe import AttackConfig, Recipe
 
 ATTACK = AttackConfig("single_step", eps=8 / 255, alpha=10 / 255, steps=1)
@@ -107,25 +116,32 @@ def test_each_epoch_records_the_accuracy_under_pgd(no_bands, cifar):
     assert robust_rows(model, images, labels, Recipe("a")) == []
 
 
-def test_robustness_is_measured_as_its_row_says(monkeypatch, linear, images):
-    labels, seen = linear(images).argmax(dim=1), []
-    labels[0] = (labels[0] + 1) % 10  # wrong without an attack, so that the others are numbered from 0
-
-    def recording(*args, **options):
-        assert options["indices"].tolist() == list(range(11))
-        seen.append((len(args[1]), options["eps"], options["alpha"], options["steps"], options["amp"]))
-        return pgd(*args, **options)
-
-    monkeypatch.setattr("hfclib.training.adversarial.pgd", recording)
+@pytest.mark.parametrize("after_training", [False, True])
+def test_robustness_is_measured_as_its_row_says(in_float32, linear, images, after_training):
+    """By the attack of its row, whose images are numbered among those that are correct without it."""
+    settings = {"eps": 0.004, "alpha": 0.001, "steps": 10}
+    if after_training:
+        settings = {"eps": 8 / 255, "alpha": 2 / 255, "steps": 20}
+        linear[1].weight.data[0] += 0.2  # else it is fooled everywhere
+    labels = linear(images).argmax(dim=1)
+    labels[0] = (labels[0] + 1) % 10
     recipe = TINY.with_(attack=replace(ATTACK, eps=0.004))
-    (row,) = robust_rows(linear, images, labels, recipe)
-    assert [row] == robust_rows(linear, images, labels, recipe)
-    exact = pgd(linear, images[1:], labels[1:], eps=0.004, alpha=0.001, steps=10, seed=0)
+    (row,) = robust_rows(linear, images, labels, recipe, after_training=after_training)
+    assert [row] == robust_rows(linear, images, labels, recipe, after_training=after_training)
+    exact = pgd(linear, images[1:], labels[1:], seed=0, **settings)
     assert row["accuracy"] == pytest.approx((linear(exact).argmax(dim=1) == labels[1:]).sum().item() / 12)
     assert 0 < row["accuracy"] < 1
-    assert (row["feed"], row["images"]) == ("pgd10", 12)
-    robust_rows(linear, images, labels, recipe, after_training=True)
-    assert seen[1:] == [(11, 0.004, 0.001, 10, True), (11, 8 / 255, 2 / 255, 20, False)]
+    assert (row["feed"], row["images"]) == (f"pgd{settings['steps']}", 12)
+
+
+def test_only_robustness_during_training_is_measured_in_bfloat16(in_bf16, linear, images):
+    fast = []
+    linear.register_forward_pre_hook(lambda *_: fast.append(torch.is_autocast_enabled("cpu")))
+    labels = linear(images).argmax(dim=1)
+    for after_training in (False, True):
+        fast.clear()
+        robust_rows(linear, images, labels, TINY, after_training=after_training)
+        assert any(fast) != after_training
 
 
 def test_a_run_ends_with_its_robust_accuracy_and_its_accuracy_is_not_that(no_bands, tmp_path, cifar):
@@ -164,14 +180,29 @@ def test_collapse_is_a_loss_to_pgd_alone():
         assert collapsed(curve(*accuracies), own) == expected, accuracies
 
 
-def test_a_collapse_stops_the_training_before_its_checkpoint(no_bands, monkeypatch, cifar):
-    values, stored = iter([0.5, 0.1]), []
-    monkeypatch.setattr("hfclib.training.loop.robust_rows", lambda *args: curve(next(values))[1:])
-    monkeypatch.setattr("hfclib.training.loop._train_epoch", lambda *args, **options: 0.8)
-    said = r"tiny, seed 3, is robust to its own attack only from epoch 2 on: accuracy 0.800 under it, 0.100 under PGD"
-    with pytest.raises(TrainingError, match=said):
-        trained(TINY, cifar, 3, checkpoint=lambda *args: stored.append(args[3].epoch))
-    assert stored == [1]
+@pytest.mark.parametrize("best", [0.5, 0.1])
+def test_a_collapse_stops_the_training_before_its_checkpoint(best):
+    """The network reads the class off the brightest channel; its own attack makes a step of nearly nothing, and PGD
+    fools it everywhere. In the first epoch, which is restored, PGD left `best`."""
+    labels, stored = torch.arange(30) % 3, []
+    images = torch.full((30, 3, 8, 8), 0.5)
+    images[torch.arange(30), labels] += 0.05
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    model[2].weight.data = 100 * torch.eye(3)
+    attack = AttackConfig("pgd", eps=0.2, alpha=1e-6, steps=1, random_start=False)
+    recipe = Recipe("tiny", attack=attack, eval_images=30).with_(epochs=2, learning_rate=1e-6)
+
+    def restore(*_):
+        return Progress(epoch=1, rows=curve(best))
+
+    def checkpoint(*objects):
+        stored.append(objects[3].epoch)
+
+    options = {"seed": 3, "restore": restore, "checkpoint": checkpoint, "progress": False}
+    said = r"tiny, seed 3, is robust to its own attack only from epoch 2 on: accuracy 1.000 under it, 0.000 under PGD"
+    with pytest.raises(TrainingError, match=said) if best == 0.5 else nullcontext():
+        fit(model, (images, labels), (images, labels), recipe, **options)
+    assert stored == ([] if best == 0.5 else [2])
 
 
 # ---- the penalty
