@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,12 @@ from hfclib.reporting.names import check_model, run_folders
 from hfclib.reporting.settings import PART_NAMES, ReportSettings
 from hfclib.reporting.stored import check_same_data, read_report
 from hfclib.reporting.stored import compare as compared
+
+if TYPE_CHECKING:
+    import torch
+
+    from hfclib.reporting.metric import Classifier
+    from hfclib.reporting.named import Reading
 
 QUICK_SECONDS = 30  # of the accuracy with --quick: with imports and the page the answer is there within a minute
 _Out = Annotated[Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")]
@@ -177,7 +183,7 @@ def _check_data(data: str, class_map: Path | None, unlabelled: bool) -> None:
         class_folders(data, class_map)
 
 
-def _device(name: str):
+def _device(name: str) -> "torch.device":
     import torch
 
     try:
@@ -186,7 +192,7 @@ def _device(name: str):
         raise ValueError(f"expected a device of this machine, got {name}: {str(error).splitlines()[0]}") from error
 
 
-def _quick_limit(folder: Path, network, data: str, reading, settings: ReportSettings) -> int:
+def _quick_limit(folder: Path, network: "Classifier", data: str, reading: "Reading", settings: ReportSettings) -> int:
     """As many images as the accuracy is measured on in QUICK_SECONDS; those of the folder's report, if it has one."""
     with suppress(OSError, KeyError, TypeError, ValueError):
         return int(json.loads((folder / "report.json").read_bytes())["key"]["settings"]["known_images"])

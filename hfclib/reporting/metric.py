@@ -65,7 +65,9 @@ class Classifier(nn.Module):
         self.mean, self.std = (None if values is None else [float(value) for value in values] for values in (mean, std))
 
     @classmethod
-    def of(cls, model: Callable, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
+    def of(
+        cls, model: Callable, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> "Classifier":
         """The model if it is a `Classifier`, which then has its own mean and std, else one of it."""
         if not isinstance(model, cls):
             return cls(model, mean, std)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -178,7 +179,7 @@ def _state(file: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _package(name: str):
+def _package(name: str) -> ModuleType:
     try:
         return __import__(name)
     except ModuleNotFoundError as error:

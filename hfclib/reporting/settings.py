@@ -69,7 +69,7 @@ class ReportSettings:
         if radii is not None:
             check_cuts(radii)
             object.__setattr__(self, "radii", sorted(map(plain, radii)))
-            check_rules(rules, radii)
+            check_rules(rules, sorted(map(plain, radii)))
         if self.colour is not None:
             object.__setattr__(self, "colour", [float(value) for value in self.colour])
 
