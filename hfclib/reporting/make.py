@@ -181,8 +181,12 @@ def _store(folder: Path, content: dict) -> None:
 
 def _first(network: Classifier, data: Iterable, count: int) -> tuple[Tensor, Tensor]:
     """The first `count` images and their labels, on the device of the network."""
-    held, number = [], 0
+    held: list[tuple[Tensor, Tensor]] = []
+    number = 0
     for images, labels in batches(network, data):
+        if held and held[0][0].shape[1:] != images.shape[1:]:
+            shapes = " and ".join(str(tuple(some.shape[1:])) for some in (held[0][0], images))
+            raise ValueError(f"expected images of one size, got {shapes}")
         held.append((images[: count - number], labels[: count - number]))
         number += len(held[-1][0])
         if number >= count:

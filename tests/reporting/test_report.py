@@ -457,8 +457,11 @@ def test_two_workers_of_ray_of_which_one_is_killed_count_the_same(network, data,
 
 def test_what_a_report_refuses(network, data, tmp_path):
     images, labels = data
+    sizes, told = [data, (images[:, :, :4], labels)], r"expected images of one size, got \(3, 8, 8\) and \(3, 4, 8\)"
     for given, options, message in [
         (iter([data]), {}, "can be read more than once"),
+        (sizes, {"images": 200}, told),
+        (sizes, {"images": 20}, told),
         ((images, labels[:, None]), {}, r"got labels \(120, 1\)"),
         ((images * 255, labels), {}, r"expected images in \[0, 1\]"),
         ((images[:1], labels[:1]), {}, "at least two images, got 1"),
