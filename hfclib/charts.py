@@ -1,22 +1,26 @@
 """Charts of accuracies, for chapters and reports: lines against a radius or an epoch, intervals side by side, images.
 
 Each chart is a panel. `panels` arranges them two in a row in a figure WIDTH inches wide. The book shows it at 96 pixels
-an inch, and on a phone of 390 pixels as wide as the page, where letters of 12 points are ten pixels high.
+an inch, and on a phone of 390 pixels as wide as the page, where letters of 12 points are ten pixels high. Matplotlib is
+imported when something is drawn: a chapter's networks are trained without it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 WIDTH = 5.6
 PICTURES_WIDTH = 9.3  # at most, of a figure of pictures, which is shown at 72 pixels an inch
@@ -60,11 +64,33 @@ class Look:
 
     def handle(self, label: str, **options) -> Line2D:
         """What stands for it in a legend."""
+        from matplotlib.lines import Line2D
+
         return Line2D([], [], color=self.colour, marker=self.marker, ls=self.dashes, label=label, **options)
 
 
 REFERENCE = Look("0.3", dashes=":")
-CHANCE_HANDLE = REFERENCE.handle("chance (.10)", lw=1)
+
+
+def chance_handle() -> Line2D:
+    """What stands for the line of `chance` in a legend."""
+    return REFERENCE.handle("chance (.10)", lw=1)
+
+
+@contextmanager
+def drawn_in(style: dict[Any, Any]) -> Iterator[None]:
+    """A context in which Matplotlib draws in a style, such as CHART."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(style):
+        yield
+
+
+def blank(width: float, height: float) -> Figure:
+    """A figure of a size in inches, on which panels keep clear of each other."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def network_looks(networks: Iterable[str]) -> dict[str, Look]:
@@ -78,6 +104,8 @@ def network_looks(networks: Iterable[str]) -> dict[str, Look]:
 
 def radius_colour(radius: float) -> str:
     """The colour of a radius from 1 to 22 DFT bins: from dark brown to light orange, which no network has."""
+    import matplotlib as mpl
+
     return mpl.colors.to_hex(mpl.colormaps["YlOrBr"](1 - 0.65 * (radius - 1) / 21))
 
 
@@ -112,7 +140,7 @@ def panels(
     """
     across = min(across, len(titles))
     down = -(-len(titles) // across)
-    figure = Figure(figsize=(WIDTH, beside + height * down), layout="constrained")
+    figure = blank(WIDTH, beside + height * down)
     axes = list(figure.subplots(down, across, sharex=sharex, sharey=sharey, squeeze=False).flat)
     for place in range(len(titles), len(axes)):
         axes[place - across].tick_params(labelbottom=True)  # nothing stands below it
@@ -202,6 +230,8 @@ def accuracy_by_epoch(ax: Axes, rows: pd.DataFrame, published: Mapping[str, floa
         rows: `measurements` of one condition, with their cell; shades are one sample standard deviation to each side.
         published: values by cell, drawn hollow at the last epoch.
     """
+    from matplotlib.ticker import MaxNLocator
+
     looks, published = cell_looks(rows), published or {}
     lines(ax, rows, "epoch", "cell", looks)
     for cell, band in rows[["cell", "band"]].drop_duplicates().itertuples(index=False):
@@ -231,7 +261,7 @@ def epoch_handles(
     for radius in sorted(rows["radius"].dropna().unique()):
         handles.append(Look(radius_colour(radius)).handle(f"radius {radius}{(others or {}).get(radius, '')}", lw=3))
     marks = [(_PUBLISHED_MARKS[band], f"paper, end: {_BAND_WORDS[band]}") for band in published]
-    return [*handles, CHANCE_HANDLE, *(Look("0.3", mark, "").handle(label, mfc="white") for mark, label in marks)]
+    return [*handles, chance_handle(), *(Look("0.3", mark, "").handle(label, mfc="white") for mark, label in marks)]
 
 
 def intervals(
@@ -275,8 +305,8 @@ def pictures(
         side: of each picture with its margin, in inches.
     """
     down = len(columns[0])
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(side * len(columns) + 0.3 * bool(names), 0.7 + side * down), layout="constrained")
+    with drawn_in(STYLE):
+        figure = blank(side * len(columns) + 0.3 * bool(names), 0.7 + side * down)
         axes = figure.subplots(down, len(columns), squeeze=False)
         for number, line in enumerate(axes):
             for ax, title, images in zip(line, titles, columns, strict=True):

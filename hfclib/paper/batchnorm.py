@@ -5,22 +5,23 @@ one table per network to `data/batchnorm`, with a description of where it comes 
 already are skipped.
 """
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
 from hfclib.batching import BATCH_SIZE, logits
-from hfclib.charts import CHANCE, CHART, intervals, legend, network_looks, panels
+from hfclib.charts import CHANCE, CHART, drawn_in, intervals, legend, network_looks, panels
 from hfclib.conditions import BN_STATS, PAPER_RADII
 from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.devices import best_device
@@ -58,6 +59,9 @@ from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import FEEDS, feed_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAIR = ("vanilla", "batchnorm")  # measured in every way; the others under the authors' feed only
 COUNTS = {"feeds": 10_000, "where": 2_000, "batch size": 2_000, "mixed": 2_000, "scaled": 1_000}  # images of each part
@@ -290,7 +294,7 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
         looks[label] = replace(_PAIR_LOOKS[variant], dashes=dashes)
     found = over_seeds_table(rows, ["panel", "x", "line"])
     names = list(rows["panel"].unique())
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         height = 0.5 + 0.12 * len(looks) * len(rows["x"].cat.categories)
         figure, axes = panels(names, across=across, height=height, beside=1.6, xlabel="Accuracy")
         for ax, name in zip(axes, names, strict=True):

@@ -15,7 +15,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hfclib.paper.intervals import Estimate, MissingRunError, over_images, over_seeds_and_images, sum_of_means
@@ -292,6 +291,8 @@ def load_claims(path: Path = FILE) -> tuple[Claim, ...]:
     Raises:
         ValueError: names the line of an entry that is no claim, what is wrong with it, and the nearest allowed word.
     """
+    import yaml  # here, since training does without it
+
     text = path.read_text()
     loader = yaml.SafeLoader(text)
     try:

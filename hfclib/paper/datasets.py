@@ -1,13 +1,14 @@
 """Does what the paper finds on CIFAR-10 hold for other data? The paper's networks on MNIST and Fashion-MNIST."""
 
-from collections.abc import Callable, Iterator
+from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
 import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import Field
 
-from hfclib.charts import CHANCE_HANDLE, CHART, accuracy_by_radius, legend, network_looks, panels, pictures
+from hfclib.charts import CHART, accuracy_by_radius, chance_handle, drawn_in, legend, network_looks, panels, pictures
 from hfclib.conditions import PAPER_RADII
 from hfclib.data import DATA_SETS, to_float
 from hfclib.frequency import split
@@ -31,6 +32,9 @@ from hfclib.paper.tables import (
 from hfclib.runs.collect import Runs
 from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import feed_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SETS = {"cifar10": "cifar10", "mnist": "mnist", "fashion": "fashion-mnist"}  # short names, and `Recipe.data`
 _BANDS = {f"{band}{radius}max": f"{band.upper()}, r = {radius}" for band in ("lfc", "hfc") for radius in (4, 8)}
@@ -181,7 +185,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
     """
     looks, drawn = network_looks(TITLES), [data for data in SETS if data in set(rows["data"])]
     shown = [(data, version) for data in drawn for version in CONDITIONS]
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         titles = [f"{title_of(data)},\n{version}" for data, version in shown]
         figure, axes = panels(titles, beside=1.6, xlabel="Radius (DFT bins)", ylabel="Accuracy on the HFC")
         for ax, (data, version) in zip(axes, shown, strict=True):
@@ -193,7 +197,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
                 ax.text(0.98, 0.97, said, ha="right", va="top", fontsize=12, transform=ax.transAxes)
         there = set(rows.loc[rows["band"] == "hfc", "variant"])  # a network may be in some panels only
         handles = [look.handle(TITLES[variant]) for variant, look in looks.items() if variant in there]
-        legend(figure, [*handles, CHANCE_HANDLE])
+        legend(figure, [*handles, chance_handle()])
     return figure
 
 

@@ -4,17 +4,17 @@ Table 1 tests networks that were trained on the LFC or the HFC alone on original
 scalings of the bands, and adds the accuracy on the same band of test images.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from pydantic import Field
 from torch import Tensor
 
-from hfclib.charts import CHANCE_HANDLE, CHART, PICTURES_WIDTH, STYLE, chance, legend, panels, pictures
+from hfclib.charts import CHART, PICTURES_WIDTH, STYLE, blank, chance, chance_handle, drawn_in, legend, panels, pictures
 from hfclib.conditions import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.bands import OWN_BAND, SCALINGS, TABLE1_MEASURES, band_results, fig1_recipes
@@ -24,6 +24,9 @@ from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.tables import decimals, gather, mean_sd
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LFC_ON_ORIGINALS = [TABLE1_VALUES[f"lfc{radius}", "test"] for radius in PAPER_RADII]
 
@@ -56,7 +59,7 @@ def table1_figure(final: pd.DataFrame) -> Figure:
     rows = band_results(final).query("split == 'test'")
     kinds = [f"{band} {scaling}" for scaling in SCALINGS.values() for band in ("LFC", "HFC")]
     colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, (ax,) = panels([""], height=3.6, beside=2.6)
         columns = {"x": "train_radius", "y": "value", "hue": "trained on", "style": "tested on"}
         bars = {"errorbar": "sd", "err_style": "bars", "err_kws": {"capsize": 3}}
@@ -68,7 +71,7 @@ def table1_figure(final: pd.DataFrame) -> Figure:
         ax.axhline(TABLE1_HFC_AT_MOST, color="0.2", lw=1, ls="-.", label="paper: HFC, original images, at most")
         chance(ax)
         ax.set(xlabel="Radius (DFT bins)", ylabel="Test accuracy (share of images)", ylim=(0, 1), xticks=PAPER_RADII)
-        legend(figure, [*ax.get_legend_handles_labels()[0], CHANCE_HANDLE], columns=1)
+        legend(figure, [*ax.get_legend_handles_labels()[0], chance_handle()], columns=1)
     return figure
 
 
@@ -95,6 +98,8 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
         image: (3, H, W) in [0, 1].
         radius: DFT bins.
     """
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
     lfc, hfc = split(image[None], radius)
     pictures = {  # left edge and bottom of each, in the diagram's units
         "image $x$": (image, 0.1, 1.55),
@@ -106,8 +111,8 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
     ends = ((2.55, 3.3), (2.55, 1.1), (5.2, 3.3), (5.2, 1.2), (5.2, 0.95), (7.6, 2.6), (6.7, 1.15))
     colours = (grey, grey, blue, brown, brown, blue, brown)
     centred = {"ha": "center", "va": "center"}
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 4.0), layout="constrained")
+    with drawn_in(STYLE):
+        figure = blank(8.6, 4.0)
         ax = figure.subplots()
         ax.set_aspect("equal")
         ax.set_axis_off()

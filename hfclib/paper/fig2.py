@@ -4,20 +4,19 @@ The paper shows eight of them and the blog counts about 600 of 10,000. The chapt
 counts at every radius and under every condition, and cuts images by an SVD in place of the Fourier transform.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 from pydantic import Field
 from torch import Tensor, nn
 
 from hfclib.batching import BATCH_SIZE, logits
-from hfclib.charts import CHART, STYLE, Look, legend, lines, network_looks, panels, show_image
+from hfclib.charts import CHART, STYLE, Look, blank, drawn_in, legend, lines, network_looks, panels, show_image
 from hfclib.conditions import BN_STATS, BnStats
 from hfclib.data.cifar import CLASSES, MEAN, TEST_IMAGES, embedded
 from hfclib.frequency import split, svd_split
@@ -37,6 +36,10 @@ from hfclib.paper.published import MISALIGNED
 from hfclib.paper.tables import cells_of_shares, decimals
 from hfclib.runs.collect import Runs
 from hfclib.transforms import FEEDS, Feed, feed_images, rescaled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def _under(counts: pd.DataFrame, feed: str, bn_stats: str) -> pd.DataFrame:
@@ -164,10 +167,12 @@ def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     Raises:
         ValueError: several seeds.
     """
+    from matplotlib.ticker import StrMethodFormatter
+
     counts = _of_one_seed(counts).query("cut == 'fourier'")
     images, looks = int(counts["images"].max()), network_looks(titles)
     conditions = list(product(FEEDS, BN_STATS))
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         names = [f"{_FEED_TITLES[feed]};\n{_STATS_TITLES[bn_stats]}" for feed, bn_stats in conditions]
         figure, axes = panels(names, beside=1.4, xlabel="Radius (DFT bins)", ylabel=f"Misaligned images of {images:,}")
         for ax, condition in zip(axes, conditions, strict=True):
@@ -214,8 +219,8 @@ def examples_figure(
     """
     titles = {"image": "Image", "LFC": "LFC\nas fed", "HFC": "HFC\nas fed"}
     stretched = rescaled(parts["HFC"], "range")
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 0.75 + 0.95 * len(indices)), layout="constrained")
+    with drawn_in(STYLE):
+        figure = blank(9, 0.75 + 0.95 * len(indices))
         axes = figure.subplots(len(indices), 7, squeeze=False, width_ratios=[1, 1.15, 1, 1.15, 1, 1.15, 1])
         for row, line in enumerate(axes):
             for (name, title), picture, bars in zip(titles.items(), line[0::2], line[1::2], strict=False):
@@ -249,8 +254,8 @@ def gallery_figure(
     lfc, hfc = split(images, radius)
     shown = {"image": images, "LFC": lfc, "HFC": rescaled(hfc, "range") if len(images) else hfc}
     down = max(1, -(-len(images) // across))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * across, 0.4 + 1.7 * down), layout="constrained")
+    with drawn_in(STYLE):
+        figure = blank(3.1 * across, 0.4 + 1.7 * down)
         axes = figure.subplots(down, 4 * across, squeeze=False, width_ratios=[1, 1, 1, 0.25] * across)
         for ax in axes.flat:
             ax.set_axis_off()

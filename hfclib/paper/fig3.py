@@ -4,20 +4,19 @@ A kernel of the first layer has three planes, one per colour. They resemble each
 planes: a kernel's value is the mean over its planes.
 """
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfclib.charts import PICTURES_WIDTH, STYLE, panels
+from hfclib.charts import PICTURES_WIDTH, STYLE, blank, drawn_in, panels
 from hfclib.kernels import SIZE, convolutions, frequency_response, high_frequency_share, roughness, smooth_kernels
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import interval
@@ -28,6 +27,11 @@ from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import initial_model
 from hfclib.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 KERNEL_RADIUS = 12  # DFT bins: the paper's radius in its Fig. 2
 MEASURES = {"roughness": "roughness", "share": f"share of energy at r >= {KERNEL_RADIUS}"}
@@ -195,14 +199,14 @@ def kernels_figure(weights: Mapping[str, Tensor]) -> Figure:
         weights: by title, (K, 3, k, k), in the order to be shown. The colours end at the 99th percentile of the
             absolute values of them all.
     """
-    with mpl.rc_context(STYLE):
+    with drawn_in(STYLE):
         if not weights:
-            figure = Figure(figsize=(8.8, 0.6), layout="constrained")
+            figure = blank(8.8, 0.6)
             figure.suptitle("No network of this kind is stored.", fontsize=12)
             return figure
         limit = torch.cat([weight.abs().flatten() for weight in weights.values()]).double().quantile(0.99).item()
         widest = max(len(weight) for weight in weights.values())
-        figure = Figure(figsize=(1.8 + 0.7 * widest, 0.5 + 2.4 * len(weights)), layout="constrained")
+        figure = blank(1.8 + 0.7 * widest, 0.5 + 2.4 * len(weights))
         axes = figure.subplots(len(weights), 1, squeeze=False)[:, 0]
         for ax, (title, weight) in zip(axes, weights.items(), strict=True):
             shown = _block(ax, weight, limit)
@@ -212,7 +216,7 @@ def kernels_figure(weights: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def _block(ax: Axes, weight: Tensor, limit: float) -> mpl.image.AxesImage:
+def _block(ax: Axes, weight: Tensor, limit: float) -> AxesImage:
     """The planes of a network's kernels with white gaps between them."""
     count, channels, size = weight.shape[:3]
     step = size + 1
@@ -229,8 +233,10 @@ def _block(ax: Axes, weight: Tensor, limit: float) -> mpl.image.AxesImage:
 
 def responses_figure(found: Mapping[str, Tensor]) -> Figure:
     """The responses from `mean_responses` as pictures on one scale, three in a row; the circle is r = 12."""
+    from matplotlib.patches import Circle
+
     limit = max(float(response.max()) for response in found.values())
-    with mpl.rc_context(STYLE):
+    with drawn_in(STYLE):
         figure, axes = panels(list(found), across=3, height=2.6)
         figure.set_figwidth(PICTURES_WIDTH)
         edges = (-SIZE / 2 - 0.5, SIZE / 2 - 0.5)

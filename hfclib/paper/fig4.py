@@ -4,20 +4,22 @@ Its recipes are `presets.fig4_recipes`, since other chapters take networks from 
 statistics BatchNorm uses are in `tables.CONDITIONS`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import Field
 
 from hfclib.charts import (
-    CHANCE_HANDLE,
     CHART,
     accuracy_by_epoch,
     accuracy_by_radius,
+    chance_handle,
+    drawn_in,
     epoch_handles,
     legend,
     network_looks,
@@ -48,6 +50,9 @@ from hfclib.paper.tables import (
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # ---- recipes
 
@@ -214,7 +219,7 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
     usual = bands[bands["radius"].isin(PAPER_RADII)]
     raw = set(usual["feed"] + usual["bn_stats"]) == {"rawrunning"}  # the condition of all radii
     others = {radius: " (raw, running)" for radius in bands["radius"] if radius not in PAPER_RADII and not raw}
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, axes = panels(list(titles.values()), beside=2.6, xlabel="Epoch", ylabel="Accuracy (share of images)")
         for variant, ax in zip(titles, axes, strict=True):
             values = {cell: value for (network, cell), value in FIG4_VALUES.items() if network == variant and published}
@@ -233,7 +238,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
     """
     titles = titled(final["variant"])
     looks = network_looks(titles)
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, axes = panels(
             [version.capitalize() for version in CONDITIONS],
             height=2.6,
@@ -243,7 +248,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
         )
         for ax, condition in zip(axes, CONDITIONS.values(), strict=True):
             accuracy_by_radius(ax, select(final, PAPER_RADII, *condition).query("band == 'hfc'"), "variant", looks)
-        legend(figure, [*(look.handle(titles[variant]) for variant, look in looks.items()), CHANCE_HANDLE])
+        legend(figure, [*(look.handle(titles[variant]) for variant, look in looks.items()), chance_handle()])
     return figure
 
 

@@ -3,16 +3,17 @@
 It compares recipes, from the accuracies that are stored with their runs; nothing is trained or measured for it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import Field
 
-from hfclib.charts import CHART, NETWORK_COLOURS, REFERENCE, Look, chance, legend, panels
+from hfclib.charts import CHART, NETWORK_COLOURS, REFERENCE, Look, chance, drawn_in, legend, panels
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper.all_networks import SET_UPS, USABLE, network_name, networks_recipes
 from hfclib.paper.chapter import Chapter
@@ -24,6 +25,9 @@ from hfclib.paper.tables import AUTHORS, CONDITIONS, decimals, estimate_cell, ga
 from hfclib.paper.verdicts import ENOUGH
 from hfclib.runs.collect import Runs
 from hfclib.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # ---- recipes
 
@@ -334,7 +338,7 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
         radius: whose panels have bold titles and frames.
     """
     shown = [(f"{band}{at}", f"{name}, r = {at}", at) for band, name in _BAND_NAMES.items() for at in PAPER_RADII]
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, axes = panels(
             [title for _, title, _ in shown],
             height=2.1,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri, stdtrit  # not scipy.stats, which takes half a second to import
 
 from hfclib.paper.verdicts import ENOUGH
 
@@ -59,6 +58,8 @@ def _half(
         counts: how many values are behind each.
         others: as in `sum_of_means`.
     """
+    from scipy.special import ndtri, stdtrit  # here, since training does without scipy
+
     if min(counts) < 2:
         return np.inf
     variances, half = np.square(errors), 0.0
@@ -125,6 +126,8 @@ def sum_of_means(parts: Sequence[Sequence[float]], constant: float, others: Sequ
 
 def over_images(mean: float, errors: Sequence[float]) -> Estimate:
     """A number of one network, with the normal interval of standard errors by the draw of images."""
+    from scipy.special import ndtr, ndtri
+
     half = ndtri((1 + CONFIDENCE) / 2) * np.linalg.norm(errors)
     p = 2 * ndtr(-abs(mean) / np.linalg.norm(errors))
     return Estimate(mean, mean - half, mean + half, seeds=1, p=float(p))
@@ -175,6 +178,8 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float,
         ValueError: different numbers of images, or none.
     Source: Bonett and Price, 2012; holds for shares near 0 or 1, too.
     """
+    from scipy.special import ndtri
+
     one, other = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if one.shape != other.shape or one.ndim != 1 or len(one) == 0:
         raise ValueError(f"expected as many images in the one as in the other, got {one.shape} and {other.shape}")

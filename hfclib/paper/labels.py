@@ -1,15 +1,16 @@
 """Natural and shuffled labels (the paper's Fig. 3): through which band is a training image learnt, and when?"""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import Field
 
-from hfclib.charts import CHART, Look, accuracy_by_epoch, epoch_handles, legend, lines, panels
+from hfclib.charts import CHART, Look, accuracy_by_epoch, drawn_in, epoch_handles, legend, lines, panels
 from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
@@ -22,6 +23,9 @@ from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import stored_seeds
 from hfclib.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def labels_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -308,7 +312,7 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     """
     shown = [(version, suffix, labels) for version, suffix in _trained(rows) for labels in KINDS]
     cells = "train", *(f"L{radius}" for radius in radii)
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         titles = [f"{labels.capitalize()} labels,\n{version}" for version, _, labels in shown]
         figure, axes = panels(
             titles, sharex=False, beside=1.9, xlabel="Epoch", ylabel="Accuracy (share of training images)"
@@ -335,7 +339,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     there = set(rows["variant"])
     drawn = [one for one in VERSIONS.values() if not one[1] or there & {f"{labels}{one[1]}" for labels in KINDS}]
     shown = [(version, suffix, radius) for version, suffix in drawn for radius in radii]
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, axes = panels(
             [f"r = {radius}, {version}" for version, _, radius in shown],
             height=2.1,

@@ -7,25 +7,25 @@ every stored network under ten shifts and under attack, and compares this with h
 a description of where it comes from. Networks whose table is there already are skipped.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from matplotlib.figure import Figure
 from PIL import Image, ImageEnhance
 from pydantic import Field
 from torch import Tensor
 
 from hfclib.attacks import clean_correct, pgd, robust_correct
-from hfclib.charts import CHART, NETWORK_COLOURS, Look, intervals, legend, panels
+from hfclib.charts import CHART, NETWORK_COLOURS, Look, drawn_in, intervals, legend, panels
 from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
@@ -43,6 +43,9 @@ from hfclib.paper.show import listed
 from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NETWORK_IMAGES = {"shifts": 2_000, "attacks": 500}  # the first test images, on which a network is measured
 RADIUS = 8  # of the claims, in DFT bins
@@ -313,7 +316,7 @@ def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
     rows = relative_drop(found)
     alone = _at_its_radius(f"{shift_name(shift)}, HFC alone", radius)
     measures = {shift: shift_name(shift), f"{shift} hfc": alone, "pgd2": shift_name("pgd2")}
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, axes = panels(
             list(measures.values()),
             sharey=False,
@@ -358,7 +361,7 @@ def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
     rows = rows.assign(place=pd.Categorical(rows["measure"].map(shift_name), names))
     rows = rows.assign(low=rows["low"].clip(-1), high=rows["high"].clip(upper=1))
     looks = {"none": Look("0.1", "o", ""), "test accuracy": Look("#D55E00", "D", "")}
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         titles = _PARTS | {"hfc": _at_its_radius(_PARTS["hfc"], radius)}
         figure, axes = panels(list(titles.values()), height=4.4, xlabel="Correlation")
         for ax, part in zip(axes, titles, strict=True):

@@ -4,20 +4,32 @@ Networks on CIFAR-10 whose training and test images carry a pattern per class th
 frequency, beside the same networks without it.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pydantic import Field
 
 from hfclib.batching import logits
-from hfclib.charts import CHART, NETWORK_COLOURS, PICTURES_WIDTH, STYLE, Look, legend, lines, panels, show_image
+from hfclib.charts import (
+    CHART,
+    NETWORK_COLOURS,
+    PICTURES_WIDTH,
+    STYLE,
+    Look,
+    blank,
+    drawn_in,
+    legend,
+    lines,
+    panels,
+    show_image,
+)
 from hfclib.data import DATA_SETS, to_float
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import evaluate
@@ -28,6 +40,10 @@ from hfclib.paper.tables import CONDITIONS, by_seed, decimals, estimate_cell, ga
 from hfclib.runs.collect import Runs
 from hfclib.training.planted import PLANTED_RADIUS, planted
 from hfclib.training.recipe import RADII, Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 AMPLITUDE = 2 / 255
 SIGNAL_NETWORKS = {"batchnorm": "with BatchNorm", "vanilla": "without BatchNorm"}
@@ -95,18 +111,20 @@ def _widened(found: pd.DataFrame, *, network: str, radius: int) -> Estimate:
 
 def signal_figure() -> Figure:
     """A test image without and with the signal, the signal alone magnified, and where in the spectrum it lies."""
+    from matplotlib.patches import Circle
+
     images, labels = (part[:1] for part in DATA_SETS["cifar10"].embedded("test"))
     clean, with_signal = to_float(images), planted(images, labels, AMPLITUDE)
     signal = with_signal - clean
     strength = torch.fft.fftshift(torch.fft.fft2(signal[0]).abs().mean(dim=0))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(PICTURES_WIDTH, 3.0), layout="constrained")
+    with drawn_in(STYLE):
+        figure = blank(PICTURES_WIDTH, 3.0)
         first, second, third, last = figure.subplots(1, 4)
         show_image(first, clean[0], "image")
         show_image(second, with_signal[0], "with the signal")
         show_image(third, 0.5 + signal[0] / (2 * AMPLITUDE), "signal, magnified")
         last.imshow(strength.numpy(), cmap="Greys", extent=(-16.5, 15.5, 15.5, -16.5), interpolation="nearest")
-        last.add_patch(mpl.patches.Circle((0, 0), PLANTED_RADIUS, fill=False, color=NETWORK_COLOURS["batchnorm"], lw=2))
+        last.add_patch(Circle((0, 0), PLANTED_RADIUS, fill=False, color=NETWORK_COLOURS["batchnorm"], lw=2))
         last.set_title(f"its spectrum, and r = {PLANTED_RADIUS}", fontsize=12)
         last.set(xticks=[-16, 0, 15], yticks=[-16, 0, 15], xlabel="DFT bins")
     return figure
@@ -137,7 +155,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
     words = {"planted": "with the signal", "cifar10": "without"}
     whole = {"test": ("--", "test images"), "clean": (":", "clean test images")}
     drawn: dict[str, Line2D] = {}
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         titles = [title[0].upper() + title[1:] for title in SIGNAL_NETWORKS.values()]
         figure, axes = panels(titles, height=2.8, beside=2.4, xlabel="Radius of the LFC (DFT bins)", ylabel="Accuracy")
         for (data, look), (ax, network) in product(looks.items(), zip(axes, SIGNAL_NETWORKS, strict=True)):

@@ -1,26 +1,30 @@
 """What ends a notebook's cell: a figure, a table, the line on where it comes from, the networks that are missing."""
 
+from __future__ import annotations
+
 import base64
 import io
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import pandas as pd
 from IPython.display import HTML, SVG, Markdown
-from matplotlib.figure import Figure
 
-from hfclib.charts import STYLE
+from hfclib.charts import STYLE, drawn_in
 from hfclib.paper.measurements import preset_of
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run, is_published
 from hfclib.training.recipe import Recipe
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def show_figure(figure: Figure) -> SVG:
     """A figure as SVG, on white; equal figures give equal text."""
     file = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with drawn_in(STYLE):
         figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
     return SVG(file.getvalue())
 

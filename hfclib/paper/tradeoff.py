@@ -7,17 +7,18 @@ Corollary 1: if f(x) != f(x_l), then f is not right and robust at (x, y) for any
 the x'. The chapter measures d(x, x_l), how often f(x) != f(x_l), and at how many images the corollary applies.
 """
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from hfclib.charts import CHART, Look, legend, lines, network_looks, panels
+from hfclib.charts import CHART, Look, drawn_in, legend, lines, network_looks, panels
 from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import embedded, to_float
 from hfclib.frequency import split
@@ -29,6 +30,9 @@ from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, predictions_of
 from hfclib.runs.store import Run
 from hfclib.training.recipe import RADII
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _METRIC_TITLES = {"l2": "L2 distance", "linf": "Linf distance"}
 
@@ -166,7 +170,7 @@ def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping
     beside = {"xytext": (2, 0), "textcoords": "offset points", "rotation": 90, "va": "top"}
     networks = network_looks(curves["variant"].unique())
     looks = {variant: Look(look.colour) for variant, look in networks.items()}
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, axes = panels(
             list(_METRIC_TITLES.values()),
             sharex=False,

@@ -3,22 +3,25 @@
 Networks have no BatchNorm, as vanilla has none, so a measurement does not depend on the test batch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import Field
 
 from hfclib.batching import batch_sizes
-from hfclib.charts import CHANCE, CHANCE_HANDLE, CHART, PICTURES_WIDTH, Look, legend
+from hfclib.charts import CHANCE, CHART, PICTURES_WIDTH, Look, blank, chance_handle, drawn_in, legend
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
 from hfclib.paper.tables import AUTHORS, Version, at_end, gather, mean_sd
 from hfclib.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Choice = Literal["batch_size", "optimizer", "architecture"]
 # The networks of each choice in the order of the figure, with their names there; {} is the size of the batches.
@@ -144,8 +147,8 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
     """
     choices = list(dict.fromkeys(rows["choice"]))
     names = {one: network_names(recipes, one) for one in choices}
-    with mpl.rc_context(CHART):
-        figure = Figure(figsize=(PICTURES_WIDTH, 1.6 + 0.42 * sum(map(len, names.values()))), layout="constrained")
+    with drawn_in(CHART):
+        figure = blank(PICTURES_WIDTH, 1.6 + 0.42 * sum(map(len, names.values())))
         shared = {"sharex": "col", "sharey": "row", "height_ratios": [len(names[one]) for one in choices]}
         panels = figure.subplots(len(choices), len(_AXES), squeeze=False, **shared)
         for line, one in zip(panels, choices, strict=True):
@@ -170,7 +173,7 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
         for ax, title in zip(panels[-1], _AXES, strict=True):
             ax.set_xlabel(title)
         handles = [Look(*look, "").handle(name) for name, look in _LOOKS.items()]
-        legend(figure, [*handles, CHANCE_HANDLE], columns=3)
+        legend(figure, [*handles, chance_handle()], columns=3)
     return figure
 
 

@@ -5,20 +5,21 @@ one table per network to `data/treatments`, with a description of where it comes
 already are skipped.
 """
 
+from __future__ import annotations
+
 import contextlib
 import copy
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfclib.batching import logits
-from hfclib.charts import CHANCE, CHART, intervals, legend, network_looks, panels
+from hfclib.charts import CHANCE, CHART, drawn_in, intervals, legend, network_looks, panels
 from hfclib.conditions import uses_batch_statistics
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
@@ -34,6 +35,9 @@ from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained, initial_model
 from hfclib.transforms import feed_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TREATED_RADII = (4, 8)
 SOURCE = 1_000  # training HFCs whose moments are fixed: the first of the embedded training images
@@ -246,7 +250,7 @@ def treatment_figure(rows: pd.DataFrame) -> Figure:
     found = over_seeds_table(rows, ["radius", "treatment", "variant"])
     found = found.astype({"treatment": pd.CategoricalDtype(names)})
     looks = network_looks(PAIR)
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, axes = panels([f"r = {radius}" for radius in TREATED_RADII], height=4, beside=1)
         for ax, radius in zip(axes, TREATED_RADII, strict=True):
             intervals(ax, found[found["radius"] == radius], "treatment", "variant", looks, dodge=0.3)

@@ -3,14 +3,15 @@
 The chapters on heuristics and on BatchNorm show it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from itertools import product
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 
-from hfclib.charts import CHART, NETWORK_COLOURS, Look, intervals, legend, panels
+from hfclib.charts import CHART, NETWORK_COLOURS, Look, drawn_in, intervals, legend, panels
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.measured import stored_table
@@ -29,6 +30,9 @@ from hfclib.paper.tables import (
     with_interval,
 )
 from hfclib.runs.collect import Runs, published_runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAIR = ("vanilla", "batchnorm")
 TEST_BATCH = "test-batch statistics for both"
@@ -131,7 +135,7 @@ def width_figure(leads: pd.DataFrame) -> Figure:
     rows = leads[leads["missing"] == ""].assign(place=leads["width"].astype(str).astype("category"))
     rows["place"] = rows["place"].cat.set_categories([f"{width}" for width in leads["width"].unique()])
     paper = FIG4_VALUES["batchnorm", "H4"] - FIG4_VALUES["vanilla", "H4"]
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, (ax,) = panels([""], height=2.2, beside=1.6, xlabel="BatchNorm's lead on the HFC at r = 4")
         intervals(ax, rows, "place", "measured", _LOOKS, mean="lead", dodge=0.22)
         hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections import defaultdict
 from graphlib import TopologicalSorter
@@ -128,6 +129,21 @@ def test_importing_hfclib_is_fast_and_leaves_pytorch_out():
     assert sum(ours) < 200_000
     call = [sys.executable, "-c", "import hfclib.data, sys; assert not {'torchvision', 'pooch'} & set(sys.modules)"]
     subprocess.run(call, check=True)
+
+
+def test_networks_of_chapters_are_trained_without_the_packages_of_any_extra():
+    """In a process where none of them can be imported; `hfc train` looks its recipes up there."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {re.split(r"[\[>=<]", package)[0] for name in ("notebooks", "report", "ray") for package in extras[name]}
+    modules = {"ipython": "IPython", "pyyaml": "yaml"}
+    missing = sorted({modules.get(package, package) for package in named} - {"hfclib"})
+    assert {"matplotlib", "scipy", "yaml"} <= set(missing)
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing}));"
+        "import hfclib.runs.collect; from hfclib.paper.registry import RECIPES;"
+        "assert all(RECIPES[name]('smoke') for name in RECIPES)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_public_name_is_where_it_is_looked_for():

@@ -1,14 +1,18 @@
 """Figures of the chapter on defenses: tables in, a matplotlib Figure out."""
 
-import matplotlib as mpl
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from __future__ import annotations
 
-from hfclib.charts import CHART, PICTURES_WIDTH, WIDTH, legend, network_looks, panels
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hfclib.charts import CHART, PICTURES_WIDTH, WIDTH, drawn_in, legend, network_looks, panels
 from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title, number_text, radius_text
 from hfclib.paper.defense.trials import HIGHEST_EPS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = ["#0173b2", "#de8f05", "#d55e00"]  # of the palette "colorblind" of seaborn
 # Colour, marker and label of the accuracy under the strong attack, by outcome.
@@ -42,9 +46,11 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
     Raises:
         ValueError: no rows.
     """
+    from matplotlib.lines import Line2D
+
     names = [defense_title(row.defense, row.strength) for row in found.itertuples()]
     found, names = found.assign(title=names), list(dict.fromkeys(names))
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, axes = _panels(
             found,
             height=0.6 + 0.22 * len(names),
@@ -98,7 +104,7 @@ def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
         "adaptive": {"label": "PGD, adaptive", "color": _COLOURS[0], "marker": "^"},
         "strong": {"label": "strong attack", "color": "black", "marker": "s", "mfc": "none", "ms": 9},
     }
-    with mpl.rc_context({**CHART, "lines.markersize": 6, "lines.linewidth": 1.2}):
+    with drawn_in({**CHART, "lines.markersize": 6, "lines.linewidth": 1.2}):
         figure, axes = _panels(
             rows, beside=1.4, xlabel="Radius of the filter (DFT bins)", ylabel=f"Accuracy, eps {number_text(eps)}"
         )
@@ -116,7 +122,7 @@ def smallest_eps_figure(found: pd.DataFrame) -> Figure:
     """The share of images that a perturbation of at most eps fools, one line per column of `smallest_eps_table`."""
     import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
 
-    with mpl.rc_context(CHART):
+    with drawn_in(CHART):
         figure, (ax,) = panels([""], height=3.2, beside=0)
         # Images that nothing fools are beyond the axis.
         shown = found.rename(columns=DEFENSE_TITLES).clip(upper=2 * HIGHEST_EPS)

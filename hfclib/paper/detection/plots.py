@@ -1,20 +1,24 @@
 """The chapter's figures and the table beside them, from stored results or from a detector."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from hfclib.charts import STYLE, WIDTH, legend, panels, show_image
+from hfclib.charts import STYLE, WIDTH, blank, drawn_in, legend, panels, show_image
 from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES
 from hfclib.paper.detection.claims import MATCHED_RADIUS, PAPER_DETECTION
 from hfclib.paper.detection.measure import WHOLE_IMAGE, DetectorInput, coco_truth, detect
 from hfclib.paper.tables import decimals
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 _LOOKS = {  # name, colour and marker of what a detector is fed
     ("x", "raw"): ("image", "black", "D"),
@@ -47,8 +51,8 @@ def map_figure(results: pd.DataFrame, radius: float) -> Figure:
 
     `results` come from `gather_detections`, here and below.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    with drawn_in(STYLE):
+        figure = blank(WIDTH, 4.2)
         ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
         for (band, feed), (name, colour, marker) in _LOOKS.items():
             rows = results[(results["band"] == band) & (results["feed"] == feed)]
@@ -76,7 +80,7 @@ def better_figure(results: pd.DataFrame, radius: float, size: tuple[int, int] = 
     The paper's share stands at the radius that keeps the same share of the bins of pictures of `size`, width and height
     in pixels.
     """
-    with mpl.rc_context(STYLE):
+    with drawn_in(STYLE):
         figure, (ax,) = panels([""], height=3.2, beside=1.6)
         lfc, mirror = results[results["band"] == "lfc"], results[results["band"] == "mirror"]["better"]
         colour, value = _LOOKS["lfc", "raw"][1], PAPER_DETECTION["better lfc"]
@@ -94,6 +98,8 @@ def better_figure(results: pd.DataFrame, radius: float, size: tuple[int, int] = 
 
 def _outline(bbox: Sequence[float], label: int) -> Rectangle:
     """A box, given by left, top, width and height, in the colour of its class."""
+    from matplotlib.patches import Rectangle
+
     return Rectangle(bbox[:2], *bbox[2:], fill=False, edgecolor=_CLASS_COLOURS[label - 1], linewidth=1.8)
 
 
@@ -114,8 +120,8 @@ def boxes_figure(model: nn.Module, image: Tensor, target: dict, colour: Tensor, 
     for title, fed in asked.items():
         sure = [box for box in detect(model, picture, fed, colour) if box["score"] > _SHOWN_SCORE]
         drawn[title] = fed.of(picture, colour), sure
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.32 * (1 + len(radii)), 4.7), layout="constrained")
+    with drawn_in(STYLE):
+        figure = blank(2.32 * (1 + len(radii)), 4.7)
         axes = figure.subplots(2, 1 + len(radii))
         places = [*axes[:, 0], *axes[0, 1:], *axes[1, 1:]]
         for ax, (title, (shown, boxes)) in zip(places, drawn.items(), strict=True):
