@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from datetime import datetime
 from html import escape
 from pathlib import Path
 
@@ -22,7 +21,7 @@ WORDS_A_MINUTE = 150  # of a text with numbers and figures
 
 def main_text(name: str) -> list[dict]:
     """The cells of a chapter's notebook in front of the appendix, which the book folds."""
-    cells = _cells(name)
+    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text("utf-8"))["cells"]
     heads = ["".join(cell["source"]).strip().splitlines()[:1] for cell in cells]
     return cells[: heads.index(["## Appendix"]) if ["## Appendix"] in heads else None]
 
@@ -34,22 +33,10 @@ def words(name: str) -> list[str]:
 
 
 def effort(name: str) -> str:
-    """What a chapter takes, as HTML: minutes to read and to run, and the chapters to read first.
-
-    The minutes to run are those of the notebook's last run, where it has them.
-    """
-    times = [cell["metadata"].get("execution") for cell in _cells(name) if cell["cell_type"] == "code"]
-    minutes = f"About {math.ceil(len(words(name)) / WORDS_A_MINUTE)} minutes to read"
-    if all(times):
-        start, end = times[0]["iopub.execute_input"], times[-1]["shell.execute_reply"]
-        seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-        minutes += f", {math.ceil(seconds / 60)} to run from what is stored"
+    """What a chapter takes, as HTML: minutes to read, and the chapters to read first."""
     before = " and ".join(link(other, CHAPTERS[other].topic) for other in CHAPTERS[name].builds_on)
-    return f"{minutes}. {f'Read first: {before}' if before else 'It needs no other chapter'}."
-
-
-def _cells(name: str) -> list[dict]:
-    return json.loads((NOTEBOOKS / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    minutes = math.ceil(len(words(name)) / WORDS_A_MINUTE)
+    return f"About {minutes} minutes to read. {f'Read first: {before}' if before else 'It needs no other chapter'}."
 
 
 def questions() -> HTML:

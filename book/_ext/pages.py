@@ -24,7 +24,7 @@ PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
 
 
 def say_what_it_takes(app: Sphinx, doctree: nodes.document) -> None:
-    """Below the title of a chapter: minutes to read and to run, and the chapters to read first."""
+    """Below the title of a chapter: minutes to read, and the chapters to read first."""
     folder, _, name = app.env.docname.rpartition("/")
     if folder == "notebooks" and name in CHAPTERS:
         title = next(doctree.findall(nodes.title))
