@@ -67,7 +67,10 @@ def main_claims(board: pd.DataFrame) -> HTML:
 
 
 def topics(board: pd.DataFrame) -> HTML:
-    """All claims by question and topic, each topic's intervals on a scale of its own; works without JavaScript."""
+    """All claims by question and topic, folded by question, each topic's intervals on a scale of its own.
+
+    Works without JavaScript, with which a choice of a verdict also unfolds the questions that have it.
+    """
     verdicts = list(dict.fromkeys(board["verdict"]))
     counts = {"all": len(board)} | {verdict: int((board["verdict"] == verdict).sum()) for verdict in verdicts}
     filters = "".join(
@@ -81,13 +84,19 @@ def topics(board: pd.DataFrame) -> HTML:
         f':not(.hfc-head, [data-verdict="{verdict}"], :has([data-verdict="{verdict}"])) {{ display: none; }}\n'
         for verdict in verdicts
     )
-    parts = [f"<style>{rules}</style>", f'<fieldset class="hfc-filter"><legend>Show</legend>{filters}</fieldset>']
+    unfold = "this.parentElement.querySelectorAll('.hfc-question').forEach((part) => { part.open = true; })"
+    shown = f'<fieldset class="hfc-filter" onchange="{unfold}"><legend>Show</legend>{filters}</fieldset>'
+    parts = [f"<style>{rules}</style>", shown]
     for name, chapter in CHAPTERS.items():
         rows = board[board["figure"] == name]
         by_topic = rows.groupby(rows["topic"].where(rows["topic"] != "", rows["claim"]), sort=False)
-        shown = "".join(_topic(text, part) for text, part in by_topic)
-        if shown:
-            parts.append(f'<section><h3 id="board-{name}">{link(name, chapter.question)}</h3>{shown}</section>')
+        if len(rows):
+            parts.append(
+                f'<section><details class="hfc-question"><summary><h3 id="board-{name}">{escape(chapter.question)}</h3>'
+                f"<small>{_told(rows)}</small></summary>"
+                f"<p>{link(name, 'The chapter')}</p>"
+                f"{''.join(_topic(text, part) for text, part in by_topic)}</details></section>"
+            )
     content = base64.b64encode(board.to_csv().encode()).decode()
     parts.append(f'<p><a download="scoreboard.csv" href="data:text/csv;base64,{content}">All columns as CSV</a></p>')
     return HTML(f'<div class="hfc-board">{"".join(parts)}</div>')

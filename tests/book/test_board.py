@@ -77,6 +77,8 @@ def test_claims_are_grouped_by_question_and_topic_and_their_numbers_stand_in_fro
     assert html.count("<dd>inconclusive, .2 [.1, .3]</dd>") == 1  # with the seeds that were fixed with the rule
     assert html.count("<dd>width &amp; schedule</dd>") == 1
     assert html.count("<dt>not counted</dt>") == 1
+    assert "<small>2 reproduced, 1 one network</small></summary>" in html
+    assert html.count('<p><a href="../notebooks/fig4.html">The chapter</a></p>') == 1
 
 
 def test_each_topic_has_a_scale_of_its_own_that_holds_its_numbers(board):
@@ -120,7 +122,7 @@ def test_the_edges_of_every_rule_stand_at_their_values(board, relation, bound, e
     assert sorted(map(float, drawn)) == [float(f"{scale.at(edge):.1f}") for edge in edges]
 
 
-def test_a_topic_unfolds_and_the_filter_leaves_one_verdict_and_no_empty_section(board, browser, tmp_path):
+def test_questions_and_topics_unfold_and_the_filter_leaves_one_verdict_and_no_empty_section(board, browser, tmp_path):
     css = (Path(page.__file__).parent / "_static/book.css").read_text()
     path = tmp_path / "board.html"
     path.write_text(f"<!DOCTYPE html><style>{css}</style><main>{page.topics(board).data}</main>")
@@ -132,7 +134,9 @@ def test_a_topic_unfolds_and_the_filter_leaves_one_verdict_and_no_empty_section(
         return [place for place in range(places.count()) if places.nth(place).is_visible()]
 
     lines, claims = opened.locator(".hfc-line:not(.hfc-head)"), opened.locator(".hfc-claim")
-    assert (visible(sections), visible(lines), visible(claims)) == ([0, 1], [0, 1, 2, 3], [])
+    assert (visible(sections), visible(topics)) == ([0, 1], [])
+    opened.locator(".hfc-question > summary").nth(1).press("Enter")
+    assert (visible(topics), visible(lines), visible(claims)) == ([1, 2], [1, 2, 3], [])
     topics.nth(1).locator("> summary").press("Enter")
     assert visible(claims) == [1, 2]
     opened.get_by_label("one network (1)").check()
@@ -142,7 +146,11 @@ def test_a_topic_unfolds_and_the_filter_leaves_one_verdict_and_no_empty_section(
     opened.get_by_label("all (4)").check()
     assert visible(lines) == [0, 1, 2, 3]
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
-    opened.goto(f"{path.as_uri()}#fig4-d")  # a link to a claim unfolds its topic
+    opened.reload()
+    opened.get_by_label("one network (1)").check()
+    assert (visible(sections), visible(lines)) == ([1], [2])  # its question is unfolded
+    opened.goto("about:blank")
+    opened.goto(f"{path.as_uri()}#fig4-d")  # a link to a claim unfolds its question and its topic
     assert 3 in visible(claims)
     opened.close()
 
