@@ -4,9 +4,13 @@ Chapters that compare recipes across chapters take them from here.
 """
 
 from functools import cache
+from typing import Literal
 
+from hfclib import models
+from hfclib.models import REGISTERED
 from hfclib.paper.presets import Preset
 from hfclib.paper.registry import CHAPTERS, RECIPES
+from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
 
 USABLE = 0.4  # the least test accuracy of a recipe that is compared: a share of nearly nothing is noise
@@ -43,16 +47,30 @@ def _own_recipes(preset: Preset) -> dict[str, Recipe]:
     return {variant: recipe for variant, recipe in recipes.items() if variant in first.values()}
 
 
-def kind_of(recipe: Recipe) -> str:
+def norm_of(run: Run) -> Literal["none", "batch", "group", "unknown"]:
+    """What normalises in a run's network.
+
+    A registered network may have BatchNorm that its recipe does not name, but it was measured with statistics of the
+    test batch. Without BatchNorm, what it has is unknown unless its builder takes `norm`.
+    """
+    if run.batch_norm:
+        return "batch"
+    network = REGISTERED.get(run.recipe.model.network)
+    stated = network and (network.build.__module__ == models.__name__ or "norm" in network.settings)
+    return run.recipe.model.norm if stated else "unknown"
+
+
+def kind_of(run: Run) -> str:
     """How a network was trained, in a word or two."""
-    band = recipe.data.train_band
+    band = run.recipe.data.train_band
     if band == "sum":
         return "trained on an amplified HFC"
     if band != "x":
         return f"trained on the {band.upper()}"
-    if recipe.attack:
+    if run.recipe.attack:
         return "adversarial training"
-    return {"none": "no normalisation", "batch": "BatchNorm", "group": "GroupNorm"}[recipe.model.norm]
+    words = {"none": "no normalisation", "batch": "BatchNorm", "group": "GroupNorm", "unknown": "other, no BatchNorm"}
+    return words[norm_of(run)]
 
 
 @cache
@@ -65,8 +83,8 @@ def _names() -> dict[str, str]:
     others = {other: _own_recipes(other) for other in SET_UPS}
     return names | {
         f"{other}_{variant}": f"{names[variant]}, {SET_UPS[other]}"
-        for other, ones in others.items()
-        for variant in ones
+        for other, recipes in others.items()
+        for variant in recipes
     }
 
 

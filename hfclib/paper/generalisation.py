@@ -15,7 +15,7 @@ from pydantic import Field
 
 from hfclib.charts import CHART, NETWORK_COLOURS, REFERENCE, Look, chance, drawn_in, legend, panels
 from hfclib.conditions import PAPER_RADII
-from hfclib.paper.all_networks import SET_UPS, USABLE, network_name, networks_recipes
+from hfclib.paper.all_networks import SET_UPS, USABLE, network_name, networks_recipes, norm_of
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
 from hfclib.paper.measurements import preset_of
@@ -102,10 +102,10 @@ def generalisation_table(runs: Runs) -> pd.DataFrame:
     Args:
         runs: by variant of `generalisation_recipes`.
     Returns:
-        One row per network and measure: variant, family (`family_of`), part (`part_of`), norm, plain (the variant that
-        differs in having no normalisation; "" where none is stored), seed, measure, value [0, 1]. Measures are
-        "train", "test", "L4" to "H16" (bands of all test images, running averages, the mean colour added to the HFC),
-        and these followed by " raw" (without the colour) or " authors" (measured as the authors did).
+        One row per network and measure: variant, family (`family_of`), part (`part_of`), norm (`norm_of`), plain (the
+        variant that differs in having no normalisation; "" where none is stored), seed, measure, value [0, 1].
+        Measures are "train", "test", "L4" to "H16" (bands of all test images, running averages, the mean colour added
+        to the HFC), and these followed by " raw" (without the colour) or " authors" (measured as the authors did).
     """
     final = gather(runs, "final")
     rows = []
@@ -117,7 +117,7 @@ def generalisation_table(runs: Runs) -> pd.DataFrame:
     places = {
         "family": {variant: family_of(recipe) for variant, recipe in recipes.items()},
         "part": {variant: part_of(recipe) for variant, recipe in recipes.items()},
-        "norm": {variant: recipe.model.norm for variant, recipe in recipes.items()},
+        "norm": {variant: norm_of(ones[0]) for variant, ones in runs.items()},
         "plain": _plain_variants(recipes),
     }
     table = pd.concat(rows, ignore_index=True)

@@ -170,7 +170,7 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
             beside = measure_network(run)
         own = own[own["split"] != "train"].assign(measure=own["cell"])
         beside = [] if beside is None else [measurements(beside, variant, run)]
-        parts.append(pd.concat([own, theirs, *beside]).assign(kind=kind_of(run.recipe)))
+        parts.append(pd.concat([own, theirs, *beside]).assign(kind=kind_of(run)))
     columns = ["variant", "seed", "kind", "measure", "value"]
     return pd.concat(parts, ignore_index=True)[columns]
 
@@ -241,6 +241,7 @@ _LOOKS = {  # colour, marker and filling by `kind_of`; networks of a figure keep
     "no normalisation": (NETWORK_COLOURS["vanilla"], "o", "full"),
     "GroupNorm": (NETWORK_COLOURS["groupnorm"], "o", "full"),
     "BatchNorm": (NETWORK_COLOURS["batchnorm"], "s", "full"),
+    "other, no BatchNorm": ("0.5", "X", "full"),
     "adversarial training": (NETWORK_COLOURS["adversarial"], "v", "full"),
     "trained on the LFC": ("0.3", "D", "none"),
     "trained on the HFC": ("0.3", "D", "full"),

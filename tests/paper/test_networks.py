@@ -1,20 +1,23 @@
 """The chapter on all networks: the shifts, the correlation over recipes, and the claims on tables made by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 from torchvision.transforms.v2.functional import adjust_sharpness
 
 from hfclib._files import data_folder
 from hfclib.frequency import split
+from hfclib.models import REGISTERED, register_network
 from hfclib.paper import networks
-from hfclib.paper.generalisation import rule_recipes
+from hfclib.paper.generalisation import generalisation_table, rule_recipes
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.networks import NETWORKS, SHIFTS, networks_recipes, relative_drop, shifted
-from hfclib.runs.collect import published_runs
+from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import find
 
 CLAIMS = {claim.id: claim for claim in NETWORKS.claims}
@@ -188,6 +191,33 @@ def test_a_network_is_measured_again_on_fewer_images():
         again["measure"].isin(networks.NETWORK_ATTACKS), 0.37, 0.116
     )  # four standard errors of a share, at most
     assert ((again["accuracy"] - stored["accuracy"]).abs() < error).all()
+
+
+def test_a_registered_network_is_of_the_kind_that_was_measured_and_not_of_its_recipes(random_run):
+    """Its builder takes no `norm`, so that its recipe says "none" whatever its layers are."""
+    register_network("toy")(lambda *, width: nn.Identity())
+    try:
+        ones = {variant: random_run(variant, 0) for variant in ("vanilla", "batchnorm")}
+        own = {
+            f"toy_{variant}": replace(run, recipe=run.recipe.with_(network="toy", norm="none"))
+            for variant, run in ones.items()
+        }
+    finally:
+        del REGISTERED["toy"]
+    assert {run.recipe.model.norm for run in own.values()} == {"none"}
+    runs = Runs({variant: [run] for variant, run in (ones | own).items()})
+    kinds = networks.networks_table(runs).groupby("variant")["kind"].unique().explode().to_dict()
+    assert kinds == {
+        "vanilla": "no normalisation",
+        "batchnorm": "BatchNorm",
+        "toy_vanilla": "other, no BatchNorm",
+        "toy_batchnorm": "BatchNorm",
+    }
+    norms = generalisation_table(runs).groupby("variant")["norm"].unique().explode().to_dict()
+    assert norms == {"vanilla": "none", "batchnorm": "batch", "toy_vanilla": "unknown", "toy_batchnorm": "batch"}
+    found = pd.DataFrame(row for variant, kind in kinds.items() for row in rows(variant, 0, 0.7, 0.3, 0.5, kind))
+    drawn = networks.fragility_figure(found, 8, "noise8").axes[0].lines[: len(set(kinds.values()))]
+    assert [line.get_label() for line in drawn] == ["no normalisation", "BatchNorm", "other, no BatchNorm"]
 
 
 # ---- what is shown
