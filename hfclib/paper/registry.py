@@ -41,7 +41,9 @@ def _chapter(name: str) -> Chapter:
 
 def _recipes(name: str) -> Callable[[Preset], dict[str, Recipe]]:
     # Without the checks of `CHAPTERS`: to read the claims takes a package that training does without.
-    return resolve_name(CHAPTER_PLACES[name]).recipes if name in CHAPTERS else resolve_name(EXPERIMENT_PLACES[name])
+    return (
+        resolve_name(CHAPTER_PLACES[name]).recipes if name in CHAPTER_PLACES else resolve_name(EXPERIMENT_PLACES[name])
+    )
 
 
 CHAPTERS: Mapping[str, Chapter] = _Loaded(tuple(CHAPTER_PLACES), _chapter)

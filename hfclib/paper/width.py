@@ -34,7 +34,7 @@ from hfclib.runs.collect import Runs, published_runs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAIR = ("vanilla", "batchnorm")
+_PAIR = ("vanilla", "batchnorm")
 TEST_BATCH = "test-batch statistics for both"
 _NAMES = dict(zip(CONDITIONS, NAMED_CONDITIONS, strict=True)) | {TEST_BATCH: TEST_BATCH}
 MISSING = "run missing"
@@ -44,7 +44,7 @@ def width_runs() -> dict[int, Runs]:
     """All published runs of vanilla and batchnorm with the set-up as stated, by width; some have had 16 epochs only."""
     places = {16: ("narrow", ""), 32: ("narrow", "_w32"), 64: ("paper", "_16")}
     return {
-        width: published_runs({name: (fig4_recipes(preset) | stated_recipes(preset))[name + end] for name in PAIR})
+        width: published_runs({name: (fig4_recipes(preset) | stated_recipes(preset))[name + end] for name in _PAIR})
         for width, (preset, end) in places.items()
     }
 
@@ -71,12 +71,12 @@ def leads_by_width(runs: Mapping[int, Runs], epochs: int = 16, radius: int = 4) 
         except MissingRunError as error:
             row["missing"] = str(error)
         rows.append(row)
-    columns = ["lead", "low", "high", "seeds", "images", *(f"{name}_{of}" for of in ("test", "hfc") for name in PAIR)]
+    columns = ["lead", "low", "high", "seeds", "images", *(f"{name}_{of}" for of in ("test", "hfc") for name in _PAIR)]
     return pd.DataFrame(rows, columns=["width", "measured", *columns, "missing"])
 
 
 def _lead(pair: Runs, measured: str, epochs: int, radius: int) -> dict[str, float]:
-    if set(pair) != set(PAIR):
+    if set(pair) != set(_PAIR):
         raise MissingRunError(MISSING)
     longer = any(run.recipe.epochs > epochs for run in pair.all())
     table = gather(pair, "curves" if longer else "final")
@@ -89,7 +89,7 @@ def _lead(pair: Runs, measured: str, epochs: int, radius: int) -> dict[str, floa
     lead = evaluate(f"batchnorm.{name} - vanilla.{name}", cells, _NAMES[measured])
     row = {"lead": lead.mean, "low": lead.low, "high": lead.high, "seeds": lead.seeds}
     chosen = cells[cells["measured"].isin(["", _NAMES[measured]])].groupby(["measure", "variant"])
-    for (of, cell), variant in product({"test": "test", "hfc": name}.items(), PAIR):
+    for (of, cell), variant in product({"test": "test", "hfc": name}.items(), _PAIR):
         row[f"{variant}_{of}"] = chosen["value"].mean()[cell, variant]
     return row | {"images": chosen["n"].max()[name].max()}
 
@@ -113,7 +113,7 @@ def width_table(leads: pd.DataFrame) -> pd.DataFrame:
     for row in leads.to_dict("records"):
         there = not row["missing"]
         cells = {"BatchNorm's lead": with_interval(row["lead"], row["low"], row["high"]) if there else row["missing"]}
-        for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), PAIR):
+        for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), _PAIR):
             cells[f"{TITLES[variant]}, {words}"] = decimals(row[f"{variant}_{of}"]) if there else "\u2013"
         cells |= {name: f"{row[name]:,.0f}" if there else "\u2013" for name in ("seeds", "images")}
         rows[row["width"], row["measured"]] = cells
