@@ -279,9 +279,9 @@ def test_runs_of_the_rule_are_found_at_both_presets(random_run, published_folder
     """As soon as they are stored, `published_scoreboard` judges them, and the other claims stay as they are."""
     of_rule = tuple(recipe.hash for recipe in rule_recipes().values())
     (published_folder / "runs").mkdir(parents=True)
-    for path in (data_folder() / "runs").iterdir():
-        if not path.name.endswith(of_rule):
-            (published_folder / "runs" / path.name).symlink_to(path)
+    for path in (*data_folder().iterdir(), *(data_folder() / "runs").iterdir()):
+        if path.name != "runs" and not path.name.endswith(of_rule):
+            (published_folder / path.relative_to(data_folder())).symlink_to(path)
     before = published_scoreboard(["generalisation"])
     for recipe in rule_recipes().values():
         shelve(published_folder / "runs", replace(random_run("vanilla", 0), recipe=recipe))

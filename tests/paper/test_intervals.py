@@ -244,7 +244,9 @@ def test_the_interval_is_that_of_fishers_transformation_in_a_large_sample():
 def test_a_rank_correlation_has_the_p_value_and_interval_of_its_bootstrap():
     first, second = np.random.default_rng(4).normal(size=(2, 8))
     picks = np.random.default_rng(0).integers(8, size=(DRAWS, 8))
-    drawn = np.array([stats.spearmanr(first[pick], second[pick]).statistic for pick in picks])
+    pairs = [[stats.rankdata(values[pick]) for values in (first, second)] for pick in picks]
+    drawn = np.array([np.corrcoef(pair)[0, 1] for pair in pairs])  # Spearman's, ten times as fast as SciPy's
+    assert drawn[:20] == pytest.approx([stats.spearmanr(first[pick], second[pick]).statistic for pick in picks[:20]])
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
     assert 0.06 * DRAWS < beyond < 0.5 * DRAWS
     estimate = rank_correlation(first, second)
