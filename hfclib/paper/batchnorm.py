@@ -7,7 +7,6 @@ already are skipped.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -29,8 +28,7 @@ from hfclib.frequency import split
 from hfclib.moments import matched
 from hfclib.paper.bands import band_results, fig1_recipes
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.claims import evaluate
-from hfclib.paper.intervals import MissingRunError, over_seeds, unpaired
+from hfclib.paper.intervals import over_seeds
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.measurements import each_run, measurements
 from hfclib.paper.misalignment import fig2_recipes
@@ -45,14 +43,15 @@ from hfclib.paper.presets import (
     stated_recipes,
 )
 from hfclib.paper.tables import (
-    by_seed,
     cell_names,
     cells_of_shares,
-    decimals,
+    contrast_rows,
     gather,
     in_words,
     mean_sd,
+    mean_text,
     over_seeds_table,
+    text_table,
 )
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
@@ -77,7 +76,7 @@ def fig6_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     Source: paper, section 5.3 and Fig. 6; bands are rescaled as in `fig1`.
     """
     base = base_recipe(preset)
-    plain = {name: one for name, one in fig1_recipes(preset).items() if one.data.train_band == "lfc"}
+    plain = {name: recipe for name, recipe in fig1_recipes(preset).items() if recipe.data.train_band == "lfc"}
     normed = {
         f"batchnorm_{variant}": recipe.with_(name=f"{base.name}-batchnorm_{variant}", norm="batch")
         for variant, recipe in plain.items()
@@ -89,8 +88,8 @@ def louder_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """vanilla and batchnorm of Fig. 4, trained on images whose HFC at r = 8 is two and four times as loud: louder2,
     louder4, batchnorm_louder2, batchnorm_louder4.
 
-    Source: ours, after the blog: if BatchNorm helps because it makes faint signals larger, a louder HFC should do the
-    same.
+    Source: ours, after the blog: if BatchNorm helps because it makes faint signals larger, an amplified HFC should do
+    the same.
     """
     variants, base = fig4_recipes(preset), base_recipe(preset)
     louder = {}
@@ -167,9 +166,9 @@ def measure(run: Run, variant: str, counts: Mapping[str, int] = COUNTS) -> pd.Da
         fed = _fed(row, *(part[:count] for part in parts))
         asked = network(row["where"]) if row["statistics"] == "matched" else model
         bn_stats = "batch" if row["statistics"] == "batch" else "running"
-        found = logits(asked, fed, bn_stats=bn_stats, batch_size=row["batch_size"], amp=True).argmax(dim=1)
-        correct = found[1::2] if row["part"] == "mixed" else found
-        rows.append(row | {"images": count, "accuracy": (correct == labels[:count]).double().mean().item()})
+        classes = logits(asked, fed, bn_stats=bn_stats, batch_size=row["batch_size"], amp=True).argmax(dim=1)
+        own = classes[1::2] if row["part"] == "mixed" else classes
+        rows.append(row | {"images": count, "accuracy": (own == labels[:count]).double().mean().item()})
     return pd.DataFrame(rows)
 
 
@@ -223,15 +222,15 @@ def table(runs: Runs, *, compute: Collection[int] = ()) -> pd.DataFrame:
 Term = tuple[str, str, str, int, str]  # variant, bn_stats, band, radius, feed
 
 
-def accuracies(found: pd.DataFrame, term: Term) -> pd.Series:
+def accuracies(measured: pd.DataFrame, term: Term) -> pd.Series:
     """The accuracies of one network and condition by seed, from a `table`; empty where there are none."""
-    rows = found.query("part == 'feeds' and variant == @term[0] and bn_stats == @term[1] and band == @term[2]")
+    rows = measured.query("part == 'feeds' and variant == @term[0] and bn_stats == @term[1] and band == @term[2]")
     return rows.query("radius == @term[3] and feed == @term[4]").set_index("seed")["value"]
 
 
-def _conditions(found: pd.DataFrame) -> pd.DataFrame:
+def _cells_by_condition(measured: pd.DataFrame) -> pd.DataFrame:
     """The cells of bands by their condition, such as `vanilla.H4_max_running`, from a `table`."""
-    rows = found[(found["part"] == "feeds") & (found["band"] != "x")]
+    rows = measured[(measured["part"] == "feeds") & (measured["band"] != "x")]
     measure = cell_names(rows) + "_" + rows["feed"] + "_" + rows["bn_stats"]
     return cells_of_shares(rows.assign(measure=measure, measured="", sample="test"))
 
@@ -244,15 +243,15 @@ _MEASURED = {
 }
 
 
-def _cells(found: pd.DataFrame) -> pd.DataFrame:
+def _cells(measured: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims, from a `table`: whole images with running statistics, and bands as in `_MEASURED`."""
-    rows = found[found["part"] == "feeds"]
+    rows = measured[measured["part"] == "feeds"]
     rows = cells_of_shares(rows.assign(measure=cell_names(rows), sample="test"))
     parts = [rows.query("band == 'x' and feed == 'raw' and bn_stats == 'running'").assign(measured="")]
-    for measured, (statistics, feed) in _MEASURED.items():
+    for way, (statistics, feed) in _MEASURED.items():
         wanted = rows["variant"].map(statistics) if statistics else "running"
         bands = rows[(rows["band"] != "x") & (rows["feed"] == feed) & (rows["bn_stats"] == wanted)]
-        parts.append(bands.assign(measured=measured))
+        parts.append(bands.assign(measured=way))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -267,12 +266,12 @@ LINES = {  # label and line style
 _PAIR_LOOKS = network_looks(PAIR)
 
 
-def pair_rows(found: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -> pd.DataFrame:
+def pair_rows(measured: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]) -> pd.DataFrame:
     """Rows of a `table` for `accuracy_figure`: vanilla's and BatchNorm's accuracies on the HFC at these radii.
 
     The part "feeds" has the feed on the axis; the others have the use of the test batch, under the max feed.
     """
-    rows = found.query("part in @parts and radius in @radii and variant in @PAIR and band != 'lfc'")
+    rows = measured.query("part in @parts and radius in @radii and variant in @PAIR and band != 'lfc'")
     panel = "r = " + rows["radius"].astype(str)
     if list(parts) == ["feeds"]:
         x, order = rows["feed"], ["max", "raw", "mean"]
@@ -292,13 +291,13 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
     for variant, bn_stats in lines:
         label, dashes = LINES[variant, bn_stats]
         looks[label] = replace(_PAIR_LOOKS[variant], dashes=dashes)
-    found = over_seeds_table(rows, ["panel", "x", "line"])
+    means = over_seeds_table(rows, ["panel", "x", "line"])
     names = list(rows["panel"].unique())
     with drawn_in(CHART):
         height = 0.5 + 0.12 * len(looks) * len(rows["x"].cat.categories)
         figure, axes = panels(names, across=across, height=height, beside=1.6, xlabel="Accuracy")
         for ax, name in zip(axes, names, strict=True):
-            intervals(ax, found[found["panel"] == name], "x", "line", looks)
+            intervals(ax, means[means["panel"] == name], "x", "line", looks)
             ax.axvline(CHANCE, color="0.3", lw=1, ls="--")
             ax.set(xlim=(0, 1))
         legend(figure, [look.handle(line) for line, look in looks.items()], columns=1)
@@ -313,105 +312,98 @@ CONTROLS = {  # the feed, and the statistics of vanilla; BatchNorm always has th
 }
 
 
-def lead_table(found: pd.DataFrame, radii: Sequence[int], bands: Sequence[str] = ("hfc",)) -> pd.DataFrame:
+def lead_over(plain: str, normed: str, lead: str = "BatchNorm's lead") -> dict[str, str]:
+    """The contrasts of a row: the accuracies of a network without BatchNorm and of one with it, and the lead."""
+    return {"vanilla": plain, "BatchNorm": normed, lead: f"{normed} - {plain}"}
+
+
+def lead_table(measured: pd.DataFrame, radii: Sequence[int], bands: Sequence[str] = ("hfc",)) -> pd.DataFrame:
     """BatchNorm's lead over vanilla on a band as the authors measure it, and under each of CONTROLS, as text.
 
     Args:
-        found: a `table`.
+        measured: a `table`.
         radii: in DFT bins.
         bands: "hfc", "lfc" or both. The mean colour is added to HFCs only.
     Returns:
         By band with its radius, and by control: mean accuracies over all seeds of each network, and the lead with its
         95 % interval (`claims.evaluate`) and its number of seeds.
     """
-    rows, cells = {}, _conditions(found)
-    for band, radius, (control, (feed, statistics)) in product(bands, radii, CONTROLS.items()):
-        place = f"{band[0].upper()}{radius}"
-        with contextlib.suppress(MissingRunError):
-            lead = evaluate(f"batchnorm.{place}_{feed}_batch - vanilla.{place}_{feed}_{statistics}", cells)
-            pair = (
-                accuracies(found, ("vanilla", statistics, band, radius, feed)),
-                accuracies(found, ("batchnorm", "batch", band, radius, feed)),
-            )
-            rows[place, control] = [*(decimals(ones.mean(), places=2) for ones in pair), in_words(lead), lead.seeds]
-    index = pd.MultiIndex.from_tuples(rows, names=["accuracy on", "control"])
-    return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's lead", "seeds"])
+    rows = {
+        (place, control): lead_over(f"vanilla.{place}_{feed}_{statistics}", f"batchnorm.{place}_{feed}_batch")
+        for place in (f"{band[0].upper()}{radius}" for band, radius in product(bands, radii))
+        for control, (feed, statistics) in CONTROLS.items()
+    }
+    texts = contrast_rows(rows, _cells_by_condition(measured), alone=partial(mean_text, places=2), seeds=True)
+    return text_table(texts, ["accuracy on", "control"])
 
 
-def groupnorm_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+def groupnorm_table(measured: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """GroupNorm less vanilla and BatchNorm less GroupNorm on the HFC, max feed, as independent samples, as text.
 
     Args:
-        found: a `table`; all of its seeds are used, whether or not another network has them too.
+        measured: a `table`; all of its seeds are used, whether or not another network has them too.
         radii: one row each.
     Returns:
-        Welch's 95 % intervals (`unpaired`), without test-batch statistics or with them for both.
+        Welch's 95 % intervals over seeds alone, without test-batch statistics or with them for both.
     """
-    pairs = {
-        "GroupNorm less vanilla": (("groupnorm", "running"), ("vanilla", "running")),
-        "the same, test-batch statistics for both": (("groupnorm", "matched"), ("vanilla", "matched")),
-        "BatchNorm less GroupNorm, test-batch statistics for both": (("batchnorm", "batch"), ("groupnorm", "matched")),
+    contrasts = {
+        "GroupNorm less vanilla": "groupnorm.H{0}_max_running - vanilla.H{0}_max_running",
+        "the same, test-batch statistics for both": "groupnorm.H{0}_max_matched - vanilla.H{0}_max_matched",
+        "BatchNorm less GroupNorm, test-batch statistics for both": (
+            "batchnorm.H{0}_max_batch - groupnorm.H{0}_max_matched"
+        ),
     }
-    rows = {}
-    for radius in radii:
-        with contextlib.suppress(MissingRunError):
-            estimates = (
-                unpaired(*(accuracies(found, (*one, "hfc", radius, "max")) for one in pair)) for pair in pairs.values()
-            )
-            rows[f"H{radius}"] = [in_words(one) for one in estimates]
-    return pd.DataFrame.from_dict(rows, "index", columns=list(pairs)).rename_axis("accuracy on")
+    rows = {f"H{radius}": {name: text.format(radius) for name, text in contrasts.items()} for radius in radii}
+    cells = _cells_by_condition(measured)
+    independent = cells.assign(draw=cells["variant"], image_sd=0.0)
+    return text_table(contrast_rows(rows, independent), ["accuracy on"])
 
 
-def help_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+def help_table(measured: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """Accuracy of every network without and with test-batch statistics, max feed, as text: mean ± sd over seeds.
 
     Without them BatchNorm takes its running averages; with them networks without BatchNorm are `matched`.
     """
-    rows = found.query("part == 'feeds' and variant in @NAMES and (feed == 'max' and radius in @radii or band == 'x')")
+    shown = "feed == 'max' and radius in @radii or band == 'x'"
+    rows = measured.query(f"part == 'feeds' and variant in @NAMES and ({shown})")
     rows = rows.assign(cell=cell_names(rows), network=rows["variant"].map(NAMES))
     rows["test-batch statistics"] = np.where(rows["bn_stats"] == "running", "no", "yes")
     by = ["network", "test-batch statistics"]
     wide = rows.pivot_table("value", by, "cell", partial(mean_sd, places=2), sort=False)
     seeds = rows.groupby(by)["seed"].nunique().rename("seeds")
     columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
-    order = sorted(wide.index, key=lambda one: (list(NAMES.values()).index(one[0]), one[1]))
+    order = sorted(wide.index, key=lambda place: (list(NAMES.values()).index(place[0]), place[1]))
     return wide[columns].replace("\u00a0", "", regex=True).join(seeds).loc[order]  # nine columns must fit on a page
 
 
-def scaled_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+def scaled_table(measured: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """What vanilla gains on the HFC where it is multiplied by k at test time, by feed and radius.
 
     Means over seeds with 95 % intervals, as text.
     """
-    rows = found.query("part == 'scaled' and variant == 'vanilla' and bn_stats == 'running' and band == 'hfc'")
+    rows = measured.query("part == 'scaled' and variant == 'vanilla' and bn_stats == 'running' and band == 'hfc'")
     rows = rows[rows["radius"].isin(radii)].replace({"feed": {"raw": "by itself", "mean": "mean colour added"}})
     wide = rows.pivot_table(index=["feed", "radius", "seed"], columns="scale", values="value")
     gains = wide.drop(columns=1).sub(wide[1], axis=0).rename(columns="k = {}".format)
     return gains.groupby(["feed", "radius"]).agg(lambda values: in_words(over_seeds(values))).rename_axis(columns=None)
 
 
-def louder_table(found: pd.DataFrame) -> pd.DataFrame:
+def louder_table(measured: pd.DataFrame) -> pd.DataFrame:
     """Accuracy on the HFC at r = 8, by control and by how much it was amplified in training, as text.
 
-    Means over the seeds of the pairs that are stored, and BatchNorm's lead over all seeds with its 95 % interval.
+    Means over all seeds of each network, and BatchNorm's lead with its 95 % interval.
     """
     ways = {
-        "max feed, test-batch statistics for both": ("matched", "batch", "max"),
-        "max feed": ("running", "running", "max"),
-        "mean colour added": ("running", "running", "mean"),
+        "max feed, test-batch statistics for both": ("max_matched", "max_batch"),
+        "max feed": ("max_running", "max_running"),
+        "mean colour added": ("mean_running", "mean_running"),
     }
-    rows, cells = {}, _conditions(found)
-    for (way, (*statistics, feed)), scale in product(ways.items(), (1, *LOUDER)):
+    rows = {}
+    for (way, conditions), scale in product(ways.items(), (1, *LOUDER)):
         names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
-        pair = list(zip(names, statistics, strict=True))
-        plain, normed = (f"{variant}.H8_{feed}_{bn_stats}" for variant, bn_stats in pair)
-        with contextlib.suppress(MissingRunError):
-            pairs = [accuracies(found, (*network, "hfc", 8, feed)) for network in pair]
-            pairs = pd.concat(pairs, axis=1, keys=PAIR).dropna()
-            lead = evaluate(f"{normed} - {plain}", cells)
-            rows[way, scale] = [*map(partial(decimals, places=2), pairs.mean()), in_words(lead), lead.seeds]
-    index = pd.MultiIndex.from_tuples(rows, names=["measured", "HFC in training, times k"])
-    return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's lead", "seeds"])
+        rows[way, scale] = lead_over(*(f"{name}.H8_{how}" for name, how in zip(names, conditions, strict=True)))
+    texts = contrast_rows(rows, _cells_by_condition(measured), alone=partial(mean_text, places=2), seeds=True)
+    return text_table(texts, ["measured", "HFC in training, times k"])
 
 
 def fig6_table(runs: Runs) -> pd.DataFrame:
@@ -431,32 +423,24 @@ def fig6_table(runs: Runs) -> pd.DataFrame:
     if not runs:
         return pd.DataFrame()
     final, curves = (gather(runs, which) for which in ("final", "curves"))
+    early = curves[curves["epoch"] == max(1, curves["epoch"].max() // 4)]
     measured = {  # by row, where it is and what `band_results` says that it was tested on
         "whole images": (final, "original test images"),
         "the LFC": (final, "same band of test images"),
-        "the LFC of training images, early": (
-            curves[curves["epoch"] == max(1, curves["epoch"].max() // 4)],
-            "training images",
-        ),
+        "the LFC of training images, early": (early, "training images"),
     }
-    rows = {}
+    gain = "BatchNorm's gain"
+    rows = {r: lead_over(f"lfc{r}.accuracy", f"batchnorm_lfc{r}.accuracy", gain) for r in PAPER_RADII}
+    rows["16 less 4"] = {"vanilla": "", "BatchNorm": "", gain: f"{rows[16][gain]} - ({rows[4][gain]})"}
+    texts = {}
     for (name, (table, tested)), statistics in product(measured.items(), BN_STATS):
         # `gather` has spelled out that a network without BatchNorm is the same under both.
         results = band_results(table[table["bn_stats"] == statistics].assign(bn_stats="running"))
         results = results[results["tested on"] == tested]
-        wide = by_seed(results, "variant")
         cells = cells_of_shares(results.assign(measure="accuracy", measured="", sample=tested))
-        gains = {radius: f"(batchnorm_lfc{radius}.accuracy - lfc{radius}.accuracy)" for radius in PAPER_RADII}
-        for radius, contrast in gains.items():
-            pair = wide.reindex(columns=[f"lfc{radius}", f"batchnorm_lfc{radius}"])
-            with contextlib.suppress(MissingRunError):
-                gain = evaluate(contrast, cells)
-                rows[name, statistics, radius] = [*map(decimals, pair.mean()), in_words(gain), gain.seeds]
-        with contextlib.suppress(MissingRunError):
-            more = evaluate(f"{gains[16]} - {gains[4]}", cells)
-            rows[name, statistics, "16 less 4"] = ["", "", in_words(more), more.seeds]
-    index = pd.MultiIndex.from_tuples(rows, names=["measured on", "BatchNorm's statistics", "trained on the LFC at r"])
-    return pd.DataFrame(list(rows.values()), index, ["vanilla", "BatchNorm", "BatchNorm's gain", "seeds"])
+        own = contrast_rows(rows, cells, seeds=True)
+        texts |= {(name, statistics, radius): row for radius, row in own.items()}
+    return text_table(texts, ["measured on", "BatchNorm's statistics", "trained on the LFC at r"])
 
 
 class BatchNormParameters(SeveralSeeds):

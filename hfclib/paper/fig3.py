@@ -22,7 +22,7 @@ from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import interval
 from hfclib.paper.parameters import SeveralSeeds, number
 from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes
-from hfclib.paper.tables import decimals, with_interval
+from hfclib.paper.tables import decimals, text_table, with_interval
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import initial_model
@@ -56,7 +56,7 @@ def fig3_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     variants = fig4_recipes(preset) | adversarial_recipes(preset)
     chosen = {name: variants[name] for name in ("vanilla", "batchnorm", "adversarial", "adversarial_batchnorm")}
     wider = {name: chosen[name] for name in ("vanilla", "adversarial")}
-    return chosen | {f"{name}5": one.with_(name=f"{one.name}5", stem_kernel=5) for name, one in wider.items()}
+    return chosen | {f"{name}5": recipe.with_(name=f"{recipe.name}5", stem_kernel=5) for name, recipe in wider.items()}
 
 
 def of_size(runs: Mapping[str, Sequence[Run]], size: int) -> Runs:
@@ -69,8 +69,8 @@ def of_size(runs: Mapping[str, Sequence[Run]], size: int) -> Runs:
 
 def with_weights(runs: Mapping[str, Sequence[Run]]) -> Runs:
     """The runs whose weights are kept, by variant: the others have no kernels to measure."""
-    found = {variant: [run for run in ones if run.has_weights] for variant, ones in runs.items()}
-    return Runs({variant: ones for variant, ones in found.items() if ones})
+    stored = {variant: [run for run in ones if run.has_weights] for variant, ones in runs.items()}
+    return Runs({variant: ones for variant, ones in stored.items() if ones})
 
 
 def _first(model: nn.Module) -> Tensor:
@@ -99,10 +99,10 @@ def kernel_measures(runs: Mapping[str, Sequence[Run]], rho: float = 1.0) -> pd.D
                 "smoothed": _first(smooth_kernels(model, rho)),
             }
             for state, weight in states.items():
-                found = {"variant": variant, "seed": run.seed, "state": state, "kernel": range(len(weight))}
-                found["roughness"] = roughness(weight).mean(dim=1).tolist()
-                found["share"] = high_frequency_share(weight, KERNEL_RADIUS).mean(dim=1).tolist()
-                rows.append(pd.DataFrame(found))
+                columns = {"variant": variant, "seed": run.seed, "state": state, "kernel": range(len(weight))}
+                columns["roughness"] = roughness(weight).mean(dim=1).tolist()
+                columns["share"] = high_frequency_share(weight, KERNEL_RADIUS).mean(dim=1).tolist()
+                rows.append(pd.DataFrame(columns))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -120,12 +120,12 @@ def first_layers(runs: Mapping[str, Sequence[Run]], shown: int = 8) -> dict[str,
         if not networks:
             networks[f"{INITIAL}, seed {ones[0].seed}"] = initial_model(ones[0].recipe, ones[0].seed)
         networks[f"{FIG3_TITLES[variant]}, seed {ones[0].seed}"] = ones[0].model()
-    found = {}
+    kernels = {}
     for title, model in networks.items():
         order = roughness(_first(model)).mean(dim=1).argsort(stable=True)
         places = np.linspace(0, len(order) - 1, min(shown, len(order))).round().astype(int)
-        found[title] = _first(model)[order[torch.from_numpy(places)]]
-    return found
+        kernels[title] = _first(model)[order[torch.from_numpy(places)]]
+    return kernels
 
 
 def mean_responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
@@ -135,13 +135,13 @@ def mean_responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
         By title, (32, 32) with frequency zero at [16, 16]: trained, and for each size of kernels the first variant's at
         initialisation. The square of a plane's response is 1 on average over all bins.
     """
-    found = {}
+    responses = {}
     for variant, ones in with_weights(runs).items():
         start = INITIAL + (f", {size} x {size}" if (size := ones[0].recipe.model.stem_kernel) != 3 else "")
-        if start not in found:
-            found[start] = _response([initial_model(run.recipe, run.seed) for run in ones])
-        found[FIG3_TITLES[variant]] = _response([run.model() for run in ones])
-    return found
+        if start not in responses:
+            responses[start] = _response([initial_model(run.recipe, run.seed) for run in ones])
+        responses[FIG3_TITLES[variant]] = _response([run.model() for run in ones])
+    return responses
 
 
 def _response(models: Sequence[nn.Module]) -> Tensor:
@@ -175,14 +175,13 @@ def kernel_table(table: pd.DataFrame) -> pd.DataFrame:
             cells = {title: with_interval(*interval(means[state])) for title, state in states.items()}
             rows[text, FIG3_TITLES[variant]] = cells | {"seeds": len(means)}
     # Five columns of intervals fit on a page only if a cell may break before its bracket.
-    found = pd.DataFrame.from_dict(rows, orient="index").replace("\u00a0\\[", " [", regex=True)
-    return found.rename_axis(["measure", "network"])
+    return text_table(rows, ["measure", "network"]).replace("\u00a0\\[", " [", regex=True)
 
 
-def response_table(found: Mapping[str, Tensor]) -> pd.DataFrame:
+def response_table(responses: Mapping[str, Tensor]) -> pd.DataFrame:
     """`mean_responses` as rows: title, vertical and horizontal frequency in signed DFT bins, and magnitude."""
     rows = {}
-    for title, response in found.items():
+    for title, response in responses.items():
         bins = np.arange(response.shape[-1]) - response.shape[-1] // 2
         rows[title] = pd.DataFrame(response.numpy(), index=bins, columns=bins).unstack()
     table = pd.concat(rows, names=["title", "horizontal", "vertical"]).rename("magnitude").reset_index()
@@ -231,17 +230,17 @@ def _block(ax: Axes, weight: Tensor, limit: float) -> AxesImage:
     return shown
 
 
-def responses_figure(found: Mapping[str, Tensor]) -> Figure:
+def responses_figure(responses: Mapping[str, Tensor]) -> Figure:
     """The responses from `mean_responses` as pictures on one scale, three in a row; the circle is r = 12."""
     from matplotlib.patches import Circle
 
-    limit = max(float(response.max()) for response in found.values())
+    limit = max(float(response.max()) for response in responses.values())
     with drawn_in(STYLE):
-        figure, axes = panels(list(found), across=3, height=2.6)
+        figure, axes = panels(list(responses), across=3, height=2.6)
         figure.set_figwidth(PICTURES_WIDTH)
         edges = (-SIZE / 2 - 0.5, SIZE / 2 - 0.5)
         extent = (*edges, *reversed(edges))
-        for ax, response in zip(axes, found.values(), strict=True):
+        for ax, response in zip(axes, responses.values(), strict=True):
             shown = ax.imshow(response.numpy(), cmap="viridis", vmin=0, vmax=limit, extent=extent, interpolation="none")
             ax.add_patch(Circle((0, 0), KERNEL_RADIUS, fill=False, ec="white", ls=":", lw=1.2))
             ax.set(xticks=(-16, -8, 0, 8), yticks=(-16, -8, 0, 8))

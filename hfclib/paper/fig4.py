@@ -27,7 +27,7 @@ from hfclib.charts import (
 )
 from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.claims import Contrast, evaluate
+from hfclib.paper.claims import Contrast
 from hfclib.paper.measurements import each_run, preset_of
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
 from hfclib.paper.presets import TITLES, Preset, fig4_recipes, stated_recipes, titled
@@ -39,13 +39,14 @@ from hfclib.paper.tables import (
     TableFeed,
     at_end,
     band_names,
+    contrast_rows,
+    contrast_text,
     decimals,
-    estimate_cell,
     gather,
-    in_words,
     mean_sd,
     select,
     table_cells,
+    text_table,
 )
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
@@ -86,18 +87,16 @@ def beside_paper(final: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_
     """
     rows = select(final, radii, feed, bn_stats)
     others = band_names(set(radii) - set(PAPER_RADII)) if (feed, bn_stats) != ("raw", "running") else ()
-    grouped = rows.groupby(["variant", "cell"], sort=False)["value"].agg(mean_sd)
-    columns, titles = {}, titled(rows["variant"])
+    ours = rows.groupby(["variant", "cell"], sort=False)["value"].agg(mean_sd)
+    cells, columns, titles = ["train", "test", *band_names(radii)], {}, titled(rows["variant"])
     for variant in dict.fromkeys(rows["variant"]):
-        ours, paper = (columns.setdefault((titles[variant], source), {}) for source in ("ours", "paper"))
-        for cell in ("train", "test", *band_names(radii)):
-            name = f"{cell} (raw, running)" if cell in others else cell
-            ours[name] = grouped.loc[variant, cell]
-            value = FIG4_VALUES.get((variant, cell))
-            paper[name] = decimals(value, 2) if value else "not available to us"
-    found = pd.DataFrame(columns).rename_axis("accuracy on")
-    found.attrs["caption"] = f"Ours, fed {feed}, {bn_stats} statistics."
-    return found
+        paper = (FIG4_VALUES.get((variant, cell)) for cell in cells)
+        columns[titles[variant], "ours"] = ours[variant][cells].tolist()
+        columns[titles[variant], "paper"] = [decimals(value, 2) if value else "not available to us" for value in paper]
+    names = [f"{cell} (raw, running)" if cell in others else cell for cell in cells]
+    table = pd.DataFrame(columns, pd.Index(names, name="accuracy on"))
+    table.attrs["caption"] = f"Ours, fed {feed}, {bn_stats} statistics."
+    return table
 
 
 def beside_narrow(
@@ -110,7 +109,7 @@ def beside_narrow(
         narrow: the runs of "narrow", one variant or more.
         radii: DFT bins.
     """
-    ours, theirs = (beside_paper(gather(one, "final"), radii, *CONDITIONS[AUTHORS]) for one in (runs, narrow))
+    ours, theirs = (beside_paper(gather(networks, "final"), radii, *CONDITIONS[AUTHORS]) for networks in (runs, narrow))
     preset = preset_of(next(run.recipe for _, run in each_run(runs)))
     columns = {}
     for title in theirs.columns.unique(level=0):
@@ -130,17 +129,15 @@ def leads(ours: pd.DataFrame, narrow: pd.DataFrame) -> pd.DataFrame:
         Index (heuristic, measured), columns the two schedules, with 95 % intervals over all seeds, and the paper's
         lead, which was measured in the authors' way only; text cells.
     """
-    rows = {}
+    cells, rows = {"our schedule": table_cells(ours), "the schedule as stated": table_cells(narrow)}, {}
     for variant, (version, measured) in product(
         ("dropout", "mixup", "batchnorm"), zip(CONDITIONS, NAMED_CONDITIONS, strict=True)
     ):
-        gain = partial(evaluate, _gain(variant, "H4", "H8"), measured=measured)
-        rows[TITLES[variant], version] = {
-            "our schedule": estimate_cell(gain, table_cells(ours), "not stored"),
-            "the schedule as stated": estimate_cell(gain, table_cells(narrow), "not stored"),
-            "paper": decimals(Contrast(_gain(variant, "H4", "H8"))(FIG4_VALUES)) if version == AUTHORS else "\u2013",
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["heuristic", "measured"])
+        gain = _gain(variant, "H4", "H8")
+        row = {name: contrast_text(gain, own, measured, without="not stored") for name, own in cells.items()}
+        paper = {"paper": decimals(Contrast(gain)(FIG4_VALUES))} if version == AUTHORS else {}
+        rows[TITLES[variant], version] = row | paper
+    return text_table(rows, ["heuristic", "measured"])
 
 
 def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
@@ -187,15 +184,11 @@ def batchnorm_effect(final: pd.DataFrame) -> pd.DataFrame:
         Index (statistics, feed), one column per radius of the paper, text cells "mean [low, high]", 95 % over seeds;
         the last row has the paper's differences, measured with statistics "batch" and feed "max".
     """
-    conditions = {
-        f"{bn_stats} {feed}": (feed, bn_stats) for bn_stats, feed in product(BN_STATS[::-1], ("max", "raw", "mean"))
-    }
-    measured, cells = table_cells(final, conditions), {}
-    for name, (feed, bn_stats) in conditions.items():
-        leads = {r: evaluate(_gain("batchnorm", f"H{r}"), measured, name) for r in PAPER_RADII}
-        cells[bn_stats, feed] = {f"r = {r}": in_words(lead) for r, lead in leads.items()}
-    paper = {f"r = {r}": decimals(Contrast(_gain("batchnorm", f"H{r}"))(FIG4_VALUES), 2) for r in PAPER_RADII}
-    return pd.DataFrame.from_dict(cells | {("paper", "max"): paper}, orient="index").rename_axis(["statistics", "feed"])
+    leads, rows = {f"r = {radius}": _gain("batchnorm", f"H{radius}") for radius in PAPER_RADII}, {}
+    for bn_stats, feed in product(BN_STATS[::-1], ("max", "raw", "mean")):
+        rows |= contrast_rows({(bn_stats, feed): leads}, table_cells(final, {"": (feed, bn_stats)}))
+    rows["paper", "max"] = {name: decimals(Contrast(lead)(FIG4_VALUES), 2) for name, lead in leads.items()}
+    return text_table(rows, ["statistics", "feed"])
 
 
 # ---- drawings

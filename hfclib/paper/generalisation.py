@@ -21,7 +21,7 @@ from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
 from hfclib.paper.measurements import preset_of
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe, stated_recipes
-from hfclib.paper.tables import AUTHORS, CONDITIONS, decimals, estimate_cell, gather, in_words, select
+from hfclib.paper.tables import AUTHORS, CONDITIONS, decimals, estimate_cell, gather, in_words, select, text_table
 from hfclib.paper.verdicts import ENOUGH
 from hfclib.runs.collect import Runs
 from hfclib.training.recipe import Recipe
@@ -237,7 +237,7 @@ def correlation_table(rows: pd.DataFrame) -> pd.DataFrame:
     for name in ("HFC, mean colour added", "LFC") if len(rows) else ():
         means = {text: decimals(rows[_FED[name].format(radius)].mean()) for radius, text in columns.items()}
         table[f"mean accuracy: {name}"] = means
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("rank correlation with test accuracy")
+    return text_table(table, ["rank correlation with test accuracy"])
 
 
 def robustness_table(rows: pd.DataFrame, radius: int) -> pd.DataFrame:
@@ -270,7 +270,7 @@ def robustness_table(rows: pd.DataFrame, radius: int) -> pd.DataFrame:
     for choice, place in (("one family left out: smallest", 0), ("one family left out: largest", -1)):
         cells = {name: texts[place] if texts else _NOT_MEASURED for name, texts in left_out.items()}
         table[choice] = {"recipes": "", **cells}
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("choice")
+    return text_table(table, ["choice"])
 
 
 def family_correlations(rows: pd.DataFrame, measure: str) -> dict[str, Estimate]:
@@ -299,24 +299,19 @@ def batchnorm_table(rows: pd.DataFrame, radii: tuple[int, ...] = (4, 8)) -> pd.D
         "Lead" is over the recipe that differs in having no normalisation.
     """
     normed = rows[rows["norm"] == "batch"]
-    last = "no normalisation: standard deviation about the line"
-    table = {network_name(variant): {"test accuracy": decimals(row["test"])} for variant, row in normed.iterrows()}
-    table[last] = {"test accuracy": ""}
+    columns, spreads = {"test accuracy": normed["test"].map(decimals)}, {}
     for radius in radii:
-        measure = f"H{radius}"
-        lead, above = (f"{name}, r = {radius}" for name in ("lead", "above the line"))
+        measure, above = f"H{radius}", f"above the line, r = {radius}"
+        lead = normed[measure] - normed["plain"].map(rows[measure])
+        columns[f"lead, r = {radius}"] = lead.map(decimals).where(lead.notna(), "\u2013")
         try:
             residuals, spread = line(rows, measure)
+            columns[above], spreads[above] = residuals[normed.index].map(decimals), decimals(spread)
         except MissingRunError:
-            residuals, spread = pd.Series(dtype=float), np.nan
-        for variant, row in normed.iterrows():
-            other = rows[measure].get(row["plain"])
-            table[network_name(variant)] |= {
-                lead: "\u2013" if other is None else decimals(row[measure] - other),
-                above: decimals(residuals[variant]) if variant in residuals else _NOT_MEASURED,
-            }
-        table[last] |= {lead: "", above: _NOT_MEASURED if np.isnan(spread) else decimals(spread)}
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("recipe")
+            columns[above] = spreads[above] = _NOT_MEASURED
+    table = pd.DataFrame(columns, normed.index, dtype=object).rename(index=network_name)
+    table.loc["no normalisation: standard deviation about the line"] = pd.Series(spreads)
+    return table.fillna("").rename_axis("recipe")
 
 
 def scatter_rows(rows: pd.DataFrame) -> pd.DataFrame:

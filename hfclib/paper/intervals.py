@@ -142,19 +142,6 @@ def image_error(share: pd.Series, images: pd.Series) -> pd.Series:
     return np.sqrt(shrunk * (1 - shrunk) / (images + 2))
 
 
-def unpaired(first: pd.Series | Sequence[float], second: pd.Series | Sequence[float]) -> Estimate:
-    """The mean of the first less that of the second, over networks that have nothing in common, by Welch's interval.
-
-    Returns:
-        Its seeds are those of the smaller sample.
-    Raises:
-        MissingRunError: a sample is empty.
-    """
-    if not (len(first) and len(second)):
-        raise MissingRunError("a kind of network has no run")
-    return sum_of_means([np.asarray(first), -np.asarray(second)], 0.0)
-
-
 def over_seeds_and_images(differences: Sequence[Sequence[float]]) -> Estimate:
     """The mean of a difference over networks and images, both of which are samples.
 
@@ -180,10 +167,10 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float,
     """
     from scipy.special import ndtri
 
-    one, other = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    if one.shape != other.shape or one.ndim != 1 or len(one) == 0:
-        raise ValueError(f"expected as many images in the one as in the other, got {one.shape} and {other.shape}")
-    count, up, down = len(one), int((one & ~other).sum()), int((~one & other).sum())
+    first, second = (np.asarray(correct, dtype=bool) for correct in (first, second))
+    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+        raise ValueError(f"expected as many images in the one as in the other, got {first.shape} and {second.shape}")
+    count, up, down = len(first), int((first & ~second).sum()), int((~first & second).sum())
     plus, minus = (up + 1) / (count + 2), (down + 1) / (count + 2)
     half = ndtri((1 + CONFIDENCE) / 2) * np.sqrt((plus + minus - (plus - minus) ** 2) / (count + 2))
     return (up - down) / count, max(plus - minus - half, -1.0), min(plus - minus + half, 1.0)
@@ -224,8 +211,8 @@ def _spearman(samples: np.ndarray) -> np.ndarray:
 
     ranks = rankdata(samples, axis=2)
     first, second, *control = ranks - ranks.mean(axis=2, keepdims=True)
-    for one in control:
-        squares = np.maximum((one * one).sum(axis=1), 1e-9)  # a constant control explains nothing
-        first, second = (part - one * ((part * one).sum(axis=1) / squares)[:, None] for part in (first, second))
+    for column in control:
+        squares = np.maximum((column * column).sum(axis=1), 1e-9)  # a constant control explains nothing
+        first, second = (part - column * ((part * column).sum(axis=1) / squares)[:, None] for part in (first, second))
     norms = (first * first).sum(axis=1) * (second * second).sum(axis=1)
     return (first * second).sum(axis=1) / np.sqrt(np.where(norms > 1e-9, norms, np.nan))

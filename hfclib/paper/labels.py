@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +14,20 @@ from pydantic import Field
 from hfclib.charts import CHART, Look, accuracy_by_epoch, drawn_in, epoch_handles, legend, lines, panels
 from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.claims import evaluate
-from hfclib.paper.intervals import Estimate
+from hfclib.paper.claims import Contrast
 from hfclib.paper.measurements import MEASUREMENT_COLUMNS, each_run, measurements
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import Preset, base_recipe
-from hfclib.paper.tables import band_names, cell_names, cells_of_shares, decimals, estimate_cell, mean_cell
+from hfclib.paper.tables import (
+    band_names,
+    cell_names,
+    cells_of_shares,
+    contrast_rows,
+    contrast_text,
+    decimals,
+    mean_sd,
+    text_table,
+)
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import stored_seeds
@@ -86,19 +95,19 @@ def labels_table(runs: Runs) -> pd.DataFrame:
     return rows.assign(cell=cell_names(rows))
 
 
-def by_epoch(found: pd.DataFrame, variant: str, measure: str) -> pd.DataFrame:
+def by_epoch(table: pd.DataFrame, variant: str, measure: str) -> pd.DataFrame:
     """Accuracies on training images after each epoch, from a `labels_table`: one row per epoch, one column per seed."""
-    rows = found[found["epoch"].notna()].query("variant == @variant and cell == @measure and split == 'train'")
+    rows = table[table["epoch"].notna()].query("variant == @variant and cell == @measure and split == 'train'")
     return rows.pivot(index="epoch", columns="seed", values="value").astype(float)
 
 
-def ends(found: pd.DataFrame, variant: str, measure: str, split: str = "train") -> pd.Series:
+def ends(table: pd.DataFrame, variant: str, measure: str, split: str = "train") -> pd.Series:
     """Accuracies of a network after training, from a `labels_table`, by seed."""
-    rows = found[found["epoch"].isna()].query("variant == @variant and cell == @measure and split == @split")
+    rows = table[table["epoch"].isna()].query("variant == @variant and cell == @measure and split == @split")
     return rows.set_index("seed")["value"].astype(float)
 
 
-def at_accuracy(found: pd.DataFrame, variant: str, measure: str, levels: Sequence[float]) -> pd.DataFrame:
+def at_accuracy(table: pd.DataFrame, variant: str, measure: str, levels: Sequence[float]) -> pd.DataFrame:
     """The accuracy on a band of training images when the accuracy on the images themselves is at one of `levels`.
 
     The curves are interpolated linearly between the first epoch whose training accuracy is at least the level and the
@@ -107,7 +116,7 @@ def at_accuracy(found: pd.DataFrame, variant: str, measure: str, levels: Sequenc
     Returns:
         One row per level, one column per seed.
     """
-    whole, band = by_epoch(found, variant, "train"), by_epoch(found, variant, measure)
+    whole, band = by_epoch(table, variant, "train"), by_epoch(table, variant, measure)
     values = pd.DataFrame(np.nan, index=list(levels), columns=whole.columns.intersection(band.columns))
     for seed in values:
         for level in levels:
@@ -125,20 +134,6 @@ EARLY = 1 / 15  # the paper's shuffled labels stay at chance for about 20 of 300
 VERSIONS = {"batchnorm": ("with BatchNorm", ""), "plain": ("without BatchNorm", "_plain")}
 
 
-def _at_end(found: pd.DataFrame, *, measure: str, suffix: str) -> Estimate:
-    """Natural minus shuffled after training, on all training images."""
-    return evaluate(f"natural{suffix}.{measure} - shuffled{suffix}.{measure}", _cells(found))
-
-
-def _at_equal_accuracy(found: pd.DataFrame, *, measure: str, level: float, suffix: str = "") -> Estimate:
-    """Natural minus shuffled where both have the training accuracy `level`."""
-    pair = [f"{labels}{suffix}" for labels in KINDS]
-    series = {variant: at_accuracy(found, variant, measure, [level]).loc[level] for variant in pair}
-    rows = pd.concat(series, names=["variant", "seed"]).rename("value").dropna().reset_index()
-    rows = rows.assign(measure=measure, measured="", sample="train", n=_images_by_epoch(found))
-    return evaluate(f"{pair[0]}.{measure} - {pair[1]}.{measure}", cells_of_shares(rows))
-
-
 def _peak_and_end(curves: pd.DataFrame) -> pd.DataFrame:
     """By seed, the accuracy at its "peak" and the mean of the last three epochs, "end", from `by_epoch`.
 
@@ -150,30 +145,36 @@ def _peak_and_end(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["peak", "end"], dtype=float)
 
 
-def _images_by_epoch(found: pd.DataFrame) -> int:
-    """On how many training images the accuracies after each epoch are."""
-    return found.loc[found["epoch"].notna() & (found["split"] == "train"), "n"].min()
+def _after_training(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Cells after training: "train" or "test", and the accuracies on bands, such as "L8"."""
+    end = table[table["epoch"].isna() & (table["split"] == split)]
+    cells = end.assign(measure=end["cell"], measured="", sample=split)
+    return cells_of_shares(cells[["variant", "measure", "measured", "sample", "seed", "value", "n"]])
 
 
-def _cells(found: pd.DataFrame) -> pd.DataFrame:
+def _of_curves(parts: Mapping[tuple[str, str], pd.Series], table: pd.DataFrame) -> pd.DataFrame:
+    """Cells from the accuracies after each epoch: by variant and measure, one value per seed."""
+    values = pd.concat(parts or {("", ""): pd.Series(dtype=float)}, names=["variant", "measure", "seed"])
+    images = table.loc[table["epoch"].notna() & (table["split"] == "train"), "n"].min()
+    rows = values.rename("value").dropna().reset_index()
+    return cells_of_shares(rows.assign(n=images, measured="", sample="train"))
+
+
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims, of training images.
 
-    After training "train" and the accuracies on bands, such as "L8"; "L8_at_90" where the training accuracy is .9;
-    "L4_early", the highest of the first share EARLY of the epochs; "L4_peak" and "L4_end" (`_peak_and_end`).
+    Those `_after_training`; "L8_at_90" where the training accuracy is .9; "L4_early", the highest of the first share
+    EARLY of the epochs; "L4_peak" and "L4_end" (`_peak_and_end`).
     """
     parts = {}
-    for variant in found["variant"].unique():
-        curves = by_epoch(found, variant, "L4")
-        parts[variant, "L8_at_90"] = at_accuracy(found, variant, "L8", [0.9]).loc[0.9]
+    for variant in table["variant"].unique():
+        curves = by_epoch(table, variant, "L4")
+        parts[variant, "L8_at_90"] = at_accuracy(table, variant, "L8", [0.9]).loc[0.9]
         parts[variant, "L4_early"] = curves.head(max(1, round(EARLY * len(curves)))).max()
         for name, values in _peak_and_end(curves).items():
             parts[variant, f"L4_{name}"] = values
-    end = found[found["epoch"].isna() & (found["split"] == "train")]
-    cells = [end.assign(measure=end["cell"])[["variant", "measure", "seed", "value", "n"]]]
-    if parts:
-        derived = pd.concat(parts, names=["variant", "measure", "seed"]).rename("value").dropna().reset_index()
-        cells.append(derived.assign(n=_images_by_epoch(found)))
-    return cells_of_shares(pd.concat(cells, ignore_index=True).assign(measured="", sample="train"))
+    end = _after_training(table, "train")
+    return pd.concat([end, _of_curves(parts, table)], ignore_index=True) if parts else end
 
 
 # ---- what the notebook shows
@@ -184,59 +185,60 @@ LEVELS = tuple(np.arange(0.15, 1, 0.05).round(2))  # training accuracies at whic
 RUN_MISSING, NOT_REACHED = "run missing", "not reached"
 
 
-def _difference_cell(found: pd.DataFrame, measure: str, level: float, suffix: str) -> str:
-    without = NOT_REACHED if {f"{labels}{suffix}" for labels in KINDS} <= set(found["variant"]) else RUN_MISSING
-    return estimate_cell(_at_equal_accuracy, found, without, measure=measure, level=level, suffix=suffix)
-
-
-def _trained(found: pd.DataFrame) -> list[tuple[str, str]]:
+def _trained(table: pd.DataFrame) -> list[tuple[str, str]]:
     """The VERSIONS of which a network is in the table; the first where none is."""
-    there, versions = set(found["variant"]), list(VERSIONS.values())
-    return [one for one in versions if there & {f"{labels}{one[1]}" for labels in KINDS}] or versions[:1]
+    there, versions = set(table["variant"]), list(VERSIONS.values())
+    known = [(name, suffix) for name, suffix in versions if there & {f"{labels}{suffix}" for labels in KINDS}]
+    return known or versions[:1]
 
 
-def end_table(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+def _by_labels(measure: str, suffix: str, difference: str) -> dict[str, str]:
+    """The contrasts of one measure: of natural labels, of shuffled ones, and their difference."""
+    pair = {labels: f"{labels}{suffix}.{measure}" for labels in KINDS}
+    return pair | {difference: " - ".join(pair.values())}
+
+
+def end_table(table: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """Accuracy on training images and their bands after training, ours and the paper's.
 
     Returns:
         Index measure, columns (labels, "paper", "with BatchNorm" or "without BatchNorm"), text cells: mean ± sample
         standard deviation over seeds; last natural less shuffled labels, with the 95 % interval over seeds.
     """
-    rows, columns, differ = ["train", *band_names(radii)], {}, "natural less shuffled"
+    rows, differ = ["train", *band_names(radii)], "natural less shuffled"
     published = pd.DataFrame(LABELS_PUBLISHED).reindex(rows)
     published[differ] = published["natural"] - published["shuffled"]
     paper = published.map(partial(decimals, places=2)).where(published.notna(), "not in the paper")
-    for labels in KINDS:
-        columns[f"{labels} labels", "paper"] = paper[labels]
-        for version, suffix in _trained(found):
-            cells = {one: mean_cell(ends(found, f"{labels}{suffix}", one), RUN_MISSING) for one in rows}
-            columns[f"{labels} labels", version] = cells
-    columns[differ, "paper"] = paper[differ]
-    for version, suffix in _trained(found):
-        options = {"without": RUN_MISSING, "suffix": suffix}
-        columns[differ, version] = {one: estimate_cell(_at_end, found, measure=one, **options) for one in rows}
-    return pd.DataFrame(columns).rename_axis("accuracy on")
+    columns = {"paper": paper.rename_axis("accuracy on")}
+    for version, suffix in _trained(table):
+        contrasts = {measure: _by_labels(measure, suffix, differ) for measure in rows}
+        texts = contrast_rows(contrasts, _after_training(table, "train"), without=RUN_MISSING, alone=mean_sd)
+        columns[version] = text_table(texts, ["accuracy on"])
+    by_labels = pd.concat(columns, axis=1).swaplevel(axis=1)[[*KINDS, differ]]
+    return by_labels.rename(columns={labels: f"{labels} labels" for labels in KINDS}, level=0)
 
 
-def equal_table(found: pd.DataFrame, radii: Sequence[int], levels: Sequence[float] = (0.5, 0.9)) -> pd.DataFrame:
+def equal_table(table: pd.DataFrame, radii: Sequence[int], levels: Sequence[float] = (0.5, 0.9)) -> pd.DataFrame:
     """Accuracy on the bands of training images where natural and shuffled labels have the same training accuracy.
 
     Returns:
         Index (version, measure), columns (training accuracy, "natural", "shuffled" or "difference"), text cells: means
         over the seeds that reach it; the difference has its 95 % interval over seeds.
     """
-    rows, there = {}, set(found["variant"])
-    for version, suffix in _trained(found):
-        for measure in band_names(radii):
-            cells = rows.setdefault((version, measure), {})
-            for level in levels:
-                at = f"training accuracy {decimals(level, 1)}"
-                for labels in KINDS:
-                    variant = f"{labels}{suffix}"
-                    values = at_accuracy(found, variant, measure, [level]).loc[level]
-                    cells[at, labels] = mean_cell(values, NOT_REACHED if variant in there else RUN_MISSING)
-                cells[at, "difference"] = _difference_cell(found, measure, level, suffix)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "accuracy on"])
+    measures, there = band_names(radii), set(table["variant"])
+    parts = {
+        (variant, f"{measure}_at_{100 * level:.0f}"): values
+        for variant, measure in product(there, measures)
+        for level, values in at_accuracy(table, variant, measure, levels).iterrows()
+    }
+    cells, rows = _of_curves(parts, table), {}
+    for (version, suffix), measure, level in product(_trained(table), measures, levels):
+        row = rows.setdefault((version, measure), {})
+        for kind, contrast in _by_labels(f"{measure}_at_{100 * level:.0f}", suffix, "difference").items():
+            stored = {variant for variant, _ in Contrast(contrast).cells} <= there
+            options = {"without": NOT_REACHED if stored else RUN_MISSING, "alone": mean_sd}
+            row[f"training accuracy {decimals(level, 1)}", kind] = contrast_text(contrast, cells, **options)
+    return text_table(rows, ["networks", "accuracy on"])
 
 
 def agreement(runs: Runs, radii: Sequence[int]) -> pd.DataFrame:
@@ -251,35 +253,35 @@ def agreement(runs: Runs, radii: Sequence[int]) -> pd.DataFrame:
     """
     rows, wanted = [], [Condition(band, radius) for radius in radii for band in ("lfc", "hfc")]
     for variant, run in ((variant, ones[0]) for variant, ones in runs.items() if ones[0].has_weights):
-        found = predictions_of(run, [Condition("x"), *wanted])
+        answers = predictions_of(run, [Condition("x"), *wanted])
         for band, radius, *_ in wanted:
-            share = (found.on(band, radius) == found.on("x")).double().mean().item()
+            share = (answers.on(band, radius) == answers.on("x")).double().mean().item()
             measure = f"{band[0].upper()}{radius}"
             rows.append({"variant": variant, "seed": run.seed, "measure": measure, "agreement": share})
     return pd.DataFrame(rows, columns=["variant", "seed", "measure", "agreement"])
 
 
-def reading_table(found: pd.DataFrame, agreed: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+def reading_table(table: pd.DataFrame, agreed: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """What a network reads of test images: its accuracy, by their own labels, and how often bands and image agree.
 
     Args:
-        found, agreed: from `labels_table` and `agreement`.
+        table, agreed: from `labels_table` and `agreement`.
         radii: DFT bins.
     Returns:
         Index (networks, what), one column per measure, text cells; accuracies are means over seeds.
     """
     rows, shares = {}, agreed.set_index(["variant", "measure"])["agreement"]
-    for version, suffix in _trained(found):
-        for labels in KINDS:
-            variant, name = f"{labels}{suffix}", f"{labels}, {version}"
-            columns = ("test", *band_names(radii))
-            rows[name, "accuracy"] = {one: mean_cell(ends(found, variant, one, "test"), RUN_MISSING) for one in columns}
-            same = {one: decimals(shares.get((variant, one), np.nan), 2) for one in columns}
-            rows[name, "same as image"] = {one: cell.replace("nan", "") for one, cell in same.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["networks", "prediction"])
+    columns, cells = ("test", *band_names(radii)), _after_training(table, "test")
+    for (version, suffix), labels in product(_trained(table), KINDS):
+        variant, name = f"{labels}{suffix}", f"{labels}, {version}"
+        own = {(name, "accuracy"): {measure: f"{variant}.{measure}" for measure in columns}}
+        rows |= contrast_rows(own, cells, without=RUN_MISSING, alone=mean_sd)
+        same = {measure: decimals(shares.get((variant, measure), np.nan), 2) for measure in columns}
+        rows[name, "same as image"] = {measure: text.replace("nan", "") for measure, text in same.items()}
+    return text_table(rows, ["networks", "prediction"])
 
 
-def over_accuracy(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+def over_accuracy(table: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """The accuracy on bands of training images over the training accuracy, at LEVELS (`at_accuracy`).
 
     Returns:
@@ -287,18 +289,18 @@ def over_accuracy(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """
     columns = ["variant", "seed", "measure", "train", "value"]
     parts = [pd.DataFrame(columns=columns)]
-    for variant in dict.fromkeys(found["variant"]):
+    for variant in dict.fromkeys(table["variant"]):
         for measure in band_names(radii):
-            values = at_accuracy(found, variant, measure, LEVELS).rename_axis("train").reset_index()
+            values = at_accuracy(table, variant, measure, LEVELS).rename_axis("train").reset_index()
             long = values.melt("train", var_name="seed", value_name="value").dropna()
             parts.append(long.assign(variant=variant, measure=measure)[columns])
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
-def epochs_rows(found: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+def epochs_rows(table: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """The rows of a `labels_table` that `epochs_figure` draws."""
-    drawn = found["epoch"].notna() & (found["split"] == "train")
-    return found[drawn & ((found["band"] == "x") | found["radius"].isin(radii))]
+    drawn = table["epoch"].notna() & (table["split"] == "train")
+    return table[drawn & ((table["band"] == "x") | table["radius"].isin(radii))]
 
 
 def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
@@ -337,7 +339,11 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
         A Figure; lines are means over seeds, hollow squares the published values of the LFC at the end of training.
     """
     there = set(rows["variant"])
-    drawn = [one for one in VERSIONS.values() if not one[1] or there & {f"{labels}{one[1]}" for labels in KINDS}]
+    drawn = [
+        (version, suffix)
+        for version, suffix in VERSIONS.values()
+        if not suffix or there & {f"{labels}{suffix}" for labels in KINDS}
+    ]
     shown = [(version, suffix, radius) for version, suffix in drawn for radius in radii]
     with drawn_in(CHART):
         figure, axes = panels(

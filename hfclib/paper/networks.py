@@ -40,7 +40,17 @@ from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.registry import RECIPES
 from hfclib.paper.show import listed
-from hfclib.paper.tables import AUTHORS, CONDITIONS, Version, decimals, gather, in_words, select
+from hfclib.paper.tables import (
+    AUTHORS,
+    CONDITIONS,
+    Version,
+    decimals,
+    estimate_cell,
+    gather,
+    in_words,
+    select,
+    text_table,
+)
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 
@@ -178,18 +188,18 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
 # ---- does HFC reading predict fragility?
 
 
-def relative_drop(found: pd.DataFrame) -> pd.DataFrame:
+def relative_drop(table: pd.DataFrame) -> pd.DataFrame:
     """How much of its accuracy each recipe loses, and what it reads.
 
     Args:
-        found: a `networks_table`.
+        table: a `networks_table`.
     Returns:
         One row per measured recipe (variant, kind) with a test accuracy of at least USABLE. Columns "test", "L4" to
         "H16" and "L4 authors" to "H16 authors" are accuracies. Those of shifts and attacks are shares lost, 1 - a / b,
         where a is the accuracy under the shift and b that on the same images without it, computed for each network;
         "mean" is over SHIFTS, "mean hfc" over the HFC of their changes. All are means over the same seeds.
     """
-    wide = found.pivot_table("value", ["variant", "kind", "seed"], "measure", sort=False)
+    wide = table.pivot_table("value", ["variant", "kind", "seed"], "measure", sort=False)
     wide = wide.reindex(columns=[*wide.columns.union(["none", *SHIFTS, *_HFC_ONLY, *NETWORK_ATTACKS], sort=False)])
     for names, clean in (([*SHIFTS, *_HFC_ONLY], "none"), (list(NETWORK_ATTACKS), "pgd0")):
         wide[names] = 1 - wide[names].div(wide[clean], axis=0)
@@ -222,8 +232,8 @@ def association(
     return rank_correlation(rows[column], rows[measure], rows["test"] if equal else None)
 
 
-def _claimed(found: pd.DataFrame, *, measure: str, equal: bool = False) -> Estimate:
-    return association(relative_drop(found), measure, equal=equal)
+def _claimed(table: pd.DataFrame, *, measure: str, equal: bool = False) -> Estimate:
+    return association(relative_drop(table), measure, equal=equal)
 
 
 # Their claims' rules were written before any network was measured under a shift. Robust accuracies were known of three
@@ -290,16 +300,16 @@ def change_table(count: int) -> pd.DataFrame:
         for name, part, band in zip(("LFC", "HFC"), split(change, RADIUS), own, strict=True):
             row[f"{name}: change / contrast"] = decimals((part.square().mean() / band.square().mean()).sqrt().item(), 2)
         rows[shift_name(shift)] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("shift")
+    return text_table(rows, ["shift"])
 
 
-def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
+def report_table(table: pd.DataFrame, radius: int) -> pd.DataFrame:
     """The table that the paper asks for: one row per recipe, the most accurate first, as text.
 
     Columns: number of seeds, accuracy on test images, on their LFC and on their HFC at a radius (with the mean colour),
     robust accuracy (PGD), and accuracy under the shifts, mean of the strengths of each kind. Means over seeds.
     """
-    means = found.pivot_table("value", "variant", "measure", sort=False)
+    means = table.pivot_table("value", "variant", "measure", sort=False)
     means = means.reindex(columns=["test", f"L{radius}", f"H{radius}", *SHIFTS, *NETWORK_ATTACKS])
     means = means.rename(columns={"pgd2": "PGD 2/255", "pgd8": "PGD 8/255"})
     for kind, name in SHIFT_KINDS.items():
@@ -308,13 +318,13 @@ def report_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
         ["test", f"L{radius}", f"H{radius}", "PGD 2/255", "PGD 8/255", *SHIFT_KINDS.values()]
     ]
     text = means.map(lambda value: "\u2013" if np.isnan(value) else decimals(value, 2))
-    text.insert(0, "seeds", found.groupby("variant")["seed"].nunique())
+    text.insert(0, "seeds", table.groupby("variant")["seed"].nunique())
     return text.rename(index=network_name).rename_axis("network").rename_axis(columns=None)
 
 
-def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
+def fragility_figure(table: pd.DataFrame, radius: int, shift: Shift) -> Figure:
     """The share of accuracy lost, under a shift and under attack, against HFC accuracy: a point per recipe."""
-    rows = relative_drop(found)
+    rows = relative_drop(table)
     alone = _at_its_radius(f"{shift_name(shift)}, HFC alone", radius)
     measures = {shift: shift_name(shift), f"{shift} hfc": alone, "pgd2": shift_name("pgd2")}
     with drawn_in(CHART):
@@ -340,19 +350,19 @@ def fragility_figure(found: pd.DataFrame, radius: int, shift: Shift) -> Figure:
     return figure
 
 
-def association_rows(found: pd.DataFrame, radius: int) -> pd.DataFrame:
+def association_rows(table: pd.DataFrame, radius: int) -> pd.DataFrame:
     """The `association` with every shift, their mean, and attack: one row per measure, part and control.
 
     Columns: measure, part ("whole" or "hfc"), control ("none" or "test accuracy"), mean, low, high, recipes. None where
     `rank_correlation` has none, as with fewer than three recipes.
     """
-    measured, rows = relative_drop(found), []
+    measured, rows = relative_drop(table), []
     for measure, part, control in product((*SHIFTS, "mean", "pgd2"), _PARTS, ("none", "test accuracy")):
         if (measure, part) != ("pgd2", "hfc"):
             column = f"{measure} hfc" if part == "hfc" else measure
             with suppress(MissingRunError):
-                one = association(measured, column, radius, equal=control != "none")
-                rows.append((measure, part, control, one.mean, one.low, one.high, one.seeds))
+                estimate = association(measured, column, radius, equal=control != "none")
+                rows.append((measure, part, control, estimate.mean, estimate.low, estimate.high, estimate.seeds))
     return pd.DataFrame(rows, columns=["measure", "part", "control", "mean", "low", "high", "recipes"])
 
 
@@ -374,7 +384,7 @@ def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
     return figure
 
 
-def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
+def subset_table(table: pd.DataFrame, radius: int) -> pd.DataFrame:
     """The `association` among fewer recipes: without those trained against attacks, on one band, or both; then without
     those trained on an amplified HFC, and those of the chapter on training choices, too; and last among all, with the
     accuracy on the HFC measured as the authors did; as text.
@@ -392,24 +402,21 @@ def subset_table(found: pd.DataFrame, radius: int) -> pd.DataFrame:
     subsets["nor in the chapter on training choices"] = adversarial + bands + louder + choices
     theirs = f"all, HFC accuracy {AUTHORS}"
     subsets[theirs] = []
-    table = {}
+    rows = {}
     for name, left_out in subsets.items():
-        some = relative_drop(found[~(found["kind"].isin(left_out) | found["variant"].isin(left_out))])
-        row = {"number": str(len(some))}
+        some = relative_drop(table[~(table["kind"].isin(left_out) | table["variant"].isin(left_out))])
+        rows[name] = {"number": str(len(some))}
+        version = AUTHORS if name == theirs else "mean colour added"
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"
-            row[column] = "not measured"
-            with suppress(MissingRunError):
-                version = AUTHORS if name == theirs else "mean colour added"
-                one = association(some, measure, radius, equal=equal, version=version)
-                row[column] = in_words(one)
-        table[name] = row
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("recipes")
+            options = {"measure": measure, "radius": radius, "equal": equal, "version": version}
+            rows[name][column] = estimate_cell(association, some, "not measured", **options)
+    return text_table(rows, ["recipes"])
 
 
-def networks_answer(found: pd.DataFrame, radius: int) -> Markdown:
+def networks_answer(table: pd.DataFrame, radius: int) -> Markdown:
     """The correlations on which the answer rests, and what three networks read and lose, as far as they are there."""
-    rows = relative_drop(found).droplevel("kind")
+    rows = relative_drop(table).droplevel("kind")
     lines = []
     for band, measure in product("HL", ("mean hfc", "pgd2")):
         with suppress(MissingRunError):

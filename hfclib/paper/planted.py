@@ -7,7 +7,6 @@ frequency, beside the same networks without it.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -32,11 +31,9 @@ from hfclib.charts import (
 )
 from hfclib.data import DATA_SETS, to_float
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.claims import evaluate
-from hfclib.paper.intervals import Estimate
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
-from hfclib.paper.tables import CONDITIONS, by_seed, decimals, estimate_cell, gather, mean_cell, select, table_cells
+from hfclib.paper.tables import CONDITIONS, contrast_rows, decimals, gather, mean_sd, select, table_cells, text_table
 from hfclib.runs.collect import Runs
 from hfclib.training.planted import PLANTED_RADIUS, planted
 from hfclib.training.recipe import RADII, Recipe
@@ -81,29 +78,17 @@ def _cell_variant(name: str) -> str:
     return name.replace("-", "_") if "-" in name else f"cifar10_{name}"
 
 
-def _accuracies(found: pd.DataFrame, variant: str, cell: str) -> pd.Series:
-    """A network's accuracies by seed, LFC fed raw, running statistics; maybe none."""
-    rows = select(found[found["variant"] == variant], RADII, *CONDITIONS["mean colour added"])
-    return by_seed(rows, "cell").reindex(columns=[cell])[cell].dropna()
-
-
 # ---- claims: written before any network with a planted signal was trained
 
 
-def _cells(found: pd.DataFrame) -> pd.DataFrame:
+def _cells(results: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims: those of `table_cells`, all of CIFAR-10's images."""
-    cells = table_cells(found)
+    cells = table_cells(results)
     return cells.assign(sample="cifar10 " + cells["split"])
 
 
 def _cell_variants(preset: Preset) -> list[str]:
     return [_cell_variant(name) for name in planted_recipes(preset)]
-
-
-def _widened(found: pd.DataFrame, *, network: str, radius: int) -> Estimate:
-    """By how much the signal widens the gap between test and LFC accuracy: that with it less that without."""
-    gaps = (f"({data}_{network}.test - {data}_{network}.L{radius})" for data in ("planted", "cifar10"))
-    return evaluate(" - ".join(gaps), _cells(found), "controlled")
 
 
 # ---- what the notebook shows
@@ -130,15 +115,15 @@ def signal_figure() -> Figure:
     return figure
 
 
-def planted_rows(found: pd.DataFrame) -> pd.DataFrame:
+def planted_rows(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracies with and without the signal on the LFC at every radius, and on whole test images.
 
     Args:
-        found: from `planted_results`.
+        results: from `planted_results`.
     Returns:
         Columns variant, seed, cell ("test", "clean", "L1" to "L22"), radius, value.
     """
-    rows = select(found, RADII, *CONDITIONS["mean colour added"]).query("band in ('lfc', 'x') and split != 'train'")
+    rows = select(results, RADII, *CONDITIONS["mean colour added"]).query("band in ('lfc', 'x') and split != 'train'")
     return rows[["variant", "seed", "cell", "radius", "value"]]
 
 
@@ -178,29 +163,27 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def planted_table(found: pd.DataFrame) -> pd.DataFrame:
+def planted_table(results: pd.DataFrame) -> pd.DataFrame:
     """What a report would show of networks with and without the signal.
 
     Args:
-        found: from `planted_results`.
+        results: from `planted_results`.
     Returns:
         One row per network and measure; accuracy with and without the signal as mean ± sd, and by how much the signal
         widens the gap to the test accuracy, with its 95 % interval over seeds; text.
     """
     rows = {}
-    for network, title in SIGNAL_NETWORKS.items():
-        radii = {f"L{radius}": radius for radius in (4, 8, 12, 14, 16, 18, 20, 22)}
-        for cell in ("test", "clean", *radii):
-            cells = {
-                name: mean_cell(_accuracies(found, f"{data}_{network}", cell), _MISSING)
-                for data, name in (("planted", "with the signal"), ("cifar10", "without"))
-            }
-            wider = partial(estimate_cell, _widened, found, _MISSING, network=network)
-            cells["gap to test wider by"] = wider(radius=radii[cell]) if cell in radii else ""
-            if cell == "clean":
-                cells["without"] = ""
-            rows[title, cell] = cells
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "accuracy on"])
+    for (network, title), cell in product(
+        SIGNAL_NETWORKS.items(), ("test", "clean", *(f"L{radius}" for radius in (4, 8, 12, 14, 16, 18, 20, 22)))
+    ):
+        gaps = (f"({data}_{network}.test - {data}_{network}.{cell})" for data in ("planted", "cifar10"))
+        rows[title, cell] = {
+            "with the signal": f"planted_{network}.{cell}",
+            "without": f"cifar10_{network}.{cell}" if cell != "clean" else "",
+            "gap to test wider by": " - ".join(gaps) if cell not in ("test", "clean") else "",
+        }
+    texts = contrast_rows(rows, _cells(results), "controlled", without=_MISSING, alone=mean_sd)
+    return text_table(texts, ["network", "accuracy on"])
 
 
 def swapped(runs: Runs, count: int = 500) -> pd.DataFrame:
@@ -223,13 +206,11 @@ def swapped(runs: Runs, count: int = 500) -> pd.DataFrame:
                 ("that of the next class", other, planted(images, other, AMPLITUDE)),
             ):
                 predicted = logits(run.model(), fed).argmax(dim=1)
-                own, signals = ((predicted == one).float().mean().item() for one in (labels, classes))
+                own, signals = ((predicted == wanted).float().mean().item() for wanted in (labels, classes))
                 cell = decimals(signals, 2) if signal == "that of the next class" else "\u2013"
                 rows[title, signal] = {"own class": decimals(own, 2), "the signal's class": cell}
-    columns = ["own class", "the signal's class"]
-    if not rows:
-        rows = {(_MISSING, "\u2013"): dict.fromkeys(columns, "\u2013")}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(["network", "signal"])
+    missing = {(_MISSING, "\u2013"): dict.fromkeys(("own class", "the signal's class"), "\u2013")}
+    return text_table(rows or missing, ["network", "signal"])
 
 
 # ---- the chapter

@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from hfclib.paper.tables import text_table
+
 _FILE = Path(__file__).with_name("rules.yaml")
 
 
@@ -52,7 +54,7 @@ def record_table(board: pd.DataFrame) -> pd.DataFrame:
             "verdict then": then,
             "now": _now(rule, board),
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("id")
+    return text_table(rows, ["id"])
 
 
 def _now(rule: dict, board: pd.DataFrame) -> str:

@@ -1,7 +1,13 @@
-"""From runs to tidy tables of accuracies, and numbers as text."""
+"""From runs to tidy tables of accuracies, and from these to tables of text.
+
+A table of text is a dictionary, by place in its index, of cells by column. `text_table` makes the frame. Most cells are
+contrasts, in the words of `claims`: `contrast_text` writes one, `contrast_rows` many, and they say what becomes of a
+missing run.
+"""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -9,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hfclib.conditions import PAPER_RADII, BnStats, Condition
+from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import Estimate, MissingRunError, image_error, interval
 from hfclib.paper.measurements import each_run, measurements
 from hfclib.runs.store import Run
@@ -17,6 +24,7 @@ from hfclib.transforms import Feed
 Version = Literal["measured as the authors did", "mean colour added"]
 # The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
 TableFeed = Feed | Literal["authors"]
+Rows = Mapping[Hashable, Mapping[Hashable, object]]  # of a table: by place in its index, cells by column
 # What is fed and how BatchNorm normalises: as in the authors' code, and the same for every network.
 AUTHORS: Version = "measured as the authors did"
 CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
@@ -60,12 +68,12 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
 def _same_under(other: Mapping[str, str], rows: pd.DataFrame, batch_norm: bool) -> pd.DataFrame:
     """The rows whose condition is equivalent to its change by `other`, with that change."""
     conditions = list(rows[list(Condition._fields)].itertuples(index=False, name=None))
-    changed = {one: one._replace(**other) for one in map(Condition._make, set(conditions))}
+    changed = {old: old._replace(**other) for old in map(Condition._make, set(conditions))}
     same = {
-        one for one, new in changed.items() if one != new and one.canonical(batch_norm) == new.canonical(batch_norm)
+        old for old, new in changed.items() if old != new and old.canonical(batch_norm) == new.canonical(batch_norm)
     }
     recorded = (rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)
-    return rows[recorded & np.array([one in same for one in conditions])].assign(**other)
+    return rows[recorded & np.array([condition in same for condition in conditions])].assign(**other)
 
 
 def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:
@@ -157,30 +165,89 @@ def with_interval(mean: float, low: float, high: float) -> str:
     return f"{decimals(mean, places)} [{decimals(low, places)}, {decimals(high, places)}]".replace(" ", "\u00a0")
 
 
-def in_words(found: Estimate) -> str:
+def in_words(estimate: Estimate) -> str:
     """An estimate as the text of `with_interval`."""
-    return with_interval(found.mean, found.low, found.high)
+    return with_interval(estimate.mean, estimate.low, estimate.high)
 
 
-def estimate_cell(statistic: Callable[..., Estimate], found: pd.DataFrame, without: str, **options: object) -> str:
+def estimate_cell(
+    statistic: Callable[..., Estimate], table: pd.DataFrame, without: str | None, **options: object
+) -> str | None:
     """A statistic of a table `in_words`; `without` where a run is missing."""
     try:
-        return in_words(statistic(found, **options))
+        return in_words(statistic(table, **options))
     except MissingRunError:
         return without
 
 
-def mean_cell(values: pd.Series, without: str) -> str:
-    """`mean_sd` over the seeds that have a value; `without` where there is none."""
-    values = values.dropna()
-    return mean_sd(values) if len(values) else without
+def mean_text(values: pd.Series, places: int = 3) -> str:
+    """Mean over seeds, as text."""
+    return decimals(values.mean(), places)
+
+
+def contrast_text(
+    contrast: str,
+    cells: pd.DataFrame,
+    measured: str = "",
+    *,
+    without: str | None = None,
+    alone: Callable[[pd.Series], str] = mean_text,
+) -> str | None:
+    """A contrast as text.
+
+    Args:
+        contrast, cells, measured: as in `claims.evaluate`.
+        without: what is returned where a run is missing.
+        alone: writes a contrast that is a single cell, from its values over all seeds. Others are written `in_words`.
+    """
+    if not re.fullmatch(r"\w+\.\w+", contrast):
+        return estimate_cell(partial(evaluate, contrast), cells, without, measured=measured)
+    variant, measure = contrast.split(".")
+    own = (cells["variant"] == variant) & (cells["measure"] == measure) & cells["measured"].isin([measured, ""])
+    values = cells.loc[own, "value"].dropna()
+    return alone(values) if len(values) else without
+
+
+def contrast_rows(
+    rows: Rows, cells: pd.DataFrame, measured: str = "", *, seeds: bool = False, **options: object
+) -> Rows:
+    """Rows of a `text_table` whose cells are contrasts.
+
+    Args:
+        rows: by place in the table, contrasts by column; "" stays as it is.
+        cells, measured, options: as in `contrast_text`. Without the option `without`, a row that lacks a run is left
+            out.
+        seeds: add a column with the number of seeds of the last contrast.
+    """
+    texts = {
+        place: {name: text and contrast_text(text, cells, measured, **options) for name, text in contrasts.items()}
+        for place, contrasts in rows.items()
+    }
+    texts = {place: row for place, row in texts.items() if None not in row.values()}
+    for place, row in texts.items() if seeds else ():
+        row["seeds"] = evaluate(list(rows[place].values())[-1], cells, measured).seeds
+    return texts
+
+
+def text_table(rows: Rows, names: Sequence[str], *, without: str = "\u2013") -> pd.DataFrame:
+    """A table to read.
+
+    Args:
+        rows: cells by column, by place in the index. A place is a tuple where there are several `names`; so may columns
+            be.
+        names: of the levels of the index.
+        without: what stands in the cells that a row lacks.
+    """
+    index = pd.MultiIndex.from_tuples(rows, names=names) if len(names) > 1 else pd.Index(list(rows), name=names[0])
+    table = pd.DataFrame(list(rows.values()), index, dtype=object).fillna(without)
+    return table.set_axis(pd.Index(list(table)), axis=1)  # tuples become levels
 
 
 def over_seeds_table(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Values of some `measurements` over seeds, for each combination of columns: mean, and low and high at 95 %."""
     groups = rows.groupby(list(keys), observed=True, sort=False)["value"]
-    found = [(*key, *interval(values)) for key, values in groups]
-    return pd.DataFrame(found, columns=[*keys, "mean", "low", "high"]).astype({key: rows[key].dtype for key in keys})
+    means = [(*key, *interval(values)) for key, values in groups]
+    return pd.DataFrame(means, columns=[*keys, "mean", "low", "high"]).astype({key: rows[key].dtype for key in keys})
 
 
 def by_seed(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:

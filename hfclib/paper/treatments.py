@@ -7,10 +7,10 @@ already are skipped.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -25,12 +25,10 @@ from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
 from hfclib.frequency import split
 from hfclib.moments import EPS, matched, recalibrate_batchnorm
-from hfclib.paper.batchnorm import NAMES, PAIR, all_recipes
-from hfclib.paper.claims import evaluate
-from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.batchnorm import NAMES, PAIR, all_recipes, lead_over
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.measurements import measurements
-from hfclib.paper.tables import cells_of_shares, decimals, in_words, over_seeds_table
+from hfclib.paper.tables import cells_of_shares, contrast_rows, over_seeds_table, text_table
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.loop import as_trained, initial_model
@@ -231,29 +229,26 @@ def treatment_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Means over seeds; the lead with its 95 % interval over seeds and images (`claims.evaluate`).
     """
-    texts = {}
-    for radius, (treatment, name) in ((radius, pair) for radius in TREATED_RADII for pair in TREATMENTS.items()):
-        own = rows[(rows["radius"] == radius) & (rows["treatment"] == treatment)]
-        cells = cells_of_shares(own.assign(measure=treatment, measured="", sample="test"))
-        with contextlib.suppress(MissingRunError):
-            lead = evaluate(f"batchnorm.{treatment} - vanilla.{treatment}", cells)
-            means = own.groupby("variant")["value"].mean()
-            texts[radius, name] = [*(decimals(means[variant]) for variant in PAIR), in_words(lead), lead.seeds]
-    index = pd.MultiIndex.from_tuples(texts, names=["r", "treatment"])
-    return pd.DataFrame(list(texts.values()), index, [*map(NAMES.get, PAIR), "BatchNorm's lead", "seeds"])
+    measure = rows["treatment"] + "_" + rows["radius"].astype(str)
+    cells = cells_of_shares(rows.assign(measure=measure, measured="", sample="test"))
+    leads = {
+        (radius, name): lead_over(*(f"{variant}.{treatment}_{radius}" for variant in PAIR))
+        for radius, (treatment, name) in product(TREATED_RADII, TREATMENTS.items())
+    }
+    return text_table(contrast_rows(leads, cells, seeds=True), ["r", "treatment"]).rename(columns=NAMES)
 
 
 def treatment_figure(rows: pd.DataFrame) -> Figure:
     """Means over seeds with 95 % intervals (Student's t) of `treatment_results`, one panel per radius."""
     names = list(TREATMENTS.values())
     rows = rows.assign(treatment=rows["treatment"].map(TREATMENTS), radius=rows["radius"].astype(int))
-    found = over_seeds_table(rows, ["radius", "treatment", "variant"])
-    found = found.astype({"treatment": pd.CategoricalDtype(names)})
+    means = over_seeds_table(rows, ["radius", "treatment", "variant"])
+    means = means.astype({"treatment": pd.CategoricalDtype(names)})
     looks = network_looks(PAIR)
     with drawn_in(CHART):
         figure, axes = panels([f"r = {radius}" for radius in TREATED_RADII], height=4, beside=1)
         for ax, radius in zip(axes, TREATED_RADII, strict=True):
-            intervals(ax, found[found["radius"] == radius], "treatment", "variant", looks, dodge=0.3)
+            intervals(ax, means[means["radius"] == radius], "treatment", "variant", looks, dodge=0.3)
             ax.axvline(CHANCE, color="0.3", lw=1, ls="--")
             ax.set(xlim=(0, 1), xlabel="Accuracy")
         legend(figure, [look.handle(NAMES[variant]) for variant, look in looks.items()])

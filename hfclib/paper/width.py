@@ -27,6 +27,7 @@ from hfclib.paper.tables import (
     decimals,
     gather,
     table_cells,
+    text_table,
     with_interval,
 )
 from hfclib.runs.collect import Runs, published_runs
@@ -111,13 +112,13 @@ def width_table(leads: pd.DataFrame) -> pd.DataFrame:
     """The rows of `leads_by_width` as text; where there is no lead it says why."""
     rows = {}
     for row in leads.to_dict("records"):
-        there = not row["missing"]
-        cells = {"BatchNorm's lead": with_interval(row["lead"], row["low"], row["high"]) if there else row["missing"]}
-        for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), _PAIR):
-            cells[f"{TITLES[variant]}, {words}"] = decimals(row[f"{variant}_{of}"]) if there else "\u2013"
-        cells |= {name: f"{row[name]:,.0f}" if there else "\u2013" for name in ("seeds", "images")}
-        rows[row["width"], row["measured"]] = cells
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["width", "measured"])
+        cells = rows[row["width"], row["measured"]] = {"BatchNorm's lead": row["missing"]}
+        if not row["missing"]:
+            cells["BatchNorm's lead"] = with_interval(row["lead"], row["low"], row["high"])
+            for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), _PAIR):
+                cells[f"{TITLES[variant]}, {words}"] = decimals(row[f"{variant}_{of}"])
+            cells |= {name: f"{row[name]:,.0f}" for name in ("seeds", "images")}
+    return text_table(rows, ["width", "measured"])
 
 
 _LOOKS = {

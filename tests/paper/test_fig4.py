@@ -14,11 +14,11 @@ from hfclib.paper.fig4 import (
     hfc_by_condition,
     leads,
 )
-from hfclib.paper.intervals import MissingRunError, image_error, unpaired
+from hfclib.paper.intervals import MissingRunError, image_error
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.tables import CONDITIONS, by_seed, decimals, gather, select, with_interval
 from hfclib.runs.collect import Runs
-from tests.paper.tidy import tidy
+from tests.paper.tidy import tidy, welch
 
 
 def test_beside_the_paper_stand_mean_and_sd(runs):
@@ -55,10 +55,10 @@ def unpaired_over_images(accuracies, runs):
     names = "batchnorm", "vanilla"
     images = runs["vanilla"][0].final.query("split == 'test'")["images"].max()
     means = [np.mean([np.array(one[name]) for one in accuracies], axis=0) for name in names]
-    welch = unpaired(*means)
+    by_scipy = welch(*means)
     errors = [np.mean([np.mean(image_error(pd.Series(one[name]), images)) for one in accuracies]) for name in names]
-    half = np.hypot(welch.high - welch.mean, 1.959964 * np.linalg.norm(errors))
-    return with_interval(welch.mean, welch.mean - half, welch.mean + half)
+    half = np.hypot(by_scipy.high - by_scipy.mean, 1.959964 * np.linalg.norm(errors))
+    return with_interval(by_scipy.mean, by_scipy.mean - half, by_scipy.mean + half)
 
 
 def test_a_lead_stands_beside_that_with_the_papers_schedule(runs):

@@ -22,7 +22,6 @@ from hfclib.paper.intervals import (
     paired,
     rank_correlation,
     sum_of_means,
-    unpaired,
 )
 
 T_2 = 4.302653  # Student's t at .975 with two degrees of freedom, from a table
@@ -57,19 +56,18 @@ def test_seeds_that_lack_a_run_are_left_out():
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8), st.lists(st.floats(-1, 1), min_size=2, max_size=8))
-def test_the_unpaired_interval_is_welchs(first, second):
+def test_the_interval_of_two_samples_is_welchs(first, second):
     assume(min(np.var(first), np.var(second)) > 1e-6)
-    estimate = unpaired(first, second)
+    estimate = sum_of_means([first, -np.array(second)], 0.0)
     expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
     assert estimate.mean == pytest.approx(np.mean(first) - np.mean(second))
     assert estimate.seeds == min(len(first), len(second))
 
 
-def test_without_a_second_network_there_is_no_unpaired_interval():
-    assert unpaired([0.4], [0.1, 0.2]) == Estimate(pytest.approx(0.25), -np.inf, np.inf, seeds=1)
-    with pytest.raises(MissingRunError, match="a kind of network has no run"):
-        unpaired([], [0.1, 0.2])
+def test_a_single_network_has_no_interval():
+    found = sum_of_means([np.array([0.4]), -np.array([0.1, 0.2])], 0.0)
+    assert found == Estimate(pytest.approx(0.25), -np.inf, np.inf, seeds=1)
 
 
 # ---- over seeds and images

@@ -2,9 +2,21 @@
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from hfclib.paper.fig4 import beside_paper
-from hfclib.paper.tables import CONDITIONS, band_names, decimals, gather, select, with_interval
+from hfclib.paper.tables import (
+    CONDITIONS,
+    band_names,
+    contrast_rows,
+    contrast_text,
+    decimals,
+    gather,
+    mean_sd,
+    select,
+    text_table,
+    with_interval,
+)
 
 
 def test_every_condition_is_there_once_for_every_network(runs):
@@ -105,6 +117,39 @@ def test_bad_arguments_are_refused(runs):
         gather(runs, "first")
     with pytest.raises(ValueError, match="at least one run"):
         gather({"vanilla": []})
+
+
+CELLS = pd.DataFrame(
+    [
+        {"variant": variant, "measure": "H4", "measured": "controlled", "seed": seed, "value": value, "draw": variant}
+        for variant, values in {"vanilla": (0.2, 0.3), "batchnorm": (0.6, 0.7, 0.8)}.items()
+        for seed, value in enumerate(values)
+    ]
+)
+
+
+def test_a_table_of_contrasts_writes_cells_leads_and_seeds():
+    rows = {
+        "HFC": {"vanilla": "vanilla.H4", "both": "", "lead": "batchnorm.H4 - vanilla.H4"},
+        "LFC": {"vanilla": "vanilla.L4", "both": "", "lead": "batchnorm.H4 - vanilla.H4"},
+    }
+    low, high = stats.ttest_ind([0.6, 0.7, 0.8], [0.2, 0.3], equal_var=False).confidence_interval(0.95)
+    lead = with_interval(0.45, low, high)
+    left = contrast_rows(rows, CELLS, "controlled", seeds=True)  # nothing is stored of the LFC
+    assert left == {"HFC": {"vanilla": ".250", "both": "", "lead": lead, "seeds": 2}}
+    said = contrast_rows(rows, CELLS, "controlled", without="not stored", alone=mean_sd)
+    assert said["HFC"]["vanilla"] == ".250\u00a0±\u00a0.071"
+    assert said["LFC"] == {"vanilla": "not stored", "both": "", "lead": lead}
+    assert contrast_rows(rows, CELLS, "authors") == {}
+    assert contrast_text("vanilla.H4", CELLS.assign(measured="")) == ".250"  # the same under every condition
+
+
+def test_a_table_to_read_has_levels_and_fills_what_a_row_lacks():
+    table = text_table({(4, "none"): {"lead": ".1"}, (4, "both"): {"seeds": 2}}, ["r", "control"])
+    assert list(table.index.names) == ["r", "control"]
+    assert table.loc[(4, "both")].tolist() == ["\u2013", 2]
+    assert text_table({}, ["r", "control"]).empty
+    assert text_table({"none": {"lead": ".1"}}, ["control"]).index.name == "control"
 
 
 def test_numbers_as_text():

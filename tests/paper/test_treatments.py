@@ -18,10 +18,11 @@ from hfclib.models import resnet18
 from hfclib.moments import matched, recalibrate_batchnorm
 from hfclib.paper import treatments
 from hfclib.paper.batchnorm import NAMES, PAIR
-from hfclib.paper.intervals import image_error, unpaired
+from hfclib.paper.intervals import image_error
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.treatments import SOURCE, TREATED_RADII, TREATMENTS
 from hfclib.transforms import feed_images
+from tests.paper.tidy import welch
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +147,10 @@ def by_hand():
 def test_the_table_has_means_and_leads_over_independent_samples():
     table = treatments.treatment_table(by_hand())
     assert list(table.index) == [(4, "fixed moments")]  # no other treatment has both networks
-    welch = unpaired([0.7, 0.75], [0.5, 0.6])
+    by_scipy = welch([0.7, 0.75], [0.5, 0.6])
     counts = pd.Series([2_000, 2_000])
     errors = [image_error(pd.Series(ones), counts).mean() for ones in ((0.5, 0.6), (0.7, 0.75))]
-    half = np.hypot(welch.high - welch.mean, 1.959964 * np.linalg.norm(errors))
+    half = np.hypot(by_scipy.high - by_scipy.mean, 1.959964 * np.linalg.norm(errors))
     expected = [".550", ".725", with_interval(0.175, 0.175 - half, 0.175 + half), 2]
     assert table.loc[(4, "fixed moments")].tolist() == expected
 

@@ -1,8 +1,12 @@
-"""Tables made by hand, in the form that `hfclib.paper.measurements` gives to stored ones."""
+"""Tables made by hand, in the form that `hfclib.paper.measurements` gives to stored ones, and Welch's interval."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from scipy import stats
+
+from hfclib.paper.intervals import Estimate
 
 
 def tidy(rows: Iterable[Mapping]) -> pd.DataFrame:
@@ -11,3 +15,12 @@ def tidy(rows: Iterable[Mapping]) -> pd.DataFrame:
     usual = {"epoch": None, "attack": "none", "eps": 0.0, "measure": "accuracy"}
     table = table.assign(**{name: value for name, value in usual.items() if name not in table})
     return table.astype({"epoch": "Int64", "radius": "Int64"})
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """The mean of the first less that of the second, over networks that have nothing in common, by Welch's formula."""
+    mean, counts = np.mean(first) - np.mean(second), (len(first), len(second))
+    errors = [np.var(part, ddof=1) / len(part) for part in (first, second)]
+    freedom = sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, counts, strict=True))
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(errors))
+    return Estimate(mean, mean - half, mean + half, min(counts))

@@ -19,7 +19,7 @@ from hfclib.paper.defense.trials import Trial, trial_rows, trials_table
 from hfclib.paper.measurements import preset_of
 from hfclib.paper.parameters import OneSeed, number, several, whole
 from hfclib.paper.presets import Preset
-from hfclib.paper.tables import decimals, with_interval
+from hfclib.paper.tables import decimals, text_table, with_interval
 from hfclib.runs.collect import Runs
 
 SMALL, MIDDLE, LARGE = 0.03, 0.06, 0.09  # the eps of the paper's Table 2
@@ -51,18 +51,18 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
     return cells.dropna(subset="measure")
 
 
-def needs_strong_attack(found: pd.DataFrame) -> pd.DataFrame:
+def needs_strong_attack(gained: pd.DataFrame) -> pd.DataFrame:
     """Where the notebook runs the strong attack: at every gain, and wherever a claim needs it, with a gain or without.
 
     Args:
-        found: from `gains`.
+        gained: from `gains`.
     Returns:
         Rows as from `claimed_gains`.
     """
     trials = [(variant, *_TRIALS[measure]) for claim in DEFENSE.claims for variant, measure in claim.cells]
     fixed = [(variant, *defense, attack.eps) for variant, defense, attack in trials if attack.method == STRONGEST]
-    fixed = pd.MultiIndex.from_frame(found[["variant", "defense", "strength", "eps"]]).isin(fixed)
-    return claimed_gains(found.assign(low=found["low"].where(~fixed, np.inf)))
+    fixed = pd.MultiIndex.from_frame(gained[["variant", "defense", "strength", "eps"]]).isin(fixed)
+    return claimed_gains(gained.assign(low=gained["low"].where(~fixed, np.inf)))
 
 
 def claim_trials(preset: str) -> dict[str, list[Trial]]:
@@ -100,15 +100,15 @@ def rule_by_network(runs: Runs) -> pd.DataFrame:
         95 % interval, over the test images.
     """
     defenses, images = (NONE, Defense("rule", 1.0)), DefenseParameters().n_images
-    wanted = [(one, Attack("fgsm", eps, 1)) for one in defenses for eps in (SMALL, MIDDLE)]
-    found = {}
+    wanted = [(defense, Attack("fgsm", eps, 1)) for defense in defenses for eps in (SMALL, MIDDLE)]
+    texts = {}
     for preset, schedule in (("laptop", "ours"), ("narrow", "as stated")):
         rows = gains(trial_rows(_vanilla(preset, runs), lambda variant, seed: wanted, images=images, compute=False))
-        for one in rows.itertuples():
-            cells = decimals(one.baseline), decimals(one.accuracy), with_interval(one.gain, one.low, one.high)
-            names = (f"{name}, eps {number_text(one.eps)}" for name in ("without", "with the rule", "gain"))
-            found.setdefault((schedule, one.seed), {}).update(zip(names, cells, strict=True))
-    return pd.DataFrame.from_dict(found, "index").rename_axis(["schedule", "seed"])
+        for gain in rows.itertuples():
+            cells = decimals(gain.baseline), decimals(gain.accuracy), with_interval(gain.gain, gain.low, gain.high)
+            names = (f"{name}, eps {number_text(gain.eps)}" for name in ("without", "with the rule", "gain"))
+            texts.setdefault((schedule, gain.seed), {}).update(zip(names, cells, strict=True))
+    return text_table(texts, ["schedule", "seed"])
 
 
 _LEFT_BY = {  # columns of `beside_autoattack`, each an attack on the network as it is, of eps SMALL

@@ -13,7 +13,7 @@ from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES
 from hfclib.paper.detection.claims import MATCHED_RADIUS, PAPER_DETECTION
 from hfclib.paper.detection.measure import WHOLE_IMAGE, DetectorInput, coco_truth, detect
-from hfclib.paper.tables import decimals
+from hfclib.paper.tables import decimals, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,4 +152,4 @@ def bands_table(results: pd.DataFrame, radius: float) -> pd.DataFrame:
             "images with an object found better": "" if band == "x" else _over_seeds_text(cells["better"]),
             "paper's share (COCO)": paper.get(f"better {band}", ""),
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fed")
+    return text_table(rows, ["fed"])
