@@ -91,15 +91,6 @@ class Chapter:
         """The claims that this chapter tests."""
         return claims_of(self.name)
 
-    @property
-    def main_claim(self) -> Claim:
-        """The claim that the chapter's opening answer is about.
-
-        Raises:
-            ValueError: as `main_of`.
-        """
-        return main_of(self.claims)
-
     def check_claims(self) -> None:
         """Raise a ValueError if a claim is about what the chapter does not measure, or not just one is the main one."""
         if self.claims:
