@@ -100,9 +100,9 @@ def datasets_table(runs: Runs) -> pd.DataFrame:
 def _misaligned(runs: Runs) -> Iterator[pd.DataFrame]:
     for data in DATA_SETS:
         own = Runs({variant: ones for variant, ones in runs.items() if ones and ones[0].recipe.data.dataset == data})
-        found = stored_predictions(own)
+        predictions = stored_predictions(own)
         labels = DATA_SETS[data].embedded("test")[1]
-        counts = counts_over_seeds(found, labels[: predicted_images(found)])
+        counts = counts_over_seeds(predictions, labels[: predicted_images(predictions)])
         if len(counts):
             rows = counts.query("cut == 'fourier' and feed == 'raw' and bn_stats == 'running'")
             draws = {variant: initial_draw(ones[0].recipe) for variant, ones in own.items()}
@@ -119,28 +119,28 @@ def title_of(data: str) -> str:
     return DATA_SETS[SETS[data]].title
 
 
-def _of(found: pd.DataFrame, data: str) -> pd.DataFrame:
-    return found[found["data"] == data]
+def _of(table: pd.DataFrame, data: str) -> pd.DataFrame:
+    return table[table["data"] == data]
 
 
-def accuracy_by_seed(found: pd.DataFrame, data: str, variant: str, cell: str) -> pd.Series:
+def accuracy_by_seed(table: pd.DataFrame, data: str, variant: str, cell: str) -> pd.Series:
     """A network's accuracies by seed, bands fed raw or with the mean colour, with running statistics; maybe none.
 
     Args:
-        found: from `datasets_table`.
+        table: from `datasets_table`.
         cell: as in `select`.
     """
-    own = found[(found["data"] == data) & (found["variant"] == variant)]
+    own = table[(table["data"] == data) & (table["variant"] == variant)]
     rows = select(own, RADII, *CONDITIONS["mean colour added"])
     return by_seed(rows, "cell").reindex(columns=[cell])[cell].dropna()
 
 
-def _cells(found: pd.DataFrame) -> pd.DataFrame:
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims, of networks such as "mnist_vanilla": those of `table_cells`, and "misaligned8"."""
-    found = found.assign(variant=found["data"] + "_" + found["variant"])
-    misaligned = found[found["measure"] == "misaligned"]
+    table = table.assign(variant=table["data"] + "_" + table["variant"])
+    misaligned = table[table["measure"] == "misaligned"]
     misaligned = cells_of_shares(misaligned.assign(measure=cell_names(misaligned), measured=""))
-    cells = pd.concat([table_cells(found), misaligned], ignore_index=True)
+    cells = pd.concat([table_cells(table), misaligned], ignore_index=True)
     return cells.assign(sample=cells["data"] + " " + cells["split"])
 
 
@@ -167,9 +167,9 @@ def examples_of_bands(radius: int) -> Figure:
     return pictures([name for _, name in columns], list(columns.values()), list(map(title_of, SETS)), side=1.45)
 
 
-def heuristics_rows(found: pd.DataFrame) -> pd.DataFrame:
+def heuristics_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracies of the networks of Fig. 4 on all three sets, under both of `CONDITIONS` (column "version")."""
-    rows = found[found["data"].isin(list(SETS)) & found["variant"].isin(list(TITLES))]
+    rows = table[table["data"].isin(list(SETS)) & table["variant"].isin(list(TITLES))]
     parts = [select(rows, PAPER_RADII, *condition).assign(version=one) for one, condition in CONDITIONS.items()]
     return pd.concat(parts, ignore_index=True)
 
@@ -212,35 +212,35 @@ def _by_network(rows: pd.DataFrame, columns: str, cell: Callable[[pd.Series], st
     return table.fillna("\u2013").rename_axis(columns=None)
 
 
-def heuristics_table(found: pd.DataFrame) -> pd.DataFrame:
+def heuristics_table(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracies measured as the authors did, one row per data set and network that is stored; text, mean ± sd."""
-    rows = heuristics_rows(found)
+    rows = heuristics_rows(table)
     rows = rows[rows["version"] == AUTHORS]
     hfc_first = rows.sort_values("band", key=lambda band: band == "lfc", kind="stable")
     return _by_network(hfc_first, "cell", mean_sd)
 
 
-def misaligned_counts(found: pd.DataFrame, radius: int) -> pd.DataFrame:
+def misaligned_counts(table: pd.DataFrame, radius: int) -> pd.DataFrame:
     """Misaligned test images of 10,000, bands fed raw, running statistics: text, means over seeds.
 
     One row per data set and network whose predictions are stored.
 
     Args:
-        found: from `datasets_table`.
+        table: from `datasets_table`.
         radius: DFT bins, shown beside 4, 8, 12, 16.
     """
-    rows = found[(found["measure"] == "misaligned") & found["radius"].isin([*PAPER_RADII, radius])]
+    rows = table[(table["measure"] == "misaligned") & table["radius"].isin([*PAPER_RADII, radius])]
     rows = rows.assign(at="r = " + rows["radius"].astype(str))
     return _by_network(rows, "at", lambda shares: f"{10_000 * shares.mean():.0f}")
 
 
-def trained_on_bands(found: pd.DataFrame) -> pd.DataFrame:
+def trained_on_bands(table: pd.DataFrame) -> pd.DataFrame:
     """Table 1 on three data sets: networks trained on a band, each divided by its maximum; text, mean ± sd.
 
     One row per data set and network that is stored; columns training images, original test images, same band of test
     images.
     """
-    own = found[found["variant"].isin(list(_BANDS))]
+    own = table[table["variant"].isin(list(_BANDS))]
     results = pd.concat([band_results(_of(own, data)) for data in SETS])
     return _by_network(results, "tested on", mean_sd).rename_axis(index={"network": "trained on"})
 

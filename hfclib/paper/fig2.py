@@ -90,7 +90,7 @@ def most_confident(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    found: Tensor,
+    chosen: Tensor,
     radius: float,
     *,
     count: int,
@@ -102,13 +102,13 @@ def most_confident(
     Args:
         model, images, radius, condition (feed, bn_stats): as in `confidences`.
         labels: (N,) int64.
-        found: (N,) bool, from `misaligned`.
+        chosen: (N,) bool, from `misaligned`.
         count: how many at most.
         without: indices of images to leave out.
     Returns:
         Their indices, the most confident first, and the `confidences` on them; nothing where no image is left.
     """
-    indices = [index for index in found.nonzero().squeeze(1).tolist() if index not in without]
+    indices = [index for index in chosen.nonzero().squeeze(1).tolist() if index not in without]
     if not indices:
         return [], {}
     _, values = confidences(model, images, indices, radius, **condition)
@@ -341,10 +341,10 @@ def all_counts(preset: Preset, runs: Runs) -> pd.DataFrame:
         networks of "laptop" and "narrow", or of the notebook's own runs alone (`Chapter.is_own`).
     """
     if FIG2.is_own(preset, runs):
-        titles, found = network_titles(preset), {preset: _evidence(runs)}
+        titles, counts = network_titles(preset), {preset: _evidence(runs)}
     else:
-        titles, found = network_titles(), {one: FIG2.published(one) for one in ("laptop", "narrow")}
-    rows = pd.concat({one: table for one, table in found.items() if table is not None}, names=["preset"])
+        titles, counts = network_titles(), {one: FIG2.published(one) for one in ("laptop", "narrow")}
+    rows = pd.concat({one: table for one, table in counts.items() if table is not None}, names=["preset"])
     rows = rows.reset_index("preset")
     network = pd.Categorical(rows["variant"].map(titles), titles.values())
     return rows.assign(network=network, beyond=rows["misaligned"] - rows["by_chance"])
@@ -405,6 +405,6 @@ def counts_of_all_seeds(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
 
 
 def _mean_count(counts: pd.Series) -> str:
-    found = over_seeds(counts)
-    mean, low, high = (f"{one:z.1f}" for one in (found.mean, found.low, found.high))
-    return f"{mean}\u00a0[{low},\u00a0{high}]" if found.seeds > 1 else mean
+    estimate = over_seeds(counts)
+    mean, low, high = (f"{one:z.1f}" for one in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean}\u00a0[{low},\u00a0{high}]" if estimate.seeds > 1 else mean

@@ -87,20 +87,20 @@ def _behind(runs: Sequence[Run]) -> str:
     )
 
 
-def show_missing(wanted: Mapping[str, Recipe], found: Mapping[str, object], asked: Collection[int] = ()) -> HTML | None:
+def show_missing(wanted: Mapping[str, Recipe], shown: Mapping[str, object], asked: Collection[int] = ()) -> HTML | None:
     """Which networks are not shown, because their runs are not stored, and which are shown with fewer seeds; folded.
 
     Args:
         wanted: the chapter's recipes, by variant.
-        found: what is shown, by variant; a list of runs counts by its seeds.
+        shown: what is shown, by variant; a list of runs counts by its seeds.
         asked: seeds to compare with, for a page that shows only runs whose weights are kept; by default the seeds that
             any network has.
     Returns:
         None where nothing is missing.
     """
-    names = [recipe.name for variant, recipe in wanted.items() if variant not in found]
+    names = [recipe.name for variant, recipe in wanted.items() if variant not in shown]
     text = f"Not shown, since no run with these seeds is stored: {', '.join(names)}." if names else ""
-    seeds = {variant: {run.seed for run in ones} for variant, ones in found.items() if isinstance(ones, list)}
+    seeds = {variant: {run.seed for run in ones} for variant, ones in shown.items() if isinstance(ones, list)}
     every = set(asked).union(*seeds.values())
     fewer = [
         f"{wanted[variant].name} ({', '.join(map(str, sorted(own)))})" for variant, own in seeds.items() if own != every

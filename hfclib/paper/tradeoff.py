@@ -49,12 +49,12 @@ def distances(images: Tensor, radii: Sequence[float]) -> dict[str, Tensor]:
     Raises:
         TypeError, ValueError: as `split`.
     """
-    found = {"l2": [], "linf": []}
+    by_metric = {"l2": [], "linf": []}
     for radius in radii:
         difference = split(images, radius)[1].flatten(1)
-        found["l2"].append(difference.norm(dim=1))
-        found["linf"].append(difference.abs().amax(dim=1))
-    return {metric: torch.stack(rows) for metric, rows in found.items()}
+        by_metric["l2"].append(difference.norm(dim=1))
+        by_metric["linf"].append(difference.abs().amax(dim=1))
+    return {metric: torch.stack(rows) for metric, rows in by_metric.items()}
 
 
 def changed_radius(predictions: Predictions, radii: Sequence[int], labels: Tensor | None = None) -> Tensor:
@@ -67,8 +67,8 @@ def changed_radius(predictions: Predictions, radii: Sequence[int], labels: Tenso
     Returns:
         (len(radii), N) bool.
     """
-    found = torch.stack([predictions.on("lfc", radius) for radius in radii]) != predictions.on("x")
-    return found if labels is None else found & (predictions.on("x") == labels)
+    changed = torch.stack([predictions.on("lfc", radius) for radius in radii]) != predictions.on("x")
+    return changed if labels is None else changed & (predictions.on("x") == labels)
 
 
 def changed_by_run(run: Run, labels: Tensor | None = None) -> Tensor:
@@ -205,14 +205,14 @@ def _evidence(runs: Runs) -> pd.DataFrame:
 
     Its share of the images that `ruled_out` finds at Linf 8/255, at any of these radii.
     """
-    found = stored_predictions(runs)
-    images, labels = (part[: predicted_images(found)] for part in embedded("test"))
+    predictions = stored_predictions(runs)
+    images, labels = (part[: predicted_images(predictions)] for part in embedded("test"))
     distance = distances(to_float(images), PAPER_RADII)["linf"]
     rows = [
-        (variant, seed, ruled_out(distance, changed_radius(one, PAPER_RADII, labels), [_EPS]).item(), len(labels))
-        for variant, ones in found.items()
-        for seed, one in ones.items()
-        if all(one.has("lfc", radius) for radius in PAPER_RADII)
+        (variant, seed, ruled_out(distance, changed_radius(answers, PAPER_RADII, labels), [_EPS]).item(), len(labels))
+        for variant, ones in predictions.items()
+        for seed, answers in ones.items()
+        if all(answers.has("lfc", radius) for radius in PAPER_RADII)
     ]
     return pd.DataFrame(rows, columns=["variant", "seed", "value", "n"])
 

@@ -97,11 +97,11 @@ _AXES = {
 }
 
 
-def network_names(recipes: Mapping[str, Recipe], one: Choice) -> dict[str, str]:
+def network_names(recipes: Mapping[str, Recipe], panel: Choice) -> dict[str, str]:
     """What the networks of a choice are called in its panels, by variant, in their order; stored or not."""
     return {
         variant: name.format(recipes[variant].data.batch_size)
-        for variant, name in PANELS[one].items()
+        for variant, name in PANELS[panel].items()
         if variant in recipes
     }
 
@@ -121,11 +121,11 @@ def results(final: pd.DataFrame, recipes: Mapping[str, Recipe], choices: Sequenc
     by_network = {name: at_end(final, *what).stack() for name, what in COMPARED.items()}
     measured = pd.concat(by_network, axis=1).dropna().reset_index()
     parts = []
-    for one in choices:
-        for variant, name in network_names(recipes, one).items():
+    for panel in choices:
+        for variant, name in network_names(recipes, panel).items():
             recipe, own = recipes[variant], measured[measured["variant"] == variant]
             steps = recipe.epochs * len(batch_sizes(recipe.data.train_images, recipe.data.batch_size))
-            parts.append(own.assign(choice=one, network=name, steps=steps))
+            parts.append(own.assign(choice=panel, network=name, steps=steps))
     return pd.concat(parts, ignore_index=True)[["choice", "network", "variant", "seed", "steps", *COMPARED]]
 
 
@@ -146,14 +146,14 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
         A Figure; points are single networks, and thin lines join those of one seed and of as many epochs.
     """
     choices = list(dict.fromkeys(rows["choice"]))
-    names = {one: network_names(recipes, one) for one in choices}
+    names = {panel: network_names(recipes, panel) for panel in choices}
     with drawn_in(CHART):
         figure = blank(PICTURES_WIDTH, 1.6 + 0.42 * sum(map(len, names.values())))
-        shared = {"sharex": "col", "sharey": "row", "height_ratios": [len(names[one]) for one in choices]}
+        shared = {"sharex": "col", "sharey": "row", "height_ratios": [len(names[panel]) for panel in choices]}
         panels = figure.subplots(len(choices), len(_AXES), squeeze=False, **shared)
-        for line, one in zip(panels, choices, strict=True):
-            places = dict(zip(names[one], range(len(names[one])), strict=True))
-            own = rows[rows["choice"] == one]
+        for line, panel in zip(panels, choices, strict=True):
+            places = dict(zip(names[panel], range(len(names[panel])), strict=True))
+            own = rows[rows["choice"] == panel]
             for ax, measures in zip(line, _AXES.values(), strict=True):
                 for measure, (_, network) in ((measure, part) for measure in measures for part in own.groupby("seed")):
                     colour, marker = _LOOKS[measure]
@@ -161,10 +161,10 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
                     ax.plot(joined[measure], joined["variant"].map(places), color=colour, lw=0.8, alpha=0.6)
                     ax.plot(network[measure], network["variant"].map(places), marker, color=colour, alpha=0.8)
                 ax.set_ylim(len(places) - 0.5, -0.5)
-                ax.set_yticks(range(len(places)), names[one].values())
+                ax.set_yticks(range(len(places)), names[panel].values())
             for variant in set(places) - set(own["variant"]):
                 line[0].text(0.5, places[variant], "not stored", color="0.4", ha="center", va="center")
-            line[0].set_ylabel(_TITLES[one])
+            line[0].set_ylabel(_TITLES[panel])
             line[0].set(xlim=(0, 1), xticks=(0, 0.5, 1))
             line[2].set(xlim=(0, 1), xticks=(0, 0.5, 1))
             line[1].axvline(0, color="0.3", lw=1)

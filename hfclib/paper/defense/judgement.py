@@ -50,38 +50,38 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=GAIN_COLUMNS)
 
 
-def claimed_gains(found: pd.DataFrame) -> pd.DataFrame:
+def claimed_gains(table: pd.DataFrame) -> pd.DataFrame:
     """Where the strong attack is needed: at every gain, and at what it is compared with.
 
     Args:
-        found: from `gains`.
+        table: from `gains`.
     Returns:
         One row per KEY.
     """
-    own = found[found["low"] > 0]
+    own = table[table["low"] > 0]
     others = own.assign(variant=own["baseline_variant"], defense="none", strength=0.0)
     return pd.concat([own[KEY], others[KEY]]).drop_duplicates(ignore_index=True)
 
 
-def outcomes_of_gains(found: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
+def outcomes_of_gains(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     """What became of each gain under the strong attack.
 
     Args:
-        found: from `gains`.
-        strong: from `strong_trials`, of all of `claimed_gains(found)`.
+        table: from `gains`.
+        strong: from `strong_trials`, of all of `claimed_gains(table)`.
     Returns:
-        The rows of `found` with both accuracies under the strong attack (strong, baseline_strong), their difference and
+        The rows of `table` with both accuracies under the strong attack (strong, baseline_strong), their difference and
         its interval (strong_gain, strong_low, strong_high), all NaN without a gain; and outcome.
     """
     correct = strong[strong["attack"] == STRONGEST].set_index(KEY)["correct"]
     rows = []
-    for one in found.to_dict("records"):
+    for gain in table.to_dict("records"):
         numbers, outcome = [np.nan] * len(_STRONG_COLUMNS), "no gain"
-        if one["low"] > 0:
-            own = correct[tuple(one[name] for name in KEY)]
-            other = correct[one["baseline_variant"], one["seed"], "none", 0.0, one["eps"]]
+        if gain["low"] > 0:
+            own = correct[tuple(gain[name] for name in KEY)]
+            other = correct[gain["baseline_variant"], gain["seed"], "none", 0.0, gain["eps"]]
             numbers = [np.mean(own), np.mean(other), *paired(own, other)]
-            least = np.inf if one["defense"] == "scale" else CONTROL_GAIN
+            least = np.inf if gain["defense"] == "scale" else CONTROL_GAIN
             outcome = "robust" if numbers[3] > least else "attack falls short" if numbers[3] > 0 else "masked"
-        rows.append((*one.values(), *numbers, outcome))
-    return pd.DataFrame(rows, columns=[*found.columns, *_STRONG_COLUMNS, "outcome"])
+        rows.append((*gain.values(), *numbers, outcome))
+    return pd.DataFrame(rows, columns=[*table.columns, *_STRONG_COLUMNS, "outcome"])

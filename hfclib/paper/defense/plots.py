@@ -24,20 +24,20 @@ DEFENSE_LOOKS = {
 }
 
 
-def _panels(found: pd.DataFrame, **layout: float) -> tuple[Figure, dict[str, Axes]]:
+def _panels(table: pd.DataFrame, **layout: float) -> tuple[Figure, dict[str, Axes]]:
     """A figure with one panel per variant of the table."""
-    variants = [variant for variant in DEFENSE_TITLES if variant in set(found["variant"])]
+    variants = [variant for variant in DEFENSE_TITLES if variant in set(table["variant"])]
     if not variants:
         raise ValueError("expected the trials of at least one network, got an empty table")
     figure, axes = panels([DEFENSE_TITLES[variant] for variant in variants], **layout)
     return figure, dict(zip(variants, axes, strict=True))
 
 
-def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
+def claimed_figure(table: pd.DataFrame, eps: float) -> Figure:
     """The accuracy with each defense under the paper's attacks and under the strong attack.
 
     Args:
-        found: from `claimed_and_left`, at that eps.
+        table: from `claimed_and_left`, at that eps.
         eps: for the axis.
     Returns:
         A Figure with one panel per network and one row per defense: a grey bar at the accuracy on clean images, an open
@@ -48,18 +48,18 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
     """
     from matplotlib.lines import Line2D
 
-    names = [defense_title(row.defense, row.strength) for row in found.itertuples()]
-    found, names = found.assign(title=names), list(dict.fromkeys(names))
+    names = [defense_title(row.defense, row.strength) for row in table.itertuples()]
+    table, names = table.assign(title=names), list(dict.fromkeys(names))
     with drawn_in(CHART):
         figure, axes = _panels(
-            found,
+            table,
             height=0.6 + 0.22 * len(names),
             beside=1.6,
             xlabel=f"Accuracy (share of images), eps {number_text(eps)}",
         )
         figure.set_figwidth(PICTURES_WIDTH if len(axes) > 1 else WIDTH)  # names need room
         for variant, ax in axes.items():
-            own = found[found["variant"] == variant]
+            own = table[table["variant"] == variant]
             for row in own.itertuples():
                 place = names.index(row.title)
                 colour, marker, _ = DEFENSE_LOOKS[row.outcome]
@@ -77,17 +77,17 @@ def claimed_figure(found: pd.DataFrame, eps: float) -> Figure:
             Line2D([], [], color="0.3", ls="--", lw=1, label="no defense, strong attack"),
         ]
         for outcome, (colour, marker, label) in DEFENSE_LOOKS.items():
-            if outcome in set(found.loc[found["strong"].notna(), "outcome"]):
+            if outcome in set(table.loc[table["strong"].notna(), "outcome"]):
                 handles.append(Line2D([], [], color=colour, marker=marker, ms=4.5, lw=1.5, label=label))
         legend(figure, handles, columns=3 if len(axes) > 1 else 1)
     return figure
 
 
-def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
+def filter_figure(table: pd.DataFrame, eps: float) -> Figure:
     """The accuracy of networks behind a low-pass filter, against its radius.
 
     Args:
-        found: from `filter_by_radius`.
+        table: from `filter_by_radius`.
         eps: which of its rows are drawn.
     Returns:
         A Figure with one panel per network: lines on clean images, under non-adaptive and adaptive PGD, and under the
@@ -95,7 +95,7 @@ def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
     Raises:
         ValueError: no rows at that eps.
     """
-    rows = found[found["eps"] == eps]
+    rows = table[table["eps"] == eps]
     strengths = sorted(set(rows["strength"]))
     # An open square of the strong attack stands around the adaptive attack's triangle.
     lines = {
@@ -118,14 +118,14 @@ def filter_figure(found: pd.DataFrame, eps: float) -> Figure:
     return figure
 
 
-def smallest_eps_figure(found: pd.DataFrame) -> Figure:
+def smallest_eps_figure(table: pd.DataFrame) -> Figure:
     """The share of images that a perturbation of at most eps fools, one line per column of `smallest_eps_table`."""
     import seaborn as sns  # here, with scipy.stats: nearly a second that every notebook and command would wait for
 
     with drawn_in(CHART):
         figure, (ax,) = panels([""], height=3.2, beside=0)
         # Images that nothing fools are beyond the axis.
-        shown = found.rename(columns=DEFENSE_TITLES).clip(upper=2 * HIGHEST_EPS)
-        sns.ecdfplot(shown, palette=[look.colour for look in network_looks(found).values()], ax=ax)
+        shown = table.rename(columns=DEFENSE_TITLES).clip(upper=2 * HIGHEST_EPS)
+        sns.ecdfplot(shown, palette=[look.colour for look in network_looks(table).values()], ax=ax)
         ax.set(xlabel="eps (pixels in [0, 1])", ylabel="Share of images fooled", xlim=(0, HIGHEST_EPS), ylim=(0, 1))
     return figure

@@ -123,10 +123,10 @@ def all_defenses(rho: Sequence[float] = RHO) -> list[Defense]:
 def table_attacks(defense: Defense, eps: Sequence[float], steps: int) -> list[Attack]:
     """The columns of the table for a defense: clean images, and at each eps the attacks under which it may gain."""
     methods = ("pgd", "unaware") if defense.method == "input" else ("pgd",)
-    found = [CLEAN]
-    for one in eps:
-        found += [Attack("fgsm", one, 1), *(Attack(method, one, steps) for method in methods)]
-    return found
+    attacks = [CLEAN]
+    for size in eps:
+        attacks += [Attack("fgsm", size, 1), *(Attack(method, size, steps) for method in methods)]
+    return attacks
 
 
 def long_attacks(eps: float, steps: int) -> list[Attack]:

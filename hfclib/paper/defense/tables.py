@@ -83,8 +83,8 @@ def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFram
         text += f" (paper {decimals(paper)})" if (paper := TABLE2_VALUES.get(place)) else ""
         column = ATTACKS[attack] + (f", eps {number_text(eps)}" if eps else "")
         cells.append((DEFENSE_TITLES[variant], defense_title(defense, strength), column, text))
-    found = pd.DataFrame(cells, columns=["network", "defense", "attack", "text"])
-    wide = found.pivot_table("text", ["network", "defense"], "attack", aggfunc="first", sort=False)
+    texts = pd.DataFrame(cells, columns=["network", "defense", "attack", "text"])
+    wide = texts.pivot_table("text", ["network", "defense"], "attack", aggfunc="first", sort=False)
     return wide.rename_axis(columns=None)
 
 
@@ -98,12 +98,12 @@ def attack_chain(strong: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
     """
     left = strong.set_index(["variant", "defense", "strength", "eps", "attack"])[["accuracy", "images"]]
     rows = []
-    for one in outcomes[outcomes["outcome"] != "no gain"].itertuples():
-        after = [left.loc[(one.variant, one.defense, one.strength, one.eps, method)] for method in STRONG_CHAIN]
+    for gain in outcomes[outcomes["outcome"] != "no gain"].itertuples():
+        after = [left.loc[(gain.variant, gain.defense, gain.strength, gain.eps, method)] for method in STRONG_CHAIN]
         images = int(after[0]["images"])
-        shares = [one.accuracy, one.baseline, *(part["accuracy"] for part in after), one.baseline_strong]
-        names = DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength), number_text(one.eps)
-        rows.append((*names, ATTACKS[one.attack], *(share_text(share, images) for share in shares), one.outcome))
+        shares = [gain.accuracy, gain.baseline, *(part["accuracy"] for part in after), gain.baseline_strong]
+        names = DEFENSE_TITLES[gain.variant], defense_title(gain.defense, gain.strength), number_text(gain.eps)
+        rows.append((*names, ATTACKS[gain.attack], *(share_text(share, images) for share in shares), gain.outcome))
     index, after = ["network", "defense", "eps"], [f"after {method}" for method in STRONG_CHAIN]
     columns = [*index, "gain under", "with", "without", *after, f"without, {after[-1]}", "outcome"]
     return pd.DataFrame(rows, columns=columns).set_index(index)
@@ -117,13 +117,13 @@ def outcome_counts(outcomes: pd.DataFrame) -> pd.DataFrame:
     outcomes = outcomes[outcomes[["accuracy", "baseline"]].any(axis=1)]
     kind = outcomes["defense"].mask(outcomes["attack"] == "unaware", "unaware")
     kind = kind.mask(kind == "none", outcomes["variant"])
-    found = pd.crosstab(kind, outcomes["outcome"].astype(str))
-    order = [one for one in _KINDS if one in found.index]
-    found = found.reindex(index=order, columns=OUTCOMES, fill_value=0).rename(_KINDS)
-    found.loc["all"] = found.sum()
-    found.insert(0, "compared", found.sum(axis=1))
-    found.insert(2, "gain", found[OUTCOMES[1:]].sum(axis=1))
-    return found.rename_axis(index="defense", columns=None)
+    counts = pd.crosstab(kind, outcomes["outcome"].astype(str))
+    order = [one for one in _KINDS if one in counts.index]
+    counts = counts.reindex(index=order, columns=OUTCOMES, fill_value=0).rename(_KINDS)
+    counts.loc["all"] = counts.sum()
+    counts.insert(0, "compared", counts.sum(axis=1))
+    counts.insert(2, "gain", counts[OUTCOMES[1:]].sum(axis=1))
+    return counts.rename_axis(index="defense", columns=None)
 
 
 def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, outcomes: pd.DataFrame, eps: float) -> pd.DataFrame:
@@ -138,12 +138,12 @@ def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, outcomes: pd.Dat
     highest = table[table["eps"] == eps].groupby(place)["accuracy"].max().rename("highest")
     after = strong[(strong["eps"] == eps) & (strong["attack"] == STRONGEST)].set_index(place)["accuracy"]
     gained = outcomes[(outcomes["eps"] == eps) & (outcomes["outcome"] != "no gain")].drop_duplicates(place)
-    found = clean.rename(columns={"accuracy": "clean"}).join(highest).join(after.rename("strong"))
-    found = found.join(gained.set_index(place)["outcome"])
-    return found.astype({"strong": float}).fillna({"outcome": "no gain"}).reset_index()
+    rows = clean.rename(columns={"accuracy": "clean"}).join(highest).join(after.rename("strong"))
+    rows = rows.join(gained.set_index(place)["outcome"])
+    return rows.astype({"strong": float}).fillna({"outcome": "no gain"}).reset_index()
 
 
-def five_rows(found: pd.DataFrame) -> pd.DataFrame:
+def five_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The defenses of the vanilla network that the chapter's answer is about, and adversarial training, as text.
 
     Args:
@@ -152,15 +152,15 @@ def five_rows(found: pd.DataFrame) -> pd.DataFrame:
         Index (network, defense); the accuracy on clean images, under the paper's weakest attack, which for a filtered
         input does not know the filter, and under the strong attack, where it was run; the outcome.
     """
-    largest = found["strength"] == found.groupby(["variant", "defense"])["strength"].transform("max")
-    wanted = largest & found["defense"].isin(["none", "rule", "scale"])
-    wanted |= (found["defense"] == "input") & (found["strength"] == 8)
-    wanted &= (found["variant"] == "vanilla") | (found["variant"] == "adversarial") & (found["defense"] == "none")
+    largest = table["strength"] == table.groupby(["variant", "defense"])["strength"].transform("max")
+    wanted = largest & table["defense"].isin(["none", "rule", "scale"])
+    wanted |= (table["defense"] == "input") & (table["strength"] == 8)
+    wanted &= (table["variant"] == "vanilla") | (table["variant"] == "adversarial") & (table["defense"] == "none")
     rows = []
-    for one in found[wanted].itertuples():
-        accuracies = one.clean, one.highest, one.strong
-        shares = ["" if pd.isna(accuracy) else share_text(accuracy, one.images) for accuracy in accuracies]
-        rows.append((DEFENSE_TITLES[one.variant], defense_title(one.defense, one.strength), *shares, one.outcome))
+    for row in table[wanted].itertuples():
+        accuracies = row.clean, row.highest, row.strong
+        shares = ["" if pd.isna(accuracy) else share_text(accuracy, row.images) for accuracy in accuracies]
+        rows.append((DEFENSE_TITLES[row.variant], defense_title(row.defense, row.strength), *shares, row.outcome))
     index = ["network", "defense"]
     columns = [*index, "clean", "under the paper's weakest attack", "under the strong attack", "outcome"]
     return pd.DataFrame(rows, columns=columns).set_index(index)
@@ -181,6 +181,6 @@ def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     attacked = every[every["attack"].isin(names)]
     wide = attacked.pivot(index=["variant", "strength", "eps"], columns="attack", values="accuracy")
     clean = every[every["attack"] == "clean"].set_index(["variant", "strength"])[["images", "accuracy"]]
-    found = wide.reindex(columns=list(names)).rename(columns=names).join(clean.rename(columns={"accuracy": "clean"}))
-    found["non_adaptive"] = found["non_adaptive"].fillna(found["adaptive"])
-    return found.loc[[variant for variant in DEFENSE_TITLES if variant in found.index]].reset_index()
+    rows = wide.reindex(columns=list(names)).rename(columns=names).join(clean.rename(columns={"accuracy": "clean"}))
+    rows["non_adaptive"] = rows["non_adaptive"].fillna(rows["adaptive"])
+    return rows.loc[[variant for variant in DEFENSE_TITLES if variant in rows.index]].reset_index()

@@ -71,16 +71,16 @@ def trials_of(
     if not 1 <= images <= TEST_IMAGES:
         raise ValueError(f"expected images, from 1 to {TEST_IMAGES}, got {images}")
     asked = list(wanted)
-    found = {name: tensor.bool() for name, tensor in load_record("attacks", run, beside=not compute).items()}
+    known = {name: tensor.bool() for name, tensor in load_record("attacks", run, beside=not compute).items()}
     names = {trial: _trial_name(trial, images) for trial in _with_those_before(asked)}
-    missing = [trial for trial, name in names.items() if name not in found]
+    missing = [trial for trial, name in names.items() if name not in known]
     if missing and compute:
-        stored = {trial: found[name] for trial, name in names.items() if name in found}
+        stored = {trial: known[name] for trial, name in names.items() if name in known}
         weights = weights_of(run.path)
         for trial, correct in _compute(run, missing, stored, images=images, progress=progress):
-            found[names[trial]] = correct
+            known[names[trial]] = correct
             store_record("attacks", run.path.name, {names[trial]: correct.to(torch.uint8)}, weights)
-    return {trial: found[names[trial]] for trial in asked if names[trial] in found}
+    return {trial: known[names[trial]] for trial in asked if names[trial] in known}
 
 
 def trial_rows(
@@ -141,7 +141,7 @@ def smallest_eps_table(runs: Mapping[str, Run], images: int) -> pd.DataFrame:
         # Without indices, images are numbered in each batch anew, as they were for the published tables.
         return pgd(model, images, labels, eps=eps, alpha=eps / 2, steps=5, seed=0, stop_early=stop_early)
 
-    found, name = {}, f"smallest {HIGHEST_EPS} 5 {images}"
+    smallest, name = {}, f"smallest {HIGHEST_EPS} 5 {images}"
     for variant, run in runs.items():
         stored = load_record("attacks", run)
         if name not in stored:
@@ -150,8 +150,8 @@ def smallest_eps_table(runs: Mapping[str, Run], images: int) -> pd.DataFrame:
             model = run.model().to(labels.device)
             stored = {name: smallest_eps(model, pictures, labels, attack, **options).cpu()}
             store_record("attacks", run.path.name, stored, weights)
-        found[variant] = stored[name]
-    return pd.DataFrame(found)
+        smallest[variant] = stored[name]
+    return pd.DataFrame(smallest)
 
 
 def _first_images(count: int) -> tuple[Tensor, Tensor]:
@@ -178,9 +178,9 @@ def _with_those_before(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def _compute(
-    run: Run, wanted: list[Trial], found: dict[Trial, Tensor], *, images: int, progress: bool
+    run: Run, wanted: list[Trial], known: dict[Trial, Tensor], *, images: int, progress: bool
 ) -> Iterator[tuple[Trial, Tensor]]:
-    found, (pictures, labels) = dict(found), _first_images(images)
+    known, (pictures, labels) = dict(known), _first_images(images)
     undefended = run.model().to(labels.device)
     for defense in dict.fromkeys(defense for defense, _ in wanted):
         defended(undefended, defense)  # a bad one is refused before anything is computed
@@ -196,7 +196,7 @@ def _compute(
             network, at = defended(undefended, defense), defense
         correct = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
         for earlier in attacks_before(defense, attack):
-            correct &= found[defense, earlier].to(labels.device)
+            correct &= known[defense, earlier].to(labels.device)
         if (defense, attack.method) != (NONE, "transfer"):  # there it repeats "margin"
             # Images are numbered among those that are correct so far, as they were for the published trials.
             some, classes = pictures[correct], labels[correct]
@@ -208,8 +208,8 @@ def _compute(
                 else:
                     left = robust_correct(network, some, classes, attack_functions(attack, undefended), amp=True)
             correct[correct.clone()] = left
-        found[defense, attack] = correct.cpu()
-        yield (defense, attack), found[defense, attack]
+        known[defense, attack] = correct.cpu()
+        yield (defense, attack), known[defense, attack]
 
 
 def _max_runtime(model: nn.Module, images: Tensor, wanted: Iterable[Trial], count: int) -> float:

@@ -56,11 +56,11 @@ class DetectionChapter(Chapter):
     def obtain(self, settings: DetectionParameters) -> list[DetectionRun]:
         """The detectors, one per seed: loaded, or trained if they are missing or `retrain` says so."""
         recipe = DETECTION_PRESETS[settings.preset]
-        found = {seed: None if settings.retrain else self.find(recipe, seed) for seed in settings.all_seeds}
-        if missing := sum(run is None for run in found.values()):
+        stored = {seed: None if settings.retrain else self.find(recipe, seed) for seed in settings.all_seeds}
+        if missing := sum(run is None for run in stored.values()):
             minutes = missing * recipe.epochs * recipe.train_images * 0.02 / 60  # on one core of a laptop
             print(f"{missing} run(s) to train on {device_name(best_device())}: about {minutes:.1f} minutes", flush=True)
-        runs = [run or train_detection(recipe, seed=seed) for seed, run in found.items()]
+        runs = [run or train_detection(recipe, seed=seed) for seed, run in stored.items()]
         if self.is_own(settings.preset, runs):
             print(OWN_RUNS)
         return runs

@@ -141,10 +141,10 @@ def coco_score(truth: Mapping, results: Iterable[dict]) -> DetectionScores:
     precision = evaluation.eval["precision"]  # (10 thresholds, 101 recalls, classes, 1, 1); -1 for a class without any
     present = precision[..., 0, 0] > -1
     per_image = {}
-    for one in evaluation.evalImgs:
-        if one is not None and (objects := int((one["gtIgnore"] == 0).sum())):
-            average = _average_precision(one["dtMatches"] > 0, one["dtIgnore"].astype(bool), objects)
-            per_image[one["image_id"], one["category_id"]] = average
+    for matched in evaluation.evalImgs:
+        if matched is not None and (objects := int((matched["gtIgnore"] == 0).sum())):
+            average = _average_precision(matched["dtMatches"] > 0, matched["dtIgnore"].astype(bool), objects)
+            per_image[matched["image_id"], matched["category_id"]] = average
     means = [float(precision[part][present[part]].mean()) if present[part].any() else 0.0 for part in (slice(None), 0)]
     return DetectionScores(*means, per_image)
 
@@ -158,22 +158,22 @@ def better_images(image: Mapping[tuple, float], other: Mapping[tuple, float], ma
     return {key[0] for key, value in image.items() if other[key] > value + margin + 1e-9}
 
 
-def scores_table(truth: Mapping, found: Mapping[DetectorInput, Iterable[dict]]) -> pd.DataFrame:
+def scores_table(truth: Mapping, detections: Mapping[DetectorInput, Iterable[dict]]) -> pd.DataFrame:
     """One row per condition.
 
     Args:
         truth: as in `coco_score`.
-        found: detections by condition, each read once; WHOLE_IMAGE must be among them.
+        detections: by condition, each read once; WHOLE_IMAGE must be among them.
     Returns:
         Columns band, feed, radius; mAP and mAP50 in [0, 1]; better and worse, the shares of all images on which an
         object is found better on the band than on the image, and the reverse; images, their number.
     """
-    scores = {fed: coco_score(truth, results) for fed, results in found.items()}
+    scores = {fed: coco_score(truth, results) for fed, results in detections.items()}
     whole, images, rows = scores[WHOLE_IMAGE].per_image, len(truth["images"]), []
-    for fed, one in scores.items():
-        better = len(better_images(whole, one.per_image)) / images
-        worse = len(better_images(one.per_image, whole)) / images
-        rows.append([*fed, one.mean, one.at_50, better, worse, images])
+    for fed, score in scores.items():
+        better = len(better_images(whole, score.per_image)) / images
+        worse = len(better_images(score.per_image, whole)) / images
+        rows.append([*fed, score.mean, score.at_50, better, worse, images])
     return pd.DataFrame(rows, columns=[*DetectorInput._fields, "mAP", "mAP50", "better", "worse", "images"])
 
 
