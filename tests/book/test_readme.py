@@ -33,10 +33,26 @@ def runs():
     return FIG4.obtain(FIG4.parameters())
 
 
-def test_every_interval_is_that_of_the_scoreboard():
-    board = published_scoreboard({name.split("-")[0] for name in HEADLINES}).loc[list(HEADLINES)]
+@pytest.fixture(scope="module")
+def board():
+    return published_scoreboard({name.split("-")[0] for name in HEADLINES})
+
+
+def test_every_interval_is_that_of_the_scoreboard(board):
     intervals = re.findall(r"-?\.\d+ \[[^]]*\]", README.replace("\n", " "))
-    assert intervals == board["ours"].str.replace("\u00a0", " ").tolist()
+    assert intervals == board.loc[list(HEADLINES), "ours"].str.replace("\u00a0", " ").tolist()
+
+
+def test_the_papers_lead_and_the_counts_of_networks_are_those_of_the_scoreboard(board):
+    text, seeds = " ".join(README.split()), board["seeds"]
+    in_words = {3: "three", 5: "five", 10: "ten"}
+    for fact in (
+        f"Over {seeds['generalisation-H4']} recipes",
+        f"the paper has {decimals(board.at['fig4-batchnorm-H4', 'published'], 2)}",
+        f"{in_words[seeds['fig4-batchnorm-H4']]} networks of each kind for 2",
+        f"{in_words[seeds['defense-input-masked']]} for 3;",
+    ):
+        assert fact in text
 
 
 def test_the_picture_shows_the_numbers_of_the_runs():

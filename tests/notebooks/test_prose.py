@@ -5,10 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from book.chapters import main_text, words
 from tests.notebooks.test_notebooks import NOTEBOOKS
+
+BOARD = pd.read_csv(Path(__file__).parents[1] / "paper" / "scoreboard.csv", index_col="id", dtype=str)
+INTERVAL = re.compile(r"(-?\d*\.\d+) \[(-?\d*\.\d+), (-?\d*\.\d+)\]")
 
 # Settings, and numbers of networks that the notebook speaks of without showing them.
 ELSEWHERE = {
@@ -51,3 +55,31 @@ def test_a_chapter_is_short(notebook: Path):
     assert 600 <= len(words(notebook.stem)) <= 900
     assert tables <= 3
     assert bars <= 3
+
+
+# Another measurement than the row of the scoreboard to which it is close: here BatchNorm uses the test batch.
+CLOSE = {("batchnorm", "fig4-batchnorm-H4-controlled")}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_an_interval_in_the_answer_that_is_close_to_one_of_the_scoreboard_is_the_same(notebook: Path):
+    """README, landing page and scoreboard have theirs from there too: one number that two of them tell is equal."""
+    answer = "".join(json.loads(notebook.read_text())["cells"][0]["source"])
+    known = {name: INTERVAL.fullmatch(text.replace("\u00a0", " ")) for name, text in BOARD["ours"].items()}
+    known = {name: match.groups() for name, match in known.items() if match}
+    different = [
+        (name, told, own)
+        for told in INTERVAL.findall(answer)
+        for name, own in known.items()
+        if told not in known.values() and all(abs(float(a) - float(b)) <= 0.005 for a, b in zip(told, own, strict=True))
+    ]
+    assert [one for one in different if (notebook.stem, one[0]) not in CLOSE] == []
+
+
+def test_the_papers_value_beside_an_interval_of_an_answer_is_the_scoreboards():
+    answers = "".join("".join(json.loads(notebook.read_text())["cells"][0]["source"]) for notebook in NOTEBOOKS)
+    beside = re.findall(rf"({INTERVAL.pattern.replace('(', '(?:')}) \(paper (\.\d+)\)", answers)
+    ours = BOARD["ours"].str.replace("\u00a0", " ")
+    assert beside
+    for told, paper in beside:
+        assert float(paper) in BOARD.loc[ours == told, "paper"].astype(float).tolist(), (told, paper)
