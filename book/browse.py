@@ -77,6 +77,11 @@ def browser() -> Iterator:
         opened.close()
 
 
+def sheets(pdf: bytes) -> int:
+    """The number of sheets of a PDF that Chromium wrote."""
+    return len(re.findall(rb"/Type\s*/Page\b", pdf))
+
+
 def faults(opened, pages: list[Path]) -> list[str]:
     """The faults of some pages in an open `browser`, one line each."""
     return [f"{path.name}{fault}" for path in pages for fault in _faults(opened, path)]
@@ -124,9 +129,9 @@ def _faults_of_summary(page) -> Iterator[str]:
         sizes = [box["width"] for one in page.locator("#hfc-explorer canvas").all() if (box := one.bounding_box())]
         if width == DESKTOP["width"] and min(sizes) < 220:
             yield f": pictures of {min(sizes):.0f} px"
-    sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
-    if sheets > 1:
-        yield f": the summary is printed on {sheets} sheets"
+    for paper in ("A4", "Letter"):
+        if (count := sheets(page.pdf(format=paper))) > 1:
+            yield f": the summary is printed on {count} sheets of {paper}"
     hidden = page.add_style_tag(content=PROSE_ONLY)
     text = page.locator("article, main").last.inner_text()
     words = sum(any(letter.isalpha() for letter in word) for word in text.split())
