@@ -1,8 +1,8 @@
 """Sphinx extension of this book: the pages of its reports, drawn from `book/reports`.
 
 There NAME.json is the report.json that `hfc report NAME --data cifar10-test` wrote for a stored run; each is drawn with
-the others behind. `photographs` has the report of `real_network.py`, and in one picture the photographs that its page
-shows.
+the others behind. `photographs` has the two reports that `real_network.py` is about, and beside each in one picture the
+photographs that its page shows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # its tests do without Sphinx
     from sphinx.application import Sphinx
 
 FOLDER = Path(__file__).parents[1] / "reports"
-PHOTOGRAPHS, SHOWN_SIDE = FOLDER / "photographs", 112  # pixels of each photograph in first.jpg
+PHOTOGRAPHS, SHOWN_SIDE = FOLDER / "photographs", 96  # pixels of each photograph in its picture
 
 
 def report_pages() -> dict[str, str]:
@@ -41,14 +41,17 @@ def report_pages() -> dict[str, str]:
     }
 
 
-def photographs_page() -> str:
-    """The page of the network that is measured on photographs."""
-    report = read_report(PHOTOGRAPHS / "report.json")
-    with Image.open(PHOTOGRAPHS / "first.jpg") as sheet:
+def photographs_pages() -> dict[str, str]:
+    """The pages of the network that is measured on photographs, by name."""
+    return {f"efficientnet-lite0-{path.stem}": _photographs_page(path) for path in sorted(PHOTOGRAPHS.glob("*.json"))}
+
+
+def _photographs_page(path: Path) -> str:
+    with Image.open(path.with_suffix(".jpg")) as sheet:
         pixels = torch.from_numpy(np.asarray(sheet.convert("RGB")).copy()).permute(2, 0, 1) / 255
     rows = [row.split(SHOWN_SIDE, dim=2) for row in pixels.split(SHOWN_SIDE, dim=1)]
     images = torch.stack([picture for row in rows for picture in row])
-    return html(report, images, back=("../real-network.html", "A network that people use"))
+    return html(read_report(path), images, back=("../real-network.html", "A network that people use"))
 
 
 def write_reports(app: Sphinx, error: Exception | None) -> None:
@@ -57,7 +60,7 @@ def write_reports(app: Sphinx, error: Exception | None) -> None:
         return
     folder = Path(app.outdir) / "book" / "reports"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, page in (report_pages() | {"efficientnet-lite0": photographs_page()}).items():
+    for name, page in (report_pages() | photographs_pages()).items():
         (folder / f"{name}.html").write_text(page, "utf-8")
 
 

