@@ -23,7 +23,7 @@ class SummaryLink(Directive):
     """`{summary-pdf}`: a link to the PDF, or nothing where none is made."""
 
     def run(self) -> list[nodes.Node]:
-        link = f'<a class="hfc-pdf" href="{PDF}">PDF of this summary, one sheet</a>'
+        link = f'<a class="hfc-pdf" href="{PDF}">Summary (PDF)</a>'
         return [nodes.raw("", f"<p>{link}</p>", format="html")] if browse.chromium() else []
 
 
