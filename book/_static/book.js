@@ -19,6 +19,9 @@ document.querySelectorAll(".bd-article table > caption").forEach((caption, at) =
 // What is wider than the page scrolls by itself, and says so.
 const sayWhatGoesOn = () => document.querySelectorAll(
   ".bd-content :is(.image-reference, .pst-scrollable-table-container, .cell_output, .text_html)",
-).forEach((box) => box.classList.toggle("hfc-goes-on", box.scrollWidth > box.clientWidth + 1));
+).forEach((box) => {
+  box.style.setProperty("--hfc-shown", `${box.clientWidth}px`); // the width of a caption in it
+  box.classList.toggle("hfc-goes-on", box.scrollWidth > box.clientWidth + 1);
+});
 window.addEventListener("load", sayWhatGoesOn);
 window.addEventListener("resize", sayWhatGoesOn);
