@@ -59,6 +59,12 @@ class _Results(ast.NodeTransformer):
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return ast.Raise(None, None)
 
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        # Not how an argument may be given: Cosmic Ray takes the star of a signature for a product.
+        merged = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        defaults = [*node.defaults, *(default for default in node.kw_defaults if default)]
+        return self.generic_visit(ast.arguments([], merged, node.vararg, [], [], node.kwarg, defaults))
+
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
         return node
