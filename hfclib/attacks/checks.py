@@ -83,7 +83,7 @@ def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = Fal
         raise ValueError("expected finite logits from the model, got NaN or infinity")
     if labels.max() >= logits.shape[1]:
         raise ValueError(f"expected labels below {logits.shape[1]}, the number of logits, got {labels.max().item()}")
-    if images.requires_grad and not logits.requires_grad:
+    if torch.is_grad_enabled() and images.requires_grad and not logits.requires_grad:
         raise ValueError(NO_GRADIENT)
     return logits if logits.dtype == torch.float64 else logits.float()
 

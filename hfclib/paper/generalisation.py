@@ -311,7 +311,7 @@ def batchnorm_table(rows: pd.DataFrame, radii: tuple[int, ...] = (4, 8)) -> pd.D
             columns[above] = spreads[above] = _NOT_MEASURED
     table = pd.DataFrame(columns, normed.index, dtype=object).rename(index=network_name)
     table.loc["no normalisation: standard deviation about the line"] = pd.Series(spreads)
-    return table.fillna("").rename_axis("recipe")
+    return table.astype(object).fillna("").rename_axis("recipe")
 
 
 def scatter_rows(rows: pd.DataFrame) -> pd.DataFrame:

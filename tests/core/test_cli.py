@@ -564,8 +564,8 @@ def test_a_stopped_notebook_leaves_nothing(hfc, notebook_run, tmp_path):
 
 
 def test_a_missing_package_is_named_with_the_extra_that_has_it():
-    code = "import sys; sys.modules['matplotlib'] = None; from hfclib.cli import app; app(['train', 'fig4'])"
+    code = "import sys; sys.modules['papermill'] = None; from hfclib.cli import app; app(['run', 'fig4'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "matplotlib" in done.stderr.splitlines()[-1]
+    assert "papermill" in done.stderr.splitlines()[-1]
     assert "pip install 'hfclib[notebooks]'" in done.stderr
