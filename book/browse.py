@@ -41,7 +41,7 @@ BELOW = """(places, height) => {
 WORDS, CHAPTERS = 350, "#what-each-chapter-asks"
 PROSE_ONLY = f"""{CHAPTERS}, {CHAPTERS} ~ section, button, .hfc-unseen,
     .hfc-box :is(select, label, svg, .hfc-pictures) {{ display: none !important }}"""
-STILL = "* { transition: none !important }"  # else the colours of the other theme fade out
+STILL = "* { transition: none !important; animation: none !important }"  # else colours fade, and what unfolds
 SHRUNK = """figures => figures.filter(one => one.checkVisibility())
     .filter(one => one.getBoundingClientRect().width < one.getAttribute("width") - 1).map(one => one.alt)"""
 # What reaches beyond the window, but for what lies in a box that scrolls or is cut on purpose.
