@@ -347,7 +347,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     shown = [(version, suffix, radius) for version, suffix in drawn for radius in radii]
     with drawn_in(CHART):
         figure, axes = panels(
-            [f"r = {radius}, {version}" for version, _, radius in shown],
+            [f"r = {radius}, {version}".replace("without", "no") for version, _, radius in shown],
             height=2.1,
             beside=1.4,
             xlabel="On training images",

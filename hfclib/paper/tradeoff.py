@@ -167,7 +167,6 @@ def ruled_out_table(
 
 def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping[str, str]) -> Figure:
     """The shares in a table from `ruled_out_curves` against eps, by metric; those given are marked for Linf."""
-    beside = {"xytext": (2, 0), "textcoords": "offset points", "rotation": 90, "va": "top"}
     networks = network_looks(curves["variant"].unique())
     looks = {variant: Look(look.colour) for variant, look in networks.items()}
     with drawn_in(CHART):
@@ -184,7 +183,6 @@ def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping
             ax.set(xscale="log", ylim=(0, 1))
             for size in eps if metric == "linf" else ():
                 ax.axvline(size, color="0.3", lw=0.9, ls="--")
-                ax.annotate(_size_text(size), (size, 0.98), **beside)
         legend(figure, [look.handle(titles[variant]) for variant, look in looks.items()])
     return figure
 
