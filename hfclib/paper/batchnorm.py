@@ -259,9 +259,9 @@ def _cells(measured: pd.DataFrame) -> pd.DataFrame:
 
 LINES = {  # label and line style
     ("vanilla", "running"): ("vanilla", ":"),
-    ("vanilla", "matched"): ("vanilla, statistics of the test batch", "-"),
-    ("batchnorm", "running"): ("BatchNorm, running statistics", ":"),
-    ("batchnorm", "batch"): ("BatchNorm, statistics of the test batch", "-"),
+    ("vanilla", "matched"): ("vanilla, test-batch statistics", "-"),
+    ("batchnorm", "running"): ("BatchNorm, running averages", ":"),
+    ("batchnorm", "batch"): ("BatchNorm, test-batch statistics", "-"),
 }
 _PAIR_LOOKS = network_looks(PAIR)
 

@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hfclib._files import data_folder
 from hfclib.devices import gains_from_bf16
+from hfclib.paper.defense import beside_autoattack
 from hfclib.paper.defense.setup import CLEAN, NONE, Attack, Defense
 from hfclib.paper.defense.trials import _compute, _with_those_before, trials_of
+from hfclib.paper.tables import decimals
+from hfclib.runs.collect import Runs
 from hfclib.runs.store import load
 
 PUBLISHED = sorted((data_folder() / "attacks").glob("*.safetensors"))
@@ -30,3 +34,17 @@ def test_published_trials_are_those_of_the_weights(path, in_bf16, all_threads):
     made = dict(_compute(run, _with_those_before(stored), {}, images=images, progress=False))
     for trial in stored:
         assert (made[trial] != stored[trial][:images]).sum() <= images / 50, trial  # another machine rounds otherwise
+
+
+def test_what_attacks_leave_is_recounted_from_the_stored_trials():
+    table = beside_autoattack(Runs())
+    assert list(table.index) == [0, 1, 2]
+    for seed, row in table.iterrows():
+        (path,) = (data_folder() / "attacks").glob(f"laptop-adversarial-{seed}-*.safetensors")
+        trials = {tuple(name.split()[2:4]): trial for name, trial in load_file(path).items() if name[:7] == "none 0 "}
+        names = {"clean": ("clean", "0"), "PGD": ("pgd", "0.03"), "strong attack": ("square", "0.03")}
+        names |= {"APGD-T": ("apgd-t", "0.03"), "Square": ("square-5000", "0.03")}
+        for column, name in names.items():
+            assert row[column] == decimals(trials[name].float().mean().item()), (seed, column)
+        assert (trials["apgd-t", "0.03"] >= trials["fab-t", "0.03"]).all()
+        assert (trials["fab-t", "0.03"] >= trials["square-5000", "0.03"]).all()
