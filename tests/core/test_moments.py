@@ -109,6 +109,8 @@ def test_help_made_in_inference_mode_can_be_attacked_and_a_network_may_change_it
         helped = matched(InPlace(model), images)
     expected = matched(model, 2 * before)
     assert torch.equal(images, before)
+    matched(InPlace(model), before.clone(), source=images)
+    assert torch.equal(images, before)
     for moments, others in zip(helped.moments.values(), expected.moments.values(), strict=True):
         torch.testing.assert_close(moments, others)
     assert not any(moment.is_inference() or moment.requires_grad for pair in helped.moments.values() for moment in pair)
