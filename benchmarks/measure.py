@@ -42,7 +42,7 @@ PROMISES = {
     "pgd": Promise("PGD: times as fast as the faster library", 2.4, 1.3),
     "pgd_stopping": Promise("PGD: the same, stopping at fooled images", 9, 5),
     "pgd_accuracy": Promise("PGD: robust accuracies, points apart", 0.5, 0.5, at_least=False, unit=""),
-    "autoattack": Promise("robust accuracy above AutoAttack's", 1, 1, at_least=False, unit=" points"),
+    "autoattack": Promise("robust accuracy above AutoAttack's", 2, 2, at_least=False, unit=" points"),
     "strongest": Promise("the same, under strongest()", 0.5, 0.5, at_least=False, unit=" points"),
 }
 
