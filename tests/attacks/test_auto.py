@@ -144,6 +144,15 @@ def test_as_strong_as_that_of_torchattacks_and_stronger_than_pgd(other_libraries
     assert left <= robust_correct(network, images, labels, plain).sum().item()
 
 
+def test_of_two_classes_the_wrong_one_is_aimed_at_however_many_targets_are_asked_for():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False)).eval()
+    network[1].weight.data = torch.tensor([[1.0], [-1.0]]).expand(2, 12).clone()
+    images, labels = torch.full((3, 3, 2, 2), 0.05), torch.zeros(3, dtype=torch.int64)  # they sum to .6, and may to -.6
+    network[1].bias = nn.Parameter(torch.tensor([0.0, 0.9]))  # wrong where they sum to less than .45
+    adv_images = apgd(network, images, labels, eps=0.05, steps=5, targets=9, seed=0)
+    assert (network(adv_images).argmax(dim=1) == 1).all()
+
+
 def test_bad_arguments(linear):
     for options, message in [
         ({"eps": 8}, "expected eps of at most 1"),

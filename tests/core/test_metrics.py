@@ -10,7 +10,7 @@ import hfclib
 from hfclib import Classifier, accuracy, band_accuracy, robust_accuracy, split
 from hfclib.conditions import Condition
 from hfclib.data.cifar import MEAN
-from hfclib.metrics import CURVE_COLUMNS, curve_rows
+from hfclib.metrics import CURVE_COLUMNS, curve_rows, training_band_rows
 from hfclib.transforms import FEEDS, feed_images
 
 
@@ -203,3 +203,17 @@ def test_only_exact_rows_keep_whole_images_in_full_precision(in_bf16, channel_me
         fast.clear()
         rows = curve_rows(channel_means, parts((images, labels), (images, labels)), (images, labels), [4], exact=exact)
         assert fast == [not exact] * 2 + [True] * (len(rows) - 2)
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_training_bands_are_measured_with_each_kind_of_statistics_that_the_network_has(normed, in_float32):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), *([nn.BatchNorm2d(4)] if normed else []), nn.Flatten(), nn.Linear(144, 4)]
+    model, images, labels = nn.Sequential(*layers).eval(), torch.rand(40, 3, 8, 8), torch.arange(40) % 4
+    rows = training_band_rows(model, images, labels, radii=[2])
+    expected = [(statistics, band) for statistics in ["running", "batch"][: 1 + normed] for band in ("lfc", "hfc")]
+    assert [(row["bn_stats"], row["band"]) for row in rows] == expected
+    for row, (statistics, band) in zip(rows, expected, strict=True):
+        fed = split(images, 2)[band == "hfc"]
+        assert row["accuracy"] == pytest.approx(accuracy(model, fed, labels, bn_stats=statistics))
+        assert (row["split"], row["radius"], row["images"]) == ("train", 2, 40)
