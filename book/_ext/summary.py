@@ -36,6 +36,8 @@ def print_summary(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html" or not browse.chromium():
         return
     page = Path(app.outdir, f"{app.config.root_doc}.html")
+    if f'href="{PDF}"' not in page.read_text():  # where another page is built alone
+        return
     pdf = page.with_name(PDF)
     pdf.unlink(missing_ok=True)
     with TemporaryDirectory() as profile:

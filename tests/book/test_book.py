@@ -216,7 +216,7 @@ def test_a_chapter_says_what_it_takes_and_builds_on_earlier_ones():
     names = list(CHAPTERS)
     for at, (name, chapter) in enumerate(CHAPTERS.items()):
         line = chapters.effort(name)
-        assert re.match(r"About [4-6] minutes to read\. ", line), line
+        assert re.match(r"About \d minutes to read\. ", line), line
         assert set(chapter.builds_on) <= set(names[:at]), name
         assert [f"../notebooks/{other}.html" for other in chapter.builds_on] == re.findall(r'href="([^"]*)"', line)
 

@@ -17,19 +17,23 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("hfclib", "notebooks", "tests", "book", "benchmarks")  # and the files beside them
 MODULE = '''"""A toy: does dropout at rate .2 change the accuracy on the HFC?"""
 
-from functools import partial
+from __future__ import annotations
 
-import matplotlib as mpl
+from functools import partial
+from typing import TYPE_CHECKING
+
 import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import Field
 
+from hfclib.charts import CHART, blank, drawn_in
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import PaperRadius, Seeds, SeveralSeeds
 from hfclib.paper.presets import Preset, fig4_recipes
-from hfclib.charts import CHART
 from hfclib.paper.tables import gather, select
 from hfclib.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def toy_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -41,8 +45,8 @@ def toy_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 def toy_figure(final: pd.DataFrame, radius: int) -> Figure:
     """The accuracy of each network on the HFC at a radius."""
     rows = select(final, [radius], "mean", "running").query("band == 'hfc'")
-    with mpl.rc_context(CHART):
-        figure = Figure(figsize=(6, 3), layout="constrained")
+    with drawn_in(CHART):
+        figure = blank(6, 3)
         ax = figure.subplots()
         ax.plot(rows["variant"], rows["value"], "o")
         ax.set(ylabel="Accuracy", ylim=(0, 1))
@@ -139,8 +143,9 @@ CELLS = [
 # What looks at every chapter: all but the tests that run the notebooks of others.
 LISTING = ["tests/book/test_book.py", "tests/notebooks", "tests/core/test_imports.py"]
 LISTING += [f"tests/paper/test_{name}.py" for name in ("parameters", "recipes", "rules", "scoreboard")]
-# The copy has no history, and its data are a link.
+# The copy has no history, and its data are a link; the toy has few words.
 CHOICE = "(toy or not runs_at_smoke) and not wheel and not source_distribution and not small and not committed"
+CHOICE += " and not is_short"
 
 
 @pytest.fixture(scope="module")
