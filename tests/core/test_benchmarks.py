@@ -211,6 +211,7 @@ def test_a_promise_is_kept_or_missed_by_kind_of_processor(bf16_instructions, cap
         assert f"processor {'with' if has_bf16 else 'without'} bfloat16" in said[0]
 
 
+@pytest.mark.slow
 def test_report_benchmark_runs_as_a_command(capfd):
     assert reports.main(["--images", "2", "--steps", "0", "--pictures", "3"]) in (0, 1)
     said = capfd.readouterr().out
