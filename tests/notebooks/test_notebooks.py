@@ -33,7 +33,7 @@ from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTERS)]
-LONG = {"batchnorm", "datasets", "labels", "planted", "training"}  # seven to ten seconds each at smoke
+LONG = {"batchnorm", "datasets", "defense", "fig2", "labels", "networks", "planted", "training"}  # six to ten seconds
 
 
 def printed(path: Path) -> str:
