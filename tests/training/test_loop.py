@@ -409,6 +409,11 @@ def test_the_radii_fit_the_size_of_the_images():
     assert radii[24, 40][1:] == [[3, 6, 9, 12]] * 2
 
 
+def test_an_odd_number_of_rows_has_no_bin_beyond_the_half_below_it():
+    """At 9 x 8 bins reach 4 rows and 4 columns from the centre."""
+    assert list(_measured_radii(torch.empty(2, 3, 9, 8), Recipe("odd"))[0]) == [1, 2, 3, 4, 5]
+
+
 def test_radii_at_the_sizes_of_the_data_sets_are_those_of_the_recipes():
     for data, side in (("cifar10", 32), ("mnist", 28)):
         recipe = Recipe("any").with_(dataset=data)
