@@ -21,7 +21,8 @@ from hfclib.charts import NETWORK_COLOURS
 from hfclib.conditions import PAPER_RADII
 from hfclib.data import CLASSES, MEAN, embedded, to_float
 from hfclib.frequency import split
-from hfclib.paper.batchnorm import NAMES, all_recipes, table
+from hfclib.paper.batch_statistics import table
+from hfclib.paper.batchnorm import NAMES, all_recipes
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.runs.collect import published_runs
 from hfclib.runs.predictions import weights_of
@@ -39,10 +40,10 @@ SHOWN = ("vanilla", "batchnorm", "dropout", "mixup", "groupnorm", "adversarial")
 def runs() -> dict[str, Run]:
     """The published runs of seed 0 that answer in the explorer, by variant."""
     place = folders()[0]  # of published runs
-    found = {variant: find(all_recipes()[variant], 0, place) for variant in dict(NETWORKS)}
-    if missing := [variant for variant, run in found.items() if run is None]:
+    published = {variant: find(all_recipes()[variant], 0, place) for variant in dict(NETWORKS)}
+    if missing := [variant for variant, run in published.items() if run is None]:
         raise FileNotFoundError(f"not stored at seed 0: {', '.join(missing)}")
-    return found
+    return published
 
 
 def conditions(images: Tensor) -> Iterator[Tensor]:

@@ -25,7 +25,8 @@ from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
 from hfclib.frequency import split
 from hfclib.moments import EPS, matched, recalibrate_batchnorm
-from hfclib.paper.batchnorm import NAMES, PAIR, all_recipes, lead_over
+from hfclib.paper.batch_statistics import PAIR
+from hfclib.paper.batchnorm import NAMES, all_recipes, lead_over
 from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.measurements import measurements
 from hfclib.paper.tables import cells_of_shares, contrast_rows, over_seeds_table, text_table

@@ -5,25 +5,21 @@ The chapters on heuristics and on BatchNorm show it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from hfclib.charts import CHART, NETWORK_COLOURS, Look, drawn_in, intervals, legend, panels
+from hfclib.paper.batch_statistics import PAIR, TEST_BATCH, measured_cells, stored, table
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import MissingRunError
-from hfclib.paper.measured import stored_table
-from hfclib.paper.measurements import each_run, measurements
 from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes
 from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.tables import (
-    AUTHORS,
     CONDITIONS,
     NAMED_CONDITIONS,
-    cell_names,
-    cells_of_shares,
     decimals,
     gather,
     table_cells,
@@ -35,8 +31,6 @@ from hfclib.runs.collect import Runs, published_runs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PAIR = ("vanilla", "batchnorm")
-TEST_BATCH = "test-batch statistics for both"
 _NAMES = dict(zip(CONDITIONS, NAMED_CONDITIONS, strict=True)) | {TEST_BATCH: TEST_BATCH}
 MISSING = "run missing"
 
@@ -45,7 +39,7 @@ def width_runs() -> dict[int, Runs]:
     """All published runs of vanilla and batchnorm with the set-up as stated, by width; some have had 16 epochs only."""
     places = {16: ("narrow", ""), 32: ("narrow", "_w32"), 64: ("paper", "_16")}
     return {
-        width: published_runs({name: (fig4_recipes(preset) | stated_recipes(preset))[name + end] for name in _PAIR})
+        width: published_runs({name: (fig4_recipes(preset) | stated_recipes(preset))[name + end] for name in PAIR})
         for width, (preset, end) in places.items()
     }
 
@@ -72,40 +66,29 @@ def leads_by_width(runs: Mapping[int, Runs], epochs: int = 16, radius: int = 4) 
         except MissingRunError as error:
             row["missing"] = str(error)
         rows.append(row)
-    columns = ["lead", "low", "high", "seeds", "images", *(f"{name}_{of}" for of in ("test", "hfc") for name in _PAIR)]
+    columns = ["lead", "low", "high", "seeds", "images", *(f"{name}_{of}" for of in ("test", "hfc") for name in PAIR)]
     return pd.DataFrame(rows, columns=["width", "measured", *columns, "missing"])
 
 
 def _lead(pair: Runs, measured: str, epochs: int, radius: int) -> dict[str, float]:
-    if set(pair) != set(_PAIR):
+    if set(pair) != set(PAIR):
         raise MissingRunError(MISSING)
     longer = any(run.recipe.epochs > epochs for run in pair.all())
-    table = gather(pair, "curves" if longer else "final")
-    cells = table_cells(table[table["epoch"] == epochs] if longer else table)
+    accuracies = gather(pair, "curves" if longer else "final")
+    cells = table_cells(accuracies[accuracies["epoch"] == epochs] if longer else accuracies)
     if measured == TEST_BATCH:
         if longer:
             raise MissingRunError(f"the weights of epoch {epochs} are not kept")
-        cells = pd.concat([cells, *_with_test_batches(pair, cells, radius)])
+        if any(stored(run) is None for run in pair["vanilla"]):
+            raise MissingRunError("not measured")
+        cells = pd.concat([cells, measured_cells(table(pair)).query("measured == @TEST_BATCH")])
     name = f"H{radius}"
     lead = evaluate(f"batchnorm.{name} - vanilla.{name}", cells, _NAMES[measured])
     row = {"lead": lead.mean, "low": lead.low, "high": lead.high, "seeds": lead.seeds}
     chosen = cells[cells["measured"].isin(["", _NAMES[measured]])].groupby(["measure", "variant"])
-    for (of, cell), variant in product({"test": "test", "hfc": name}.items(), _PAIR):
+    for (of, cell), variant in product({"test": "test", "hfc": name}.items(), PAIR):
         row[f"{variant}_{of}"] = chosen["value"].mean()[cell, variant]
     return row | {"images": chosen["n"].max()[name].max()}
-
-
-def _with_test_batches(pair: Runs, cells: pd.DataFrame, radius: int) -> Iterator[pd.DataFrame]:
-    """The cells of the HFC with test-batch statistics for both: BatchNorm's are the authors', vanilla's are matched."""
-    own = (cells["variant"] == "batchnorm") & (cells["measured"] == _NAMES[AUTHORS])
-    yield cells[own].assign(measured=TEST_BATCH)
-    for variant, run in each_run({"vanilla": pair["vanilla"]}):
-        if (stored := stored_table("batchnorm", run)) is None:
-            raise MissingRunError("not measured")
-        rows = measurements(stored, variant, run).assign(split="test", sample="test", measured=TEST_BATCH)
-        rows = rows.query("part == 'feeds' and feed == 'max' and bn_stats == 'matched'")
-        rows = rows[(rows["band"] == "hfc") & (rows["radius"] == radius)]
-        yield cells_of_shares(rows.assign(measure=cell_names(rows)))
 
 
 def width_table(leads: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +98,7 @@ def width_table(leads: pd.DataFrame) -> pd.DataFrame:
         cells = rows[row["width"], row["measured"]] = {"BatchNorm's lead": row["missing"]}
         if not row["missing"]:
             cells["BatchNorm's lead"] = with_interval(row["lead"], row["low"], row["high"])
-            for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), _PAIR):
+            for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), PAIR):
                 cells[f"{TITLES[variant]}, {words}"] = decimals(row[f"{variant}_{of}"])
             cells |= {name: f"{row[name]:,.0f}" for name in ("seeds", "images")}
     return text_table(rows, ["width", "measured"])

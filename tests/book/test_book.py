@@ -30,15 +30,15 @@ def toc_files() -> list[str]:
 
 def directives(text: str) -> list[tuple[str, str, dict, str]]:
     """(name, argument, options, body) of each directive of a MyST page."""
-    found = []
+    listed = []
     for _, name, argument, body in FENCE.findall(text):
         header, options = HEADER.match(body), {}
         if header:
             options, body = yaml.safe_load(header[1]), body[header.end() :]
         while line := re.match(r":([\w-]+):[ ]*(.*)\n", body):
             options[line[1]], body = line[2], body[line.end() :]
-        found.append((name, argument, options, body))
-    return found
+        listed.append((name, argument, options, body))
+    return listed
 
 
 def code_cells(path: Path) -> list[tuple[str, dict, bool]]:
@@ -59,14 +59,14 @@ def figures(path: Path) -> list[tuple[str | None, str | None, str | None]]:
     if path.suffix == ".ipynb":
         cells = json.loads(prose)["cells"]
         prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    found = []
+    figures = []
     for metadata in [metadata for _, metadata, drawn in code_cells(path) if drawn]:
         figure, image = (metadata.get("mystnb", {}).get(key, {}) for key in ("figure", "image"))
-        found.append((figure.get("name"), figure.get("caption"), image.get("alt")))
+        figures.append((figure.get("name"), figure.get("caption"), image.get("alt")))
     for name, _, options, body in directives(prose):
         if name in ("figure", "image", "glue:figure"):
-            found.append((options.get("name"), body.strip(), options.get("alt")))
-    return found
+            figures.append((options.get("name"), body.strip(), options.get("alt")))
+    return figures
 
 
 def draws(cell: dict) -> bool:

@@ -101,7 +101,7 @@ def test_split_and_live_network_agree_with_pytorch(page, cifar):
     assert (torch.tensor(ours) - expected).abs().max() < 1e-5
 
     fed = torch.cat([images[:10], mean[-10:]])
-    found = page.evaluate(
+    live = page.evaluate(
         """async images => {
             const answers = images.map(image => hfcExplorer.logits(Float32Array.from(image)));
             return (await Promise.all(answers)).map(answer => Array.from(answer));
@@ -109,9 +109,9 @@ def test_split_and_live_network_agree_with_pytorch(page, cifar):
         fed.flatten(1).tolist(),
     )
     exact = logits(explorer.runs()["vanilla"].model(), fed)
-    assert (torch.tensor(found) - exact).abs().max() < 0.002
-    assert torch.equal(torch.tensor(found).argmax(dim=1), exact.argmax(dim=1))
-    shown = page.evaluate("logits => logits.map(hfcExplorer.answer)", found)
+    assert (torch.tensor(live) - exact).abs().max() < 0.002
+    assert torch.equal(torch.tensor(live).argmax(dim=1), exact.argmax(dim=1))
+    shown = page.evaluate("logits => logits.map(hfcExplorer.answer)", live)
     assert [label for label, _ in shown] == exact.argmax(dim=1).tolist()
     assert (torch.tensor([percent for _, percent in shown]) - 100 * exact.softmax(dim=1).amax(dim=1)).abs().max() < 0.6
 

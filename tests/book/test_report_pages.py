@@ -39,10 +39,10 @@ def test_stored_reports_are_of_the_published_runs(name, cifar):
     settings = STORED[name]["key"]["settings"]
     images, labels = (tensor[: settings["first_images"]] for tensor in cifar["test"])
     model = named_model(name).model
-    found = parts.phase_or_amplitude(model, to_float(images), labels, seed=settings["seed"])
+    again = parts.phase_or_amplitude(model, to_float(images), labels, seed=settings["seed"])
     # Arithmetic differs between processors, by an image or two near a border of classes.
     shares = [row["accuracy"] for row in STORED[name]["parts"]["phase"]]
-    assert [row["accuracy"] for row in found] == pytest.approx(shares, abs=0.01)
+    assert [row["accuracy"] for row in again] == pytest.approx(shares, abs=0.01)
     assert all(row["images"] == 10_000 for row in STORED[name]["parts"]["accuracy"])
 
 

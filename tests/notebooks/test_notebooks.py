@@ -242,8 +242,8 @@ def test_every_answer_box_says_the_verdicts_of_its_claims():
         tables = ["".join(data.get("text/html", "")) for data in outputs]
         (table,) = (html for html in tables if "The claims of this chapter" in html)
         verdicts = "|".join((*get_args(Verdict), "run missing"))
-        found = Counter(re.findall(f"<td>({verdicts})</td>", table))
-        assert found.total() == len(CHAPTERS[notebook.stem].claims), notebook.name
+        counted = Counter(re.findall(f"<td>({verdicts})</td>", table))
+        assert counted.total() == len(CHAPTERS[notebook.stem].claims), notebook.name
         said = re.search(r"\*\*Verdicts\*\*: ([^.]+)\.", "".join(cells[0]["source"]))
         assert said, notebook.name
-        assert {verdict: int(count) for count, verdict in (one.split(" ", 1) for one in said[1].split(", "))} == found
+        assert {verdict: int(count) for count, verdict in (one.split(" ", 1) for one in said[1].split(", "))} == counted

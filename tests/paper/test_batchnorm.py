@@ -12,8 +12,9 @@ from scipy import stats
 
 from hfclib._files import data_folder
 from hfclib.conditions import PAPER_RADII
-from hfclib.paper import batchnorm
-from hfclib.paper.batchnorm import BATCHNORM, COUNTS, LINES, all_recipes, fig6_recipes
+from hfclib.paper import batch_statistics, batchnorm
+from hfclib.paper.batch_statistics import COUNTS
+from hfclib.paper.batchnorm import BATCHNORM, LINES, all_recipes, fig6_recipes
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.runs.collect import Runs, stored_runs
@@ -31,7 +32,7 @@ def runs():
 
 @pytest.fixture(scope="module")
 def chapter_table(runs):
-    return batchnorm.table(runs)
+    return batch_statistics.table(runs)
 
 
 def row(variant, statistics, accuracy, seed, *, band="hfc", radius=4, feed="max"):
@@ -46,16 +47,16 @@ def test_the_hfc_is_scaled_by_itself_with_the_mean_and_in_the_image():
     images = torch.rand(4, 3, 8, 8)
     low, high = images / 4, images * 3 / 4
     usual = {"part": "scaled", "feed": "raw", "band": "hfc", "scale": 2}
-    assert torch.equal(batchnorm._fed(usual, images, low, high), 2 * high)
-    assert torch.equal(batchnorm._fed(usual | {"band": "sum"}, images, low, high), low + 2 * high)
-    mean = batchnorm._fed(usual | {"feed": "mean"}, images, low, high) - 2 * high
+    assert torch.equal(batch_statistics._fed(usual, images, low, high), 2 * high)
+    assert torch.equal(batch_statistics._fed(usual | {"band": "sum"}, images, low, high), low + 2 * high)
+    mean = batch_statistics._fed(usual | {"feed": "mean"}, images, low, high) - 2 * high
     assert mean[0, :, 0, 0].tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)
 
 
 def test_a_mixed_batch_is_half_clean_images_and_none_beside_its_own_hfc():
     images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 2, 2)
     mixed = {"part": "mixed", "feed": "raw", "band": "hfc", "scale": 1}
-    fed = batchnorm._fed(mixed, images, images, images + 10)
+    fed = batch_statistics._fed(mixed, images, images, images + 10)
     assert fed[:, 0, 0, 0].tolist() == [3, 10, 4, 11, 5, 12, 0, 13, 1, 14, 2, 15]
 
 
@@ -66,9 +67,9 @@ def test_every_stored_table_is_whole_and_says_where_it_comes_from(runs):
     measured = 0
     for variant, ones in runs.items():
         for run in ones:
-            every = batchnorm.conditions(run, variant)  # of seeds that are not drawn, what the claims need
+            every = batch_statistics.conditions(run, variant)  # of seeds that are not drawn, what the claims need
             wanted = pd.DataFrame([row for row in every if run.seed <= 2 or row["part"] == "feeds"])
-            rows = batchnorm.stored(run)
+            rows = batch_statistics.stored(run)
             assert (rows is None) == wanted.empty, run.path.name
             if rows is not None:
                 measured += 1
@@ -84,7 +85,7 @@ def test_every_stored_table_is_whole_and_says_where_it_comes_from(runs):
 @pytest.mark.slow  # a notebook measures one of them again
 def test_stored_rows_are_measured_again_on_300_images(runs):
     run = runs["mixup"][0]
-    stored, again = batchnorm.stored(run), batchnorm.measure(run, "mixup", {"feeds": 300})
+    stored, again = batch_statistics.stored(run), batch_statistics.measure(run, "mixup", {"feeds": 300})
     assert len(again) == len(stored) == 1 + 2 * len(PAPER_RADII)
     assert (again["images"] == 300).all()
     # Four standard errors of a share of 300 images, at most.
@@ -96,18 +97,18 @@ def test_a_damaged_table_and_one_of_other_weights_or_another_version(runs, tmp_p
     for ending in ("csv", "json"):
         shutil.copy(data_folder() / "batchnorm" / f"{run.path.name}.{ending}", tmp_path)
     table, origin = (tmp_path / f"{run.path.name}.{ending}" for ending in ("csv", "json"))
-    assert len(batchnorm.stored(run, tmp_path)) == 9  # without a version, which is the first
+    assert len(batch_statistics.stored(run, tmp_path)) == 9  # without a version, which is the first
     known = json.loads(origin.read_text())
     assert "evaluation" not in known
     for version, there in ((1, True), (2, False)):
         origin.write_text(json.dumps(known | {"evaluation": version}))
-        assert (batchnorm.stored(run, tmp_path) is not None) == there
+        assert (batch_statistics.stored(run, tmp_path) is not None) == there
     origin.write_text(json.dumps(known))
     table.write_text(table.read_text().replace("0.", "0.9", 1))
     with pytest.raises(RunError, match=r"csv is damaged: delete it"):
-        batchnorm.stored(run, tmp_path)
+        batch_statistics.stored(run, tmp_path)
     origin.write_text(json.dumps(json.loads(origin.read_text()) | {"weights": "0" * 64}))
-    assert batchnorm.stored(run, tmp_path) is None
+    assert batch_statistics.stored(run, tmp_path) is None
 
 
 # ---- claims
@@ -259,7 +260,7 @@ def test_the_notebook_shows_all_published_seeds(chapter_table, runs):
     every = BATCHNORM.judged("laptop", runs)
     for variant, ones in runs.items():
         assert [run.path for run in every[variant][: len(ones)]] == [run.path for run in ones]
-    table = batchnorm.table(every)
+    table = batch_statistics.table(every)
     feeds = table.query("variant in @batchnorm.PAIR and part == 'feeds'")
     assert (feeds.groupby("variant")["seed"].nunique() == 10).all()
     assert not table.drop(columns=["n", "value"]).duplicated().any()
@@ -269,8 +270,8 @@ def test_the_notebook_shows_all_published_seeds(chapter_table, runs):
 
 def test_only_the_seeds_of_the_parameter_are_measured(runs, published_folder, monkeypatch):
     measured = []
-    monkeypatch.setattr(batchnorm, "measure", lambda run, variant: measured.append(run.seed))
-    batchnorm.table(Runs(vanilla=runs["vanilla"]), compute=[1])
+    monkeypatch.setattr(batch_statistics, "measure", lambda run, variant: measured.append(run.seed))
+    batch_statistics.table(Runs(vanilla=runs["vanilla"]), compute=[1])
     assert measured == [1]
 
 

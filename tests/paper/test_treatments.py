@@ -17,7 +17,8 @@ from hfclib.data import embedded, to_float
 from hfclib.models import resnet18
 from hfclib.moments import matched, recalibrate_batchnorm
 from hfclib.paper import treatments
-from hfclib.paper.batchnorm import NAMES, PAIR
+from hfclib.paper.batch_statistics import PAIR
+from hfclib.paper.batchnorm import NAMES
 from hfclib.paper.intervals import image_error
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.treatments import SOURCE, TREATED_RADII, TREATMENTS
