@@ -103,10 +103,10 @@ def network_looks(networks: Iterable[str]) -> dict[str, Look]:
 
 
 def radius_colour(radius: float) -> str:
-    """The colour of a radius from 1 to 22 DFT bins: from dark brown to light orange, which no network has."""
+    """The colour of a radius from 1 to 22 DFT bins: from dark purple over red to yellow; the paper's lie far apart."""
     import matplotlib as mpl
 
-    return mpl.colors.to_hex(mpl.colormaps["YlOrBr"](1 - 0.65 * (radius - 1) / 21))
+    return mpl.colors.to_hex(mpl.colormaps["inferno"](np.interp(radius, [1, 4, 16, 22], [0.05, 0.2, 0.72, 0.85])))
 
 
 def cell_looks(rows: pd.DataFrame) -> dict[str, Look]:
@@ -154,9 +154,9 @@ def panels(
     return figure, axes[: len(titles)]
 
 
-def legend(figure: Figure, handles: Sequence, *, columns: int = 2) -> None:
-    """A legend below the panels."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+def legend(figure: Figure, handles: Sequence, *, columns: int = 2, **options) -> None:
+    """A legend below the panels; options as those of Matplotlib's."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, **options)
 
 
 def lines(
