@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from book.chapters import link, table
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import surviving
+from hfclib.paper.show import show_table
 
 WIDTH, MARGIN, LINE = 400, 16, 22  # of a picture and beside its scale, and the height of an interval's line, in pixels
 
@@ -99,6 +100,17 @@ def topics(board: pd.DataFrame) -> HTML:
             )
     content = base64.b64encode(board.to_csv().encode()).decode()
     parts.append(f'<p><a download="scoreboard.csv" href="data:text/csv;base64,{content}">All columns as CSV</a></p>')
+    return HTML(f'<div class="hfc-board">{"".join(parts)}</div>')
+
+
+def record(rules: pd.DataFrame) -> HTML:
+    """The `record_table`, folded by question."""
+    chapters = rules.index.str.partition("-").get_level_values(0)
+    parts = [
+        f'<details class="hfc-question"><summary><h3>{escape(CHAPTERS[name].question)}</h3><small>{len(own)}'
+        f" rules</small></summary>{show_table(own).data}</details>"
+        for name, own in rules.groupby(chapters, sort=False)
+    ]
     return HTML(f'<div class="hfc-board">{"".join(parts)}</div>')
 
 

@@ -15,6 +15,7 @@ feed, "clean" in that of the split. Only `measurements` reads that form.
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import pandas as pd
 
 from hfclib.data import DATA_SETS
@@ -36,21 +37,23 @@ def measurements(stored: pd.DataFrame, variant: str, run: Run) -> pd.DataFrame:
         variant, run: the network's name in its chapter, and the run.
     """
     rows = stored.rename(columns=_STORED_NAMES)
-    place = {"preset": preset_of(run.recipe), "variant": variant, "seed": run.seed, "draw": initial_draw(run.recipe)}
+    columns: dict[str, object] = {}
     if "radius" in rows:
-        rows["radius"] = rows["radius"].astype("Int64").mask(rows["radius"] < 0)
+        radii = rows["radius"].to_numpy("int64")
+        columns["radius"] = pd.arrays.IntegerArray(radii, radii < 0)
     if "bn_stats" in rows:
-        rows = rows.assign(attack="none", eps=0.0, measure="accuracy")
         attacked = rows["feed"].str.startswith("pgd")
-        rows.loc[attacked, "attack"] = rows["feed"]
-        rows.loc[attacked, "eps"] = run.recipe.attack.eps if run.recipe.attack else 0.0
-        rows.loc[rows["attack"] == _FINAL, "eps"] = FINAL_ATTACK["eps"]
-        rows.loc[attacked, "feed"] = "raw"
-    if "split" in rows:
-        clean = rows["split"] == "clean"
-        rows.loc[clean, ["split", "measure"]] = "test", "clean accuracy"
+        own = run.recipe.attack.eps if run.recipe.attack else 0.0
+        columns["attack"] = rows["feed"].where(attacked, "none")
+        columns["eps"] = np.where(attacked, np.where(rows["feed"] == _FINAL, FINAL_ATTACK["eps"], own), 0.0)
+        columns["feed"] = rows["feed"].mask(attacked, "raw")
+        columns["measure"] = "accuracy"
+    if "split" in rows and (clean := rows["split"] == "clean").any():
+        columns["split"] = rows["split"].mask(clean, "test")
+        columns["measure"] = np.where(clean, "clean accuracy", "accuracy")
+    place = {"preset": preset_of(run.recipe), "variant": variant, "seed": run.seed, "draw": initial_draw(run.recipe)}
     epoch = rows["epoch"].astype("Int64") if "epoch" in rows else pd.array([pd.NA] * len(rows), "Int64")
-    return rows.assign(**place, epoch=epoch)
+    return rows.assign(**columns, **place, epoch=epoch)
 
 
 def preset_of(recipe: Recipe) -> str:

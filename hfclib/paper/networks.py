@@ -170,19 +170,19 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
         "L4" to "H16" (bands of all images with the mean colour, running statistics), the same followed by " authors"
         (measured as the authors did), and those of `measure_network`.
     """
-    parts = []
+    final = gather(runs, "final")
+    own, theirs = (select(final, PAPER_RADII, *CONDITIONS[version]) for version in ("mean colour added", AUTHORS))
+    parts = [own[own["split"] != "train"].assign(measure=own["cell"])]
+    parts.append(theirs[theirs["band"] != "x"].assign(measure=theirs["cell"] + " authors"))
     for variant, run in each_run(runs):
-        final = gather({variant: [run]}, "final")
-        own, theirs = (select(final, PAPER_RADII, *CONDITIONS[version]) for version in ("mean colour added", AUTHORS))
-        theirs = theirs[theirs["band"] != "x"].assign(measure=theirs["cell"] + " authors")
         beside = stored_measures(run)
         if beside is None and compute and run.has_weights:
             beside = measure_network(run)
-        own = own[own["split"] != "train"].assign(measure=own["cell"])
-        beside = [] if beside is None else [measurements(beside, variant, run)]
-        parts.append(pd.concat([own, theirs, *beside]).assign(kind=kind_of(run)))
-    columns = ["variant", "seed", "kind", "measure", "value"]
-    return pd.concat(parts, ignore_index=True)[columns]
+        if beside is not None:
+            parts.append(measurements(beside, variant, run))
+    kinds = {variant: kind_of(run) for variant, run in each_run(runs)}
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(kind=table["variant"].map(kinds))[["variant", "seed", "kind", "measure", "value"]]
 
 
 # ---- does HFC reading predict fragility?

@@ -53,27 +53,29 @@ def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataF
     if which not in ("curves", "final"):
         raise ValueError(f"expected which, curves or final, got {which!r}")
     parts = []
-    for variant, run in each_run(runs):
+    for number, (variant, run) in enumerate(each_run(runs)):
         names = ("train_band", "train_radius", "rescale", "adversarial")
         stored = run.recipe.to_dict()
         rows = measurements(getattr(run, which), variant, run).assign(**{name: stored[name] for name in names})
-        for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
-            rows = pd.concat([rows, _same_under(other, rows, run.batch_norm)])
-        parts.append(rows)
+        parts.append(rows.assign(batch_norm=run.batch_norm, number=number))
     if not parts:
         raise ValueError("expected at least one run, got none")
-    return pd.concat(parts, ignore_index=True)
+    rows = pd.concat(parts, ignore_index=True)
+    for other in ({"feed": "mean"}, {"bn_stats": "batch"}):
+        rows = pd.concat([rows, _same_under(other, rows)], ignore_index=True)
+    return rows.sort_values("number", kind="stable", ignore_index=True).drop(columns=["batch_norm", "number"])
 
 
-def _same_under(other: Mapping[str, str], rows: pd.DataFrame, batch_norm: bool) -> pd.DataFrame:
+def _same_under(other: Mapping[str, str], rows: pd.DataFrame) -> pd.DataFrame:
     """The rows whose condition is equivalent to its change by `other`, with that change."""
-    conditions = list(rows[list(Condition._fields)].itertuples(index=False, name=None))
-    changed = {old: old._replace(**other) for old in map(Condition._make, set(conditions))}
-    same = {
-        old for old, new in changed.items() if old != new and old.canonical(batch_norm) == new.canonical(batch_norm)
-    }
+    groups = rows.groupby([*Condition._fields, "batch_norm"], sort=False, dropna=False)
+    same = []
+    for *fields, batch_norm in groups.groups:
+        old = Condition(*fields)
+        new = old._replace(**other)
+        same.append(old != new and old.canonical(batch_norm) == new.canonical(batch_norm))
     recorded = (rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)
-    return rows[recorded & np.array([condition in same for condition in conditions])].assign(**other)
+    return rows[recorded & np.array(same)[groups.ngroup()]].assign(**other)
 
 
 def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats: BnStats) -> pd.DataFrame:

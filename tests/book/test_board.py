@@ -1,6 +1,7 @@
 """The scoreboard's page: the main claim of each chapter, and all claims by topic with their numbers in place."""
 
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import get_args
@@ -12,6 +13,8 @@ import pytest
 from book import board as page
 from hfclib.paper import scoreboard
 from hfclib.paper.claims import Claim
+from hfclib.paper.record import record_table, rules
+from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import COLUMNS, NUMBERS
 from hfclib.paper.verdicts import MARGIN, Verdict
 
@@ -165,3 +168,13 @@ def test_the_page_has_few_words_beside_its_rows(board):
     made = page.opening(pd.concat(every)).data + page.multiplicity(pd.concat(every)).data
     assert len(re.findall(r"\w[\w'.,-]*", made)) > 100
     assert len(re.findall(r"\w[\w'.,-]*", prose + made)) <= 300
+
+
+def test_the_record_has_every_rule_once_under_the_question_of_its_chapter(board):
+    html = page.record(record_table(board)).data
+    HTMLParser().feed(html)
+    parts = {re.search("<h3>(.*?)</h3>", part)[1]: part for part in html.split("<details")[1:]}
+    assert {escape(chapter.question) for chapter in CHAPTERS.values()} >= set(parts)
+    for rule in rules():
+        question = escape(CHAPTERS[rule["id"].partition("-")[0]].question)
+        assert parts[question].count(f"<td>{rule['id']}</td>") == html.count(f"<td>{rule['id']}</td>") == 1
