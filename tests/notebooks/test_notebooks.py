@@ -33,7 +33,7 @@ from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTERS)]
-LONG = {"batchnorm", "datasets", "defense", "fig2", "labels", "networks", "planted", "training"}  # six to ten seconds
+QUICK = {"generalisation", "tradeoff"}  # the others take four to ten seconds; `pytest --nbval` runs all in full
 
 
 def printed(path: Path) -> str:
@@ -73,7 +73,7 @@ FURTHER = {
 @pytest.mark.filterwarnings("ignore:the gradient is exactly zero")
 @pytest.mark.parametrize(
     "notebook",
-    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in NOTEBOOKS],
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem not in QUICK)) for path in NOTEBOOKS],
 )
 def test_runs_at_smoke(notebook, smoke_home, shell, monkeypatch):
     """Some networks of the chapter are trained, and its notebook is run on them; two notebooks train by themselves."""

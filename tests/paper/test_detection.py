@@ -239,6 +239,7 @@ def test_a_run_is_stored_and_its_results_come_again_from_its_weights(tiny):
     pd.testing.assert_frame_equal(again, tiny.results, check_dtype=False, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_in_the_same_weights(tiny, tmp_path):
     command = (
         "import os, sys, torch; torch.set_num_threads(1)\n"
@@ -292,7 +293,8 @@ def test_the_radius_must_be_one_of_the_preset():
 SOME_INPUTS = [WHOLE_IMAGE, DetectorInput("lfc", "raw", 12), DetectorInput("hfc", "mean", 12)]
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_the_published_results_come_again_from_the_published_weights(seed):
     (run,) = detection.DETECTION.obtain(detection.DETECTION.check({"seeds": seed}))
     again = measured_again(run, SOME_INPUTS)
@@ -368,6 +370,7 @@ def untrained():
     return model
 
 
+@pytest.mark.slow
 def test_the_papers_experiment_goes_on_where_it_stopped_and_gives_the_same_table(made, untrained):
     folder, out = made
     table = coco.evaluate_coco(folder, radius=13, out=out, model=untrained)

@@ -349,22 +349,26 @@ def interrupted(monkeypatch, module, name, call):
     monkeypatch.setattr(module, name, stopping)
 
 
+STOPS = [  # a function, and at which of its calls the training is stopped
+    (loop, "training_step", 9),
+    (job, "save_checkpoint", 2),
+    (job, "store_record", 1),
+    (Path, "unlink", 2),
+]
+MORE_STOPS = [
+    (loop, "curve_rows", 3),
+    (os, "replace", 2),
+    (job, "write", 1),
+    (job, "_final_rows", 1),
+    (job, "add_to_record", 1),
+    (job, "write", 4),
+    (job, "put_in_place", 1),
+    (os, "replace", 9),
+]
+
+
 @pytest.mark.parametrize(
-    ("module", "name", "call"),
-    [
-        (loop, "training_step", 9),
-        (loop, "curve_rows", 3),
-        (job, "save_checkpoint", 2),
-        (os, "replace", 2),
-        (job, "write", 1),
-        (job, "_final_rows", 1),
-        (job, "add_to_record", 1),
-        (job, "store_record", 1),
-        (job, "write", 4),
-        (job, "put_in_place", 1),
-        (os, "replace", 9),
-        (Path, "unlink", 2),
-    ],
+    ("module", "name", "call"), [*STOPS, *(pytest.param(*stop, marks=pytest.mark.slow) for stop in MORE_STOPS)]
 )
 def test_stopped_anywhere_and_run_again(trained_briefly, one_radius, tmp_path, module, name, call):
     store = tmp_path / "store"
