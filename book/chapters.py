@@ -40,11 +40,10 @@ def effort(name: str) -> str:
 
 
 def questions() -> HTML:
-    """One row per chapter: its question, a link to it, and where the paper and the blog are about it."""
+    """One row per chapter: its question, which leads to it, and where the paper and the blog are about it."""
     rows = [
         {
-            "question": escape(chapter.question),
-            "chapter": link(chapter.name, chapter.topic),
+            "question": link(chapter.name, chapter.question),
             "paper": escape(chapter.paper),
             "blog": escape(chapter.blog or NONE),
         }

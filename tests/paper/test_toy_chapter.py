@@ -205,7 +205,7 @@ def test_the_pages_that_list_chapters_have_the_new_one(checkout):
         "print(network_name('toydrop'), 'toydrop' in networks_recipes())",
     )
     for part in (
-        '<a href="../notebooks/toy.html">toy</a>',
+        '<a href="../notebooks/toy.html">Does a toy read the HFC?</a>',
         "<td>where the images are cut</td>",
         "<code>toy-bands</code>",
         'id="toy-dropout"',
