@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hfclib.attacks.boundary import fab
 from hfclib.attacks.gradient import fgsm, pgd
 from hfclib.attacks.random_search import square
 from hfclib.attacks.robustness import AttackFunction
@@ -170,7 +171,11 @@ def attack_functions(attack: Attack, undefended: nn.Module) -> list[AttackFuncti
         "margin": [margin],
         "transfer": [partial(_transferred, attack=one, target=undefended) for one in (margin, partial(longer, seed=1))],
         "square": [partial(square, eps=eps, queries=max(QUERIES * steps, 1), seed=0)],
-    } | {name: [partial(_by_torchattacks, name=name, eps=eps, steps=steps)] for name in AUTOATTACK}
+        "fab-t": [partial(fab, eps=eps, steps=steps)],
+    }
+    attacks |= {
+        name: [partial(_by_torchattacks, name=name, eps=eps, steps=steps)] for name in AUTOATTACK if name != "fab-t"
+    }
     if method not in attacks:
         raise ValueError(f"expected method of an attack, one of {', '.join(attacks)}, got {method!r}")
     return attacks[method]
@@ -193,13 +198,12 @@ def _transferred(
 def _by_torchattacks(
     model: nn.Module, images: Tensor, labels: Tensor, *, name: AttackMethod, eps: float, steps: int
 ) -> Tensor:
-    """A component of AutoAttack as torchattacks has it, with seed 0, in full precision."""
+    """A component of AutoAttack as torchattacks has it, with seed 0, in full precision; FAB is `hfclib.attacks.fab`."""
     import torchattacks  # not a dependency: what is stored needs none
 
     made: dict[AttackMethod, Callable[..., torchattacks.attack.Attack]] = {
         "apgd-ce": partial(torchattacks.APGD, loss="ce", steps=steps),
         "apgd-t": partial(torchattacks.APGDT, steps=steps, n_classes=10),
-        "fab-t": partial(torchattacks.FAB, steps=steps, n_classes=10, multi_targeted=True),
         "square-5000": partial(torchattacks.Square, n_queries=5_000),
     }
     with torch.random.fork_rng():  # torchattacks seeds PyTorch's generators
