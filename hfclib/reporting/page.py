@@ -137,17 +137,17 @@ def _failing(shown: Shown) -> str | None:
     rows, radius = shown.content["parts"]["pictures"], answer.nearest_radius(shown.content)
     here = [row for row in rows if row["radius"] == radius]
     if answer.is_unlabelled(shown.content):
-        kinds = {"answered otherwise by their LFC": [row for row in here if row["lfc"] != row["label"]]}
+        kinds = {"Answered otherwise by their LFC": [row for row in here if row["lfc"] != row["label"]]}
     else:
         kinds = {
-            "wrong as they are": [row for row in here if row["whole"] != row["label"]],
-            "right as they are, wrong by their LFC": [
+            "Wrong as they are": [row for row in here if row["whole"] != row["label"]],
+            "Right as they are, wrong by their LFC": [
                 row for row in here if row["whole"] == row["label"] != row["lfc"]
             ],
         }
     parts = []
     for said, failing in kinds.items():
-        told = f"{len(failing)} of the first {len(here)} pictures are {said}"
+        told = f"{said}: {len(failing)} of the first {len(here)} pictures"
         parts.append(folded(told, _pictures(shown, failing, FAILING)))
     return f"<p>At {answer.cut_words(radius, shown.side)}:</p>" + "".join(parts)
 

@@ -293,7 +293,7 @@ def test_classes_are_counted_and_shown_with_their_pictures(data, tmp_path):
     ]
     page = (tmp_path / "report.html").read_text()
     assert "Classes that hang on the high frequencies" in page
-    assert re.search(r"<summary>\d+ of the first 24 pictures are wrong as they are</summary>", page)
+    assert re.search(r"<summary>Wrong as they are: \d+ of the first 24 pictures</summary>", page)
     radius = nearest_radius(made.content)
     here = [row for row in made.content["parts"]["pictures"] if row["radius"] == radius]
     failing = [row for row in here if row["label"] != row["whole"] or row["label"] != row["lfc"]]
