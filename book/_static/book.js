@@ -4,8 +4,9 @@ document.querySelectorAll(".bd-sidebar summary").forEach((arrow) => { arrow.aria
 document.querySelectorAll(".bd-content :is(table.table, table.dataframe)").forEach((table) => {
   const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
   const wordy = rows.some((row) => [...row.cells].slice(1).some((cell) => cell.textContent.trim().length > 40));
-  table.classList.toggle("hfc-claims", table.tHead?.rows[0]?.cells[0]?.textContent.trim() === "claim");
-  if (!table.tHead || !(wordy || table.matches("table.table")) || table.matches(".hfc-sortable")) return;
+  const claims = table.tHead?.rows[0]?.cells[0]?.textContent.trim() === "claim";
+  table.classList.toggle("hfc-claims", claims);
+  if (!table.tHead || !(wordy || claims || table.matches("table.table")) || table.matches(".hfc-sortable")) return;
   const names = [...table.tHead.rows[table.tHead.rows.length - 1].cells].map((cell) => cell.textContent.trim());
   rows.forEach((row) => [...row.cells].forEach((cell, at) => { if (at && names[at]) cell.dataset.name = names[at]; }));
   table.classList.add("hfc-stacked");
