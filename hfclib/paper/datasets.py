@@ -175,7 +175,7 @@ def heuristics_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def heuristics_figure(rows: pd.DataFrame) -> Figure:
-    """HFC accuracy against the radius, one column per data set, one line of panels per condition.
+    """HFC accuracy against the radius: a row of panels per data set, a panel per condition.
 
     Args:
         rows: from `heuristics_rows`.
@@ -186,7 +186,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
     looks, drawn = network_looks(TITLES), [data for data in SETS if data in set(rows["data"])]
     shown = [(data, version) for data in drawn for version in CONDITIONS]
     with drawn_in(CHART):
-        titles = [f"{title_of(data)},\n{version}" for data, version in shown]
+        titles = [f"{title_of(data)},\n{version.removeprefix('measured ')}" for data, version in shown]
         figure, axes = panels(titles, beside=1.6, xlabel="Radius (DFT bins)", ylabel="Accuracy on the HFC")
         for ax, (data, version) in zip(axes, shown, strict=True):
             own = rows[(rows["version"] == version) & (rows["data"] == data) & (rows["band"] == "hfc")]
