@@ -177,7 +177,7 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
 
 CONTROLS = {  # the feed, and the statistics of vanilla; BatchNorm always has those of the test batch
     "none": ("max", "running"),
-    "mean colour added": ("mean", "running"),
+    "mean colour alone": ("mean", "running"),
     TEST_BATCH: ("max", "matched"),
     "both": ("mean", "matched"),
 }

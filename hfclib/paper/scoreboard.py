@@ -19,7 +19,7 @@ ALPHA = 0.05  # of a family of directions
 NUMBERS = ["mean", "low", "high", "published", "p"]
 # What an interval covers, by a claim's units.
 _UNITS = {
-    "seeds": "over the seeds and the draw of the images",
+    "seeds": "over the seeds and, where it is about accuracies, the draw of the images",
     "images": "over test images, of one network",
     "seeds and images": "over seeds and test images",
     "recipes": "over recipes, by bootstrap",
@@ -72,7 +72,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
         if claim.id in estimates:
             first, estimate = estimates[claim.id]
             row |= {"verdict": claim.judge(estimate), "size": claim.size(estimate)}
-            row |= {"ours": in_words(estimate), "seeds": estimate.seeds, "p": estimate.p}
+            row |= {"ours": in_words(estimate, claim.paper or 0.0), "seeds": estimate.seeds, "p": estimate.p}
             row |= {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
             if first is not estimate:
                 row |= {"first": in_words(first), "first verdict": claim.judge(first)}

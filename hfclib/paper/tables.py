@@ -156,20 +156,21 @@ def mean_sd(values: pd.Series, places: int = 3) -> str:
     return decimals(values.mean(), places) + spread
 
 
-def with_interval(mean: float, low: float, high: float) -> str:
+def with_interval(mean: float, low: float, high: float, beside: float = 0.0) -> str:
     """The text "mean [low, high]", which does not break; the mean alone where the interval is infinite.
 
-    Three decimals; four where an end that is not 0 would round to it.
+    Three decimals; four where an end would round to 0, or to the number that stands `beside` the text, and is another.
     """
     if not np.isfinite(low):
         return decimals(mean)
-    places = 4 if any(0 < abs(end) < 0.0005 for end in (low, high)) else 3
+    alike = any(end != other and decimals(end) == decimals(other) for end in (low, high) for other in (0.0, beside))
+    places = 4 if alike else 3
     return f"{decimals(mean, places)} [{decimals(low, places)}, {decimals(high, places)}]".replace(" ", "\u00a0")
 
 
-def in_words(estimate: Estimate) -> str:
+def in_words(estimate: Estimate, beside: float = 0.0) -> str:
     """An estimate as the text of `with_interval`."""
-    return with_interval(estimate.mean, estimate.low, estimate.high)
+    return with_interval(estimate.mean, estimate.low, estimate.high, beside)
 
 
 def estimate_cell(

@@ -219,7 +219,7 @@ def test_the_lead_under_each_control_is_welchs_over_all_seeds_of_each_network():
     ]
     table = batchnorm.lead_table(tidy(rows), [4, 8], ["hfc", "lfc"])
     # Nothing is measured at r = 8, nor of vanilla under both controls.
-    kinds = [("H4", "none"), ("H4", "mean colour added"), ("H4", "test-batch statistics for both"), ("L4", "none")]
+    kinds = [("H4", "none"), ("H4", "mean colour alone"), ("H4", "test-batch statistics for both"), ("L4", "none")]
     assert list(table.index) == kinds
     low, high = stats.ttest_ind([0.7, 0.6, 0.8], [0.2, 0.3], equal_var=False).confidence_interval(0.95)
     assert table.loc["H4", "none"].tolist() == [".25", ".70", with_interval(0.45, low, high), 2]

@@ -165,3 +165,5 @@ def test_numbers_as_text():
     assert {value: decimals(value) for value in expected} == expected
     assert with_interval(0.5, -0.1, 1.1) == ".500\u00a0[-.100,\u00a01.100]"
     assert with_interval(0.5, -float("inf"), float("inf")) == ".500"
+    assert with_interval(0.357, 0.315, 0.3998, 0.4) == ".3570\u00a0[.3150,\u00a0.3998]"  # 0.4 is not in it
+    assert with_interval(0.357, 0.315, 0.4, 0.4) == ".357\u00a0[.315,\u00a0.400]"
