@@ -25,6 +25,7 @@ HEADLINES = (
     "batchnorm-left-H4",
     "fig4-batchnorm-H4-controlled",
     "defense-input-masked",
+    "fig4-batchnorm-w32-H8",
 )
 
 
