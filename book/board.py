@@ -88,13 +88,12 @@ def topics(board: pd.DataFrame) -> HTML:
     unfold = "this.parentElement.querySelectorAll('.hfc-question').forEach((part) => { part.open = true; })"
     shown = f'<fieldset class="hfc-filter" onchange="{unfold}"><legend>Show</legend>{filters}</fieldset>'
     parts = [f"<style>{rules}</style>", shown]
-    for name, chapter in CHAPTERS.items():
+    for name in CHAPTERS:
         rows = board[board["figure"] == name]
         by_topic = rows.groupby(rows["topic"].where(rows["topic"] != "", rows["claim"]), sort=False)
         if len(rows):
             parts.append(
-                f'<section><details class="hfc-question"><summary><h3 id="board-{name}">{escape(chapter.question)}</h3>'
-                f"<small>{_told(rows)}</small></summary>"
+                f"<section>{_question(name, _told(rows))}"
                 f"<p>{link(name, 'The chapter')}</p>"
                 f"{''.join(_topic(text, part) for text, part in by_topic)}</details></section>"
             )
@@ -107,11 +106,16 @@ def record(rules: pd.DataFrame) -> HTML:
     """The `record_table`, folded by question."""
     chapters = rules.index.str.partition("-").get_level_values(0)
     parts = [
-        f'<details class="hfc-question"><summary><h3>{escape(CHAPTERS[name].question)}</h3><small>{len(own)}'
-        f" rules</small></summary>{show_table(own).data}</details>"
+        f"{_question(name, f'{len(own)} rules')}{show_table(own).data}</details>"
         for name, own in rules.groupby(chapters, sort=False)
     ]
     return HTML(f'<div class="hfc-board">{"".join(parts)}</div>')
+
+
+def _question(name: str, told: str) -> str:
+    """What a question's rows unfold from, with the tag that stays open for them."""
+    head = f'<h3 id="board-{name}">{escape(CHAPTERS[name].question)}</h3>'
+    return f'<details class="hfc-question"><summary>{head}<small>{told}</small></summary>'
 
 
 @dataclass(frozen=True)
