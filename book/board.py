@@ -15,8 +15,11 @@ from book.chapters import link, table
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import surviving
 from hfclib.paper.show import show_table
+from hfclib.paper.tables import decimals
+from hfclib.paper.verdicts import region
 
 WIDTH, MARGIN, LINE = 400, 16, 22  # of a picture and beside its scale, and the height of an interval's line, in pixels
+_READ_TO = 0.03  # to which the paper's figures can be read
 
 
 def opening(board: pd.DataFrame) -> Markdown:
@@ -30,11 +33,15 @@ def opening(board: pd.DataFrame) -> Markdown:
     compatible = known["size"] == "compatible"
     reproduced = known["verdict"] == "reproduced"
     ours = counted["section"] == "ours"
+    slack = _READ_TO * known["section"].str.contains("Fig.", regex=False)
+    near = known["published"].between(known["low"] - slack, known["high"] + slack)
     return Markdown(
         f"**The paper's number lies in our interval in {compatible.sum()} of the {len(known)} rows** where the two can "
-        f"be compared; of the {reproduced.sum()} of these that are reproduced, in {(compatible & reproduced).sum()}. "
-        f"Of the paper's {(~ours).sum()} claims {_told(counted[~ours])}; of our own {ours.sum()}, such as controls, "
-        f"{_told(counted[ours])}. The row on the trade-off is not counted, since it can hardly fail."
+        f"be compared (in {near.sum()} if its figures are read {decimals(_READ_TO, 2)} off). Of the "
+        f"{reproduced.sum()} of these that are reproduced, {(compatible & reproduced).sum()} fit the number too. "
+        f"Of the {(~ours).sum()} rows on the paper's claims {_told(counted[~ours])}; of our {ours.sum()}, such as "
+        f"controls, {_told(counted[ours])}. A claim may have a row for each measurement. The row on the trade-off can "
+        "hardly fail, and is not counted."
     )
 
 
@@ -42,8 +49,8 @@ def multiplicity(board: pd.DataFrame) -> Markdown:
     """How many reproduced directions are left when all are tested together."""
     directions, holm, hochberg = surviving(board)
     return Markdown(
-        f"**Many claims at once.** Of {directions} reproduced directions {holm} survive Holm's correction at .05, and "
-        f"{hochberg} that of Benjamini and Hochberg."
+        f"**Many claims at once.** Of the {directions} reproduced rows that test a direction, {holm} survive Holm's "
+        f"correction at .05, and {hochberg} that of Benjamini and Hochberg."
     )
 
 
@@ -55,12 +62,12 @@ def main_claims(board: pd.DataFrame) -> HTML:
     """One row per chapter: the claim that its opening answer is about."""
     rows = [
         {
-            "chapter": link(row["figure"], CHAPTERS[row["figure"]].topic),
+            "chapter": link(row["chapter"], CHAPTERS[row["chapter"]].topic),
             "main claim": f'<a href="#{name}">{escape(row["claim"])}</a><small>{escape(row["version"])}</small>',
             "direction": _marked("verdict", row["verdict"]),
             "size": _marked("size", row["size"]),
             "ours": escape(row["ours"]),
-            "paper": escape(row["paper"] if pd.notna(row["published"]) else "\u2013"),
+            "paper": escape(_value(row["paper"]) or "\u2013"),
         }
         for name, row in board[board["main"]].iterrows()
     ]
@@ -89,7 +96,7 @@ def topics(board: pd.DataFrame) -> HTML:
     shown = f'<fieldset class="hfc-filter" onchange="{unfold}"><legend>Show</legend>{filters}</fieldset>'
     parts = [f"<style>{rules}</style>", shown]
     for name in CHAPTERS:
-        rows = board[board["figure"] == name]
+        rows = board[board["chapter"] == name]
         by_topic = rows.groupby(rows["topic"].where(rows["topic"] != "", rows["claim"]), sort=False)
         if len(rows):
             parts.append(
@@ -131,7 +138,7 @@ class Scale:
     @classmethod
     def of(cls, rows: pd.DataFrame) -> "Scale":
         """The scale that holds 0 and all numbers of some rows of the scoreboard."""
-        edges = [edge for tested in rows["tested"] for edge in _edges(tested)]
+        edges = [edge for _, row in rows.iterrows() for edge in _edges(row)]
         values = np.array([*rows[["mean", "low", "high", "published"]].to_numpy(float).ravel(), *edges, 0.0])
         values = values[np.isfinite(values)]
         ends = values.min(), max(values.max(), values.min() + 0.01)
@@ -146,7 +153,7 @@ class Scale:
 def _topic(text: str, rows: pd.DataFrame) -> str:
     """A topic: a line per claim, with its interval and its numbers; what else there is to say is unfolded below."""
     scale = Scale.of(rows)
-    lines = "".join(_line(name, row, scale) for name, row in rows.iterrows())
+    lines = "".join(_line(_label(row, rows), row, scale) for _, row in rows.iterrows())
     claims = "".join(_claim(name, row) for name, row in rows.iterrows())
     many = f"<small>{len(rows)} claims</small>" if len(rows) > 1 else ""
     return (
@@ -156,11 +163,20 @@ def _topic(text: str, rows: pd.DataFrame) -> str:
     )
 
 
-def _line(name: str, row: pd.Series, scale: Scale) -> str:
-    numbers = escape(row["ours"] + (f"; paper {row['paper']}" if pd.notna(row["published"]) else ""))
+def _label(row: pd.Series, rows: pd.DataFrame) -> str:
+    """What tells a row from the others of its topic: the claim, how it was measured, or both."""
+    alike = int((rows["claim"] == row["claim"]).sum())
+    if alike == len(rows):
+        return row["version"]
+    return row["claim"] if alike == 1 else f"{row['claim']}; {row['version']}"
+
+
+def _line(label: str, row: pd.Series, scale: Scale) -> str:
+    value = _value(row["paper"])
+    numbers = escape(row["ours"] + (f"; paper {value}" if value else ""))
     return (
         f'<span class="hfc-line" data-verdict="{escape(row["verdict"])}">'
-        f"<span>{escape(name.partition('-')[2])}<small>{numbers}</small></span>{_picture(row, scale)}"
+        f"<span>{escape(label)}<small>{numbers}</small></span>{_picture(row, scale)}"
         f"{_marked('verdict', row['verdict'])}{_marked('size', row['size'])}</span>"
     )
 
@@ -178,6 +194,11 @@ def _claim(name: str, row: pd.Series) -> str:
         f'<div class="hfc-claim" id="{name}" data-verdict="{escape(row["verdict"])}">'
         f"<p>{escape(row['claim'])}<small>{escape(row['version'])}</small></p><dl>{items}</dl></div>"
     )
+
+
+def _value(paper: str) -> str:
+    """The paper's value as the scoreboard has it; "" where that says in words that there is none."""
+    return paper if any(map(str.isdigit, paper)) else ""
 
 
 def _marked(what: str, word: str) -> str:
@@ -198,16 +219,15 @@ def _number(value: float) -> str:
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.4g}" if abs(value) > 1e-9 else "0")
 
 
-def _edges(tested: str) -> list[float]:
-    """The edges of a rule that tests a size or a bound, from the words in which the scoreboard says it."""
-    edges = [float(edge) for edge in re.findall(r"-?\d*\.\d+", tested)]
-    return [*edges, *(-edge for edge in edges)] if "of 0" in tested else edges  # within so much of 0
+def _edges(row: pd.Series) -> list[float]:
+    """The ends of the region of a claim's rule; none at 0, which every picture marks."""
+    return [end for end in region(row["relation"], row["bound"]) if np.isfinite(end) and abs(end) > 1e-9]
 
 
 def _picture(row: pd.Series, scale: Scale) -> str:
     """The interval as a line with our mean as a dot, the paper's value as a hollow diamond, 0 and the rule's edges."""
     y, half = LINE / 2, 6
-    lines = [(0, "zero"), *((edge, "edge") for edge in _edges(row["tested"]))]
+    lines = [(0, "zero"), *((edge, "edge") for edge in _edges(row))]
     marks = [
         f'<line x1="{scale.at(x):.1f}" x2="{scale.at(x):.1f}" y1="0" y2="{LINE}" class="{kind}"/>' for x, kind in lines
     ]

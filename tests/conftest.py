@@ -133,7 +133,7 @@ def no_bands(measured_at):
 def published_folder(monkeypatch, tmp_path):
     """The folder of what is published, empty: the test publishes its own. Embedded images stay where they are."""
     folder = tmp_path / "data"
-    for module in ("paper.measured", "reporting.names", "runs.predictions", "runs.store"):
+    for module in ("paper.stored_tables", "reporting.names", "runs.predictions", "runs.store"):
         monkeypatch.setattr(f"hfclib.{module}.data_folder", lambda: folder)
     return folder
 
@@ -143,7 +143,7 @@ def evaluation_version(monkeypatch):
     """Sets the EVALUATION_VERSION, which code that measures something else has raised."""
 
     def choose(version):
-        for module in ("paper.measured", "runs.predictions"):
+        for module in ("paper.stored_tables", "runs.predictions"):
             monkeypatch.setattr(f"hfclib.{module}.EVALUATION_VERSION", version)
 
     return choose

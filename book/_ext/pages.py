@@ -33,7 +33,7 @@ def say_what_it_takes(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def fold_appendix(app: Sphinx, doctree: nodes.document) -> None:
-    """Fold the section "Appendix" of a chapter: what a referee wants, and the main text does without."""
+    """Fold the section "Appendix" of a page: what a referee wants, and the main text does without."""
     for section in doctree.findall(nodes.section):
         if section[0].astext() == "Appendix":
             words = "More tables, figures and checks"

@@ -17,28 +17,39 @@ from PIL import Image
 
 from hfclib.data import embedded, to_float
 from hfclib.reporting.page import html
-from hfclib.reporting.stored import read_report
+from hfclib.reporting.stored import Report, read_report
 
 if TYPE_CHECKING:  # its tests do without Sphinx
     from sphinx.application import Sphinx
 
+TITLES = {  # of the networks, by the file's name
+    "laptop-adversarial-0-8ea95e0448": "an adversarially trained network",
+    "laptop-batchnorm-0-a5863af9f4": "a network with BatchNorm",
+}
 FOLDER = Path(__file__).parents[1] / "reports"
 PHOTOGRAPHS, SHOWN_SIDE = FOLDER / "photographs", 96  # pixels of each photograph in its picture
 
 
 def report_pages() -> dict[str, str]:
     """The pages by name."""
-    reports = {path.stem: read_report(path) for path in sorted(FOLDER.glob("*.json"))}
+    reports = {path.stem: _titled(read_report(path), TITLES[path.stem]) for path in sorted(FOLDER.glob("*.json"))}
     images, _ = embedded("test")
     return {
         name: html(
-            replace(report, content=report.content | {"data_name": "the test images of CIFAR-10"}),
+            report,
             to_float(images[: report.content["key"]["settings"]["first_images"]]),
             [other for other in reports.values() if other is not report],
             back=("../report.html", "Report on your network"),
         )
         for name, report in reports.items()
     }
+
+
+def _titled(report: Report, name: str) -> Report:
+    """The report with a name for readers in place of that of the run, and that of its data."""
+    key = report.content["key"]
+    key = key | {"settings": key["settings"] | {"name": name}}
+    return replace(report, content=report.content | {"key": key, "data_name": "the test images of CIFAR-10"})
 
 
 def photographs_pages() -> dict[str, str]:

@@ -143,7 +143,7 @@ window.hfcExplorer = (() => {
     field.shown.value = radius;
     paint("image", picture, live ? "Your image, 32 × 32" : `Test image ${data.images[index]}`);
     paint("lfc", given.lfc, `LFC, the blur, r = ${radius}`);
-    paint("hfc", seen, `HFC, the rest${stretch ? ", stretched" : ""}, r = ${radius}`);
+    paint("hfc", seen, `HFC, the rest${feed === "mean" ? ", on grey" : ""}${stretch ? ", stretched" : ""}, r = ${radius}`);
     paintSpectrum(magnitude, radius);
     for (const radio of field.statistics) radio.disabled = live; // they need a hundred images
     const state = `${live ? "" : data.images[index]} ${radius} ${feed} ${field.statistics.value}`;

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hfclib import models
 from hfclib.models import REGISTERED
-from hfclib.paper.presets import Preset
+from hfclib.paper.presets import TITLES, Preset
 from hfclib.paper.registry import CHAPTERS, RECIPES
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
@@ -76,7 +76,7 @@ def kind_of(run: Run) -> str:
 @cache
 def _names() -> dict[str, str]:
     """What tables call the variants of `networks_recipes`; those of other presets are called as at "laptop"."""
-    titles = {variant: title for chapter in CHAPTERS.values() for variant, title in chapter.titles.items()}
+    titles = TITLES | {variant: title for chapter in CHAPTERS.values() for variant, title in chapter.titles.items()}
     names = {}
     for preset in (*SET_UPS, "laptop"):
         names |= {variant: _name(variant, recipe, titles) for variant, recipe in _own_recipes(preset).items()}

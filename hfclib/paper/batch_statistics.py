@@ -19,9 +19,9 @@ from hfclib.data.cifar import MEAN, embedded, to_float
 from hfclib.devices import best_device
 from hfclib.frequency import split
 from hfclib.moments import matched
-from hfclib.paper.measured import stored_table
 from hfclib.paper.measurements import each_run, measurements
 from hfclib.paper.presets import PUBLISHED_SEEDS
+from hfclib.paper.stored_tables import stored_table
 from hfclib.paper.tables import cell_names, cells_of_shares
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run

@@ -32,7 +32,6 @@ from hfclib.paper.batch_statistics import (
 )
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import over_seeds
-from hfclib.paper.measured import publish_tables
 from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, several
 from hfclib.paper.presets import (
@@ -43,6 +42,7 @@ from hfclib.paper.presets import (
     fig4_recipes,
     stated_recipes,
 )
+from hfclib.paper.stored_tables import publish_tables
 from hfclib.paper.tables import (
     cell_names,
     cells_of_shares,
@@ -60,9 +60,7 @@ from hfclib.training.recipe import Recipe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES = TITLES | {"adversarial_batchnorm": "Adversarial, BatchNorm", "fullwidth": "BatchNorm, width 64"}
-NAMES |= {"groupnorm": "GroupNorm"}
-LOUDER = (2, 4)  # times as loud is the HFC at radius 8 in the training of `louder_recipes`
+AMPLIFIED = (2, 4)  # by how much the HFC at r = 8 is amplified in the training of `amplified_recipes`
 
 
 def fig6_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -80,19 +78,19 @@ def fig6_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     return plain | normed
 
 
-def louder_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """vanilla and batchnorm of Fig. 4, trained on images whose HFC at r = 8 is two and four times as loud: louder2,
+def amplified_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
+    """vanilla and batchnorm of Fig. 4, trained on images whose HFC at r = 8 is amplified two and four times: louder2,
     louder4, batchnorm_louder2, batchnorm_louder4.
 
     Source: ours, after the blog: if BatchNorm helps because it makes faint signals larger, an amplified HFC should do
     the same.
     """
     variants, base = fig4_recipes(preset), base_recipe(preset)
-    louder = {}
-    for (variant, before), scale in product((("vanilla", ""), ("batchnorm", "batchnorm_")), LOUDER):
+    amplified = {}
+    for (variant, before), scale in product((("vanilla", ""), ("batchnorm", "batchnorm_")), AMPLIFIED):
         name, how = f"{before}louder{scale}", {"train_band": "sum", "train_radius": 8, "train_scale": float(scale)}
-        louder[name] = variants[variant].with_(name=f"{base.name}-{name}", **how)
-    return louder
+        amplified[name] = variants[variant].with_(name=f"{base.name}-{name}", **how)
+    return amplified
 
 
 def all_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -103,7 +101,7 @@ def all_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     """
     base = base_recipe(preset)
     groupnorm = {"groupnorm": base.with_(name=f"{base.name}-groupnorm", norm="group")}
-    others = adversarial_recipes(preset) | fig2_recipes(preset) | fig6_recipes(preset) | louder_recipes(preset)
+    others = adversarial_recipes(preset) | fig2_recipes(preset) | fig6_recipes(preset) | amplified_recipes(preset)
     return fig4_recipes(preset) | groupnorm | others
 
 
@@ -230,20 +228,20 @@ def groupnorm_table(measured: pd.DataFrame, radii: Sequence[int]) -> pd.DataFram
     return text_table(contrast_rows(rows, independent), ["accuracy on"])
 
 
-def help_table(measured: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+def test_batch_table(measured: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     """Accuracy of every network without and with test-batch statistics, max feed, as text: mean ± sd over seeds.
 
     Without them BatchNorm takes its running averages; with them networks without BatchNorm are `matched`.
     """
     shown = "feed == 'max' and radius in @radii or band == 'x'"
-    rows = measured.query(f"part == 'feeds' and variant in @NAMES and ({shown})")
-    rows = rows.assign(cell=cell_names(rows), network=rows["variant"].map(NAMES))
+    rows = measured.query(f"part == 'feeds' and variant in @TITLES and ({shown})")
+    rows = rows.assign(cell=cell_names(rows), network=rows["variant"].map(TITLES))
     rows["test-batch statistics"] = np.where(rows["bn_stats"] == "running", "no", "yes")
     by = ["network", "test-batch statistics"]
     wide = rows.pivot_table("value", by, "cell", partial(mean_sd, places=2), sort=False)
     seeds = rows.groupby(by)["seed"].nunique().rename("seeds")
     columns = ["test", *(f"{band}{radius}" for band in "HL" for radius in radii)]
-    order = sorted(wide.index, key=lambda place: (list(NAMES.values()).index(place[0]), place[1]))
+    order = sorted(wide.index, key=lambda place: (list(TITLES.values()).index(place[0]), place[1]))
     return wide[columns].replace("\u00a0", "", regex=True).join(seeds).loc[order]  # nine columns must fit on a page
 
 
@@ -259,7 +257,7 @@ def scaled_table(measured: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
     return gains.groupby(["feed", "radius"]).agg(lambda values: in_words(over_seeds(values))).rename_axis(columns=None)
 
 
-def louder_table(measured: pd.DataFrame) -> pd.DataFrame:
+def amplified_table(measured: pd.DataFrame) -> pd.DataFrame:
     """Accuracy on the HFC at r = 8, by control and by how much it was amplified in training, as text.
 
     Means over all seeds of each network, and BatchNorm's lead with its 95 % interval.
@@ -270,7 +268,7 @@ def louder_table(measured: pd.DataFrame) -> pd.DataFrame:
         "mean colour added": ("mean_running", "mean_running"),
     }
     rows = {}
-    for (way, conditions), scale in product(ways.items(), (1, *LOUDER)):
+    for (way, conditions), scale in product(ways.items(), (1, *AMPLIFIED)):
         names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
         rows[way, scale] = lead_over(*(f"{name}.H8_{how}" for name, how in zip(names, conditions, strict=True)))
     texts = contrast_rows(rows, _cells_by_condition(measured), alone=partial(mean_text, places=2), seeds=True)
@@ -334,7 +332,6 @@ BATCHNORM = Chapter(
     },
     recipes=all_recipes,
     parameters=BatchNormParameters,
-    titles=NAMES,
     required=PAIR,
     needs_weights=("vanilla",),
     evidence=table,

@@ -17,7 +17,7 @@ from hfclib.paper.claims import Claim, check_cells, claims_of, main_of
 from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.parameters import Parameters, check_parameters, refusal
 from hfclib.paper.presets import Preset
-from hfclib.paper.tables import NAMED_CONDITIONS, table_cells
+from hfclib.paper.tables import CONDITIONS, table_cells
 from hfclib.runs.collect import Runs, obtain, published_runs
 from hfclib.runs.store import WEIGHTS, folders, is_published
 from hfclib.training.recipe import Recipe
@@ -82,7 +82,7 @@ class Chapter:
     claimed: Callable[[Preset], dict[str, Recipe]] | None = None
     cells: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     measures: str = r"train|test|[LH]\d+"
-    conditions: tuple[str, ...] = tuple(NAMED_CONDITIONS)
+    conditions: tuple[str, ...] = tuple(CONDITIONS)
     functions: Mapping[str, Callable[[pd.DataFrame], Estimate]] | None = None
     cell_variants: Callable[[Preset], Collection[str]] | None = None
 

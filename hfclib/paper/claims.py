@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from hfclib.paper.intervals import Estimate, MissingRunError, over_images, over_seeds_and_images, sum_of_means
 from hfclib.paper.names import CHAPTER_PLACES, Preset
@@ -124,7 +124,7 @@ class Claim(BaseModel):
         relation, bound: the rule (`verdicts`); the bound is what "at most", "at least" and "about" compare with.
         paper: the statistic as published; None where it is not available.
         preset: whose networks it is tested on.
-        distance: whether the statistic is a distance to the paper's numbers, in whose interval their 0 can't lie.
+        distance: whether the statistic is a distance to the paper's numbers.
         departure: what in our set-up may be the cause if the claim fails; None where none may be, as for a control on
             our own networks.
         paper_differs: how the published number was measured otherwise than ours, so that sizes can't be compared.
@@ -158,6 +158,12 @@ class Claim(BaseModel):
     counted: bool = True
     main: bool = False
     topic: str = ""
+    _line: int = PrivateAttr(0)
+
+    @property
+    def place(self) -> str:
+        """Where it stands in the file of claims, in words."""
+        return f"{FILE.name}, line {self._line}: {self.id}"
 
     @model_validator(mode="before")
     @classmethod
@@ -298,11 +304,13 @@ def load_claims(path: Path = FILE) -> tuple[Claim, ...]:
     try:
         claims: dict[str, Claim] = {}
         for node in loader.get_single_node().value:
-            at = f"{path.name}, line {node.start_mark.line + 1}"
+            line = node.start_mark.line + 1
+            at = f"{path.name}, line {line}"
             try:
                 claim = Claim(**loader.construct_mapping(node, deep=True))
             except ValidationError as error:
                 raise ValueError(f"{at}: {'; '.join(map(_in_words, error.errors()))}") from None
+            claim._line = line
             if claim.id in claims:
                 raise ValueError(f"{at}: expected an id of its own, got {claim.id!r} again")
             claims[claim.id] = claim
@@ -357,18 +365,20 @@ def check_cells(
     Args:
         variants, measures, conditions, functions: what there is; `measures` is a regular expression.
     Raises:
-        ValueError: names the claim and the nearest variant, condition or function.
+        ValueError: names the claim and its line, and the nearest variant, measure, condition or function.
     """
+    claims = list(claims)
+    known = {measure for claim in claims for _, measure in claim.cells if re.fullmatch(measures, measure)}
     for claim in claims:
         for variant, measure in claim.cells:
             if variant not in variants:
-                raise ValueError(f"{claim.id}: unknown network{_near(variant, variants)}")
+                raise ValueError(f"{claim.place}: unknown network{_near(variant, variants)}")
             if not re.fullmatch(measures, measure):
-                raise ValueError(f"{claim.id}: expected a measure, {measures}, got {measure!r}")
+                raise ValueError(f"{claim.place}: unknown measure, not {measures}{_near(measure, known)}")
         if claim.measured and claim.measured not in conditions:
-            raise ValueError(f"{claim.id}: unknown condition{_near(claim.measured, conditions)}")
+            raise ValueError(f"{claim.place}: unknown condition{_near(claim.measured, conditions)}")
         if claim.function and claim.function not in functions:
-            raise ValueError(f"{claim.id}: unknown function{_near(claim.function, functions)}")
+            raise ValueError(f"{claim.place}: unknown function{_near(claim.function, functions)}")
 
 
 def _near(name: str, allowed: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,7 +20,7 @@ from hfclib.paper.misalignment import counts_over_seeds, predicted_images, store
 from hfclib.paper.parameters import SeveralSeeds, whole
 from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.paper.tables import (
-    AUTHORS,
+    CONDITION_TITLES,
     CONDITIONS,
     by_seed,
     cell_names,
@@ -36,8 +37,9 @@ from hfclib.transforms import feed_images
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SETS = {"cifar10": "cifar10", "mnist": "mnist", "fashion": "fashion-mnist"}  # short names, and `Recipe.data`
-_BANDS = {f"{band}{radius}max": f"{band.upper()}, r = {radius}" for band in ("lfc", "hfc") for radius in (4, 8)}
+SETS = {"cifar10": "cifar10", "mnist": "mnist", "fashion": "fashion-mnist"}  # short names, and `DataConfig.dataset`
+HEURISTICS = ("vanilla", "dropout", "mixup", "batchnorm", "adversarial")  # of Fig. 4
+_BANDS = {f"{band}{radius}max": (band, radius) for band in ("lfc", "hfc") for radius in (4, 8)}  # of Table 1
 
 
 def datasets_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -58,7 +60,8 @@ def datasets_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     changes |= {"epochs": 4} if preset == "laptop" else {}
     by_band = fig1_recipes(preset)
     bands = {
-        name: by_band[f"hfc{name[3]}max"].with_(name=f"{base.name}-{name}", train_band=name[:3]) for name in _BANDS
+        name: by_band[f"hfc{radius}max"].with_(name=f"{base.name}-{name}", train_band=band)
+        for name, (band, radius) in _BANDS.items()
     }
     plain = fig4_recipes(preset) | bands
     if preset == "smoke":
@@ -78,7 +81,7 @@ def datasets_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 PLACES = {
     (network if data == "cifar10" else f"{data}-{network}"): (data, network)
     for data in SETS
-    for network in (*TITLES, *_BANDS)
+    for network in (*HEURISTICS, *_BANDS)
 }
 
 
@@ -131,7 +134,7 @@ def accuracy_by_seed(table: pd.DataFrame, data: str, variant: str, cell: str) ->
         cell: as in `select`.
     """
     own = table[(table["data"] == data) & (table["variant"] == variant)]
-    rows = select(own, RADII, *CONDITIONS["mean colour added"])
+    rows = select(own, RADII, *CONDITIONS["controlled"])
     return by_seed(rows, "cell").reindex(columns=[cell])[cell].dropna()
 
 
@@ -145,8 +148,7 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cell_variants(preset: Preset) -> list[str]:
-    names = datasets_recipes(preset)
-    return [name.replace("-", "_") if "-" in name else f"cifar10_{name}" for name in names]
+    return ["_".join(PLACES[name]) for name in datasets_recipes(preset)]
 
 
 # ---- what the notebook shows
@@ -168,9 +170,9 @@ def examples_of_bands(radius: int) -> Figure:
 
 
 def heuristics_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of the networks of Fig. 4 on all three sets, under both of `CONDITIONS` (column "version")."""
-    rows = table[table["data"].isin(list(SETS)) & table["variant"].isin(list(TITLES))]
-    parts = [select(rows, PAPER_RADII, *condition).assign(version=one) for one, condition in CONDITIONS.items()]
+    """Accuracies of the networks of Fig. 4 on all three sets, under both of `CONDITIONS` (column "measured")."""
+    rows = table[table["data"].isin(list(SETS)) & table["variant"].isin(HEURISTICS)]
+    parts = [select(rows, PAPER_RADII, *condition).assign(measured=name) for name, condition in CONDITIONS.items()]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -183,15 +185,15 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
         A Figure; points are means over seeds, bars one sample standard deviation. A network that is not stored is
         named in its panel; a data set without any has none.
     """
-    looks, drawn = network_looks(TITLES), [data for data in SETS if data in set(rows["data"])]
-    shown = [(data, version) for data in drawn for version in CONDITIONS]
+    looks, drawn = network_looks(HEURISTICS), [data for data in SETS if data in set(rows["data"])]
+    shown = list(product(drawn, CONDITIONS))
     with drawn_in(CHART):
-        titles = [f"{title_of(data)},\n{version.removeprefix('measured ')}" for data, version in shown]
+        titles = [f"{title_of(data)},\n{CONDITION_TITLES[name].removeprefix('measured ')}" for data, name in shown]
         figure, axes = panels(titles, beside=1.6, xlabel="Radius (DFT bins)", ylabel="Accuracy on the HFC")
-        for ax, (data, version) in zip(axes, shown, strict=True):
-            own = rows[(rows["version"] == version) & (rows["data"] == data) & (rows["band"] == "hfc")]
+        for ax, (data, name) in zip(axes, shown, strict=True):
+            own = rows[(rows["measured"] == name) & (rows["data"] == data) & (rows["band"] == "hfc")]
             accuracy_by_radius(ax, own, "variant", looks)
-            absent = [title for variant, title in TITLES.items() if variant not in set(own["variant"])]
+            absent = [TITLES[variant] for variant in HEURISTICS if variant not in set(own["variant"])]
             if absent:
                 said = "\n".join(["not stored:", *absent])
                 ax.text(0.98, 0.97, said, ha="right", va="top", fontsize=12, transform=ax.transAxes)
@@ -203,7 +205,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
 
 def _by_network(rows: pd.DataFrame, columns: str, cell: Callable[[pd.Series], str]) -> pd.DataFrame:
     """One row per data set and network with rows, cells made of its accuracies; one row that says so without any."""
-    names = TITLES | _BANDS
+    names = TITLES | {name: f"{band.upper()}, r = {radius}" for name, (band, radius) in _BANDS.items()}
     rows = rows[rows["data"].isin(list(SETS)) & rows["variant"].isin(list(names))]
     if rows.empty:
         return pd.DataFrame({"data": [_MISSING]}).set_index("data")
@@ -215,7 +217,7 @@ def _by_network(rows: pd.DataFrame, columns: str, cell: Callable[[pd.Series], st
 def heuristics_table(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracies measured as the authors did, one row per data set and network that is stored; text, mean ± sd."""
     rows = heuristics_rows(table)
-    rows = rows[rows["version"] == AUTHORS]
+    rows = rows[rows["measured"] == "authors"]
     hfc_first = rows.sort_values("band", key=lambda band: band == "lfc", kind="stable")
     return _by_network(hfc_first, "cell", mean_sd)
 

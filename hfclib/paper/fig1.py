@@ -19,8 +19,8 @@ from hfclib.conditions import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.bands import OWN_BAND, SCALINGS, TABLE1_MEASURES, band_results, fig1_recipes
 from hfclib.paper.chapter import Chapter
+from hfclib.paper.paper_values import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.parameters import Seeds, SeveralSeeds
-from hfclib.paper.published import TABLE1_HFC, TABLE1_HFC_AT_MOST, TABLE1_VALUES
 from hfclib.paper.tables import decimals, gather, mean_sd
 from hfclib.training.recipe import Recipe
 from hfclib.transforms import rescaled

@@ -30,9 +30,9 @@ from hfclib.paper.misalignment import (
     predicted_images,
     stored_predictions,
 )
+from hfclib.paper.paper_values import MISALIGNED
 from hfclib.paper.parameters import FeedChoice, OneSeed, Radius, StatisticsChoice, several, whole
 from hfclib.paper.presets import Preset
-from hfclib.paper.published import MISALIGNED
 from hfclib.paper.tables import cells_of_shares, decimals
 from hfclib.runs.collect import Runs
 from hfclib.transforms import FEEDS, Feed, feed_images, rescaled
@@ -306,23 +306,6 @@ def _evidence(runs: Runs) -> pd.DataFrame:
     return counts_over_seeds(found, embedded("test")[1][: predicted_images(found)])
 
 
-FIG2 = Chapter(
-    name="fig2",
-    question="Does a network read what people do not?",
-    topic="misaligned images",
-    paper="Fig. 2, section 8",
-    blog="Fig. 2",
-    figures={"fig2-images": "weights", "fig2-gallery": "weights", "fig2-counts": "predictions"},
-    recipes=fig2_recipes,
-    parameters=Fig2Parameters,
-    required=("vanilla", "batchnorm"),
-    needs_weights=("vanilla", "batchnorm"),
-    evidence=_evidence,
-    cells=_cells,
-    measures=r"(misaligned|eight)\d+(_svd)?",
-)
-
-
 # What `counts_of_all_seeds` shows, by cut and statistics.
 PARTS = {
     ("fourier", "running"): "LFC and HFC, running",
@@ -408,3 +391,20 @@ def _mean_count(counts: pd.Series) -> str:
     estimate = over_seeds(counts)
     mean, low, high = (f"{one:z.1f}" for one in (estimate.mean, estimate.low, estimate.high))
     return f"{mean}\u00a0[{low},\u00a0{high}]" if estimate.seeds > 1 else mean
+
+
+FIG2 = Chapter(
+    name="fig2",
+    question="Does a network read what people do not?",
+    topic="misaligned images",
+    paper="Fig. 2, section 8",
+    blog="Fig. 2",
+    figures={"fig2-images": "weights", "fig2-gallery": "weights", "fig2-counts": "predictions"},
+    recipes=fig2_recipes,
+    parameters=Fig2Parameters,
+    required=("vanilla", "batchnorm"),
+    needs_weights=("vanilla", "batchnorm"),
+    evidence=_evidence,
+    cells=_cells,
+    measures=r"(misaligned|eight)\d+(_svd)?",
+)

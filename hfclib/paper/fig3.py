@@ -21,7 +21,7 @@ from hfclib.kernels import SIZE, convolutions, frequency_response, high_frequenc
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import interval
 from hfclib.paper.parameters import SeveralSeeds, number
-from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes
+from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes, titled
 from hfclib.paper.tables import decimals, text_table, with_interval
 from hfclib.runs.collect import Runs
 from hfclib.runs.store import Run
@@ -36,20 +36,12 @@ if TYPE_CHECKING:
 KERNEL_RADIUS = 12  # DFT bins: the paper's radius in its Fig. 2
 MEASURES = {"roughness": "roughness", "share": f"share of energy at r >= {KERNEL_RADIUS}"}
 INITIAL = "At initialisation"
-FIG3_TITLES = {
-    "vanilla": "Vanilla",
-    "batchnorm": "BatchNorm",
-    "adversarial": "Adversarial",
-    "adversarial_batchnorm": "Adversarial, BatchNorm",
-    "vanilla5": "Vanilla, 5 x 5",
-    "adversarial5": "Adversarial, 5 x 5",
-}
 
 # ---- recipes
 
 
 def fig3_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
-    """The networks whose first kernels are compared, in the order of FIG3_TITLES.
+    """The networks whose first kernels are compared.
 
     Source: paper, section 6 and Fig. 7; kernels of 5 x 5 are ours.
     """
@@ -115,11 +107,11 @@ def first_layers(runs: Mapping[str, Sequence[Run]], shown: int = 8) -> dict[str,
     Returns:
         By title, (K, 3, k, k), sorted by their roughness; some at equal steps of that order if there are too many.
     """
-    networks = {}
+    networks, titles = {}, titled(runs)
     for variant, ones in with_weights(runs).items():
         if not networks:
             networks[f"{INITIAL}, seed {ones[0].seed}"] = initial_model(ones[0].recipe, ones[0].seed)
-        networks[f"{FIG3_TITLES[variant]}, seed {ones[0].seed}"] = ones[0].model()
+        networks[f"{titles[variant]}, seed {ones[0].seed}"] = ones[0].model()
     kernels = {}
     for title, model in networks.items():
         order = roughness(_first(model)).mean(dim=1).argsort(stable=True)
@@ -135,12 +127,12 @@ def mean_responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
         By title, (32, 32) with frequency zero at [16, 16]: trained, and for each size of kernels the first variant's at
         initialisation. The square of a plane's response is 1 on average over all bins.
     """
-    responses = {}
+    responses, titles = {}, titled(runs)
     for variant, ones in with_weights(runs).items():
         start = INITIAL + (f", {size} x {size}" if (size := ones[0].recipe.model.stem_kernel) != 3 else "")
         if start not in responses:
             responses[start] = _response([initial_model(run.recipe, run.seed) for run in ones])
-        responses[FIG3_TITLES[variant]] = _response([run.model() for run in ones])
+        responses[titles[variant]] = _response([run.model() for run in ones])
     return responses
 
 
@@ -167,13 +159,13 @@ def kernel_table(table: pd.DataFrame) -> pd.DataFrame:
         "what training added": "added",
         "trained, then smoothed": "smoothed",
     }
-    rows = {}
+    rows, titles = {}, titled(table["variant"])
     for measure, text in MEASURES.items():
         for variant, own in table.groupby("variant", sort=False):
             means = own.pivot_table(measure, "seed", "state")
             means["difference"] = means["trained"] - means["initial"]
             cells = {title: with_interval(*interval(means[state])) for title, state in states.items()}
-            rows[text, FIG3_TITLES[variant]] = cells | {"seeds": len(means)}
+            rows[text, titles[variant]] = cells | {"seeds": len(means)}
     # Five columns of intervals fit on a page only if a cell may break before its bracket.
     return text_table(rows, ["measure", "network"]).replace("\u00a0\\[", " [", regex=True)
 
@@ -282,7 +274,6 @@ FIG3 = Chapter(
     figures={"fig3-kernels": "weights", "fig3-response": "weights"},
     recipes=fig3_recipes,
     parameters=Fig3Parameters,
-    titles={"vanilla5": "Vanilla, 5 x 5", "adversarial5": "Adversarial training, 5 x 5"},
     required=("vanilla", "batchnorm"),
     needs_weights=("vanilla", "batchnorm"),
     evidence=kernel_measures,

@@ -29,13 +29,12 @@ from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast
 from hfclib.paper.measurements import each_run, preset_of
+from hfclib.paper.paper_values import FIG4_VALUES
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
 from hfclib.paper.presets import TITLES, Preset, fig4_recipes, stated_recipes, titled
-from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.tables import (
-    AUTHORS,
+    CONDITION_TITLES,
     CONDITIONS,
-    NAMED_CONDITIONS,
     TableFeed,
     at_end,
     band_names,
@@ -109,7 +108,9 @@ def beside_narrow(
         narrow: the runs of "narrow", one variant or more.
         radii: DFT bins.
     """
-    ours, theirs = (beside_paper(gather(networks, "final"), radii, *CONDITIONS[AUTHORS]) for networks in (runs, narrow))
+    ours, theirs = (
+        beside_paper(gather(networks, "final"), radii, *CONDITIONS["authors"]) for networks in (runs, narrow)
+    )
     preset = preset_of(next(run.recipe for _, run in each_run(runs)))
     columns = {}
     for title in theirs.columns.unique(level=0):
@@ -130,13 +131,11 @@ def leads(ours: pd.DataFrame, narrow: pd.DataFrame) -> pd.DataFrame:
         lead, which was measured in the authors' way only; text cells.
     """
     cells, rows = {"our schedule": table_cells(ours), "the schedule as stated": table_cells(narrow)}, {}
-    for variant, (version, measured) in product(
-        ("dropout", "mixup", "batchnorm"), zip(CONDITIONS, NAMED_CONDITIONS, strict=True)
-    ):
+    for variant, (measured, title) in product(("dropout", "mixup", "batchnorm"), CONDITION_TITLES.items()):
         gain = _gain(variant, "H4", "H8")
         row = {name: contrast_text(gain, own, measured, without="not stored") for name, own in cells.items()}
-        paper = {"paper": decimals(Contrast(gain)(FIG4_VALUES))} if version == AUTHORS else {}
-        rows[TITLES[variant], version] = row | paper
+        paper = {"paper": decimals(Contrast(gain)(FIG4_VALUES))} if measured == "authors" else {}
+        rows[TITLES[variant], title] = row | paper
     return text_table(rows, ["heuristic", "measured"])
 
 
@@ -171,9 +170,9 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
             row["test images"] = f"{table.loc[table['split'] == 'test', 'n'].max():,}"
             for variant, one in product(pair, ("train", "test", "HFC")):
                 row[f"{TITLES[variant]}, {one}"] = decimals(at_end(table, one.replace("HFC", "hfc")).at[0, variant])
-            for version in CONDITIONS:
-                hfc = at_end(table, "hfc", version).loc[0]
-                row[f"BatchNorm's lead on the HFC, {version}"] = decimals(hfc["batchnorm"] - hfc["vanilla"])
+            for measured, title in CONDITION_TITLES.items():
+                hfc = at_end(table, "hfc", measured).loc[0]
+                row[f"BatchNorm's lead on the HFC, {title}"] = decimals(hfc["batchnorm"] - hfc["vanilla"])
     return pd.DataFrame(rows).fillna("").rename_axis("measure")
 
 
@@ -194,12 +193,12 @@ def batchnorm_effect(final: pd.DataFrame) -> pd.DataFrame:
 # ---- drawings
 
 
-def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
+def curves_figure(rows: pd.DataFrame, *, paper: bool = False) -> Figure:
     """Accuracy after each epoch, one panel per network: whole images in grey and black, bands in radius colours.
 
     Args:
         rows: curves from `select`.
-        published: draw the paper's values, too, as hollow marks at the last epoch.
+        paper: draw the paper's values, too, as hollow marks at the last epoch.
     Returns:
         A Figure; lines are means over seeds, shades one sample standard deviation to each side.
     Raises:
@@ -215,9 +214,9 @@ def curves_figure(rows: pd.DataFrame, *, published: bool = False) -> Figure:
     with drawn_in(CHART):
         figure, axes = panels(list(titles.values()), beside=2.6, xlabel="Epoch", ylabel="Accuracy (share of images)")
         for variant, ax in zip(titles, axes, strict=True):
-            values = {cell: value for (network, cell), value in FIG4_VALUES.items() if network == variant and published}
+            values = {cell: value for (network, cell), value in FIG4_VALUES.items() if network == variant and paper}
             accuracy_by_epoch(ax, rows[rows["variant"] == variant], values)
-        legend(figure, epoch_handles(rows, ("x", "lfc", "hfc") if published else (), others))
+        legend(figure, epoch_handles(rows, ("x", "lfc", "hfc") if paper else (), others))
     return figure
 
 
@@ -233,7 +232,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
     looks = network_looks(titles)
     with drawn_in(CHART):
         figure, axes = panels(
-            [version.capitalize() for version in CONDITIONS],
+            list(map(str.capitalize, CONDITION_TITLES.values())),
             height=2.6,
             beside=1.4,
             xlabel="Radius (DFT bins)",
@@ -279,7 +278,7 @@ FIG4 = Chapter(
     recipes=fig4_recipes,
     claimed=lambda preset: fig4_recipes(preset) | stated_recipes(preset),
     parameters=Fig4Parameters,
-    titles=TITLES | {"vanilla_noaug": "Vanilla, no augmentation", "batchnorm_noaug": "BatchNorm, no augmentation"},
+    titles={"vanilla_noaug": "Vanilla, no augmentation", "batchnorm_noaug": "BatchNorm, no augmentation"},
     required=("vanilla", "dropout", "mixup", "batchnorm"),
     needs_weights=("batchnorm",),
     evidence=partial(gather, which="final"),

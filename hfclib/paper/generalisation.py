@@ -21,7 +21,7 @@ from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
 from hfclib.paper.measurements import preset_of
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds
 from hfclib.paper.presets import Preset, base_recipe, stated_recipes
-from hfclib.paper.tables import AUTHORS, CONDITIONS, decimals, estimate_cell, gather, in_words, select, text_table
+from hfclib.paper.tables import CONDITIONS, decimals, estimate_cell, gather, in_words, select, text_table
 from hfclib.paper.verdicts import ENOUGH
 from hfclib.runs.collect import Runs
 from hfclib.training.recipe import Recipe
@@ -93,7 +93,7 @@ def family_of(recipe: Recipe) -> str:
 
 _PLACE = ["variant", "family", "part", "norm", "plain"]
 # How the HFC is fed, and what BatchNorm normalises by, with what a measure's name ends in.
-_CONDITIONS = {"": CONDITIONS["mean colour added"], " raw": ("raw", "running"), " authors": CONDITIONS[AUTHORS]}
+_CONDITIONS = {"": CONDITIONS["controlled"], " raw": ("raw", "running"), " authors": CONDITIONS["authors"]}
 
 
 def generalisation_table(runs: Runs) -> pd.DataFrame:

@@ -101,9 +101,9 @@ def by_epoch(table: pd.DataFrame, variant: str, measure: str) -> pd.DataFrame:
     return rows.pivot(index="epoch", columns="seed", values="value").astype(float)
 
 
-def ends(table: pd.DataFrame, variant: str, measure: str, split: str = "train") -> pd.Series:
-    """Accuracies of a network after training, from a `labels_table`, by seed."""
-    rows = table[table["epoch"].isna()].query("variant == @variant and cell == @measure and split == @split")
+def ends(table: pd.DataFrame, variant: str, measure: str) -> pd.Series:
+    """Accuracies of a network on training images after training, from a `labels_table`, by seed."""
+    rows = table[table["epoch"].isna()].query("variant == @variant and cell == @measure and split == 'train'")
     return rows.set_index("seed")["value"].astype(float)
 
 

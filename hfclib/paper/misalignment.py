@@ -9,13 +9,12 @@ from torch import Tensor
 
 from hfclib.conditions import BANDS, BN_STATS, BnStats, Condition, Cut
 from hfclib.data.cifar import CLASSES
-from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
+from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, by_condition, load_record
 from hfclib.training.recipe import RADII, Recipe
 from hfclib.transforms import FEEDS, Feed
 
-_KINDS = {"vanilla": "Vanilla", "batchnorm": "BatchNorm", "fullwidth": "BatchNorm"}
 PAPER_INDICES = (95, 134, 633, 692, 2568, 4435, 8267, 8501)  # the test images of the paper's Fig. 2
 
 
@@ -45,7 +44,8 @@ def network_titles(preset: Preset = "laptop") -> dict[str, str]:
         variant: "ResNet-32" if model.network == "resnet32" else f"width {model.width}"
         for variant, model in models.items()
     }
-    return {variant: f"{_KINDS[variant]}, {size}" for variant, size in sizes.items()}
+    kinds = {"none": TITLES["vanilla"], "batch": TITLES["batchnorm"]}
+    return {variant: f"{kinds[models[variant].norm]}, {size}" for variant, size in sizes.items()}
 
 
 def stored_predictions(runs: Runs) -> dict[str, dict[int, Predictions]]:

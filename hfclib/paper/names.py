@@ -29,7 +29,7 @@ CHAPTER_PLACES = {
 # Further networks of the chapters on BatchNorm and on heuristics, under names of their own for `hfc train`.
 EXPERIMENT_PLACES = {
     "fig6": "hfclib.paper.batchnorm:fig6_recipes",
-    "louder": "hfclib.paper.batchnorm:louder_recipes",
+    "louder": "hfclib.paper.batchnorm:amplified_recipes",
     "ablation": "hfclib.paper.fig4:ablation_recipes",
     "stated": "hfclib.paper.presets:stated_recipes",
 }

@@ -34,16 +34,16 @@ from hfclib.metrics import accuracy
 from hfclib.paper.all_networks import SET_UPS, USABLE, kind_of, network_name, networks_recipes
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import Estimate, MissingRunError, rank_correlation
-from hfclib.paper.measured import publish_tables, stored_table
 from hfclib.paper.measurements import each_run, measurements
 from hfclib.paper.names import check_choice
 from hfclib.paper.parameters import PaperRadius, SeveralSeeds, choice
 from hfclib.paper.registry import RECIPES
 from hfclib.paper.show import listed
+from hfclib.paper.stored_tables import publish_tables, stored_table
 from hfclib.paper.tables import (
-    AUTHORS,
+    CONDITION_TITLES,
     CONDITIONS,
-    Version,
+    Measured,
     decimals,
     estimate_cell,
     gather,
@@ -171,7 +171,7 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
         (measured as the authors did), and those of `measure_network`.
     """
     final = gather(runs, "final")
-    own, theirs = (select(final, PAPER_RADII, *CONDITIONS[version]) for version in ("mean colour added", AUTHORS))
+    own, theirs = (select(final, PAPER_RADII, *CONDITIONS[measured]) for measured in ("controlled", "authors"))
     parts = [own[own["split"] != "train"].assign(measure=own["cell"])]
     parts.append(theirs[theirs["band"] != "x"].assign(measure=theirs["cell"] + " authors"))
     for variant, run in each_run(runs):
@@ -217,7 +217,7 @@ def association(
     *,
     equal: bool = False,
     band: Literal["H", "L"] = "H",
-    version: Version = "mean colour added",
+    measured: Measured = "controlled",
 ) -> Estimate:
     """The `rank_correlation` of the accuracy on a band with the share of accuracy lost, over recipes.
 
@@ -226,9 +226,9 @@ def association(
         measure: a column of them.
         radius, band: DFT bins; "H" for the HFC or "L" for the LFC.
         equal: with the test accuracy as control.
-        version: how the accuracy on the band is measured.
+        measured: how the accuracy on the band is measured.
     """
-    column = f"{band}{radius}" + (" authors" if version == AUTHORS else "")
+    column = f"{band}{radius}" + (" authors" if measured == "authors" else "")
     return rank_correlation(rows[column], rows[measure], rows["test"] if equal else None)
 
 
@@ -393,23 +393,23 @@ def subset_table(table: pd.DataFrame, radius: int) -> pd.DataFrame:
     correlation and that at equal test accuracy, with their intervals.
     """
     adversarial = ["adversarial training"]
-    bands, louder = ["trained on the LFC", "trained on the HFC"], ["trained on an amplified HFC"]
+    bands, amplified = ["trained on the LFC", "trained on the HFC"], ["trained on an amplified HFC"]
     choices = [variant for variant in RECIPES["training"]("laptop") if variant != "vanilla"]
     choices += [f"{preset}_{variant}" for preset in SET_UPS for variant in choices]
     subsets = {"all": [], "no adversarial training": adversarial, "not trained on one band": bands}
     subsets["neither"] = adversarial + bands
-    subsets["nor trained on an amplified HFC"] = adversarial + bands + louder
-    subsets["nor in the chapter on training choices"] = adversarial + bands + louder + choices
-    theirs = f"all, HFC accuracy {AUTHORS}"
+    subsets["nor trained on an amplified HFC"] = adversarial + bands + amplified
+    subsets["nor in the chapter on training choices"] = adversarial + bands + amplified + choices
+    theirs = f"all, HFC accuracy {CONDITION_TITLES['authors']}"
     subsets[theirs] = []
     rows = {}
     for name, left_out in subsets.items():
         some = relative_drop(table[~(table["kind"].isin(left_out) | table["variant"].isin(left_out))])
         rows[name] = {"number": str(len(some))}
-        version = AUTHORS if name == theirs else "mean colour added"
+        measured: Measured = "authors" if name == theirs else "controlled"
         for measure, equal in product(("mean hfc", "pgd2"), (False, True)):
             column = f"{_short(measure, radius)}{', equal test accuracy' * equal}"
-            options = {"measure": measure, "radius": radius, "equal": equal, "version": version}
+            options = {"measure": measure, "radius": radius, "equal": equal, "measured": measured}
             rows[name][column] = estimate_cell(association, some, "not measured", **options)
     return text_table(rows, ["recipes"])
 

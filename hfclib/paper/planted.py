@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 
 AMPLITUDE = 2 / 255
 SIGNAL_NETWORKS = {"batchnorm": "with BatchNorm", "vanilla": "without BatchNorm"}
+# What claims call the variants.
+_CELL_VARIANTS = {
+    "vanilla": "cifar10_vanilla",
+    "batchnorm": "cifar10_batchnorm",
+    "planted-vanilla": "planted_vanilla",
+    "planted-batchnorm": "planted_batchnorm",
+}
 _MISSING = "not stored"
 
 
@@ -70,12 +77,7 @@ def planted_results(runs: Runs) -> pd.DataFrame:
         Variants are "planted_vanilla" and "planted_batchnorm", and without the signal "cifar10_vanilla" and
         "cifar10_batchnorm". Networks with the signal have it in training and test images.
     """
-    return gather(Runs({_cell_variant(name): ones for name, ones in runs.items() if ones}), "final")
-
-
-def _cell_variant(name: str) -> str:
-    """What claims call a variant of `planted_recipes`."""
-    return name.replace("-", "_") if "-" in name else f"cifar10_{name}"
+    return gather(Runs({_CELL_VARIANTS[name]: own for name, own in runs.items() if own}), "final")
 
 
 # ---- claims: written before any network with a planted signal was trained
@@ -88,7 +90,7 @@ def _cells(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cell_variants(preset: Preset) -> list[str]:
-    return [_cell_variant(name) for name in planted_recipes(preset)]
+    return [_CELL_VARIANTS[name] for name in planted_recipes(preset)]
 
 
 # ---- what the notebook shows
@@ -123,7 +125,7 @@ def planted_rows(results: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns variant, seed, cell ("test", "clean", "L1" to "L22"), radius, value.
     """
-    rows = select(results, RADII, *CONDITIONS["mean colour added"]).query("band in ('lfc', 'x') and split != 'train'")
+    rows = select(results, RADII, *CONDITIONS["controlled"]).query("band in ('lfc', 'x') and split != 'train'")
     return rows[["variant", "seed", "cell", "radius", "value"]]
 
 

@@ -82,12 +82,18 @@ def stated_recipes(preset: Preset) -> dict[str, Recipe]:
     }
 
 
-TITLES = {
+TITLES = {  # of the networks that several chapters show, in the order of figures and tables
     "vanilla": "Vanilla",
     "dropout": "Dropout",
     "mixup": "Mix-up",
     "batchnorm": "BatchNorm",
+    "penalised": "Penalised kernels",
     "adversarial": "Adversarial training",
+    "adversarial_batchnorm": "Adversarial training, BatchNorm",
+    "fullwidth": "BatchNorm, width 64",
+    "groupnorm": "GroupNorm",
+    "vanilla5": "Vanilla, 5 x 5",
+    "adversarial5": "Adversarial training, 5 x 5",
 }
 
 

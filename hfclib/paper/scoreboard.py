@@ -14,7 +14,7 @@ from hfclib.runs.collect import Runs
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
 COLUMNS = ["claim", "version", "tested", "verdict", "size", "ours", "seeds", "paper", "first", "first verdict"]
-COLUMNS += ["cause", "counted", "main", "section", "figure", "topic"]
+COLUMNS += ["cause", "counted", "main", "section", "chapter", "topic", "relation", "bound"]
 ALPHA = 0.05  # of a family of directions
 NUMBERS = ["mean", "low", "high", "published", "p"]
 # What an interval covers, by a claim's units.
@@ -39,9 +39,9 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
         what came of it from all seeds, and "size" whether the paper's value lies in the interval. "ours" is
         "mean [low, high]" over "seeds" networks, the mean alone for a single one. "first" and "first verdict" are those
         of the number of seeds that was fixed with the rule, where there are more. "cause" is the departure that a
-        failure may come from; "main" and "topic" are those of the claim. A claim whose runs are missing has the verdict
-        "run missing". Last come NUMBERS, the same as numbers, NaN where there is none; p is the p-value of 0
-        (`Estimate`).
+        failure may come from; "main", "topic", "relation" and "bound" are the claim's. A claim whose runs are missing
+        has the verdict "run missing". "paper" is in brackets where the paper measured otherwise. Last come NUMBERS, the
+        same as numbers, NaN where there is none that can be compared; p is the p-value of 0 (`Estimate`).
     """
     rows = {}
     claims = [claim for claim in CLAIMS if claim.chapter in evidence and _is_about(claim, preset)]
@@ -65,9 +65,11 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
             "counted": claim.counted,
             "main": claim.main,
             "section": claim.section,
-            "figure": claim.chapter,
+            "chapter": claim.chapter,
             "topic": claim.topic,
-            "published": np.nan if claim.paper is None else claim.paper,
+            "relation": claim.relation,
+            "bound": claim.bound,
+            "published": np.nan if claim.paper is None or claim.distance or claim.paper_differs else claim.paper,
         }
         if claim.id in estimates:
             first, estimate = estimates[claim.id]
@@ -102,7 +104,8 @@ def readable(board: pd.DataFrame) -> pd.DataFrame:
     shown = shown.rename(columns={"seeds": counted})
     shown.attrs["caption"] = (
         f"The claims of this chapter: our statistic with its 95 % interval {' or '.join(sorted(units))}, "
-        "and the paper's value; the size is compatible where that lies in the interval."
+        "and the paper's value, in brackets where it was measured otherwise; the size is compatible where the interval "
+        "holds it."
     )
     if beside:
         shown.attrs["caption"] += " Of this notebook's runs, with the verdict on the published runs beside it."
@@ -122,9 +125,11 @@ def _tested(claim: Claim) -> str:
 
 
 def _paper(claim: Claim) -> str:
+    if claim.distance:
+        return "\u2013"
     if claim.paper is None:
         return "not in the paper" if claim.section == "ours" else "not available to us"
-    return decimals(claim.paper)
+    return f"({decimals(claim.paper)})" if claim.paper_differs else decimals(claim.paper)
 
 
 def published_scoreboard(chapters: Collection[str] = tuple(CHAPTERS), preset: str = "laptop") -> pd.DataFrame:
@@ -170,7 +175,7 @@ def surviving(board: pd.DataFrame) -> tuple[int, int, int]:
     """
     from scipy.stats import false_discovery_control  # here: half a second that every notebook would wait for
 
-    rows = board[board["tested"].str.startswith("direction") & board["counted"] & board["p"].notna()]
+    rows = board[(board["relation"] == "exceeds") & board["counted"] & board["p"].notna()]
     p = rows["p"].to_numpy()
     reproduced = (rows["verdict"] == "reproduced").to_numpy()
     order = np.argsort(p)

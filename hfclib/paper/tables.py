@@ -15,27 +15,22 @@ import numpy as np
 import pandas as pd
 
 from hfclib.conditions import PAPER_RADII, BnStats, Condition
-from hfclib.paper.claims import evaluate
+from hfclib.paper.claims import Contrast, evaluate
 from hfclib.paper.intervals import Estimate, MissingRunError, image_error, interval
 from hfclib.paper.measurements import each_run, measurements
 from hfclib.runs.store import Run
 from hfclib.transforms import Feed
 
-Version = Literal["measured as the authors did", "mean colour added"]
+Measured = Literal["authors", "controlled"]
 # The authors' code divides a band by its maximum in the standard runs, and not in the adversarial ones.
 TableFeed = Feed | Literal["authors"]
 Rows = Mapping[Hashable, Mapping[Hashable, object]]  # of a table: by place in its index, cells by column
-# What is fed and how BatchNorm normalises: as in the authors' code, and the same for every network.
-AUTHORS: Version = "measured as the authors did"
-CONDITIONS: dict[Version, tuple[TableFeed, BnStats]] = {
-    AUTHORS: ("authors", "batch"),
-    "mean colour added": ("mean", "running"),
+# What is fed and how BatchNorm normalises, by the names in claims: as in the authors' code, and alike for all networks.
+CONDITIONS: dict[Measured, tuple[TableFeed, BnStats]] = {
+    "authors": ("authors", "batch"),
+    "controlled": ("mean", "running"),
 }
-# The same by the names that claims have for them.
-NAMED_CONDITIONS: dict[str, tuple[TableFeed, BnStats]] = {
-    "authors": CONDITIONS[AUTHORS],
-    "controlled": CONDITIONS["mean colour added"],
-}
+CONDITION_TITLES: dict[Measured, str] = {"authors": "measured as the authors did", "controlled": "mean colour added"}
 
 
 def gather(runs: Mapping[str, Sequence[Run]], which: str = "curves") -> pd.DataFrame:
@@ -110,7 +105,7 @@ def cell_names(rows: pd.DataFrame) -> pd.Series:
 
 
 def table_cells(
-    table: pd.DataFrame, conditions: Mapping[str, tuple[TableFeed, BnStats]] = MappingProxyType(NAMED_CONDITIONS)
+    table: pd.DataFrame, conditions: Mapping[str, tuple[TableFeed, BnStats]] = MappingProxyType(CONDITIONS)
 ) -> pd.DataFrame:
     """The cells of claims (`claims.CELL_COLUMNS`) of a table from `gather`: whole images, and bands as in `conditions`.
 
@@ -203,9 +198,10 @@ def contrast_text(
         without: what is returned where a run is missing.
         alone: writes a contrast that is a single cell, from its values over all seeds. Others are written `in_words`.
     """
-    if not re.fullmatch(r"\w+\.\w+", contrast):
-        return estimate_cell(partial(evaluate, contrast), cells, without, measured=measured)
-    variant, measure = contrast.split(".")
+    parsed = Contrast(contrast)
+    if len(parsed.cells) > 1 or contrast != ".".join(parsed.cells[0]):
+        return estimate_cell(partial(evaluate, parsed), cells, without, measured=measured)
+    variant, measure = parsed.cells[0]
     own = (cells["variant"] == variant) & (cells["measure"] == measure) & cells["measured"].isin([measured, ""])
     values = cells.loc[own, "value"].dropna()
     return alone(values) if len(values) else without
@@ -232,17 +228,16 @@ def contrast_rows(
     return texts
 
 
-def text_table(rows: Rows, names: Sequence[str], *, without: str = "\u2013") -> pd.DataFrame:
-    """A table to read.
+def text_table(rows: Rows, names: Sequence[str]) -> pd.DataFrame:
+    """A table to read, with a dash in the cells that a row lacks.
 
     Args:
         rows: cells by column, by place in the index. A place is a tuple where there are several `names`; so may columns
             be.
         names: of the levels of the index.
-        without: what stands in the cells that a row lacks.
     """
     index = pd.MultiIndex.from_tuples(rows, names=names) if len(names) > 1 else pd.Index(list(rows), name=names[0])
-    table = pd.DataFrame(list(rows.values()), index, dtype=object).fillna(without)
+    table = pd.DataFrame(list(rows.values()), index, dtype=object).fillna("\u2013")
     return table.set_axis(pd.Index(list(table)), axis=1)  # tuples become levels
 
 
@@ -258,16 +253,16 @@ def by_seed(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return rows.pivot(index="seed", columns=list(columns or ("variant", "cell")), values="value")
 
 
-def at_end(final: pd.DataFrame, what: str, version: Version = AUTHORS) -> pd.DataFrame:
+def at_end(final: pd.DataFrame, what: str, measured: Measured = "authors") -> pd.DataFrame:
     """What the claims compare, of networks after training: one row per seed, one column per stored variant.
 
     Args:
         final: a table from `gather(runs, "final")`.
         what: "train" or "test" accuracy on whole images, "gap", the former less the latter, or "hfc", the mean of the
             accuracies on the HFC at r = 4 and 8.
-        version: a key of `CONDITIONS`: how the HFC is fed, and which statistics BatchNorm uses, on whole images too.
+        measured: a key of `CONDITIONS`: how the HFC is fed, and which statistics BatchNorm uses, on whole images too.
     """
-    by_cell = by_seed(select(final, (4, 8), *CONDITIONS[version]), "cell", "variant")
+    by_cell = by_seed(select(final, (4, 8), *CONDITIONS[measured]), "cell", "variant")
     if what == "gap":
         return by_cell["train"] - by_cell["test"]
     return (by_cell["H4"] + by_cell["H8"]) / 2 if what == "hfc" else by_cell[what]

@@ -17,7 +17,7 @@ from hfclib.charts import CHANCE, CHART, PICTURES_WIDTH, Look, blank, chance_han
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
-from hfclib.paper.tables import AUTHORS, Version, at_end, gather, mean_sd
+from hfclib.paper.tables import Measured, at_end, gather, mean_sd
 from hfclib.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ def chosen_recipes(preset: Preset, choices: Sequence[Choice]) -> dict[str, Recip
 
 # ---- what the notebook shows
 
-COMPARED: dict[str, tuple[str, Version]] = {
-    "train": ("train", "mean colour added"),
-    "test": ("test", "mean colour added"),
-    "gap": ("gap", "mean colour added"),
-    "HFC, as the authors": ("hfc", AUTHORS),
-    "HFC, mean colour added": ("hfc", "mean colour added"),
+COMPARED: dict[str, tuple[str, Measured]] = {
+    "train": ("train", "controlled"),
+    "test": ("test", "controlled"),
+    "gap": ("gap", "controlled"),
+    "HFC, as the authors": ("hfc", "authors"),
+    "HFC, mean colour added": ("hfc", "controlled"),
 }
 _TITLES = {"batch_size": "Batch size", "optimizer": "Optimiser", "architecture": "Architecture"}
 _LOOKS = {"train": ("0.6", "s"), "test": ("black", "o"), "gap": ("black", "D")}

@@ -26,9 +26,10 @@ from hfclib.devices import best_device
 from hfclib.frequency import split
 from hfclib.moments import EPS, matched, recalibrate_batchnorm
 from hfclib.paper.batch_statistics import PAIR
-from hfclib.paper.batchnorm import NAMES, all_recipes, lead_over
-from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.paper.batchnorm import all_recipes, lead_over
 from hfclib.paper.measurements import measurements
+from hfclib.paper.presets import TITLES
+from hfclib.paper.stored_tables import publish_tables, stored_table
 from hfclib.paper.tables import cells_of_shares, contrast_rows, over_seeds_table, text_table
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
@@ -105,7 +106,7 @@ def by_class(labels: Tensor) -> Iterator[Tensor]:
             yield places
 
 
-def measure_treatments(run: Run, count: int = 10_000) -> pd.DataFrame:
+def measure_treatments(run: Run) -> pd.DataFrame:
     """The accuracy of a network on the HFC of test images at TREATED_RADII, max feed, under each of TREATMENTS.
 
     "fixed" gives each channel the moments of SOURCE training HFCs in place of a batch's: for vanilla `matched` with a
@@ -116,11 +117,10 @@ def measure_treatments(run: Run, count: int = 10_000) -> pd.DataFrame:
 
     Args:
         run: of a ResNet with its weights.
-        count: of test images, the first; no more than the run's final_images.
     Returns:
         Columns treatment, band, radius, feed, images (their number) and accuracy [0, 1].
     """
-    images, labels = (part[: min(count, run.recipe.final_images)] for part in embedded("test"))
+    images, labels = (part[: run.recipe.final_images] for part in embedded("test"))
     train, classes = (part[: run.recipe.data.train_images] for part in embedded("train"))
     images, reference = to_float(images), as_trained(train, run.recipe)
     trained = _Body(run.model(), reference)
@@ -236,7 +236,7 @@ def treatment_table(rows: pd.DataFrame) -> pd.DataFrame:
         (radius, name): lead_over(*(f"{variant}.{treatment}_{radius}" for variant in PAIR))
         for radius, (treatment, name) in product(TREATED_RADII, TREATMENTS.items())
     }
-    return text_table(contrast_rows(leads, cells, seeds=True), ["r", "treatment"]).rename(columns=NAMES)
+    return text_table(contrast_rows(leads, cells, seeds=True), ["r", "treatment"]).rename(columns=TITLES)
 
 
 def treatment_figure(rows: pd.DataFrame) -> Figure:
@@ -252,7 +252,7 @@ def treatment_figure(rows: pd.DataFrame) -> Figure:
             intervals(ax, means[means["radius"] == radius], "treatment", "variant", looks, dodge=0.3)
             ax.axvline(CHANCE, color="0.3", lw=1, ls="--")
             ax.set(xlim=(0, 1), xlabel="Accuracy")
-        legend(figure, [look.handle(NAMES[variant]) for variant, look in looks.items()])
+        legend(figure, [look.handle(TITLES[variant]) for variant, look in looks.items()])
     return figure
 
 

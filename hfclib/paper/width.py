@@ -15,11 +15,10 @@ from hfclib.charts import CHART, NETWORK_COLOURS, Look, drawn_in, intervals, leg
 from hfclib.paper.batch_statistics import PAIR, TEST_BATCH, measured_cells, stored, table
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import MissingRunError
+from hfclib.paper.paper_values import FIG4_VALUES
 from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes
-from hfclib.paper.published import FIG4_VALUES
 from hfclib.paper.tables import (
-    CONDITIONS,
-    NAMED_CONDITIONS,
+    CONDITION_TITLES,
     decimals,
     gather,
     table_cells,
@@ -31,8 +30,9 @@ from hfclib.runs.collect import Runs, published_runs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NAMES = dict(zip(CONDITIONS, NAMED_CONDITIONS, strict=True)) | {TEST_BATCH: TEST_BATCH}
+_NAMES = {title: name for name, title in CONDITION_TITLES.items()} | {TEST_BATCH: TEST_BATCH}
 MISSING = "run missing"
+EPOCHS, _RADIUS = 16, 4  # after how many epochs the lead is measured, and where images are cut, in DFT bins
 
 
 def width_runs() -> dict[int, Runs]:
@@ -44,15 +44,14 @@ def width_runs() -> dict[int, Runs]:
     }
 
 
-def leads_by_width(runs: Mapping[int, Runs], epochs: int = 16, radius: int = 4) -> pd.DataFrame:
-    """BatchNorm's lead over vanilla training on the HFC after so many epochs, by width and measurement.
+def leads_by_width(runs: Mapping[int, Runs]) -> pd.DataFrame:
+    """BatchNorm's lead over vanilla training on the HFC at r = 4 after EPOCHS epochs, by width and measurement.
 
     Args:
-        runs: by width, of vanilla and batchnorm (`width_runs`).
-        epochs: of a run that was trained for longer, the curves are read after this epoch. Where the learning rate is
-            constant, the first epochs of a training are a shorter training. The weights of that epoch are not kept, so
-            that what is measured with test-batch statistics for both is missing there.
-        radius: of the HFC, one of those of the paper.
+        runs: by width, of vanilla and batchnorm (`width_runs`). Of one that was trained for longer, the curves are read
+            after EPOCHS: where the learning rate is constant, the first epochs of a training are a shorter training.
+            The weights of that epoch are not kept, so that what is measured with test-batch statistics for both is
+            missing there.
     Returns:
         One row per width and measurement: width, measured; lead, low and high, its 95 % interval, infinite with one
         seed; seeds; images, of the test set; of each network its accuracy on these images and on the HFC, such as
@@ -62,7 +61,7 @@ def leads_by_width(runs: Mapping[int, Runs], epochs: int = 16, radius: int = 4) 
     for (width, pair), measured in product(runs.items(), _NAMES):
         row = {"width": width, "measured": measured, "missing": ""}
         try:
-            row |= _lead(pair, measured, epochs, radius)
+            row |= _lead(pair, measured)
         except MissingRunError as error:
             row["missing"] = str(error)
         rows.append(row)
@@ -70,19 +69,19 @@ def leads_by_width(runs: Mapping[int, Runs], epochs: int = 16, radius: int = 4) 
     return pd.DataFrame(rows, columns=["width", "measured", *columns, "missing"])
 
 
-def _lead(pair: Runs, measured: str, epochs: int, radius: int) -> dict[str, float]:
+def _lead(pair: Runs, measured: str) -> dict[str, float]:
     if set(pair) != set(PAIR):
         raise MissingRunError(MISSING)
-    longer = any(run.recipe.epochs > epochs for run in pair.all())
+    longer = any(run.recipe.epochs > EPOCHS for run in pair.all())
     accuracies = gather(pair, "curves" if longer else "final")
-    cells = table_cells(accuracies[accuracies["epoch"] == epochs] if longer else accuracies)
+    cells = table_cells(accuracies[accuracies["epoch"] == EPOCHS] if longer else accuracies)
     if measured == TEST_BATCH:
         if longer:
-            raise MissingRunError(f"the weights of epoch {epochs} are not kept")
+            raise MissingRunError(f"the weights of epoch {EPOCHS} are not kept")
         if any(stored(run) is None for run in pair["vanilla"]):
             raise MissingRunError("not measured")
         cells = pd.concat([cells, measured_cells(table(pair)).query("measured == @TEST_BATCH")])
-    name = f"H{radius}"
+    name = f"H{_RADIUS}"
     lead = evaluate(f"batchnorm.{name} - vanilla.{name}", cells, _NAMES[measured])
     row = {"lead": lead.mean, "low": lead.low, "high": lead.high, "seeds": lead.seeds}
     chosen = cells[cells["measured"].isin(["", _NAMES[measured]])].groupby(["measure", "variant"])
@@ -114,13 +113,13 @@ def width_figure(leads: pd.DataFrame) -> Figure:
     """BatchNorm's lead on the HFC by width, with 95 % intervals over seeds; one seed is a point.
 
     Args:
-        leads: from `leads_by_width`, at r = 4, beside which the paper's lead is drawn, hollow, at its width.
+        leads: from `leads_by_width`, beside which the paper's lead is drawn, hollow, at its width.
     """
     rows = leads[leads["missing"] == ""].assign(place=leads["width"].astype(str).astype("category"))
     rows["place"] = rows["place"].cat.set_categories([f"{width}" for width in leads["width"].unique()])
-    paper = FIG4_VALUES["batchnorm", "H4"] - FIG4_VALUES["vanilla", "H4"]
+    paper = FIG4_VALUES["batchnorm", f"H{_RADIUS}"] - FIG4_VALUES["vanilla", f"H{_RADIUS}"]
     with drawn_in(CHART):
-        figure, (ax,) = panels([""], height=2.2, beside=1.6, xlabel="BatchNorm's lead on the HFC at r = 4")
+        figure, (ax,) = panels([""], height=2.2, beside=1.6, xlabel=f"BatchNorm's lead on the HFC at r = {_RADIUS}")
         intervals(ax, rows, "place", "measured", _LOOKS, mean="lead", dodge=0.22)
         hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "")
         at = len(rows["place"].cat.categories) - 1 - 0.22

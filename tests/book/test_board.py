@@ -11,16 +11,14 @@ import pandas as pd
 import pytest
 
 from book import board as page
-from hfclib.paper import scoreboard
-from hfclib.paper.claims import Claim
 from hfclib.paper.record import record_table, rules
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import COLUMNS, NUMBERS
 from hfclib.paper.verdicts import MARGIN, Verdict
 
 EMPTY = dict.fromkeys(COLUMNS, "-") | dict.fromkeys(NUMBERS, np.nan) | {"seeds": 0, "counted": True, "cause": ""}
-EMPTY |= {"version": "v", "tested": "direction: above 0", "first": "\u2013", "section": "s", "figure": "fig4"}
-EMPTY |= {"main": False, "topic": "", "size": "not known"}
+EMPTY |= {"version": "v", "tested": "direction: above 0", "first": "\u2013", "section": "s", "chapter": "fig4"}
+EMPTY |= {"main": False, "topic": "", "size": "not known", "relation": "exceeds", "bound": 0.0}
 ROWS = {
     "fig4-a": EMPTY
     | {"claim": "A <b>", "verdict": "reproduced", "seeds": 3, "mean": 0.3, "low": 0.1, "high": 0.5, "published": 0.5}
@@ -32,7 +30,7 @@ ROWS = {
     "fig4-d": EMPTY
     | {"claim": "D", "verdict": "reproduced", "published": 5.0, "mean": 2.0, "low": 1.0, "high": 3.0, "seeds": 3}
     | {"p": 0.001, "size": "excluded"},
-    "fig1-c": EMPTY | {"claim": "C", "tested": "bound", "verdict": "run missing", "figure": "fig1", "main": True},
+    "fig1-c": EMPTY | {"claim": "C", "tested": "bound", "verdict": "run missing", "chapter": "fig1", "main": True},
 }
 
 
@@ -45,10 +43,12 @@ def board():
 def test_the_page_opens_with_sizes_and_with_the_papers_claims_and_ours_apart(board):
     text = page.opening(board).data
     assert "**The paper's number lies in our interval in 0 of the 1 rows**" in text  # the first row is not counted
-    assert "of the 1 of these that are reproduced, in 0." in text
-    assert "Of the paper's 2 claims 1 reproduced, 1 run missing; of our own 1, such as controls, 1 one network." in text
-    assert "in 1 of the 2 rows**" in page.opening(board.assign(counted=True)).data
-    assert "Of 1 reproduced directions 1 survive Holm's" in page.multiplicity(board).data
+    assert "Of the 1 of these that are reproduced, 0 fit" in text
+    assert "Of the 2 rows on the paper's claims 1 reproduced, 1 run missing; of our 1, such as controls, 1 one" in text
+    assert "in 1 of the 2 rows** where the two can be compared" in page.opening(board.assign(counted=True)).data
+    board.loc["fig4-d", ["section", "published"]] = "Fig. 5", 3.02
+    assert "in 0 of the 1 rows** where the two can be compared (in 1 if" in page.opening(board).data
+    assert "Of the 1 reproduced rows that test a direction, 1 survive Holm's" in page.multiplicity(board).data
 
 
 def test_the_main_claim_of_each_chapter_has_a_row_with_direction_and_size(board):
@@ -73,7 +73,7 @@ def test_claims_are_grouped_by_question_and_topic_and_their_numbers_stand_in_fro
     assert re.findall(r'class="hfc-text">([^<]+) <', html) == ["C", "A &amp; B", "D"]
     assert 'value="one network"> one network (1)' in html
     folded = html[html.index("A &amp; B") : html.index('id="fig4-a"')]
-    for part in ("2 claims", ">a<small>.3 [.1, .5]; paper .5</small>", ">b<small>-</small>"):
+    for part in ("2 claims", ">A &lt;b&gt;<small>.3 [.1, .5]; paper .5</small>", ">B<small>-</small>"):
         assert part in folded
     assert folded.count('class="interval"') == 1  # a single network has none
     assert folded.count('class="paper"') == 1
@@ -117,10 +117,8 @@ def test_marks_stand_at_their_values(board):
     ],
 )
 def test_the_edges_of_every_rule_stand_at_their_values(board, relation, bound, edges):
-    place = {"id": "fig4-a", "chapter": "fig4", "section": "section 1", "text": "text", "version": "version"}
-    claim = Claim(**place, contrast="vanilla.test", relation=relation, bound=bound)
-    row, scale = board.loc["fig4-a"], page.Scale((-1.0, 1.0))
-    picture = page._picture(row.replace({"direction: above 0": scoreboard._tested(claim)}), scale)
+    scale = page.Scale((-1.0, 1.0))
+    picture = page._picture(pd.Series(ROWS["fig4-a"] | {"relation": relation, "bound": bound}), scale)
     drawn = re.findall(r'<line x1="(\S+)" [^>]*class="edge"', picture)
     assert sorted(map(float, drawn)) == [float(f"{scale.at(edge):.1f}") for edge in edges]
 

@@ -150,7 +150,7 @@ def test_runs_that_are_published_later_give_their_claims_a_value():
         rows.append(row(variant, "running", accuracy, 0, band="hfc", radius=8, feed="mean"))
     rows.append(row("louder4", "matched", 0.9, 1, band="hfc", radius=8, feed="max"))
     draws = tidy(rows).assign(draw=lambda table: table["variant"])  # whose seeds make no pairs, so it counts as well
-    table = batchnorm.louder_table(draws)
+    table = batchnorm.amplified_table(draws)
     helped, controlled = "max feed, test-batch statistics for both", "mean colour added"
     assert list(table.index) == [(helped, 1), (helped, 4), (controlled, 1)]  # no pair is stored at 2
     assert table.loc[(helped, 1)].tolist() == [".30", ".40", ".100", 1]
@@ -320,7 +320,7 @@ def test_figures_draw_the_means_of_their_rows(chapter_table):
 
 
 def test_the_table_of_all_networks_has_each_with_test_batch_statistics_and_without(chapter_table):
-    text = batchnorm.help_table(chapter_table, [4, 16])
+    text = batchnorm.test_batch_table(chapter_table, [4, 16])
     assert list(text) == ["test", "H4", "H16", "L4", "L16", "seeds"]
     assert text.loc[("Vanilla", "no"), "test"].startswith(".80±")
     assert text.loc[("BatchNorm", "yes"), "H4"].startswith(".69±")

@@ -14,7 +14,7 @@ from scipy import stats
 from hfclib.paper.claims import CELL_COLUMNS, FILE, Contrast, check_cells, evaluate, load_claims, main_of
 from hfclib.paper.intervals import Estimate, MissingRunError, over_seeds
 from hfclib.paper.measurements import initial_draw
-from hfclib.paper.published import FIG4_VALUES
+from hfclib.paper.paper_values import FIG4_VALUES
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import CLAIMS, published_scoreboard
 from hfclib.training.loop import initial_model
@@ -184,8 +184,11 @@ def test_a_claim_about_what_is_not_measured_is_refused(tmp_path):
     file = tmp_path / "claims.yaml"
     known = {"variants": ["vanilla", "batchnorm"], "measures": "H4", "conditions": ["authors"], "functions": ["shift"]}
     for change, said in (
-        (("batchnorm.H4", "bathnorm.H4"), "fig4-one: unknown network, got 'bathnorm'; did you mean batchnorm"),
-        (("vanilla.H4", "vanilla.H5"), "fig4-one: expected a measure, H4, got 'H5'"),
+        (
+            ("batchnorm.H4", "bathnorm.H4"),
+            "claims.yaml, line 2: fig4-one: unknown network, got 'bathnorm'; did you mean batchnorm",
+        ),
+        (("- vanilla.H4", "- vanilla.H44"), "line 2: fig4-one: unknown measure, not H4, got 'H44'; did you mean H4"),
         (("  relation", "  measured: author\n  relation"), "unknown condition, got 'author'; did you mean authors"),
         (("contrast: batchnorm.H4 - vanilla.H4", "function: shit"), "unknown function, got 'shit'; did you mean shift"),
     ):

@@ -12,7 +12,7 @@ from hfclib.metrics import CURVE_COLUMNS
 from hfclib.paper.bands import fig1_recipes
 from hfclib.paper.fig1 import FIG1, bands_figure, hypothesis_figure, table1_figure, table1_rows
 from hfclib.paper.intervals import Estimate, MissingRunError
-from hfclib.paper.published import TABLE1_HFC
+from hfclib.paper.paper_values import TABLE1_HFC
 from hfclib.paper.scoreboard import scoreboard
 from hfclib.paper.show import show_figure
 from hfclib.paper.tables import decimals, gather

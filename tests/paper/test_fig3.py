@@ -148,7 +148,7 @@ def test_a_contrast_is_over_the_seeds_that_all_networks_have():
 def test_the_readers_table(runs):
     table = kernel_measures(runs, 0.5)
     shown = kernel_table(table).replace(r" \[", "\u00a0[", regex=True)  # where a cell may break
-    titles = ["Vanilla", "Adversarial, BatchNorm", "Vanilla, 5 x 5"]
+    titles = ["Vanilla", "Adversarial training, BatchNorm", "Vanilla, 5 x 5"]
     assert list(shown.index) == [
         (measure, title) for measure in ("roughness", "share of energy at r >= 12") for title in titles
     ]
@@ -175,8 +175,10 @@ def test_the_readers_table(runs):
 def test_kernels_to_look_at_go_from_smooth_to_rough():
     planes = [[CHECKERS] * 3, [SMOOTH] * 3, [CHECKERS, HALF, SMOOTH], [HALF] * 3]
     layers = first_layers({"adversarial": [run("adversarial", 3, planes), run("adversarial", 4)]})
-    assert list(layers) == ["At initialisation, seed 3", "Adversarial, seed 3"]
-    assert torch.equal(layers["Adversarial, seed 3"], torch.stack([torch.stack(planes[i]) for i in (1, 3, 2, 0)]))
+    assert list(layers) == ["At initialisation, seed 3", "Adversarial training, seed 3"]
+    assert torch.equal(
+        layers["Adversarial training, seed 3"], torch.stack([torch.stack(planes[i]) for i in (1, 3, 2, 0)])
+    )
     start = initial_model(RECIPES["adversarial"], 3).conv1.weight
     order = roughness(start).mean(dim=1).argsort()
     assert torch.equal(layers["At initialisation, seed 3"], start[order])
@@ -200,7 +202,7 @@ def test_responses_start_with_the_initialisation_of_each_size(runs):
     assert list(responses) == [
         "At initialisation",
         "Vanilla",
-        "Adversarial, BatchNorm",
+        "Adversarial training, BatchNorm",
         "At initialisation, 5 x 5",
         "Vanilla, 5 x 5",
     ]

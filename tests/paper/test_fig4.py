@@ -15,7 +15,7 @@ from hfclib.paper.fig4 import (
     leads,
 )
 from hfclib.paper.intervals import MissingRunError, image_error
-from hfclib.paper.published import FIG4_VALUES
+from hfclib.paper.paper_values import FIG4_VALUES
 from hfclib.paper.tables import CONDITIONS, by_seed, decimals, gather, select, with_interval
 from hfclib.runs.collect import Runs
 from tests.paper.tidy import tidy, welch
@@ -65,7 +65,7 @@ def test_a_lead_stands_beside_that_with_the_papers_schedule(runs):
     later = {variant: ones[1:] for variant, ones in runs.items() if variant != "dropout"}
     final = gather(runs, "final")
     table = leads(final, gather(later, "final"))
-    by_cell = by_seed(select(final, (4, 8), *CONDITIONS["mean colour added"]), "cell", "variant")
+    by_cell = by_seed(select(final, (4, 8), *CONDITIONS["controlled"]), "cell", "variant")
     both = [by_cell[cell] for cell in ("H4", "H8")]
     gain = sum(later["batchnorm"] - later["vanilla"] for later in both) / 2
     expected = [unpaired_over_images(both, runs), decimals(gain[1]), "\u2013"]
@@ -130,7 +130,7 @@ def test_the_figure_has_a_panel_a_heuristic_and_decodes_its_lines(runs):
 
 def test_the_papers_values_stand_hollow_at_the_last_epoch(runs):
     rows = select(gather(runs), (4, 7), "max", "batch")
-    figure = curves_figure(rows, published=True)
+    figure = curves_figure(rows, paper=True)
     vanilla, *_ = figure.axes
     hollow = {line.get_marker(): line.get_xydata().tolist() for line in vanilla.lines if line.get_marker() != "None"}
     end, values = rows["epoch"].max(), {mark: FIG4_VALUES["vanilla", one] for mark, one in (("s", "L4"), ("D", "H4"))}

@@ -16,8 +16,8 @@ from hfclib.paper.defense.claims import claim_trials
 from hfclib.paper.defense.trials import _trial_name
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.intervals import Estimate
+from hfclib.paper.paper_values import TABLE1_VALUES
 from hfclib.paper.presets import fig4_recipes
-from hfclib.paper.published import TABLE1_VALUES
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import (
     CLAIMS,
@@ -121,9 +121,9 @@ def test_claims_about_narrow_networks_are_judged_on_those_only():
 def test_what_is_tested_and_what_the_paper_says_are_in_words():
     board = scoreboard(dict.fromkeys(("fig1", "fig2", "fig4", "batchnorm")))[["tested", "paper"]]
     assert board.loc["fig1-lfc-exceeds-hfc"].tolist() == ["direction: above 0", "not available to us"]
-    assert board.loc["fig1-levels"].tolist() == ["bound: at most .05", ".000"]
+    assert board.loc["fig1-levels"].tolist() == ["bound: at most .05", "\u2013"]
     assert board.loc["fig4-dropout-H4-H8", "tested"] == "bound: within .05 of 0"
-    assert board.loc["fig1-hfc"].tolist() == ["bound: at most .20", ".200"]
+    assert board.loc["fig1-hfc"].tolist() == ["bound: at most .20", "(.200)"]
     assert board.loc["fig2-eight"].tolist() == ["bound: at least 1.00", "1.000"]
     assert board.loc["fig2-count"].tolist() == ["size: .03 to .12", ".060"]
     assert board.loc["batchnorm-groupnorm-H4", "paper"] == "not in the paper"
@@ -136,15 +136,15 @@ def test_how_many_reproduced_directions_survive_a_correction():
     .011 x 4 / 2, .02 x 4 / 3, .06.
     """
     rows = [
-        ("direction: above 0", "reproduced", True, 0.011),
-        ("direction: above 0", "contradicted", True, 0.001),
-        ("direction: above 0", "reproduced", True, 0.02),
-        ("direction: above 0", "inconclusive", True, 0.06),
-        ("direction: above 0", "one network", True, np.nan),
-        ("direction: above 0", "reproduced", False, 0.001),
-        ("bound: at most .05", "reproduced", True, 0.9),
+        ("exceeds", "reproduced", True, 0.011),
+        ("exceeds", "contradicted", True, 0.001),
+        ("exceeds", "reproduced", True, 0.02),
+        ("exceeds", "inconclusive", True, 0.06),
+        ("exceeds", "one network", True, np.nan),
+        ("exceeds", "reproduced", False, 0.001),
+        ("at most", "reproduced", True, 0.9),
     ]
-    board = pd.DataFrame(rows, columns=["tested", "verdict", "counted", "p"])
+    board = pd.DataFrame(rows, columns=["relation", "verdict", "counted", "p"])
     assert surviving(board) == (2, 2, 2)
     weaker = board.assign(p=board["p"].replace({0.02: 0.03}))  # .03 x 2 = .06, and .03 x 4 / 3 = .04
     assert surviving(weaker) == (2, 1, 2)

@@ -58,7 +58,7 @@ def test_the_authors_feed_is_raw_for_adversarial_training_and_divided_by_the_max
     # Whatever name a variant has.
     ones = {variant: [random_run(recipe, 0)] for variant, recipe in (("vanilla", "vanilla"), ("five", "adversarial"))}
     final = gather(ones, "final")
-    rows = select(final, [8], *CONDITIONS["measured as the authors did"]).query("band != 'x'")
+    rows = select(final, [8], *CONDITIONS["authors"]).query("band != 'x'")
     assert {variant: set(some["feed"]) for variant, some in rows.groupby("variant")} == {
         "vanilla": {"max"},
         "five": {"raw"},

@@ -18,8 +18,8 @@ from hfclib.models import resnet18
 from hfclib.moments import matched, recalibrate_batchnorm
 from hfclib.paper import treatments
 from hfclib.paper.batch_statistics import PAIR
-from hfclib.paper.batchnorm import NAMES
 from hfclib.paper.intervals import image_error
+from hfclib.paper.presets import TITLES
 from hfclib.paper.tables import decimals, with_interval
 from hfclib.paper.treatments import SOURCE, TREATED_RADII, TREATMENTS
 from hfclib.transforms import feed_images
@@ -170,7 +170,7 @@ def test_the_published_table_has_all_treatments_and_the_figure_draws_its_means(r
             here = rows[(rows["radius"] == radius) & (rows["variant"] == variant)]
             means = here.groupby("treatment")["value"].mean()[list(TREATMENTS)]
             assert values == pytest.approx(means.to_numpy())
-            assert list(table.loc[radius, NAMES[variant]]) == list(map(decimals, means))
+            assert list(table.loc[radius, TITLES[variant]]) == list(map(decimals, means))
 
 
 def test_without_a_stored_table_only_seeds_of_the_parameter_are_measured(runs, published_folder, monkeypatch):

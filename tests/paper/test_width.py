@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from hfclib.paper.measured import data_folder
+from hfclib.paper.stored_tables import data_folder
 from hfclib.paper.width import TEST_BATCH, leads_by_width, width_figure, width_runs, width_table
 from hfclib.runs.collect import Runs
 from tests.runs.foreign import RUNS

@@ -172,7 +172,6 @@ DEFENSE = Chapter(
     figures={"defense-smallest-eps": "afterwards", "defense-filter": "afterwards", "defense-claimed": "afterwards"},
     recipes=defense_recipes,
     parameters=DefenseParameters,
-    titles={"penalised": "Penalised kernels"},
     required=("vanilla",),
     needs_weights=("vanilla",),
     evidence=_evidence,

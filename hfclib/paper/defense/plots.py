@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hfclib.charts import CHART, PICTURES_WIDTH, WIDTH, drawn_in, legend, network_looks, panels
-from hfclib.paper.defense.tables import DEFENSE_TITLES, defense_title, number_text, radius_text
+from hfclib.paper.defense.tables import defense_title, number_text, radius_text
 from hfclib.paper.defense.trials import HIGHEST_EPS
+from hfclib.paper.presets import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,10 +27,10 @@ DEFENSE_LOOKS = {
 
 def _panels(table: pd.DataFrame, **layout: float) -> tuple[Figure, dict[str, Axes]]:
     """A figure with one panel per variant of the table."""
-    variants = [variant for variant in DEFENSE_TITLES if variant in set(table["variant"])]
+    variants = [variant for variant in TITLES if variant in set(table["variant"])]
     if not variants:
         raise ValueError("expected the trials of at least one network, got an empty table")
-    figure, axes = panels([DEFENSE_TITLES[variant] for variant in variants], **layout)
+    figure, axes = panels([TITLES[variant] for variant in variants], **layout)
     return figure, dict(zip(variants, axes, strict=True))
 
 
@@ -125,7 +126,7 @@ def smallest_eps_figure(table: pd.DataFrame) -> Figure:
     with drawn_in(CHART):
         figure, (ax,) = panels([""], height=3.2, beside=0)
         # Images that nothing fools are beyond the axis.
-        shown = table.rename(columns=DEFENSE_TITLES).clip(upper=2 * HIGHEST_EPS)
+        shown = table.rename(columns=TITLES).clip(upper=2 * HIGHEST_EPS)
         sns.ecdfplot(shown, palette=[look.colour for look in network_looks(table).values()], ax=ax)
         ax.set(xlabel="eps (pixels in [0, 1])", ylabel="Share of images fooled", xlim=(0, HIGHEST_EPS), ylim=(0, 1))
     return figure

@@ -11,15 +11,10 @@ import numpy as np
 import pandas as pd
 
 from hfclib.paper.defense.setup import STRONG_CHAIN, STRONGEST
-from hfclib.paper.published import TABLE2_VALUES
+from hfclib.paper.paper_values import TABLE2_VALUES
+from hfclib.paper.presets import TITLES
 from hfclib.paper.tables import decimals, mean_sd
 
-DEFENSE_TITLES = {
-    "vanilla": "Vanilla",
-    "penalised": "Penalised",
-    "adversarial": "Adversarial",
-    "adversarial_batchnorm": "Adversarial, BatchNorm",
-}
 ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "unaware": "PGD, non-adaptive"}
 _METHODS = {
     "none": "none",
@@ -36,7 +31,7 @@ _KINDS = {
     "kernels": "kernels without HFC",
     "input": "input without HFC, adaptive attack",
     "unaware": "input without HFC, non-adaptive attack",
-    **{variant: f"trained: {title}" for variant, title in DEFENSE_TITLES.items()},
+    **{variant: f"trained: {title}" for variant, title in TITLES.items()},
 }
 OUTCOMES = ["no gain", "masked", "attack falls short", "robust"]
 _ENOUGH = 2500  # images with which a share has a standard error of at most .01
@@ -82,7 +77,7 @@ def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFram
         text = mean_sd(shares) if len(ones) > 1 else share_text(shares.item(), ones["images"].item())
         text += f" (paper {decimals(paper)})" if (paper := TABLE2_VALUES.get(place)) else ""
         column = ATTACKS[attack] + (f", eps {number_text(eps)}" if eps else "")
-        cells.append((DEFENSE_TITLES[variant], defense_title(defense, strength), column, text))
+        cells.append((TITLES[variant], defense_title(defense, strength), column, text))
     texts = pd.DataFrame(cells, columns=["network", "defense", "attack", "text"])
     wide = texts.pivot_table("text", ["network", "defense"], "attack", aggfunc="first", sort=False)
     return wide.rename_axis(columns=None)
@@ -102,7 +97,7 @@ def attack_chain(strong: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
         after = [left.loc[(gain.variant, gain.defense, gain.strength, gain.eps, method)] for method in STRONG_CHAIN]
         images = int(after[0]["images"])
         shares = [gain.accuracy, gain.baseline, *(part["accuracy"] for part in after), gain.baseline_strong]
-        names = DEFENSE_TITLES[gain.variant], defense_title(gain.defense, gain.strength), number_text(gain.eps)
+        names = TITLES[gain.variant], defense_title(gain.defense, gain.strength), number_text(gain.eps)
         rows.append((*names, ATTACKS[gain.attack], *(share_text(share, images) for share in shares), gain.outcome))
     index, after = ["network", "defense", "eps"], [f"after {method}" for method in STRONG_CHAIN]
     columns = [*index, "gain under", "with", "without", *after, f"without, {after[-1]}", "outcome"]
@@ -147,7 +142,7 @@ def five_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The defenses of the vanilla network that the chapter's answer is about, and adversarial training, as text.
 
     Args:
-        found: from `claimed_and_left`. Of each defense the largest strength is shown, of the filtered input r = 8.
+        table: from `claimed_and_left`. Of each defense the largest strength is shown, of the filtered input r = 8.
     Returns:
         Index (network, defense); the accuracy on clean images, under the paper's weakest attack, which for a filtered
         input does not know the filter, and under the strong attack, where it was run; the outcome.
@@ -160,7 +155,7 @@ def five_rows(table: pd.DataFrame) -> pd.DataFrame:
     for row in table[wanted].itertuples():
         accuracies = row.clean, row.highest, row.strong
         shares = ["" if pd.isna(accuracy) else share_text(accuracy, row.images) for accuracy in accuracies]
-        rows.append((DEFENSE_TITLES[row.variant], defense_title(row.defense, row.strength), *shares, row.outcome))
+        rows.append((TITLES[row.variant], defense_title(row.defense, row.strength), *shares, row.outcome))
     index = ["network", "defense"]
     columns = [*index, "clean", "under the paper's weakest attack", "under the strong attack", "outcome"]
     return pd.DataFrame(rows, columns=columns).set_index(index)
@@ -183,4 +178,4 @@ def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     clean = every[every["attack"] == "clean"].set_index(["variant", "strength"])[["images", "accuracy"]]
     rows = wide.reindex(columns=list(names)).rename(columns=names).join(clean.rename(columns={"accuracy": "clean"}))
     rows["non_adaptive"] = rows["non_adaptive"].fillna(rows["adaptive"])
-    return rows.loc[[variant for variant in DEFENSE_TITLES if variant in rows.index]].reset_index()
+    return rows.loc[[variant for variant in TITLES if variant in rows.index]].reset_index()

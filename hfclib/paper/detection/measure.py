@@ -24,13 +24,13 @@ class DetectorInput(NamedTuple):
 
     band: str
     feed: str = "raw"
-    radius: float = 0.0
+    radius: float | None = None
 
     def of(self, images: Tensor, colour: Tensor | None = None) -> Tensor:
         """What is fed of images (N, 3, H, W) in [0, 1]; `colour` is (3,). A band leaves [0, 1] and is not clipped."""
         if self.band == "mirror":
             return images.flip(-1)
-        wanted = Condition(self.band, self.radius or None, self.feed)
+        wanted = Condition(self.band, self.radius, self.feed)
         return next(iter_inputs(images, [wanted], () if colour is None else colour.tolist()))
 
 
@@ -178,8 +178,8 @@ def scores_table(truth: Mapping, detections: Mapping[DetectorInput, Iterable[dic
 
 
 def stored_csv(table: pd.DataFrame) -> bytes:
-    """The content of a CSV file with the table."""
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    """The content of a CSV file with a `scores_table`, in which no radius is 0."""
+    return table.fillna({"radius": 0}).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
 
 
 def measure_detector(

@@ -7,7 +7,8 @@ import pytest
 
 from hfclib.paper.defense.plots import DEFENSE_LOOKS, claimed_figure, filter_figure, smallest_eps_figure
 from hfclib.paper.defense.setup import all_defenses
-from hfclib.paper.defense.tables import DEFENSE_TITLES, OUTCOMES, defense_title
+from hfclib.paper.defense.tables import OUTCOMES, defense_title
+from hfclib.paper.presets import TITLES
 from hfclib.paper.show import show_figure
 
 INF = float("inf")
@@ -52,8 +53,8 @@ def test_what_is_claimed_and_what_is_left_stand_in_their_rows():
     variants = ("adversarial", "vanilla", "penalised")
     rows = claims(variants)
     figure = claimed_figure(rows, 0.03)
-    shown = [variant for variant in DEFENSE_TITLES if variant in variants]
-    assert [ax.get_title() for ax in figure.axes] == [DEFENSE_TITLES[variant] for variant in shown]
+    shown = [variant for variant in TITLES if variant in variants]
+    assert [ax.get_title() for ax in figure.axes] == [TITLES[variant] for variant in shown]
     assert figure.axes[-1].get_xlabel() == "Accuracy (share of images), eps .03"
     names = [defense_title(*one) for one in all_defenses((0.5, 1.0))]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == names
@@ -116,7 +117,7 @@ def test_without_strong_trials_only_the_papers_attacks_are_shown():
 
 def test_few_and_many_strengths():
     for rho in ((0.0,), (0.1, 0.2, 0.5, 1.0, 5.0, 10.0)):
-        assert drawn(claimed_figure(claims(tuple(DEFENSE_TITLES), rho), 0.5))
+        assert drawn(claimed_figure(claims(("vanilla", "penalised", "adversarial", "adversarial_batchnorm"), rho), 0.5))
 
 
 # ---- by radius
@@ -147,8 +148,8 @@ def test_each_line_holds_its_column_at_that_eps():
     variants, eps = ("vanilla", "adversarial"), 0.06
     rows = filters(variants)
     figure = filter_figure(rows, eps)
-    shown = [variant for variant in DEFENSE_TITLES if variant in variants]
-    assert [ax.get_title() for ax in figure.axes] == [DEFENSE_TITLES[variant] for variant in shown]
+    shown = [variant for variant in TITLES if variant in variants]
+    assert [ax.get_title() for ax in figure.axes] == [TITLES[variant] for variant in shown]
     assert figure.axes[-1].get_xlabel() == "Radius of the filter (DFT bins)"
     assert figure.get_supylabel() == "Accuracy, eps .06"
     columns = {
@@ -180,7 +181,7 @@ def test_each_curve_is_the_share_of_images_that_are_fooled():
     smallest = pd.DataFrame({"adversarial": [0, 0.05, INF, 0.01], "vanilla": [0.01, 0.002, 0.002, 0]}, dtype="float32")
     figure = smallest_eps_figure(smallest)
     (ax,) = figure.axes
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Adversarial", "Vanilla"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Adversarial training", "Vanilla"]
     for handle, column in zip(ax.get_legend().legend_handles, smallest, strict=True):
         (curve,) = [line for line in ax.lines if mpl.colors.same_color(line.get_color(), handle.get_color())]
         for eps in (0.001, 0.02, 0.1):

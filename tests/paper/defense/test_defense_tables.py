@@ -19,7 +19,7 @@ from hfclib.paper.defense.tables import (
     table2_rows,
 )
 from hfclib.paper.defense.trials import TRIAL_COLUMNS
-from hfclib.paper.published import TABLE2_VALUES
+from hfclib.paper.paper_values import TABLE2_VALUES
 
 IMAGES = 100
 EPS = (0.03, 0.06)
@@ -92,9 +92,9 @@ def test_each_cell_is_in_its_place():
     assert list(rows.columns) == ["clean", "FGSM, eps .03", "FGSM, eps .06", "PGD, eps .03", "PGD, eps .06"]
     assert list(rows.index.names) == ["network", "defense"]
     names = ["none", "rule, rho = .5", "rule, rho = 1", "logits x 5 (control)", "logits x 9 (control)"]
-    assert list(rows.index) == [(network, name) for network in ("Vanilla", "Adversarial") for name in names]
+    assert list(rows.index) == [(network, name) for network in ("Vanilla", "Adversarial training") for name in names]
     assert rows.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".10 (paper .171)", ".71", ".10", ".72"]
-    assert rows.loc[("Adversarial", "rule, rho = 1")].tolist() == [".73", ".10", ".10", ".10", ".10"]
+    assert rows.loc[("Adversarial training", "rule, rho = 1")].tolist() == [".73", ".10", ".10", ".10", ".10"]
 
 
 def test_a_cell_of_several_seeds_has_their_mean_and_spread():
@@ -114,8 +114,8 @@ def test_the_papers_cells_stand_beside_ours_where_there_are_any():
         ("Vanilla", "none", "FGSM, eps .03"): ".10 (paper .107)",
         ("Vanilla", "none", "PGD, eps .03"): ".10 (paper .003)",
         ("Vanilla", "rule, rho = 1", "FGSM, eps .03"): ".10 (paper .171)",
-        ("Adversarial", "none", "FGSM, eps .03"): ".10 (paper .435)",
-        ("Adversarial", "none", "PGD, eps .03"): ".10 (paper .403)",
+        ("Adversarial training", "none", "FGSM, eps .03"): ".10 (paper .435)",
+        ("Adversarial training", "none", "PGD, eps .03"): ".10 (paper .403)",
     }
     assert len(TABLE2_VALUES) == len(with_paper)
 
@@ -165,8 +165,8 @@ def test_the_chain_shows_which_attack_broke_it(trials):
             ".02",
             "masked",
         ],
-        ("Adversarial", "none", ".03", "FGSM"): [".75", ".10", ".60", ".58", ".56", ".54", ".04", "robust"],
-        ("Adversarial", "none", ".03", "PGD"): [".70", ".10", ".60", ".58", ".56", ".54", ".04", "robust"],
+        ("Adversarial training", "none", ".03", "FGSM"): [".75", ".10", ".60", ".58", ".56", ".54", ".04", "robust"],
+        ("Adversarial training", "none", ".03", "PGD"): [".70", ".10", ".60", ".58", ".56", ".54", ".04", "robust"],
     }
 
 
@@ -190,7 +190,7 @@ def test_counts_add_up_by_kind(trials):
         "kernels without HFC": [24, 24, 0, 0, 0, 0],
         "input without HFC, adaptive attack": [32, 32, 0, 0, 0, 0],
         "input without HFC, non-adaptive attack": [16, 15, 1, 1, 0, 0],
-        "trained: Adversarial": [4, 2, 2, 0, 0, 2],
+        "trained: Adversarial training": [4, 2, 2, 0, 0, 2],
         "all": [124, 120, 4, 1, 0, 3],
     }
     nothing = outcomes["defense"].eq("scale") & outcomes["variant"].eq("vanilla")  # 8 with no image on either side
@@ -216,7 +216,7 @@ def test_what_is_claimed_is_the_most_favourable_of_the_papers_attacks(trials):
     five = five_rows(rows.reset_index())
     assert five.loc[("Vanilla", "rule, rho = 1")].tolist() == [".10", ".55", ".24", "robust"]
     assert five.loc[("Vanilla", "input without HFC, r = 8"), "under the strong attack"] == ""  # was not run
-    assert [network for network, _ in five.index] == ["Vanilla"] * 4 + ["Adversarial"]
+    assert [network for network, _ in five.index] == ["Vanilla"] * 4 + ["Adversarial training"]
     other = claimed_and_left(table, strong, outcomes, 0.06).set_index(["variant", "defense", "strength"])
     assert other.loc[("vanilla", "input", 8.0), ["highest", "strong", "outcome"]].tolist() == [0.8, 0.04, "masked"]
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from hfclib.paper.measured import publish_tables, stored_table
+from hfclib.paper.stored_tables import publish_tables, stored_table
 from hfclib.runs.store import WEIGHTS, Run, stored_weights
 from hfclib.training.recipe import Recipe
 
