@@ -9,7 +9,6 @@ field, what is wrong, and the value. `Recipe.with_` changes any of them by name:
     robust = recipe.with_(name="robust", attack=AttackConfig("pgd", eps=8 / 255, alpha=2 / 255, steps=7))
 """
 
-import difflib
 import hashlib
 import json
 from collections import defaultdict
@@ -23,6 +22,7 @@ import torch
 from pydantic import BeforeValidator, Field, InstanceOf, TypeAdapter, ValidationError
 from torch import nn
 
+from hfclib._names import nearest
 from hfclib.data import DATA_SETS
 from hfclib.models import REGISTERED, DropoutAt, NormLayer, find_network
 
@@ -270,8 +270,7 @@ class Recipe(_Config):
             elif field in self.__dataclass_fields__:
                 own[field] = value
             else:
-                near = difflib.get_close_matches(field, [*_PART_OF, *self.__dataclass_fields__], n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = nearest(field, [*_PART_OF, *self.__dataclass_fields__])
                 raise ValueError(f"refused recipe: {field} is no field of a recipe{hint}")
         own |= {part: replace(own.get(part, getattr(self, part)), **values) for part, values in parts.items()}
         return replace(self, **own)

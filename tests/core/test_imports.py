@@ -17,7 +17,7 @@ from hfclib.paper.names import CHAPTER_PLACES
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
-    {"_radii"},
+    {"_names", "_radii"},
     {"frequency", "models", "data", "devices", "_files", "charts"},
     {"transforms", "kernels"},
     {"conditions"},
