@@ -125,7 +125,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 @app.command("data")
-def _data(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))] = "cifar10") -> None:
+def data_command(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))] = "cifar10") -> None:
     """Fetch and verify a full data set, and say where each part came from."""
     with _reporting("stopped; what is verified is kept"):
         check_choice("set", name, DATA_NAMES)
@@ -136,8 +136,9 @@ def _data(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))
 
 
 @app.command("train")
-def _train(
+def train_command(
     chapter: _Chapter,
+    *,
     preset: _PresetName = "laptop",
     seed: _Seeds = None,
     variant: _Variants = None,
@@ -158,8 +159,9 @@ def _train(
 
 
 @app.command("sweep")
-def _sweep(
+def sweep_command(
     chapter: _Chapter,
+    *,
     preset: _PresetName = "laptop",
     seeds: Annotated[str, typer.Option(help="such as 3, 0-9 or 0,2,5")] = "0",
     engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster)")] = "local",
@@ -193,7 +195,7 @@ def _sweep(
 
 
 @app.command("runs")
-def _runs(
+def runs_command(
     action: Annotated[str, typer.Argument(metavar="verify", show_default=False, help="check every file")] = "list",
     store: _OldStore = None,
     as_json: Annotated[bool, typer.Option("--json", help="the list as JSON, for programs")] = False,
@@ -239,7 +241,7 @@ def _runs(
 
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.
 @app.command("run", context_settings={"ignore_unknown_options": True})
-def _run(
+def run_command(
     chapter: Annotated[str, typer.Argument(help="which notebook: " + ", ".join(CHAPTER_PLACES))],
     parameters: Annotated[
         list[str] | None,

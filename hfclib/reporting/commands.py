@@ -40,6 +40,7 @@ def report_command(
             help="a stored run, torchvision:NAME, timm:NAME or package.module:build", autocompletion=_complete_model
         ),
     ],
+    *,
     data: Annotated[str, typer.Option(help="a folder with one folder of images per class, or cifar10-test")],
     weights: Annotated[
         str | None, typer.Option(help="pretrained ones, such as DEFAULT, or a file of them (default: random)")
