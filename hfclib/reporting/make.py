@@ -168,8 +168,8 @@ def _count(subject: Subject, data: DatasetSpec, content: dict, folder: Path) -> 
         _store(folder, content | {"counted": counts})
 
     network, settings = subject.network, subject.settings
-    helped = None if settings.quick else _matched(network, subject.images)
-    counting = Counting(network, helped, settings, content.get("counted", {}), store)
+    with_moments = None if settings.quick else _matched(network, subject.images)
+    counting = Counting(network, with_moments, settings, content.get("counted", {}), store)
     content["data_sha256"] = counting.count(data, subject.engine)
     content.pop("counted", None)
     content["parts"] |= {"accuracy": counting.rows(), "classes": counting.class_rows(data.classes)}

@@ -50,16 +50,16 @@ class _Config:
     """What the parts of a recipe have in common: fields that are checked against their types when one is made."""
 
     def __post_init__(self) -> None:
-        told = []
+        problems = []
         for field, check in _checks(type(self)).items():  # type: ignore[arg-type]  # classes are hashable
             try:  # a whole number becomes the float that it is equal to, so that equal recipes have equal hashes
                 object.__setattr__(self, field, check.validate_python(getattr(self, field), strict=True))
             except ValidationError as error:
                 for problem in error.errors():
                     place = ".".join(map(str, (field, *problem["loc"])))
-                    told.append(f"{place}: {problem['msg']}, got {problem['input']!r}")
-        if told:
-            raise ValueError(f"refused recipe: {'; '.join(told)}")
+                    problems.append(f"{place}: {problem['msg']}, got {problem['input']!r}")
+        if problems:
+            raise ValueError(f"refused recipe: {'; '.join(problems)}")
         try:
             self._check()
         except ValueError as error:
