@@ -808,10 +808,10 @@ def test_a_limit_that_is_met_has_status_1_and_any_error_2(hfc, pictures, tmp_pat
     assert hfc(*words, "--fail-if", "test > 0%").exit_code == 1
     assert hfc(*words, "--fail-if", "test > 100 %").exit_code == 0
     assert hfc(*words, "--fail-if", "test > 40").exit_code == 2
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfclib.reporting.make.make_report", lambda *args, **options: {}["unexpected"])
-        result = hfc(*words)
+    (tmp_path / "broken.py").write_text("def build():\n    return lambda images: {}['unexpected']\n")
+    result = hfc("report", "broken:build", *words[2:])
     assert result.exit_code == 2
+    assert "KeyError: 'unexpected'" in result.output
     assert hfc("compare", "mine.py", "mine.py").exit_code == 2
 
 
