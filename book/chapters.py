@@ -19,23 +19,23 @@ NONE = "\u2013"
 WORDS_A_MINUTE = 150  # of a text with numbers and figures
 
 
-def main_text(name: str) -> list[dict]:
+def main_text(notebook: Path) -> list[dict]:
     """The cells of a chapter's notebook in front of the appendix, which the book folds."""
-    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
     heads = ["".join(cell["source"]).strip().splitlines()[:1] for cell in cells]
     return cells[: heads.index(["## Appendix"]) if ["## Appendix"] in heads else None]
 
 
-def words(name: str) -> list[str]:
+def words(notebook: Path) -> list[str]:
     """The words of `main_text` that are not folded, as dropdowns are too."""
-    prose = "\n\n".join("".join(cell["source"]) for cell in main_text(name) if cell["cell_type"] == "markdown")
+    prose = "\n\n".join("".join(cell["source"]) for cell in main_text(notebook) if cell["cell_type"] == "markdown")
     return re.sub(r"^(:{3,})\{dropdown\}.*?^\1$", "", prose, flags=re.DOTALL | re.MULTILINE).split()
 
 
 def effort(name: str) -> str:
     """What a chapter takes, as HTML: minutes to read, and the chapters to read first."""
     before = " and ".join(link(other, CHAPTERS[other].topic) for other in CHAPTERS[name].builds_on)
-    minutes = math.ceil(len(words(name)) / WORDS_A_MINUTE)
+    minutes = math.ceil(len(words(NOTEBOOKS / f"{name}.ipynb")) / WORDS_A_MINUTE)
     return f"About {minutes} minutes to read. {f'Read first: {before}' if before else 'It needs no other chapter'}."
 
 

@@ -11,9 +11,9 @@ LABELLED = Path(__file__).parent / "reports" / "photographs" / "labelled.json"
 FED = {"lfc": "its LFC at radius {}", "hfc": "its HFC at radius {}, with the mean colour"}
 
 
-def labelled_table() -> HTML:
+def labelled_table(report: Path = LABELLED) -> HTML:
     """How many of the photographs are right: whole, and by each band at each radius, with running statistics."""
-    content = read_report(LABELLED).content
+    content = read_report(report).content
     whole = answer.whole_row(content)
     right = f"right, of {whole['images']}"
     rows = [{"fed": "the whole picture", right: f"{whole['correct']}"}]

@@ -53,6 +53,9 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         model: is fed two images first, so that labels beyond its classes are found before the work.
         images, labels: all of them; or, without labels, an iterable of batches: pairs, or mappings with the keys
             "image", "images" or "pixel_values" and "label" or "labels".
+    Raises:
+        TypeError, ValueError: images or labels of another type, shape or range, labels beyond the model's classes, what
+            the model can't be fed, or no image at all.
     Warns:
         UserWarning: no pixel of the first batch is above 1/255, as if they were divided by 255 twice; or with a
             `max_abs` above 1 some are negative, and their standard deviation is above .35, as if they were
@@ -121,7 +124,11 @@ def evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: in
 
 
 def batch_sizes(count: int, size: int) -> list[int]:
-    """The sizes of the batches of `count` images: `size` each, and a last one of 2 up to size + 1 where it can be."""
+    """The sizes of the batches of `count` images: `size` each, and a last one of 2 up to size + 1 where it can be.
+
+    Raises:
+        ValueError: size is below 1.
+    """
     if size < 1:
         raise ValueError(f"expected batch_size, a whole number of at least 1, got {size!r}")
     whole, rest = divmod(count, size)
@@ -131,7 +138,11 @@ def batch_sizes(count: int, size: int) -> list[int]:
 
 
 def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same images and labels in batches of `batch_sizes`."""
+    """The same images and labels in batches of `batch_sizes`.
+
+    Raises:
+        ValueError: images of several shapes.
+    """
     rest: list[tuple[Tensor, Tensor]] = []
     for batch in stream:
         if rest and rest[0][0].shape[1:] != batch[0].shape[1:]:

@@ -1,4 +1,6 @@
-"""Charts of accuracies, for chapters and reports: lines against a radius or an epoch, intervals side by side, images.
+"""Charts of accuracies, for chapters: lines against a radius or an epoch, intervals side by side, images.
+
+Their colours, markers, style, empty figures and legends are also those of reports.
 
 Each chart is a panel. `panels` arranges them two in a row in a figure WIDTH inches wide. The book shows it at 96 pixels
 an inch, and on a phone of 390 pixels as wide as the page, where letters of 12 points are ten pixels high. Matplotlib is
@@ -30,27 +32,6 @@ CHART = STYLE | {"axes.grid": True}  # of a figure with axes, as against one of 
 Sharing = bool | Literal["none", "all", "row", "col"]
 CHANCE = 0.1  # the accuracy of guessing among ten classes of equal size
 
-BAND_COLOURS = {"lfc": "#4477AA", "hfc": "#EE6677"}
-# The colour of each network, in every chapter: Paul Tol's "muted" scheme, which colour-blind readers can tell apart.
-# Networks whose first layer is 5 x 5 have the colour of their 3 x 3, and a marker of their own.
-NETWORK_COLOURS = {
-    "vanilla": "#332288",
-    "batchnorm": "#CC6677",
-    "fullwidth": "#882255",
-    "dropout": "#88CCEE",
-    "mixup": "#AA4499",
-    "adversarial": "#117733",
-    "adversarial_batchnorm": "#999933",
-    "penalised": "#DDCC77",
-    "groupnorm": "#44AA99",
-    "vanilla5": "#332288",
-    "adversarial5": "#117733",
-}
-_MARKERS = dict(zip(NETWORK_COLOURS, "osD^v<>pXP*", strict=True))
-# Those of other networks, which are yours, in turn: Tol's "vibrant" scheme.
-_OTHER_LOOKS = tuple(zip(("#0077BB", "#EE3377", "#33BBEE", "#CC3311"), "hdH8", strict=True))
-
-
 Dashes = Literal["-", "--", ":", "-.", ""]
 
 
@@ -69,6 +50,34 @@ class Look:
         return Line2D([], [], color=self.colour, marker=self.marker, ls=self.dashes, label=label, **options)
 
 
+# Colours that colour-blind readers can tell apart, of schemes by Paul Tol: two of "bright" for bands; "muted" for
+# networks, the same in every chapter; "vibrant" for all else. Networks whose first layer is 5 x 5 have the colour of
+# their 3 x 3, and a marker of their own.
+BAND_COLOURS = {"lfc": "#4477AA", "hfc": "#EE6677"}
+NETWORK_COLOURS = {
+    "vanilla": "#332288",
+    "batchnorm": "#CC6677",
+    "fullwidth": "#882255",
+    "dropout": "#88CCEE",
+    "mixup": "#AA4499",
+    "adversarial": "#117733",
+    "adversarial_batchnorm": "#999933",
+    "penalised": "#DDCC77",
+    "groupnorm": "#44AA99",
+    "vanilla5": "#332288",
+    "adversarial5": "#117733",
+}
+VIBRANT = {
+    "blue": "#0077BB",
+    "magenta": "#EE3377",
+    "cyan": "#33BBEE",
+    "red": "#CC3311",
+    "orange": "#EE7733",
+    "teal": "#009988",
+}
+MARKERS = "osD^v<>pXP*"
+_NETWORK_LOOKS = dict(zip(NETWORK_COLOURS, map(Look, NETWORK_COLOURS.values(), MARKERS), strict=True))
+_OTHER_LOOKS = tuple(map(Look, VIBRANT.values(), "hdH8"))  # of other networks, which are yours, in turn
 REFERENCE = Look("0.3", dashes=":")
 
 
@@ -96,10 +105,7 @@ def blank(width: float, height: float) -> Figure:
 def network_looks(networks: Iterable[str]) -> dict[str, Look]:
     """The look of each network, the same in every figure; of networks that no chapter has, in the order given."""
     others = cycle(_OTHER_LOOKS)
-    return {
-        network: Look(*(NETWORK_COLOURS[network], _MARKERS[network]) if network in NETWORK_COLOURS else next(others))
-        for network in networks
-    }
+    return {network: _NETWORK_LOOKS.get(network) or next(others) for network in networks}
 
 
 def radius_colour(radius: float) -> str:
@@ -154,8 +160,8 @@ def panels(
     return figure, axes[: len(titles)]
 
 
-def legend(figure: Figure, handles: Sequence, *, columns: int = 2, **options) -> None:
-    """A legend below the panels; options as those of Matplotlib's."""
+def legend(figure: Figure, handles: Sequence | None = None, *, columns: int = 2, **options) -> None:
+    """A legend below the panels, of all that has a label unless handles are given; options as those of Matplotlib's."""
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, **options)
 
 

@@ -26,12 +26,12 @@ def _completion(names: Collection[str]) -> Callable[[str], list[str]]:
     return complete
 
 
-_Figure = Annotated[
+_Chapter = Annotated[
     str, typer.Argument(help="whose recipes: " + ", ".join(TRAINED), autocompletion=_completion(TRAINED))
 ]
 _PresetName = Annotated[str, typer.Option(help=", ".join(PRESETS), autocompletion=_completion(PRESETS))]
 _Seeds = Annotated[list[int] | None, typer.Option(min=0, max=999_999_999, help="several times for several seeds")]
-_Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the figure")]
+_Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the chapter")]
 
 
 def _at_home(folder: Path | None) -> Path | None:
@@ -101,12 +101,12 @@ def _reporting(when_stopped: str, *, status: int = 1, extra: str = "notebooks") 
         logger.setLevel(level)
 
 
-def _recipes(figure: str, preset: str, variants: Sequence[str] | None) -> dict:
-    check_choice("chapter", figure, TRAINED)
+def _recipes(chapter: str, preset: str, variants: Sequence[str] | None) -> dict:
+    check_choice("chapter", chapter, TRAINED)
     check_choice("preset", preset, PRESETS)
     from hfclib.paper.registry import RECIPES
 
-    known = RECIPES[figure](preset)
+    known = RECIPES[chapter](preset)
     for variant in variants or ():
         check_choice("variant", variant, known)
     return {name: recipe for name, recipe in known.items() if not variants or name in variants}
@@ -125,7 +125,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 @app.command("data")
-def _data(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))] = "cifar10") -> None:
+def data_command(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))] = "cifar10") -> None:
     """Fetch and verify a full data set, and say where each part came from."""
     with _reporting("stopped; what is verified is kept"):
         check_choice("set", name, DATA_NAMES)
@@ -136,8 +136,9 @@ def _data(name: Annotated[str, typer.Option("--set", help=", ".join(DATA_NAMES))
 
 
 @app.command("train")
-def _train(
-    figure: _Figure,
+def train_command(
+    chapter: _Chapter,
+    *,
     preset: _PresetName = "laptop",
     seed: _Seeds = None,
     variant: _Variants = None,
@@ -145,9 +146,9 @@ def _train(
     retrain: _Retrain = False,
     threads: _IdleThreads = None,
 ) -> None:
-    """Train what is missing of a figure's runs; a training that was cut off goes on where it stopped."""
+    """Train what is missing of a chapter's runs; a training that was cut off goes on where it stopped."""
     with _reporting("stopped; the same command goes on from the last checkpoint"):
-        recipes = _recipes(figure, preset, variant)
+        recipes = _recipes(chapter, preset, variant)
         from hfclib.devices import use_threads
         from hfclib.runs.collect import load_or_train
 
@@ -158,8 +159,9 @@ def _train(
 
 
 @app.command("sweep")
-def _sweep(
-    figure: _Figure,
+def sweep_command(
+    chapter: _Chapter,
+    *,
     preset: _PresetName = "laptop",
     seeds: Annotated[str, typer.Option(help="such as 3, 0-9 or 0,2,5")] = "0",
     engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster)")] = "local",
@@ -170,7 +172,7 @@ def _sweep(
     retrain: _Retrain = False,
     threads: _Threads = None,
 ) -> None:
-    """Train what is missing of a figure's runs in parallel. Each is stored when it ends; Ctrl-C keeps what is done."""
+    """Train what is missing of a chapter's runs in parallel. Each is stored when it ends; Ctrl-C keeps what is done."""
     with _reporting("stopped; what has ended is stored, and the same command goes on with the rest"):
         wanted = parse_seeds(seeds)
         check_choice("engine", engine, ("local", "ray"))
@@ -178,7 +180,7 @@ def _sweep(
             raise ValueError(f"expected --address with --engine ray, got {address} with the local engine")
         if engine == "ray" and threads:
             raise ValueError("expected --threads with the local engine: Ray gives each run the cores of its task")
-        recipes = _recipes(figure, preset, variant)
+        recipes = _recipes(chapter, preset, variant)
         from hfclib.runs.ray import ray_engine
         from hfclib.runs.sweep import local_engine, sweep
 
@@ -193,7 +195,7 @@ def _sweep(
 
 
 @app.command("runs")
-def _runs(
+def runs_command(
     action: Annotated[str, typer.Argument(metavar="verify", show_default=False, help="check every file")] = "list",
     store: _OldStore = None,
     as_json: Annotated[bool, typer.Option("--json", help="the list as JSON, for programs")] = False,
@@ -239,25 +241,25 @@ def _runs(
 
 # typer has no option of two values that may be repeated, so "-p NAME VALUE", papermill's own form, is read by hand.
 @app.command("run", context_settings={"ignore_unknown_options": True})
-def _run(
-    figure: Annotated[str, typer.Argument(help="which notebook: " + ", ".join(CHAPTER_PLACES))],
+def run_command(
+    chapter: Annotated[str, typer.Argument(help="which notebook: " + ", ".join(CHAPTER_PLACES))],
     parameters: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-p NAME VALUE]...", help="as papermill takes them: -p radius 8, or -p radius [4,8]"),
     ] = None,
     yaml: Annotated[list[str] | None, typer.Option("--yaml", "-y", help="parameters as YAML: 'radius: [4, 7]'")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="default: FIGURE-NAME=VALUE.ipynb")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="default: CHAPTER-NAME=VALUE.ipynb")] = None,
     threads: _Threads = None,
 ) -> None:
-    """Run a figure's notebook with other parameters (through papermill) and say where the result is."""
+    """Run a chapter's notebook with other parameters (through papermill) and say where the result is."""
     with _reporting("stopped; nothing was written"):
-        check_choice("chapter", figure, CHAPTER_PLACES)
+        check_choice("chapter", chapter, CHAPTER_PLACES)
         from hfclib.paper.execute import execute, read_parameters
 
         values = read_parameters(parameters or (), yaml or ())
         if threads:
             os.environ["OMP_NUM_THREADS"] = str(threads)  # the notebook's process starts with it
-        typer.echo(f"wrote {execute(figure, values, output)}")
+        typer.echo(f"wrote {execute(chapter, values, output)}")
 
 
 _commands: dict[str, Callable] = {"report": commands.report_command, "compare": commands.compare_command}

@@ -61,7 +61,11 @@ def band_conditions(
 
 
 def iter_inputs(images: Tensor, conditions: Iterable[Condition], colour: Sequence[float]) -> Iterator[Tensor]:
-    """What a network is fed under each condition, one after the other; images are split once for a radius in a row."""
+    """What a network is fed under each condition, one after the other; images are split once for a radius in a row.
+
+    Raises:
+        ValueError: a band without a radius, or as `feed_images`.
+    """
     factors, cut, parts = None, None, {}
     for band, radius, feed, _ in conditions:
         if band == "x":

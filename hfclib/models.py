@@ -8,7 +8,6 @@ which take any size, and any number of channels. To normalise pixels, put a modu
 pixels in [0, 1].
 """
 
-import difflib
 import inspect
 import math
 import re
@@ -19,6 +18,8 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hfclib._names import nearest
 
 NormLayer = Literal["none", "batch", "group"]
 DropoutAt = Literal["features", "map"]
@@ -104,9 +105,8 @@ def _is_same_definition(first: Builder, second: Builder) -> bool:
 def find_network(name: str) -> Network:
     """The network of a name; a ValueError that says which names there are, and the nearest, for another one."""
     if name not in REGISTERED:
-        near = difflib.get_close_matches(str(name), REGISTERED, n=1)
-        hint = f"did you mean {near[0]}?" if near else "networks of yours join them by hfclib.models.register_network"
-        raise ValueError(f"expected network, one of {', '.join(REGISTERED)}, got {name!r}; {hint}")
+        hint = nearest(name, REGISTERED) or "; networks of yours join them by hfclib.models.register_network"
+        raise ValueError(f"expected network, one of {', '.join(REGISTERED)}, got {name!r}{hint}")
     return REGISTERED[name]
 
 

@@ -1,4 +1,4 @@
-"""Matched moments: the help that BatchNorm gets from a test batch, for a network without BatchNorm.
+"""Matched moments: the counterpart of BatchNorm's test-batch statistics for a network without BatchNorm.
 
 With the statistics of the test batch, BatchNorm gives each channel the moments that the next layer was trained on.
 `matched` does the same to any network: at each place where BatchNorm would sit, each channel of the current batch gets
@@ -129,7 +129,7 @@ class Matched(nn.Module):
 @torch.inference_mode(False)  # no attack could differentiate by moments that are made in that mode
 @torch.no_grad()
 def matched(model: nn.Module, reference: Tensor, *, where: Where = "all", source: Tensor | None = None) -> Matched:
-    """A network with the help that BatchNorm gets from a test batch.
+    """A network with the counterpart of BatchNorm's test-batch statistics.
 
     `hfclib.accuracy(matched(model, reference), images, labels)` is the counterpart of `bn_stats="batch"`. The batch
     size matters, as it does there; 100 is the default of `accuracy`. With `source` an image's logits do not depend on

@@ -19,6 +19,8 @@ def rescaled(images: Tensor, how: str) -> Tensor:
         how: "none"; "max" divides an image by its maximum; "range" maps its minimum to 0 and its maximum to 1.
     Returns:
         (N, C, H, W). An image whose maximum ("max") or contrast ("range") is below 1e-4 is not divided.
+    Raises:
+        ValueError: another `how`.
     Source: "max" from the authors' code; "range" is our reading of the paper's "standard pixel scale".
     """
     if how == "none":
@@ -40,6 +42,8 @@ def feed_images(band: Tensor, feed: str, *, add_mean: bool = False, colour: Sequ
             as `hfclib.data.MEAN`; without add_mean it adds nothing.
     Returns:
         (N, C, H, W), unclipped.
+    Raises:
+        ValueError: another feed, or a colour to be added that is not one number in [0, 1] per channel.
     Source: "max" from the authors' code; "mean" is ours.
     """
     if feed not in FEEDS:

@@ -1,13 +1,12 @@
 """The landing page's explorer: its stored answers, its data files, and the Sphinx extension that adds them to the book.
 
-python -m book.explorer.explorer            ask the stored networks again and write answers.json: minutes
-python -m book.explorer.explorer FOLDER     write FOLDER/book/explorer.html, the explorer as a page of its own
+`python -m book.explorer.explorer --help` says what it does as a command.
 """
 
+import argparse
 import base64
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,7 +173,12 @@ def setup(app) -> dict[str, bool]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(write_page(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(
+        prog="python -m book.explorer.explorer",
+        description="Ask the stored networks again and write answers.json, in minutes; or only write a page.",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, help="where book/explorer.html, a page of its own, is written")
+    if folder := parser.parse_args().folder:
+        print(write_page(folder))
     else:
         ANSWERS.write_text(json.dumps(stored_content()) + "\n")

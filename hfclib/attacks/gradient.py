@@ -170,7 +170,11 @@ def _pgd_steps(model: nn.Module, state: _PgdState, adv_images: Tensor, settings:
 def gradients(
     model: nn.Module, points: Tensor, labels: Tensor, objective: Objective, *, amp: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The logits (N, classes) of points (N, C, H, W), their `objective` (N,), and its gradient like points."""
+    """The logits (N, classes) of points (N, C, H, W), their `objective` (N,), and its gradient like points.
+
+    Raises:
+        ValueError: a gradient that is not finite.
+    """
     points = points.detach().requires_grad_()
     with nullcontext() if amp else arithmetic(points.device, amp=False):  # the way back in full precision too
         logits = checks.forward(model, points, labels, amp=amp)

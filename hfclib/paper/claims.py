@@ -6,7 +6,6 @@ cells (`Chapter.cells`), and lists in its recipes and `Chapter.measures` which c
 """
 
 import ast
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, reduce
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from hfclib._names import nearest
 from hfclib.paper.intervals import Estimate, MissingRunError, over_images, over_seeds_and_images, sum_of_means
 from hfclib.paper.names import CHAPTER_PLACES, Preset
 from hfclib.paper.verdicts import ENOUGH, FAILED_HERE, NO_VERDICT, Relation, Size, Verdict, verdict
@@ -382,5 +382,4 @@ def check_cells(
 
 
 def _near(name: str, allowed: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(allowed), n=1)
-    return f", got {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+    return f", got {name!r}{nearest(name, allowed)}"

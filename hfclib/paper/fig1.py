@@ -14,7 +14,19 @@ import pandas as pd
 from pydantic import Field
 from torch import Tensor
 
-from hfclib.charts import CHART, PICTURES_WIDTH, STYLE, blank, chance, chance_handle, drawn_in, legend, panels, pictures
+from hfclib.charts import (
+    CHART,
+    PICTURES_WIDTH,
+    STYLE,
+    VIBRANT,
+    blank,
+    chance,
+    chance_handle,
+    drawn_in,
+    legend,
+    panels,
+    pictures,
+)
 from hfclib.conditions import PAPER_RADII
 from hfclib.frequency import split
 from hfclib.paper.bands import OWN_BAND, SCALINGS, TABLE1_MEASURES, band_results, fig1_recipes
@@ -108,10 +120,10 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
         "low-frequency part $x_l$\n(the semantic one)": (lfc[0], 2.6, 2.7),
         "high-frequency part $x_h$\n(stretched for the eye)": (rescaled(hfc, "range")[0], 2.6, 0.35),
     }
-    blue, brown, grey = "#0173b2", "#b35900", "0.3"
+    blue, red, grey = VIBRANT["blue"], VIBRANT["red"], "0.3"
     starts = ((1.45, 2.3), (1.45, 2.1), (3.95, 3.35), (3.95, 3.1), (3.95, 1.0), (6.7, 3.2), (7.6, 1.75))
     ends = ((2.55, 3.3), (2.55, 1.1), (5.2, 3.3), (5.2, 1.2), (5.2, 0.95), (7.6, 2.6), (6.7, 1.15))
-    colours = (grey, grey, blue, brown, brown, blue, brown)
+    colours = (grey, grey, blue, red, red, blue, red)
     centred = {"ha": "center", "va": "center"}
     with drawn_in(STYLE):
         figure = blank(8.6, 4.0)
@@ -124,7 +136,7 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
             ax.text(left + 0.65, bottom - 0.05, text, ha="center", va="top")
         ax.set(xlim=(0, 9), ylim=(-0.3, 4.15))
         frame = {"boxstyle": "round,pad=0.06", "fc": "white", "lw": 2}
-        for text, bottom, colour in (("person", 2.85, blue), ("network", 0.55, brown)):
+        for text, bottom, colour in (("person", 2.85, blue), ("network", 0.55, red)):
             ax.add_patch(FancyBboxPatch((5.3, bottom), 1.3, 0.9, ec=colour, **frame))
             ax.text(5.95, bottom + 0.45, text, color=colour, **centred)
         box = {"boxstyle": "round,pad=0.5", "fc": "0.93", "ec": "0.4"}
@@ -132,7 +144,7 @@ def hypothesis_figure(image: Tensor, radius: float) -> Figure:
         for start, end, colour in zip(starts, ends, colours, strict=True):
             ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=colour, lw=1.6))
         ax.text(7.35, 3.15, "gives", color=blue)
-        ax.text(7.3, 1.15, "is trained on", color=brown)
+        ax.text(7.3, 1.15, "is trained on", color=red)
     return figure
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from hfclib.charts import CHART, Look, accuracy_by_epoch, drawn_in, epoch_handles, legend, lines, panels
+from hfclib.charts import CHART, VIBRANT, Look, accuracy_by_epoch, drawn_in, epoch_handles, legend, lines, panels
 from hfclib.conditions import PAPER_RADII, Condition
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast
@@ -180,7 +180,7 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
 # ---- what the notebook shows
 
 # Paul Tol's "vibrant" scheme; no network and no radius has these colours.
-COLOURS = {"natural": "#0077BB", "shuffled": "#EE3377"}
+COLOURS = {"natural": VIBRANT["blue"], "shuffled": VIBRANT["magenta"]}
 LEVELS = tuple(np.arange(0.15, 1, 0.05).round(2))  # training accuracies at which networks are compared in a figure
 RUN_MISSING, NOT_REACHED = "run missing", "not reached"
 

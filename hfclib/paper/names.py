@@ -1,8 +1,9 @@
 """Names of presets and chapters, as plain data: the command line reads them without importing PyTorch."""
 
-import difflib
 from collections.abc import Collection
 from typing import Literal
+
+from hfclib._names import nearest
 
 Preset = Literal["smoke", "laptop", "narrow", "paper", "authors"]
 PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "narrow", "paper", "authors")
@@ -46,6 +47,4 @@ def check_choice(kind: str, name: str, allowed: Collection[str]) -> None:
         ValueError: says what `kind` of name was expected, what is allowed, and the nearest allowed name.
     """
     if name not in allowed:
-        near = difflib.get_close_matches(name, allowed, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"expected {kind}, one of {', '.join(allowed)}, got {name!r}{hint}")
+        raise ValueError(f"expected {kind}, one of {', '.join(allowed)}, got {name!r}{nearest(name, allowed)}")

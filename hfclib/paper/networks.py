@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hfclib.attacks import clean_correct, pgd, robust_correct
-from hfclib.charts import CHART, NETWORK_COLOURS, Look, drawn_in, intervals, legend, panels
+from hfclib.charts import CHART, NETWORK_COLOURS, VIBRANT, Look, drawn_in, intervals, legend, panels
 from hfclib.conditions import PAPER_RADII
 from hfclib.data.cifar import embedded, to_float
 from hfclib.devices import best_device
@@ -371,7 +371,7 @@ def association_figure(rows: pd.DataFrame, radius: int = RADIUS) -> Figure:
     names = list(map(shift_name, dict.fromkeys(rows["measure"])))
     rows = rows.assign(place=pd.Categorical(rows["measure"].map(shift_name), names))
     rows = rows.assign(low=rows["low"].clip(-1), high=rows["high"].clip(upper=1))
-    looks = {"none": Look("0.1", "o", ""), "test accuracy": Look("#D55E00", "D", "")}
+    looks = {"none": Look("0.1", "o", ""), "test accuracy": Look(VIBRANT["orange"], "D", "")}
     with drawn_in(CHART):
         titles = _PARTS | {"hfc": _at_its_radius(_PARTS["hfc"], radius)}
         figure, axes = panels(list(titles.values()), height=4.4, xlabel="Correlation")

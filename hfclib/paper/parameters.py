@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from hfclib._names import nearest
 from hfclib.conditions import BN_STATS, BnStats
 from hfclib.paper.presets import PRESETS, PUBLISHED_SEEDS, Preset
 from hfclib.training.recipe import RADII
@@ -121,9 +122,7 @@ def given_parameters(
 
 def unknown(name: object, value: object, known: tuple[str, ...]) -> ValueError:
     """The error about a parameter that there is not, with the nearest known one."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f", did you mean {near[0]}?" if near else ""
-    return ValueError(f"unknown parameter {name} = {value!r}{hint}; allowed: {', '.join(known)}")
+    return ValueError(f"unknown parameter {name} = {value!r}{nearest(name, known)}; allowed: {', '.join(known)}")
 
 
 def refusal(parameters: type[Parameters], name: str, value: object, allowed: str | None = None) -> ValueError:

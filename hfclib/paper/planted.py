@@ -21,6 +21,7 @@ from hfclib.charts import (
     NETWORK_COLOURS,
     PICTURES_WIDTH,
     STYLE,
+    VIBRANT,
     Look,
     blank,
     drawn_in,
@@ -138,7 +139,7 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
         A Figure; lines are means over seeds, shades from the lowest to the highest seed. Horizontal lines: accuracy on
         whole test images; dotted, on clean ones.
     """
-    looks = {"planted": Look("#EE7733"), "cifar10": Look("0.5")}  # a colour that no network has
+    looks = {"planted": Look(VIBRANT["orange"]), "cifar10": Look("0.5")}  # a colour that no network has
     words = {"planted": "with the signal", "cifar10": "without"}
     whole = {"test": ("--", "test images"), "clean": (":", "clean test images")}
     drawn: dict[str, Line2D] = {}

@@ -19,6 +19,7 @@ _BASE: dict[Preset, Recipe] = {
 
 
 def base_recipe(preset: str) -> Recipe:
+    """The recipe that a preset's others change; a ValueError for a name that is no preset."""
     check_choice("preset", preset, PRESETS)
     return _BASE[preset]
 

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field
 
 from hfclib.batching import batch_sizes
-from hfclib.charts import CHANCE, CHART, PICTURES_WIDTH, Look, blank, chance_handle, drawn_in, legend
+from hfclib.charts import CHANCE, CHART, PICTURES_WIDTH, VIBRANT, Look, blank, chance_handle, drawn_in, legend
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.parameters import SeveralSeeds, choice, several
 from hfclib.paper.presets import Preset, base_recipe, fig4_recipes
@@ -87,8 +87,8 @@ COMPARED: dict[str, tuple[str, Measured]] = {
 _TITLES = {"batch_size": "Batch size", "optimizer": "Optimiser", "architecture": "Architecture"}
 _LOOKS = {"train": ("0.6", "s"), "test": ("black", "o"), "gap": ("black", "D")}
 _LOOKS |= {  # colours that no network has
-    "HFC, as the authors": ("#EE7733", "^"),
-    "HFC, mean colour added": ("#009988", "v"),
+    "HFC, as the authors": (VIBRANT["orange"], "^"),
+    "HFC, mean colour added": (VIBRANT["teal"], "v"),
 }
 _AXES = {
     "Accuracy (share of images)": ("train", "test"),

@@ -40,6 +40,7 @@ def report_command(
             help="a stored run, torchvision:NAME, timm:NAME or package.module:build", autocompletion=_complete_model
         ),
     ],
+    *,
     data: Annotated[str, typer.Option(help="a folder with one folder of images per class, or cifar10-test")],
     weights: Annotated[
         str | None, typer.Option(help="pretrained ones, such as DEFAULT, or a file of them (default: random)")
@@ -101,7 +102,7 @@ def report_command(
         "seed": seed,
         "batch_size": batch_size,
     }
-    options |= {"radii": _numbers(radii), "rules": fail_if or (), "quick": quick, "unlabelled": unlabelled}
+    options |= {"radii": _numbers(radii), "limits": fail_if or (), "quick": quick, "unlabelled": unlabelled}
     options |= {"parts": parts.split(",")} if parts else {}
     settings = ReportSettings(**options)
     others = [read_report(path) for path in compare or ()]
@@ -146,7 +147,7 @@ def report_command(
         summaries.write_junit(junit, made, results)
     if summary:
         summaries.write_json(summary, made, results)
-    failed = [result.rule for result in results if result.failed]
+    failed = [result.limit for result in results if result.failed]
     for text in failed:
         typer.echo(f"failed: {text}", err=True)
     raise typer.Exit(1 if failed else 0)
@@ -199,10 +200,10 @@ def _quick_limit(folder: Path, network: "Classifier", data: str, reading: "Readi
     from hfclib.reporting.make import accuracy_passes, seconds_per_image
     from hfclib.reporting.named import named_data
 
-    some = next(iter(named_data(data, reading, limit=8, skip_broken=True).batches))[0]
-    seconds_per_image(network, some, settings.batch_size)  # to warm up
+    images = next(iter(named_data(data, reading, limit=8, skip_broken=True).batches))[0]
+    seconds_per_image(network, images, settings.batch_size)  # to warm up
     radii = len(settings.chosen_radii() or range(4))
-    each = seconds_per_image(network, some, settings.batch_size) * accuracy_passes(radii, quick=True)
+    each = seconds_per_image(network, images, settings.batch_size) * accuracy_passes(radii, quick=True)
     fitting = max(20, min(2000, int(QUICK_SECONDS / each)))
     return min(fitting, reading.limit or fitting)
 

@@ -46,7 +46,7 @@ class Counting:
     """The accuracy of a network, with both statistics of BatchNorm, or with matched moments as "matched".
 
     Args:
-        network, helped: the network, and the same with matched moments, if it has no BatchNorm.
+        network, with_moments: the network, and the same with matched moments, if it has no BatchNorm.
         settings: how to measure.
         start: the counts so far, as `store` was given them; an empty dictionary for none.
         store: called every few seconds with the counts so far.
@@ -55,7 +55,7 @@ class Counting:
     def __init__(
         self,
         network: Classifier,
-        helped: Matched | None,
+        with_moments: Matched | None,
         settings: FittedSettings,
         start: dict,
         store: Callable[[dict], None],
@@ -65,8 +65,8 @@ class Counting:
         feeds = ("mean",) if settings.quick else ("raw", "mean")
         options: dict = {"feeds": feeds, "colour": settings.colour, "batch_size": settings.batch_size}
         self.metrics = [BandAccuracy(network, settings.radii, bn_stats=statistics, by_class=True, **options)]
-        if helped and not settings.quick:
-            self.metrics.append(BandAccuracy(helped, settings.radii, **options))
+        if with_moments and not settings.quick:
+            self.metrics.append(BandAccuracy(with_moments, settings.radii, **options))
         self.network, self.settings, self.store = network, settings, store
         self.start = start or {"batches": 0, "sha256": None, "counts": []}
         for metric, counts in zip(self.metrics, self.start["counts"], strict=False):

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hfclib.charts import BAND_COLOURS
+from hfclib.charts import BAND_COLOURS, MARKERS, STYLE, WIDTH, blank, legend
 from hfclib.frequency import nyquist, split
 from hfclib.reporting import answer
 from hfclib.reporting.metric import READ, counted
@@ -19,13 +19,10 @@ from hfclib.reporting.stored import Report
 
 INK = "#010203"  # of lines and letters, replaced by the colour of the page's text
 _INKED = "text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"
-LOOK: dict[Any, Any] = dict.fromkeys(_INKED, INK)
-LOOK |= {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 12, "axes.facecolor": "none"}
-LOOK |= {"legend.frameon": False, "svg.hashsalt": "hfclib"}
-MARKERS = "sDv^P*X"  # of other networks
+PAGE_STYLE = STYLE | dict.fromkeys(_INKED, INK)
+PAGE_STYLE |= {"svg.fonttype": "none", "font.family": "sans-serif", "axes.facecolor": "none"}
 BAND_WORDS = {"lfc": "low frequencies alone", "hfc": "high frequencies alone"}
 STATISTICS_WORDS = {"running": "", "batch": ", statistics of the batch", "matched": ", matched moments"}
-PAGE_WIDTH = 6.2  # inches: at 500 pixels the letters are still 11 pixels high
 
 
 def draw_bars(axes: Axes, rows: Sequence[Mapping], x: Sequence[float], **look) -> None:
@@ -64,23 +61,23 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, 
     bands, whole = table[table["band"] != "x"], table[table["band"] == "x"]
     read = "bn_stats == 'running' and (band == 'lfc' or band == 'hfc' and feed == 'mean')"
     behind = {name: other.query(read).sort_values("radius") for name, other in (others or {}).items()}
-    figure = Figure(figsize=(PAGE_WIDTH, 5), layout="constrained")
+    figure = blank(WIDTH, 5)
     axes = figure.subplots()
     for accuracy in whole["accuracy"][:1]:
         axes.axhline(accuracy, color="grey", lw=1, label="whole images")
-    for (band, feed, statistics), some in bands.groupby(["band", "feed", "bn_stats"], sort=False):
+    for (band, feed, statistics), rows in bands.groupby(["band", "feed", "bn_stats"], sort=False):
         plain = (band, feed) == ("hfc", "raw")
         look = {"ls": ":" if plain else "-", "alpha": 1 if statistics == "running" else 0.45}
         label = f"{band.upper()}{', as it is' if plain else ''}{STATISTICS_WORDS.get(statistics, statistics)}"
-        draw_bars(axes, _counted(some), list(some["radius"]), label=label, color=BAND_COLOURS[band], marker="o", **look)
-    for marker, (name, other) in zip(cycle(MARKERS), behind.items(), strict=False):
-        for band, some in other.groupby("band", sort=False):
+        draw_bars(axes, _counted(rows), list(rows["radius"]), label=label, color=BAND_COLOURS[band], marker="o", **look)
+    for marker, (name, other) in zip(cycle(MARKERS[1:]), behind.items(), strict=False):
+        for band, rows in other.groupby("band", sort=False):
             look = {"color": BAND_COLOURS[band], "ls": "--", "alpha": 0.7, "marker": marker, "zorder": 1}
-            draw_bars(axes, _counted(some), list(some["radius"]), label=f"{band.upper()}, {name}", **look)
+            draw_bars(axes, _counted(rows), list(rows["radius"]), label=f"{band.upper()}, {name}", **look)
     axes.set(xlabel="radius (DFT bins)", ylabel="accuracy", ylim=(0, 1))
     if side:
         shares_on_top(axes, side)
-    figure.legend(loc="outside lower center", fontsize=10, ncols=2)
+    legend(figure, fontsize=10)
     return figure
 
 
@@ -106,9 +103,9 @@ def draw_curves(axes: Axes, content: dict) -> None:
 
 def first_figure(content: dict) -> Figure:
     """The figure on the first screen, see `draw_curves`."""
-    figure = Figure(figsize=(PAGE_WIDTH, 3.8), layout="constrained")
+    figure = blank(WIDTH, 3.8)
     draw_curves(figure.subplots(), content)
-    figure.legend(loc="outside lower center", fontsize=10, ncols=3)
+    legend(figure, fontsize=10)
     return figure
 
 
@@ -117,7 +114,7 @@ def heat_map_figure(rows: list[dict]) -> Figure:
     half = pd.DataFrame(rows)[["row", "column", "error"]]
     whole = pd.concat([half, half.assign(row=-half["row"], column=-half["column"])])
     values = whole.pivot_table("error", "row", "column")
-    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    figure = blank(5.2, 4.2)
     axes = figure.subplots()
     # Edges of cells by hand: pcolormesh gives a single row or column, of an image one pixel high or wide, no extent.
     places = [list(at) for at in (values.columns, values.index)]
@@ -151,15 +148,15 @@ def points_figure(part: str, rows: list[dict], others: Mapping[str, list[dict]],
         ends = [f"{row[f'{end}_bins'] / nyquist(1, side):.0%}" for end in ("from", "to") if f"{end}_bins" in row]
         return tick.format_map(row | {"share": " to ".join(ends)})
 
-    figure = Figure(figsize=(PAGE_WIDTH, 3.2), layout="constrained")
+    figure = blank(WIDTH, 3.2)
     axes, ticks = figure.subplots(), [named(row) for row in rows]
     draw_bars(axes, rows, range(len(ticks)), color=BAND_COLOURS["hfc"], marker="o", ls="", label="this network")
-    for number, (marker, (name, theirs)) in enumerate(zip(cycle(MARKERS), others.items(), strict=False), 1):
+    for number, (marker, (name, theirs)) in enumerate(zip(cycle(MARKERS[1:]), others.items(), strict=False), 1):
         if shared := [row for row in theirs if named(row) in ticks]:
             x = [ticks.index(named(row)) + 0.12 * number for row in shared]
             draw_bars(axes, shared, x, label=name, color="grey", marker=marker, ls="", zorder=1)
     if others:
-        figure.legend(loc="outside lower center", fontsize=10)
+        legend(figure, columns=1, fontsize=10)
     axes.set_xticks(range(len(ticks)), ticks, fontsize=10)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
     return figure
@@ -169,17 +166,17 @@ def energy_figure(rows: list[dict], others: Mapping[str, list[dict]], side: int)
     """The share of an attack's energy beyond each radius; None without rows."""
     if not rows:
         return None
-    figure = Figure(figsize=(PAGE_WIDTH, 3.8), layout="constrained")
+    figure = blank(WIDTH, 3.8)
     axes, x = figure.subplots(), [row["radius"] for row in rows]
     draw_bars(axes, rows, x, color=BAND_COLOURS["hfc"], marker="o", label="PGD")
     axes.plot(x, [row["bins"] for row in rows], "--", color="grey", label="white noise")
-    for marker, (name, theirs) in zip(cycle(MARKERS), others.items(), strict=False):
+    for marker, (name, theirs) in zip(cycle(MARKERS[1:]), others.items(), strict=False):
         if theirs:
             x = [row["radius"] for row in theirs]
             draw_bars(axes, theirs, x, color="grey", marker=marker, ls="-.", label=name, zorder=1)
     axes.set(xlabel="radius (DFT bins)", ylabel="share beyond", ylim=(0, 1))
     shares_on_top(axes, side)
-    figure.legend(loc="outside lower center", fontsize=10, ncols=2)
+    legend(figure, fontsize=10)
     return figure
 
 
@@ -188,10 +185,10 @@ def misaligned_figure(rows: list[dict], images: Tensor, side: int) -> Figure | N
     chosen = max(rows, key=lambda row: row["correct"], default=None)
     if chosen is None or not chosen["first"]:
         return None
-    some, cut = images[chosen["first"][:4]].cpu(), answer.cut_words(chosen["radius"], side).replace(" (", "\n(")
-    columns = [some, *split(some, chosen["radius"])]
-    figure = Figure(figsize=(5.5, 1.9 * len(some)), layout="constrained")
-    for place, axes in enumerate(figure.subplots(len(some), 3, squeeze=False).flat):
+    shown, cut = images[chosen["first"][:4]].cpu(), answer.cut_words(chosen["radius"], side).replace(" (", "\n(")
+    columns = [shown, *split(shown, chosen["radius"])]
+    figure = blank(WIDTH, 1.9 * len(shown))
+    for place, axes in enumerate(figure.subplots(len(shown), 3, squeeze=False).flat):
         picture = columns[place % 3][place // 3][:3].float()
         picture = picture - picture.min() if place % 3 == 2 else picture
         picture = picture / picture.max().clamp_min(1e-6) if place % 3 == 2 else picture.clamp(0, 1)
@@ -217,9 +214,9 @@ def card(report: Report) -> Figure:
     return figure
 
 
-def thumbnails(images: Tensor, most: int = 96) -> Iterator[np.ndarray]:
-    """Images (N, C, H, W) in [0, 1] as uint8 arrays (h, w, 3) whose longer side is at most about `most` pixels."""
-    step = max(1, -(-max(images.shape[-2:]) // most))
+def thumbnails(images: Tensor) -> Iterator[np.ndarray]:
+    """Images (N, C, H, W) in [0, 1] as uint8 arrays (h, w, 3) whose longer side is at most about 96 pixels."""
+    step = max(1, -(-max(images.shape[-2:]) // 96))
     for image in images[..., ::step, ::step].float().cpu():
         colours = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
         yield (colours.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

@@ -27,9 +27,9 @@ from hfclib.reporting import answer, page
 from hfclib.reporting.counting import CHANGED, Counting, data_digest, digest
 from hfclib.reporting.datasets import DatasetSpec
 from hfclib.reporting.figures import card
+from hfclib.reporting.limits import Limit, check_limits
 from hfclib.reporting.metric import Classifier, counted
 from hfclib.reporting.parts import REPORT_PARTS, Subject, attack_batch
-from hfclib.reporting.rules import Rule, check_rules
 from hfclib.reporting.settings import FittedSettings, ReportSettings, plain
 from hfclib.reporting.stored import SCHEMA, Report, check_same_data, read_report
 from hfclib.transforms import feed_images
@@ -122,7 +122,7 @@ def _fitting(settings: ReportSettings, images: Tensor) -> dict:
         radii = [plain(nyquist(share, images)) for share in FRACTIONS]
     if not radii or not 0 < min(radii) <= max(radii) <= highest:
         raise ValueError(f"expected radii above 0 and up to {highest:.1f} bins, got {radii}")
-    check_rules(map(Rule.parse, settings.rules), radii)
+    check_limits(map(Limit.parse, settings.limits), radii)
     norm = math.sqrt(height * width) / 8 if settings.norm is None else settings.norm
     return {"radii": radii, "norm": norm, "eps": norm / 8 if settings.eps is None else settings.eps}
 
@@ -168,8 +168,8 @@ def _count(subject: Subject, data: DatasetSpec, content: dict, folder: Path) -> 
         _store(folder, content | {"counted": counts})
 
     network, settings = subject.network, subject.settings
-    helped = None if settings.quick else _matched(network, subject.images)
-    counting = Counting(network, helped, settings, content.get("counted", {}), store)
+    with_moments = None if settings.quick else _matched(network, subject.images)
+    counting = Counting(network, with_moments, settings, content.get("counted", {}), store)
     content["data_sha256"] = counting.count(data, subject.engine)
     content.pop("counted", None)
     content["parts"] |= {"accuracy": counting.rows(), "classes": counting.class_rows(data.classes)}

@@ -350,7 +350,7 @@ def _tell_classes(indices: Mapping[str, int], class_map: str | Path | None) -> N
     log.info("%d classes, %s: %s", len(shown), told, ", ".join(shown[:12]))
 
 
-def _some(reading: Reading, files: Sequence[str]) -> Tensor | None:
+def _first_pair(reading: Reading, files: Sequence[str]) -> Tensor | None:
     """The first picture that can be read, twice, as the network is fed it; None if there is none."""
     for file in files:
         try:
@@ -366,10 +366,10 @@ def _fitting_mode(reading: Reading, network: Classifier, files: Sequence[str]) -
     if reading.mode is not None:
         return reading.mode
     for mode in MODES:
-        some = _some(replace(reading, mode=mode), files)
+        pair = _first_pair(replace(reading, mode=mode), files)
         try:
-            if some is not None:
-                logits(network, some)
+            if pair is not None:
+                logits(network, pair)
         except (RuntimeError, ValueError):  # of channels that don't fit; what else is wrong is told later
             continue
         if mode == "L":
@@ -382,10 +382,10 @@ def _check_classes(
     reading: Reading, network: Classifier, files: Sequence[str], folders: Mapping[str, int], root: str
 ) -> None:
     """Refuse folders that are not the network's classes, by its logits for the first picture that can be read."""
-    some = _some(reading, files)
-    if some is None:
+    pair = _first_pair(reading, files)
+    if pair is None:
         return
-    classes, class_map = first_logits(network, some).shape[1], reading.class_map
+    classes, class_map = first_logits(network, pair).shape[1], reading.class_map
     if class_map and max(folders.values()) >= classes:
         told = f"class indices below {classes}, the number of logits"
         raise ValueError(f"expected {told}, in {class_map}, got {max(folders.values())} for {list(folders)[-1]}")

@@ -11,12 +11,12 @@ from operator import itemgetter
 from pathlib import Path
 from urllib.parse import quote
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from hfclib.charts import drawn_in
 from hfclib.frequency import nyquist
 from hfclib.reporting import answer, figures
 from hfclib.reporting.stored import Report
@@ -249,7 +249,7 @@ def html(report: Report, images: Tensor, others: Sequence[Report] = (), *, back:
     sections = [section for section in SECTIONS if section.part in content["parts"]]
     if answer.is_guessing(content):
         sections = [section for section in sections if section.part == "accuracy"]
-    with mpl.rc_context(figures.LOOK):
+    with drawn_in(figures.PAGE_STYLE):
         body = _first_screen(content) + "".join(_section(section, shown) for section in sections)
     body += folded("Settings", f"<table>{_settings(content)}</table>")
     link = f'<p><a href="{escape(back[0])}">{escape(back[1])}</a></p>' if back else ""

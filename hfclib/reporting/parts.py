@@ -189,11 +189,11 @@ def attack_batch(
         return tensor  # held by the graph: another tensor can't take its place in memory
 
     with torch.inference_mode(False), evaluating(model), torch.enable_grad():
-        some = images[:2].clone().requires_grad_()
+        pair = images[:2].clone().requires_grad_()
         try:
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                scores = model(some.clone())
-            if not scores.requires_grad or torch.autograd.grad(scores.sum(), some, allow_unused=True)[0] is None:
+                scores = model(pair.clone())
+            if not scores.requires_grad or torch.autograd.grad(scores.sum(), pair, allow_unused=True)[0] is None:
                 return None
         except RuntimeError as error:
             if "numpy" not in str(error):  # which a model that computes outside PyTorch calls
@@ -201,7 +201,7 @@ def attack_batch(
             return None
     for weight in model.parameters():
         kept.pop(weight.untyped_storage().data_ptr(), None)
-    each = sum(kept.values()) / len(some) / 1e6
+    each = sum(kept.values()) / len(pair) / 1e6
     size = _size(model, max(1, min(most, int(memory / max(each, 1e-3)))))
     return size, size * each
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 
 from hfclib._radii import check_cuts
-from hfclib.reporting.rules import Rule, check_rules
+from hfclib.reporting.limits import Limit, check_limits
 
 PART_NAMES = ("accuracy", "heat_map", "noise", "energy", "misaligned", "phase", "pictures")
 LARGEST_BATCH = 100  # of `hfclib.batching`: with the statistics of the batch it is part of what is measured
@@ -28,7 +28,7 @@ class ReportSettings:
         seed: of all random numbers.
         colour: the mean colour of the data, a number per channel. None: that of all of them, which are then read once
             for it, before the accuracy reads them; a report that goes on has it already.
-        rules: limits, see `Rule`; checked for radii that are not measured.
+        limits: on what is measured, see `Limit`; checked for radii that are not measured.
         batch_size: the most images at once, up to 100, where no result hangs on it; the attack may take fewer.
         quick: the accuracy alone, and of it only what the page's first lines need: running statistics, and the HFC with
             the mean colour.
@@ -47,7 +47,7 @@ class ReportSettings:
     steps: int = 10
     seed: int = 0
     colour: Sequence[float] | None = None
-    rules: Sequence[str] = ()
+    limits: Sequence[str] = ()
     batch_size: int = LARGEST_BATCH
     quick: bool = False
     unlabelled: bool = False
@@ -64,12 +64,12 @@ class ReportSettings:
             raise ValueError(f"expected parts, of {', '.join(PART_NAMES)}, got {', '.join(unknown) or self.parts}")
         if isinstance(self.radii, str):
             raise TypeError(f"expected radii, numbers in DFT bins, got {self.radii!r}")
-        rules = [Rule.parse(text) for text in self.rules]
+        limits = [Limit.parse(text) for text in self.limits]
         radii = self.chosen_radii()
         if radii is not None:
             check_cuts(radii)
             object.__setattr__(self, "radii", sorted(map(plain, radii)))
-            check_rules(rules, sorted(map(plain, radii)))
+            check_limits(limits, sorted(map(plain, radii)))
         if self.colour is not None:
             object.__setattr__(self, "colour", [float(value) for value in self.colour])
 

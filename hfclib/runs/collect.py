@@ -1,4 +1,4 @@
-"""Obtaining the runs of a figure: stored ones are loaded, missing ones trained after saying how long that takes."""
+"""Obtaining the runs of a chapter: stored ones are loaded, missing ones trained after saying how long that takes."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from hfclib.training.recipe import Recipe
 
 
 class Runs(dict[str, list[Run]]):
-    """The runs of a figure: a list per variant, with one run per seed."""
+    """The runs of a chapter: a list per variant, with one run per seed."""
 
     def all(self, variants: Iterable[str] | None = None) -> list[Run]:
         """Every run, variant by variant; of some variants alone, if given."""
@@ -110,7 +110,7 @@ def stored_runs(
     optional: Collection[str] = (),
     needs_weights: Collection[str] = (),
 ) -> Runs:
-    """The runs of a figure that are stored, published or yours.
+    """The runs of a chapter that are stored, published or yours.
 
     Args:
         recipes: by variant.
@@ -139,7 +139,7 @@ def obtain(
     optional: Collection[str] = (),
     needs_weights: Collection[str] = (),
 ) -> Runs:
-    """The runs of a figure, loaded or trained; arguments and errors as in `load_or_train` and `stored_runs`.
+    """The runs of a chapter, loaded or trained; arguments and errors as in `load_or_train` and `stored_runs`.
 
     While `retrain` is off, optional variants are never trained: they are there as in `stored_runs`.
     """

@@ -81,7 +81,7 @@ class Run:
         path, network = self.path / WEIGHTS, self.recipe.model.network
         if not self.has_weights:
             raise RunError(
-                f"{path} is not there: of this run only tables are kept; `hfc train FIGURE --retrain` trains it again"
+                f"{path} is not there: of this run only tables are kept; `hfc train CHAPTER --retrain` trains it again"
             )
         if network not in REGISTERED:
             advice = "import what registers it (hfclib.models.register_network)"

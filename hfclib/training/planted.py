@@ -8,9 +8,10 @@ from hfclib.data import to_float
 
 PLANTED_RADIUS = 14  # DFT bins: no grating is nearer to frequency zero
 _SEED = 0
+_CLASSES = 10
 
 
-def class_patterns(shape: tuple[int, int, int], amplitude: float, classes: int = 10) -> Tensor:
+def class_patterns(shape: tuple[int, int, int], amplitude: float) -> Tensor:
     """A pseudo-random pattern per class: a grating whose frequency is at least `PLANTED_RADIUS` bins from zero.
 
     The frequencies are drawn without repetition, also of mirrored ones, since training may flip images; the phase is
@@ -20,15 +21,15 @@ def class_patterns(shape: tuple[int, int, int], amplitude: float, classes: int =
         shape: (C, H, W) of the images.
         amplitude: of the gratings, in units of pixels in [0, 1].
     Returns:
-        (classes, C, H, W) float32 in [-amplitude, amplitude], the same for every call.
+        (10, C, H, W) float32 in [-amplitude, amplitude], the same for every call.
     Source: ours.
     """
     channels, height, width = shape
     rng = np.random.default_rng(_SEED)
     rows, columns = np.nonzero(np.hypot(*np.ogrid[: (height + 1) // 2, : (width + 1) // 2]) >= PLANTED_RADIUS)
-    drawn = rng.choice(len(rows), classes, replace=False)
-    slopes = columns[drawn] * rng.choice((-1, 1), classes)
-    phases = rng.random((classes, channels, 1, 1))
+    drawn = rng.choice(len(rows), _CLASSES, replace=False)
+    slopes = columns[drawn] * rng.choice((-1, 1), _CLASSES)
+    phases = rng.random((_CLASSES, channels, 1, 1))
     y, x = np.ogrid[:height, :width]
     cycles = rows[drawn, None, None] * y / height + slopes[:, None, None] * x / width
     return torch.from_numpy(amplitude * np.cos(2 * np.pi * (cycles[:, None] + phases))).float()

@@ -9,7 +9,6 @@ field, what is wrong, and the value. `Recipe.with_` changes any of them by name:
     robust = recipe.with_(name="robust", attack=AttackConfig("pgd", eps=8 / 255, alpha=2 / 255, steps=7))
 """
 
-import difflib
 import hashlib
 import json
 from collections import defaultdict
@@ -23,6 +22,7 @@ import torch
 from pydantic import BeforeValidator, Field, InstanceOf, TypeAdapter, ValidationError
 from torch import nn
 
+from hfclib._names import nearest
 from hfclib.data import DATA_SETS
 from hfclib.models import REGISTERED, DropoutAt, NormLayer, find_network
 
@@ -50,16 +50,16 @@ class _Config:
     """What the parts of a recipe have in common: fields that are checked against their types when one is made."""
 
     def __post_init__(self) -> None:
-        told = []
+        problems = []
         for field, check in _checks(type(self)).items():  # type: ignore[arg-type]  # classes are hashable
             try:  # a whole number becomes the float that it is equal to, so that equal recipes have equal hashes
                 object.__setattr__(self, field, check.validate_python(getattr(self, field), strict=True))
             except ValidationError as error:
                 for problem in error.errors():
                     place = ".".join(map(str, (field, *problem["loc"])))
-                    told.append(f"{place}: {problem['msg']}, got {problem['input']!r}")
-        if told:
-            raise ValueError(f"refused recipe: {'; '.join(told)}")
+                    problems.append(f"{place}: {problem['msg']}, got {problem['input']!r}")
+        if problems:
+            raise ValueError(f"refused recipe: {'; '.join(problems)}")
         try:
             self._check()
         except ValueError as error:
@@ -270,8 +270,7 @@ class Recipe(_Config):
             elif field in self.__dataclass_fields__:
                 own[field] = value
             else:
-                near = difflib.get_close_matches(field, [*_PART_OF, *self.__dataclass_fields__], n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = nearest(field, [*_PART_OF, *self.__dataclass_fields__])
                 raise ValueError(f"refused recipe: {field} is no field of a recipe{hint}")
         own |= {part: replace(own.get(part, getattr(self, part)), **values) for part, values in parts.items()}
         return replace(self, **own)

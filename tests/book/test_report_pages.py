@@ -88,7 +88,7 @@ def test_the_page_on_a_real_network_has_the_numbers_of_its_report():
     assert f"{content['parts']['accuracy'][0]['images']} tiles of 224 by 224" in text
 
 
-def test_the_table_of_labelled_photographs_is_read_from_their_report(monkeypatch, tmp_path):
+def test_the_table_of_labelled_photographs_is_read_from_their_report(tmp_path):
     content = json.loads(photographs.LABELLED.read_text())
     cells = re.findall("<td>(.*?)</td>", photographs.labelled_table().data)
     shares = dict(zip(cells[::2], cells[1::2], strict=True))
@@ -100,8 +100,7 @@ def test_the_table_of_labelled_photographs_is_read_from_their_report(monkeypatch
     }
     content["parts"]["accuracy"][0]["correct"] = 3
     (tmp_path / "other.json").write_text(json.dumps(content))
-    monkeypatch.setattr(photographs, "LABELLED", tmp_path / "other.json")
-    assert "<td>3</td>" in photographs.labelled_table().data
+    assert "<td>3</td>" in photographs.labelled_table(tmp_path / "other.json").data
 
 
 def test_what_the_page_says_of_six_photographs_is_in_their_report():

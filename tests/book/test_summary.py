@@ -1,5 +1,7 @@
 """The first page as a PDF of one sheet: made where Chromium is there, and named nowhere else."""
 
+import shutil
+
 import pytest
 
 from book import browse
@@ -29,13 +31,14 @@ def test_more_than_a_sheet_is_refused(browser, tmp_path):
 
 
 def test_without_chromium_there_is_neither_a_pdf_nor_a_link(tmp_path, monkeypatch):
-    monkeypatch.setattr(browse, "chromium", lambda: None)
+    monkeypatch.setenv("PATH", "")
     folder = built(tmp_path)
     assert "pdf" not in (folder / "start.html").read_text()
     assert not list(folder.glob("*.pdf"))
 
 
 def test_a_chromium_that_prints_nothing_stops_the_build(tmp_path, monkeypatch):
-    monkeypatch.setattr(browse, "chromium", lambda: "false")
+    (tmp_path / "chromium").symlink_to(shutil.which("false"))
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(errors.ExtensionError, match="expected Chromium to print"):
         built(tmp_path)

@@ -1,4 +1,4 @@
-"""The charts that chapters and reports share."""
+"""The charts of chapters, and what reports share of them."""
 
 import numpy as np
 import pandas as pd

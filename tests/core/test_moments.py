@@ -45,7 +45,7 @@ def test_a_network_worked_out_by_hand():
     for where in ("all", "first", "input"):
         assert matched(model, reference, where=where)(batch)[:, 0].tolist() == pytest.approx([2, -4], abs=1e-4)
     assert model(batch)[:, 0].tolist() == [5 - 3 * 21, 5 - 3 * 29]
-    labels = torch.tensor([0, 1])  # mean 2 beats 0; without help both images belong to class 1
+    labels = torch.tensor([0, 1])  # mean 2 beats 0; without matching both images belong to class 1
     assert hfclib.accuracy(help_everywhere, batch, labels) == 1
     assert hfclib.accuracy(model, batch, labels) == 0.5
 
@@ -54,7 +54,7 @@ def test_each_place_is_standardised_over_images_and_pixels():
     torch.manual_seed(1)
     model, reference, batch = resnet18(width=4), torch.rand(30, 3, 8, 8), 0.1 * torch.rand(7, 3, 8, 8) - 0.4
     helped, seen = matched(model, reference), {}
-    # What the help leaves is what the module after the convolution gets.
+    # What matching leaves is what the module after the convolution gets.
     handles = [
         norm.register_forward_pre_hook(lambda _, maps, conv=conv: seen.update({conv: maps[0]}))
         for block in model.blocks

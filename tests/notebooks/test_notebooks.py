@@ -118,7 +118,7 @@ def test_an_unknown_parameter_stops_the_notebook_at_once(own_home, shell):
     with capture_output() as shown:
         done = [shell.run_cell(source) for source in code[:4]]  # imports, parameters, those given, and the check
     assert [one.success for one in done] == [True, True, True, False]
-    with pytest.raises(ValueError, match=re.escape("unknown parameter raduis = 8, did you mean radius?")):
+    with pytest.raises(ValueError, match=re.escape("unknown parameter raduis = 8; did you mean radius?")):
         done[-1].raise_error()
     assert "to train on" not in shown.stdout
     assert not own_home.exists()

@@ -48,11 +48,11 @@ def test_decimals_in_the_text_stand_in_an_output_or_round_one_that_does(notebook
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_is_short(notebook: Path):
     """600 to 900 words, at most three tables and three bars of code, in front of the appendix."""
-    code = [cell for cell in main_text(notebook.stem) if cell["cell_type"] == "code"]
+    code = [cell for cell in main_text(notebook) if cell["cell_type"] == "code"]
     tags = [set(cell["metadata"].get("tags", ())) for cell in code]
     tables = sum("<table" in json.dumps(cell["outputs"]) for cell in code)
     bars = sum(not own & {"remove-input", "remove-cell"} for own in tags)
-    assert 600 <= len(words(notebook.stem)) <= 900
+    assert 600 <= len(words(notebook)) <= 900
     assert tables <= 3
     assert bars <= 3
 

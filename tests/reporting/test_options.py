@@ -129,7 +129,7 @@ def test_parts_can_be_chosen_and_added_later(data, tmp_path):
         ({"parts": ["noise", "nose"]}, r"expected parts, of accuracy, heat_map, .*, got nose"),
         ({"batch_size": 101}, "batch_size of at most 100, got 101"),
         ({"batch_size": 0}, "batch_size, a whole number of at least 1, got 0"),
-        ({"rules": ["hfc@5 > .1"], "radii": [4]}, r"a rule about a radius of \[4\], got 5"),
+        ({"limits": ["hfc@5 > .1"], "radii": [4]}, r"a limit at a radius of \[4\], got 5"),
         ({"radii": "4"}, "expected radii, numbers in DFT bins, got '4'"),
         ({"colour_": 1}, "colour_"),
     ],
@@ -267,7 +267,8 @@ def test_limits_are_told_to_continuous_integration(hfc, pictures, tmp_path):
     assert cases["lfc@4 > 100%"] is None
     assert cases["test > 0%"].get("message") == f"test > 0%: it is {value:.4f}"
     assert told["failed"]
-    assert [limit["failed"] for limit in told["limits"]] == [True, False]
+    failed = [(result["limit"], result["failed"]) for result in told["limits"]]
+    assert failed == [("test > 0%", True), ("lfc@4 > 100%", False)]
     assert told["accuracy"]["accuracy"] == value
     assert hfc(*words, *files).exit_code == 0
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()

@@ -31,11 +31,11 @@ from hfclib.cli import app
 from hfclib.data.cifar import to_float
 from hfclib.reporting import parts
 from hfclib.reporting.figures import card, energy_figure, heat_map_figure, points_figure
+from hfclib.reporting.limits import Limit
 from hfclib.reporting.make import make_report
 from hfclib.reporting.metric import counted
 from hfclib.reporting.named import named_data, named_model
 from hfclib.reporting.names import check_model, package_models
-from hfclib.reporting.rules import Rule
 from hfclib.reporting.stored import read_report
 from hfclib.runs.ray import ray_map
 from hfclib.runs.store import load
@@ -179,14 +179,14 @@ def test_a_report_on_larger_images_cuts_at_shares_of_nyquist_in_bins(tmp_path):
     assert made.content["key"]["settings"]["radii"] == [2.5, 5, 10, 15]
     high = hfclib.split(images, 10)[1] + torch.tensor(made.content["key"]["settings"]["colour"]).view(3, 1, 1)
     assert made.value("hfc", 10) == pytest.approx(hfclib.accuracy(network, high, labels))
-    assert Rule.parse("hfc@10.0 < 1").fails(made)
+    assert Limit.parse("hfc@10.0 < 1").fails(made)
 
 
 def test_a_share_in_place_of_a_radius_is_refused_before_the_work(network, data, tmp_path):
     for use in (
         lambda: make_report(network, data, tmp_path / "report", **FAST | {"radii": [0.25, 0.5]}),
         lambda: hfclib.BandAccuracy(network, 0.25, feeds="raw"),
-        lambda: Rule.parse("hfc@0.25 > .4"),
+        lambda: Limit.parse("hfc@0.25 > .4"),
     ):
         with pytest.raises(ValueError, match=r"0 or at least 1, got 0.25: hfclib.nyquist\(share, images\) converts"):
             use()
@@ -467,9 +467,9 @@ def test_what_a_report_refuses(network, data, tmp_path):
         ((images[:1], labels[:1]), {}, "at least two images, got 1"),
         ("folder", {}, r"got the name 'folder': hfclib.reporting.named.named_data\(folder"),
         ((images[:, :, :4], labels), {}, r"the model fails on images \(2, 3, 4, 8\), torch.float32: mat1 and mat2"),
-        (data, {"rules": ["hfc@8 > .4"]}, r"a rule about a radius of \[2, 3\], got 8"),
-        (data, {"rules": ["hfc@1 > .4"], "radii": [2.0, 2.5]}, r"a rule about a radius of \[2, 2.5\], got 1"),
-        (data, {"rules": ["hfc > .4"]}, "expected a rule such as hfc@8 > .4"),
+        (data, {"limits": ["hfc@8 > .4"]}, r"a limit at a radius of \[2, 3\], got 8"),
+        (data, {"limits": ["hfc@1 > .4"], "radii": [2.0, 2.5]}, r"a limit at a radius of \[2, 2.5\], got 1"),
+        (data, {"limits": ["hfc > .4"]}, "expected a limit such as hfc@8 > .4"),
         (data, {"colour": [0.5]}, r"expected colour, one number per channel \(3\), got 1"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -590,12 +590,12 @@ def test_rules(network, data, tmp_path):
         ("lfc@2 > 1", False),
         ("test < .1", False),
     ]:
-        assert Rule.parse(text).fails(made) is fails, text
-    assert Rule.parse("lfc@2.5<.5") == Rule("lfc", 2.5, "<", 0.5)
-    assert Rule.parse("hfc@4 > 41.3 %") == Rule.parse("hfc@4 > 41.3%") == Rule("hfc", 4, ">", 0.413)
+        assert Limit.parse(text).fails(made) is fails, text
+    assert Limit.parse("lfc@2.5<.5") == Limit("lfc", 2.5, "<", 0.5)
+    assert Limit.parse("hfc@4 > 41.3 %") == Limit.parse("hfc@4 > 41.3%") == Limit("hfc", 4, ">", 0.413)
     for never in ("hfc@4 > 40", "test < 1.01", "test < 101 %"):
         with pytest.raises(ValueError, match=f"a limit of at most 1, or in percent such as 40 %, got '{never}'"):
-            Rule.parse(never)
+            Limit.parse(never)
     other = replace(made, content=json.loads(json.dumps(made.content)))
     other.content["parts"]["accuracy"][0]["accuracy"] += 0.25
     both = hfclib.reporting.compare(made, other)
@@ -605,7 +605,7 @@ def test_rules(network, data, tmp_path):
     with pytest.raises(ValueError, match="no hfc at radius None"):
         made.value("hfc")
     mixed = make_report(network, data, tmp_path / "mixed", **FAST | {"radii": [1, 2.5]})
-    assert Rule.parse("lfc@1 < .001").fails(mixed) is (mixed.value("lfc", 1) < 0.001)
+    assert Limit.parse("lfc@1 < .001").fails(mixed) is (mixed.value("lfc", 1) < 0.001)
     assert mixed.table()["radius"].unique().tolist() == [0, 1, 2.5]
     one_bin = hfclib.band_accuracy(network, *data, 1, colour=mixed.content["key"]["settings"]["colour"])["accuracy"]
     assert mixed.value("hfc", 1.0) == pytest.approx(one_bin[1].item(), abs=1e-7)
@@ -801,17 +801,17 @@ def test_without_a_checkout_an_unknown_run_says_where_published_ones_are(publish
         check_model("laptop-vanilla-0")
 
 
-def test_a_rule_that_is_met_has_status_1_and_any_error_2(hfc, pictures, tmp_path):
+def test_a_limit_that_is_met_has_status_1_and_any_error_2(hfc, pictures, tmp_path):
     code = "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 2))\n"
     (tmp_path / "mine.py").write_text(code)
     words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 2, "--grid", 3, "--steps", 1]
     assert hfc(*words, "--fail-if", "test > 0%").exit_code == 1
     assert hfc(*words, "--fail-if", "test > 100 %").exit_code == 0
     assert hfc(*words, "--fail-if", "test > 40").exit_code == 2
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfclib.reporting.make.make_report", lambda *args, **options: {}["unexpected"])
-        result = hfc(*words)
+    (tmp_path / "broken.py").write_text("def build():\n    return lambda images: {}['unexpected']\n")
+    result = hfc("report", "broken:build", *words[2:])
     assert result.exit_code == 2
+    assert "KeyError: 'unexpected'" in result.output
     assert hfc("compare", "mine.py", "mine.py").exit_code == 2
 
 

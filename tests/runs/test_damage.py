@@ -84,7 +84,7 @@ def test_without_its_weights_a_run_keeps_its_tables_and_says_so(copied):
     assert run.provenance == before.provenance
     assert weights_of(copied) == weights
     assert [entry.state for entry in store_entries([copied.parent])] == ["stored, no weights"]
-    with pytest.raises(RunError, match=r"only tables are kept; `hfc train FIGURE --retrain` trains it again"):
+    with pytest.raises(RunError, match=r"only tables are kept; `hfc train CHAPTER --retrain` trains it again"):
         run.model()
     (copied / "weights.safetensors").write_bytes(b"those of another training")
     refused(copied, "weights.safetensors")

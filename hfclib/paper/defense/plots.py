@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hfclib.charts import CHART, PICTURES_WIDTH, WIDTH, drawn_in, legend, network_looks, panels
+from hfclib.charts import CHART, PICTURES_WIDTH, VIBRANT, WIDTH, drawn_in, legend, network_looks, panels
 from hfclib.paper.defense.tables import defense_title, number_text, radius_text
 from hfclib.paper.defense.trials import HIGHEST_EPS
 from hfclib.paper.presets import TITLES
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ["#0173b2", "#de8f05", "#d55e00"]  # of the palette "colorblind" of seaborn
 # Colour, marker and label of the accuracy under the strong attack, by outcome.
 DEFENSE_LOOKS = {
-    "robust": (_COLOURS[0], "s", "strong attack: robust"),
-    "attack falls short": (_COLOURS[1], "^", "strong attack: falls short"),
-    "masked": (_COLOURS[2], "o", "strong attack: masked"),
+    "robust": (VIBRANT["blue"], "s", "strong attack: robust"),
+    "attack falls short": (VIBRANT["magenta"], "^", "strong attack: falls short"),
+    "masked": (VIBRANT["orange"], "o", "strong attack: masked"),
     "no gain": ("0.55", "D", "strong attack: no gain"),
 }
 
@@ -101,8 +100,8 @@ def filter_figure(table: pd.DataFrame, eps: float) -> Figure:
     # An open square of the strong attack stands around the adaptive attack's triangle.
     lines = {
         "clean": {"label": "clean images", "color": "0.55", "marker": "|"},
-        "non_adaptive": {"label": "PGD, non-adaptive", "color": _COLOURS[1], "marker": "o", "mfc": "white"},
-        "adaptive": {"label": "PGD, adaptive", "color": _COLOURS[0], "marker": "^"},
+        "non_adaptive": {"label": "PGD, non-adaptive", "color": VIBRANT["orange"], "marker": "o", "mfc": "white"},
+        "adaptive": {"label": "PGD, adaptive", "color": VIBRANT["blue"], "marker": "^"},
         "strong": {"label": "strong attack", "color": "black", "marker": "s", "mfc": "none", "ms": 9},
     }
     with drawn_in({**CHART, "lines.markersize": 6, "lines.linewidth": 1.2}):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import Tensor, nn
 
-from hfclib.charts import STYLE, WIDTH, blank, drawn_in, legend, panels, show_image
+from hfclib.charts import BAND_COLOURS, STYLE, VIBRANT, WIDTH, Look, blank, drawn_in, legend, panels, show_image
 from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES
 from hfclib.paper.detection.claims import MATCHED_RADIUS, PAPER_DETECTION
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-_LOOKS = {  # name, colour and marker of what a detector is fed
-    ("x", "raw"): ("image", "black", "D"),
-    ("lfc", "raw"): ("LFC", "#0072B2", "o"),
-    ("hfc", "mean"): ("HFC, mean colour added", "#AA7700", "s"),
-    ("hfc", "raw"): ("HFC, raw", "#CC79A7", "^"),
+_LOOKS = {  # name and look of what a detector is fed
+    ("x", "raw"): ("image", Look("black", "D")),
+    ("lfc", "raw"): ("LFC", Look(BAND_COLOURS["lfc"], "o")),
+    ("hfc", "mean"): ("HFC, mean colour added", Look(BAND_COLOURS["hfc"], "s")),
+    ("hfc", "raw"): ("HFC, raw", Look(BAND_COLOURS["hfc"], "^", ":")),
 }
-_MIRROR = "#009E73"
+_MIRROR = VIBRANT["teal"]
 _CLASS_COLOURS = ("#006B3C", "black", "#0057D9")  # dark: they must be seen on pale pictures
 _SHOWN_SCORE = 0.5  # boxes with a higher score are drawn
 
 
-def _over_seeds(ax: Axes, rows: pd.DataFrame, column: str, label: str, colour: str, marker: str) -> None:
+def _over_seeds(ax: Axes, rows: pd.DataFrame, column: str, label: str, look: Look) -> None:
     """A line through the means over seeds, and one small point per seed."""
     means = rows.groupby("radius")[column].mean()
-    ax.plot(means.index, means, color=colour, marker=marker, markersize=7, label=label)
-    ax.plot(rows["radius"], rows[column], ".", color=colour, markersize=4, alpha=0.6)
+    ax.plot(means.index, means, color=look.colour, marker=look.marker, ls=look.dashes, markersize=7, label=label)
+    ax.plot(rows["radius"], rows[column], ".", color=look.colour, markersize=4, alpha=0.6)
 
 
 def _radius_axis(ax: Axes, results: pd.DataFrame, radius: float) -> None:
@@ -54,18 +54,18 @@ def map_figure(results: pd.DataFrame, radius: float) -> Figure:
     with drawn_in(STYLE):
         figure = blank(WIDTH, 4.2)
         ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
-        for (band, feed), (name, colour, marker) in _LOOKS.items():
+        for (band, feed), (name, look) in _LOOKS.items():
             rows = results[(results["band"] == band) & (results["feed"] == feed)]
             if band == "x":
-                ours.axhline(rows["mAP"].mean(), color=colour, label=name)
+                ours.axhline(rows["mAP"].mean(), color=look.colour, label=name)
             else:
-                _over_seeds(ours, rows, "mAP", name, colour, marker)
+                _over_seeds(ours, rows, "mAP", name, look)
         _radius_axis(ours, results, radius)
         ours.set(ylabel="mAP", title="Ours: BCCD")
-        legend(figure, ours.get_legend_handles_labels()[0])
+        legend(figure)
         for place, band in enumerate(("x", "lfc", "hfc")):
-            (_, colour, marker), value = _LOOKS[band, "raw"], PAPER_DETECTION[f"mAP {band}"]
-            paper.plot(place, value, marker, color=colour, mfc="white", markersize=9)
+            (_, look), value = _LOOKS[band, "raw"], PAPER_DETECTION[f"mAP {band}"]
+            paper.plot(place, value, look.marker, color=look.colour, mfc="white", markersize=9)
             paper.annotate(decimals(value), (place, value), (0, 9), textcoords="offset points", ha="center")
         paper.set(xticks=[0, 1, 2], xticklabels=["image", "LFC", "HFC"], xlim=(-0.6, 2.6))
         paper.set_title("Paper: COCO,\nr = 128")
@@ -83,16 +83,16 @@ def better_figure(results: pd.DataFrame, radius: float, size: tuple[int, int] = 
     with drawn_in(STYLE):
         figure, (ax,) = panels([""], height=3.2, beside=1.6)
         lfc, mirror = results[results["band"] == "lfc"], results[results["band"] == "mirror"]["better"]
-        colour, value = _LOOKS["lfc", "raw"][1], PAPER_DETECTION["better lfc"]
-        _over_seeds(ax, lfc, "better", "better on the LFC than on the image", colour, "o")
-        _over_seeds(ax, lfc, "worse", "better on the image than on the LFC", "0.45", "v")
+        (_, look), value = _LOOKS["lfc", "raw"], PAPER_DETECTION["better lfc"]
+        _over_seeds(ax, lfc, "better", "better on the LFC than on the image", look)
+        _over_seeds(ax, lfc, "worse", "better on the image than on the LFC", Look("0.45", "v"))
         ax.axhline(mirror.mean(), color=_MIRROR, label="better on the mirror image than on the image")
         ax.axhspan(mirror.min(), mirror.max(), color=_MIRROR, alpha=0.15, linewidth=0)
         _radius_axis(ax, lfc, radius)
         label = f"paper: better on the LFC, {decimals(value)} (COCO, r = 128)"
-        ax.plot(MATCHED_RADIUS * size[0] / 240, value, "o", color=colour, mfc="white", markersize=9, label=label)
+        ax.plot(MATCHED_RADIUS * size[0] / 240, value, "o", color=look.colour, mfc="white", markersize=9, label=label)
         ax.set(ylabel="share of images", ylim=(0, 1.03))
-        legend(figure, ax.get_legend_handles_labels()[0], columns=1)
+        legend(figure, columns=1)
     return figure
 
 
