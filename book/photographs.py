@@ -12,7 +12,7 @@ FED = {"lfc": "its LFC at radius {}", "hfc": "its HFC at radius {}, with the mea
 
 
 def labelled_table(report: Path = LABELLED) -> HTML:
-    """How many of the photographs are right: whole, and by each band at each radius, with running statistics."""
+    """How many of the photographs are right: whole, and by each band at each radius, with running averages."""
     content = read_report(report).content
     whole = answer.whole_row(content)
     right = f"right, of {whole['images']}"

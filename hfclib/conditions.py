@@ -47,7 +47,7 @@ class Condition(NamedTuple):
 def band_conditions(
     radii: Iterable[float], batch_norm: bool, other_radii: Iterable[float] | None = None
 ) -> Iterator[Condition]:
-    """The canonical conditions, by radius: raw bands with running statistics at `radii`, all others at `other_radii`.
+    """The canonical conditions, by radius: raw bands with running averages at `radii`, all others at `other_radii`.
 
     By default the other radii are those of PAPER_RADII among `radii`.
     """

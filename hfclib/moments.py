@@ -1,6 +1,6 @@
 """Matched moments: the counterpart of BatchNorm's test-batch statistics for a network without BatchNorm.
 
-With the statistics of the test batch, BatchNorm gives each channel the moments that the next layer was trained on.
+With test-batch statistics, BatchNorm gives each channel the moments that the next layer was trained on.
 `matched` does the same to any network: at each place where BatchNorm would sit, each channel of the current batch gets
 the mean and the standard deviation that clean reference images have there. Instead of the current batch's own moments
 it can take off those of fixed images; `recalibrate_batchnorm` is the counterpart for a network with BatchNorm. Then no

@@ -144,7 +144,7 @@ BATCH_CONDITIONS = {
 
 
 def measured_cells(measured: pd.DataFrame) -> pd.DataFrame:
-    """The cells of the claims, from a `table`: whole images with running statistics, bands as in `BATCH_CONDITIONS`."""
+    """The cells of the claims, from a `table`: whole images with running averages, bands as in `BATCH_CONDITIONS`."""
     rows = measured[measured["part"] == "feeds"]
     rows = cells_of_shares(rows.assign(measure=cell_names(rows), sample="test"))
     parts = [rows.query("band == 'x' and feed == 'raw' and bn_stats == 'running'").assign(measured="")]

@@ -93,7 +93,7 @@ def datasets_table(runs: Runs) -> pd.DataFrame:
     Returns:
         The rows of `gather(runs, "final")` with a column `data`: "cifar10", "mnist" or "fashion"; variants without
         that word in front. The measure "misaligned" is the share of misaligned test images, both bands fed raw, with
-        running statistics, where predictions are stored.
+        running averages, where predictions are stored.
     """
     found = pd.concat([gather(runs, "final"), *_misaligned(runs)], ignore_index=True)
     data, network = zip(*found["variant"].map(PLACES), strict=True)
@@ -127,7 +127,7 @@ def _of(table: pd.DataFrame, data: str) -> pd.DataFrame:
 
 
 def accuracy_by_seed(table: pd.DataFrame, data: str, variant: str, cell: str) -> pd.Series:
-    """A network's accuracies by seed, bands fed raw or with the mean colour, with running statistics; maybe none.
+    """A network's accuracies by seed, bands fed raw or with the mean colour, with running averages; maybe none.
 
     Args:
         table: from `datasets_table`.
@@ -223,7 +223,7 @@ def heuristics_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def misaligned_counts(table: pd.DataFrame, radius: int) -> pd.DataFrame:
-    """Misaligned test images of 10,000, bands fed raw, running statistics: text, means over seeds.
+    """Misaligned test images of 10,000, bands fed raw, running averages: text, means over seeds.
 
     One row per data set and network whose predictions are stored.
 

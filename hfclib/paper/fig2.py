@@ -155,7 +155,7 @@ def mean_ranks(images: Tensor, radii: Iterable[float]) -> dict[float, float]:
 
 
 _FEED_TITLES = {"raw": "fed as it is", "max": "divided by its maximum", "mean": "mean colour added to HFC"}
-_STATS_TITLES = {"running": "running averages", "batch": "statistics of the test batch"}
+_STATS_TITLES = {"running": "running averages", "batch": "test-batch statistics"}
 _TRUE, _TRUE_BAR, _OTHER_BAR = "#00745a", "#66c2a5", "0.75"  # the true class, as text and as a bar; any other
 
 
@@ -275,7 +275,7 @@ def gallery_figure(
 def _cells(counts: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims: the share of all images, and of PAPER_INDICES, that are misaligned at each radius.
 
-    Both bands are fed raw, with running statistics. Measures are such as "misaligned12", "misaligned12_svd" where a
+    Both bands are fed raw, with running averages. Measures are such as "misaligned12", "misaligned12_svd" where a
     truncated SVD cuts the image, and "eight12".
     """
     rows = counts.query("feed == 'raw' and bn_stats == 'running'")
@@ -351,7 +351,7 @@ def cuts_of_all_seeds(counts: pd.DataFrame) -> pd.DataFrame:
     Args:
         counts: from `all_counts`.
     Returns:
-        One row per (preset, network, radius), running statistics; the last column has the interval of the difference
+        One row per (preset, network, radius), running averages; the last column has the interval of the difference
         between the two ways of cutting, under the same networks.
     """
     rows = counts.query("feed == 'raw' and bn_stats == 'running' and radius in (4, 8, 12, 16)")

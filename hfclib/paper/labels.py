@@ -74,7 +74,7 @@ LABELS_PUBLISHED = {
 
 
 def labels_table(runs: Runs) -> pd.DataFrame:
-    """The chapter's table: accuracies on images and their bands at r = 4, 8, 12, 16, fed raw, with running statistics.
+    """The chapter's table: accuracies on images and their bands at r = 4, 8, 12, 16, fed raw, with running averages.
 
     Args:
         runs: by variant; none is allowed.

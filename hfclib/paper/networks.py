@@ -136,7 +136,7 @@ def measure_network(run: Run, counts: Mapping[str, int] = NETWORK_IMAGES) -> pd.
     """The accuracy of a network under the shifts and under attack.
 
     Args:
-        run: its BatchNorm uses running statistics.
+        run: its BatchNorm uses running averages.
         counts: how many test images, as NETWORK_IMAGES, but no more than the run's final_images.
     Returns:
         One row per measure: measure, images (their number), accuracy [0, 1]. Measures are those of `shift_inputs`, and
@@ -167,7 +167,7 @@ def networks_table(runs: Runs, *, compute: bool = False) -> pd.DataFrame:
         compute: measure what is not stored; it takes a minute per network and is not kept.
     Returns:
         One row per network and measure: variant, seed, kind (`kind_of`), measure, value [0, 1]. Measures are "test",
-        "L4" to "H16" (bands of all images with the mean colour, running statistics), the same followed by " authors"
+        "L4" to "H16" (bands of all images with the mean colour, running averages), the same followed by " authors"
         (measured as the authors did), and those of `measure_network`.
     """
     final = gather(runs, "final")

@@ -29,17 +29,23 @@ def show_figure(figure: Figure) -> SVG:
     return SVG(file.getvalue())
 
 
-def show_table(frame: pd.DataFrame, *, caption: str = "", sortable: bool = False) -> HTML:
+def show_table(frame: pd.DataFrame, *, caption: str = "", sortable: bool = False, unfolded: int | None = None) -> HTML:
     """A table with whole cells, however long.
 
     Args:
         frame: its text is escaped, and its index becomes the first columns.
         caption: above the table; without it that of the frame, `frame.attrs["caption"]`, if it has one.
         sortable: in the book, a click on a heading sorts the rows by that column (`book/_static/sort.js`).
+        unfolded: how many rows stand open, the others folded below them; None for all.
     """
     classes = "hfc-sortable" if sortable else None
     with pd.option_context("display.max_colwidth", None):
-        html = frame.reset_index().to_html(index=False, border=0, justify="left", classes=classes)
+        first, rest = (
+            rows.reset_index().to_html(index=False, border=0, justify="left", classes=classes)
+            for rows in (frame[:unfolded], frame[len(frame[:unfolded]) :])
+        )
+    more = len(frame) - len(frame[:unfolded])
+    html = first + f"<details><summary>{more} more rows</summary>{rest}</details>" * bool(more)
     if caption := caption or frame.attrs.get("caption", ""):
         html = html.replace("<thead>", f"<caption>{escape(caption)}</caption>\n  <thead>", 1)
     return HTML(html)

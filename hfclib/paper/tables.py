@@ -78,7 +78,7 @@ def select(table: pd.DataFrame, radii: Sequence[int], feed: TableFeed, bn_stats:
 
     Args:
         table: from `gather`.
-        radii: runs record all radii raw with running statistics, and other conditions at r = 4, 8, 12, 16 only. At
+        radii: runs record all radii raw with running averages, and other conditions at r = 4, 8, 12, 16 only. At
             other radii the raw, running rows are returned, and their columns feed and bn_stats say so.
         feed, bn_stats: of the bands; whole images are always fed raw. "authors" is "max", but "raw" for adversarial
             training.
@@ -109,7 +109,7 @@ def table_cells(
 ) -> pd.DataFrame:
     """The cells of claims (`claims.CELL_COLUMNS`) of a table from `gather`: whole images, and bands as in `conditions`.
 
-    Whole images are measured with running statistics.
+    Whole images are measured with running averages.
     """
     radii = table["radius"].dropna().unique()
     whole = select(table, [], "raw", "running").assign(measured="")

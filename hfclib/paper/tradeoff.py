@@ -58,7 +58,7 @@ def distances(images: Tensor, radii: Sequence[float]) -> dict[str, Tensor]:
 
 
 def changed_radius(predictions: Predictions, radii: Sequence[int], labels: Tensor | None = None) -> Tensor:
-    """At which radii the predictions for an image and its LFC differ, raw, running statistics (the paper's A2).
+    """At which radii the predictions for an image and its LFC differ, raw, running averages (the paper's A2).
 
     Args:
         predictions: of a network for N images.

@@ -34,7 +34,7 @@ def whole_row(content: dict) -> dict:
 
 
 def band_rows(content: dict, band: str) -> list[dict]:
-    """The rows of "lfc", or of "hfc" with the mean colour, by radius; with running statistics."""
+    """The rows of "lfc", or of "hfc" with the mean colour, by radius; with running averages."""
     rows = content["parts"]["accuracy"]
     wanted = band, READ[band], "running"
     return sorted(

@@ -52,7 +52,7 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, 
     Args:
         table: from `band_accuracy`, `BandAccuracy.compute` or `Report.table`.
         others: such tables of other networks, by the names that the legend gives them. Their LFC, and their HFC with
-            the mean colour, are drawn behind, dashed, with running statistics.
+            the mean colour, are drawn behind, dashed, with running averages.
         side: of the images, in pixels (the shorter one): a second axis then shows the radii as shares of Nyquist.
     Returns:
         A figure of Matplotlib, as for `savefig`. A grey line is the accuracy on whole images, if the table has it.

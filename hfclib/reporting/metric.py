@@ -28,7 +28,7 @@ from hfclib.conditions import (
 from hfclib.frequency import each_radius
 from hfclib.transforms import FEEDS, Feed
 
-# The feed of each band by which a network is summed up, with running statistics.
+# The feed of each band by which a network is summed up, with running averages.
 READ: dict[str, Feed] = {"lfc": "raw", "hfc": "mean"}
 _DEPTH, _MANY = 6, 100  # of references that are followed from a callable, and of the elements of a container
 

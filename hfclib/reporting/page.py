@@ -181,7 +181,7 @@ SECTIONS = [
         "accuracy",
         "Accuracy by band",
         """LFC: the frequencies within the radius, as they are. HFC: those beyond, with the mean colour, or as they are
-(dotted). Pale: BatchNorm with the statistics of the test batch, or moments matched to those of the first images. Bars
+(dotted). Pale: BatchNorm with test-batch statistics, or moments matched to those of the first images. Bars
 are 95 % Wilson intervals; the grey line is whole images. Dashed: other networks.""",
         _bands,
     ),

@@ -30,7 +30,7 @@ class ReportSettings:
             for it, before the accuracy reads them; a report that goes on has it already.
         limits: on what is measured, see `Limit`; checked for radii that are not measured.
         batch_size: the most images at once, up to 100, where no result hangs on it; the attack may take fewer.
-        quick: the accuracy alone, and of it only what the page's first lines need: running statistics, and the HFC with
+        quick: the accuracy alone, and of it only what the page's first lines need: running averages, and the HFC with
             the mean colour.
         unlabelled: the data have no labels: each image counts as right where the network answers as for the whole one.
     Raises:

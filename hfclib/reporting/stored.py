@@ -34,7 +34,7 @@ class Report:
     def value(self, band: str, radius: float | None = None) -> float:
         """The accuracy on "test" (whole images), or at a radius in DFT bins on "lfc", or on "hfc" with the mean colour.
 
-        Both are with running statistics; ValueError if it was not measured.
+        Both are with running averages; ValueError if it was not measured.
         """
         asked = ("x", "raw") if band == "test" else (band, "mean" if band == "hfc" else "raw")
         for row in self.content["parts"]["accuracy"]:

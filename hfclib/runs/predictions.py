@@ -103,11 +103,11 @@ def prediction_conditions(
     """The conditions under which a network's predictions are published.
 
     Args:
-        radii: at which the bands are fed raw, with running statistics.
+        radii: at which the bands are fed raw, with running averages.
         other_radii: at which the other feeds, and with `batch_norm` the other statistics, are used.
     Returns:
         Whole images first, then radius by radius, canonical conditions only. The parts of a truncated SVD
-        (`svd_split`) come last, at the paper's radii, raw, with running statistics.
+        (`svd_split`) come last, at the paper's radii, raw, with running averages.
     """
     whole = [Condition("x", bn_stats=bn_stats) for bn_stats in (BN_STATS if batch_norm else BN_STATS[:1])]
     bands = list(band_conditions(radii, batch_norm, other_radii))

@@ -69,7 +69,7 @@ class Run:
 
     @property
     def batch_norm(self) -> bool:
-        """Whether its network has BatchNorm; it was then measured with the statistics of the test batch, too."""
+        """Whether its network has BatchNorm; it was then measured with test-batch statistics, too."""
         return "batch" in set(self.final["bn_stats"])
 
     def model(self) -> nn.Module:
@@ -95,7 +95,7 @@ class Run:
         return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # a gap in its types
 
     def test_accuracy(self) -> float:
-        """Accuracy on whole test images after training, with running statistics, in [0, 1]."""
+        """Accuracy on whole test images after training, with running averages, in [0, 1]."""
         return float(self.final.query(_WHOLE)["accuracy"].item())
 
 

@@ -48,7 +48,7 @@ def model():
 
 @pytest.fixture
 def labels(model, images):
-    """Three of four are the predictions for the images, with running statistics, the others those for their HFC."""
+    """Three of four are the predictions for the images, with running averages, the others those for their HFC."""
     on_images, on_hfc = (logits(model, seen).argmax(dim=1) for seen in (images, split(images, 2.5)[1]))
     return torch.where(torch.rand(COUNT) < 0.75, on_images, on_hfc)
 

@@ -276,9 +276,9 @@ def test_only_the_seeds_of_the_parameter_are_measured(runs, published_folder, mo
 
 
 def test_the_published_claims(chapter_table, runs):
-    """What is left has three seeds or more, and is BatchNorm's lead over vanilla with the same help, by Welch.
+    """What is left has three seeds or more, and is BatchNorm's lead over vanilla with the same statistics, by Welch.
 
-    BatchNorm's accuracy under the statistics of the test batch is in its run, vanilla's with matched moments in the
+    BatchNorm's accuracy under test-batch statistics is in its run, vanilla's with matched moments in the
     file beside its run.
     """
     for radius in (4, 8, 12):

@@ -309,7 +309,7 @@ def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_class
     titles = [ax.get_title() for ax in figure.axes]
     assert len(set(titles)) == len(figure.axes) == 6
     assert all("running averages" in title for title in titles[::2])
-    assert all("statistics of the test batch" in title for title in titles[1::2])
+    assert all("test-batch statistics" in title for title in titles[1::2])
     assert [ax.get_xlabel() for ax in figure.axes] == [""] * 4 + ["Radius (DFT bins)"] * 2
     assert figure.get_supylabel() == "Misaligned images of 60"
     assert legend(figure) == [*TITLES.values(), "the paper's “~600” (r = 12)"]

@@ -66,6 +66,15 @@ def test_tables_are_shown_whole_and_escaped():
     assert "a &lt; b" in html
 
 
+def test_rows_of_a_long_table_are_folded_and_none_is_lost():
+    frame = pd.DataFrame({"claim": list("abcde")})
+    html = show_table(frame, caption="Five rows", unfolded=2).data
+    first, rest = html.split("<details><summary>3 more rows</summary>")
+    assert [re.findall("<td>([a-e])</td>", part) for part in (first, rest)] == [["a", "b"], ["c", "d", "e"]]
+    assert html.count("<caption>Five rows</caption>") == first.count("<caption>") == 1
+    assert "<details>" not in show_table(frame, unfolded=5).data
+
+
 def test_networks_that_are_not_shown_are_named():
     wanted = fig2_recipes("smoke")
     said = show_missing(wanted, {"vanilla": 1}).data
