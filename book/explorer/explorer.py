@@ -21,8 +21,9 @@ from hfclib.conditions import PAPER_RADII
 from hfclib.data import CLASSES, MEAN, embedded, to_float
 from hfclib.frequency import split
 from hfclib.paper.batch_statistics import table
-from hfclib.paper.batchnorm import NAMES, all_recipes
+from hfclib.paper.batchnorm import all_recipes
 from hfclib.paper.intervals import Estimate, over_seeds
+from hfclib.paper.presets import TITLES
 from hfclib.runs.collect import published_runs
 from hfclib.runs.predictions import weights_of
 from hfclib.runs.store import WEIGHTS, Run, find, folders
@@ -114,7 +115,7 @@ def _numbers(estimate: Estimate, least: float, most: float) -> list[float | None
 def data() -> dict:
     """All that the page shows, but for the weights of the live network."""
     images, labels = (tensor[list(IMAGES)] for tensor in embedded("test"))
-    networks = [{"name": NAMES[variant], "colour": NETWORK_COLOURS[variant]} for variant, _ in NETWORKS]
+    networks = [{"name": TITLES[variant], "colour": NETWORK_COLOURS[variant]} for variant, _ in NETWORKS]
     return {
         "classes": CLASSES,
         "mean": MEAN,
@@ -124,7 +125,7 @@ def data() -> dict:
         "pixels": base64.b64encode(images.numpy().tobytes()).decode(),
         "answers": json.loads(ANSWERS.read_text())["answers"],
         "networks": networks,
-        "variants": {variant: {"name": NAMES[variant], "colour": NETWORK_COLOURS[variant]} for variant in SHOWN},
+        "variants": {variant: {"name": TITLES[variant], "colour": NETWORK_COLOURS[variant]} for variant in SHOWN},
         **measured(),
     }
 

@@ -190,7 +190,7 @@ def test_the_slide_moves_the_lead(page):
     before, after = (numbers["accuracy"][f"vanilla running {feed} 4"][0] for feed in ("max", "mean"))
     assert shown() == pytest.approx(gap("max", "batch", "running"), abs=0.0051)
     assert said("vanilla") == decimals(before, 2)
-    counts = {explorer.NAMES[variant]: number for variant, number in numbers["seeds"].items()}
+    counts = {explorer.TITLES[variant]: number for variant, number in numbers["seeds"].items()}
     legend = page.locator("#hfc-gap li").all_inner_texts()
     assert legend == [f"{name} ({counts[name]} seeds)" for name in ("Vanilla", "BatchNorm")]
     line = page.locator("#hfc-gap polyline").first.get_attribute("points")
