@@ -164,11 +164,10 @@ def _topic(text: str, rows: pd.DataFrame) -> str:
 
 
 def _label(row: pd.Series, rows: pd.DataFrame) -> str:
-    """What tells a row from the others of its topic: the claim, how it was measured, or both."""
-    alike = int((rows["claim"] == row["claim"]).sum())
-    if alike == len(rows):
-        return row["version"]
-    return row["claim"] if alike == 1 else f"{row['claim']}; {row['version']}"
+    """What tells a row from the others of its topic: how it was measured, and the claim where there are several."""
+    version = escape(row["version"])
+    several = rows["claim"].nunique() > 1
+    return f"{escape(row['claim'])}<small>{version}</small>" if several else version
 
 
 def _line(label: str, row: pd.Series, scale: Scale) -> str:
@@ -176,7 +175,7 @@ def _line(label: str, row: pd.Series, scale: Scale) -> str:
     numbers = escape(row["ours"] + (f"; paper {value}" if value else ""))
     return (
         f'<span class="hfc-line" data-verdict="{escape(row["verdict"])}">'
-        f"<span>{escape(label)}<small>{numbers}</small></span>{_picture(row, scale)}"
+        f"<span>{label}<small>{numbers}</small></span>{_picture(row, scale)}"
         f"{_marked('verdict', row['verdict'])}{_marked('size', row['size'])}</span>"
     )
 

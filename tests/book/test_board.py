@@ -73,7 +73,11 @@ def test_claims_are_grouped_by_question_and_topic_and_their_numbers_stand_in_fro
     assert re.findall(r'class="hfc-text">([^<]+) <', html) == ["C", "A &amp; B", "D"]
     assert 'value="one network"> one network (1)' in html
     folded = html[html.index("A &amp; B") : html.index('id="fig4-a"')]
-    for part in ("2 claims", ">A &lt;b&gt;<small>.3 [.1, .5]; paper .5</small>", ">B<small>-</small>"):
+    for part in (
+        "2 claims",
+        ">A &lt;b&gt;<small>v</small><small>.3 [.1, .5]; paper .5</small>",
+        ">B<small>v</small><small>-</small>",
+    ):
         assert part in folded
     assert folded.count('class="interval"') == 1  # a single network has none
     assert folded.count('class="paper"') == 1

@@ -29,7 +29,7 @@ def _panels(table: pd.DataFrame, **layout: float) -> tuple[Figure, dict[str, Axe
     variants = [variant for variant in TITLES if variant in set(table["variant"])]
     if not variants:
         raise ValueError("expected the trials of at least one network, got an empty table")
-    figure, axes = panels([TITLES[variant] for variant in variants], **layout)
+    figure, axes = panels([TITLES[variant].replace(", ", ",\n") for variant in variants], **layout)
     return figure, dict(zip(variants, axes, strict=True))
 
 

@@ -54,7 +54,7 @@ def test_what_is_claimed_and_what_is_left_stand_in_their_rows():
     rows = claims(variants)
     figure = claimed_figure(rows, 0.03)
     shown = [variant for variant in TITLES if variant in variants]
-    assert [ax.get_title() for ax in figure.axes] == [TITLES[variant] for variant in shown]
+    assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == [TITLES[variant] for variant in shown]
     assert figure.axes[-1].get_xlabel() == "Accuracy (share of images), eps .03"
     names = [defense_title(*one) for one in all_defenses((0.5, 1.0))]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == names
@@ -149,7 +149,7 @@ def test_each_line_holds_its_column_at_that_eps():
     rows = filters(variants)
     figure = filter_figure(rows, eps)
     shown = [variant for variant in TITLES if variant in variants]
-    assert [ax.get_title() for ax in figure.axes] == [TITLES[variant] for variant in shown]
+    assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == [TITLES[variant] for variant in shown]
     assert figure.axes[-1].get_xlabel() == "Radius of the filter (DFT bins)"
     assert figure.get_supylabel() == "Accuracy, eps .06"
     columns = {
