@@ -186,6 +186,7 @@ class Claim(BaseModel):
 
     @property
     def contrasts(self) -> tuple[Contrast, ...]:
+        """Its contrasts, each parsed once."""
         return tuple(map(_parsed, self.contrast))
 
     @property

@@ -20,6 +20,7 @@ from hfclib.charts import PICTURES_WIDTH, STYLE, blank, drawn_in, panels
 from hfclib.kernels import SIZE, convolutions, frequency_response, high_frequency_share, roughness, smooth_kernels
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import interval
+from hfclib.paper.measurements import each_run
 from hfclib.paper.parameters import SeveralSeeds, number
 from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes, titled
 from hfclib.paper.tables import decimals, text_table, with_interval
@@ -59,12 +60,6 @@ def of_size(runs: Mapping[str, Sequence[Run]], size: int) -> Runs:
 # ---- measurements: of the networks whose weights are kept
 
 
-def with_weights(runs: Mapping[str, Sequence[Run]]) -> Runs:
-    """The runs whose weights are kept, by variant: the others have no kernels to measure."""
-    stored = {variant: [run for run in ones if run.has_weights] for variant, ones in runs.items()}
-    return Runs({variant: ones for variant, ones in stored.items() if ones})
-
-
 def _first(model: nn.Module) -> Tensor:
     return convolutions(model)[0].weight.detach()
 
@@ -76,25 +71,24 @@ def kernel_measures(runs: Mapping[str, Sequence[Run]], rho: float = 1.0) -> pd.D
         runs: by variant.
         rho: as in `smooth_kernels`.
     Returns:
-        One row per (variant, seed, state, kernel) of the runs that are `with_weights`: roughness, share
+        One row per (variant, seed, state, kernel) of the runs whose weights are kept: roughness, share
         (`high_frequency_share` at r = 12). States: "initial"; "trained"; "added", trained minus initial weights;
         "smoothed", trained and then smoothed.
     """
     rows = []
-    for variant, ones in with_weights(runs).items():
-        for run in ones:
-            start, model = _first(initial_model(run.recipe, run.seed)), run.model()
-            states = {
-                "initial": start,
-                "trained": _first(model),
-                "added": _first(model) - start,
-                "smoothed": _first(smooth_kernels(model, rho)),
-            }
-            for state, weight in states.items():
-                columns = {"variant": variant, "seed": run.seed, "state": state, "kernel": range(len(weight))}
-                columns["roughness"] = roughness(weight).mean(dim=1).tolist()
-                columns["share"] = high_frequency_share(weight, KERNEL_RADIUS).mean(dim=1).tolist()
-                rows.append(pd.DataFrame(columns))
+    for variant, run in each_run(Runs(runs).with_weights()):
+        start, model = _first(initial_model(run.recipe, run.seed)), run.model()
+        states = {
+            "initial": start,
+            "trained": _first(model),
+            "added": _first(model) - start,
+            "smoothed": _first(smooth_kernels(model, rho)),
+        }
+        for state, weight in states.items():
+            columns = {"variant": variant, "seed": run.seed, "state": state, "kernel": range(len(weight))}
+            columns["roughness"] = roughness(weight).mean(dim=1).tolist()
+            columns["share"] = high_frequency_share(weight, KERNEL_RADIUS).mean(dim=1).tolist()
+            rows.append(pd.DataFrame(columns))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -108,7 +102,7 @@ def first_layers(runs: Mapping[str, Sequence[Run]], shown: int = 8) -> dict[str,
         By title, (K, 3, k, k), sorted by their roughness; some at equal steps of that order if there are too many.
     """
     networks, titles = {}, titled(runs)
-    for variant, ones in with_weights(runs).items():
+    for variant, ones in Runs(runs).with_weights().items():
         if not networks:
             networks[f"{INITIAL}, seed {ones[0].seed}"] = initial_model(ones[0].recipe, ones[0].seed)
         networks[f"{titles[variant]}, seed {ones[0].seed}"] = ones[0].model()
@@ -128,7 +122,7 @@ def mean_responses(runs: Mapping[str, Sequence[Run]]) -> dict[str, Tensor]:
         initialisation. The square of a plane's response is 1 on average over all bins.
     """
     responses, titles = {}, titled(runs)
-    for variant, ones in with_weights(runs).items():
+    for variant, ones in Runs(runs).with_weights().items():
         start = INITIAL + (f", {size} x {size}" if (size := ones[0].recipe.model.stem_kernel) != 3 else "")
         if start not in responses:
             responses[start] = _response([initial_model(run.recipe, run.seed) for run in ones])

@@ -260,12 +260,12 @@ def robustness_table(rows: pd.DataFrame, radius: int) -> pd.DataFrame:
     }
     measures = {f"HFC, r = {radius}": f"H{radius}", f"LFC, r = {radius}": f"L{radius}"}
     table = {}
-    for choice, (some, options) in choices.items():
+    for choice, (chosen, options) in choices.items():
         cells = {
-            name: estimate_cell(correlation, some, _NOT_MEASURED, measure=measure, **options)
+            name: estimate_cell(correlation, chosen, _NOT_MEASURED, measure=measure, **options)
             for name, measure in measures.items()
         }
-        table[choice] = {"recipes": str(len(some)), **cells}
+        table[choice] = {"recipes": str(len(chosen)), **cells}
     left_out = {name: _without_each_family(own, measure) for name, measure in measures.items()}
     for choice, place in (("one family left out: smallest", 0), ("one family left out: largest", -1)):
         cells = {name: texts[place] if texts else _NOT_MEASURED for name, texts in left_out.items()}

@@ -15,6 +15,7 @@ import pandas as pd
 
 from hfclib._files import data_folder, sha256, write
 from hfclib.devices import best_device
+from hfclib.paper.measurements import each_run
 from hfclib.runs.predictions import EVALUATION_VERSION, same_version, weights_of
 from hfclib.runs.provenance import made_by
 from hfclib.runs.store import Run, RunError
@@ -50,7 +51,7 @@ def publish_tables(kind: str, runs: Mapping[str, Sequence[Run]], measure: Callab
     """
     folder = data_folder() / kind
     folder.mkdir(exist_ok=True)
-    for variant, run in ((variant, run) for variant, ones in runs.items() for run in ones):
+    for variant, run in each_run(runs):
         if stored_table(kind, run) is None:
             start, path, weights = time.monotonic(), folder / f"{run.path.name}.csv", weights_of(run.path)
             content = measure(run, variant).round({"accuracy": 6}).to_csv(index=False).encode()

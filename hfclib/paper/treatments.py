@@ -258,8 +258,7 @@ def treatment_figure(rows: pd.DataFrame) -> Figure:
 
 def published_pair() -> Runs:
     """The published vanilla and BatchNorm networks of the preset "laptop" whose weights are kept."""
-    runs = published_runs({variant: all_recipes()[variant] for variant in PAIR})
-    return Runs({variant: [run for run in ones if run.has_weights] for variant, ones in runs.items()})
+    return published_runs({variant: all_recipes()[variant] for variant in PAIR}).with_weights()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ class Runs(dict[str, list[Run]]):
         wanted = set(self if variants is None else variants)
         return [run for variant, ones in self.items() if variant in wanted for run in ones]
 
+    def with_weights(self) -> "Runs":
+        """The runs whose weights are kept; a variant without any is left out."""
+        kept = {variant: [run for run in ones if run.has_weights] for variant, ones in self.items()}
+        return Runs({variant: ones for variant, ones in kept.items() if ones})
+
 
 def estimate_seconds(recipe: Recipe, device: torch.device) -> float:
     """About how long a run of `recipe` takes on `device`, in seconds: a training on a few random images is timed."""

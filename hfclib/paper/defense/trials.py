@@ -34,6 +34,7 @@ from hfclib.paper.defense.setup import (
     long_attacks,
     table_attacks,
 )
+from hfclib.paper.measurements import each_run
 from hfclib.runs.predictions import load_record, store_record, weights_of
 from hfclib.runs.store import Run
 
@@ -97,8 +98,7 @@ def trial_rows(
     """
     rows = [
         (variant, run.seed, *defense, *attack, len(correct), correct.float().mean().item(), tuple(correct.tolist()))
-        for variant, ones in runs.items()
-        for run in ones
+        for variant, run in each_run(runs)
         for (defense, attack), correct in trials_of(run, wanted(variant, run.seed), **options).items()
     ]
     return pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "images", "accuracy", "correct"])
@@ -199,14 +199,14 @@ def _compute(
             correct &= known[defense, earlier].to(labels.device)
         if (defense, attack.method) != (NONE, "transfer"):  # there it repeats "margin"
             # Images are numbered among those that are correct so far, as they were for the published trials.
-            some, classes = pictures[correct], labels[correct]
+            inputs, classes = pictures[correct], labels[correct]
             with warnings.catch_warnings():
                 # Some defenses make the gradient zero: the later attacks are there for that.
                 warnings.filterwarnings("ignore", "the gradient is exactly zero")
                 if attack == CLEAN:
-                    left = clean_correct(network, some, classes)
+                    left = clean_correct(network, inputs, classes)
                 else:
-                    left = robust_correct(network, some, classes, attack_functions(attack, undefended), amp=True)
+                    left = robust_correct(network, inputs, classes, attack_functions(attack, undefended), amp=True)
             correct[correct.clone()] = left
         known[defense, attack] = correct.cpu()
         yield (defense, attack), known[defense, attack]
