@@ -29,12 +29,14 @@ _build/executed.stamp: $(shell find hfclib data book/*.py book/explorer -type f 
 	$(JCACHE) project execute --executor local-parallel --timeout 300
 	touch $@
 
-# Two processes of one thread, each with whole modules and notebooks, because the cells of a notebook need one another.
+# Two processes of one thread, each with whole modules and notebooks, because the cells of a notebook need one another. The
+# check of types runs beside them, in the time that they wait.
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder; tests=$$?; \
+	wait $$types && exit $$tests
 
 # The published networks whose weights are kept, measured again, and kills in the middle of a training. One test takes the
 # time of one process and of two, and so has the machine to itself.

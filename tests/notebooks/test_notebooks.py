@@ -33,7 +33,7 @@ from hfclib.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [ROOT / f"notebooks/{name}.ipynb" for name in sorted(CHAPTERS)]
-QUICK = {"generalisation", "tradeoff"}  # the others take four to ten seconds; `pytest --nbval` runs all in full
+QUICK = {"generalisation"}  # the others take four to ten seconds; `pytest --nbval` runs all in full
 
 
 def printed(path: Path) -> str:

@@ -183,6 +183,7 @@ def test_every_published_table_is_whole_and_says_where_it_comes_from():
     assert measured >= 37
 
 
+@pytest.mark.slow
 def test_a_network_is_measured_again_on_fewer_images():
     run = find(networks_recipes()["lfc4"], 0)
     stored, again = networks.stored_measures(run), networks.measure_network(run, counts={"shifts": 300, "attacks": 30})
