@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hfclib.reporting.metric import Classifier
     from hfclib.reporting.named import Reading
 
-# Of the accuracy with --quick, by the time of eight images. In a larger batch an image may take half as long again; with
+# Of the accuracy with --quick, by the time of eight images. In a larger batch each may take half as long again; with
 # that, imports and the page the answer is there within a minute.
 QUICK_SECONDS = 20
 _Out = Annotated[Path | None, typer.Option(file_okay=False, help="folder of the report (default: report-MODEL)")]
