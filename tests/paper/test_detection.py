@@ -307,9 +307,10 @@ def test_the_published_results_come_again_from_the_published_weights(seed):
 def test_published_results_of_every_kind_come_again():
     (run,) = detection.DETECTION.obtain(detection.DETECTION.check({"seeds": 0}))
     again = measured_again(run, measure.detector_inputs([4, 32]))
-    stored = run.results[run.results["radius"].isin([0, 4, 32])].reset_index(drop=True)
+    stored = run.results[run.results["radius"].isna() | run.results["radius"].isin([4, 32])].reset_index(drop=True)
     differences = (again[["mAP", "mAP50", "better", "worse"]] - stored[["mAP", "mAP50", "better", "worse"]]).abs()
-    assert (again[["band", "feed", "radius"]] == stored[["band", "feed", "radius"]]).all(axis=None)
+    inputs = ["band", "feed", "radius"]
+    pd.testing.assert_frame_equal(again[inputs], stored[inputs], check_dtype=False)
     assert differences[["mAP", "mAP50"]].max(axis=None) < 0.01
     assert differences.max(axis=None) < 0.1  # other arithmetic may turn a very small gain into a loss
 
@@ -376,9 +377,10 @@ def test_the_papers_experiment_goes_on_where_it_stopped_and_gives_the_same_table
     table = coco.evaluate_coco(folder, radius=13, out=out, model=untrained)
     assert table["images"].tolist() == [3] * 5
     assert table["band"].tolist() == ["x", "mirror", "lfc", "hfc", "hfc"]
-    assert table["radius"].tolist() == [0, 0, 13, 13, 13]
+    assert table["radius"].fillna(0).tolist() == [0, 0, 13, 13, 13]
     assert table["mAP"].between(0, 1).all()
-    pd.testing.assert_frame_equal(pd.read_csv(out / "results.csv"), table, check_dtype=False, atol=1e-5)
+    written = pd.read_csv(out / "results.csv")
+    pd.testing.assert_frame_equal(written, table.fillna({"radius": 0}), check_dtype=False, atol=1e-5)
     files = sorted(out.glob("*/*.json"))
     assert [path.stem for path in files] == ["100", "98", "99"]
     whole = files[0].read_bytes()

@@ -38,7 +38,7 @@ class DetectionParameters(SeveralSeeds):
 def gather_detections(runs: Sequence[DetectionRun]) -> pd.DataFrame:
     """The results of several runs as one table, with a column "seed"; the image and its mirror image have no radius."""
     results = pd.concat([run.results.assign(seed=run.seed) for run in runs], ignore_index=True)
-    return results.assign(radius=results["radius"].astype("Int64").mask(results["radius"] == 0))
+    return results.astype({"radius": "Int64"})
 
 
 class DetectionChapter(Chapter):

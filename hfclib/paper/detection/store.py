@@ -117,6 +117,7 @@ def load_detection(path: Path) -> DetectionRun:
             if sha256(contents[name]) != content["sha256"][name]:
                 raise ValueError("its SHA-256 is not the one in run.json")
         results, losses = (pd.read_csv(io.BytesIO(contents[name])) for name in _TABLES)
+        results["radius"] = results["radius"].where(results["radius"] > 0)  # 0 in the file, as `stored_csv` writes it
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{file} is missing or damaged ({error}): {ADVICE}") from error
     return DetectionRun(recipe, seed, results, losses, provenance, path)
