@@ -36,7 +36,7 @@ def fold_appendix(app: Sphinx, doctree: nodes.document) -> None:
     """Fold the section "Appendix" of a page: what a referee wants, and the main text does without."""
     for section in doctree.findall(nodes.section):
         if section[0].astext() == "Appendix":
-            words = "More tables, figures and checks"
+            words = "More tables, figures and checks" if app.env.docname.startswith("notebooks/") else "Details"
             section.insert(1, nodes.raw("", f'<details class="hfc-appendix"><summary>{words}</summary>', format="html"))
             section.append(nodes.raw("", "</details>", format="html"))
 

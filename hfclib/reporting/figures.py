@@ -22,7 +22,7 @@ _INKED = "text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytic
 PAGE_STYLE = STYLE | dict.fromkeys(_INKED, INK)
 PAGE_STYLE |= {"svg.fonttype": "none", "font.family": "sans-serif", "axes.facecolor": "none"}
 BAND_WORDS = {"lfc": "low frequencies alone", "hfc": "high frequencies alone"}
-STATISTICS_WORDS = {"running": "", "batch": ", statistics of the batch", "matched": ", matched moments"}
+STATISTICS_WORDS = {"running": "", "batch": ", test-batch statistics", "matched": ", matched moments"}
 
 
 def draw_bars(axes: Axes, rows: Sequence[Mapping], x: Sequence[float], **look) -> None:

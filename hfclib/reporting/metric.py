@@ -41,7 +41,7 @@ class Classifier(nn.Module):
             of a tuple; an array of NumPy becomes a tensor. A module is fed the type of its weights, on their device;
             another callable gets images on the CPU. The modules that a callable refers to (as a bound method, by its
             closure, defaults, attributes and the global names in its code) are put into evaluation mode, and have the
-            statistics that are asked for. Where none is found, the statistics of the batch are refused, and so is a
+            statistics that are asked for. Where none is found, test-batch statistics are refused, and so is a
             BatchNorm in training mode, as it runs.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
@@ -193,7 +193,7 @@ class BandAccuracy:
         colour: what "mean" adds, a number per channel, such as `mean_colour` finds; "mean" needs it, since a batch does
             not know the mean of those to come.
         mean, std: see `Classifier`; not with a model that is one.
-        batch_size: images at once, where no result hangs on it; with the statistics of the batch it is 100 always.
+        batch_size: images at once, where no result hangs on it; with test-batch statistics it is 100 always.
         by_class: count each class too, see `by_class_counts`.
     Raises:
         ValueError: other feeds or statistics, a radius between 0 and 1, or feed "mean" without a colour.

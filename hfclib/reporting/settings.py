@@ -9,7 +9,7 @@ from hfclib._radii import check_cuts
 from hfclib.reporting.limits import Limit, check_limits
 
 PART_NAMES = ("accuracy", "heat_map", "noise", "energy", "misaligned", "phase", "pictures")
-LARGEST_BATCH = 100  # of `hfclib.batching`: with the statistics of the batch it is part of what is measured
+LARGEST_BATCH = 100  # of `hfclib.batching`: with test-batch statistics it is part of what is measured
 
 
 @dataclass(frozen=True, kw_only=True)

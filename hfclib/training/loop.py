@@ -177,7 +177,7 @@ def fit(
 
     Bands are measured at every whole radius at which the test images have two parts: 1 to 22 at 32 x 32 pixels, 1 to 11
     at 16 x 16. Where there are more than 22, raw bands are measured at 22 that are spread over them, at PAPER_RADII and
-    at a quarter, half, three quarters and all of Nyquist; other feeds, and statistics of the batch, at these four,
+    at a quarter, half, three quarters and all of Nyquist; other feeds, and test-batch statistics, at these four,
     which are PAPER_RADII at 32 x 32. Smaller images have those of PAPER_RADII at which they have two parts.
 
     Args:

@@ -80,7 +80,7 @@ def test_modes_and_averages_are_as_before(normed, images, fails):
 
 
 def test_statistics_of_the_batch_leave_other_threads_alone(normed, images):
-    """While one thread measures with the statistics of the batch, another gets the logits of the running averages."""
+    """While one thread measures with test-batch statistics, another gets the logits of the running averages."""
     expected, measured = logits(normed, images), []
     inside, done = threading.Event(), threading.Event()
 
