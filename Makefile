@@ -6,6 +6,7 @@ DEVICE_VENV ?= .venv-device
 COMMA := ,
 # Those of the book, and not what a reader has executed beside them.
 NOTEBOOKS := $(shell sed -n "s|.*file: *\(notebooks/[a-z0-9]*\) *$$|\1.ipynb|p" _toc.yml)
+PAGES := $(shell grep -l "{code-cell}" book/*.md)
 # Where it is set, each of some eighty processes of the tests would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -15,8 +16,9 @@ book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	$(BIN)/python -m book.check_html _build/html
 
-# The caches of executed notebooks and of read pages know their source only: what they compute with is watched here. The
-# notebooks are executed on every core at once, one thread each; one that fails is executed again, and told, by the build.
+# The caches of executed notebooks and of read pages know their source only: what they compute with is watched here.
+# Notebooks and pages with code are executed on every core at once, one thread each; what fails is executed again, and told,
+# by the build.
 # Pages are all read again, since they also hold text of the glossary and of book/_ext, and a page that was not read again
 # would not warn again. With OUTPUTS=stored the cache starts from the outputs in notebooks/, for use after `make test` has
 # compared them.
@@ -25,6 +27,7 @@ _build/executed.stamp: $(shell find hfclib data book/*.py book/explorer -type f 
 	rm -rf _build/.jupyter_cache
 	mkdir -p _build
 	echo y | $(JCACHE) notebook add $(NOTEBOOKS)
+	$(JCACHE) notebook add --reader myst_nb_md $(PAGES)
 	test "$(OUTPUTS)" != stored || $(JCACHE) cache add $(NOTEBOOKS)
 	$(JCACHE) project execute --executor local-parallel --timeout 300
 	touch $@

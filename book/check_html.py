@@ -150,7 +150,10 @@ def main(arguments: list[str]) -> int:
         return 2
     messages = faults(folder)
     if browse.ready() or os.environ.get("CI"):
-        pages = pages_of(folder)
+        # One that only leads to another would be that one again.
+        pages = [
+            path for path in pages_of(folder) if not path.read_text("utf-8").startswith('<meta http-equiv="Refresh"')
+        ]
         halves = (delayed(browse.faults_of)(half) for half in (pages[::2], pages[1::2]))
         messages += chain.from_iterable(Parallel(n_jobs=2)(halves))
     else:
