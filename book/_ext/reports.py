@@ -46,10 +46,9 @@ def report_pages() -> dict[str, str]:
 
 
 def _titled(report: Report, name: str) -> Report:
-    """The report with a name for readers in place of that of the run, and that of its data."""
+    """The report with a name for readers in place of that of the run."""
     key = report.content["key"]
-    key = key | {"settings": key["settings"] | {"name": name}}
-    return replace(report, content=report.content | {"key": key, "data_name": "the test images of CIFAR-10"})
+    return replace(report, content=report.content | {"key": key | {"settings": key["settings"] | {"name": name}}})
 
 
 def photographs_pages() -> dict[str, str]:
