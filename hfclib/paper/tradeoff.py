@@ -24,8 +24,8 @@ from hfclib.data.cifar import embedded, to_float
 from hfclib.frequency import split
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.misalignment import fig2_recipes, predicted_images, stored_predictions
-from hfclib.paper.parameters import OneSeed, number, several
-from hfclib.paper.tables import cells_of_shares, decimals
+from hfclib.paper.parameters import SeveralSeeds, number, several
+from hfclib.paper.tables import cells_of_shares, decimals, mean_sd
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, predictions_of
 from hfclib.runs.store import Run
@@ -106,7 +106,7 @@ def ruled_out(distance: Tensor, changed: Tensor, eps: Sequence[float]) -> Tensor
 
 def steps_table(
     distance: Tensor,
-    changed: Mapping[str, Tensor],
+    changed: Mapping[str, Sequence[Tensor]],
     radii: Sequence[int],
     titles: Mapping[str, str],
 ) -> pd.DataFrame:
@@ -114,38 +114,40 @@ def steps_table(
 
     Args:
         distance: (R, N) in Linf, from `distances`.
-        changed: from `changed_by_run`, by variant.
+        changed: from `changed_by_run`, by variant one for each run.
         radii: the R radii.
         titles: of the networks, from `network_titles`, here and below.
     Returns:
         Text: the median distance in 255ths of the pixel range, the share of images within 8/255, and for each network
-        the share of images whose prediction changes.
+        the share of images whose prediction changes, a mean over runs.
     """
     columns = {
         "median distance (Linf)": [f"{255 * one:.0f}/255" for one in distance.median(dim=1).values.tolist()],
         "within 8/255": [decimals(one) for one in (distance <= 8 / 255).double().mean(dim=1).tolist()],
     }
-    for variant, one in changed.items():
-        share = one.double().mean(dim=1).tolist()
+    for variant, by_run in changed.items():
+        share = torch.stack(list(by_run)).double().mean(dim=(0, 2)).tolist()
         columns[f"prediction changes: {titles[variant]}"] = [decimals(value) for value in share]
     return pd.DataFrame(columns, index=pd.Index(radii, name="radius"))
 
 
-def ruled_out_curves(distance: Mapping[str, Tensor], changed: Mapping[str, Tensor], points: int = 80) -> pd.DataFrame:
+def ruled_out_curves(
+    distance: Mapping[str, Tensor], changed: Mapping[str, Sequence[Tensor]], points: int = 80
+) -> pd.DataFrame:
     """`ruled_out` on a logarithmic grid of sizes.
 
     Args:
         distance: from `distances`.
-        changed: from `changed_by_run`, by variant.
+        changed: from `changed_by_run`, by variant one for each run.
         points: sizes per metric, from the smallest distance, but at least 1e-4, to the largest.
     Returns:
-        One row per (metric, variant, eps): share, in [0, 1].
+        One row per (metric, variant, eps) and run: share, in [0, 1].
     """
     rows = []
     for metric, values in distance.items():
         sizes = np.geomspace(max(float(values.min()), 1e-4), float(values.max()), points).tolist()
-        for variant, one in changed.items():
-            shares = ruled_out(values, one, sizes).tolist()
+        for variant, where in ((variant, where) for variant, by_run in changed.items() for where in by_run):
+            shares = ruled_out(values, where, sizes).tolist()
             rows.append(pd.DataFrame({"metric": metric, "variant": variant, "eps": sizes, "share": shares}))
     return pd.concat(rows, ignore_index=True)
 
@@ -156,17 +158,23 @@ def _size_text(eps: float) -> str:
 
 def ruled_out_table(
     distance: Tensor,
-    changed: Mapping[str, Tensor],
+    changed: Mapping[str, Sequence[Tensor]],
     eps: Sequence[float],
     titles: Mapping[str, str],
 ) -> pd.DataFrame:
-    """`ruled_out` as text with three decimals: one row per size, one column per network; `changed` is by variant."""
-    shares = {titles[variant]: ruled_out(distance, one, eps).tolist() for variant, one in changed.items()}
-    return pd.DataFrame(shares, index=pd.Index(map(_size_text, eps), name="eps")).map(decimals)
+    """`ruled_out` as text, mean ± sd over runs: one row per size, one column per network; `changed` as above."""
+    shares = {
+        titles[variant]: pd.DataFrame([ruled_out(distance, where, eps).tolist() for where in by_run]).agg(mean_sd)
+        for variant, by_run in changed.items()
+    }
+    return pd.DataFrame(shares).set_axis(pd.Index(map(_size_text, eps), name="eps"))
 
 
 def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping[str, str]) -> Figure:
-    """The shares in a table from `ruled_out_curves` against eps, by metric; those given are marked for Linf."""
+    """The shares in a table from `ruled_out_curves` against eps, by metric; those given are marked for Linf.
+
+    Lines are means over runs, shades one sample standard deviation to each side.
+    """
     networks = network_looks(curves["variant"].unique())
     looks = {variant: Look(look.colour) for variant, look in networks.items()}
     with drawn_in(CHART):
@@ -179,7 +187,7 @@ def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping
             ylabel="Share of test images ruled out",
         )
         for ax, metric in zip(axes, _METRIC_TITLES, strict=True):
-            lines(ax, curves[curves["metric"] == metric], "eps", "variant", looks, y="share", spread=None)
+            lines(ax, curves[curves["metric"] == metric], "eps", "variant", looks, y="share")
             ax.set(xscale="log", ylim=(0, 1))
             for size in eps if metric == "linf" else ():
                 ax.axvline(size, color="0.3", lw=0.9, ls="--")
@@ -187,7 +195,7 @@ def ruled_out_figure(curves: pd.DataFrame, eps: Sequence[float], titles: Mapping
     return figure
 
 
-class TradeoffParameters(OneSeed):
+class TradeoffParameters(SeveralSeeds):
     """The parameters of `notebooks/tradeoff.ipynb`."""
 
     eps: several(number(0, 1, "a distance in pixels of [0, 1]"), 8) = Field(

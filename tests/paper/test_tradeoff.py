@@ -235,7 +235,7 @@ def test_curves_are_ruled_out_on_a_grid(waves):
         changed_radius(predicted(waves.model, waves.images), RADII[:3]),
     )
     none = torch.zeros_like(where)
-    rows = ruled_out_curves(distance, {"vanilla": where, "batchnorm": none}, points=9)
+    rows = ruled_out_curves(distance, {"vanilla": [where], "batchnorm": [none]}, points=9)
     assert list(rows["metric"].unique()) == list(METRICS)
     for metric in METRICS:
         own = rows[rows["metric"] == metric].pivot(index="eps", columns="variant", values="share")
@@ -249,13 +249,13 @@ def test_curves_are_ruled_out_on_a_grid(waves):
         assert not own["batchnorm"].any()
         assert own["vanilla"].is_monotonic_increasing
         assert own["vanilla"].iloc[-1] > 0.2
-    assert len(ruled_out_curves(distance, {"vanilla": where}).query("metric == 'l2'")) == 80
+    assert len(ruled_out_curves(distance, {"vanilla": [where]}).query("metric == 'l2'")) == 80
 
 
 def test_curves_start_above_zero_where_an_image_is_its_own_lfc(waves):
     distance = distances(waves.images, RADII)
     assert distance["l2"].min() < 1e-4
-    rows = ruled_out_curves(distance, {"vanilla": torch.zeros(4, COUNT, dtype=torch.bool)}, points=3)
+    rows = ruled_out_curves(distance, {"vanilla": [torch.zeros(4, COUNT, dtype=torch.bool)]}, points=3)
     assert rows.loc[rows["metric"] == "l2", "eps"].min() == pytest.approx(1e-4)
 
 
@@ -308,24 +308,27 @@ NEVER = torch.zeros(3, 4, dtype=torch.bool)
 
 def test_the_table_of_shares():
     shares = ruled_out_table(
-        FAR, {"vanilla": OTHER, "batchnorm": NEVER}, [0.5 / 255, 2 / 255, 3 / 255, 6 / 255, 9 / 255], TITLES
+        FAR, {"vanilla": [OTHER, NEVER], "batchnorm": [NEVER]}, [0.5 / 255, 2 / 255, 3 / 255, 6 / 255, 9 / 255], TITLES
     )
     assert list(shares.index) == ["0.5/255", "2/255", "3/255", "6/255", "9/255"]
-    assert shares["Vanilla, width 16"].tolist() == [".000", ".250", ".500", ".750", "1.000"]
+    means = [".000", ".125", ".250", ".375", ".500"]  # of the shares .000, .250, .500, .750, 1.000 and none
+    spreads = [".000", ".177", ".354", ".530", ".707"]
+    assert shares["Vanilla, width 16"].tolist() == list(map("{}\u00a0±\u00a0{}".format, means, spreads))
     assert shares["BatchNorm, width 16"].tolist() == [".000"] * 5
 
 
 def test_the_table_of_steps():
     distance = torch.tensor([[2.0, 9.0, 5.0], [1.0, 7.0, 8.0]]) / 255
     where = torch.tensor([[True, True, False], [False, True, False]])
-    steps = steps_table(distance, {"vanilla": where}, (4, 8), TITLES)
+    steps = steps_table(distance, {"vanilla": [where, where, ~where]}, (4, 8), TITLES)
     assert steps.index.tolist() == [4, 8]
     assert steps["median distance (Linf)"].tolist() == ["5/255", "7/255"]
     assert steps["within 8/255"].tolist() == [".667", "1.000"]
-    assert steps["prediction changes: Vanilla, width 16"].tolist() == [".667", ".333"]
+    rest = [".556", ".444"]  # (.667 + .667 + .333) / 3, and what is left
+    assert steps["prediction changes: Vanilla, width 16"].tolist() == rest
     smaller = {"vanilla": "Vanilla, width 4"}
-    assert "prediction changes: Vanilla, width 4" in steps_table(distance, {"vanilla": where}, (4, 8), smaller)
-    assert list(ruled_out_table(distance, {"vanilla": where}, [0.5], smaller)) == ["Vanilla, width 4"]
+    assert "prediction changes: Vanilla, width 4" in steps_table(distance, {"vanilla": [where]}, (4, 8), smaller)
+    assert list(ruled_out_table(distance, {"vanilla": [where]}, [0.5], smaller)) == ["Vanilla, width 4"]
     one = pd.DataFrame({"metric": ["l2", "linf"], "variant": "vanilla", "eps": 0.1, "share": 0.5})
     (legend,) = ruled_out_figure(one, [], smaller).legends
     assert [text.get_text() for text in legend.get_texts()] == ["Vanilla, width 4"]
@@ -344,7 +347,7 @@ def drawn(figure):
 def test_the_figure_of_shares_that_are_ruled_out(images, answers):
     variants = ("vanilla", "batchnorm", "fullwidth")
     changed = {variant: changed_radius(answers[variant], ALL_RADII) for variant in variants}
-    curves = ruled_out_curves(distances(images, ALL_RADII), {one: mask[:, :12] for one, mask in changed.items()}, 7)
+    curves = ruled_out_curves(distances(images, ALL_RADII), {one: [mask[:, :12]] for one, mask in changed.items()}, 7)
     figure = ruled_out_figure(curves, MARKED, TITLES)
     left, right = figure.axes
     assert [ax.get_title() for ax in (left, right)] == ["L2 distance", "Linf distance"]
