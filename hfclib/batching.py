@@ -183,7 +183,7 @@ def logits(
         batch_size: images at once, in batches of `batch_sizes`.
         amp: bfloat16 arithmetic where the device has it. It rounds to two or three digits, which changes predictions
             where the two largest logits are close, and no bound on an accuracy holds for all networks. Accuracies whose
-            predictions are published in both precisions differ by up to .0012; the most that we met is .0052 (BatchNorm
+            predictions are published in both precisions differ by up to .0013; the most that we met is .0052 (BatchNorm
             with a planted signal, LFC at r = 16, batch statistics).
     Returns:
         (N, classes) float32 on the device of the images.
