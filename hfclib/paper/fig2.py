@@ -48,12 +48,6 @@ def _under(counts: pd.DataFrame, feed: str, bn_stats: str) -> pd.DataFrame:
     return counts[(counts["feed"] == feed) & ((counts["bn_stats"] == bn_stats) | ~with_norm)]
 
 
-def _of_one_seed(counts: pd.DataFrame) -> pd.DataFrame:
-    if len(seeds := sorted(set(counts["seed"]))) > 1:
-        raise ValueError(f"expected counts of one seed, got those of {', '.join(map(str, seeds))}")
-    return counts
-
-
 def confidences(
     model: nn.Module,
     images: Tensor,
@@ -139,7 +133,9 @@ def counts_at(counts: pd.DataFrame, radius: int, titles: Mapping[str, str]) -> p
     Raises:
         ValueError: several seeds.
     """
-    counts, table = _of_one_seed(counts), {}
+    if len(seeds := sorted(set(counts["seed"]))) > 1:
+        raise ValueError(f"expected counts of one seed, got those of {', '.join(map(str, seeds))}")
+    table = {}
     for bn_stats, feed in product(BN_STATS, ("raw", "mean", "max")):
         rows = _under(counts, feed, bn_stats).query(f"cut == 'fourier' and radius == {radius}")
         table[bn_stats, feed] = dict(zip(rows["variant"].map(titles), _beside_chance(rows), strict=True))
@@ -156,27 +152,32 @@ def mean_ranks(images: Tensor, radii: Iterable[float]) -> dict[float, float]:
 
 _FEED_TITLES = {"raw": "fed as it is", "max": "divided by its maximum", "mean": "mean colour added to HFC"}
 _STATS_TITLES = {"running": "running averages", "batch": "test-batch statistics"}
+CONDITIONS: tuple[tuple[Feed, BnStats], ...] = tuple(product(FEEDS, BN_STATS))  # of the panels of `counts_figure`
 _TRUE, _TRUE_BAR, _OTHER_BAR = "#00745a", "#66c2a5", "0.75"  # the true class, as text and as a bar; any other
 
 
-def counts_figure(counts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+def counts_figure(
+    counts: pd.DataFrame, titles: Mapping[str, str], conditions: Sequence[tuple[Feed, BnStats]] = CONDITIONS
+) -> Figure:
     """Misaligned test images against the radius, logarithmic from 10 on: a panel per feed and kind of statistics.
 
     Args:
-        counts: from `counts_over_seeds`, of one seed; those of the Fourier split are drawn.
-    Raises:
-        ValueError: several seeds.
+        counts: from `counts_over_seeds`; those of the Fourier split are drawn, means over seeds, with a shade from the
+            lowest to the highest.
+        conditions: of the panels, (feed, bn_stats).
     """
     from matplotlib.ticker import StrMethodFormatter
 
-    counts = _of_one_seed(counts).query("cut == 'fourier'")
+    counts = counts.query("cut == 'fourier'")
     images, looks = int(counts["images"].max()), network_looks(titles)
-    conditions = list(product(FEEDS, BN_STATS))
     with drawn_in(CHART):
         names = [f"{_FEED_TITLES[feed]};\n{_STATS_TITLES[bn_stats]}" for feed, bn_stats in conditions]
-        figure, axes = panels(names, beside=1.4, xlabel="Radius (DFT bins)", ylabel=f"Misaligned images of {images:,}")
+        height = 2.5 if len(conditions) > 1 else 3.2
+        figure, axes = panels(
+            names, height=height, beside=1.4, xlabel="Radius (DFT bins)", ylabel=f"Misaligned images of {images:,}"
+        )
         for ax, condition in zip(axes, conditions, strict=True):
-            lines(ax, _under(counts, *condition), "radius", "variant", looks, y="misaligned", spread=None, ms=4)
+            lines(ax, _under(counts, *condition), "radius", "variant", looks, y="misaligned", spread=("pi", 100), ms=4)
             ax.axhline(MISALIGNED * images, color="0.3", lw=1, ls="--")
             ax.axvline(12, color="0.6", lw=0.8, ls=":")
             ax.title.set_fontsize(12)
@@ -399,7 +400,12 @@ FIG2 = Chapter(
     topic="misaligned images",
     paper="Fig. 2, section 8",
     blog="Fig. 2",
-    figures={"fig2-images": "weights", "fig2-gallery": "weights", "fig2-counts": "predictions"},
+    figures={
+        "fig2-images": "weights",
+        "fig2-gallery": "weights",
+        "fig2-counts": "predictions",
+        "fig2-feeds": "predictions",
+    },
     recipes=fig2_recipes,
     parameters=Fig2Parameters,
     required=("vanilla", "batchnorm"),

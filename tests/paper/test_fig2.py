@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hfclib import logits, split
+from hfclib.charts import NETWORK_COLOURS
 from hfclib.conditions import BN_STATS, PAPER_RADII, Condition
 from hfclib.data.cifar import CLASSES, MEAN
 from hfclib.frequency import svd_split
@@ -197,11 +198,10 @@ def test_the_most_confident_come_first(channel_means):
 # ---- tables
 
 
-def test_tables_of_one_seed_refuse_several(answers, true_classes):
+def test_the_table_of_one_seed_refuses_several(answers, true_classes):
     two = counts_over_seeds({"vanilla": {0: answers["vanilla"], 4: answers["vanilla"]}}, true_classes)
-    for use in (lambda counts: counts_at(counts, 12, TITLES), lambda counts: counts_figure(counts, TITLES)):
-        with pytest.raises(ValueError, match="expected counts of one seed, got those of 0, 4"):
-            use(two)
+    with pytest.raises(ValueError, match="expected counts of one seed, got those of 0, 4"):
+        counts_at(two, 12, TITLES)
 
 
 def test_confidences_as_rows():
@@ -326,6 +326,18 @@ def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_class
             looks.add((title, lines[title].get_color(), lines[title].get_marker()))
         assert set(paper.get_ydata()) == {0.06 * 60}
     assert len(looks) == len({look[1:] for look in looks}) == 3  # a network looks the same in every panel
+    assert drawn(figure)
+
+
+def test_over_seeds_a_line_is_their_mean_and_a_shade_their_range(counts):
+    two = pd.concat([counts, counts.assign(misaligned=counts["misaligned"] + 4, seed=4)])
+    figure = counts_figure(two, TITLES, [("raw", "running")])
+    (ax,) = figure.axes
+    rows = counts.query("variant == 'batchnorm' and cut == 'fourier' and feed == 'raw' and bn_stats == 'running'")
+    line = next(line for line in ax.lines if line.get_color() == NETWORK_COLOURS["batchnorm"])
+    np.testing.assert_allclose(line.get_ydata(), rows["misaligned"] + 2)
+    heights = [shade.get_paths()[0].vertices[:, 1] for shade in ax.collections]
+    assert any({*rows["misaligned"], *rows["misaligned"] + 4} == set(height) for height in heights)
     assert drawn(figure)
 
 
