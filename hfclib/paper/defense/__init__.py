@@ -6,6 +6,7 @@ from hfclib.paper.defense.claims import (
     needs_strong_attack,
     rule_by_network,
     table2_narrow,
+    trials_over_seeds,
 )
 from hfclib.paper.defense.judgement import gains, outcomes_of_gains
 from hfclib.paper.defense.plots import claimed_figure, filter_figure, smallest_eps_figure
@@ -22,4 +23,4 @@ from hfclib.paper.defense.trials import smallest_eps_table, strong_trials, trial
 __all__ = ["DEFENSE", "attack_chain", "claimed_and_left", "claimed_figure", "filter_by_radius", "filter_figure"]
 __all__ += ["five_rows", "gains", "needs_strong_attack", "outcome_counts", "outcomes_of_gains"]
 __all__ += ["rule_by_network", "smallest_eps_figure", "smallest_eps_table", "strong_trials", "table2_narrow"]
-__all__ += ["beside_autoattack", "table2_rows", "trials_table"]
+__all__ += ["beside_autoattack", "table2_rows", "trials_over_seeds", "trials_table"]

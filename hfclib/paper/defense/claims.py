@@ -13,9 +13,22 @@ from pydantic import Field
 from hfclib.data.cifar import TEST_IMAGES
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.defense.judgement import claimed_gains, gains
-from hfclib.paper.defense.setup import CLEAN, NONE, RHO, STRONGEST, Attack, Defense, autoattack, defense_recipes
+from hfclib.paper.defense.setup import (
+    CLEAN,
+    NONE,
+    RHO,
+    STRONG_CHAIN,
+    STRONGEST,
+    Attack,
+    Defense,
+    all_defenses,
+    autoattack,
+    defense_recipes,
+    long_attacks,
+    table_attacks,
+)
 from hfclib.paper.defense.tables import number_text, table2_rows
-from hfclib.paper.defense.trials import Trial, trial_rows, trials_table
+from hfclib.paper.defense.trials import Trial, trial_rows, trials_of, trials_table
 from hfclib.paper.measurements import preset_of
 from hfclib.paper.parameters import OneSeed, number, several, whole
 from hfclib.paper.presets import Preset
@@ -73,6 +86,41 @@ def claim_trials(preset: str) -> dict[str, list[Trial]]:
             for variant, measure in claim.cells:
                 trials.setdefault(variant, {})[_TRIALS[measure]] = None
     return {variant: list(ones) for variant, ones in trials.items()}
+
+
+_OVER_SEEDS = {"vanilla": ("none", "rule", "scale", "input"), "adversarial": ("none",)}
+
+
+def trials_over_seeds(
+    runs: Runs, preset: Preset, rho: float, eps: float, steps: int, images: int
+) -> tuple[Runs, pd.DataFrame, pd.DataFrame]:
+    """The networks and trials of the chapter's first figure and table, of every seed that has them.
+
+    Args:
+        runs, preset: of the notebook. Missing trials of its own seed are computed; another published seed is left out
+            unless all of its trials are stored.
+        rho: of the rule and of the logit scale.
+        eps, steps, images: as in `trials_table`, one eps.
+    Returns:
+        The networks, their trials under the paper's attacks, and those under the strong attack, which here is run with
+        a gain or without: vanilla networks without a defense, with the rule, the scaled logits and the filtered input,
+        and adversarially trained ones without a defense.
+    """
+
+    def wanted(variant: str, seed: int = 0) -> list[Trial]:
+        defenses = [defense for defense in all_defenses([rho]) if defense.method in _OVER_SEEDS[variant]]
+        attacks = {one: [*table_attacks(one, [eps], steps), *long_attacks(eps, steps)] for one in defenses}
+        return [(defense, attack) for defense in defenses for attack in attacks[defense]]
+
+    options, published, shown = {"images": images, "compute": False}, DEFENSE.judged(preset, runs), {}
+    for variant in _OVER_SEEDS:
+        own = runs.get(variant, [])
+        others = [run for run in published.get(variant, []) if run.seed not in {one.seed for one in own}]
+        whole = [run for run in others if len(trials_of(run, wanted(variant), **options)) == len(wanted(variant))]
+        shown[variant] = [*own, *whole]
+    every = trial_rows(shown, wanted, images=images)
+    strong = every["attack"].isin(STRONG_CHAIN)
+    return Runs(shown), every[~strong], every[strong]
 
 
 def _vanilla(preset: Preset, runs: Runs) -> Runs:

@@ -91,7 +91,7 @@ def filter_figure(table: pd.DataFrame, eps: float) -> Figure:
         eps: which of its rows are drawn.
     Returns:
         A Figure with one panel per network: lines on clean images, under non-adaptive and adaptive PGD, and under the
-        strong attack where it was run.
+        strong attack where it was run; means over seeds, with bars from the lowest to the highest.
     Raises:
         ValueError: no rows at that eps.
     """
@@ -109,9 +109,11 @@ def filter_figure(table: pd.DataFrame, eps: float) -> Figure:
             rows, beside=1.4, xlabel="Radius of the filter (DFT bins)", ylabel=f"Accuracy, eps {number_text(eps)}"
         )
         for variant, ax in axes.items():
-            own = rows[rows["variant"] == variant].set_index("strength").reindex(strengths)
+            own = rows[rows["variant"] == variant].groupby("strength")[list(lines)]
+            mean, low, high = (one.reindex(strengths) for one in (own.mean(), own.min(), own.max()))
             for column, look in lines.items():
-                ax.plot(range(len(strengths)), own[column], clip_on=False, **look)
+                ax.plot(range(len(strengths)), mean[column], clip_on=False, **look)
+                ax.vlines(range(len(strengths)), low[column], high[column], color=look["color"], lw=1.2)
             ax.set_ylim(0, 1)
             ax.set_xticks(range(len(strengths)), [radius_text(one) for one in strengths])
         legend(figure, ax.get_legend_handles_labels()[0])

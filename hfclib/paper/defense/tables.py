@@ -1,8 +1,8 @@
 """Tables of the chapter on defenses.
 
-All but `table2_rows` take the trials of one seed per network: `table` from `trials_table`, `strong` from
-`strong_trials`, and `outcomes` from `outcomes_of_gains`. Cells of readers' tables are text, with as many decimals as
-the number of images supports.
+`table` is from `trials_table`, `strong` from `strong_trials`, or both from `trials_over_seeds`, and `outcomes` from
+`outcomes_of_gains`; `attack_chain` and `outcome_counts` take one seed per network. Cells of readers' tables are text,
+with as many decimals as the number of images supports.
 """
 
 from collections.abc import Sequence
@@ -74,13 +74,19 @@ def table2_rows(table: pd.DataFrame, methods: Sequence[str] = ()) -> pd.DataFram
     cells, trial = [], ["variant", "defense", "strength", "attack", "eps"]
     for place, ones in shown.sort_values("attack", kind="stable").groupby(trial, sort=False):
         (variant, defense, strength, attack, eps), shares = place, ones["accuracy"]
-        text = mean_sd(shares) if len(ones) > 1 else share_text(shares.item(), ones["images"].item())
+        text = _over_seeds(shares, ones["images"])
         text += f" (paper {decimals(paper)})" if (paper := TABLE2_VALUES.get(place)) else ""
         column = ATTACKS[attack] + (f", eps {number_text(eps)}" if eps else "")
         cells.append((TITLES[variant], defense_title(defense, strength), column, text))
     texts = pd.DataFrame(cells, columns=["network", "defense", "attack", "text"])
     wide = texts.pivot_table("text", ["network", "defense"], "attack", aggfunc="first", sort=False)
     return wide.rename_axis(columns=None)
+
+
+def _over_seeds(shares: pd.Series, images: pd.Series) -> str:
+    if shares.isna().any():
+        return ""
+    return mean_sd(shares) if len(shares) > 1 else share_text(shares.item(), images.item())
 
 
 def attack_chain(strong: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -125,10 +131,10 @@ def claimed_and_left(table: pd.DataFrame, strong: pd.DataFrame, outcomes: pd.Dat
     """The accuracy with each defense at one eps, under the paper's attacks and under the strong attack.
 
     Returns:
-        One row per (variant, defense, strength): images; clean; highest, that under the paper's weakest attack; strong,
-        NaN where the strong attack was not run; outcome, which is "no gain" for the vanilla network, too.
+        One row per (variant, seed, defense, strength): images; clean; highest, that under the paper's weakest attack;
+        strong, NaN where the strong attack was not run; outcome, which is "no gain" for the vanilla network, too.
     """
-    place = ["variant", "defense", "strength"]
+    place = ["variant", "seed", "defense", "strength"]
     clean = table[table["attack"] == "clean"].set_index(place)[["images", "accuracy"]]
     highest = table[table["eps"] == eps].groupby(place)["accuracy"].max().rename("highest")
     after = strong[(strong["eps"] == eps) & (strong["attack"] == STRONGEST)].set_index(place)["accuracy"]
@@ -145,17 +151,19 @@ def five_rows(table: pd.DataFrame) -> pd.DataFrame:
         table: from `claimed_and_left`. Of each defense the largest strength is shown, of the filtered input r = 8.
     Returns:
         Index (network, defense); the accuracy on clean images, under the paper's weakest attack, which for a filtered
-        input does not know the filter, and under the strong attack, where it was run; the outcome.
+        input does not know the filter, and under the strong attack, where it was run; the outcome. Of several seeds a
+        cell has the mean and the standard deviation, and the outcomes with their numbers of seeds where they differ.
     """
     largest = table["strength"] == table.groupby(["variant", "defense"])["strength"].transform("max")
     wanted = largest & table["defense"].isin(["none", "rule", "scale"])
     wanted |= (table["defense"] == "input") & (table["strength"] == 8)
     wanted &= (table["variant"] == "vanilla") | (table["variant"] == "adversarial") & (table["defense"] == "none")
     rows = []
-    for row in table[wanted].itertuples():
-        accuracies = row.clean, row.highest, row.strong
-        shares = ["" if pd.isna(accuracy) else share_text(accuracy, row.images) for accuracy in accuracies]
-        rows.append((TITLES[row.variant], defense_title(row.defense, row.strength), *shares, row.outcome))
+    for (variant, defense, strength), ones in table[wanted].groupby(["variant", "defense", "strength"], sort=False):
+        shares = [_over_seeds(ones[name], ones["images"]) for name in ("clean", "highest", "strong")]
+        counts = ones["outcome"].value_counts()
+        outcome = counts.index[0] if len(counts) == 1 else ", ".join(f"{name}: {n}" for name, n in counts.items())
+        rows.append((TITLES[variant], defense_title(defense, strength), *shares, outcome))
     index = ["network", "defense"]
     columns = [*index, "clean", "under the paper's weakest attack", "under the strong attack", "outcome"]
     return pd.DataFrame(rows, columns=columns).set_index(index)
@@ -165,7 +173,7 @@ def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     """The filtered input under both kinds of attack.
 
     Returns:
-        One row per (variant, strength, eps): strength is the radius, infinite without a filter; non_adaptive and
+        One row per (variant, seed, strength, eps): strength is the radius, infinite without a filter; non_adaptive and
         adaptive, the accuracies under PGD, the same without a filter; strong, that under the strong attack, NaN where
         it was not run; images; clean.
     """
@@ -174,8 +182,8 @@ def filter_by_radius(table: pd.DataFrame, strong: pd.DataFrame) -> pd.DataFrame:
     every = every.assign(strength=every["strength"].where(every["defense"] == "input", np.inf))
     names = {"unaware": "non_adaptive", "pgd": "adaptive", STRONGEST: "strong"}
     attacked = every[every["attack"].isin(names)]
-    wide = attacked.pivot(index=["variant", "strength", "eps"], columns="attack", values="accuracy")
-    clean = every[every["attack"] == "clean"].set_index(["variant", "strength"])[["images", "accuracy"]]
+    wide = attacked.pivot(index=["variant", "seed", "strength", "eps"], columns="attack", values="accuracy")
+    clean = every[every["attack"] == "clean"].set_index(["variant", "seed", "strength"])[["images", "accuracy"]]
     rows = wide.reindex(columns=list(names)).rename(columns=names).join(clean.rename(columns={"accuracy": "clean"}))
     rows["non_adaptive"] = rows["non_adaptive"].fillna(rows["adaptive"])
     return rows.loc[[variant for variant in TITLES if variant in rows.index]].reset_index()

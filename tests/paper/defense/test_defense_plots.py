@@ -169,6 +169,19 @@ def test_each_line_holds_its_column_at_that_eps():
     assert drawn(figure)
 
 
+def test_over_seeds_a_line_is_their_mean_and_a_bar_their_range():
+    one = filters(("vanilla",), eps=(0.03,), left=[0.01] * 5)
+    columns = ["clean", "non_adaptive", "adaptive", "strong"]
+    other = one.assign(**{name: one[name] + 0.1 for name in columns})
+    figure = filter_figure(pd.concat([one.assign(seed=0), other.assign(seed=1)]), 0.03)
+    (ax,) = figure.axes
+    for line, bars, column in zip(ax.lines, ax.collections, columns, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), one[column] + 0.05)
+        ends = [(low[1], high[1]) for low, high in bars.get_segments()]
+        np.testing.assert_allclose(ends, list(zip(one[column], other[column], strict=True)))
+    assert drawn(figure)
+
+
 def test_without_strong_trials_the_lines_are_drawn_and_an_empty_table_is_refused():
     assert drawn(filter_figure(filters(("vanilla",), left=[np.nan] * 5), 0.03))
     empty = claims(()).reindex(columns=["variant", "defense", "strength"])

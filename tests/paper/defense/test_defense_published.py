@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from hfclib._files import data_folder
 from hfclib.devices import gains_from_bf16
-from hfclib.paper.defense import beside_autoattack
+from hfclib.paper.defense import DEFENSE, beside_autoattack, trials_over_seeds
 from hfclib.paper.defense.setup import CLEAN, NONE, Attack, Defense
 from hfclib.paper.defense.trials import _compute, _with_those_before, trials_of
 from hfclib.paper.tables import decimals
@@ -48,3 +48,26 @@ def test_what_attacks_leave_is_recounted_from_the_stored_trials():
             assert row[column] == decimals(trials[name].float().mean().item()), (seed, column)
         assert (trials["apgd-t", "0.03"] >= trials["fab-t", "0.03"]).all()
         assert (trials["fab-t", "0.03"] >= trials["square-5000", "0.03"]).all()
+
+
+def test_the_first_figure_has_every_seed_whose_trials_are_all_stored(monkeypatch):
+    one = Runs({variant: ones[:1] for variant, ones in DEFENSE.published_runs("laptop").items()})
+    monkeypatch.setattr("hfclib.paper.defense.trials._compute", None)  # nothing is computed
+    arguments = one, "laptop", 1.0, 0.03, 20, 500
+    runs, weak, strong = trials_over_seeds(*arguments)
+    assert {variant: [run.seed for run in ones] for variant, ones in runs.items()} == {
+        "vanilla": [0, 1, 2],
+        "adversarial": [0, 1, 2],
+    }
+    sizes = strong.groupby(["variant", "seed"]).size().unstack()
+    assert (sizes.loc["vanilla"] == 4 * 7).all()  # four parts; no defense, rule, scale, and four radii
+    assert (sizes.loc["adversarial"] == 4).all()
+    assert set(weak["attack"]) == {"clean", "fgsm", "pgd", "unaware"}
+
+    def without_one(run, wanted, **options):
+        found = trials_of(run, wanted, **options)
+        return dict(list(found.items())[1:]) if run.seed == 2 else found
+
+    monkeypatch.setattr("hfclib.paper.defense.claims.trials_of", without_one)
+    runs, weak, _ = trials_over_seeds(*arguments)
+    assert set(weak["seed"]) == {run.seed for run in runs.all()} == {0, 1}

@@ -221,6 +221,18 @@ def test_what_is_claimed_is_the_most_favourable_of_the_papers_attacks(trials):
     assert other.loc[("vanilla", "input", 8.0), ["highest", "strong", "outcome"]].tolist() == [0.8, 0.04, "masked"]
 
 
+def test_several_seeds_are_means_and_their_outcomes_are_counted_where_they_differ(trials):
+    table, strong, outcomes = trials
+    first = claimed_and_left(table, strong, outcomes, 0.03)
+    second = first.assign(seed=1, clean=first["clean"] + 0.2, outcome=first["outcome"].replace("robust", "masked"))
+    five = five_rows(pd.concat([first, second, second.assign(seed=2)]))
+    assert len(five) == len(five_rows(first))
+    row = five.loc[("Vanilla", "rule, rho = 1")]
+    assert row["clean"] == ".233\u00a0±\u00a0.115"  # of .1, .3 and .3
+    assert row["outcome"] == "masked: 2, robust: 1"
+    assert five.loc[("Vanilla", "none"), "outcome"] == "no gain"
+
+
 # ---- the filtered input
 
 
@@ -233,7 +245,9 @@ def test_the_filter_against_both_attackers():
         ("vanilla", "none", 0.0, "clean", 0.0): 80,
     }
     table, strong = every(changes=changes, long={("vanilla", "input", 8.0, 0.03): 8, ("vanilla", "none", 0, 0.03): 7})
-    rows = filter_by_radius(table, strong).set_index(["variant", "strength", "eps"])
+    rows = filter_by_radius(table, strong)
+    assert set(rows["seed"]) == {0}
+    rows = rows.set_index(["variant", "strength", "eps"])
     radii = [4, 8, 12, 16, math.inf]
     order = [(variant, radius, eps) for variant in ("vanilla", "adversarial") for radius in radii for eps in EPS]
     assert list(rows.index) == order
