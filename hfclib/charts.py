@@ -37,17 +37,20 @@ Dashes = Literal["-", "--", ":", "-.", ""]
 
 @dataclass(frozen=True)
 class Look:
-    """How a line, or a kind of point, is drawn; `dashes` as Matplotlib's line styles."""
+    """How a line, or a kind of point, is drawn; `dashes` as Matplotlib's line styles, `hollow` of its marker."""
 
     colour: str
     marker: str = ""
     dashes: Dashes = "-"
+    hollow: bool = False
 
     def handle(self, label: str, **options) -> Line2D:
         """What stands for it in a legend."""
         from matplotlib.lines import Line2D
 
-        return Line2D([], [], color=self.colour, marker=self.marker, ls=self.dashes, label=label, **options)
+        face = "white" if self.hollow else self.colour
+        look = {"color": self.colour, "marker": self.marker, "mfc": face, "ls": self.dashes}
+        return Line2D([], [], **look, label=label, **options)
 
 
 # Colours that colour-blind readers can tell apart, of schemes by Paul Tol: two of "bright" for bands; "muted" for
@@ -267,7 +270,7 @@ def epoch_handles(
     for radius in sorted(rows["radius"].dropna().unique()):
         handles.append(Look(radius_colour(radius)).handle(f"radius {radius}{(others or {}).get(radius, '')}", lw=3))
     marks = [(_PUBLISHED_MARKS[band], f"paper, end: {_BAND_WORDS[band]}") for band in published]
-    return [*handles, chance_handle(), *(Look("0.3", mark, "").handle(label, mfc="white") for mark, label in marks)]
+    return [*handles, chance_handle(), *(Look("0.3", mark, "", hollow=True).handle(label) for mark, label in marks)]
 
 
 def intervals(
@@ -289,7 +292,8 @@ def intervals(
         ends = own[[low, high]].astype(float).replace([np.inf, -np.inf], np.nan).to_numpy()
         low_ends, high_ends = ends.T
         ax.hlines(at, low_ends, high_ends, color=look.colour, linestyles=look.dashes)
-        ax.plot(own[mean].astype(float), at, look.marker, color=look.colour, ls="")
+        face = "white" if look.hollow else look.colour
+        ax.plot(own[mean].astype(float), at, look.marker, color=look.colour, mfc=face, ls="")
     ax.set_yticks(range(len(places)), places)
     if places:
         ax.set_ylim(len(places) - 0.5, -0.5)

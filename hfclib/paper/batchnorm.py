@@ -126,11 +126,11 @@ def _cells_by_condition(measured: pd.DataFrame) -> pd.DataFrame:
 
 # ---- what the notebook shows
 
-LINES = {  # label and line style
-    ("vanilla", "running"): ("vanilla", ":"),
-    ("vanilla", "matched"): ("vanilla, test-batch statistics", "-"),
-    ("batchnorm", "running"): ("BatchNorm, running averages", ":"),
-    ("batchnorm", "batch"): ("BatchNorm, test-batch statistics", "-"),
+LINES = {
+    ("vanilla", "running"): "vanilla",
+    ("vanilla", "matched"): "vanilla, test-batch statistics",
+    ("batchnorm", "running"): "BatchNorm, running averages",
+    ("batchnorm", "batch"): "BatchNorm, test-batch statistics",
 }
 _PAIR_LOOKS = network_looks(PAIR)
 
@@ -150,16 +150,16 @@ def pair_rows(measured: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]
         x = (rows["part"] + " " + rows["where"]).map(names)
         x = x.where(x != "batch of ", x + rows["batch_size"].astype(str))
         order = ["pixels only", "first stage", "all layers", "batch of 10", "batch of 1000", "half clean"]
-    line = [LINES[key][0] for key in zip(rows["variant"], rows["bn_stats"], strict=True)]
+    line = [LINES[key] for key in zip(rows["variant"], rows["bn_stats"], strict=True)]
     return rows.assign(panel=panel, x=pd.Categorical(x, order), line=line)
 
 
 def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] = tuple(LINES)) -> Figure:
     """Means over seeds with 95 % intervals (Student's t) of rows from `pair_rows`, `across` panels per line."""
-    looks = {}
-    for variant, bn_stats in lines:
-        label, dashes = LINES[variant, bn_stats]
-        looks[label] = replace(_PAIR_LOOKS[variant], dashes=dashes)
+    looks = {
+        LINES[variant, bn_stats]: replace(_PAIR_LOOKS[variant], hollow=bn_stats == "running")
+        for variant, bn_stats in lines
+    }
     means = over_seeds_table(rows, ["panel", "x", "line"])
     names = list(rows["panel"].unique())
     with drawn_in(CHART):

@@ -364,7 +364,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
             ax.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1))
         handles = [Look(colour).handle(f"{labels} labels", lw=3) for labels, colour in COLOURS.items()]
         handles += [Look("0.3", dashes=ls).handle(name) for name, ls in (("LFC", "-"), ("HFC", "--"))]
-        legend(figure, [*handles, Look("0.3", "s", "").handle("paper, end", mfc="white")], columns=3)
+        legend(figure, [*handles, Look("0.3", "s", "", hollow=True).handle("paper, end")], columns=3)
     return figure
 
 

@@ -121,11 +121,11 @@ def width_figure(leads: pd.DataFrame) -> Figure:
     with drawn_in(CHART):
         figure, (ax,) = panels([""], height=2.2, beside=1.6, xlabel=f"BatchNorm's lead on the HFC at r = {_RADIUS}")
         intervals(ax, rows, "place", "measured", _LOOKS, mean="lead", dodge=0.22)
-        hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "")
+        hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "", hollow=True)
         at = len(rows["place"].cat.categories) - 1 - 0.22
         ax.plot(paper, at, hollow.marker, color=hollow.colour, mfc="white", clip_on=False)
         ax.axvline(0, color="0.3", lw=1)
         ax.set_ylabel("Width of the network")
         handles = [look.handle(name) for name, look in _LOOKS.items()]
-        legend(figure, [*handles, hollow.handle("the paper, 100 epochs", mfc="white")], columns=1)
+        legend(figure, [*handles, hollow.handle("the paper, 100 epochs")], columns=1)
     return figure

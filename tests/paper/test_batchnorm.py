@@ -312,11 +312,16 @@ def test_figures_draw_the_means_of_their_rows(chapter_table):
     assert not rows["x"].isna().any()
     figure = batchnorm.accuracy_figure(rows, 2, lines=lines)
     (plain, *_) = figure.axes
-    here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]][0])]
+    here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]])]
     drawn = [line.get_xdata() for line in plain.lines if len(line.get_xdata()) == len(ticks)]
     assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["value"].mean().to_numpy())
     feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(chapter_table, [4], ["feeds"]), 2)
     assert [tick.get_text() for tick in feeds.axes[0].get_yticklabels()] == ["max", "raw", "mean"]
+    faces = {
+        text.get_text(): mark.get_markerfacecolor()
+        for text, mark in zip(feeds.legends[0].get_texts(), feeds.legends[0].get_lines(), strict=True)
+    }
+    assert [name for name, face in faces.items() if face == "white"] == ["vanilla", "BatchNorm, running averages"]
 
 
 def test_the_table_of_all_networks_has_each_with_test_batch_statistics_and_without(chapter_table):
