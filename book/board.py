@@ -39,8 +39,8 @@ def opening(board: pd.DataFrame) -> Markdown:
         f"**The paper's number lies in our interval in {compatible.sum()} of the {len(known)} rows** where the two can "
         f"be compared (in {near.sum()} if its figures are read {decimals(_READ_TO, 2)} off). Of the "
         f"{reproduced.sum()} of these that are reproduced, {(compatible & reproduced).sum()} fit the number too. "
-        f"Of the {(~ours).sum()} rows on the paper's claims {_told(counted[~ours])}; of our {ours.sum()}, such as "
-        f"controls, {_told(counted[ours])}. A claim may have a row for each measurement. The row on the trade-off can "
+        f"The {(~ours).sum()} rows on the paper's claims: {_told(counted[~ours])}. Our {ours.sum()}, such as "
+        f"controls: {_told(counted[ours])}. A claim may have a row for each measurement. The row on the trade-off can "
         "hardly fail, and is not counted."
     )
 

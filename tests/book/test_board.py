@@ -44,7 +44,7 @@ def test_the_page_opens_with_sizes_and_with_the_papers_claims_and_ours_apart(boa
     text = page.opening(board).data
     assert "**The paper's number lies in our interval in 0 of the 1 rows**" in text  # the first row is not counted
     assert "Of the 1 of these that are reproduced, 0 fit" in text
-    assert "Of the 2 rows on the paper's claims 1 reproduced, 1 run missing; of our 1, such as controls, 1 one" in text
+    assert "The 2 rows on the paper's claims: 1 reproduced, 1 run missing. Our 1, such as controls: 1 one" in text
     assert "in 1 of the 2 rows** where the two can be compared" in page.opening(board.assign(counted=True)).data
     board.loc["fig4-d", ["section", "published"]] = "Fig. 5", 3.02
     assert "in 0 of the 1 rows** where the two can be compared (in 1 if" in page.opening(board).data

@@ -69,6 +69,14 @@ def test_the_stored_answers_are_those_of_the_stored_runs(cifar):
     assert (percents / 100 - top[:, 0]).abs().max() <= 0.01
 
 
+def test_the_landing_pages_sentence_says_what_is_stored():
+    stored = base64.b64decode(json.loads(explorer.ANSWERS.read_text())["answers"])
+    answers = np.frombuffer(stored, np.uint8).reshape(len(explorer.NETWORKS), len(explorer.IMAGES), -1, 2)
+    blur, detail = answers[0, 0, [1 + 5 * 7, 1 + 5 * 7 + 4]]  # vanilla, the frog, r = 8: the LFC raw, the HFC on grey
+    said = re.findall(r"“(\w+)” \((\d+) %\)", (HERE.parent / "index.md").read_text())
+    assert said == [(explorer.CLASSES[label], str(percent)) for label, percent in (detail, blur)]
+
+
 @pytest.mark.parametrize("name", ["explorer.js", "gap.js", "worker.js"])
 def test_a_script_is_short_and_sound(name):
     assert (HERE / name).read_text().count("\n") < 250
