@@ -26,6 +26,8 @@ from hfclib.charts import (
     panels,
 )
 from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats
+from hfclib.paper.batch_statistics import PAIR, TEST_BATCH, measured_cells, stored
+from hfclib.paper.batch_statistics import table as batch_table
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.claims import Contrast
 from hfclib.paper.measurements import each_run, preset_of
@@ -47,7 +49,7 @@ from hfclib.paper.tables import (
     table_cells,
     text_table,
 )
-from hfclib.runs.collect import Runs
+from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
 
@@ -160,20 +162,67 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
         f"and with Adam at 1e-4, batches of 100, {epochs} epochs": (narrow, "", "curves"),
         "and for 100 epochs: the schedule as stated": (narrow, "", "final"),
     }
-    pair, rows = ("vanilla", "batchnorm"), {}
+    rows = {}
     for step, (runs, suffix, which) in steps.items():
-        both = {variant: [run for run in runs.get(variant + suffix, []) if run.seed == 0] for variant in pair}
+        both = {variant: [run for run in runs.get(variant + suffix, []) if run.seed == 0] for variant in PAIR}
         row = rows.setdefault(step, {"test images": "not stored"})
         if all(both.values()):
             table = gather(both, which)
             table = table[table["epoch"] == epochs] if which == "curves" else table
             row["test images"] = f"{table.loc[table['split'] == 'test', 'n'].max():,}"
-            for variant, one in product(pair, ("train", "test", "HFC")):
+            for variant, one in product(PAIR, ("train", "test", "HFC")):
                 row[f"{TITLES[variant]}, {one}"] = decimals(at_end(table, one.replace("HFC", "hfc")).at[0, variant])
             for measured, title in CONDITION_TITLES.items():
                 hfc = at_end(table, "hfc", measured).loc[0]
                 row[f"BatchNorm's lead on the HFC, {title}"] = decimals(hfc["batchnorm"] - hfc["vanilla"])
     return pd.DataFrame(rows).fillna("").rename_axis("measure")
+
+
+def set_ups() -> dict[str, Runs]:
+    """All published runs of vanilla and batchnorm, under these names, by set-up in words."""
+    ours, narrow, paper = (fig4_recipes(preset) | stated_recipes(preset) for preset in ("laptop", "narrow", "paper"))
+    recipes = {
+        "our schedule": (ours, ""),
+        "our schedule, no crop and flip": (ablation_recipes(), "_noaug"),
+        "as stated": (narrow, ""),
+        "as stated, with crop and flip": (narrow, "_cropped"),
+        "as stated, 16 epochs, width 32": (narrow, "_w32"),
+        "as stated, 16 epochs, width 64": (paper, "_16"),
+        "the authors' code": (fig4_recipes("authors"), ""),
+    }
+    pairs = {title: {name: some[name + end] for name in PAIR} for title, (some, end) in recipes.items()}
+    return {title: published_runs(pair) for title, pair in pairs.items()}
+
+
+def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
+    """How near each set-up comes to the paper's accuracies on training and test images, and BatchNorm's lead there.
+
+    Args:
+        set_ups: from `set_ups`.
+    Returns:
+        One row per set-up, and one for the paper; text: the four accuracies, means over seeds, the largest of their
+        distances to the paper's, and BatchNorm's lead on the HFC at r = 4 in both measurements and, where it is
+        stored, with test-batch statistics for both, the last four with 95 % intervals; the number of seeds, or that the
+        runs are missing.
+    """
+    levels = {f"{TITLES[name]}, {cell}": f"{name}.{cell}" for name, cell in product(PAIR, ("train", "test"))}
+    published = {text: FIG4_VALUES[tuple(text.split("."))] for text in levels.values()}
+    farthest = f"max({', '.join(f'abs({text} - {value})' for text, value in published.items())})"
+    lead, rows = _gain("batchnorm", "H4"), {}
+    for title, runs in set_ups.items():
+        if set(runs) != set(PAIR):
+            rows[title] = {"seeds": "run missing"}
+            continue
+        cells = table_cells(gather(runs, "final"))
+        row = contrast_rows({title: levels | {"farthest from the paper": farthest}}, cells, seeds=True)[title]
+        seeds = {"seeds": row.pop("seeds")}
+        leads = {f"lead, {words}": contrast_text(lead, cells, name) for name, words in CONDITION_TITLES.items()}
+        if all(stored(run) is not None for run in runs["vanilla"]):
+            leads[f"lead, {TEST_BATCH}"] = contrast_text(lead, measured_cells(batch_table(runs)), TEST_BATCH)
+        rows[title] = row | leads | seeds
+    paper = {name: decimals(published[text], 2) for name, text in levels.items()}
+    rows["the paper"] = paper | {f"lead, {CONDITION_TITLES['authors']}": decimals(Contrast(lead)(FIG4_VALUES), 2)}
+    return text_table(rows, ["set-up"])
 
 
 def batchnorm_effect(final: pd.DataFrame) -> pd.DataFrame:

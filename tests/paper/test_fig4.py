@@ -13,6 +13,7 @@ from hfclib.paper.fig4 import (
     curves_figure,
     hfc_by_condition,
     leads,
+    set_ups_table,
 )
 from hfclib.paper.intervals import MissingRunError, image_error
 from hfclib.paper.paper_values import FIG4_VALUES
@@ -93,6 +94,28 @@ def test_one_departure_at_a_time(runs):
     assert unaugmented.tolist() == ["not stored", *[""] * 8]  # one of the pair is missing
     last = runs["vanilla"][0].curves.query("split == 'train' and band == 'x'").iloc[-1]
     assert short["Vanilla, train"] == decimals(last["accuracy"])
+
+
+def test_each_set_up_says_how_far_it_is_from_the_papers_accuracies(runs):
+    one = {name: runs[name][:1] for name in ("vanilla", "batchnorm")}
+    table = set_ups_table({"one": Runs(one), "half": Runs({"vanilla": runs["vanilla"]})})
+    assert list(table.index) == ["one", "half", "the paper"]
+    paper = {("vanilla", "train"): 0.92, ("vanilla", "test"): 0.84}
+    paper |= {("batchnorm", "train"): 0.96, ("batchnorm", "test"): 0.85}
+    accuracies = {
+        (name, split): one[name][0].final.query(f"split == '{split}' and band == 'x' and bn_stats == 'running'")
+        for name, split in paper
+    }
+    values = {place: rows["accuracy"].item() for place, rows in accuracies.items()}
+    assert table.loc["one"].tolist()[:4] == [decimals(value) for value in values.values()]
+    distance = max(abs(values[place] - paper[place]) for place in paper)
+    assert table.at["one", "farthest from the paper"] == decimals(distance)
+    effect = batchnorm_effect(gather(one, "final"))["r = 4"]
+    assert table.at["one", "lead, measured as the authors did"] == effect["batch", "max"]
+    assert table.at["one", "lead, mean colour added"] == effect["running", "mean"]
+    assert table["seeds"].tolist() == [1, "run missing", "\u2013"]
+    assert set(table.loc["half"].drop("seeds")) == {"\u2013"}
+    assert table.loc["the paper"].tolist() == [".92", ".84", ".96", ".85", "\u2013", ".55", "\u2013", "\u2013"]
 
 
 def test_the_effect_is_batchnorm_less_vanilla_beside_the_papers(runs):
