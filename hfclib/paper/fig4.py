@@ -188,6 +188,7 @@ def set_ups() -> dict[str, Runs]:
         "as stated, with crop and flip": (narrow, "_cropped"),
         "as stated, 16 epochs, width 32": (narrow, "_w32"),
         "as stated, 16 epochs, width 64": (paper, "_16"),
+        "crop and flip, 30 epochs, width 64": (paper, "_cropped30"),
         "the authors' code": (fig4_recipes("authors"), ""),
     }
     pairs = {title: {name: some[name + end] for name in PAIR} for title, (some, end) in recipes.items()}

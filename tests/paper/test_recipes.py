@@ -118,7 +118,10 @@ def test_the_set_up_as_stated_changes_in_one_thing_at_a_time():
         half, cropped = (stated_recipes("narrow")[f"{variant}_{end}"] for end in ("w32", "cropped"))
         assert half.with_(name=f"narrow-{variant}", width=16, epochs=100) == narrow[variant]
         assert cropped.with_(name=f"narrow-{variant}", augment=False) == narrow[variant]
+        both = short[f"{variant}_cropped30"].with_(name=f"narrow-{variant}_cropped", width=16, epochs=100)
+        assert both == cropped
     assert (half.model.width, half.epochs) == (32, 16)
+    assert (short["vanilla_cropped30"].model.width, short["vanilla_cropped30"].epochs) == (64, 30)
 
 
 def test_table_1_trains_on_each_band_at_each_radius_once():
