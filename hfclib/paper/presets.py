@@ -66,8 +66,9 @@ def stated_recipes(preset: Preset) -> dict[str, Recipe]:
     """Vanilla and batchnorm of the paper's set-up as stated, shortened, wider than "narrow", or with crop and flip.
 
     "paper": vanilla_16 and batchnorm_16, 16 of its 100 epochs. Its learning rate is constant, so they are the first 16
-    epochs of the long training. vanilla_cropped30 and batchnorm_cropped30, 30 epochs on cropped and flipped images. "narrow": the same at width 32, vanilla_w32 and batchnorm_w32; and vanilla_cropped and
-    batchnorm_cropped, 100 epochs at width 16 on cropped and flipped images. Others: none.
+    epochs of the long training. And vanilla_cropped30 and batchnorm_cropped30, 30 epochs on cropped and flipped images.
+    "narrow": as the first pair at width 32, vanilla_w32 and batchnorm_w32; and vanilla_cropped and batchnorm_cropped,
+    100 epochs at width 16 on cropped and flipped images. Others: none.
 
     Source: ours. The set-up as stated does not give the paper's accuracies on training and test images at width 16.
     """
