@@ -152,12 +152,12 @@ def mean_ranks(images: Tensor, radii: Iterable[float]) -> dict[float, float]:
 
 _FEED_TITLES = {"raw": "fed as it is", "max": "divided by its maximum", "mean": "mean colour added to HFC"}
 _STATS_TITLES = {"running": "running averages", "batch": "test-batch statistics"}
-CONDITIONS: tuple[tuple[Feed, BnStats], ...] = tuple(product(FEEDS, BN_STATS))  # of the panels of `counts_figure`
+_PANELS: tuple[tuple[Feed, BnStats], ...] = tuple(product(FEEDS, BN_STATS))  # of the panels of `counts_figure`
 _TRUE, _TRUE_BAR, _OTHER_BAR = "#00745a", "#66c2a5", "0.75"  # the true class, as text and as a bar; any other
 
 
 def counts_figure(
-    counts: pd.DataFrame, titles: Mapping[str, str], conditions: Sequence[tuple[Feed, BnStats]] = CONDITIONS
+    counts: pd.DataFrame, titles: Mapping[str, str], conditions: Sequence[tuple[Feed, BnStats]] = _PANELS
 ) -> Figure:
     """Misaligned test images against the radius, logarithmic from 10 on: a panel per feed and kind of statistics.
 

@@ -88,41 +88,6 @@ def claim_trials(preset: str) -> dict[str, list[Trial]]:
     return {variant: list(ones) for variant, ones in trials.items()}
 
 
-_OVER_SEEDS = {"vanilla": ("none", "rule", "scale", "input"), "adversarial": ("none",)}
-
-
-def trials_over_seeds(
-    runs: Runs, preset: Preset, rho: float, eps: float, steps: int, images: int
-) -> tuple[Runs, pd.DataFrame, pd.DataFrame]:
-    """The networks and trials of the chapter's first figure and table, of every seed that has them.
-
-    Args:
-        runs, preset: of the notebook. Missing trials of its own seed are computed; another published seed is left out
-            unless all of its trials are stored.
-        rho: of the rule and of the logit scale.
-        eps, steps, images: as in `trials_table`, one eps.
-    Returns:
-        The networks, their trials under the paper's attacks, and those under the strong attack, which here is run with
-        a gain or without: vanilla networks without a defense, with the rule, the scaled logits and the filtered input,
-        and adversarially trained ones without a defense.
-    """
-
-    def wanted(variant: str, seed: int = 0) -> list[Trial]:
-        defenses = [defense for defense in all_defenses([rho]) if defense.method in _OVER_SEEDS[variant]]
-        attacks = {one: [*table_attacks(one, [eps], steps), *long_attacks(eps, steps)] for one in defenses}
-        return [(defense, attack) for defense in defenses for attack in attacks[defense]]
-
-    options, published, shown = {"images": images, "compute": False}, DEFENSE.judged(preset, runs), {}
-    for variant in _OVER_SEEDS:
-        own = runs.get(variant, [])
-        others = [run for run in published.get(variant, []) if run.seed not in {one.seed for one in own}]
-        whole = [run for run in others if len(trials_of(run, wanted(variant), **options)) == len(wanted(variant))]
-        shown[variant] = [*own, *whole]
-    every = trial_rows(shown, wanted, images=images)
-    strong = every["attack"].isin(STRONG_CHAIN)
-    return Runs(shown), every[~strong], every[strong]
-
-
 def _vanilla(preset: Preset, runs: Runs) -> Runs:
     return Runs({"vanilla": DEFENSE.judged(preset, runs).get("vanilla", [])})
 
@@ -201,6 +166,39 @@ class DefenseParameters(OneSeed):
     n_images: whole(1, TEST_IMAGES, "a number of test images") = Field(
         500, title="how many test images are attacked, the first ones"
     )
+
+
+_OVER_SEEDS = {"vanilla": ("none", "rule", "scale", "input"), "adversarial": ("none",)}
+
+
+def trials_over_seeds(runs: Runs, settings: DefenseParameters) -> tuple[Runs, pd.DataFrame, pd.DataFrame]:
+    """The networks and trials of the chapter's first figure and table, of every seed that has them.
+
+    Args:
+        runs: of the notebook. Missing trials of its own seed are computed; another published seed is left out unless
+            all of its trials are stored.
+        settings: of the notebook; the rule and the logit scale have the largest rho, and attacks the first eps.
+    Returns:
+        The networks, their trials under the paper's attacks, and those under the strong attack, which here is run with
+        a gain or without: vanilla networks without a defense, with the rule, the scaled logits and the filtered input,
+        and adversarially trained ones without a defense.
+    """
+    eps, steps, images = settings.eps[0], settings.steps, settings.n_images
+
+    def wanted(variant: str, seed: int = 0) -> list[Trial]:
+        defenses = [one for one in all_defenses([max(settings.rho)]) if one.method in _OVER_SEEDS[variant]]
+        ends = long_attacks(eps, steps)
+        return [(one, attack) for one in defenses for attack in [*table_attacks(one, [eps], steps), *ends]]
+
+    options, published, shown = {"images": images, "compute": False}, DEFENSE.judged(settings.preset, runs), {}
+    for variant in _OVER_SEEDS:
+        own = runs.get(variant, [])
+        others = [run for run in published.get(variant, []) if run.seed not in {one.seed for one in own}]
+        whole = [run for run in others if len(trials_of(run, wanted(variant), **options)) == len(wanted(variant))]
+        shown[variant] = [*own, *whole]
+    every = trial_rows(shown, wanted, images=images)
+    strong = every["attack"].isin(STRONG_CHAIN)
+    return Runs(shown), every[~strong], every[strong]
 
 
 def _evidence(runs: Runs) -> pd.DataFrame:

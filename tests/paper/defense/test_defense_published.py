@@ -53,7 +53,7 @@ def test_what_attacks_leave_is_recounted_from_the_stored_trials():
 def test_the_first_figure_has_every_seed_whose_trials_are_all_stored(monkeypatch):
     one = Runs({variant: ones[:1] for variant, ones in DEFENSE.published_runs("laptop").items()})
     monkeypatch.setattr("hfclib.paper.defense.trials._compute", None)  # nothing is computed
-    arguments = one, "laptop", 1.0, 0.03, 20, 500
+    arguments = one, DEFENSE.parameters()
     runs, weak, strong = trials_over_seeds(*arguments)
     assert {variant: [run.seed for run in ones] for variant, ones in runs.items()} == {
         "vanilla": [0, 1, 2],
