@@ -223,7 +223,7 @@ def heuristics_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def misaligned_counts(table: pd.DataFrame, radius: int) -> pd.DataFrame:
-    """Misaligned test images of 10,000, bands fed raw, running averages: text, means over seeds.
+    """Misaligned test images of 10,000, vanilla and BatchNorm, bands fed raw, running averages: means over seeds, text.
 
     One row per data set and network whose predictions are stored.
 
@@ -231,7 +231,8 @@ def misaligned_counts(table: pd.DataFrame, radius: int) -> pd.DataFrame:
         table: from `datasets_table`.
         radius: DFT bins, shown beside 4, 8, 12, 16.
     """
-    rows = table[(table["measure"] == "misaligned") & table["radius"].isin([*PAPER_RADII, radius])]
+    pair = table[(table["measure"] == "misaligned") & table["variant"].isin(["vanilla", "batchnorm"])]
+    rows = pair[pair["radius"].isin([*PAPER_RADII, radius])]
     rows = rows.assign(at="r = " + rows["radius"].astype(str))
     return _by_network(rows, "at", lambda shares: f"{10_000 * shares.mean():.0f}")
 
