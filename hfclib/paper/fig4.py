@@ -29,7 +29,7 @@ from hfclib.conditions import BN_STATS, PAPER_RADII, BnStats
 from hfclib.paper.batch_statistics import PAIR, TEST_BATCH, measured_cells, stored
 from hfclib.paper.batch_statistics import table as batch_table
 from hfclib.paper.chapter import Chapter
-from hfclib.paper.claims import Contrast
+from hfclib.paper.claims import Contrast, evaluate
 from hfclib.paper.measurements import each_run, preset_of
 from hfclib.paper.paper_values import FIG4_VALUES
 from hfclib.paper.parameters import FeedChoice, Radii, SeveralSeeds, StatisticsChoice
@@ -202,9 +202,9 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
         set_ups: from `set_ups`.
     Returns:
         One row per set-up, and one for the paper; text: each network's accuracy on training and on test images, means
-        over seeds; the largest of the four distances to the paper's; BatchNorm's lead on the HFC at r = 4 in both
-        measurements and, where it is stored, with test-batch statistics for both; the number of seeds, or that the runs
-        are missing. Distances and leads have 95 % intervals.
+        over seeds; the largest of the four distances to the paper's, or that the runs are missing; BatchNorm's lead on
+        the HFC at r = 4 in both measurements and, where it is stored, with test-batch statistics for both, with 95 %
+        intervals; the number of seeds.
     """
     levels = {f"{TITLES[name]}, train and test": (f"{name}.train", f"{name}.test") for name in PAIR}
     published = {cell: FIG4_VALUES[tuple(cell.split("."))] for pair in levels.values() for cell in pair}
@@ -212,11 +212,11 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     lead, rows = _gain("batchnorm", "H4"), {}
     for title, runs in set_ups.items():
         if set(runs) != set(PAIR):
-            rows[title] = {"seeds": "run missing"}
+            rows[title] = {"farthest": "run missing"}
             continue
         cells = table_cells(gather(runs, "final"))
         row = {name: " ".join(contrast_text(cell, cells) for cell in pair) for name, pair in levels.items()}
-        row["farthest from the paper"] = contrast_text(f"max({distances})", cells)
+        row["farthest"] = decimals(evaluate(f"max({distances})", cells).mean)
         row |= {f"lead, {words}": contrast_text(lead, cells, name) for name, words in CONDITION_TITLES.items()}
         if all(stored(run) is not None for run in runs["vanilla"]):
             row[f"lead, {TEST_BATCH}"] = contrast_text(lead, measured_cells(batch_table(runs)), TEST_BATCH)
