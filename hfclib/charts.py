@@ -49,8 +49,8 @@ class Look:
         from matplotlib.lines import Line2D
 
         face = "white" if self.hollow else self.colour
-        look = {"color": self.colour, "marker": self.marker, "mfc": face, "ls": self.dashes}
-        return Line2D([], [], **look, label=label, **options)
+        options = {"color": self.colour, "marker": self.marker, "mfc": face, "ls": self.dashes, **options}
+        return Line2D([], [], label=label, **options)
 
 
 # Colours that colour-blind readers can tell apart, of schemes by Paul Tol: two of "bright" for bands; "muted" for
