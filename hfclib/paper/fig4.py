@@ -49,6 +49,7 @@ from hfclib.paper.tables import (
     table_cells,
     text_table,
 )
+from hfclib.paper.width import stated_pair
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
 from hfclib.training.recipe import Recipe
@@ -180,19 +181,17 @@ def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
 
 def set_ups() -> dict[str, Runs]:
     """All published runs of vanilla and batchnorm, under these names, by set-up in words."""
-    ours, narrow, paper = (fig4_recipes(preset) | stated_recipes(preset) for preset in ("laptop", "narrow", "paper"))
-    recipes = {
-        "our schedule": (ours, ""),
-        "our schedule, no crop and flip": (ablation_recipes(), "_noaug"),
-        "as stated": (narrow, ""),
-        "as stated, with crop and flip": (narrow, "_cropped"),
-        "as stated, 16 epochs, width 32": (narrow, "_w32"),
-        "as stated, 16 epochs, width 64": (paper, "_16"),
-        "crop and flip, 30 epochs, width 64": (paper, "_cropped30"),
-        "the authors' code": (fig4_recipes("authors"), ""),
+    unaugmented = ablation_recipes()
+    return {
+        "our schedule": stated_pair("laptop"),
+        "our schedule, no crop and flip": published_runs({name: unaugmented[f"{name}_noaug"] for name in PAIR}),
+        "as stated": stated_pair("narrow"),
+        "as stated, with crop and flip": stated_pair("narrow", "_cropped"),
+        "as stated, 16 epochs, width 32": stated_pair("narrow", "_w32"),
+        "as stated, 16 epochs, width 64": stated_pair("paper", "_16"),
+        "crop and flip, 30 epochs, width 64": stated_pair("paper", "_cropped30"),
+        "the authors' code": stated_pair("authors"),
     }
-    pairs = {title: {name: some[name + end] for name in PAIR} for title, (some, end) in recipes.items()}
-    return {title: published_runs(pair) for title, pair in pairs.items()}
 
 
 def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from hfclib.paper.batch_statistics import PAIR, TEST_BATCH, measured_cells, stor
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.paper_values import FIG4_VALUES
-from hfclib.paper.presets import TITLES, fig4_recipes, stated_recipes
+from hfclib.paper.presets import TITLES, Preset, fig4_recipes, stated_recipes
 from hfclib.paper.tables import (
     CONDITION_TITLES,
     decimals,
@@ -35,13 +35,15 @@ MISSING = "run missing"
 EPOCHS, _RADIUS = 16, 4  # after how many epochs the lead is measured, and where images are cut, in DFT bins
 
 
+def stated_pair(preset: Preset, end: str = "") -> Runs:
+    """All published runs of vanilla and batchnorm of a preset, or of those of `stated_recipes` whose names end so."""
+    recipes = fig4_recipes(preset) | stated_recipes(preset)
+    return published_runs({name: recipes[name + end] for name in PAIR})
+
+
 def width_runs() -> dict[int, Runs]:
     """All published runs of vanilla and batchnorm with the set-up as stated, by width; some have had 16 epochs only."""
-    places = {16: ("narrow", ""), 32: ("narrow", "_w32"), 64: ("paper", "_16")}
-    return {
-        width: published_runs({name: (fig4_recipes(preset) | stated_recipes(preset))[name + end] for name in PAIR})
-        for width, (preset, end) in places.items()
-    }
+    return {16: stated_pair("narrow"), 32: stated_pair("narrow", "_w32"), 64: stated_pair("paper", "_16")}
 
 
 def leads_by_width(runs: Mapping[int, Runs]) -> pd.DataFrame:
