@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from hfclib.paper.names import CHAPTER_PLACES, DATA_NAMES, PRESETS, TRAINED, check_choice
 from hfclib.reporting import commands
@@ -34,20 +35,25 @@ _Seeds = Annotated[list[int] | None, typer.Option(min=0, max=999_999_999, help="
 _Variants = Annotated[list[str] | None, typer.Option("--variant", help="only these recipes of the chapter")]
 
 
-def _at_home(folder: Path | None) -> Path | None:
-    return folder and folder.expanduser()  # in --store=~/runs the shell leaves the ~
+class _Commands(TyperGroup):
+    """Commands that take --store=~/runs, in which the shell leaves the ~, for a folder at home."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        home = os.path.expanduser("~")
+        return super().parse_args(ctx, [re.sub(r"^(--[\w-]+=)~(?=/|$)", rf"\g<1>{home}", word) for word in args])
 
 
-_Store = Annotated[
-    Path | None, typer.Option(file_okay=False, callback=_at_home, help="folder of runs (default: your own)")
-]
+_Store = Annotated[Path | None, typer.Option(file_okay=False, help="folder of runs (default: your own)")]
 _OldStore = Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="folder of runs (default: all)")]
 _Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process (default: OMP_NUM_THREADS)")]
 _IdleThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS, or idle cores)")]
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -6,6 +6,7 @@ Every source is decoded to two uint8 arrays, images NHWC and labels, which must 
 import contextlib
 import hashlib
 import io
+import logging
 import math
 import os
 import shutil
@@ -24,8 +25,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib._files import data_folder, home, homes
+from hfclib._files import data_folder, home, homes, locked
 
+log = logging.getLogger(__name__)
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 Arrays = tuple[np.ndarray, np.ndarray]  # images NHWC, labels, both uint8
@@ -140,9 +142,10 @@ class DataSet:
         if get:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                for name in names:
-                    if not (folder / name).exists():
-                        get(name, folder, progress)
+                with locked(folder / "download.lock", say=log.warning):  # of the workers of a sweep one downloads
+                    for name in names:
+                        if not (folder / name).exists():
+                            get(name, folder, progress)
             except Exception as error:  # whatever went wrong is why this source is not available
                 said = (getattr(error, "stderr", None) or b"").decode(errors="replace").split()
                 raise Unavailable(" ".join([str(error), *said])[:600]) from error

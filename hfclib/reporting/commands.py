@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hfclib._files import make_writable
 from hfclib.reporting import summaries
 from hfclib.reporting.folders import class_folders
 from hfclib.reporting.names import check_model, run_folders
@@ -107,6 +108,8 @@ def report_command(
     options |= {"radii": _numbers(radii), "limits": fail_if or (), "quick": quick, "unlabelled": unlabelled}
     options |= {"parts": parts.split(",")} if parts else {}
     settings = ReportSettings(**options)
+    for path in filter(None, (junit, summary)):
+        make_writable(path.parent)
     others = [read_report(path) for path in compare or ()]
     for other in others[1:]:
         check_same_data(others[0].content, other.content)
@@ -198,7 +201,9 @@ def _device(name: str) -> "torch.device":
 def _quick_limit(folder: Path, network: "Classifier", data: str, reading: "Reading", settings: ReportSettings) -> int:
     """As many images as the accuracy is measured on in QUICK_SECONDS; those of the folder's report, if it has one."""
     with suppress(OSError, KeyError, TypeError, ValueError):
-        return int(json.loads((folder / "report.json").read_bytes())["key"]["settings"]["known_images"])
+        stored = int(json.loads((folder / "report.json").read_bytes())["key"]["settings"]["known_images"])
+        if stored <= (reading.limit or stored):
+            return stored
     from hfclib.reporting.make import accuracy_passes, seconds_per_image
     from hfclib.reporting.named import named_data
 

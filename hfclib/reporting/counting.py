@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfclib.batching import BATCH_SIZE, batches, logits, whole_batches
-from hfclib.conditions import BnStats, uses_batch_statistics
+from hfclib.conditions import BnStats, depends_on_batch, uses_batch_statistics
 from hfclib.moments import Matched
 from hfclib.reporting.datasets import DatasetSpec
 from hfclib.reporting.metric import READ, BandAccuracy, Classifier
@@ -144,7 +144,8 @@ def _counts(metrics: Sequence[BandAccuracy], answers: Classifier | None, batch: 
     """What each metric counts on a batch alone; without labels, an image's label is the answer for the whole of it."""
     images, labels = batch
     if answers is not None:
-        labels = logits(answers, images).argmax(dim=1)
+        size = BATCH_SIZE if depends_on_batch(answers) else metrics[0].batch_size
+        labels = logits(answers, images, batch_size=size).argmax(dim=1)
     for metric in metrics:
         metric.reset()
         metric.update(images, labels)

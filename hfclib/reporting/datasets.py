@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hfclib.batching import known_size, pair_of
+from hfclib.batching import KEYS, known_size, pair_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class DatasetSpec:
             raise TypeError(f"expected images and labels, or batches of them, got {type(data).__name__} alone")
         if iter(data) is data:
             raise ValueError("expected data that can be read more than once, such as a DataLoader, got an iterator")
-        if isinstance(data, tuple) and isinstance(data[0], Tensor):
+        both = isinstance(data, tuple) and isinstance(data[0], Tensor)
+        if both and not (unlabelled and isinstance(data[-1], Tensor) and data[-1].ndim == data[0].ndim):
             data = [data]
         if unlabelled:
             bare = _Unlabelled(data)
@@ -75,5 +76,14 @@ class _Unlabelled:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.batches:
-            images = batch if isinstance(batch, Tensor) else pair_of(batch)[0]
+            images = batch if isinstance(batch, Tensor) else _images_of(batch)
             yield images, torch.zeros(len(images), dtype=torch.int64)
+
+
+def _images_of(batch: Mapping | Sequence) -> Tensor:
+    """The images of a batch with labels or without."""
+    if isinstance(batch, Mapping) and (names := [name for name in KEYS[0] if name in batch]):
+        return batch[names[0]]
+    if isinstance(batch, list | tuple) and len(batch) == 1:  # as of a DataLoader of a TensorDataset of images
+        return batch[0]
+    return pair_of(batch)[0]

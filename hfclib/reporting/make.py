@@ -85,7 +85,8 @@ def make_report(
     known = _fitting(settings, images) | {"unlabelled": data.unlabelled}
     settings = settings.fitted(colour=colour or _colour(data.batches, folder, first), **known)
     feed_images(images[:1], "mean", add_mean=True, colour=settings.colour)  # refuses another number of channels
-    scores = logits(network, images[:BATCH_SIZE], batch_size=settings.batch_size)
+    asked = images[:BATCH_SIZE] if settings.quick else images
+    scores = logits(network, asked, batch_size=settings.batch_size)
     key = _key(network, settings, data, images, scores) | {"first_images_sha256": first}
     data_sha256 = data_digest(network, data.batches) if others else None
     for other in others:
@@ -135,10 +136,11 @@ def _key(network: Classifier, settings: FittedSettings, data: DatasetSpec, image
     shown |= {name: getattr(settings, name) for name in ("grid", "norm", "eps", "steps", "seed")}
     shown |= {"skipped_images": data.skipped} if data.skipped else {}
     shown |= {name: True for name in ("quick", "unlabelled") if getattr(settings, name)}
-    # Not all of a network is in its weights: a filter's radius and a callable are not. Its predictions tell them apart.
+    # Not all of a network is in its weights, such as a filter's radius. Its predictions tell such networks apart.
+    modules = network, *network.modules_behind
     return {
         "settings": shown,
-        "weights_sha256": digest(network.state_dict().values()),
+        "weights_sha256": digest(value for module in modules for value in module.state_dict().values()),
         "first_predictions_sha256": digest([scores.argmax(dim=1)]),
     }
 

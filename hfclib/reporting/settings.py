@@ -28,7 +28,7 @@ class ReportSettings:
         seed: of all random numbers.
         colour: the mean colour of the data, a number per channel. None: that of all of them, which are then read once
             for it, before the accuracy reads them; a report that goes on has it already.
-        limits: on what is measured, see `Limit`; checked for radii that are not measured.
+        limits: on what is measured, see `Limit`; not on radii that are not measured, nor on "test" if `unlabelled`.
         batch_size: the most images at once, up to 100, where no result hangs on it; the attack may take fewer.
         quick: the accuracy alone, and of it only what the page's first lines need: running averages, and the HFC with
             the mean colour.
@@ -62,9 +62,13 @@ class ReportSettings:
         unknown = [part for part in self.parts if part not in PART_NAMES]
         if unknown or isinstance(self.parts, str):
             raise ValueError(f"expected parts, of {', '.join(PART_NAMES)}, got {', '.join(unknown) or self.parts}")
+        if self.quick and tuple(self.parts) != PART_NAMES:
+            raise ValueError("expected quick, which measures the accuracy alone, or parts, not both")
         if isinstance(self.radii, str):
             raise TypeError(f"expected radii, numbers in DFT bins, got {self.radii!r}")
         limits = [Limit.parse(text) for text in self.limits]
+        if self.unlabelled and any(limit.band == "test" for limit in limits):
+            raise ValueError("expected a limit on lfc or hfc, got one on test: without labels its accuracy is always 1")
         radii = self.chosen_radii()
         if radii is not None:
             check_cuts(radii)

@@ -167,6 +167,8 @@ def test_what_is_trained(hfc, asked, tmp_path):
 def test_a_store_under_the_users_home(hfc, asked, user_home):
     assert hfc("train", "fig4", "--preset", "smoke", "--store=~/runs").exit_code == 0
     assert {store for *_, store in asked} == {user_home / "runs"}
+    (user_home / "runs").mkdir(exist_ok=True)
+    assert hfc("runs", "--store=~/runs").exit_code == 0
 
 
 def test_bad_choices_train_nothing_and_say_what_was_meant(hfc, no_training, tmp_path):

@@ -14,6 +14,7 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
 import hfclib
@@ -201,6 +202,13 @@ def test_a_quick_answer_takes_as_many_images_as_fit_and_keeps_their_number(hfc, 
     again = hfc(*words)  # on another day the machine is slower
     assert again.exit_code == 0, again.output
     assert "accuracy is stored" in again.output
+    assert hfc(*words, "--limit", 30).exit_code == 0
+    fewer = hfc(*words, "--limit", 10)
+    assert fewer.exit_code == 2
+    assert "choose another folder" in fewer.output
+    both = hfc(*words, "--parts", "noise")
+    assert both.exit_code == 2
+    assert "expected quick, which measures the accuracy alone, or parts, not both" in both.output
 
 
 def test_pictures_without_labels_count_where_the_answer_is_that_for_the_whole(hfc, pictures, tmp_path):
@@ -244,6 +252,23 @@ def test_the_device_is_chosen_by_name(hfc, pictures, tmp_path):
         assert message in result.output.splitlines()[-1]
 
 
+@pytest.mark.parametrize("kind", [tuple, list, TensorDataset, dict])
+def test_images_without_labels_come_in_any_usual_batches(kind, tmp_path):
+    images, network, sizes = torch.rand(60, 3, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), []
+    network.register_forward_hook(lambda module, given, scores: sizes.append(len(scores)))
+    first, second = images[:40], images[40:]
+    data = {
+        tuple: (first, second),
+        list: [(first,), (second,)],
+        TensorDataset: DataLoader(TensorDataset(images), 40),
+        dict: [{"pixel_values": first}, {"pixel_values": second}],
+    }[kind]
+    quick = {"unlabelled": True, "quick": True, "radii": [2], "batch_size": 8}
+    made = hfclib.make_report(network, data, tmp_path, **quick)
+    assert made.content["parts"]["accuracy"][0]["images"] == 60
+    assert max(sizes) == 8
+
+
 def test_worker_processes_read_the_same_pictures(pictures):
     alone, helped = (list(named_data(str(pictures), mode="L", workers=workers).batches) for workers in (0, 1))
     for (images, labels), (same, as_labels) in zip(alone, helped, strict=True):
@@ -255,14 +280,17 @@ def test_limits_are_told_to_continuous_integration(hfc, pictures, tmp_path):
     (tmp_path / "grey.py").write_text(BUILD.format(inputs=256))
     words = ["report", "grey:build", "--data", pictures, "--parts", "accuracy", "--radii", 4]
     limits = ["--fail-if", "test < 101 %"], ["--fail-if", "test > 0%", "--fail-if", "lfc@4 > 100%"]
-    files = ["--junit", "junit.xml", "--summary", "summary.json"]
+    files = ["--junit", "made/junit.xml", "--summary", "made/summary.json"]
     assert hfc(*words, *limits[0]).exit_code == 2
+    useless = hfc(*words, "--unlabelled", "--fail-if", "test < 90%")
+    assert useless.exit_code == 2
+    assert "expected a limit on lfc or hfc" in useless.output
     result = hfc(*words, *limits[1], *files)
     assert result.exit_code == 1, result.output
-    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    suite = ElementTree.parse(tmp_path / "made" / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     cases = {case.get("name"): case.find("failure") for case in suite.iter("testcase")}
-    told = json.loads((tmp_path / "summary.json").read_text())
+    told = json.loads((tmp_path / "made" / "summary.json").read_text())
     value = read_report(tmp_path / "report-grey-build" / "report.json").value("test")
     assert cases["lfc@4 > 100%"] is None
     assert cases["test > 0%"].get("message") == f"test > 0%: it is {value:.4f}"
@@ -271,7 +299,7 @@ def test_limits_are_told_to_continuous_integration(hfc, pictures, tmp_path):
     assert failed == [("test > 0%", True), ("lfc@4 > 100%", False)]
     assert told["accuracy"]["accuracy"] == value
     assert hfc(*words, *files).exit_code == 0
-    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    suite = ElementTree.parse(tmp_path / "made" / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
 
 

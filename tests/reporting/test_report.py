@@ -953,6 +953,15 @@ def test_a_report_of_another_network_of_equal_weights_is_refused(network, data, 
         hfclib.make_report(filtered, data, tmp_path, **FAST)
 
 
+def test_a_report_of_another_function_is_refused(network, data, tmp_path):
+    """Two functions have no weights of their own; those of the modules behind them differ, and no prediction does."""
+    hfclib.make_report(lambda images: network(images), data, tmp_path, **FAST)
+    louder = copy.deepcopy(network)
+    louder[1].weight.data.mul_(2)
+    with pytest.raises(ValueError, match="weights_sha256"):
+        hfclib.make_report(lambda images: louder(images), data, tmp_path, **FAST)
+
+
 def test_loaders_that_leave_one_image(network, data, tmp_path):
     dataset = TensorDataset(*(tensor[:101] for tensor in data))
     made = hfclib.make_report(network, DataLoader(dataset, 20), tmp_path / "linear", **FAST)  # it has no statistics
