@@ -8,6 +8,7 @@ import base64
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from hfclib.conditions import PAPER_RADII
 from hfclib.data import CLASSES, MEAN, embedded, to_float
 from hfclib.frequency import split
 from hfclib.paper.batch_statistics import table
-from hfclib.paper.batchnorm import all_recipes
+from hfclib.paper.batchnorm import all_recipes, cells_by_condition
+from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import Estimate, over_seeds
 from hfclib.paper.presets import TITLES
 from hfclib.runs.collect import published_runs
@@ -85,20 +87,23 @@ def stored_content() -> dict:
 def measured() -> dict[str, dict]:
     """What the live picture draws: [mean, low, high] over seeds of "accuracy" on the HFC and of BatchNorm's "gap".
 
-    An accuracy's interval is cut at 0 and 1. Keys are "variant statistics feed radius", and for the gap "vanilla's
-    statistics, BatchNorm's, feed, radius". "seeds" has the number of networks by variant.
+    An accuracy's interval is over seeds, cut at 0 and 1; a gap's is that of the claims (`evaluate`). Keys are "variant
+    statistics feed radius", and for the gap "vanilla's statistics, BatchNorm's, feed, radius". "seeds" has the number
+    of networks by variant.
     """
     recipes = {variant: all_recipes()[variant] for variant in SHOWN}
     rows = table(published_runs(recipes))
     seeds = rows.groupby("variant")["seed"].nunique().to_dict()
     rows = rows.query("part == 'feeds' and band == 'hfc' and feed in @FEEDS and radius in @PAPER_RADII")
+    cells = cells_by_condition(rows)
     keys = ["variant", "bn_stats", "feed", "radius"]
     by_seed = {key: ones.set_index("seed")["value"] for key, ones in rows.groupby(keys)}
     gaps = {
-        (of_vanilla, statistics, *how): over_seeds(own - other)
-        for (variant, statistics, *how), own in by_seed.items()
-        for (second, of_vanilla, *others), other in by_seed.items()
-        if (variant, second) == ("batchnorm", "vanilla") and how == others
+        (of_vanilla, statistics, feed, radius): evaluate(
+            f"batchnorm.H{radius}_{feed}_{statistics} - vanilla.H{radius}_{feed}_{of_vanilla}", cells
+        )
+        for (variant, statistics, feed, radius), (second, of_vanilla, *others) in product(by_seed, repeat=2)
+        if (variant, second) == ("batchnorm", "vanilla") and others == [feed, radius]
     }
     accuracy = {key: over_seeds(values) for key, values in by_seed.items()}
     return {"seeds": seeds} | {

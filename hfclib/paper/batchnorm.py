@@ -117,7 +117,7 @@ def accuracies(measured: pd.DataFrame, term: Term) -> pd.Series:
     return rows.query("radius == @term[3] and feed == @term[4]").set_index("seed")["value"]
 
 
-def _cells_by_condition(measured: pd.DataFrame) -> pd.DataFrame:
+def cells_by_condition(measured: pd.DataFrame) -> pd.DataFrame:
     """The cells of bands by their condition, such as `vanilla.H4_max_running`, from a `table`."""
     rows = measured[(measured["part"] == "feeds") & (measured["band"] != "x")]
     measure = cell_names(rows) + "_" + rows["feed"] + "_" + rows["bn_stats"]
@@ -202,7 +202,7 @@ def lead_table(measured: pd.DataFrame, radii: Sequence[int], bands: Sequence[str
         for place in (f"{band[0].upper()}{radius}" for band, radius in product(bands, radii))
         for control, (feed, statistics) in CONTROLS.items()
     }
-    texts = contrast_rows(rows, _cells_by_condition(measured), alone=partial(mean_text, places=2), seeds=True)
+    texts = contrast_rows(rows, cells_by_condition(measured), alone=partial(mean_text, places=2), seeds=True)
     return text_table(texts, ["accuracy on", "control"])
 
 
@@ -223,7 +223,7 @@ def groupnorm_table(measured: pd.DataFrame, radii: Sequence[int]) -> pd.DataFram
         ),
     }
     rows = {f"H{radius}": {name: text.format(radius) for name, text in contrasts.items()} for radius in radii}
-    cells = _cells_by_condition(measured)
+    cells = cells_by_condition(measured)
     independent = cells.assign(draw=cells["variant"], image_sd=0.0)
     return text_table(contrast_rows(rows, independent), ["accuracy on"])
 
@@ -271,7 +271,7 @@ def amplified_table(measured: pd.DataFrame) -> pd.DataFrame:
     for (way, conditions), scale in product(ways.items(), (1, *AMPLIFIED)):
         names = PAIR if scale == 1 else (f"louder{scale}", f"batchnorm_louder{scale}")
         rows[way, scale] = lead_over(*(f"{name}.H8_{how}" for name, how in zip(names, conditions, strict=True)))
-    texts = contrast_rows(rows, _cells_by_condition(measured), alone=partial(mean_text, places=2), seeds=True)
+    texts = contrast_rows(rows, cells_by_condition(measured), alone=partial(mean_text, places=2), seeds=True)
     return text_table(texts, ["measured", "HFC in training, times k"])
 
 
