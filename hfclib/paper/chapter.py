@@ -18,6 +18,7 @@ from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.parameters import Parameters, check_parameters, refusal
 from hfclib.paper.presets import Preset
 from hfclib.paper.tables import CONDITIONS, table_cells
+from hfclib.paper.verdicts import ENOUGH
 from hfclib.runs.collect import Runs, obtain, published_runs
 from hfclib.runs.store import WEIGHTS, folders, is_published
 from hfclib.training.recipe import Recipe
@@ -105,7 +106,7 @@ class Chapter:
     ) -> dict[str, tuple[Estimate, Estimate]]:
         """The statistics of claims, by id, of those whose runs are there: from the first seeds, and from all.
 
-        The first are as many as was fixed with the rule (`Claim.seeds`).
+        The first seeds are the lowest ENOUGH, which every rule was written for.
 
         Args:
             table: of `evidence`.
@@ -119,9 +120,10 @@ class Chapter:
                     estimates[claim.id] = (self.functions[claim.function](table),) * 2
                 else:
                     first = estimate = claim.estimate(cells)
-                    if estimate.seeds > claim.seeds:
+                    if estimate.seeds > ENOUGH:
                         with contextlib.suppress(MissingRunError):  # the lowest seeds are not those of its networks
-                            first = claim.estimate(claim.at_first(cells))
+                            lowest = sorted(cells["seed"].unique())[:ENOUGH]
+                            first = claim.estimate(cells[cells["seed"].isin(lowest)])
                     estimates[claim.id] = first, estimate
         return estimates
 

@@ -130,7 +130,6 @@ class Claim(BaseModel):
         paper_differs: how the published number was measured otherwise than ours, so that sizes can't be compared.
         units: what the interval covers: "seeds" and the bound on images of `evaluate`; "seeds and images" measured
             together; the "images" alone, of one network; or "recipes".
-        seeds: the number of networks that was fixed when the rule was written. More are an update.
         counted: whether its verdict enters the counts.
         main: whether it is what the chapter's opening answer is about; one of each chapter is.
         topic: what it is about together with others, which share a row of the scoreboard; "" where it stands alone.
@@ -154,7 +153,6 @@ class Claim(BaseModel):
     departure: str | None = None
     paper_differs: str | None = None
     units: Units = "seeds"
-    seeds: Annotated[int, Field(ge=1)] = ENOUGH
     counted: bool = True
     main: bool = False
     topic: str = ""
@@ -193,10 +191,6 @@ class Claim(BaseModel):
     def cells(self) -> tuple[Cell, ...]:
         """The cells of its contrasts, each once."""
         return tuple(dict.fromkeys(cell for contrast in self.contrasts for cell in contrast.cells))
-
-    def at_first(self, cells: pd.DataFrame) -> pd.DataFrame:
-        """The cells of as many seeds as were fixed with the rule: the lowest ones."""
-        return cells[cells["seed"].isin(sorted(cells["seed"].unique())[: self.seeds])]
 
     def estimate(self, cells: pd.DataFrame) -> Estimate:
         """The contrast over the seeds that have all of its cells; of several contrasts the one with the largest mean.

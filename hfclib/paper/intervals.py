@@ -39,12 +39,7 @@ class MissingRunError(ValueError):
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean of values over seeds and its Student-t interval: (mean, low, high); infinite for a single value."""
     # Not ttest_1samp, which warns of equal values: three networks at chance are common.
-    return _interval(float(np.mean(values)), [_error(values)], [len(values)])
-
-
-def _interval(mean: float, errors: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
-    """Student's interval, (mean, low, high), with Satterthwaite's degrees of freedom; as in `_half`."""
-    half = _half(errors, counts)
+    mean, half = float(np.mean(values)), _half([_error(values)], [len(values)])
     return mean, mean - half, mean + half
 
 

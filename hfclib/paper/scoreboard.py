@@ -9,7 +9,7 @@ from hfclib.paper.claims import Claim
 from hfclib.paper.record import merged_into
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.tables import decimals, in_words
-from hfclib.paper.verdicts import FACTOR, FAILED_HERE, MARGIN
+from hfclib.paper.verdicts import FACTOR, FAILED_HERE, MARGIN, NO_VERDICT
 from hfclib.runs.collect import Runs
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
@@ -175,7 +175,8 @@ def surviving(board: pd.DataFrame) -> tuple[int, int, int]:
     """
     from scipy.stats import false_discovery_control  # here: half a second that every notebook would wait for
 
-    rows = board[(board["relation"] == "exceeds") & board["counted"] & board["p"].notna()]
+    judged = board["p"].notna() & ~board["verdict"].str.endswith(NO_VERDICT)
+    rows = board[(board["relation"] == "exceeds") & board["counted"] & judged]
     p = rows["p"].to_numpy()
     reproduced = (rows["verdict"] == "reproduced").to_numpy()
     order = np.argsort(p)

@@ -1,9 +1,10 @@
 """A claim, its rule, and the verdict that the rule gives.
 
-The rule. A claim's statistic is computed for each seed. Its 95 % interval over seeds (Student's t) is compared with a
-region; lying in it, the claim is reproduced, lying outside it is contradicted, and overlapping its edge it is
-inconclusive. In the chapter on defenses the interval covers the draw of test images too; in that on all networks it is
-over recipes in place of seeds, by bootstrap. The regions:
+The rule. The 95 % interval of a claim's statistic is compared with a region; lying in it, the claim is reproduced,
+lying outside it is contradicted, and overlapping its edge it is inconclusive. The interval covers seeds and, of
+accuracies, the draw of the images (`claims.evaluate`): paired by seed where networks start from the same weights, else
+Welch's. Where one network of each kind is judged, it covers the images alone (units "images"); a rank correlation has
+a bootstrap over recipes. The regions:
 
 - "exceeds" tests a direction: above 0.
 - "does not differ" tests a bound: within MARGIN of 0.

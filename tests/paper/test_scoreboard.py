@@ -130,7 +130,7 @@ def test_what_is_tested_and_what_the_paper_says_are_in_words():
 
 
 def test_how_many_reproduced_directions_survive_a_correction():
-    """Six p-values, of which three are of reproduced directions that count, worked out by hand.
+    """Six p-values of verdicts, of which three are of reproduced directions that count, worked out by hand.
 
     Holm: .001 x 4, .011 x 3 and .02 x 2 are at most .05 in this order. Benjamini and Hochberg: .001 x 4 / 1,
     .011 x 4 / 2, .02 x 4 / 3, .06.
@@ -141,6 +141,7 @@ def test_how_many_reproduced_directions_survive_a_correction():
         ("exceeds", "reproduced", True, 0.02),
         ("exceeds", "inconclusive", True, 0.06),
         ("exceeds", "one network", True, np.nan),
+        ("exceeds", "two networks", True, 0.001),
         ("exceeds", "reproduced", False, 0.001),
         ("at most", "reproduced", True, 0.9),
     ]
