@@ -34,6 +34,7 @@ from hfclib.paper.paper_values import MISALIGNED
 from hfclib.paper.parameters import FeedChoice, OneSeed, Radius, StatisticsChoice, several, whole
 from hfclib.paper.presets import Preset
 from hfclib.paper.tables import cells_of_shares, decimals
+from hfclib.paper.width import stated_pair
 from hfclib.runs.collect import Runs
 from hfclib.transforms import FEEDS, Feed, feed_images, rescaled
 
@@ -315,22 +316,36 @@ PARTS = {
 }
 
 
+# The set-ups of which all published networks are counted, by preset and by the end of the names in `stated_recipes`.
+SET_UPS: dict[str, tuple[Preset, str]] = {
+    "laptop": ("laptop", ""),
+    "narrow": ("narrow", ""),
+    "narrow, crop and flip": ("narrow", "_cropped"),
+    "narrow, width 32": ("narrow", "_w32"),
+}
+
+
 def all_counts(preset: Preset, runs: Runs) -> pd.DataFrame:
     """The counts of misaligned images under every network whose predictions are stored, and how many are beyond chance.
 
     Args:
         preset, runs: of the notebook.
     Returns:
-        The rows of `counts_over_seeds` with columns preset, network (its title) and beyond. They are of all published
-        networks of "laptop" and "narrow", or of the notebook's own runs alone (`Chapter.is_own`).
+        The rows of `counts_over_seeds` with columns set-up, network (its title) and beyond. They are of all published
+        networks of SET_UPS, or of the notebook's own runs alone (`Chapter.is_own`), whose set-up is the preset.
     """
     if FIG2.is_own(preset, runs):
-        titles, counts = network_titles(preset), {preset: _evidence(runs)}
+        titles, counts = {preset: network_titles(preset)}, {preset: _evidence(runs)}
     else:
-        titles, counts = network_titles(), {one: FIG2.published(one) for one in ("laptop", "narrow")}
-    rows = pd.concat({one: table for one, table in counts.items() if table is not None}, names=["preset"])
-    rows = rows.reset_index("preset")
-    network = pd.Categorical(rows["variant"].map(titles), titles.values())
+        titles = {one: network_titles(*place) for one, place in SET_UPS.items()}
+        counts = {
+            one: _evidence(stated_pair(preset, end)) if end else FIG2.published(preset)
+            for one, (preset, end) in SET_UPS.items()
+        }
+    counted = {one: table for one, table in counts.items() if table is not None and not table.empty}
+    rows = pd.concat(counted, names=["set-up"]).reset_index("set-up")
+    names = [titles[set_up][variant] for set_up, variant in zip(rows["set-up"], rows["variant"], strict=True)]
+    network = pd.Categorical(names, dict.fromkeys(name for ones in titles.values() for name in ones.values()))
     return rows.assign(network=network, beyond=rows["misaligned"] - rows["by_chance"])
 
 
@@ -352,11 +367,11 @@ def cuts_of_all_seeds(counts: pd.DataFrame) -> pd.DataFrame:
     Args:
         counts: from `all_counts`.
     Returns:
-        One row per (preset, network, radius), running averages; the last column has the interval of the difference
+        One row per (set-up, network, radius), running averages; the last column has the interval of the difference
         between the two ways of cutting, under the same networks.
     """
     rows = counts.query("feed == 'raw' and bn_stats == 'running' and radius in (4, 8, 12, 16)")
-    wide = rows.pivot_table("beyond", ["preset", "network", "radius", "seed"], "cut", observed=True).dropna()
+    wide = rows.pivot_table("beyond", ["set-up", "network", "radius", "seed"], "cut", observed=True).dropna()
     wide = wide.assign(less=wide["svd"] - wide["fourier"])[["fourier", "svd", "less"]]
     cells = wide.groupby(level=[0, 1, 2], observed=True).agg(_mean_count)
     cells = cells.set_axis(["Fourier split", "truncated SVD", "SVD less Fourier"], axis=1)
@@ -368,7 +383,7 @@ def counts_of_all_seeds(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
     """Misaligned images, fed raw, of every network in `all_counts`.
 
     Returns:
-        Index (preset, network, parts and statistics). First, as means over seeds with 95 % intervals: how many more
+        Index (set-up, network, parts and statistics). First, as means over seeds with 95 % intervals: how many more
         there are than by chance, and how many of PAPER_INDICES are among them, with the number of eight average images
         in brackets. Then one column per seed with cells such as "70 (105)", of 10,000 images, by chance in brackets.
     """
@@ -376,7 +391,7 @@ def counts_of_all_seeds(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
     parts = pd.Categorical(map(PARTS.get, zip(rows["cut"], rows["bn_stats"], strict=True)), PARTS.values())
     rows = rows.assign(**{"parts and statistics": parts})
     rows["cell"] = [f"{row.misaligned} ({row.by_chance:.0f})" for row in rows.itertuples()]
-    line = ["preset", "network", "parts and statistics"]
+    line = ["set-up", "network", "parts and statistics"]
     wide = rows.pivot_table("cell", line, "seed", aggfunc="first", observed=True).fillna("\u2013")
     wide = wide.rename(columns="seed {}".format).rename_axis(columns=None)
     groups = rows.groupby(line, observed=True)

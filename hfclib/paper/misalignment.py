@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hfclib.conditions import BANDS, BN_STATS, BnStats, Condition, Cut
 from hfclib.data.cifar import CLASSES
-from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes
+from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes, stated_recipes
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, by_condition, load_record
 from hfclib.training.recipe import RADII, Recipe
@@ -37,9 +37,13 @@ def fig2_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     return chosen
 
 
-def network_titles(preset: Preset = "laptop") -> dict[str, str]:
-    """What figures and tables call the networks of `fig2_recipes`, such as "BatchNorm, width 64"."""
-    models = {variant: recipe.model for variant, recipe in fig2_recipes(preset).items()}
+def network_titles(preset: Preset = "laptop", end: str = "") -> dict[str, str]:
+    """What figures and tables call the networks of `fig2_recipes`, such as "BatchNorm, width 64".
+
+    With an end these are vanilla and batchnorm of `stated_recipes`, whose names there end so.
+    """
+    stated = {name.removesuffix(end): recipe for name, recipe in stated_recipes(preset).items() if name.endswith(end)}
+    models = {variant: recipe.model for variant, recipe in (stated if end else fig2_recipes(preset)).items()}
     sizes = {
         variant: "ResNet-32" if model.network == "resnet32" else f"width {model.width}"
         for variant, model in models.items()

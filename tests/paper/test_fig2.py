@@ -235,6 +235,7 @@ def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
 
 def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
     assert network_titles("laptop") == TITLES
+    assert network_titles("narrow", "_w32") == {"vanilla": "Vanilla, width 32", "batchnorm": "BatchNorm, width 32"}
     assert network_titles("paper") == {"vanilla": "Vanilla, width 64", "batchnorm": "BatchNorm, width 64"}
     assert network_titles("authors") == {"vanilla": "Vanilla, ResNet-32", "batchnorm": "BatchNorm, ResNet-32"}
     titles = network_titles("smoke")
@@ -253,6 +254,7 @@ def published_counts(monkeypatch):
     def choose(**tables):
         published_only = SimpleNamespace(published=tables.get, is_own=lambda preset, runs: False)
         monkeypatch.setattr("hfclib.paper.fig2.FIG2", published_only)
+        monkeypatch.setattr("hfclib.paper.fig2.stated_pair", lambda preset, end: Runs())
 
     return choose
 
