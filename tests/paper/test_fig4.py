@@ -111,13 +111,19 @@ def test_each_set_up_says_how_far_it_is_from_the_papers_accuracies(runs):
     assert table.loc["one"].tolist()[:2] == [" ".join(texts[:2]), " ".join(texts[2:])]
     distance = max(abs(values[place] - paper[place]) for place in paper)
     assert table.at["one", "farthest"] == decimals(distance)
+    batch = gather(one, "final").query("band == 'x' and bn_stats == 'batch'").set_index(["variant", "split"])["value"]
+    assert table.at["one", "with the test batch"] == decimals(max(abs(batch[place] - paper[place]) for place in paper))
+    bands = select(gather(one, "final"), (4, 8, 12, 16), "authors", "batch").query("band != 'x'")
+    distances = [abs(row.value - FIG4_VALUES[row.variant, row.cell]) for row in bands.itertuples()]
+    assert len(distances) == 16
+    assert table.at["one", "farthest of 16 bands"] == decimals(max(distances))
     effect = batchnorm_effect(gather(one, "final"))["r = 4"]
     assert table.at["one", "lead, measured as the authors did"] == effect["batch", "max"]
     assert table.at["one", "lead, mean colour added"] == effect["running", "mean"]
     assert table["seeds"].tolist() == [1, "\u2013", "\u2013"]
     assert table.at["half", "farthest"] == "run missing"
     assert set(table.loc["half"].drop("farthest")) == {"\u2013"}
-    assert table.loc["the paper"].tolist() == [".92 .84", ".96 .85", "\u2013", ".55", "\u2013", "\u2013"]
+    assert table.loc["the paper"].tolist() == [".92 .84", ".96 .85", *"\u2013\u2013\u2013", ".55", *"\u2013\u2013"]
 
 
 def test_the_effect_is_batchnorm_less_vanilla_beside_the_papers(runs):
