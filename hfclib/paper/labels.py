@@ -30,7 +30,6 @@ from hfclib.paper.tables import (
 )
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import predictions_of
-from hfclib.runs.store import stored_seeds
 from hfclib.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def labels_table(runs: Runs) -> pd.DataFrame:
     """The chapter's table: accuracies on images and their bands at r = 4, 8, 12, 16, fed raw, with running averages.
 
     Args:
-        runs: by variant; none is allowed.
+        runs: by variant.
     Returns:
         The `measurements`, after each epoch on the recipe's `eval_images` of each set, at "laptop" 500, and after
         training on up to 5,000 training images and its `final_images` test images, at "laptop" 10,000; and their cell:
@@ -87,8 +86,6 @@ def labels_table(runs: Runs) -> pd.DataFrame:
     tables = [
         measurements(stored, variant, run) for variant, run in each_run(runs) for stored in (run.curves, run.final)
     ]
-    if not tables:
-        return pd.DataFrame(columns=[*MEASUREMENT_COLUMNS, "cell"])
     rows = pd.concat(tables, ignore_index=True)[MEASUREMENT_COLUMNS]
     rows = rows[(rows["feed"] == "raw") & (rows["bn_stats"] == "running") & (rows["attack"] == "none")]
     rows = rows[(rows["band"] == "x") | rows["radius"].isin(PAPER_RADII)]
@@ -154,7 +151,7 @@ def _after_training(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 def _of_curves(parts: Mapping[tuple[str, str], pd.Series], table: pd.DataFrame) -> pd.DataFrame:
     """Cells from the accuracies after each epoch: by variant and measure, one value per seed."""
-    values = pd.concat(parts or {("", ""): pd.Series(dtype=float)}, names=["variant", "measure", "seed"])
+    values = pd.concat(parts, names=["variant", "measure", "seed"])
     images = table.loc[table["epoch"].notna() & (table["split"] == "train"), "n"].min()
     rows = values.rename("value").dropna().reset_index()
     return cells_of_shares(rows.assign(n=images, measured="", sample="train"))
@@ -173,8 +170,7 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
         parts[variant, "L4_early"] = curves.head(max(1, round(EARLY * len(curves)))).max()
         for name, values in _peak_and_end(curves).items():
             parts[variant, f"L4_{name}"] = values
-    end = _after_training(table, "train")
-    return pd.concat([end, _of_curves(parts, table)], ignore_index=True) if parts else end
+    return pd.concat([_after_training(table, "train"), _of_curves(parts, table)], ignore_index=True)
 
 
 # ---- what the notebook shows
@@ -186,10 +182,9 @@ RUN_MISSING, NOT_REACHED = "run missing", "not reached"
 
 
 def _trained(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """The VERSIONS of which a network is in the table; the first where none is."""
-    there, versions = set(table["variant"]), list(VERSIONS.values())
-    known = [(name, suffix) for name, suffix in versions if there & {f"{labels}{suffix}" for labels in KINDS}]
-    return known or versions[:1]
+    """The VERSIONS of which a network is in the table."""
+    there = set(table["variant"])
+    return [one for one in VERSIONS.values() if there & {f"{labels}{one[1]}" for labels in KINDS}]
 
 
 def _by_labels(measure: str, suffix: str, difference: str) -> dict[str, str]:
@@ -322,9 +317,6 @@ def epochs_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
         for ax, (_, suffix, labels) in zip(axes, shown, strict=True):
             own = rows[rows["variant"] == f"{labels}{suffix}"]
             accuracy_by_epoch(ax, own, {cell: LABELS_PUBLISHED[labels][cell] for cell in cells})
-            if own.empty:
-                ax.text(0.5, 0.35, f"{labels}{suffix}: not stored", ha="center", transform=ax.transAxes)
-                ax.set_xticks([])
         legend(figure, epoch_handles(rows, ("x", "lfc")))
     return figure
 
@@ -338,13 +330,7 @@ def over_accuracy_figure(rows: pd.DataFrame, radii: Sequence[int]) -> Figure:
     Returns:
         A Figure; lines are means over seeds, hollow squares the published values of the LFC at the end of training.
     """
-    there = set(rows["variant"])
-    drawn = [
-        (version, suffix)
-        for version, suffix in VERSIONS.values()
-        if not suffix or there & {f"{labels}{suffix}" for labels in KINDS}
-    ]
-    shown = [(version, suffix, radius) for version, suffix in drawn for radius in radii]
+    shown = [(version, suffix, radius) for version, suffix in _trained(rows) for radius in radii]
     with drawn_in(CHART):
         figure, axes = panels(
             [f"r = {radius}, {version}".replace("without", "no") for version, _, radius in shown],
@@ -377,15 +363,7 @@ class LabelsParameters(SeveralSeeds):
     radius: several(PaperRadius, 4) = Field(PAPER_RADII, title="radii to draw")
 
 
-class LabelsChapter(Chapter):
-    """A chapter that can be read before any of its networks is trained: then it shows the published values alone."""
-
-    def _not_stored(self, preset: Preset, seeds: tuple[int, ...]) -> list[str]:
-        stored = (stored_seeds(recipe, self.folders()) for recipe in self.recipes(preset).values())
-        return super()._not_stored(preset, seeds) if any(stored) else []
-
-
-LABELS = LabelsChapter(
+LABELS = Chapter(
     name="labels",
     question="Through which band are labels memorised?",
     topic="labels",
@@ -400,6 +378,7 @@ LABELS = LabelsChapter(
         "natural_plain": "Vanilla, 5,000 images",
         "shuffled_plain": "Vanilla, shuffled labels",
     },
+    required=("natural", "shuffled"),
     needs_weights=("shuffled",),
     evidence=labels_table,
     cells=_cells,
