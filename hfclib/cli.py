@@ -113,6 +113,9 @@ def _recipes(chapter: str, preset: str, variants: Sequence[str] | None) -> dict:
     from hfclib.paper.registry import RECIPES
 
     known = RECIPES[chapter](preset)
+    if not known:
+        others = ", ".join(one for one in PRESETS if RECIPES[chapter](one))
+        raise ValueError(f"expected preset, one of {others}: {chapter} has no recipes at {preset}")
     for variant in variants or ():
         check_choice("variant", variant, known)
     return {name: recipe for name, recipe in known.items() if not variants or name in variants}

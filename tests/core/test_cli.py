@@ -174,6 +174,7 @@ def test_a_store_under_the_users_home(hfc, asked, user_home):
 def test_bad_choices_train_nothing_and_say_what_was_meant(hfc, no_training, tmp_path):
     variants = ", ".join(fig4_recipes("smoke"))
     for command, *words, message in [
+        ("train", "stated", "expected preset, one of narrow, paper: stated has no recipes at laptop"),
         ("train", "fig44", f"expected chapter, one of {', '.join(RECIPES)}, got 'fig44'; did you mean fig4?"),
         ("train", "fig4", "--preset", "huge", f"expected preset, one of {', '.join(PRESETS)}, got 'huge'"),
         ("train", "fig4", "--preset", "papers", "did you mean paper?"),
