@@ -9,7 +9,8 @@ import yaml
 application = pytest.importorskip("sphinx.application")
 errors = pytest.importorskip("sphinx.errors")
 pytest.importorskip("myst_nb")
-site_links = pytest.importorskip("book._ext.site_links")
+from book._ext import site_links  # noqa: E402 - it needs Sphinx
+
 ROOT = Path(__file__).parents[2]
 CONF = """
 extensions = ["myst_nb", "book._ext.site_links", "book._ext.pages"]

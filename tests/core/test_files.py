@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import platformdirs
@@ -108,9 +107,12 @@ def test_a_lock_is_gone_afterwards(tmp_path):
 def test_who_waits_says_so_and_gets_the_lock_of_a_killed_process(held):
     path, process = held
     said = []
-    timer = threading.Timer(0.3, lambda: os.kill(process.pid, signal.SIGKILL))
-    timer.start()
-    with locked(path, say=said.append) as waited:
+
+    def kill(line):
+        said.append(line)
+        os.kill(process.pid, signal.SIGKILL)
+
+    with locked(path, say=kill) as waited:
         assert waited
         assert process.wait() == -signal.SIGKILL
     assert said == [f"another process is at {path.with_suffix('')}: waiting until it ends"]

@@ -300,6 +300,20 @@ def test_the_published_claims(chapter_table, runs):
 # ---- figures
 
 
+def test_ticks_stand_for_their_stored_rows(chapter_table, runs):
+    rows = batchnorm.pair_rows(chapter_table, [4], ["where", "batch size", "mixed"])
+    drawn = rows.query("variant == 'vanilla' and seed == 0").set_index("x")["value"]
+    file = data_folder() / "batchnorm" / f"{runs['vanilla'][0].path.name}.csv"
+    stored = pd.read_csv(file).query("radius == 4")
+    for x, part, column, value in (
+        ("pixels only", "where", "where", "input"),
+        ("first stage", "where", "where", "first"),
+        ("batch of 10", "batch size", "batch_size", 10),
+        ("half clean", "mixed", "part", "mixed"),
+    ):
+        assert drawn[x] == stored[(stored["part"] == part) & (stored[column] == value)]["accuracy"].item()
+
+
 def test_figures_draw_the_means_of_their_rows(chapter_table):
     lines = [("vanilla", "matched"), ("batchnorm", "batch")]
     rows = batchnorm.pair_rows(chapter_table, [4, 8], ["where", "batch size", "mixed"])

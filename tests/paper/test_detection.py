@@ -407,3 +407,13 @@ def test_bad_input_of_the_papers_experiment_is_named(made, untrained, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "instances_val2017.json is missing" in done.stderr
+
+
+def test_curves_are_means_over_seeds_of_their_band():
+    results, plots = table_of(better=0.3).assign(worse=0.2), detection.plots
+    (ours, _), (shares,) = plots.map_figure(results, 48).axes, plots.better_figure(results, 48).axes
+    drawn = {line.get_label(): line.get_ydata()[0] for ax in (ours, shares) for line in ax.lines}
+    expected = {"image": 0.502, "LFC": 0.402, "HFC, raw": 0.022, "HFC, mean colour added": 0.102}
+    expected |= {"better on the LFC than on the image": 0.3, "better on the image than on the LFC": 0.2}
+    expected |= {"better on the mirror image than on the image": 0.1}
+    assert {name: drawn[name] for name in expected} == pytest.approx(expected)

@@ -14,12 +14,11 @@ from hfclib.paper.fig1 import FIG1, bands_figure, hypothesis_figure, table1_figu
 from hfclib.paper.intervals import Estimate, MissingRunError
 from hfclib.paper.paper_values import TABLE1_HFC
 from hfclib.paper.scoreboard import scoreboard
-from hfclib.paper.show import show_figure
 from hfclib.paper.tables import decimals, gather
 from hfclib.runs.store import Run
 from hfclib.training.recipe import RADII
 from hfclib.transforms import rescaled
-from tests.paper.tidy import tidy
+from tests.paper.tidy import drawn, tidy
 
 VARIANTS = {
     "hfc4max": "HFC divided by its maximum",
@@ -28,11 +27,6 @@ VARIANTS = {
     "hfc4": "HFC stretched to [0, 1]",
     "hfc16": "HFC stretched to [0, 1]",
 }
-
-
-def drawn(figure):
-    """Draw for real: warnings of the layout come only then, and are errors."""
-    return show_figure(figure).data.startswith("<svg")
 
 
 def pictures(axes):

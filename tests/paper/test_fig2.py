@@ -33,11 +33,11 @@ from hfclib.paper.fig2 import (
 )
 from hfclib.paper.intervals import MissingRunError, interval
 from hfclib.paper.misalignment import counts_over_seeds, network_titles, stored_misaligned, stored_predictions
-from hfclib.paper.show import show_figure
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, prediction_conditions
 from hfclib.training.recipe import RADII
 from hfclib.transforms import FEEDS, feed_images, rescaled
+from tests.paper.tidy import drawn
 
 CONDITIONS = list(itertools.product(FEEDS, BN_STATS))
 TITLES = {"vanilla": "Vanilla, width 16", "batchnorm": "BatchNorm, width 16", "fullwidth": "BatchNorm, width 64"}
@@ -56,11 +56,6 @@ def model(request):
 @pytest.fixture
 def counts(answers, true_classes):
     return counts_over_seeds({variant: {3: one} for variant, one in answers.items()}, true_classes)
-
-
-def drawn(figure):
-    """Draw for real: warnings of the layout come only then, and are errors."""
-    return show_figure(figure).data.startswith("<svg")
 
 
 def legend(figure):

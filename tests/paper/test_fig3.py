@@ -22,9 +22,9 @@ from hfclib.paper.fig3 import (
 )
 from hfclib.paper.intervals import Estimate, MissingRunError, interval
 from hfclib.paper.scoreboard import scoreboard
-from hfclib.paper.show import show_figure
 from hfclib.paper.tables import with_interval
 from hfclib.training.loop import initial_model
+from tests.paper.tidy import drawn
 
 RECIPES = fig3_recipes("smoke")
 SMOOTH = torch.ones(3, 3)  # roughness 0
@@ -233,11 +233,6 @@ def test_responses_as_rows():
 
 
 # ---- drawings
-
-
-def drawn(figure):
-    """Draw for real: warnings of the layout come only then, and are errors."""
-    return show_figure(figure).data.startswith("<svg")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hfclib.conditions import PAPER_RADII
 from hfclib.paper.fig4 import (
     FIG4,
     ablation,
@@ -17,6 +18,7 @@ from hfclib.paper.fig4 import (
 )
 from hfclib.paper.intervals import MissingRunError, image_error
 from hfclib.paper.paper_values import FIG4_VALUES
+from hfclib.paper.presets import TITLES
 from hfclib.paper.tables import CONDITIONS, by_seed, decimals, gather, select, with_interval
 from hfclib.runs.collect import Runs
 from tests.paper.tidy import tidy, welch
@@ -299,3 +301,16 @@ def test_a_claim_is_judged_over_the_seeds_that_have_all_its_networks():
             FIG4.estimate(CLAIMS[name], without)
     with pytest.raises(MissingRunError):  # all five networks, or none
         FIG4.estimate(CLAIMS["levels"], table[table["variant"] != "dropout"])
+
+
+def test_panels_draw_their_own_network_and_condition(runs):
+    rows = select(gather(runs), (4,), "max", "batch")
+    for ax in curves_figure(rows).axes:
+        own = rows[rows["variant"].map(TITLES) == ax.get_title()]
+        wanted = own.groupby(["cell", "epoch"])["value"].mean().unstack().to_numpy().tolist()
+        np.testing.assert_allclose(sorted(list(line.get_ydata()) for line in ax.lines[:-1]), sorted(wanted))
+    final = gather(runs, "final")
+    for ax, condition in zip(hfc_by_condition(final).axes, CONDITIONS.values(), strict=True):
+        hfc = select(final, PAPER_RADII, *condition).query("band == 'hfc'")
+        wanted = hfc.groupby(["variant", "radius"])["value"].mean().unstack().to_numpy().tolist()
+        np.testing.assert_allclose(sorted(list(bars.lines[0].get_ydata()) for bars in ax.containers), sorted(wanted))

@@ -7,7 +7,7 @@ import pytest
 
 from hfclib.metrics import CURVE_COLUMNS
 from hfclib.paper.measurements import MEASUREMENT_COLUMNS, measurements
-from hfclib.paper.presets import PRESETS, base_recipe, fig4_recipes
+from hfclib.paper.presets import base_recipe, fig4_recipes
 from hfclib.paper.tables import cell_names
 from hfclib.runs.collect import published_runs
 
@@ -44,8 +44,10 @@ def test_rows_after_each_epoch_keep_it():
     assert measurements(stored, "vanilla", run)["epoch"].tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["laptop", "narrow", "authors"])
 def test_the_preset_of_a_published_run_is_the_one_of_its_recipe(preset):
-    for variant, ones in published_runs(fig4_recipes(preset)).items():
+    published = published_runs(fig4_recipes(preset))
+    assert published
+    for variant, ones in published.items():
         for run in ones:
             assert set(measurements(run.final, variant, run)["preset"]) == {preset}

@@ -107,6 +107,19 @@ def test_the_unit_of_the_claims_is_the_recipe():
                 NETWORKS.estimate(claim, few)
 
 
+def test_each_claim_reads_its_own_columns():
+    found = made(4, seeds=1)
+    place, measure = found["variant"].str[1].astype(int), found["measure"]
+    for chosen, clean, lost in (
+        (measure.str.endswith(" hfc"), 0.71, (0.1, 0.2, 0.3, 0.4)),
+        (measure.isin(SHIFTS), 0.71, (0.4, 0.3, 0.2, 0.1)),
+        (measure == "pgd2", 0.69, (0.1, 0.3, 0.2, 0.4)),
+    ):
+        found.loc[chosen, "value"] = clean * (1 - place[chosen].map(dict(enumerate(lost))))
+    means = [NETWORKS.estimate(CLAIMS[f"networks-{name}"], found).mean for name in ("shift", "attack")]
+    assert means == pytest.approx([1, 0.8])
+
+
 @pytest.mark.parametrize("preset", ["laptop", "narrow", "authors"])
 def test_a_network_counts_once_however_many_recipes_train_it(preset):
     hashes = [recipe.with_(train_bands=False).hash for recipe in networks.networks_recipes(preset).values()]

@@ -1,6 +1,5 @@
 """A chapter is a module, a notebook and a line of the registry: a toy one, in a copy of the checkout, with a claim."""
 
-import datetime
 import os
 import re
 import shutil
@@ -12,6 +11,8 @@ import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from hfclib.paper.record import rules
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("hfclib", "notebooks", "tests", "book", "benchmarks")  # and the files beside them
@@ -89,7 +90,7 @@ RULE = f"""
 - id: toy-dropout
   chapter: toy
   rule: "toydrop less vanilla, accuracy on the HFC at r = 8: exceeds 0"
-  committed: {datetime.date.today()}
+  committed: {max(rule["committed"] for rule in rules())}
   commit: null
   known: no run
 """

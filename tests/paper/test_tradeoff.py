@@ -21,7 +21,6 @@ from hfclib import logits, split
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.misalignment import network_titles
-from hfclib.paper.show import show_figure
 from hfclib.paper.tradeoff import (
     TRADEOFF,
     changed_by_run,
@@ -36,6 +35,7 @@ from hfclib.paper.tradeoff import (
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions
 from hfclib.training.recipe import RADII as ALL_RADII
+from tests.paper.tidy import drawn
 
 TITLES = network_titles()
 METRICS = ("l2", "linf")
@@ -337,11 +337,6 @@ def test_the_table_of_steps():
 # ---- figures
 
 MARKED = (2 / 255, 8 / 255)
-
-
-def drawn(figure):
-    """Draw for real: warnings of the layout come only then, and are errors."""
-    return show_figure(figure).data.startswith("<svg")
 
 
 def test_the_figure_of_shares_that_are_ruled_out(images, answers):

@@ -178,3 +178,11 @@ def test_the_figure_has_a_place_for_every_network_and_names_those_that_are_not_t
     assert len(axes[3].texts) == 4  # every optimiser but Adam
     lines = [line.get_ydata() for line in axes[1].lines if line.get_linestyle() == "-" and line.get_marker() == "None"]
     assert [0, 2] in [list(line) for line in lines]  # 32 and 128, and not equal steps, are joined
+
+
+def test_each_panel_draws_its_own_measures():
+    rows = shown(table(seeds=(0,)), ["architecture"])
+    axes = training.results_figure(rows, chosen_recipes("laptop", ["architecture"])).axes
+    for ax, measures in zip(axes, training._AXES.values(), strict=True):
+        drawn = [tuple(line.get_xdata()) for line in ax.lines if line.get_marker() != "None"]
+        assert drawn == [tuple(rows[measure]) for measure in measures]

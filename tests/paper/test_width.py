@@ -1,11 +1,13 @@
 """BatchNorm's lead by width, recounted from the stored files."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from hfclib.paper.stored_tables import data_folder
 from hfclib.paper.width import TEST_BATCH, leads_by_width, width_figure, width_runs, width_table
 from hfclib.runs.collect import Runs
+from tests.paper.tidy import welch
 from tests.runs.foreign import RUNS
 
 CONDITIONS = {"measured as the authors did": ("max", "batch"), "mean colour added": ("mean", "running")}
@@ -30,15 +32,20 @@ def hfc(path, variant, measured):
 def test_a_lead_is_recounted_from_the_stored_files(runs, width, ending, file, measured):
     """Width 16 after 16 of 100 epochs."""
     row = leads_by_width({width: runs[width]}).set_index("measured").loc[measured]
-    means = {}
+    ones = {}
     for variant in ("vanilla", "batchnorm"):
         paths = sorted(RUNS.glob(f"narrow-{variant}{ending}-?-*/{file}.csv"))
-        means[variant] = sum(hfc(path, variant, measured) for path in paths) / len(paths)
-        assert row[f"{variant}_hfc"] == pytest.approx(means[variant])
+        ones[variant] = pd.Series([hfc(path, variant, measured) for path in paths])
+        assert row[f"{variant}_hfc"] == pytest.approx(ones[variant].mean())
         assert row["seeds"] == len(paths)
-    assert row["lead"] == pytest.approx(means["batchnorm"] - means["vanilla"])
     assert row["images"] == (500 if width == 16 else 10_000)
-    assert row["low"] < row["lead"] < row["high"]
+    lead = welch(ones["batchnorm"], ones["vanilla"])
+    more = row["images"] + 2  # Agresti and Coull
+    shares = [(one * row["images"] + 1) / more for one in ones.values()]
+    errors = [(share * (1 - share) / more).pow(0.5).mean() for share in shares]
+    half = np.hypot(lead.high - lead.mean, 1.959964 * np.linalg.norm(errors))
+    found = [row[name] for name in ("lead", "low", "high")]
+    assert found == pytest.approx([lead.mean, lead.mean - half, lead.mean + half])
 
 
 def test_test_batch_statistics_for_both_are_those_of_the_measured_table(runs):

@@ -1,12 +1,14 @@
-"""Tables made by hand, in the form that `hfclib.paper.measurements` gives to stored ones, and Welch's interval."""
+"""Tables made by hand, in the form that `hfclib.paper.measurements` gives to stored ones; Welch's interval; drawing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy import stats
 
 from hfclib.paper.intervals import Estimate
+from hfclib.paper.show import show_figure
 
 
 def tidy(rows: Iterable[Mapping]) -> pd.DataFrame:
@@ -24,3 +26,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Estimate:
     freedom = sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, counts, strict=True))
     half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(errors))
     return Estimate(mean, mean - half, mean + half, min(counts))
+
+
+def drawn(figure: Figure) -> bool:
+    """Draw for real: warnings of the layout come only then, and are errors."""
+    return show_figure(figure).data.startswith("<svg")

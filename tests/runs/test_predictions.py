@@ -396,7 +396,7 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy():
         assert max(tensor.max() for tensor in answers.values()) < 10
         labels, stored = held_out_set(run.recipe)[1], Predictions(answers, batch_norm)
         for row in run.final[run.final["split"] == "test"].itertuples():
-            condition = (row.band, max(row.radius, 0), row.feed, row.bn_stats)
+            condition = (row.band, row.radius if row.radius > 0 else None, row.feed, row.bn_stats)
             if not stored.has(*condition):
                 continue
             found = (stored.on(*condition) == labels).float().mean().item()

@@ -152,12 +152,18 @@ def test_workers_divide_the_cores(monkeypatch, tmp_path, said, workers, threads,
     assert str(os.getpid()) not in processes
 
 
+def wait(until, seconds=60):
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def on_device(job, store, threads, device):
     """In place of a training: seed 0 begins before the three others have ended, and ends after them."""
     if job.seed == 0:
         (store / "begun").touch()
-    while not (store / "begun").exists() or (job.seed == 0 and len(list(store.glob("done-*"))) < 3):
-        time.sleep(0.05)
+    wait(lambda: (store / "begun").exists() and (job.seed > 0 or len(list(store.glob("done-*"))) == 3))
     (store / f"done-{job.seed}").touch()
     return job, str(device)
 
@@ -177,8 +183,7 @@ def test_a_job_starts_on_the_gpu_that_is_free(two_gpus, tmp_path):
 def beside(job, store, threads, device):
     """In place of a training: notes how many are on each GPU once as many as may be are there."""
     (store / f"{device}-{job.seed}").touch()
-    while len(list(store.glob("cuda*"))) < 4:
-        time.sleep(0.05)
+    wait(lambda: len(list(store.glob("cuda*"))) == 4)
     return job, str(device)
 
 
@@ -215,8 +220,8 @@ def stuck(job, store, threads, device):
 def test_an_engine_that_is_closed_ends_its_workers(tmp_path):
     outcomes = local_engine([Job(TINY, seed) for seed in range(3)], tmp_path, 2, train=stuck)
     assert next(outcomes) == (Job(TINY, 0), "in words")
-    while not (marks := list(tmp_path.glob("pid-*"))):
-        time.sleep(0.05)
+    wait(lambda: list(tmp_path.glob("pid-*")))
+    marks = list(tmp_path.glob("pid-*"))
     late = threading.Thread(target=time.sleep, args=(0.5,), name="QueueFeederThread")  # loky's, on a busy machine
     late.start()
     outcomes.close()

@@ -9,14 +9,9 @@ from hfclib.paper.defense.plots import DEFENSE_LOOKS, claimed_figure, filter_fig
 from hfclib.paper.defense.setup import all_defenses
 from hfclib.paper.defense.tables import OUTCOMES, defense_title
 from hfclib.paper.presets import TITLES
-from hfclib.paper.show import show_figure
+from tests.paper.tidy import drawn
 
 INF = float("inf")
-
-
-def drawn(figure):
-    """Draw for real: warnings of the layout come only then, and are errors."""
-    return show_figure(figure).data.startswith("<svg")
 
 
 def claims(variants, rho=(0.5, 1.0), left=True):
