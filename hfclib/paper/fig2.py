@@ -317,7 +317,7 @@ PARTS = {
 
 
 # The set-ups of which all published networks are counted, by preset and by the end of the names in `stated_recipes`.
-SET_UPS: dict[str, tuple[Preset, str]] = {
+COUNTED: dict[str, tuple[Preset, str]] = {
     "laptop": ("laptop", ""),
     "narrow": ("narrow", ""),
     "narrow, crop and flip": ("narrow", "_cropped"),
@@ -332,15 +332,15 @@ def all_counts(preset: Preset, runs: Runs) -> pd.DataFrame:
         preset, runs: of the notebook.
     Returns:
         The rows of `counts_over_seeds` with columns set-up, network (its title) and beyond. They are of all published
-        networks of SET_UPS, or of the notebook's own runs alone (`Chapter.is_own`), whose set-up is the preset.
+        networks of COUNTED, or of the notebook's own runs alone (`Chapter.is_own`), whose set-up is the preset.
     """
     if FIG2.is_own(preset, runs):
         titles, counts = {preset: network_titles(preset)}, {preset: _evidence(runs)}
     else:
-        titles = {one: network_titles(*place) for one, place in SET_UPS.items()}
+        titles = {one: network_titles(*place) for one, place in COUNTED.items()}
         counts = {
             one: _evidence(stated_pair(preset, end)) if end else FIG2.published(preset)
-            for one, (preset, end) in SET_UPS.items()
+            for one, (preset, end) in COUNTED.items()
         }
     counted = {one: table for one, table in counts.items() if table is not None and not table.empty}
     rows = pd.concat(counted, names=["set-up"]).reset_index("set-up")

@@ -56,9 +56,9 @@ class DatasetSpec:
             raise TypeError(f"expected images and labels, or batches of them, got {type(data).__name__} alone")
         if iter(data) is data:
             raise ValueError("expected data that can be read more than once, such as a DataLoader, got an iterator")
-        both = isinstance(data, tuple) and isinstance(data[0], Tensor)
-        if both and not (unlabelled and isinstance(data[-1], Tensor) and data[-1].ndim == data[0].ndim):
-            data = [data]
+        if isinstance(data, tuple) and isinstance(data[0], Tensor):
+            only_images = unlabelled and data[-1].ndim == data[0].ndim
+            data = list(data) if only_images else [data]
         if unlabelled:
             bare = _Unlabelled(data)
             listed = isinstance(data, list | tuple)
