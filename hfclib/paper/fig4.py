@@ -49,6 +49,7 @@ from hfclib.paper.tables import (
     table_cells,
     text_table,
 )
+from hfclib.paper.verdicts import ENOUGH
 from hfclib.paper.width import stated_pair
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import Run
@@ -201,10 +202,11 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
         set_ups: from `set_ups`.
     Returns:
         One row per set-up, and one for the paper; text: each network's accuracy on training and on test images, means
-        over seeds, running averages; the largest of the four distances to the paper's, or that the runs are missing,
-        and the same with the test batch; the largest of sixteen distances on bands, measured as the authors did;
+        over seeds, running averages; the largest of the four distances to the paper's, in brackets with the test batch,
+        or that the runs are missing; the largest of sixteen distances on bands, measured as the authors did;
         BatchNorm's lead on the HFC at r = 4 in both measurements and, where it is stored, with test-batch statistics
-        for both, with 95 % intervals; the number of seeds.
+        for both, with 95 % intervals, or of each pair where there are fewer than three. The index has the number of
+        seeds in brackets.
     """
     levels = {f"{TITLES[name]}, train and test": (f"{name}.train", f"{name}.test") for name in PAIR}
     whole = [cell for pair in levels.values() for cell in pair]
@@ -212,23 +214,30 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     lead, rows = _gain("batchnorm", "H4"), {}
     for title, runs in set_ups.items():
         if set(runs) != set(PAIR):
-            rows[title] = {"farthest": "run missing"}
+            rows[title] = {"farthest (test batch)": "run missing"}
             continue
         final = gather(runs, "final")
         cells = table_cells(final)
         row = {name: " ".join(contrast_text(cell, cells) for cell in pair) for name, pair in levels.items()}
         batch = select(final, [], "raw", "batch")
-        row["farthest"] = _farthest(whole, cells)
-        row["with the test batch"] = _farthest(whole, batch.assign(measure=batch["cell"], measured=""))
+        with_batch = _farthest(whole, batch.assign(measure=batch["cell"], measured=""))
+        row["farthest (test batch)"] = f"{_farthest(whole, cells)} ({with_batch})"
         row["farthest of 16 bands"] = _farthest(bands, cells, "authors")
-        row |= {f"lead, {words}": contrast_text(lead, cells, name) for name, words in CONDITION_TITLES.items()}
+        row |= {f"lead, {words}": _each_or_interval(lead, cells, name) for name, words in CONDITION_TITLES.items()}
         if all(stored(run) is not None for run in runs["vanilla"]):
-            row[f"lead, {TEST_BATCH}"] = contrast_text(lead, measured_cells(batch_table(runs)), TEST_BATCH)
-        rows[title] = row | {"seeds": min(len(ones) for ones in runs.values())}
+            row[f"lead, {TEST_BATCH}"] = _each_or_interval(lead, measured_cells(batch_table(runs)), TEST_BATCH)
+        rows[f"{title} ({min(len(ones) for ones in runs.values())})"] = row
     published = {name: [decimals(Contrast(cell)(FIG4_VALUES), 2) for cell in pair] for name, pair in levels.items()}
     paper = {name: " ".join(pair) for name, pair in published.items()}
     rows["the paper"] = paper | {f"lead, {CONDITION_TITLES['authors']}": decimals(Contrast(lead)(FIG4_VALUES), 2)}
-    return text_table(rows, ["set-up"])
+    return text_table(rows, ["set-up (seeds)"])
+
+
+def _each_or_interval(contrast: str, cells: pd.DataFrame, measured: str) -> str:
+    """A contrast over seeds with its interval; of fewer than ENOUGH, which give none to speak of, seed by seed."""
+    seeds = sorted(cells["seed"].unique())
+    ones = [cells[cells["seed"] == seed] for seed in seeds] if len(seeds) < ENOUGH else [cells]
+    return " and ".join(contrast_text(contrast, own, measured) for own in ones)
 
 
 def _farthest(names: Sequence[str], cells: pd.DataFrame, measured: str = "") -> str:
