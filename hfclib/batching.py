@@ -123,6 +123,11 @@ def evaluated_batches(model, images, labels: Labels, bn_stats: BnStats, size: in
     return whole_batches(stream, size) if whole else stream
 
 
+def batch_size_of(model: nn.Module, batch_size: int) -> int:
+    """The images at once: `batch_size`, or BATCH_SIZE where logits depend on the batch."""
+    return BATCH_SIZE if depends_on_batch(model) else batch_size
+
+
 def batch_sizes(count: int, size: int) -> list[int]:
     """The sizes of the batches of `count` images: `size` each, and a last one of 2 up to size + 1 where it can be.
 

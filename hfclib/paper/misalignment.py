@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hfclib.conditions import BANDS, BN_STATS, BnStats, Condition, Cut
 from hfclib.data.cifar import CLASSES
-from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes, stated_recipes
+from hfclib.paper.presets import TITLES, Preset, base_recipe, fig4_recipes, pair_recipes
 from hfclib.runs.collect import Runs
 from hfclib.runs.predictions import Predictions, by_condition, load_record
 from hfclib.training.recipe import RADII, Recipe
@@ -40,10 +40,10 @@ def fig2_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 def network_titles(preset: Preset = "laptop", end: str = "") -> dict[str, str]:
     """What figures and tables call the networks of `fig2_recipes`, such as "BatchNorm, width 64".
 
-    With an end these are vanilla and batchnorm of `stated_recipes`, whose names there end so.
+    With an end these are those of `pair_recipes`.
     """
-    stated = {name.removesuffix(end): recipe for name, recipe in stated_recipes(preset).items() if name.endswith(end)}
-    models = {variant: recipe.model for variant, recipe in (stated if end else fig2_recipes(preset)).items()}
+    recipes = pair_recipes(preset, end) if end else fig2_recipes(preset)
+    models = {variant: recipe.model for variant, recipe in recipes.items()}
     sizes = {
         variant: "ResNet-32" if model.network == "resnet32" else f"width {model.width}"
         for variant, model in models.items()

@@ -84,6 +84,12 @@ def stated_recipes(preset: Preset) -> dict[str, Recipe]:
     }
 
 
+def pair_recipes(preset: Preset, end: str = "") -> dict[str, Recipe]:
+    """Vanilla and batchnorm of a preset, or those of `stated_recipes` whose names end so, under these two names."""
+    recipes = fig4_recipes(preset) | stated_recipes(preset)
+    return {name: recipes[name + end] for name in ("vanilla", "batchnorm")}
+
+
 TITLES = {  # of the networks that several chapters show, in the order of figures and tables
     "vanilla": "Vanilla",
     "dropout": "Dropout",

@@ -16,7 +16,7 @@ from hfclib.paper.batch_statistics import PAIR, TEST_BATCH, measured_cells, stor
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.paper_values import FIG4_VALUES
-from hfclib.paper.presets import TITLES, Preset, fig4_recipes, stated_recipes
+from hfclib.paper.presets import TITLES, Preset, pair_recipes
 from hfclib.paper.tables import (
     CONDITION_TITLES,
     decimals,
@@ -36,9 +36,8 @@ EPOCHS, _RADIUS = 16, 4  # after how many epochs the lead is measured, and where
 
 
 def stated_pair(preset: Preset, end: str = "") -> Runs:
-    """All published runs of vanilla and batchnorm of a preset, or of those of `stated_recipes` whose names end so."""
-    recipes = fig4_recipes(preset) | stated_recipes(preset)
-    return published_runs({name: recipes[name + end] for name in PAIR})
+    """All published runs of `pair_recipes`."""
+    return published_runs(pair_recipes(preset, end))
 
 
 def width_runs() -> dict[int, Runs]:

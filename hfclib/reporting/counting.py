@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hfclib.batching import BATCH_SIZE, batches, logits, whole_batches
-from hfclib.conditions import BnStats, depends_on_batch, uses_batch_statistics
+from hfclib.batching import BATCH_SIZE, batch_size_of, batches, logits, whole_batches
+from hfclib.conditions import BnStats, uses_batch_statistics
 from hfclib.moments import Matched
 from hfclib.reporting.datasets import DatasetSpec
 from hfclib.reporting.metric import READ, BandAccuracy, Classifier
@@ -144,8 +144,7 @@ def _counts(metrics: Sequence[BandAccuracy], answers: Classifier | None, batch: 
     """What each metric counts on a batch alone; without labels, an image's label is the answer for the whole of it."""
     images, labels = batch
     if answers is not None:
-        size = BATCH_SIZE if depends_on_batch(answers) else metrics[0].batch_size
-        labels = logits(answers, images, batch_size=size).argmax(dim=1)
+        labels = logits(answers, images, batch_size=batch_size_of(answers, metrics[0].batch_size)).argmax(dim=1)
     for metric in metrics:
         metric.reset()
         metric.update(images, labels)

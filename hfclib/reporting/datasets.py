@@ -57,7 +57,7 @@ class DatasetSpec:
         if iter(data) is data:
             raise ValueError("expected data that can be read more than once, such as a DataLoader, got an iterator")
         if isinstance(data, tuple) and isinstance(data[0], Tensor):
-            only_images = unlabelled and data[-1].ndim == data[0].ndim
+            only_images = unlabelled and getattr(data[-1], "ndim", 1) == data[0].ndim  # labels may be a list
             data = list(data) if only_images else [data]
         if unlabelled:
             bare = _Unlabelled(data)

@@ -91,8 +91,8 @@ def make_report(
     data_sha256 = data_digest(network, data.batches) if others else None
     for other in others:
         check_same_data({"data_sha256": data_sha256, "pictures_sha256": data.pictures_sha256}, other.content)
-    if data.unlabelled:
-        labels = logits(network, images, batch_size=settings.batch_size).argmax(dim=1)
+    if data.unlabelled and not settings.quick:  # which measures no part on these images
+        labels = scores.argmax(dim=1)
     subject = Subject(network, images, labels, settings, engine)
     with locked(folder / "report.lock", say=log.warning):  # where the same command runs twice, one waits
         content = _load_or_create(folder, json.loads(json.dumps(key)))

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from hfclib.batching import BATCH_SIZE, Labels, evaluated_batches, logits
+from hfclib.batching import BATCH_SIZE, Labels, batch_size_of, evaluated_batches, logits
 from hfclib.conditions import (
     BN_STATS,
     PAPER_RADII,
     BnStats,
     Condition,
-    depends_on_batch,
     iter_inputs,
     uses_batch_statistics,
 )
@@ -257,13 +256,13 @@ class BandAccuracy:
         A batch that raises an error is not counted.
         """
         statistics: BnStats = "batch" if any(condition.bn_stats == "batch" for condition in self.wanted) else "running"
-        whole = depends_on_batch(self.model)
+        fitting = batch_size_of(self.model, self.batch_size)
         for part, classes in evaluated_batches(self.model, images, labels, statistics, BATCH_SIZE):
             inputs = iter_inputs(part, self.wanted, self.colour or ())
             counts: dict = {"images": len(part), "classes": 0, "correct": [], "top5": []}
             right = []
             for condition, fed in zip(self.wanted, inputs, strict=True):
-                size = BATCH_SIZE if whole or condition.bn_stats == "batch" else self.batch_size
+                size = BATCH_SIZE if condition.bn_stats == "batch" else fitting
                 scores = logits(self.model, fed, bn_stats=condition.bn_stats, batch_size=size)
                 counts["classes"] = scores.shape[1]
                 right.append(scores.argmax(dim=1) == classes)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
-from hfclib.batching import BATCH_SIZE, logits
+from hfclib.batching import BATCH_SIZE, batch_size_of, logits
 from hfclib.conditions import Condition, depends_on_batch, evaluating, iter_inputs
 from hfclib.devices import device_of, gains_from_bf16
 from hfclib.frequency import BandPass, mask, split, swap_amplitude
@@ -66,15 +66,10 @@ class ReportPart:
     passes: Callable[[FittedSettings], float]
 
 
-def _size(model: nn.Module, batch_size: int) -> int:
-    """The images at once: `batch_size`, or BATCH_SIZE where logits depend on the batch."""
-    return BATCH_SIZE if depends_on_batch(model) else batch_size
-
-
 def _correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = BATCH_SIZE) -> dict:
     """The columns of `counted`; images on which bfloat16 may err are computed again in float32."""
     rounded = gains_from_bf16(device_of(model)) and not depends_on_batch(model)  # which some images alone would change
-    size = _size(model, batch_size)
+    size = batch_size_of(model, batch_size)
     scores = logits(model, images, amp=rounded, batch_size=size)
     predictions = scores.argmax(dim=1)
     if rounded:
@@ -202,7 +197,7 @@ def attack_batch(
     for weight in model.parameters():
         kept.pop(weight.untyped_storage().data_ptr(), None)
     each = sum(kept.values()) / len(pair) / 1e6
-    size = _size(model, max(1, min(most, int(memory / max(each, 1e-3)))))
+    size = batch_size_of(model, max(1, min(most, int(memory / max(each, 1e-3)))))
     return size, size * each
 
 
@@ -267,7 +262,7 @@ def misaligned_images(
         One row per radius: radius; the columns of `counted`, where correct is the number of misaligned images and
         accuracy their share; and first, the numbers of the first few.
     """
-    rows, size = [], _size(model, batch_size)
+    rows, size = [], batch_size_of(model, batch_size)
     for radius in radii:
         mask_of_images = misaligned(model, images, labels, radius, feed="mean", colour=colour, batch_size=size)
         first = mask_of_images.nonzero().squeeze(1).tolist()[:GALLERY]
@@ -294,7 +289,7 @@ def phase_or_amplitude(
     drawn = [(some[:, None] != classes).float().multinomial(1, generator=generator) for some in classes.split(256)]
     partners = torch.cat(drawn).squeeze(1).to(labels.device)
     mixed = swap_amplitude(images, images[partners])
-    predictions = logits(model, mixed, batch_size=_size(model, batch_size)).argmax(dim=1)
+    predictions = logits(model, mixed, batch_size=batch_size_of(model, batch_size)).argmax(dim=1)
     phase, amplitude = (int((predictions == classes).sum()) for classes in (labels, labels[partners]))
     counts = {"phase": phase, "amplitude": amplitude, "neither": len(labels) - phase - amplitude}
     return [{"follows": name, **counted(count, len(labels))} for name, count in counts.items()]
@@ -315,7 +310,7 @@ def predictions(
         One row per image and radius: number, radius, label, and the predicted classes whole, lfc and hfc.
     """
     wanted = [Condition("x"), *(Condition(band, radius, feed) for radius in radii for band, feed in READ.items())]
-    size = _size(model, batch_size)
+    size = batch_size_of(model, batch_size)
     fed = iter_inputs(images, wanted, colour)
     classes = [logits(model, batch, batch_size=size).argmax(dim=1).tolist() for batch in fed]
     whole, rows = classes[0], []

@@ -252,7 +252,7 @@ def test_the_device_is_chosen_by_name(hfc, pictures, tmp_path):
         assert message in result.output.splitlines()[-1]
 
 
-@pytest.mark.parametrize("kind", [tuple, list, TensorDataset, dict])
+@pytest.mark.parametrize("kind", [tuple, list, TensorDataset, dict, "list of labels"])
 def test_images_without_labels_come_in_any_usual_batches(kind, tmp_path):
     images, network, sizes = torch.rand(60, 3, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), []
     network.register_forward_hook(lambda module, given, scores: sizes.append(len(scores)))
@@ -262,6 +262,7 @@ def test_images_without_labels_come_in_any_usual_batches(kind, tmp_path):
         list: [(first,), (second,)],
         TensorDataset: DataLoader(TensorDataset(images), 40),
         dict: [{"pixel_values": first}, {"pixel_values": second}],
+        "list of labels": (images, [0] * 60),
     }[kind]
     quick = {"unlabelled": True, "quick": True, "radii": [2], "batch_size": 8}
     made = hfclib.make_report(network, data, tmp_path, **quick)

@@ -1,4 +1,5 @@
 import shutil
+import time
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ from hfclib.paper.misalignment import fig2_recipes
 from hfclib.paper.presets import fig4_recipes
 from hfclib.runs.collect import estimate_seconds, load_or_train, obtain, published_runs, stored_runs
 from hfclib.runs.store import Run, RunError
+from hfclib.runs.train import train_run
 from hfclib.training.loop import Progress
 from hfclib.training.recipe import Recipe
 from tests.runs.foreign import shelve
@@ -138,6 +140,16 @@ def test_the_estimate_counts_small_images_and_measurements(monkeypatch):
     for changes, epochs in (({}, 4), ({"early_sizes": (16, 16)}, 2.5)):
         found = estimate_seconds(recipe.with_(**changes), torch.device("cpu"))
         assert found == pytest.approx(0.5 * epochs * 100 + 0.25 * (40 + 20))
+
+
+@pytest.mark.slow
+def test_the_estimate_is_near_the_time_that_a_training_takes(measured_at, tmp_path):
+    measured_at(4)
+    recipe = Recipe("a").with_(width=8, epochs=2, batch_size=50, train_images=500, eval_images=100, final_images=100)
+    start = time.perf_counter()
+    train_run(recipe, seed=0, store=tmp_path, progress=False)
+    taken = time.perf_counter() - start
+    assert taken / 5 < estimate_seconds(recipe, torch.device("cpu")) < 5 * taken
 
 
 def test_real_runs_end_up_with_their_variants(measured_at):
