@@ -88,7 +88,6 @@ CLAIM = """
 """
 RULE = f"""
 - id: toy-dropout
-  chapter: toy
   rule: "toydrop less vanilla, accuracy on the HFC at r = 8: exceeds 0"
   committed: {max(rule["committed"] for rule in rules())}
   commit: null
