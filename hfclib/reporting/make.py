@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hfclib._files import locked, write
 from hfclib.attacks.checks import warn_if_probabilities
-from hfclib.batching import BATCH_SIZE, batches, logits
+from hfclib.batching import BATCH_SIZE, batch_size_of, batches, logits
 from hfclib.conditions import PAPER_RADII, uses_batch_statistics
 from hfclib.devices import device_of
 from hfclib.frequency import nyquist
@@ -86,7 +86,7 @@ def make_report(
     settings = settings.fitted(colour=colour or _colour(data.batches, folder, first), **known)
     feed_images(images[:1], "mean", add_mean=True, colour=settings.colour)  # refuses another number of channels
     asked = images[:BATCH_SIZE] if settings.quick else images
-    scores = logits(network, asked, batch_size=settings.batch_size)
+    scores = logits(network, asked, batch_size=batch_size_of(network, settings.batch_size))
     key = _key(network, settings, data, images, scores) | {"first_images_sha256": first}
     data_sha256 = data_digest(network, data.batches) if others else None
     for other in others:

@@ -83,6 +83,15 @@ def test_smaller_batches_change_no_number(data, tmp_path):
     assert set(by_batch) == {100, 30, 24}  # matched moments, which are those of 100 images, by those of the first
 
 
+def test_smaller_batches_change_no_answer_that_hangs_on_the_batch(data, tmp_path):
+    network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(192, 5)).double()
+    whole, made = (
+        hfclib.make_report(network, data[0], tmp_path / str(size), batch_size=size, unlabelled=True, **FAST)
+        for size in (100, 7)
+    )
+    assert made.content["parts"] == whole.content["parts"]
+
+
 def test_memory_of_an_attack_is_what_the_layers_keep(data):
     network, images = Watched(), data[0]
     kept = 4 * (3 * 64 + 4 * 36) / 1e6  # the image, and the output of ReLU, which the last layer is fed too
