@@ -181,7 +181,8 @@ def _line(label: str, row: pd.Series, scale: Scale) -> str:
 
 
 def _claim(name: str, row: pd.Series) -> str:
-    details = {"tested": row["tested"], "seeds": row["seeds"], "paper": row["paper"], "made in": row["section"]}
+    counted = "recipes" if row["units"] == "recipes" else "seeds"
+    details = {"tested": row["tested"], counted: row["seeds"], "paper": row["paper"], "made in": row["section"]}
     if row["first"] != "\u2013":
         details["with the number of seeds that was fixed first"] = f"{row['first verdict']}, {row['first']}"
     if row["cause"]:

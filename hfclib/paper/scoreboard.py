@@ -13,7 +13,7 @@ from hfclib.paper.verdicts import FACTOR, FAILED_HERE, MARGIN, NO_VERDICT
 from hfclib.runs.collect import Runs
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for chapter in CHAPTERS.values() for claim in chapter.claims)
-COLUMNS = ["claim", "version", "tested", "verdict", "size", "ours", "seeds", "paper", "first", "first verdict"]
+COLUMNS = ["claim", "version", "tested", "verdict", "size", "ours", "seeds", "units", "paper", "first", "first verdict"]
 COLUMNS += ["cause", "counted", "main", "section", "chapter", "topic", "relation", "bound"]
 ALPHA = 0.05  # of a family of directions
 NUMBERS = ["mean", "low", "high", "published", "p"]
@@ -37,11 +37,12 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
     Returns:
         Index the claim's id; COLUMNS. "tested" says what the rule compares: a direction, a size or a bound; "verdict"
         what came of it from all seeds, and "size" whether the paper's value lies in the interval. "ours" is
-        "mean [low, high]" over "seeds" networks, the mean alone for a single one. "first" and "first verdict" are those
-        of the number of seeds that was fixed with the rule, where there are more. "cause" is the departure that a
-        failure may come from; "main", "topic", "relation" and "bound" are the claim's. A claim whose runs are missing
-        has the verdict "run missing". "paper" is in brackets where the paper measured otherwise. Last come NUMBERS, the
-        same as numbers, NaN where there is none that can be compared; p is the p-value of 0 (`Estimate`).
+        "mean [low, high]" over "seeds" networks, or recipes where "units" says so, the mean alone for a single one.
+        "first" and "first verdict" are those of the number of seeds that was fixed with the rule, where there are more.
+        "cause" is the departure that a failure may come from; "units", "main", "topic", "relation" and "bound" are the
+        claim's. A claim whose runs are missing has the verdict "run missing". "paper" is in brackets where the paper
+        measured otherwise. Last come NUMBERS, the same as numbers, NaN where there is none that can be compared; p is
+        the p-value of 0 (`Estimate`).
     """
     rows = {}
     claims = [claim for claim in CLAIMS if claim.chapter in evidence and _is_about(claim, preset)]
@@ -58,6 +59,7 @@ def scoreboard(evidence: Mapping[str, pd.DataFrame | None], *, preset: str = "la
             "size": "not known",
             "ours": "not measured",
             "seeds": 0,
+            "units": claim.units,
             "paper": _paper(claim),
             "first": "\u2013",
             "first verdict": "\u2013",
@@ -99,8 +101,8 @@ def readable(board: pd.DataFrame) -> pd.DataFrame:
     """The columns of a `scoreboard` that a chapter shows, with the claim and its verdict in front."""
     beside = [PUBLISHED] if PUBLISHED in board else []
     shown = board.set_index("claim")[["verdict", "size", "ours", "seeds", *beside, "paper", "tested", "version"]]
-    units = {_UNITS[claim.units] for claim in CLAIMS if claim.id in board.index} or {_UNITS["seeds"]}
-    counted = "recipes" if units == {_UNITS["recipes"]} else "seeds"
+    units = {_UNITS[unit] for unit in board["units"]} or {_UNITS["seeds"]}
+    counted = "recipes" if set(board["units"]) == {"recipes"} else "seeds"
     shown = shown.rename(columns={"seeds": counted})
     shown.attrs["caption"] = (
         f"The claims of this chapter: our statistic with its 95 % interval {' or '.join(sorted(units))}, "

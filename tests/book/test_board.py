@@ -29,7 +29,7 @@ ROWS = {
     | {"cause": "width & schedule", "topic": "A & B", "section": "ours"},
     "fig4-d": EMPTY
     | {"claim": "D", "verdict": "reproduced", "published": 5.0, "mean": 2.0, "low": 1.0, "high": 3.0, "seeds": 3}
-    | {"p": 0.001, "size": "excluded"},
+    | {"p": 0.001, "size": "excluded", "units": "recipes"},
     "fig1-c": EMPTY | {"claim": "C", "tested": "bound", "verdict": "run missing", "chapter": "fig1", "main": True},
 }
 
@@ -84,6 +84,7 @@ def test_claims_are_grouped_by_question_and_topic_and_their_numbers_stand_in_fro
     assert html.count("<dd>inconclusive, .2 [.1, .3]</dd>") == 1  # with the seeds that were fixed with the rule
     assert html.count("<dd>width &amp; schedule</dd>") == 1
     assert html.count("<dt>not counted</dt>") == 1
+    assert html.count("<dt>recipes</dt><dd>3</dd>") == 1
     assert "<small>2 reproduced, 1 one network</small></summary>" in html
     assert html.count('<p><a href="../notebooks/fig4.html">The chapter</a></p>') == 1
 
