@@ -155,7 +155,7 @@ def whole_batches(stream: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterato
             raise ValueError(f"expected images of one size, got {shapes}")
         images, labels = map(torch.cat, zip(*rest, batch, strict=True)) if rest else batch
         end = max(len(labels) - 2, 0) // size * size  # so that no image is left alone
-        rest = [(images[end:], labels[end:])]
+        rest = [(images[end:].clone(), labels[end:].clone())]  # a loader may fill the same memory again
         yield from _cut_up(images[:end], labels[:end], size)
     for images, labels in rest:
         yield from _cut_up(images, labels, size)

@@ -15,7 +15,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hfclib.batching import BATCH_SIZE, check_pixels
 from hfclib.conditions import evaluating, uses_batch_statistics
@@ -110,8 +109,9 @@ class Matched(nn.Module):
             return self.get_buffer(f"{name}_{number}").to(maps.device, torch.float32)
 
         mean, var = (None, None) if by_batch else (buffer("source_mean"), buffer("source_var"))
-        fixed = F.batch_norm(maps.float(), mean, var, buffer("std"), buffer("mean"), training=by_batch, eps=EPS)
-        return fixed.to(maps.dtype)
+        # Not the function of BatchNorm, which `evaluating` replaces: fixed moments stay so with bn_stats="batch".
+        factors, cudnn = (buffer("std"), buffer("mean")), torch.backends.cudnn.enabled
+        return torch.batch_norm(maps.float(), *factors, mean, var, by_batch, 0.1, EPS, cudnn).to(maps.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W); ValueError for fewer than 2 images where no source is fixed."""

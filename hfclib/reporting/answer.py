@@ -18,7 +18,9 @@ class Crossing:
         low, high: the radii between which the 95 % Wilson intervals of both overlap; None where that goes on beyond the
             measured radii.
         accuracy: of both at the crossing; None without one.
-        lower_reads_more: without a crossing, whether the LFC is ahead at all radii, and not the HFC.
+        lower_reads_more: without a crossing, whether the LFC is ahead at the smallest radius, and not the HFC.
+        clear: without a crossing, whether the one that is ahead is so at all radii, and at the end where the other is
+            nearest by more than their 95 % Wilson intervals.
     """
 
     radius: float | None
@@ -26,6 +28,7 @@ class Crossing:
     high: float | None
     accuracy: float | None
     lower_reads_more: bool
+    clear: bool
 
 
 def whole_row(content: dict) -> dict:
@@ -55,10 +58,13 @@ def crossing(content: dict) -> Crossing:
     first = zero(lambda low, high: low["high"] - high["low"])  # from there on the LFC may be ahead
     last = zero(lambda low, high: low["low"] - high["high"])  # from there on it is
     ahead = lows[0]["accuracy"] >= highs[0]["accuracy"]
+    better, worse = (lows, highs) if ahead else (highs[::-1], lows[::-1])
+    clear = better[0]["low"] > worse[0]["high"]
+    clear &= all(one["accuracy"] >= other["accuracy"] for one, other in zip(better, worse, strict=True))
     accuracy = None
     if radius is not None:
         accuracy = _between(radii, [row["accuracy"] for row in lows], radius)
-    return Crossing(radius, first, last, accuracy, ahead)
+    return Crossing(radius, first, last, accuracy, ahead, clear)
 
 
 def _zero(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -105,19 +111,17 @@ def is_unlabelled(content: dict) -> bool:
 
 
 def chance_level(content: dict) -> float:
-    """The accuracy of guessing; without labels, of always giving the network's most frequent answer."""
-    if not is_unlabelled(content):
-        return 1 / content["key"]["settings"]["classes"]
-    most = max(row["images"] for row in content["parts"]["classes"])
-    return most / whole_row(content)["images"]
+    """The accuracy of always giving the most frequent class, 1 / classes at least; without labels, answer."""
+    most = max(row["images"] for row in content["parts"]["classes"]) / whole_row(content)["images"]
+    return most if is_unlabelled(content) else max(most, 1 / content["key"]["settings"]["classes"])
 
 
 def chance_p(content: dict) -> float:
-    """The p-value of the accuracy on whole images against guessing, see `chance_p_value`; 0 without labels."""
+    """The p-value of the accuracy on whole images against chance, see `chance_p_value`; 0 without labels."""
     if is_unlabelled(content):
         return 0.0
     whole = whole_row(content)
-    return chance_p_value(whole["correct"], whole["images"], content["key"]["settings"]["classes"])
+    return chance_p_value(whole["correct"], whole["images"], chance_level(content))
 
 
 def is_guessing(content: dict) -> bool:
@@ -134,10 +138,16 @@ def reads(content: dict) -> str:
     right = "it keeps its answer for" if is_unlabelled(content) else "it is right for"
     whole = "" if is_unlabelled(content) else f", and for {whole_row(content)['accuracy']:.0%} by whole images"
     if crossed.radius is None:
-        radius = content["key"]["settings"]["radii"][0 if crossed.lower_reads_more else -1]
+        radius = nearest_radius(content)
         low, high = (
             next(row["accuracy"] for row in band_rows(content, band) if row["radius"] == radius) for band in READ
         )
+        by_each = f"cut at {cut_words(radius, side)}, {right} {low:.0%} by the low alone, for {high:.0%} by the high"
+        if max(low, high) <= _above_chance(content):
+            start = f"It needs low and high frequencies at once: {by_each}, indistinguishable from chance"
+            return f"{start}{whole}.{_half_words(content)}"
+        if not crossed.clear:
+            return f"Whether it reads more of low or of high frequencies can't be told: {by_each}{whole}."
         if crossed.lower_reads_more:
             start = f"It reads low frequencies above all: already by those within {cut_words(radius, side)}"
             return f"{start} {right} {low:.0%}, by those beyond for {high:.0%}{whole}."
@@ -172,13 +182,15 @@ def _above_chance(content: dict) -> float:
 
 
 def crossing_words(content: dict) -> str:
-    """The one number with its interval: the radius of the crossing."""
+    """The one number with its interval: the radius of the crossing, or on which side of the measured ones it lies."""
     crossed, radii = crossing(content), content["key"]["settings"]["radii"]
     low = f"{crossed.low:.3g}" if crossed.low is not None else f"below {radii[0]:g}"
     high = f"{crossed.high:.3g}" if crossed.high is not None else f"beyond {radii[-1]:g}"
-    if crossed.radius is None:
-        return f"below {radii[0]:g}" if crossed.lower_reads_more else f"beyond {radii[-1]:g}"
-    return f"{crossed.radius:.3g} (95 % interval {low} to {high})"
+    side = f"below {radii[0]:g}" if crossed.lower_reads_more else f"beyond {radii[-1]:g}"
+    if crossed.radius is None and crossed.clear:
+        return side
+    number = side if crossed.radius is None else f"{crossed.radius:.3g}"
+    return f"{number} (95 % interval {low} to {high})"
 
 
 def robust(content: dict) -> str | None:
@@ -237,7 +249,9 @@ def accuracy_words(content: dict) -> str:
         always = f"always giving the most frequent would agree for {chance_level(content):.1%}"
         return f"{counts} for the whole image. It gives {len(answers)} different answers; {always}."
     chance = chance_level(content)
-    return f"On whole images the network is right for {share_words(whole_row(content))}; guessing gives {chance:.1%}."
+    even = chance <= 1 / content["key"]["settings"]["classes"]
+    always = "guessing" if even else "always answering the most frequent class"
+    return f"On whole images the network is right for {share_words(whole_row(content))}; {always} gives {chance:.1%}."
 
 
 def summary(content: dict) -> str:

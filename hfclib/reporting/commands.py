@@ -201,7 +201,8 @@ def _device(name: str) -> "torch.device":
 def _quick_limit(folder: Path, network: "Classifier", data: str, reading: "Reading", settings: ReportSettings) -> int:
     """As many images as the accuracy is measured on in QUICK_SECONDS; those of the folder's report, if it has one."""
     with suppress(OSError, KeyError, TypeError, ValueError):
-        stored = int(json.loads((folder / "report.json").read_bytes())["key"]["settings"]["known_images"])
+        of_report = json.loads((folder / "report.json").read_bytes())["key"]["settings"]
+        stored = int(of_report["known_images"]) + int(of_report.get("skipped_images", 0))  # the limit counts these too
         if stored <= (reading.limit or stored):
             return stored
     from hfclib.reporting.make import accuracy_passes, seconds_per_image

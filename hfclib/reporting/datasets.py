@@ -46,6 +46,8 @@ class DatasetSpec:
             TypeError, ValueError: other things, or an iterator, which can be read only once.
         """
         if isinstance(data, cls):
+            if unlabelled and not data.unlabelled:
+                raise ValueError("expected a DatasetSpec without labels, as of named_data(..., unlabelled=True)")
             return data
         if isinstance(data, str | Path):
             advice = "hfclib.reporting.named.named_data(folder, sizes=...) reads one"

@@ -54,7 +54,7 @@ def make_report(
 
     The accuracy goes on after the images that were counted: they are read again, for data_sha256, and not classified.
     Once it is stored, all images and labels are read again at each call, and refused if one has changed since. Of the
-    network its weights are compared, and its predictions for the first 100 images.
+    network its weights are compared, and its predictions for the first images.
 
     Args:
         model: any classifier, see `Classifier`.
@@ -189,7 +189,7 @@ def _first(network: Classifier, data: Iterable, count: int) -> tuple[Tensor, Ten
         if held and held[0][0].shape[1:] != images.shape[1:]:
             shapes = " and ".join(str(tuple(some.shape[1:])) for some in (held[0][0], images))
             raise ValueError(f"expected images of one size, got {shapes}")
-        held.append((images[: count - number], labels[: count - number]))
+        held.append((images[: count - number].clone(), labels[: count - number].clone()))  # as `whole_batches` does
         number += len(held[-1][0])
         if number >= count:
             break

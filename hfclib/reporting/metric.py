@@ -91,6 +91,8 @@ class Classifier(nn.Module):
         with nullcontext() if isinstance(self.model, nn.Module) else _WithoutTraining():
             output = self.model(images.to(next(weights, images)))
         if isinstance(output, Mapping):
+            if "logits" not in output:
+                raise TypeError(f"expected logits from the model, got a mapping of {', '.join(map(str, output))}")
             return output["logits"]
         if hasattr(output, "logits"):
             return output.logits
@@ -170,11 +172,11 @@ def counted(correct: int, images: int, intervals: int = 1) -> dict:
     return {"images": images, "correct": correct, "accuracy": share, "low": low, "high": high}
 
 
-def chance_p_value(correct: int, images: int, classes: int) -> float:
-    """The one-sided p-value of a binomial test: how likely guessing among the classes is right so often, or more."""
-    if classes == 1:
+def chance_p_value(correct: int, images: int, chance: float) -> float:
+    """The one-sided p-value of a binomial test: how likely what is right with probability `chance` is so as often."""
+    if chance >= 1:
         return 1.0
-    hit, miss = -math.log(classes), math.log1p(-1 / classes)
+    hit, miss = math.log(chance), math.log1p(-chance)
     ways = (
         math.lgamma(images + 1) - math.lgamma(k + 1) - math.lgamma(images - k + 1) for k in range(correct, images + 1)
     )

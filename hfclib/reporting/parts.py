@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
-from hfclib.batching import BATCH_SIZE, batch_size_of, logits
+from hfclib.batching import BATCH_SIZE, batch_size_of, batch_sizes, logits
 from hfclib.conditions import Condition, depends_on_batch, evaluating, iter_inputs
 from hfclib.devices import device_of, gains_from_bf16
 from hfclib.frequency import BandPass, mask, split, swap_amplitude
@@ -227,9 +227,9 @@ def attack_energy(
     if fitting is None:
         log.info("no attack, since the logits have no gradient in PyTorch")
         return []
-    size, _ = fitting
+    sizes = batch_sizes(len(images), fitting[0])
     options: dict = {"eps": eps, "alpha": eps / 4, "steps": steps, "norm": "l2", "random_start": False}
-    blocks = list(zip(images.split(size), labels.split(size), strict=True))
+    blocks = list(zip(images.split(sizes), labels.split(sizes), strict=True))
     blocks = [pgd(model, *block, **options) for block in tqdm(blocks, "PGD", disable=None, leave=False)]
     adv_images = torch.cat(blocks)
     robust, delta, rows = _correct(model, adv_images, labels, batch_size)["correct"], adv_images - images, []

@@ -265,6 +265,8 @@ def test_fixed_moments_are_those_of_the_source_as_a_batch_and_leave_an_image_to_
     for network, of_the_batch in pairs:
         torch.testing.assert_close(hfclib.logits(network, source), of_the_batch, rtol=1e-4, atol=1e-4)
         assert not depends_on_batch(network)
+        if network is fixed:
+            torch.testing.assert_close(hfclib.logits(fixed, others, bn_stats="batch"), hfclib.logits(fixed, others))
         beside = hfclib.logits(network, torch.cat([source[:1], others]))[:1]
         torch.testing.assert_close(hfclib.logits(network, source[:1]), beside, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(beside, of_the_batch[:1], rtol=1e-4, atol=1e-4)

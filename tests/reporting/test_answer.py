@@ -23,6 +23,7 @@ def content(low, high, *, whole=900, images=1000, radii=(4, 8, 12), **parts):
         rows += [row(band, radius, right, images) for radius, right in zip(radii, correct, strict=True)]
     settings = {"name": "net", "radii": list(radii), "size": [3, 32, 32], "classes": 10, "eps": 0.5, "steps": 10}
     settings |= {"first_images": 200, "colour": [0.5] * 3, "norm": 4}
+    parts = {"classes": [{"class": number, "radius": 8, "images": images / 10} for number in range(10)]} | parts
     return {"key": {"settings": settings}, "parts": {"accuracy": rows, **parts}}
 
 
@@ -61,6 +62,17 @@ def test_the_interval_of_the_crossing_holds_the_true_one():
             [500, 101, 90],
             r"^It needs low and high .*10% by either alone, indistinguishable from chance",
         ),
+        (
+            [110, 500, 600],
+            [100, 90, 100],
+            r"^It needs low and high frequencies at once: cut at radius 4 .* 11% by the low alone, for 10% by",
+        ),
+        (
+            [510, 600, 800],
+            [500, 400, 200],
+            r"^Whether it reads more .* can't be told: cut at radius 4 .* 51% by the low",
+        ),
+        ([600, 400, 400], [500, 600, 700], r"^Whether it reads more of low or of high frequencies can't be told: cut"),
     ],
 )
 def test_what_is_read_is_one_sentence(low, high, said):
@@ -72,9 +84,25 @@ def test_what_is_read_is_one_sentence(low, high, said):
     )
 
 
+def test_of_one_radius_as_of_several_only_what_is_clearly_ahead_is_read_above_all():
+    for low, said in ((51, "can't be told"), (80, "It reads low frequencies above all")):
+        assert said in answer.reads(content([low], [50], whole=90, images=100, radii=[8]))
+
+
+def test_chance_is_what_always_giving_the_most_frequent_class_gives():
+    classes = [{"class": number, "radius": 8, "images": images} for number, images in ((0, 900), (1, 100))]
+    made = content([900, 900, 900], [900, 890, 900], whole=900, classes=classes)
+    assert answer.is_guessing(made)
+    assert answer.accuracy_words(made).endswith("; always answering the most frequent class gives 90.0%.")
+    made = content([900, 900, 900], [900, 890, 900], whole=970, classes=classes)
+    assert "needs low and high frequencies at once" in answer.reads(made)
+
+
 def test_without_a_crossing_the_number_says_on_which_side_it_lies():
     assert answer.crossing_words(content([600, 700, 800], [500, 300, 200])) == "below 4"
     assert answer.crossing_words(content([100, 200, 300], [800, 700, 600])) == "beyond 12"
+    unclear = answer.crossing_words(content([510, 600, 800], [500, 400, 200]))
+    assert re.fullmatch(r"below 4 \(95 % interval below 4 to [45]\.\d+\)", unclear), unclear
     assert answer.crossing_words(content([499, 500, 600], [500, 499, 200])).startswith("6 (95 % interval below 4 to ")
 
 

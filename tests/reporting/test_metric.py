@@ -225,6 +225,15 @@ def test_batches_of_any_size_are_made_whole():
         assert torch.equal(torch.cat([pair[number] for pair in whole]), torch.cat([pair[number] for pair in pairs]))
 
 
+def test_a_mapping_without_logits_is_named(data):
+    class Segments(nn.Module):
+        def forward(self, images):
+            return {"out": images}
+
+    with pytest.raises(TypeError, match="expected logits from the model, got a mapping of out"):
+        BandAccuracy(Segments(), [2], colour=[0.5] * 3).update(*data)
+
+
 def test_names_alone_and_numbers_of_numpy(network, data):
     metric = BandAccuracy(network, np.int64(2), feeds="raw", bn_stats="batch")
     metric.update(*data)
@@ -262,9 +271,9 @@ def test_a_colour_may_be_a_tensor(network, data):
 
 
 @pytest.mark.parametrize(
-    ("correct", "images", "classes"),
-    [(0, 20, 2), (5, 20, 4), (9, 20, 4), (20, 20, 10), (1040, 10_000, 10), (70, 50_000, 1000)],
+    ("correct", "images", "chance"),
+    [(0, 20, 0.5), (9, 20, 0.25), (20, 20, 0.1), (1040, 10_000, 0.1), (70, 50_000, 0.001), (91, 100, 0.9)],
 )
-def test_the_p_value_against_guessing_is_that_of_scipy(correct, images, classes):
-    expected = binomtest(correct, images, 1 / classes, alternative="greater").pvalue
-    assert chance_p_value(correct, images, classes) == pytest.approx(expected, rel=1e-6)
+def test_the_p_value_against_chance_is_that_of_scipy(correct, images, chance):
+    expected = binomtest(correct, images, chance, alternative="greater").pvalue
+    assert chance_p_value(correct, images, chance) == pytest.approx(expected, rel=1e-6)

@@ -22,6 +22,7 @@ from hfclib.batching import BATCH_SIZE
 from hfclib.cli import app
 from hfclib.reporting import ReportSettings, parts, read_report
 from hfclib.reporting.answer import nearest_radius
+from hfclib.reporting.datasets import DatasetSpec
 from hfclib.reporting.named import named_data, named_model
 from hfclib.reporting.page import html
 from hfclib.reporting.settings import LARGEST_BATCH, PART_NAMES
@@ -90,6 +91,17 @@ def test_smaller_batches_change_no_answer_that_hangs_on_the_batch(data, tmp_path
         for size in (100, 7)
     )
     assert made.content["parts"] == whole.content["parts"]
+
+
+def test_no_image_is_attacked_alone_where_logits_depend_on_the_batch():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12, track_running_stats=False), nn.Linear(12, 5))
+    (row,) = parts.attack_energy(network, torch.rand(101, 3, 2, 2), torch.arange(101) % 5, [1], eps=0.1, steps=1)
+    assert row["images"] == 101
+
+
+def test_data_with_labels_are_not_taken_for_data_without(data, tmp_path):
+    with pytest.raises(ValueError, match="a DatasetSpec without labels, as of named_data"):
+        hfclib.make_report(Watched(), DatasetSpec([data], count=130), tmp_path, unlabelled=True, **FAST)
 
 
 def test_memory_of_an_attack_is_what_the_layers_keep(data):
@@ -341,6 +353,7 @@ def test_classes_are_counted_and_shown_with_their_pictures(data, tmp_path):
 
 def test_the_page_opens_with_the_answer_and_links_back(data, tmp_path):
     network = Watched()
+    network.layers[-1].bias.data -= network(data[0]).mean(dim=0)  # so that it gives all answers
     labels = network(data[0]).argmax(dim=1)
     made = hfclib.make_report(network, (data[0], labels), tmp_path, name="mine", **FAST)
     made.content["data_name"] = "photographs"

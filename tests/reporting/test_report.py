@@ -277,6 +277,19 @@ def test_predictions_follow_what_a_network_reads():
 # ---- the folder
 
 
+def test_a_loader_may_fill_the_same_memory_again(network, data, tmp_path):
+    class Refilled:
+        def __iter__(self):
+            images, labels = torch.empty(7, 3, 8, 8), torch.empty(7, dtype=torch.int64)
+            for start in range(0, len(data[1]) - 6, 7):
+                yield images.copy_(data[0][start : start + 7]), labels.copy_(data[1][start : start + 7])
+
+    count = len(data[1]) // 7 * 7
+    made = hfclib.make_report(network, Refilled(), tmp_path / "refilled", **FAST)
+    expected = hfclib.make_report(network, (data[0][:count], data[1][:count]), tmp_path / "whole", **FAST)
+    assert made.content["parts"] == expected.content["parts"]
+
+
 def test_numbers_of_a_report_are_those_of_band_accuracy(network, data, tmp_path):
     made = hfclib.make_report(network, DataLoader(TensorDataset(*data), batch_size=7), tmp_path / "report", **FAST)
     stored = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -751,6 +764,9 @@ def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_pat
     assert stored["key"]["settings"]["skipped_images"] == 2
     assert stored["parts"]["accuracy"][0]["images"] == 18
     assert "skipped_images" in (tmp_path / "report-mine-build" / "report.html").read_text()
+    for _ in range(2):  # the second finds the report of the first
+        result = hfc(*words[:6], "--skip-broken", "--quick")
+        assert result.exit_code == 0, result.output
 
 
 def test_unknown_models_and_data(hfc, pictures, monkeypatch):
