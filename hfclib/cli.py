@@ -45,7 +45,7 @@ class _Commands(TyperGroup):
 
 _Store = Annotated[Path | None, typer.Option(file_okay=False, help="folder of runs (default: your own)")]
 _OldStore = Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="folder of runs (default: all)")]
-_Retrain = Annotated[bool, typer.Option(help="train again what is already stored")]
+_Retrain = Annotated[bool, typer.Option(help="train again what is already stored, also by this command before a stop")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process (default: OMP_NUM_THREADS)")]
 _IdleThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: OMP_NUM_THREADS, or idle cores)")]
 

@@ -44,6 +44,11 @@ class Network:
     settings: tuple[str, ...]
     any_size: bool
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is none of this module's, so that what the name means may change."""
+        return self.build.__module__ != __name__
+
 
 REGISTERED: dict[str, Network] = {}
 
@@ -64,7 +69,8 @@ def register_network(name: str, *, any_size: bool = False) -> Callable[[Builder]
     The builder is called with keyword arguments: those of `SETTINGS` that it has, all of them. It returns a network
     with freshly drawn weights, on the default device, from (N, in_channels, H, W) float32 in [0, 1] to (N, 10) logits.
     A recipe that sets what the builder does not take is refused, but for the width, which differs between presets.
-    What the name means is not part of a recipe's hash: give another network another name. Processes that `sweep` starts
+    What the name means is not part of a recipe's hash: give another network another name. What is stored or under way
+    of a network that answers otherwise by the same weights is refused. Processes that `sweep` starts
     have the networks of its jobs; another process that builds a stored network has to register it first.
 
     Args:

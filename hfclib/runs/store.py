@@ -25,6 +25,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hfclib._files import data_folder, homes, sha256, write
+from hfclib.batching import logits
+from hfclib.data import DATA_SETS
 from hfclib.models import REGISTERED
 from hfclib.runs.provenance import run_json
 from hfclib.training.checkpoint import CheckpointError, epochs_done
@@ -132,7 +134,26 @@ def load(path: str | Path) -> Run:
     curves, final = (pd.read_csv(io.BytesIO(_read(path / name, checksums[name]))) for name in FILES[:2])
     if not content.get("weights_dropped") or (path / WEIGHTS).exists():
         _read(path / WEIGHTS, checksums[WEIGHTS])
-    return Run(recipe, seed, curves, final, provenance, path)
+    run = Run(recipe, seed, curves, final, provenance, path)
+    network = REGISTERED.get(recipe.model.network)
+    if network and network.is_own and run.has_weights and "answers" in provenance:
+        check_answers(run.model(), recipe, provenance["answers"], path)
+    return run
+
+
+def answers(model: nn.Module, recipe: Recipe) -> list[float]:
+    """The logits of two fixed images, by which a network is told from another that was given the same name."""
+    source = DATA_SETS[recipe.data.dataset]
+    ramp = torch.linspace(0, 1, 2 * len(source.mean) * source.side**2, device="cpu")
+    return logits(model, ramp.view(2, -1, source.side, source.side)).flatten().tolist()
+
+
+def check_answers(model: nn.Module, recipe: Recipe, expected: Sequence[float], path: Path) -> None:
+    """Raise a RunError if a network with the weights of a run or a checkpoint does not answer as when it was stored."""
+    found, stored = torch.tensor(answers(model, recipe)), torch.tensor(expected)
+    if not torch.allclose(found, stored, rtol=0.01, atol=0.01 * float(stored.abs().max())):
+        told = f"the network {recipe.model.network!r} was another when {path} was stored"
+        raise RunError(f"{told}: give the network of now another name, or {ADVICE}")
 
 
 def _read(path: Path, checksum: str | None = None) -> bytes:
@@ -154,11 +175,17 @@ def drop_weights(path: Path) -> None:
 
 def stored_weights(model: nn.Module) -> dict[str, Tensor]:
     """The model's state as a run stores it: parameters in float16, buffers (BatchNorm's averages) as they are."""
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))  # tied ones have several names
     return {
         name: (tensor.half() if name in parameters else tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
+
+
+def stored_at(final: Path) -> int | None:
+    """When the run in a folder was stored, in nanoseconds; None if there is none."""
+    file = final / "run.json"
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def put_in_place(whole: Path, final: Path) -> None:

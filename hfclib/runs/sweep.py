@@ -25,6 +25,7 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
+from hfclib._files import home, make_writable
 from hfclib.models import REGISTERED, Network
 from hfclib.runs.store import Run, RunError, find
 from hfclib.runs.train import train_run
@@ -107,6 +108,7 @@ def sweep(
     logger.info("%d stored, %d to train", len(report.runs), len(missing))
     if not missing:
         return report
+    make_writable(store or home() / "runs")
     start = time.monotonic()
     try:
         with contextlib.closing((engine or local_engine)(missing, store, workers)) as outcomes:

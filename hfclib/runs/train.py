@@ -18,10 +18,21 @@ from hfclib.conditions import Condition
 from hfclib.data import DATA_SETS, to_float
 from hfclib.devices import best_device
 from hfclib.metrics import CURVE_COLUMNS, curve_rows, training_band_rows
+from hfclib.models import find_network
 from hfclib.runs.images import held_out_set, training_set
 from hfclib.runs.predictions import add_to_record, by_condition, by_name, kept_record, store_record, weights_of
 from hfclib.runs.provenance import code_commit, training_provenance
-from hfclib.runs.store import WEIGHTS, Run, description, load, put_in_place, stored_weights
+from hfclib.runs.store import (
+    WEIGHTS,
+    Run,
+    answers,
+    check_answers,
+    description,
+    load,
+    put_in_place,
+    stored_at,
+    stored_weights,
+)
 from hfclib.training.adversarial import robust_rows
 from hfclib.training.batches import pixels
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
@@ -69,48 +80,47 @@ def train_run(
     """Train a recipe, or go on with its training, and store the run.
 
     Killed at any moment and called again, it goes on after the last finished epoch, or the last radius measured, and
-    on a CPU ends in the same weights bit for bit. Where another process trains the run, it waits and takes that result.
+    on a CPU with as many threads ends in the same weights bit for bit. Where another process trains the run, it waits
+    and takes that result.
 
     Args:
         seed: 0 or more.
         device, store: None finds the best device; None is the folder `<home>/runs`.
         progress: show a bar; without it a line is logged after every epoch.
     Raises:
-        ValueError, CheckpointError: a bad seed; a damaged checkpoint.
+        ValueError, CheckpointError, RunError: a bad seed; a damaged checkpoint, or one of another network of this name.
         TrainingError, DataError, OSError: as `fit`; no training images; a full disk, with the last checkpoint whole.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
     device = torch.device(device) if device else best_device()
     final = (store or home() / "runs") / recipe.run_name(seed)
-    before = _stored_at(final)
+    before = stored_at(final)
     with locked(final.with_name(final.name + ".lock"), say=logger.warning) as waited:
-        if waited and _stored_at(final) not in (None, before):
+        if waited and stored_at(final) not in (None, before):
             return load(final)
         return _train_run(recipe, seed, device, final, progress)
-
-
-def _stored_at(final: Path) -> int | None:
-    """When the run in a folder was stored, in nanoseconds; None if there is none."""
-    file = final / "run.json"
-    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, progress: bool) -> Run:
     partial = final.with_name(final.name + ".partial")
     checkpoint, code = partial / "checkpoint.safetensors", code_commit()
+    is_own = find_network(recipe.model.network).is_own
     for folder in (partial, home() / "predictions"):
         make_writable(folder)
 
     def restore(*objects) -> Progress:
         state = restore_checkpoint(checkpoint, *objects)
         if state.epoch:
+            if state.answers:
+                check_answers(objects[0], recipe, state.answers, checkpoint)
             other = "".join(f", so far by other code ({commit})" for commit in state.commits[-1:] if commit != code)
             logger.info("%s, seed %d, goes on after epoch %d%s", recipe.name, seed, state.epoch, other)
         state.commits = list(dict.fromkeys([*state.commits, code]))
         return state
 
     def keep(model, optimizer, scheduler, state: Progress) -> None:
+        state.answers = answers(model, recipe) if is_own else []
         save_checkpoint(checkpoint, model, optimizer, scheduler, state)
         if not progress:
             logger.info(_after_epoch(recipe, seed, state))
@@ -134,7 +144,8 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
         contents[name] = text.encode()
         write(partial / name, contents[name])
     checksums = {name: sha256(content) for name, content in contents.items()}
-    write(partial / "run.json", description(recipe, seed, training_provenance(state, device), checksums))
+    provenance = training_provenance(state, device) | ({"answers": answers(model, recipe)} if is_own else {})
+    write(partial / "run.json", description(recipe, seed, provenance, checksums))
     of_weights = checksums[WEIGHTS]
     store_record("predictions", final.name, kept_record(partial / MEASURED, of_weights), of_weights)
     put_in_place(partial, final)

@@ -24,7 +24,8 @@ def save_checkpoint(
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies: no file holds tensors that share memory, as tied weights do.
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     schedule = {key: value for key, value in scheduler.state_dict().items() if isinstance(value, int | float | list)}
     metadata = {"run": path.parent.name, "progress": json.dumps(asdict(state)), "schedule": json.dumps(schedule)}
     save_tensors(path, tensors, metadata)

@@ -57,6 +57,7 @@ class Progress:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0  # of the measurements after each epoch
     commits: list[str] = field(default_factory=list)  # of the code that trained
+    answers: list[float] = field(default_factory=list)  # of a network of the user's, see `store.answers`
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from hfclib.runs.images import held_out_set
 from hfclib.runs.predictions import predictions_of
 from hfclib.runs.store import RunError, find, load
 from hfclib.runs.sweep import Job, sweep, train_job
+from hfclib.runs.train import train_run
 from hfclib.training.recipe import Recipe
 
 SIZES = {"epochs": 1, "batch_size": 32, "train_images": 64, "eval_images": 8, "final_images": 40}
@@ -91,6 +93,36 @@ def test_a_process_that_does_not_know_it_lists_and_reads_its_runs(radii, tmp_pat
         run.model()
     with pytest.raises(ValueError, match=r"expected network, one of resnet18, .* got 'toy'"):
         Recipe("a").with_(network="toy")
+
+
+def test_another_network_of_the_same_name_gets_neither_its_run_nor_its_checkpoint(tmp_path, recipe, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_run(recipe, seed=0, store=whole, progress=False)
+    monkeypatch.setattr("hfclib.runs.train._final_rows", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_run(recipe, seed=0, store=cut, progress=False)
+    assert find(recipe, 0, whole)
+    del REGISTERED["toy"]
+    register_network("toy")(lambda *, width: nn.Sequential(*toy(width=width)[:2], nn.Tanh(), *toy(width=width)[3:]))
+    for ask in (find, lambda recipe, seed, store: train_run(recipe, seed=seed, store=store, progress=False)):
+        with pytest.raises(RunError, match=r"the network 'toy' was another when .*: give the network of now"):
+            ask(recipe, 0, whole if ask is find else cut)
+
+
+def test_tied_weights_are_stored(tmp_path, recipe):
+    def tied(*, width: int) -> nn.Module:
+        network = toy(width=width)
+        network.insert(0, nn.Conv2d(3, 3, 1))
+        network.insert(1, nn.Conv2d(3, 3, 1))
+        network[1].weight = network[0].weight
+        return network
+
+    register_network("tied")(tied)
+    try:
+        run = train_run(recipe.with_(network="tied"), seed=0, store=tmp_path, progress=False)
+        assert torch.equal(run.model()[0].weight, run.model()[1].weight)
+    finally:
+        del REGISTERED["tied"]
 
 
 def test_a_worker_has_the_network_of_its_job(radii, tmp_path, recipe):

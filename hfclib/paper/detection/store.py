@@ -20,7 +20,7 @@ from hfclib.paper.detection.bccd import load_bccd
 from hfclib.paper.detection.detector import DetectionRecipe, build_detector, fit_detector
 from hfclib.paper.detection.measure import detector_inputs, measure_detector, stored_csv
 from hfclib.runs.provenance import code_commit, run_json, training_provenance
-from hfclib.runs.store import ADVICE, RunError, put_in_place, stored_weights
+from hfclib.runs.store import ADVICE, RunError, put_in_place, stored_at, stored_weights
 
 _TABLES, _WEIGHTS = ("results.csv", "losses.csv"), "weights.safetensors"
 
@@ -70,8 +70,9 @@ def train_detection(recipe: DetectionRecipe, *, seed: int = 0, store: Path | Non
         DataError, TrainingError, CheckpointError, OSError: as `load_bccd`, `fit_detector` and `write`.
     """
     final = (store or home() / "detection") / recipe.run_name(seed)
+    before = stored_at(final)
     with locked(final.with_name(final.name + ".lock"), say=print) as waited:
-        if not (waited and final.is_dir()):
+        if not waited or stored_at(final) in (None, before):
             _train(recipe, seed, final)
         return load_detection(final)
 
