@@ -44,8 +44,8 @@ def apgd(
 ) -> Tensor:
     """PGD with momentum whose steps are halved, and go on from the best point, where the loss has stopped to rise.
 
-    With the cross-entropy (`targets` 0) each step from the same start is that of AutoAttack's code. The start is drawn
-    uniformly from the ball, as in `pgd`.
+    With the cross-entropy (`targets` 0) each step from the same start is that of AutoAttack's code, but for the first
+    checkpoint, where that counts the first step as a rise. The start is drawn uniformly from the ball, as in `pgd`.
 
     Args:
         model, images, labels, eps, norm, band, seed, indices, amp: as in `pgd`. An image is left alone once it is

@@ -106,24 +106,25 @@ class Chapter:
     ) -> dict[str, tuple[Estimate, Estimate]]:
         """The statistics of claims, by id, of those whose runs are there: from the first seeds, and from all.
 
-        The first seeds are the lowest ENOUGH, which every rule was written for.
+        The first seeds are the lowest ENOUGH, which every rule was written for; where a statistic has no other networks
+        both are one Estimate.
 
         Args:
             table: of `evidence`.
             claims: None takes all of the chapter.
         """
         claims, estimates = list(self.claims if claims is None else claims), {}
-        cells = self._cells(table) if any(claim.contrast for claim in claims) else pd.DataFrame()
+        cells = self._cells(table) if any(claim.contrast for claim in claims) else pd.DataFrame({"seed": []})
+        lowest = cells[cells["seed"].isin(sorted(cells["seed"].unique())[:ENOUGH])]
         for claim in claims:
             with contextlib.suppress(MissingRunError):
                 if claim.function:
                     estimates[claim.id] = (self.functions[claim.function](table),) * 2
                 else:
                     first = estimate = claim.estimate(cells)
-                    if estimate.seeds > ENOUGH:
-                        with contextlib.suppress(MissingRunError):  # the lowest seeds are not those of its networks
-                            lowest = sorted(cells["seed"].unique())[:ENOUGH]
-                            first = claim.estimate(cells[cells["seed"].isin(lowest)])
+                    with contextlib.suppress(MissingRunError):  # the lowest seeds are not those of its networks
+                        if estimate.seeds >= ENOUGH and (early := claim.estimate(lowest)) != estimate:
+                            first = early
                     estimates[claim.id] = first, estimate
         return estimates
 

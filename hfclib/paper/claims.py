@@ -253,17 +253,18 @@ def evaluate(contrast: Contrast | str, cells: pd.DataFrame, measured: str = "", 
     draws = {cell: rows["draw"].iloc[0] if "draw" in rows else "" for cell, rows in own.items()}
     if not contrast.linear:
         draws = dict.fromkeys(draws, "")
-    parts, means = [], {}
+    parts, means, used = [], {}, {}
     for draw in dict.fromkeys(draws.values()):
         rows = _common({cell: series for cell, series in values.items() if draws[cell] == draw})
         means |= {cell: rows[cell].mean() for cell in rows}
+        used |= {cell: own[cell].loc[rows.index] for cell in rows}
         parts.append(rows)
     zero = dict.fromkeys(values, 0.0)
     constant = contrast(zero) if contrast.linear else 0.0
     if units == "images":
-        return over_images(contrast(means), _image_errors(contrast, own, means))
+        return over_images(contrast(means), _image_errors(contrast, used, means))
     by_seed = [contrast(zero | {cell: rows[cell].to_numpy(float) for cell in rows}) - constant for rows in parts]
-    return sum_of_means(by_seed, constant, _image_errors(contrast, own, means))
+    return sum_of_means(by_seed, constant, _image_errors(contrast, used, means))
 
 
 def _common(values: Mapping[Cell, pd.Series]) -> pd.DataFrame:
@@ -280,7 +281,10 @@ def _image_errors(contrast: Contrast, own: Mapping[Cell, pd.DataFrame], means: M
     base = contrast(means)
     for cell, rows in own.items():
         if "image_sd" in rows and (error := rows["image_sd"].mean()) > 0:
-            change = contrast({**means, cell: means[cell] + error}) - base
+            # An extreme may follow a cell to one side only, and so has the larger change of both.
+            up = contrast({**means, cell: means[cell] + error}) - base
+            down = base - contrast({**means, cell: means[cell] - error})
+            change = max(up, down, key=abs)
             place = rows["sample"].iloc[0], change > 0
             by_sign[place] = by_sign.get(place, 0.0) + abs(change)
     return list(by_sign.values())

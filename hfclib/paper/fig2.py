@@ -384,7 +384,7 @@ def counts_of_all_seeds(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
 
     Returns:
         Index (set-up, network, parts and statistics). First, as means over seeds with 95 % intervals: how many more
-        there are than by chance, and how many of PAPER_INDICES are among them, with the number of eight average images
+        there are than by chance, and how many of PAPER_INDICES are among them, with the number of eight random images
         in brackets. Then one column per seed with cells such as "70 (105)", of 10,000 images, by chance in brackets.
     """
     rows = counts.query(f"feed == 'raw' and radius == {radius}")
@@ -397,7 +397,7 @@ def counts_of_all_seeds(counts: pd.DataFrame, radius: int) -> pd.DataFrame:
     groups = rows.groupby(line, observed=True)
     average = len(PAPER_INDICES) * groups["misaligned"].mean() / groups["images"].mean()
     eight = groups["eight"].apply(_mean_count) + average.map(" ({:.1f})".format)
-    wide.insert(0, "of the paper's eight (of eight average images)", eight)
+    wide.insert(0, "of the paper's eight (of eight random images)", eight)
     wide.insert(0, "beyond chance", groups["beyond"].apply(_mean_count))
     wide.attrs["caption"] = "Misaligned images by seed (by chance in brackets)."
     return wide

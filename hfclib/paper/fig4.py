@@ -213,7 +213,8 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     bands = [f"{name}.{band}" for name in PAIR for band in band_names(PAPER_RADII)]
     lead, rows = _gain("batchnorm", "H4"), {}
     for title, runs in set_ups.items():
-        if set(runs) != set(PAIR):
+        pairs = set.intersection(*({run.seed for run in runs.get(name, [])} for name in PAIR))
+        if not pairs:
             rows[title] = {"farthest (test batch)": "run missing"}
             continue
         final = gather(runs, "final")
@@ -226,7 +227,7 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
         row |= {f"lead, {words}": _each_or_interval(lead, cells, name) for name, words in CONDITION_TITLES.items()}
         if all(stored(run) is not None for run in runs["vanilla"]):
             row[f"lead, {TEST_BATCH}"] = _each_or_interval(lead, measured_cells(batch_table(runs)), TEST_BATCH)
-        rows[f"{title} ({min(len(ones) for ones in runs.values())})"] = row
+        rows[f"{title} ({len(pairs)})"] = row
     published = {name: [decimals(Contrast(cell)(FIG4_VALUES), 2) for cell in pair] for name, pair in levels.items()}
     paper = {name: " ".join(pair) for name, pair in published.items()}
     rows["the paper"] = paper | {f"lead, {CONDITION_TITLES['authors']}": decimals(Contrast(lead)(FIG4_VALUES), 2)}
@@ -234,8 +235,10 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
 
 
 def _each_or_interval(contrast: str, cells: pd.DataFrame, measured: str) -> str:
-    """A contrast over seeds with its interval; of fewer than ENOUGH, which give none to speak of, seed by seed."""
-    seeds = sorted(cells["seed"].unique())
+    """A contrast over seeds with its interval; of fewer than ENOUGH pairs each, as they have none to speak of."""
+    variants = {variant for variant, _ in Contrast(contrast).cells}
+    by_variant = [set(rows["seed"]) for variant, rows in cells.groupby("variant") if variant in variants]
+    seeds = sorted(set.intersection(*by_variant))
     ones = [cells[cells["seed"] == seed] for seed in seeds] if len(seeds) < ENOUGH else [cells]
     return " and ".join(contrast_text(contrast, own, measured) for own in ones)
 

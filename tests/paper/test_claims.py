@@ -121,6 +121,17 @@ def test_the_draw_of_the_images_widens_an_interval():
     assert (one.low, one.high, one.seeds) == (pytest.approx(0.1 - 0.0196, abs=1e-5), pytest.approx(0.1196, abs=1e-5), 1)
 
 
+def test_an_extreme_loses_by_the_draw_of_the_images_on_whichever_side_it_moves():
+    """Two accuracies nearly as far from the paper's, both below it or both above: the largest distance may grow."""
+    halves = []
+    for a, b in ((0.48, 0.481), (0.52, 0.519)):
+        table = cells([(name, "H4", "", seed, value) for name, value in (("a", a), ("b", b)) for seed in range(3)])
+        estimate = evaluate("max(abs(a.H4 - .5), abs(b.H4 - .5))", table.assign(image_sd=0.01, sample="test"))
+        halves.append(estimate.high - estimate.mean)
+    assert halves[0] == pytest.approx(halves[1])
+    assert halves[0] >= 1.96 * 0.0099
+
+
 def test_an_interval_of_seeds_and_images_is_never_narrower_than_that_of_the_seeds():
     rows = [("a", "H4", "", seed, value) for seed, value in enumerate((0.1, 0.3, 0.2))]
     alone = evaluate("a.H4", cells(rows))

@@ -288,7 +288,7 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(published_counts):
         "-1.0",
         "10.0",
     ]
-    eight = shown["of the paper's eight (of eight average images)"]
+    eight = shown["of the paper's eight (of eight random images)"]
     low, high = 1 - 12.7062 * 1, 1 + 12.7062 * 1  # of 0 and 2
     assert eight.tolist() == [  # in brackets 8 times 80, 120, 200, 130 and 70 of 400
         f"1.0\u00a0[{low:.1f},\u00a0{high:.1f}] (1.6)",

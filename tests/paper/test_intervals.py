@@ -252,3 +252,15 @@ def test_a_rank_correlation_has_the_p_value_and_interval_of_its_bootstrap():
     assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))))
     assert estimate.seeds == 8
     assert rank_correlation(first, first).p == pytest.approx(2 / (DRAWS + 1))
+
+
+def test_of_few_recipes_all_samples_are_taken_and_no_p_value_is_below_that_of_all_orders():
+    first, second = np.arange(6), np.array([0, 1, 2, 4, 5, 3])
+    estimate = rank_correlation(first, second)
+    assert (estimate.low, estimate.high) == (0.0, 1.0)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(6)
+        shuffled = rank_correlation(first[order], second[order])
+        assert (shuffled, shuffled.p) == (estimate, pytest.approx(estimate.p))
+    assert rank_correlation(first, first).p == pytest.approx(2 / 720)
+    assert rank_correlation(first, [2, 5, 0, 3, 4, 1]).p <= 1
