@@ -110,7 +110,7 @@ DEPARTURES = (
     ("singular values kept", "not stated", "as many as match the LFC's energy", "untested"),
     ("rough kernels: penalty, and filter", "form and weight not stated", "ours; the penalty has weight 10", "untested"),
     ("detector and pictures", "RetinaNet-50 on COCO", "a small one on blood cells", "untested: a command is there"),
-    ("seeds", "one, not fixed", "three or more of most recipes, one or two of the others", "intervals over seeds"),
+    ("seeds", "one, not fixed", "three or more of most recipes, one of the others", "intervals over seeds"),
 )
 
 
