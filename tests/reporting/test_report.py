@@ -528,7 +528,8 @@ def test_of_a_network_at_chance_the_page_claims_nothing(network, data, tmp_path,
     predicted = network(data[0][:40]).argmax(dim=1)
     labels = torch.where(torch.arange(40) < correct, predicted, (predicted + 1) % 10)
     made = make_report(network, (data[0][:40], labels), tmp_path, **FAST)
-    p = binomtest(correct, 40, 0.1, alternative="greater").pvalue
+    most = labels.bincount().max().item() / 40
+    p = binomtest(correct, 40, max(most, 0.1), alternative="greater").pvalue
     said = f"not better than chance on whole images (one-sided binomial test, p = {p:.2g}): nothing follows"
     assert said in made.content["summary"]
     for finding in ("harms most", "reads more", "reads about", "perturbation", "follows the phases"):
@@ -939,7 +940,8 @@ def test_the_energy_is_measured_of_the_network_as_it_is_and_of_images_that_move(
     assert row["images"] == 100
 
 
-def test_one_image_that_moves_has_no_interval_and_the_report_is_valid_json(data, tmp_path):
+def test_one_image_that_moves_has_no_interval_and_the_report_is_valid_json(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfclib.reporting.answer.is_guessing", lambda content: False)  # so that the page has all parts
     images = torch.zeros_like(data[0])
     images[7] = data[0][7]
     dead = nn.Sequential(nn.Threshold(0.01, 0), nn.Flatten(), nn.Linear(192, 10, bias=False))  # no gradient at 0
