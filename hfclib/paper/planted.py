@@ -45,14 +45,6 @@ if TYPE_CHECKING:
 
 AMPLITUDE = 2 / 255
 SIGNAL_NETWORKS = {"batchnorm": "with BatchNorm", "vanilla": "without BatchNorm"}
-# What claims call the variants.
-_CELL_VARIANTS = {
-    "vanilla": "cifar10_vanilla",
-    "batchnorm": "cifar10_batchnorm",
-    "planted-vanilla": "planted_vanilla",
-    "planted-batchnorm": "planted_batchnorm",
-}
-_MISSING = "not stored"
 
 
 def planted_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
@@ -70,28 +62,17 @@ def planted_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
 
 
 def planted_results(runs: Runs) -> pd.DataFrame:
-    """The chapter's table: the rows of `gather(runs, "final")`.
+    """The chapter's table: the rows of `gather(runs, "final")`, with the networks as claims call them.
 
     Args:
-        runs: by variant, at least one.
-    Returns:
-        Variants are "planted_vanilla" and "planted_batchnorm", and without the signal "cifar10_vanilla" and
-        "cifar10_batchnorm". Networks with the signal have it in training and test images.
+        runs: by variant, at least one. Those with the signal have it in training and test images.
     """
-    return gather(Runs({_CELL_VARIANTS[name]: own for name, own in runs.items() if own}), "final")
+    return gather(Runs({_called(name): own for name, own in runs.items()}), "final")
 
 
-# ---- claims: written before any network with a planted signal was trained
-
-
-def _cells(results: pd.DataFrame) -> pd.DataFrame:
-    """The cells of the claims: those of `table_cells`, all of CIFAR-10's images."""
-    cells = table_cells(results)
-    return cells.assign(sample="cifar10 " + cells["split"])
-
-
-def _cell_variants(preset: Preset) -> list[str]:
-    return [_CELL_VARIANTS[name] for name in planted_recipes(preset)]
+def _called(variant: str) -> str:
+    """What claims call a variant: a contrast is arithmetic, in which a hyphen is a minus."""
+    return variant.replace("-", "_")
 
 
 # ---- what the notebook shows
@@ -139,20 +120,16 @@ def planted_figure(rows: pd.DataFrame) -> Figure:
         A Figure; lines are means over seeds, shades from the lowest to the highest seed. Horizontal lines: accuracy on
         whole test images; dotted, on clean ones.
     """
-    looks = {"planted": Look(VIBRANT["orange"]), "cifar10": Look("0.5")}  # a colour that no network has
-    words = {"planted": "with the signal", "cifar10": "without"}
+    looks = {"planted_": Look(VIBRANT["orange"]), "": Look("0.5")}  # a colour that no network has
+    words = {"planted_": "with the signal", "": "without"}
     whole = {"test": ("--", "test images"), "clean": (":", "clean test images")}
     drawn: dict[str, Line2D] = {}
     with drawn_in(CHART):
         titles = [title[0].upper() + title[1:] for title in SIGNAL_NETWORKS.values()]
         figure, axes = panels(titles, height=2.8, beside=2.4, xlabel="Radius of the LFC (DFT bins)", ylabel="Accuracy")
         for (data, look), (ax, network) in product(looks.items(), zip(axes, SIGNAL_NETWORKS, strict=True)):
-            own = rows[rows["variant"] == f"{data}_{network}"]
-            if own.empty:
-                at = 0.94 if data == "planted" else 0.7
-                ax.text(0.03, at, f"{words[data]}:\n{_MISSING}", va="top", transform=ax.transAxes)
-                continue
-            lines(ax, own[own["radius"].notna()], "radius", "variant", {f"{data}_{network}": look}, spread=("pi", 100))
+            own = rows[rows["variant"] == data + network]
+            lines(ax, own[own["radius"].notna()], "radius", "variant", {data + network: look}, spread=("pi", 100))
             drawn.setdefault(data, look.handle(f"LFC, {words[data]}", lw=2))
             for cell, (dashes, images) in whole.items():
                 level = own.loc[own["cell"] == cell, "value"].mean()
@@ -179,13 +156,13 @@ def planted_table(results: pd.DataFrame) -> pd.DataFrame:
     for (network, title), cell in product(
         SIGNAL_NETWORKS.items(), ("test", "clean", *(f"L{radius}" for radius in (4, 8, 12, 14, 16, 18, 20, 22)))
     ):
-        gaps = (f"({data}_{network}.test - {data}_{network}.{cell})" for data in ("planted", "cifar10"))
+        gaps = (f"({variant}.test - {variant}.{cell})" for variant in (f"planted_{network}", network))
         rows[title, cell] = {
             "with the signal": f"planted_{network}.{cell}",
-            "without": f"cifar10_{network}.{cell}" if cell != "clean" else "",
+            "without": f"{network}.{cell}" if cell != "clean" else "",
             "gap to test wider by": " - ".join(gaps) if cell not in ("test", "clean") else "",
         }
-    texts = contrast_rows(rows, _cells(results), "controlled", without=_MISSING, alone=mean_sd)
+    texts = contrast_rows(rows, table_cells(results), "controlled", alone=mean_sd)
     return text_table(texts, ["network", "accuracy on"])
 
 
@@ -202,18 +179,17 @@ def swapped(runs: Runs, count: int = 500) -> pd.DataFrame:
     other = (labels + 1) % 10
     rows = {}
     for network, title in SIGNAL_NETWORKS.items():
-        for run in runs.get(f"planted-{network}", [])[:1]:
-            for signal, classes, fed in (
-                ("its own", labels, planted(images, labels, AMPLITUDE)),
-                ("none", labels, to_float(images)),
-                ("that of the next class", other, planted(images, other, AMPLITUDE)),
-            ):
-                predicted = logits(run.model(), fed).argmax(dim=1)
-                own, signals = ((predicted == wanted).float().mean().item() for wanted in (labels, classes))
-                cell = decimals(signals, 2) if signal == "that of the next class" else "\u2013"
-                rows[title, signal] = {"own class": decimals(own, 2), "the signal's class": cell}
-    missing = {(_MISSING, "\u2013"): dict.fromkeys(("own class", "the signal's class"), "\u2013")}
-    return text_table(rows or missing, ["network", "signal"])
+        model = runs[f"planted-{network}"][0].model()
+        for signal, classes, fed in (
+            ("its own", labels, planted(images, labels, AMPLITUDE)),
+            ("none", labels, to_float(images)),
+            ("that of the next class", other, planted(images, other, AMPLITUDE)),
+        ):
+            predicted = logits(model, fed).argmax(dim=1)
+            own, signals = ((predicted == wanted).float().mean().item() for wanted in (labels, classes))
+            cell = decimals(signals, 2) if signal == "that of the next class" else "\u2013"
+            rows[title, signal] = {"own class": decimals(own, 2), "the signal's class": cell}
+    return text_table(rows, ["network", "signal"])
 
 
 # ---- the chapter
@@ -238,7 +214,6 @@ PLANTED = Chapter(
     required=tuple(planted_recipes()),
     needs_weights=("planted-batchnorm",),
     evidence=planted_results,
-    cells=_cells,
     measures=r"test|clean|L\d+",
-    cell_variants=_cell_variants,
+    cell_variants=lambda preset: list(map(_called, planted_recipes(preset))),
 )
