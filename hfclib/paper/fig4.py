@@ -38,7 +38,6 @@ from hfclib.paper.tables import (
     CONDITION_TITLES,
     CONDITIONS,
     TableFeed,
-    at_end,
     band_names,
     contrast_rows,
     contrast_text,
@@ -141,43 +140,6 @@ def leads(ours: pd.DataFrame, narrow: pd.DataFrame) -> pd.DataFrame:
         paper = {"paper": decimals(Contrast(gain)(FIG4_VALUES))} if measured == "authors" else {}
         rows[TITLES[variant], title] = row | paper
     return text_table(rows, ["heuristic", "measured"])
-
-
-def ablation(laptop: Runs, unaugmented: Runs, narrow: Runs) -> pd.DataFrame:
-    """From our schedule to the paper's in three steps: vanilla and BatchNorm, measured as the authors did.
-
-    Where the learning rate is constant, the first epochs of a training are a shorter training: the third column comes
-    from the curves of "narrow".
-
-    Args:
-        laptop, narrow: runs of `fig4_recipes`.
-        unaugmented: runs of `ablation_recipes`.
-    Returns:
-        One column per step, of the networks with seed 0: the number of test images, accuracy on training and test
-        images and on the HFC, mean of r = 4 and 8, and BatchNorm's lead on the HFC, also with the mean colour
-        added; text.
-    """
-    epochs = laptop["vanilla"][0].recipe.epochs
-    steps = {
-        f"ours: crop and flip, one cycle, batches of 128, {epochs} epochs": (laptop, "", "final"),
-        "the same without crop and flip": (unaugmented, "_noaug", "final"),
-        f"and with Adam at 1e-4, batches of 100, {epochs} epochs": (narrow, "", "curves"),
-        "and for 100 epochs: the schedule as stated": (narrow, "", "final"),
-    }
-    rows = {}
-    for step, (runs, suffix, which) in steps.items():
-        both = {variant: [run for run in runs.get(variant + suffix, []) if run.seed == 0] for variant in PAIR}
-        row = rows.setdefault(step, {"test images": "not stored"})
-        if all(both.values()):
-            table = gather(both, which)
-            table = table[table["epoch"] == epochs] if which == "curves" else table
-            row["test images"] = f"{table.loc[table['split'] == 'test', 'n'].max():,}"
-            for variant, one in product(PAIR, ("train", "test", "HFC")):
-                row[f"{TITLES[variant]}, {one}"] = decimals(at_end(table, one.replace("HFC", "hfc")).at[0, variant])
-            for measured, title in CONDITION_TITLES.items():
-                hfc = at_end(table, "hfc", measured).loc[0]
-                row[f"BatchNorm's lead on the HFC, {title}"] = decimals(hfc["batchnorm"] - hfc["vanilla"])
-    return pd.DataFrame(rows).fillna("").rename_axis("measure")
 
 
 def set_ups() -> dict[str, Runs]:
@@ -344,6 +306,7 @@ FIG4 = Chapter(
     blog="Fig. 4",
     figures={
         "fig4-by-condition": "training",
+        "fig4-by-epoch": "training",
         "fig4-by-width": "afterwards",
         "fig4-published": "training",
         "fig4-controlled": "training",

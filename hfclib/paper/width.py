@@ -1,17 +1,29 @@
-"""BatchNorm's lead over vanilla training by the width of the network, after the first epochs of the set-up as stated.
+"""BatchNorm's lead over vanilla training on the HFC, by the width of the network and by the epoch.
 
-The chapters on heuristics and on BatchNorm show it.
+The networks are those of the set-up as stated, and of the same with crop and flip, in which the learning rate is
+constant: the first epochs of a training are a shorter training. The chapters on heuristics and on BatchNorm show them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from hfclib.charts import CHART, NETWORK_COLOURS, Look, drawn_in, intervals, legend, panels
+from hfclib.charts import (
+    CHART,
+    NETWORK_COLOURS,
+    VIBRANT,
+    Dashes,
+    Look,
+    drawn_in,
+    intervals,
+    legend,
+    lines,
+    panels,
+)
 from hfclib.paper.batch_statistics import PAIR, TEST_BATCH, measured_cells, stored, table
 from hfclib.paper.claims import evaluate
 from hfclib.paper.intervals import MissingRunError
@@ -32,7 +44,10 @@ if TYPE_CHECKING:
 
 _NAMES = {title: name for name, title in CONDITION_TITLES.items()} | {TEST_BATCH: TEST_BATCH}
 MISSING = "run missing"
-EPOCHS, _RADIUS = 16, 4  # after how many epochs the lead is measured, and where images are cut, in DFT bins
+SetUp = Literal["as stated", "crop and flip"]
+EPOCHS: dict[SetUp, int] = {"as stated": 16, "crop and flip": 6}  # after which leads are compared by width
+_RADIUS = 4  # where images are cut, in DFT bins
+_CELL = f"H{_RADIUS}"
 
 
 def stated_pair(preset: Preset, end: str = "") -> Runs:
@@ -40,93 +55,152 @@ def stated_pair(preset: Preset, end: str = "") -> Runs:
     return published_runs(pair_recipes(preset, end))
 
 
-def width_runs() -> dict[int, Runs]:
-    """All published runs of vanilla and batchnorm with the set-up as stated, by width; some have had 16 epochs only."""
-    return {16: stated_pair("narrow"), 32: stated_pair("narrow", "_w32"), 64: stated_pair("paper", "_16")}
+def width_runs() -> dict[tuple[SetUp, int], Runs]:
+    """All published runs of vanilla and batchnorm by set-up and width; some have had the first EPOCHS only."""
+    return {
+        ("as stated", 16): stated_pair("narrow"),
+        ("as stated", 32): stated_pair("narrow", "_w32"),
+        ("as stated", 64): stated_pair("paper", "_16"),
+        ("crop and flip", 16): stated_pair("narrow", "_cropped"),
+        ("crop and flip", 64): stated_pair("paper", "_cropped6"),
+    }
 
 
-def leads_by_width(runs: Mapping[int, Runs]) -> pd.DataFrame:
-    """BatchNorm's lead over vanilla training on the HFC at r = 4 after EPOCHS epochs, by width and measurement.
+def leads_by_width(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
+    """BatchNorm's lead over vanilla training on the HFC at r = 4 after EPOCHS, by set-up, width and measurement.
 
     Args:
-        runs: by width, of vanilla and batchnorm (`width_runs`). Of one that was trained for longer, the curves are read
-            after EPOCHS: where the learning rate is constant, the first epochs of a training are a shorter training.
-            The weights of that epoch are not kept, so that what is measured with test-batch statistics for both is
-            missing there.
+        runs: of vanilla and batchnorm (`width_runs`). Of one that was trained for longer, the curves are read after
+            EPOCHS. The weights of that epoch are not kept, so that what is measured with test-batch statistics for
+            both is missing there.
     Returns:
-        One row per width and measurement: width, measured; lead, low and high, its 95 % interval, infinite with one
-        seed; seeds; images, of the test set; of each network its accuracy on these images and on the HFC, such as
-        vanilla_test and vanilla_hfc, means over seeds; missing, why there is no lead, or "".
+        One row per set-up, width and measurement: set_up, width, measured; lead, low and high, its 95 % interval,
+        infinite with one seed; seeds; images, of the test set; of each network its accuracy on these images and on the
+        HFC, such as vanilla_test and vanilla_hfc, means over seeds; missing, why there is no lead, or "".
     """
     rows = []
-    for (width, pair), measured in product(runs.items(), _NAMES):
-        row = {"width": width, "measured": measured, "missing": ""}
+    for ((set_up, width), pair), measured in product(runs.items(), _NAMES):
+        row = {"set_up": set_up, "width": width, "measured": measured, "missing": ""}
         try:
-            row |= _lead(pair, measured)
+            row |= _lead(pair, measured, EPOCHS[set_up])
         except MissingRunError as error:
             row["missing"] = str(error)
         rows.append(row)
     columns = ["lead", "low", "high", "seeds", "images", *(f"{name}_{of}" for of in ("test", "hfc") for name in PAIR)]
-    return pd.DataFrame(rows, columns=["width", "measured", *columns, "missing"])
+    return pd.DataFrame(rows, columns=["set_up", "width", "measured", *columns, "missing"])
 
 
-def _lead(pair: Runs, measured: str) -> dict[str, float]:
+def _lead(pair: Runs, measured: str, epochs: int) -> dict[str, float]:
     if set(pair) != set(PAIR):
         raise MissingRunError(MISSING)
-    longer = any(run.recipe.epochs > EPOCHS for run in pair.all())
+    longer = any(run.recipe.epochs > epochs for run in pair.all())
     accuracies = gather(pair, "curves" if longer else "final")
-    cells = table_cells(accuracies[accuracies["epoch"] == EPOCHS] if longer else accuracies)
+    cells = table_cells(accuracies[accuracies["epoch"] == epochs] if longer else accuracies)
     if measured == TEST_BATCH:
         if longer:
-            raise MissingRunError(f"the weights of epoch {EPOCHS} are not kept")
+            raise MissingRunError(f"the weights of epoch {epochs} are not kept")
         if any(stored(run) is None for run in pair["vanilla"]):
             raise MissingRunError("not measured")
         cells = pd.concat([cells, measured_cells(table(pair)).query("measured == @TEST_BATCH")])
-    name = f"H{_RADIUS}"
-    lead = evaluate(f"batchnorm.{name} - vanilla.{name}", cells, _NAMES[measured])
+    lead = evaluate(f"batchnorm.{_CELL} - vanilla.{_CELL}", cells, _NAMES[measured])
     row = {"lead": lead.mean, "low": lead.low, "high": lead.high, "seeds": lead.seeds}
     chosen = cells[cells["measured"].isin(["", _NAMES[measured]])].groupby(["measure", "variant"])
-    for (of, cell), variant in product({"test": "test", "hfc": name}.items(), PAIR):
+    for (of, cell), variant in product({"test": "test", "hfc": _CELL}.items(), PAIR):
         row[f"{variant}_{of}"] = chosen["value"].mean()[cell, variant]
-    return row | {"images": chosen["n"].max()[name].max()}
+    return row | {"images": chosen["n"].max()[_CELL].max()}
+
+
+def leads_by_epoch(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
+    """BatchNorm's lead over the vanilla network of its seed on the HFC at r = 4 after each epoch, on 500 test images.
+
+    Args:
+        runs: as in `leads_by_width`; a pair of which no run is there has no rows.
+    Returns:
+        One row per network pair, measurement and epoch: set_up, width, measured, seed, epoch, lead.
+    """
+    rows = []
+    for (set_up, width), pair in runs.items():
+        if set(pair) == set(PAIR):
+            cells = table_cells(gather(pair)).query("measure == @_CELL")
+            both = cells.pivot_table("value", ["measured", "seed", "epoch"], "variant").dropna()
+            leads = (both["batchnorm"] - both["vanilla"]).rename("lead").reset_index()
+            rows.append(leads.replace({"measured": CONDITION_TITLES}).assign(set_up=set_up, width=width))
+    return pd.concat(rows, ignore_index=True)[["set_up", "width", "measured", "seed", "epoch", "lead"]]
 
 
 def width_table(leads: pd.DataFrame) -> pd.DataFrame:
     """The rows of `leads_by_width` as text; where there is no lead it says why."""
     rows = {}
     for row in leads.to_dict("records"):
-        cells = rows[row["width"], row["measured"]] = {"BatchNorm's lead": row["missing"]}
+        set_up = f"{row['set_up']}, {EPOCHS[row['set_up']]} epochs"
+        cells = rows[set_up, row["width"], row["measured"]] = {"BatchNorm's lead": row["missing"]}
         if not row["missing"]:
             cells["BatchNorm's lead"] = with_interval(row["lead"], row["low"], row["high"])
             for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), PAIR):
                 cells[f"{TITLES[variant]}, {words}"] = decimals(row[f"{variant}_{of}"])
             cells |= {name: f"{row[name]:,.0f}" for name in ("seeds", "images")}
-    return text_table(rows, ["width", "measured"])
+    return text_table(rows, ["set-up", "width", "measured"])
 
 
 _LOOKS = {
     name: Look(NETWORK_COLOURS["batchnorm"], marker, dashes)
     for name, marker, dashes in zip(_NAMES, "osD", ("-", "--", ":"), strict=True)
 }
+_WIDTH_COLOURS = {16: VIBRANT["blue"], 32: VIBRANT["teal"], 64: VIBRANT["red"]}
+_DASHES: dict[SetUp, Dashes] = {"as stated": "--", "crop and flip": "-"}
+PAPERS_LEAD = FIG4_VALUES["batchnorm", _CELL] - FIG4_VALUES["vanilla", _CELL]
 
 
 def width_figure(leads: pd.DataFrame) -> Figure:
     """BatchNorm's lead on the HFC by width, with 95 % intervals over seeds; one seed is a point.
 
     Args:
-        leads: from `leads_by_width`, beside which the paper's lead is drawn, hollow, at its width.
+        leads: from `leads_by_width`, of one set-up or both. The paper's lead is drawn beside them, hollow, at its
+            width.
     """
     rows = leads[leads["missing"] == ""].assign(place=leads["width"].astype(str).astype("category"))
-    rows["place"] = rows["place"].cat.set_categories([f"{width}" for width in leads["width"].unique()])
-    paper = FIG4_VALUES["batchnorm", f"H{_RADIUS}"] - FIG4_VALUES["vanilla", f"H{_RADIUS}"]
+    rows["place"] = rows["place"].cat.set_categories([f"{width}" for width in sorted(leads["width"].unique())])
+    set_ups = list(dict.fromkeys(leads["set_up"]))
     with drawn_in(CHART):
-        figure, (ax,) = panels([""], height=2.2, beside=1.6, xlabel=f"BatchNorm's lead on the HFC at r = {_RADIUS}")
-        intervals(ax, rows, "place", "measured", _LOOKS, mean="lead", dodge=0.22)
+        figure, axes = panels(
+            [f"{set_up}, {EPOCHS[set_up]} epochs".capitalize() for set_up in set_ups],
+            height=2.2,
+            beside=2,
+            xlabel="BatchNorm's lead",
+        )
         hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "", hollow=True)
-        at = len(rows["place"].cat.categories) - 1 - 0.22
-        ax.plot(paper, at, hollow.marker, color=hollow.colour, mfc="white", clip_on=False)
-        ax.axvline(0, color="0.3", lw=1)
-        ax.set_ylabel("Width of the network")
+        for ax, set_up in zip(axes, set_ups, strict=True):
+            intervals(ax, rows[rows["set_up"] == set_up], "place", "measured", _LOOKS, mean="lead", dodge=0.22)
+            at = len(rows["place"].cat.categories) - 1 - 0.22
+            ax.plot(PAPERS_LEAD, at, hollow.marker, color=hollow.colour, mfc="white", clip_on=False)
+            ax.axvline(0, color="0.3", lw=1)
+        axes[0].set_ylabel("Width of the network")
         handles = [look.handle(name) for name, look in _LOOKS.items()]
         legend(figure, [*handles, hollow.handle("the paper, 100 epochs")], columns=1)
+    return figure
+
+
+def epoch_figure(leads: pd.DataFrame) -> Figure:
+    """BatchNorm's lead on the HFC by epoch, a panel for each measurement: means over seeds, shades one sd to each side.
+
+    Args:
+        leads: from `leads_by_epoch`. The paper's lead is drawn beside them, hollow, in the first panel, as it was
+            measured.
+    """
+    keys = leads[["set_up", "width"]].drop_duplicates().itertuples(index=False)
+    looks = {f"{set_up}, width {width}": Look(_WIDTH_COLOURS[width], dashes=_DASHES[set_up]) for set_up, width in keys}
+    rows = leads.assign(name=leads["set_up"] + ", width " + leads["width"].astype(str))
+    hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "", hollow=True)
+    titles = list(CONDITION_TITLES.values())
+    with drawn_in(CHART):
+        figure, axes = panels(
+            [title.capitalize() for title in titles], xlabel="Epoch", ylabel="BatchNorm's lead", beside=1.9
+        )
+        for ax, title in zip(axes, titles, strict=True):
+            lines(ax, rows[rows["measured"] == title], "epoch", "name", looks, y="lead")
+            ax.axhline(0, color="0.3", lw=1)
+            ax.set(xscale="log", xticks=[1, 4, 16, 100], xticklabels=["1", "4", "16", "100"])
+            ax.minorticks_off()
+        axes[0].plot(100, PAPERS_LEAD, hollow.marker, color=hollow.colour, mfc="white", clip_on=False)
+        legend(figure, [*(look.handle(name) for name, look in looks.items()), hollow.handle("the paper")])
     return figure

@@ -9,7 +9,6 @@ import pytest
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper.fig4 import (
     FIG4,
-    ablation,
     batchnorm_effect,
     beside_narrow,
     beside_paper,
@@ -78,26 +77,6 @@ def test_a_lead_stands_beside_that_with_the_papers_schedule(runs):
     dropout, mixup = (table.loc[(title, "measured as the authors did")] for title in ("Dropout", "Mix-up"))
     assert dropout["our schedule"] != "not stored" == dropout["the schedule as stated"] == mixup["our schedule"]
     assert dropout["paper"] == ".115"  # the mean of .21 - .10 and .22 - .10
-
-
-def test_one_departure_at_a_time(runs):
-    table = ablation(runs, Runs({"vanilla_noaug": runs["vanilla"][:1]}), runs)
-    ours, unaugmented, short, paper = (column for _, column in table.items())
-    at_end = gather({variant: runs[variant][:1] for variant in ("vanilla", "batchnorm")}, "final")
-    rows = select(at_end, (4, 8), "authors", "batch")
-    test = rows.query("variant == 'vanilla' and cell == 'test'")["value"].item()
-    hfc = rows[rows["band"] == "hfc"].groupby("variant")["value"].mean()
-    assert ours["Vanilla, test"] == decimals(test)
-    assert ours[["Vanilla, HFC", "BatchNorm, HFC"]].tolist() == [decimals(hfc[one]) for one in ("vanilla", "batchnorm")]
-    lead = "BatchNorm's lead on the HFC, "
-    assert ours[lead + "measured as the authors did"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
-    rows = select(at_end, (4, 8), "mean", "running").query("band == 'hfc'")
-    hfc = rows.groupby("variant")["value"].mean()
-    assert ours[lead + "mean colour added"] == decimals(hfc["batchnorm"] - hfc["vanilla"])
-    assert paper.tolist() == ours.tolist()  # made of the same runs here
-    assert unaugmented.tolist() == ["not stored", *[""] * 8]  # one of the pair is missing
-    last = runs["vanilla"][0].curves.query("split == 'train' and band == 'x'").iloc[-1]
-    assert short["Vanilla, train"] == decimals(last["accuracy"])
 
 
 def test_each_set_up_says_how_far_it_is_from_the_papers_accuracies(runs):

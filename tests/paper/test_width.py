@@ -5,7 +5,16 @@ import pandas as pd
 import pytest
 
 from hfclib.paper.stored_tables import data_folder
-from hfclib.paper.width import TEST_BATCH, leads_by_width, width_figure, width_runs, width_table
+from hfclib.paper.width import (
+    EPOCHS,
+    TEST_BATCH,
+    epoch_figure,
+    leads_by_epoch,
+    leads_by_width,
+    width_figure,
+    width_runs,
+    width_table,
+)
 from hfclib.runs.collect import Runs
 from tests.paper.tidy import welch
 from tests.runs.foreign import RUNS
@@ -18,27 +27,34 @@ def runs():
     return width_runs()
 
 
-def hfc(path, variant, measured):
-    """The accuracy on the HFC at r = 4 in a stored file, after 16 epochs."""
+def hfc(path, variant, measured, epoch=16):
+    """The accuracy on the HFC at r = 4 in a stored file, of curves after an epoch."""
     rows = pd.read_csv(path).query("band == 'hfc' and radius == 4 and split == 'test'")
-    rows = rows[rows["epoch"] == 16] if "epoch" in rows else rows
+    rows = rows[rows["epoch"] == epoch] if "epoch" in rows else rows
     feed, statistics = CONDITIONS[measured]
     statistics = statistics if variant == "batchnorm" else "running"  # vanilla has no other
     return rows[(rows["feed"] == feed) & (rows["bn_stats"] == statistics)]["accuracy"].item()
 
 
 @pytest.mark.parametrize("measured", CONDITIONS)
-@pytest.mark.parametrize(("width", "ending", "file"), [(16, "", "curves"), (32, "_w32", "final")])
-def test_a_lead_is_recounted_from_the_stored_files(runs, width, ending, file, measured):
-    """Width 16 after 16 of 100 epochs."""
-    row = leads_by_width({width: runs[width]}).set_index("measured").loc[measured]
-    ones = {}
+@pytest.mark.parametrize(
+    ("place", "ending", "file"),
+    [
+        (("as stated", 16), "", "curves"),
+        (("as stated", 32), "_w32", "final"),
+        (("crop and flip", 16), "_cropped", "curves"),
+    ],
+)
+def test_a_lead_is_recounted_from_the_stored_files(runs, place, ending, file, measured):
+    """Width 16 after the first epochs of 100."""
+    row = leads_by_width({place: runs[place]}).set_index("measured").loc[measured]
+    ones, epoch = {}, EPOCHS[place[0]]
     for variant in ("vanilla", "batchnorm"):
         paths = sorted(RUNS.glob(f"narrow-{variant}{ending}-?-*/{file}.csv"))
-        ones[variant] = pd.Series([hfc(path, variant, measured) for path in paths])
+        ones[variant] = pd.Series([hfc(path, variant, measured, epoch) for path in paths])
         assert row[f"{variant}_hfc"] == pytest.approx(ones[variant].mean())
         assert row["seeds"] == len(paths)
-    assert row["images"] == (500 if width == 16 else 10_000)
+    assert row["images"] == (500 if file == "curves" else 10_000)
     lead = welch(ones["batchnorm"], ones["vanilla"])
     more = row["images"] + 2  # Agresti and Coull
     shares = [(one * row["images"] + 1) / more for one in ones.values()]
@@ -49,31 +65,66 @@ def test_a_lead_is_recounted_from_the_stored_files(runs, width, ending, file, me
 
 
 def test_test_batch_statistics_for_both_are_those_of_the_measured_table(runs):
-    row = leads_by_width({32: runs[32]}).set_index("measured").loc[TEST_BATCH]
+    place = "as stated", 32
+    pair = runs[place]
+    row = leads_by_width({place: pair}).set_index("measured").loc[TEST_BATCH]
     lead = 0
-    for run in runs[32]["batchnorm"]:
-        lead += hfc(run.path / "final.csv", "batchnorm", "measured as the authors did") / len(runs[32]["batchnorm"])
-    for run in runs[32]["vanilla"]:
+    for run in pair["batchnorm"]:
+        lead += hfc(run.path / "final.csv", "batchnorm", "measured as the authors did") / len(pair["batchnorm"])
+    for run in pair["vanilla"]:
         table = pd.read_csv(data_folder() / "batchnorm" / f"{run.path.name}.csv")
         matched = table.query("band == 'hfc' and radius == 4 and feed == 'max' and statistics == 'matched'")
-        lead -= matched["accuracy"].item() / len(runs[32]["vanilla"])
+        lead -= matched["accuracy"].item() / len(pair["vanilla"])
     assert row["lead"] == pytest.approx(lead)
 
 
 def test_what_is_missing_says_why(runs):
-    leads = leads_by_width({16: runs[16], 48: Runs({"vanilla": runs[16]["vanilla"]})})
+    first, absent = ("as stated", 16), ("as stated", 48)
+    leads = leads_by_width({first: runs[first], absent: Runs({"vanilla": runs[first]["vanilla"]})})
     missing = leads.set_index(["width", "measured"])["missing"]
     assert set(missing.loc[48]) == {"run missing"}
     assert missing[16, TEST_BATCH] == "the weights of epoch 16 are not kept"
     assert (missing.loc[16] == "").sum() == 2
-    table = width_table(leads)
+    table = width_table(leads).loc["as stated, 16 epochs"]
     assert table.loc[(48, "mean colour added"), "BatchNorm's lead"] == "run missing"
     assert table.loc[(16, "mean colour added"), "images"] == "500"
 
 
-def test_the_figure_has_a_point_for_each_lead_and_for_the_papers(runs):
+def test_the_figure_has_a_point_for_each_lead_and_for_the_papers_in_each_panel(runs):
     leads = leads_by_width(runs)
-    (ax,) = width_figure(leads).axes
-    drawn = sorted(x for line in ax.lines if line.get_marker() in "osD" for x in line.get_xdata())
-    assert drawn == pytest.approx(sorted([*leads["lead"].dropna(), 0.55]))
-    assert [text.get_text() for text in ax.get_yticklabels()] == [f"{width}" for width in runs]
+    figure = width_figure(leads)
+    for ax, (set_up, epochs) in zip(figure.axes, EPOCHS.items(), strict=True):
+        assert ax.get_title().lower() == f"{set_up}, {epochs} epochs"
+        drawn = sorted(x for line in ax.lines if line.get_marker() in "osD" for x in line.get_xdata())
+        assert drawn == pytest.approx(sorted([*leads.loc[leads["set_up"] == set_up, "lead"].dropna(), 0.55]))
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["16", "32", "64"]
+
+
+@pytest.fixture(scope="module")
+def by_epoch(runs):
+    return leads_by_epoch(runs)
+
+
+@pytest.mark.parametrize("measured", CONDITIONS)
+def test_a_lead_by_epoch_is_the_difference_of_a_seeds_two_networks(by_epoch, measured):
+    place = "crop and flip", 16, measured, 1, 30
+    keys = ["set_up", "width", "measured", "seed", "epoch"]
+    assert not by_epoch.duplicated(keys).any()
+    accuracies = {}
+    for variant in ("vanilla", "batchnorm"):
+        (path,) = RUNS.glob(f"narrow-{variant}_cropped-1-*/curves.csv")
+        accuracies[variant] = hfc(path, variant, measured, 30)
+    assert by_epoch.set_index(keys)["lead"][place] == pytest.approx(accuracies["batchnorm"] - accuracies["vanilla"])
+
+
+def test_the_figure_by_epoch_has_a_line_for_each_set_up_and_width_and_the_papers_lead_in_one_panel(runs, by_epoch):
+    pairs = [place for place, pair in runs.items() if set(pair) == {"vanilla", "batchnorm"}]
+    figure = epoch_figure(by_epoch)
+    for ax, measured in zip(figure.axes, CONDITIONS, strict=True):
+        own = by_epoch[by_epoch["measured"] == measured]
+        means = own.groupby(["set_up", "width", "epoch"])["lead"].mean()
+        drawn = [line for line in ax.lines if len(line.get_xdata()) > 2]
+        for line, place in zip(drawn, pairs, strict=True):
+            assert list(line.get_ydata()) == pytest.approx(means[place].tolist())
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"] == [pytest.approx(0.55)]
+    assert not [line for line in figure.axes[1].lines if line.get_marker() == "o"]
