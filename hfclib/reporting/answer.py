@@ -68,7 +68,9 @@ def crossing(content: dict) -> Crossing:
 
 
 def _zero(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Where straight lines between points first come from below 0 to 0; None if they don't."""
+    """Where straight lines between points first come from below 0 to 0, or begin there; None if they don't."""
+    if y[0] == 0:
+        return x[0]
     for (a, before), (b, after) in pairwise(zip(x, y, strict=True)):
         if before < 0 <= after:
             return a + (b - a) * before / (before - after)
@@ -117,9 +119,7 @@ def chance_level(content: dict) -> float:
 
 
 def chance_p(content: dict) -> float:
-    """The p-value of the accuracy on whole images against chance, see `chance_p_value`; 0 without labels."""
-    if is_unlabelled(content):
-        return 0.0
+    """The p-value of the accuracy on whole images against chance, see `chance_p_value`."""
     whole = whole_row(content)
     return chance_p_value(whole["correct"], whole["images"], chance_level(content))
 
@@ -132,6 +132,9 @@ def is_guessing(content: dict) -> bool:
 def reads(content: dict) -> str:
     """The sentence that says what the network reads, and up to which radius."""
     if is_guessing(content):
+        if is_unlabelled(content):
+            same = chance_level(content)
+            return f"The network gives {same:.0%} of the whole images one answer: nothing follows about what it reads."
         test = f"one-sided binomial test, p = {chance_p(content):.2g}"
         return f"The network is not better than chance on whole images ({test}): nothing follows about what it reads."
     crossed, side = crossing(content), side_of(content)

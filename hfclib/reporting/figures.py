@@ -67,8 +67,9 @@ def plot(table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, 
         axes.axhline(accuracy, color="grey", lw=1, label="whole images")
     for (band, feed, statistics), rows in bands.groupby(["band", "feed", "bn_stats"], sort=False):
         plain = (band, feed) == ("hfc", "raw")
-        look = {"ls": ":" if plain else "-", "alpha": 1 if statistics == "running" else 0.45}
-        label = f"{band.upper()}{', as it is' if plain else ''}{STATISTICS_WORDS.get(statistics, statistics)}"
+        look = {"ls": ":" if plain else "-." if feed == "max" else "-", "alpha": 1 if statistics == "running" else 0.45}
+        fed = ", as it is" if plain else ", by its maximum" if feed == "max" else ""
+        label = f"{band.upper()}{fed}{STATISTICS_WORDS.get(statistics, statistics)}"
         draw_bars(axes, _counted(rows), list(rows["radius"]), label=label, color=BAND_COLOURS[band], marker="o", **look)
     for marker, (name, other) in zip(cycle(MARKERS[1:]), behind.items(), strict=False):
         for band, rows in other.groupby("band", sort=False):

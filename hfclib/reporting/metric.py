@@ -145,7 +145,9 @@ def _referred(value: object) -> list:
         return list(value.values() if isinstance(value, dict) else value) if len(value) <= _MANY else []
     if isinstance(value, type | ModuleType | Tensor):
         return []
-    return [*getattr(value, "__dict__", {}).values(), inspect.getattr_static(type(value), "__call__", None)]
+    of_class = [part for kind in type(value).__mro__ for part in vars(kind).values() if isinstance(part, nn.Module)]
+    call = inspect.getattr_static(type(value), "__call__", None)
+    return [*getattr(value, "__dict__", {}).values(), *of_class, call]
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -1,11 +1,10 @@
 """Ray clusters: the engine for sweeps, one task per run, each of which comes home as the bytes of its files; and `map`.
 
-The machines need hfclib, and share no file system. A machine keeps the checkpoints of a run under way in
-`<home>/away`, so that a task that is tried again there goes on.
+The machines need hfclib, and share no file system. A machine keeps what it trains in `<home>/away`: a task that is
+tried again there goes on, and a run that could not be stored at home comes from there without training.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -165,9 +164,7 @@ def train_remotely(job: Job, threads: int) -> dict[str, bytes] | str:
     _, run = train_job(job, home() / "away", threads)
     if isinstance(run, str):
         return run
-    contents = {name: (run.path / name).read_bytes() for name in ("run.json", *FILES)}
-    shutil.rmtree(run.path)
-    return contents
+    return {name: (run.path / name).read_bytes() for name in ("run.json", *FILES)}
 
 
 def _fetch_result(ray, done, job: Job, store: Path | None) -> Run | str:

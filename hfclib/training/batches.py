@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from hfclib.batching import batch_sizes, batches, known_size, pair_of
+from hfclib.batching import batch_sizes, batches, check_labels, known_size, pair_of
 from hfclib.data import to_float
 from hfclib.transforms import rescaled
 
@@ -116,7 +116,8 @@ class LoaderBatches:
         """The loader's batches, as those of `Batches.epoch`; both arguments are its own affair."""
         for batch in self.loader:
             images, labels = pair_of(batch)
-            yield pixels(images.to(self.device)), labels.to(self.device, torch.int64)
+            images = pixels(images.to(self.device))
+            yield images, check_labels(labels, images)
 
 
 def first_images(model: nn.Module, loader: DataLoader, count: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from hfclib.batching import check_labels, check_pixels, first_logits
-from hfclib.conditions import PAPER_RADII, Condition, uses_batch_statistics
+from hfclib.conditions import PAPER_RADII, Condition, evaluating, uses_batch_statistics
 from hfclib.data import DATA_SETS
 from hfclib.devices import arithmetic, device_of
 from hfclib.frequency import check_images, nyquist, split
@@ -116,7 +116,7 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
     # The RNG is seeded from (seed, epoch), so resuming needs no stored state.
     entropy = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
     rng, generator = np.random.default_rng(entropy), torch.Generator("cpu").manual_seed(entropy)
-    with _seeded(entropy):
+    with seeded(entropy):
         model.train()
         correct, seen = 0, 0
         sizes = recipe.data.early_sizes
@@ -141,12 +141,12 @@ def _train_epoch(model, batches, optimizer, scheduler, recipe, *, seed, epoch, b
 
 def initial_model(recipe: Recipe, seed: int) -> nn.Module:
     """The network that a run of `recipe` with `seed` starts from, on the CPU."""
-    with _seeded(seed):
+    with seeded(seed):
         return recipe.build()
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """A context with PyTorch's own generators seeded, on the CPU and all GPUs; their states are restored."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -223,7 +223,7 @@ def fit_own(
     """`fit` for the recipe's own network and images, which honour the fields that `fit` has to refuse."""
     device = device_of(model)
     loader = LoaderBatches(train, device) if isinstance(train, DataLoader) else None
-    with _seeded(seed):
+    with seeded(seed):
         if isinstance(train, DataLoader):
             train = first_images(model, train, recipe.eval_images)
         if isinstance(test, DataLoader):
@@ -350,8 +350,11 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
     measured, classes = min(len(labels), recipe.eval_images), first_logits(model, pixels(images[:2])).shape[1]
     if labels.max() >= classes:
         raise ValueError(f"expected labels below {classes}, the number of logits, got {labels.max().item()}")
-    if uses_batch_statistics(model) and measured == 1:
-        raise ValueError("expected at least 2 images to measure a network with BatchNorm on, got 1")
+    if uses_batch_statistics(model):
+        with evaluating(model, "batch"):  # refuses a network that can't be measured so
+            pass
+        if measured == 1:
+            raise ValueError("expected at least 2 images to measure a network with BatchNorm on, got 1")
     return images, labels
 
 

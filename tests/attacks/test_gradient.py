@@ -515,8 +515,8 @@ class Returns(nn.Module):
 
 def test_bad_models(small):
     for function, message in [
-        (lambda x: x.mean(dim=(2, 3)) * math.nan, "finite logits"),
-        (lambda x: x.mean(dim=(2, 3)) + math.inf, "finite logits"),
+        (lambda x: x.mean(dim=(2, 3)) * math.nan, "below infinity"),
+        (lambda x: x.mean(dim=(2, 3)) + math.inf, "below infinity"),
         (lambda x: x, r"logits \(10, classes\) from the model, got \(10, 3, 4, 4\)"),
         (lambda x: x.mean(dim=(2, 3))[:5], r"logits \(10, classes\)"),
         (lambda x: x.flatten(1)[:, :1], r"logits \(10, classes\) from the model, got \(10, 1\)"),
@@ -524,6 +524,15 @@ def test_bad_models(small):
     ]:
         with pytest.raises(ValueError, match=message):
             fgsm(Returns(function), small, torch.zeros(10, dtype=torch.int64), eps=0.1)
+
+
+def test_a_masked_class_changes_no_image(small):
+    """Its logit is minus infinity: the others are attacked as without it."""
+    plain = Returns(lambda x: 9 * x.mean(dim=(2, 3)))
+    masked = Returns(lambda x: F.pad(9 * x.mean(dim=(2, 3)), (0, 1), value=-math.inf))
+    labels = torch.zeros(10, dtype=torch.int64)
+    first, second = (pgd(network, small, labels, eps=0.1, alpha=0.05, steps=3, seed=0) for network in (plain, masked))
+    assert torch.equal(first, second)
 
 
 def test_probabilities_are_warned_of(small, answers):

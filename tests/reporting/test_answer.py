@@ -36,6 +36,7 @@ def test_the_crossing_lies_on_straight_lines_between_measured_radii():
     assert wider.radius == pytest.approx(8.8)
     assert wider.low < crossed.low < crossed.high < wider.high
     assert answer.nearest_radius(content([200, 400, 600], [800, 500, 200])) == 8
+    assert answer.crossing(content([300, 400, 600], [300, 200, 100])).radius == 4
 
 
 def test_the_interval_of_the_crossing_holds_the_true_one():
@@ -136,6 +137,8 @@ def test_of_pictures_without_labels_agreement_is_told_and_no_accuracy():
     assert "it keeps its answer for about 44% by either alone." in text
     assert "It gives 2 different answers; always giving the most frequent would agree for 30.0%." in text
     assert "right" not in text
+    made["parts"]["classes"] = [{"class": 3, "radius": 8, "images": 1000}]
+    assert answer.reads(made).startswith("The network gives 100% of the whole images one answer: nothing follows")
 
 
 def test_classes_that_hang_on_the_high_frequencies_come_first():

@@ -120,6 +120,18 @@ class Plain:
     __call__ = scores
 
 
+def service(network):
+    """An object whose network belongs to its class."""
+
+    class Service:
+        held = network
+
+        def __call__(self, images):
+            return self.held(images)
+
+    return Service()
+
+
 HELD = {}
 
 
@@ -147,6 +159,7 @@ def test_the_network_behind_a_callable_is_put_into_evaluation_mode(network, data
         partial(lambda one, images: one(images), network),
         Plain(network),
         Plain(network).scores,
+        service(network),
         by_global_name,
     ):
         for bn_stats in ("running", "batch"):

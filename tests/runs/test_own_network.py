@@ -1,6 +1,7 @@
 """A network of the user's, all the way: registered, trained, stored, found, listed, asked and drawn."""
 
 import json
+import math
 import pickle
 from unittest.mock import Mock
 
@@ -123,6 +124,28 @@ def test_tied_weights_are_stored(tmp_path, recipe):
         assert torch.equal(run.model()[0].weight, run.model()[1].weight)
     finally:
         del REGISTERED["tied"]
+
+
+class Unusual(nn.Sequential):
+    """It has a mask of minus infinity, as transformers do, and draws noise in evaluation."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
+
+    def forward(self, images):
+        return super().forward(images + torch.randn_like(images))
+
+
+def test_a_network_with_an_infinite_mask_and_its_own_noise_is_stored_and_found(tmp_path, recipe):
+    register_network("unusual")(lambda *, width: Unusual(*toy(width=width)))
+    try:
+        own = recipe.with_(network="unusual")
+        run = train_run(own, seed=0, store=tmp_path, progress=False)
+        assert run.model().mask[0, 1] == -math.inf
+        assert find(own, 0, tmp_path).path == run.path
+    finally:
+        del REGISTERED["unusual"]
 
 
 def test_a_worker_has_the_network_of_its_job(radii, tmp_path, recipe):

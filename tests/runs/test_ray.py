@@ -64,10 +64,12 @@ def test_what_is_not_the_whole_run_does_not_come_home(contents, tmp_path):
         assert not list(tmp_path.rglob("escaped"))
 
 
-def test_a_run_is_sent_whole_and_leaves_nothing_where_it_was_trained(no_bands, own_home, tmp_path):
+def test_a_run_is_sent_whole_and_again_without_training_if_it_was_lost(no_bands, own_home, tmp_path, monkeypatch):
     recipe, before = TINY.with_(epochs=1, train_images=32), signal.getsignal(signal.SIGINT)
     contents = train_remotely(Job(recipe, 3), 1)
-    assert list((own_home / "away").iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr("hfclib.runs.sweep.train_run", None)
+        assert train_remotely(Job(recipe, 3), 1) == contents
     run = install_run(contents, Job(recipe, 3), tmp_path / "store")
     assert (run.recipe, run.seed) == (recipe, 3)
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == contents
@@ -259,4 +261,3 @@ def test_a_ray_sweep_of_six_runs_survives_the_death_of_a_worker(tmp_path, own_ho
     assert {path.name for path in store.iterdir()} == wanted
     for path in store.iterdir():
         load(path).model()
-    assert list((own_home / "away").glob("*-0*")) == []  # nothing is left behind where it was trained

@@ -641,6 +641,15 @@ def test_bad_images_and_labels_are_refused_before_the_work():
             fit(model, train, test, recipe, seed=0, progress=False)
 
 
+def test_a_network_with_batch_norm_that_is_split_over_gpus_is_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr(nn.DataParallel, "forward", lambda self, images: self.module(images))  # as on two GPUs
+    model = nn.DataParallel(untrained(hfclib.resnet18(2, "batch").eval()))
+    model.device_ids = [0, 1]
+    data = torch.rand(20, 3, 8, 8), torch.zeros(20, dtype=torch.int64)
+    with pytest.raises(ValueError, match="DataParallel, which cuts batches up: give its module"):
+        fit(model, data, data, Recipe("mine").with_(epochs=1, batch_size=8), seed=0, progress=False)
+
+
 # ---- a DataLoader in place of the data
 
 
@@ -766,6 +775,13 @@ def test_a_recipe_with_another_size_of_batches_than_the_loader_is_refused():
     assert fit(linear(), unknown, pair, usual, **options).epoch == 1
     with pytest.raises(ValueError, match="the DataLoader makes the batches: it can't honour batch_size"):
         fit(untrained(linear().eval()), unknown, pair, usual.with_(batch_size=5), **options)
+
+
+def test_a_later_label_below_zero_is_refused_when_it_comes():
+    images, labels = Pictures().images, Pictures().labels.clone()
+    labels[-1] = -100
+    with pytest.raises(ValueError, match="labels of at least 0, got -100"):
+        loaded(DataLoader(list(zip(images, labels, strict=True)), 4), (images, Pictures().labels))
 
 
 def test_bad_loaders_are_refused_before_the_work():
