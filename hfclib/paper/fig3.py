@@ -20,7 +20,7 @@ from hfclib.charts import PICTURES_WIDTH, STYLE, blank, drawn_in, panels
 from hfclib.kernels import SIZE, convolutions, frequency_response, high_frequency_share, roughness, smooth_kernels
 from hfclib.paper.chapter import Chapter
 from hfclib.paper.intervals import interval
-from hfclib.paper.measurements import each_run
+from hfclib.paper.measurements import each_run, initial_draw
 from hfclib.paper.parameters import SeveralSeeds, number
 from hfclib.paper.presets import Preset, adversarial_recipes, fig4_recipes, titled
 from hfclib.paper.tables import decimals, text_table, with_interval
@@ -71,8 +71,8 @@ def kernel_measures(runs: Mapping[str, Sequence[Run]], rho: float = 1.0) -> pd.D
         runs: by variant.
         rho: as in `smooth_kernels`.
     Returns:
-        One row per (variant, seed, state, kernel) of the runs whose weights are kept: roughness, share
-        (`high_frequency_share` at r = 12). States: "initial"; "trained"; "added", trained minus initial weights;
+        One row per (variant, seed, state, kernel) of the runs whose weights are kept: draw (`initial_draw`), roughness,
+        share (`high_frequency_share` at r = 12). States: "initial"; "trained"; "added", trained minus initial weights;
         "smoothed", trained and then smoothed.
     """
     rows = []
@@ -85,7 +85,8 @@ def kernel_measures(runs: Mapping[str, Sequence[Run]], rho: float = 1.0) -> pd.D
             "smoothed": _first(smooth_kernels(model, rho)),
         }
         for state, weight in states.items():
-            columns = {"variant": variant, "seed": run.seed, "state": state, "kernel": range(len(weight))}
+            columns = {"variant": variant, "seed": run.seed, "draw": initial_draw(run.recipe), "state": state}
+            columns["kernel"] = range(len(weight))
             columns["roughness"] = roughness(weight).mean(dim=1).tolist()
             columns["share"] = high_frequency_share(weight, KERNEL_RADIUS).mean(dim=1).tolist()
             rows.append(pd.DataFrame(columns))
@@ -243,7 +244,7 @@ def responses_figure(responses: Mapping[str, Tensor]) -> Figure:
 
 def _cells(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of the claims: the mean roughness of a network's kernels after training."""
-    means = table[table["state"] == "trained"].groupby(["variant", "seed"], as_index=False)["roughness"].mean()
+    means = table[table["state"] == "trained"].groupby(["variant", "seed", "draw"], as_index=False)["roughness"].mean()
     return means.assign(measure="roughness", measured="").rename(columns={"roughness": "value"})
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _NAMES = {title: name for name, title in CONDITION_TITLES.items()} | {TEST_BATCH: TEST_BATCH}
 MISSING = "run missing"
 SetUp = Literal["as stated", "crop and flip"]
-EPOCHS: dict[SetUp, int] = {"as stated": 16, "crop and flip": 6}  # after which leads are compared by width
+EPOCHS: dict[SetUp, int] = {"as stated": 16, "crop and flip": 4}  # after which leads are compared by width
 _RADIUS = 4  # where images are cut, in DFT bins
 _CELL = f"H{_RADIUS}"
 
@@ -62,7 +62,7 @@ def width_runs() -> dict[tuple[SetUp, int], Runs]:
         ("as stated", 32): stated_pair("narrow", "_w32"),
         ("as stated", 64): stated_pair("paper", "_16"),
         ("crop and flip", 16): stated_pair("narrow", "_cropped"),
-        ("crop and flip", 64): stated_pair("paper", "_cropped6"),
+        ("crop and flip", 64): stated_pair("paper", "_cropped4"),
     }
 
 
