@@ -17,6 +17,7 @@ from hfclib.paper import networks
 from hfclib.paper.generalisation import generalisation_table, rule_recipes
 from hfclib.paper.intervals import MissingRunError
 from hfclib.paper.networks import NETWORKS, SHIFTS, networks_recipes, relative_drop, shifted
+from hfclib.paper.presets import stated_recipes
 from hfclib.runs.collect import Runs, published_runs
 from hfclib.runs.store import find
 
@@ -167,8 +168,9 @@ def test_networks_near_chance_or_not_measured_are_left_out():
 
 
 def test_every_published_network_of_these_images_is_in_the_chapter():
-    """But for those that the rule of the chapter on generalisation is about, trained since."""
-    known = {(recipe.name, recipe.hash) for recipe in (networks_recipes() | rule_recipes()).values()}
+    """But for those that the rule of the chapter on generalisation is about, trained since, and shortened trainings."""
+    others = rule_recipes() | stated_recipes("paper")
+    known = {(recipe.name, recipe.hash) for recipe in (networks_recipes() | others).values()}
     published = [json.loads(path.read_text()) for path in (data_folder() / "runs").glob("*/run.json")]
     usual = [run for run in published if run["recipe"].get("data", "cifar10") == "cifar10"]
     plain = {(run["recipe"]["name"], run["hash"]) for run in usual if not run["recipe"].get("planted")}

@@ -442,7 +442,7 @@ PUBLISHED = sorted(
 )  # those two are trainings under way, which git leaves out
 KNOWN = {
     recipe.run_name(seed): recipe
-    for figure, preset in product(RECIPES, ("laptop", "narrow", "authors"))
+    for figure, preset in product(RECIPES, ("laptop", "narrow", "authors", "paper"))
     for recipe in RECIPES[figure](preset).values()
     for seed in range(10)
 }
@@ -458,7 +458,7 @@ def test_published_runs_are_whole():
         assert sorted(run.curves["epoch"].unique()) == list(range(1, run.recipe.epochs + 1))
         assert set(run.curves["images"]) == {run.recipe.eval_images}
         plain = run.final[~run.final["feed"].str.startswith("pgd")]
-        assert set(plain.query("split == 'test'")["images"]) == {10_000}
+        assert set(plain.query("split == 'test'")["images"]) == {run.recipe.final_images}
         assert (len(plain) < len(run.final)) == (run.recipe.attack is not None)
         assert set(plain.query("split == 'train'")["images"]) == {5_000}
         assert not any(commit.endswith("-dirty") or commit == "none" for commit in run.provenance["commits"])
