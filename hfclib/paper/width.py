@@ -31,8 +31,10 @@ from hfclib.paper.paper_values import FIG4_VALUES
 from hfclib.paper.presets import TITLES, Preset, pair_recipes
 from hfclib.paper.tables import (
     CONDITION_TITLES,
+    CONDITIONS,
     decimals,
     gather,
+    select,
     table_cells,
     text_table,
     with_interval,
@@ -40,6 +42,7 @@ from hfclib.paper.tables import (
 from hfclib.runs.collect import Runs, published_runs
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _NAMES = {title: name for name, title in CONDITION_TITLES.items()} | {TEST_BATCH: TEST_BATCH}
@@ -120,11 +123,14 @@ def leads_by_epoch(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
     """
     rows = []
     for (set_up, width), pair in runs.items():
-        if set(pair) == set(PAIR):
-            cells = table_cells(gather(pair)).query("measure == @_CELL")
-            both = cells.pivot_table("value", ["measured", "seed", "epoch"], "variant").dropna()
+        if set(pair) != set(PAIR):
+            continue
+        curves = gather(pair)
+        for measured, condition in CONDITIONS.items():
+            hfc = select(curves, [_RADIUS], *condition).query("cell == @_CELL")
+            both = hfc.pivot(index=["seed", "epoch"], columns="variant", values="value").dropna()
             leads = (both["batchnorm"] - both["vanilla"]).rename("lead").reset_index()
-            rows.append(leads.replace({"measured": CONDITION_TITLES}).assign(set_up=set_up, width=width))
+            rows.append(leads.assign(set_up=set_up, width=width, measured=CONDITION_TITLES[measured]))
     return pd.concat(rows, ignore_index=True)[["set_up", "width", "measured", "seed", "epoch", "lead"]]
 
 
@@ -148,7 +154,12 @@ _LOOKS = {
 }
 _WIDTH_COLOURS = {16: VIBRANT["blue"], 32: VIBRANT["teal"], 64: VIBRANT["red"]}
 _DASHES: dict[SetUp, Dashes] = {"as stated": "--", "crop and flip": "-"}
-PAPERS_LEAD = FIG4_VALUES["batchnorm", _CELL] - FIG4_VALUES["vanilla", _CELL]
+_PAPER = Look(NETWORK_COLOURS["batchnorm"], "o", "", hollow=True)
+_PAPERS_LEAD = FIG4_VALUES["batchnorm", _CELL] - FIG4_VALUES["vanilla", _CELL]
+
+
+def _draw_papers(ax: Axes, x: float, y: float) -> None:
+    ax.plot(x, y, _PAPER.marker, color=_PAPER.colour, mfc="white", clip_on=False)
 
 
 def width_figure(leads: pd.DataFrame) -> Figure:
@@ -168,15 +179,14 @@ def width_figure(leads: pd.DataFrame) -> Figure:
             beside=2,
             xlabel="BatchNorm's lead",
         )
-        hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "", hollow=True)
         for ax, set_up in zip(axes, set_ups, strict=True):
             intervals(ax, rows[rows["set_up"] == set_up], "place", "measured", _LOOKS, mean="lead", dodge=0.22)
             at = len(rows["place"].cat.categories) - 1 - 0.22
-            ax.plot(PAPERS_LEAD, at, hollow.marker, color=hollow.colour, mfc="white", clip_on=False)
+            _draw_papers(ax, _PAPERS_LEAD, at)
             ax.axvline(0, color="0.3", lw=1)
         axes[0].set_ylabel("Width of the network")
         handles = [look.handle(name) for name, look in _LOOKS.items()]
-        legend(figure, [*handles, hollow.handle("the paper, 100 epochs")], columns=1)
+        legend(figure, [*handles, _PAPER.handle("the paper, 100 epochs")], columns=1)
     return figure
 
 
@@ -190,7 +200,6 @@ def epoch_figure(leads: pd.DataFrame) -> Figure:
     keys = leads[["set_up", "width"]].drop_duplicates().itertuples(index=False)
     looks = {f"{set_up}, width {width}": Look(_WIDTH_COLOURS[width], dashes=_DASHES[set_up]) for set_up, width in keys}
     rows = leads.assign(name=leads["set_up"] + ", width " + leads["width"].astype(str))
-    hollow = Look(NETWORK_COLOURS["batchnorm"], "o", "", hollow=True)
     titles = list(CONDITION_TITLES.values())
     with drawn_in(CHART):
         figure, axes = panels(
@@ -201,6 +210,6 @@ def epoch_figure(leads: pd.DataFrame) -> Figure:
             ax.axhline(0, color="0.3", lw=1)
             ax.set(xscale="log", xticks=[1, 4, 16, 100], xticklabels=["1", "4", "16", "100"])
             ax.minorticks_off()
-        axes[0].plot(100, PAPERS_LEAD, hollow.marker, color=hollow.colour, mfc="white", clip_on=False)
-        legend(figure, [*(look.handle(name) for name, look in looks.items()), hollow.handle("the paper")])
+        _draw_papers(axes[0], 100, _PAPERS_LEAD)
+        legend(figure, [*(look.handle(name) for name, look in looks.items()), _PAPER.handle("the paper")])
     return figure
