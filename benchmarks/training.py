@@ -21,7 +21,7 @@ from hfclib.data.cifar import embedded
 from hfclib.devices import best_device, device_name, gains_from_bf16
 from hfclib.paper.presets import fig4_recipes
 from hfclib.training.batches import PADDING, Batches
-from hfclib.training.loop import make_optimizer, training_step
+from hfclib.training.loop import initial_model, make_optimizer, training_step
 from hfclib.training.recipe import Recipe
 
 WORKERS = (0, 2)
@@ -94,9 +94,7 @@ def endless(loader: DataLoader) -> Iterator[Batch]:
 
 def network(recipe: Recipe, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
     """The recipe's network in training mode, with the same weights at every call."""
-    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
-        torch.manual_seed(0)
-        return recipe.build().to(device, memory_format=memory_format).train()
+    return initial_model(recipe, 0).to(device, memory_format=memory_format).train()
 
 
 def compare(

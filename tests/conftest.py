@@ -30,6 +30,7 @@ settings.load_profile("hfclib")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: recomputes or trains for long, run with -m slow")
+    config.addinivalue_line("markers", "drawn: a test of `hfc report` that draws its page and card")
 
 
 def pytest_collection_modifyitems(config, items):

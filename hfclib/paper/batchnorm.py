@@ -1,4 +1,4 @@
-"""The chapter on BatchNorm: why does it look as if it read the HFC? Its recipes, measurements, claims and figures.
+"""The chapter on BatchNorm: why does it lead on the HFC? Its recipes, measurements, claims and figures.
 
 `python -m hfclib.paper.batchnorm` measures the stored networks, and vanilla ones of the schedule as stated, and writes
 one table per network to `data/batchnorm`, with a description of where it comes from. Networks whose table is there
@@ -320,7 +320,7 @@ class BatchNormParameters(SeveralSeeds):
 
 BATCHNORM = Chapter(
     name="batchnorm",
-    question="Why does BatchNorm look as if it read the HFC?",
+    question="Why does BatchNorm lead on the HFC?",
     topic="BatchNorm",
     paper="section 5.3, Fig. 6",
     blog="Fig. 4",

@@ -120,7 +120,7 @@ class Claim(BaseModel):
         version: the condition under which it is tested, in words.
         measured: the same as a name of the chapter (`Chapter.cells`).
         contrast: the statistic as a `Contrast`; of several the one with the largest mean.
-        function: the name of a statistic of the chapter that is no contrast (`Chapter.statistics`).
+        function: the name of a statistic of the chapter that is no contrast (`Chapter.functions`).
         relation, bound: the rule (`verdicts`); the bound is what "at most", "at least" and "about" compare with.
         paper: the statistic as published; None where it is not available.
         preset: whose networks it is tested on.

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import papermill
@@ -67,14 +66,6 @@ def output_name(chapter: str, values: Mapping[str, object]) -> str:
     return f"{chapter}-{safe}.ipynb"
 
 
-def stored_seconds(cells: Sequence[dict]) -> float:
-    """How long the code cells of a notebook took when their outputs were stored, in seconds."""
-    times = [cell["metadata"]["execution"] for cell in cells if "execution" in cell["metadata"]]
-    ends = [datetime.fromisoformat(stamps["shell.execute_reply"]) for stamps in times]
-    starts = [datetime.fromisoformat(stamps["iopub.execute_input"]) for stamps in times]
-    return sum((end - start).total_seconds() for start, end in zip(starts, ends, strict=True))
-
-
 def execute(chapter: str, values: Mapping[str, object], output: Path | None = None) -> Path:
     """Execute a chapter's notebook. Its progress, and what it writes to stderr, go to stderr.
 
@@ -104,7 +95,7 @@ def execute(chapter: str, values: Mapping[str, object], output: Path | None = No
         raise ValueError(f"expected an output that is no notebook of the book, folder or other file, got {target}")
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     also = "; what is not stored for other parameters is computed first" if values else ""
-    _LOG.info("%s: %d cells, about %.0f s at the defaults%s", chapter, len(cells), stored_seconds(cells), also)
+    _LOG.info("%s: %d cells%s", chapter, len(cells), also)
     if os.environ.get("HFCLIB_HOME"):
         os.environ["HFCLIB_HOME"] = str(home().absolute())  # the notebook runs in another folder
     working = target.with_name(f"{target.stem}.running-{os.getpid()}.ipynb")

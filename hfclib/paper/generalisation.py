@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from hfclib.charts import CHART, NETWORK_COLOURS, REFERENCE, Look, chance, drawn_in, legend, panels
+from hfclib.charts import CHART, NETWORK_COLOURS, Look, chance, chance_handle, drawn_in, legend, panels
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper.all_networks import SET_UPS, USABLE, network_name, networks_recipes, norm_of
 from hfclib.paper.chapter import Chapter
@@ -349,7 +349,7 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
                 ax.plot(own["test"], own["value"], marker, color=colour, ms=6, alpha=0.8)
             ax.axline((0, 0), slope=1, color="0.3", lw=1, ls="--")
             chance(ax)
-            text = estimate_cell(_title_number, points[points["part"] == "compared"], "")
+            text = estimate_cell(correlation, points[points["part"] == "compared"], "", measure="value")
             text = f": {text.split()[0]}" if text else ""
             ax.set_title(title + text, fontweight="bold" if at == radius else "normal")
             for spine in ax.spines.values():
@@ -357,16 +357,12 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
             ax.set(xlim=(0.4, 1), ylim=(0, 1), xticks=[0.5, 0.7, 0.9])
         present = [family for family in _FAMILIES if (drawn["family"] == family).any()]
         handles = [Look(*_FAMILIES[family], "").handle(family) for family in present]
-        handles += [Look("0.3", dashes="--").handle("as on whole images", lw=1), REFERENCE.handle("guessing", lw=1)]
+        handles += [Look("0.3", dashes="--").handle("as on whole images", lw=1), chance_handle()]
         legend(figure, handles)
     return figure
 
 
 _BAND_NAMES = {"H": "HFC", "L": "LFC"}
-
-
-def _title_number(points: pd.DataFrame) -> Estimate:
-    return rank_correlation(points["test"], points["value"])
 
 
 # ---- the chapter

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from hfclib.reporting.metric import READ, chance_p_value, counted
 
 LEVEL = 0.05  # of the test whether a network is better than chance
@@ -63,7 +65,7 @@ def crossing(content: dict) -> Crossing:
     clear &= all(one["accuracy"] >= other["accuracy"] for one, other in zip(better, worse, strict=True))
     accuracy = None
     if radius is not None:
-        accuracy = _between(radii, [row["accuracy"] for row in lows], radius)
+        accuracy = float(np.interp(radius, radii, [row["accuracy"] for row in lows]))
     return Crossing(radius, first, last, accuracy, ahead, clear)
 
 
@@ -75,13 +77,6 @@ def _zero(x: Sequence[float], y: Sequence[float]) -> float | None:
         if before < 0 <= after:
             return a + (b - a) * before / (before - after)
     return None
-
-
-def _between(x: Sequence[float], y: Sequence[float], at: float) -> float:
-    for (a, before), (b, after) in pairwise(zip(x, y, strict=True)):
-        if a <= at <= b:
-            return before + (after - before) * (at - a) / (b - a)
-    return y[-1]
 
 
 def nearest_radius(content: dict) -> float:
@@ -277,7 +272,7 @@ def hanging_classes(content: dict) -> list[dict]:
         row
         | {name: row[name] / row["images"] for name in ("whole", "lfc", "hfc")}
         | {"difference": (row["hfc"] - row["lfc"]) / row["images"]}
-        for row in content["parts"].get("classes", ())
+        for row in content["parts"]["classes"]
         if row["radius"] == radius
     ]
     return sorted(rows, key=lambda row: -row["difference"])

@@ -159,8 +159,7 @@ def _measure(subject: Subject, data: DatasetSpec, content: dict, folder: Path) -
         if not stored:
             _store(folder, content)
         for table in ("accuracy", "classes") if name == "accuracy" else (name,):
-            rows = content["parts"].get(table, [])  # early reports have no classes
-            write(folder / f"{table}.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+            write(folder / f"{table}.csv", pd.DataFrame(content["parts"][table]).to_csv(index=False).encode())
 
 
 def _count(subject: Subject, data: DatasetSpec, content: dict, folder: Path) -> None:

@@ -318,11 +318,11 @@ def _settings(content: dict) -> str:
 
 
 def _colour_words(content: dict) -> str:
-    """Which mean colour the HFC was fed with, and where it is from, which early reports do not say."""
+    """Which mean colour the HFC was fed with, and where it is from."""
     colour = ", ".join(f"{value:.3f}" for value in content["key"]["settings"]["colour"])
     images = answer.whole_row(content)["images"]
-    origin = {True: "was given", False: f"is that of all {images:,} images", None: "is in the settings"}
-    return f" The mean colour ({colour}) {origin[content.get('colour_given')]}."
+    origin = "was given" if content["colour_given"] else f"is that of all {images:,} images"
+    return f" The mean colour ({colour}) {origin}."
 
 
 def folded(summary: str, inner: str) -> str:

@@ -70,7 +70,6 @@ def foreign(foreign_home, monkeypatch):
 def test_published_claims_do_not_hang_on_a_readers_home(name, foreign_home, monkeypatch):
     board = published_scoreboard([name])
     monkeypatch.setenv("HFCLIB_HOME", str(foreign_home))
-    pd.testing.assert_frame_equal(published_scoreboard([name]), board)
     default = CHAPTERS[name].parameters()
     runs = CHAPTERS[name].obtain(default)
     assert all(is_published(run.path) for run in (runs if name == "detection" else runs.all()))

@@ -15,11 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from typer.testing import CliRunner
 
 import hfclib
 from hfclib.batching import BATCH_SIZE
-from hfclib.cli import app
 from hfclib.reporting import ReportSettings, parts, read_report
 from hfclib.reporting.answer import nearest_radius
 from hfclib.reporting.datasets import DatasetSpec
@@ -29,13 +27,6 @@ from hfclib.reporting.settings import LARGEST_BATCH, PART_NAMES
 
 FAST = {"images": 24, "grid": 3, "steps": 1, "radii": [2, 3]}
 BUILD = "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear({inputs}, 2))\n"
-
-
-@pytest.fixture
-def hfc(monkeypatch, tmp_path):
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.chdir(tmp_path)
-    return lambda *words, **options: CliRunner().invoke(app, [str(word) for word in words], **options)
 
 
 class Watched(nn.Module):
@@ -136,6 +127,7 @@ def test_memory_is_said_at_the_start(data, tmp_path, caplog):
     assert caplog.text.index("PGD in batches") < caplog.text.index("1 of 7: accuracy")
 
 
+@pytest.mark.drawn
 def test_parts_can_be_chosen_and_added_later(data, tmp_path):
     network = Watched()
     network.give_all_answers(data[0])
@@ -194,6 +186,7 @@ def test_a_file_of_weights_for_a_named_network(tmp_path):
         named_model("laptop-vanilla-0", str(tmp_path / "w.pt"))
 
 
+@pytest.mark.drawn
 def test_grey_pictures_for_a_network_of_one_channel(hfc, pictures, tmp_path):
     (tmp_path / "grey.py").write_text(BUILD.format(inputs=256))
     words = ["report", "grey:build", "--data", pictures, "--images", 4, "--grid", 3, "--steps", 1, "--parts", "noise"]
@@ -237,6 +230,7 @@ def test_a_quick_answer_takes_as_many_images_as_fit_and_keeps_their_number(hfc, 
     assert "expected quick, which measures the accuracy alone, or parts, not both" in both.output
 
 
+@pytest.mark.drawn
 def test_pictures_without_labels_count_where_the_answer_is_that_for_the_whole(hfc, pictures, tmp_path):
     torch.manual_seed(0)
     (tmp_path / "grey.py").write_text(BUILD.format(inputs=256))
@@ -330,6 +324,7 @@ def test_limits_are_told_to_continuous_integration(hfc, pictures, tmp_path):
     assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
 
 
+@pytest.mark.drawn
 def test_classes_are_counted_and_shown_with_their_pictures(data, tmp_path):
     network = Watched()
     network.give_all_answers(data[0])
@@ -357,6 +352,7 @@ def test_classes_are_counted_and_shown_with_their_pictures(data, tmp_path):
     assert 0 < len(failing) <= page.count("data:image/png;base64")
 
 
+@pytest.mark.drawn
 def test_the_page_opens_with_the_answer_and_links_back(data, tmp_path):
     network = Watched()
     network.give_all_answers(data[0])

@@ -23,11 +23,9 @@ from scipy.stats import binomtest
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
-from typer.testing import CliRunner
 
 import hfclib
 from hfclib._files import data_folder
-from hfclib.cli import app
 from hfclib.data.cifar import to_float
 from hfclib.reporting import parts
 from hfclib.reporting.figures import card, energy_figure, heat_map_figure, points_figure
@@ -59,13 +57,6 @@ def network():
 def data(network):
     images = torch.rand(120, 3, 8, 8)
     return images, torch.where(torch.rand(120) < 0.8, network(images).argmax(dim=1), 0)
-
-
-@pytest.fixture
-def hfc(monkeypatch, tmp_path):
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.chdir(tmp_path)
-    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
 
 # ---- the parts
@@ -170,6 +161,7 @@ def test_plot_shows_a_table_with_intervals(network, data):
     assert {tuple(line.get_xdata()) for line, *_ in shuffled.axes[0].containers} == {(1, 2, 3)}
 
 
+@pytest.mark.drawn
 def test_shares_of_nyquist_stand_beside_the_bins(network, data, tmp_path):
     axes = hfclib.plot(hfclib.band_accuracy(network, *data, [1, 2]), side=8).axes[0]
     (above,) = axes.child_axes
@@ -189,6 +181,7 @@ def test_shares_of_nyquist_stand_beside_the_bins(network, data, tmp_path):
     assert len(re.findall(r"<td>2.50*</td>\n      <td>0.6250*</td>", page)) == 3 + 1 + 1
 
 
+@pytest.mark.drawn
 def test_a_report_on_larger_images_cuts_at_shares_of_nyquist_in_bins(tmp_path):
     images, labels = torch.rand(8, 3, 40, 64), torch.arange(8) % 2
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
@@ -308,6 +301,7 @@ def test_a_loader_may_fill_the_same_memory_again(network, data, tmp_path):
     assert made.content["parts"] == expected.content["parts"]
 
 
+@pytest.mark.drawn
 def test_numbers_of_a_report_are_those_of_band_accuracy(network, data, tmp_path):
     made = hfclib.make_report(network, DataLoader(TensorDataset(*data), batch_size=7), tmp_path / "report", **FAST)
     stored = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -370,6 +364,7 @@ def test_the_mean_colour_is_that_of_all_images_and_they_are_read_for_it_once(net
     assert read == [0, 0, 1, 2, 3]  # the colour is stored, and all the data are compared
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("what", ["images", "labels"])
 def test_a_finished_report_is_not_given_for_data_that_have_changed_after_the_first(network, data, tmp_path, what):
     images, labels = (part.clone() for part in data)
@@ -523,6 +518,7 @@ def test_batches_of_other_sizes_are_refused(tmp_path):
         make_report(network, data, tmp_path, **FAST)
 
 
+@pytest.mark.drawn
 def test_a_callable_that_returns_numpy_is_measured(network, data, tmp_path):
     weight = network[1].weight.detach().numpy().T
 
@@ -541,6 +537,7 @@ def test_a_network_that_guesses_is_told_before_the_work(network, data, tmp_path,
     assert re.search(r"\d+ of the first 24 images are right, indistinguishable from chance", caplog.text)
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("correct", [0, 7])
 def test_of_a_network_at_chance_the_page_claims_nothing(network, data, tmp_path, correct):
     predicted = network(data[0][:40]).argmax(dim=1)
@@ -561,6 +558,7 @@ def test_of_a_network_at_chance_the_page_claims_nothing(network, data, tmp_path,
     assert "not better than chance" not in better.content["summary"]
 
 
+@pytest.mark.drawn
 def test_the_page_says_which_mean_colour_it_is(network, data, tmp_path):
     make_report(network, data, tmp_path / "found", **FAST)
     shown = ", ".join(f"{value:.3f}" for value in data[0].mean(dim=(0, 2, 3)).tolist())
@@ -572,6 +570,7 @@ def test_the_page_says_which_mean_colour_it_is(network, data, tmp_path):
         make_report(network, data, tmp_path / "given", **FAST)
 
 
+@pytest.mark.drawn
 def test_other_networks_are_drawn_behind(network, data, tmp_path):
     other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
     others = [make_report(other, data, tmp_path / "second", name="second", **FAST)]
@@ -602,6 +601,7 @@ def test_other_networks_are_drawn_behind(network, data, tmp_path):
         assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.drawn
 def test_a_function_without_a_gradient(network, data, tmp_path):
     made = make_report(lambda images: network(images).detach(), data, tmp_path / "report", **FAST)
     assert made.content["parts"]["energy"] == []
@@ -761,6 +761,7 @@ def test_of_two_reports_in_one_folder_the_second_waits(network, data, tmp_path, 
     assert caplog.text.count("is stored") == 7
 
 
+@pytest.mark.drawn
 def test_broken_images_are_refused_or_skipped_and_counted(hfc, pictures, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 2))\n"
@@ -958,6 +959,7 @@ def test_the_energy_is_measured_of_the_network_as_it_is_and_of_images_that_move(
     assert row["images"] == 100
 
 
+@pytest.mark.drawn
 def test_one_image_that_moves_has_no_interval_and_the_report_is_valid_json(data, tmp_path, monkeypatch):
     monkeypatch.setattr("hfclib.reporting.answer.is_guessing", lambda content: False)  # so that the page has all parts
     images = torch.zeros_like(data[0])
@@ -1039,6 +1041,7 @@ def test_images_of_timm_are_squashed_if_its_weights_ask_for_it(pictures, monkeyp
         named_model("timm:resnet10t")
 
 
+@pytest.mark.drawn
 def test_a_quantised_network_is_reported_and_other_files_are_left_alone(data, tmp_path):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
     with warnings.catch_warnings():

@@ -114,8 +114,6 @@ def test_provenance(trained):
     assert known["versions"]["torch"] == torch.__version__
     assert known["device"]
     assert known["precision"] in ("bfloat16 autocast", "float32")
-    assert known["train_seconds"] >= 0
-    assert known["eval_seconds"] >= 0
 
 
 def test_commit_outside_a_checkout(monkeypatch, tmp_path):

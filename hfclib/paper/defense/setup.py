@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclib.attacks.boundary import fab
-from hfclib.attacks.gradient import fgsm, pgd
+from hfclib.attacks.gradient import fgsm, pgd, projected
 from hfclib.attacks.random_search import square
 from hfclib.attacks.robustness import AttackFunction
 from hfclib.frequency import LowPass
@@ -208,4 +208,4 @@ def _by_torchattacks(
     }
     with torch.random.fork_rng():  # torchattacks seeds PyTorch's generators
         moved = made[name](model, norm="Linf", eps=eps, seed=0)(images, labels).detach()
-    return moved.maximum(images - eps).minimum(images + eps).clamp(0, 1)  # it rounds its box and ball
+    return projected(moved, images, eps, "linf")  # it rounds its box and ball

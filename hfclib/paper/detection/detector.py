@@ -18,7 +18,7 @@ from hfclib._files import sha256
 from hfclib.data import to_float
 from hfclib.paper.detection.bccd import BCCD_CLASSES, BCCD_IMAGES
 from hfclib.training.checkpoint import restore_checkpoint, save_checkpoint
-from hfclib.training.loop import Progress, TrainingError
+from hfclib.training.loop import Progress, TrainingError, seeded
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,7 @@ def fit_detector(
     Raises:
         TrainingError, CheckpointError: the loss is not finite; the checkpoint is damaged.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = build_detector(recipe)
     model.to(device).train()
     images = to_float(images).to(device)
