@@ -191,7 +191,7 @@ def logits(
             predictions are published in both precisions differ by up to .0013; the most that we met is .0052 (BatchNorm
             with a planted signal, LFC at r = 16, batch statistics).
     Returns:
-        (N, classes) float32 on the device of the images.
+        (N, classes) on the device of the images, float32, or float64 where the model returns that.
     Raises:
         TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor; bn_stats as in `evaluating`; or the
             model returns no tensor, or NaN.
@@ -207,10 +207,14 @@ def logits(
         # Copies: some networks normalise their input in place, and some callables return the same memory each time.
         own = {"copy": True, "memory_format": torch.contiguous_format}
         batches = (batch.to(device, **own) for batch in images.split(batch_sizes(len(images), batch_size)))
-        answers = torch.cat([tensor_of(model(batch)).to(images.device, torch.float32, copy=True) for batch in batches])
+        answers = torch.cat([_kept(tensor_of(model(batch)), images.device) for batch in batches])
     if answers.isnan().any():  # whose largest would be the first class
         raise ValueError("expected logits that are numbers from the model, got NaN")
     return answers
+
+
+def _kept(answer: Tensor, device: torch.device) -> Tensor:
+    return answer.to(device, torch.promote_types(answer.dtype, torch.float32), copy=True)
 
 
 def first_logits(model: nn.Module, images: Tensor) -> Tensor:

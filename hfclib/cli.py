@@ -193,7 +193,8 @@ def sweep_command(
         from hfclib.runs.ray import ray_engine
         from hfclib.runs.sweep import local_engine, sweep
 
-        local = partial(local_engine, threads=threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or None)
+        usual = (os.environ.get("OMP_NUM_THREADS") or "0").split(",")[0]  # of the outermost level
+        local = partial(local_engine, threads=threads or int(usual) or None)
         chosen = ray_engine(address) if engine == "ray" else local
         report = sweep(recipes, wanted, engine=chosen, store=store, workers=workers, retrain=retrain)
         for job, problem in report.failures.items():

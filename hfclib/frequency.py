@@ -161,6 +161,8 @@ class _Band(nn.Module):
     def __init__(self, *radii: Radius, inclusive: bool = False) -> None:
         super().__init__()
         pairs = [radius if isinstance(radius, tuple | list) else (radius, radius) for radius in radii]
+        if wrong := [pair for pair in pairs if len(pair) != 2]:
+            raise ValueError(f"expected each radius as a number or a pair to draw between, got {wrong[0]}")
         self.radii = [tuple(map(check_cut, pair)) for pair in pairs]
         ends = [end for pair in self.radii for end in pair]
         if ends != sorted(ends):

@@ -121,7 +121,8 @@ def roughness(weight: Tensor) -> Tensor:
         weights is 1.16 at 3 x 3 and 1.14 at 5 x 5 (normal), or 1.17 and 1.16 (uniform).
     Source: ours; the paper shows kernels and measures nothing (Fig. 7).
     """
-    weight = weight.detach()
+    # Squares of small float16 weights are 0.
+    weight = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     scale = weight.square().mean(dim=(-2, -1)).sqrt()
     return _differences(weight).abs().mean(dim=2) / torch.where(scale > 0, scale, torch.ones_like(scale))
 

@@ -136,7 +136,8 @@ def matched(model: nn.Module, reference: Tensor, *, where: Where = "all", source
     its batch; the counterpart is then `recalibrate_batchnorm(model, source)`.
 
     Args:
-        model: without BatchNorm, from (N, C, H, W) to (N, classes); it is neither changed nor copied.
+        model: without BatchNorm, from (N, C, H, W) to (N, classes); it is neither changed nor copied. While the
+            result runs, no other thread may use it.
         reference: (N, C, H, W) float in [0, 1], clean training images, 1 or more. A normalisation is the model's own,
             as in `accuracy`.
         where: "all" places where BatchNorm would sit (`norm_places`); "first" those with maps as large as the

@@ -86,9 +86,7 @@ def _correct_after_each(
         given["eps"] = number_of("eps", eps)
     if eps is not None and not any(_accepted(attack, eps=eps) for attack in attacks):
         raise ValueError(f"expected an attack with the keyword eps, got eps = {eps} and none that takes it")
-    for attack in attacks:
-        if _is_of_library(attack):  # bad settings are refused before any work
-            attack(model, images[:0], check_labels(labels, images)[:0], **_accepted(attack, **given))
+    _refuse_bad_settings(model, images, labels, attacks, given)
     correct, images = clean_correct(model, images, labels, batch_size=batch_size), images.clamp(0, 1)
     labels, after = check_batch(images, labels), [correct.clone()]
     for attack in attacks:
@@ -97,6 +95,12 @@ def _correct_after_each(
             correct[block] = _still_correct(attack, model, images[block], labels[block], **accepted)
         after.append(correct.clone())
     return torch.stack(after)
+
+
+def _refuse_bad_settings(model, images: Tensor, labels: Tensor, attacks: list[AttackFunction], given: dict) -> None:
+    for attack in attacks:
+        if _is_of_library(attack):
+            attack(model, images[:0], check_labels(labels, images)[:0], **_accepted(attack, **given))
 
 
 def clean_correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = ATTACK_BATCH_SIZE) -> Tensor:
@@ -124,7 +128,7 @@ def robust_accuracy(
 
     Args:
         model, images, labels: as in `batches`: tensors, or without labels a loader. Batches go to the model's device.
-        attacks, options: as in `robust_correct`; or `strongest()`.
+        attacks, options: as in `robust_correct`, but for `indices`; or `strongest()`.
         eps: as in `robust_correct`; several numbers give a list of shares.
     Returns:
         A share in [0, 1], or a list of them; `robust_table` says what each attack has contributed.
@@ -175,6 +179,9 @@ def _after_each_eps(model, images, labels, attacks: list[AttackFunction], eps, o
     after: list[list[Tensor]] = [[] for _ in eps_values]
     for part, classes in batches(model, images, labels):
         part, classes = part.to(device), classes.to(device)
+        for number in eps_values if total == 0 else ():
+            if number is not None:  # a bad one is refused before the work on those before it
+                _refuse_bad_settings(model, part, classes, attacks, {"eps": number})
         indices = torch.arange(total, total + len(part), device="cpu")
         total += len(part)
         for number, parts in zip(eps_values, after, strict=True):

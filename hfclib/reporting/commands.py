@@ -108,13 +108,13 @@ def report_command(
     options |= {"radii": _numbers(radii), "limits": fail_if or (), "quick": quick, "unlabelled": unlabelled}
     options |= {"parts": parts.split(",")} if parts else {}
     settings = ReportSettings(**options)
-    for path in filter(None, (junit, summary)):
-        make_writable(path.parent)
+    folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model) + "-quick" * quick)
+    _check_outputs(folder, [path for path in (junit, summary) if path])
     others = [read_report(path) for path in compare or ()]
     for other in others[1:]:
         check_same_data(others[0].content, other.content)
-    _check_data(data, class_map, unlabelled)
-    folder = out or Path("report-" + re.sub(r"[^\w.-]+", "-", model) + "-quick" * quick)
+    of_folders = {"--size": size, "--skip-broken": skip_broken, "--workers": workers, "--class-map": class_map}
+    _check_data(data, [name for name, value in of_folders.items() if value], class_map, unlabelled, folder)
     import torch
 
     from hfclib.devices import best_device, use_threads
@@ -178,13 +178,28 @@ def _check_engine(engine: str, address: str | None, device: str | None) -> None:
         raise ValueError(f"expected device, such as cpu, cuda, cuda:1 or mps, got {device!r}")
 
 
-def _check_data(data: str, class_map: Path | None, unlabelled: bool) -> None:
+def _check_outputs(folder: Path, others: Sequence[Path]) -> None:
+    """Refuse files beside the report that are one of its own, or one another."""
+    for path in others:
+        make_writable(path.parent)
+        own = path.suffix == ".csv" or path.name in ("report.json", "report.html", "report.lock", "card.png")
+        if own and path.resolve().parent == folder.resolve():
+            raise ValueError(f"expected another file than those of the report, got {path}")
+    if len({path.resolve() for path in others}) < len(others):
+        raise ValueError(f"expected two files for --junit and --summary, got {others[0]} for both")
+
+
+def _check_data(data: str, of_folders: Sequence[str], class_map: Path | None, unlabelled: bool, folder: Path) -> None:
     if unlabelled and class_map:
         raise ValueError("expected --unlabelled or --class-map, not both")
     if data == "cifar10-test":
+        if of_folders:
+            raise ValueError(f"expected {', '.join(of_folders)} with a folder of images only, got it with {data}")
         return
     if not Path(data).is_dir():
         raise ValueError(f"expected cifar10-test or a folder of images, got {data!r}")
+    if folder.resolve().is_relative_to(Path(data).resolve()):  # its pictures would be measured, too
+        raise ValueError(f"expected a report outside the images in {data}, got {folder}: choose another with --out")
     if not unlabelled:
         class_folders(data, class_map)
 

@@ -101,14 +101,17 @@ class Classifier(nn.Module):
 
 
 class _WithoutTraining(TorchFunctionMode):
-    """Refuses a BatchNorm that would normalise by the batch and change its running averages."""
+    """Refuses a BatchNorm that would normalise by the batch and change its running averages, and dropout."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.batch_norm:
-            given = inspect.signature(F.batch_norm).bind(*args, **kwargs or {}).arguments
-            if given.get("training") and given["running_mean"] is not None:
+        if func in (F.batch_norm, F.dropout):
+            bound = inspect.signature(func).bind(*args, **kwargs or {})
+            bound.apply_defaults()
+            given = bound.arguments
+            if given["training"] and given.get("running_mean", given["input"]) is not None:
+                layer = "BatchNorm" if func is F.batch_norm else "dropout"
                 advice = "call its eval() before, or give the module itself"
-                raise ValueError(f"expected a callable with BatchNorm in evaluation mode, got training mode: {advice}")
+                raise ValueError(f"expected a callable with {layer} in evaluation mode, got training mode: {advice}")
         return func(*args, **kwargs or {})
 
 

@@ -294,8 +294,12 @@ def named_data(name: str, reading: Reading | None = None, **options) -> DatasetS
 def _listed(root: Path, indices: Mapping[str, int], unlabelled: bool) -> tuple[list[str], list[int]]:
     """The pictures in a folder, in order, and their classes; without labels all pictures in it, of class 0."""
     readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    walked = os.walk(root, followlinks=True)
-    paths = sorted(Path(folder) / name for folder, _, names in walked for name in names)
+    paths = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        # A link to a folder above would show the same pictures again.
+        folders[:] = [one for one in folders if not Path(folder).resolve().is_relative_to(Path(folder, one).resolve())]
+        paths += [Path(folder) / name for name in names]
+    paths.sort()
     others = [path for path in paths if path.suffix.lower() not in readable]
     if others:
         log.warning("left out %d files that are no pictures, such as %s", len(others), others[0])

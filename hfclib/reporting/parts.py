@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from hfclib.attacks.gradient import pgd
 from hfclib.batching import BATCH_SIZE, batch_size_of, batch_sizes, logits
-from hfclib.conditions import Condition, depends_on_batch, evaluating, iter_inputs
-from hfclib.devices import device_of, gains_from_bf16
+from hfclib.conditions import Condition, evaluating, iter_inputs
 from hfclib.frequency import BandPass, mask, split, swap_amplitude
 from hfclib.metrics import misaligned
 from hfclib.reporting.metric import READ, Classifier, counted
@@ -24,9 +23,6 @@ log = logging.getLogger(__name__)
 
 ATTACK_MEMORY = 1000  # MB that an attack may keep for the gradient of a batch
 GALLERY = 8  # numbers of misaligned images that are kept; the page shows four
-# Of the standard deviation of an image's logits: nearer than this, the largest two may change their order in bfloat16.
-_DOUBT = 0.06  # on CIFAR-10 they did so below .052
-_ROUNDING = torch.finfo(torch.bfloat16).eps  # of the logits themselves, which may be large and all alike
 
 
 @dataclass(frozen=True)
@@ -68,20 +64,8 @@ class ReportPart:
 
 
 def _correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = BATCH_SIZE) -> dict:
-    """The columns of `counted`; images on which bfloat16 may err are computed again in float32."""
-    # Some images alone would change a batch's statistics, and autocast is made for float32.
-    usual = all(weight.dtype == torch.float32 for weight in model.parameters())
-    rounded = usual and gains_from_bf16(device_of(model)) and not depends_on_batch(model)
-    size = batch_size_of(model, batch_size)
-    scores = logits(model, images, amp=rounded, batch_size=size)
-    predictions = scores.argmax(dim=1)
-    if rounded:
-        best = scores.topk(2).values
-        spread = scores.std(dim=1)  # that of all images counts too: of two logits, the lead is always above their own
-        doubt = _DOUBT * spread.maximum(spread.mean()) + _ROUNDING * best[:, 0].abs()
-        doubtful = best[:, 0] - best[:, 1] < doubt
-        if doubtful.any():
-            predictions[doubtful] = logits(model, images[doubtful], batch_size=size).argmax(dim=1)
+    """The columns of `counted`, in full precision: which networks bfloat16 would change is not known beforehand."""
+    predictions = logits(model, images, batch_size=batch_size_of(model, batch_size)).argmax(dim=1)
     return counted(int((predictions == labels).sum()), len(labels))
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from hfclib._files import home, locked, make_writable, sha256, write
+from hfclib.batching import first_logits
 from hfclib.conditions import Condition
-from hfclib.data import DATA_SETS, to_float
+from hfclib.data import CLASSES, DATA_SETS, to_float
 from hfclib.devices import best_device
 from hfclib.metrics import CURVE_COLUMNS, curve_rows, training_band_rows
 from hfclib.models import find_network
@@ -127,6 +128,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
 
     train, test = training_set(recipe, progress=progress), held_out_set(recipe)
     model = initial_model(recipe, seed).to(device)
+    _check_logits(model, pixels(test[0][:2]), recipe)
     options: dict = {"colour": DATA_SETS[recipe.data.dataset].mean, "progress": progress}
     state = fit_own(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, **options)
     weights = stored_weights(model)
@@ -152,6 +154,12 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
     for name in (MEASURED, checkpoint.name):  # last: a training killed before this point repeats its final steps only
         (final / name).unlink(missing_ok=True)
     return load(final)
+
+
+def _check_logits(model: nn.Module, images: Tensor, recipe: Recipe) -> None:
+    """Refuse another number of logits than the data have classes; predictions are stored in eight bits."""
+    if (count := first_logits(model, images).shape[1]) != len(CLASSES):
+        raise ValueError(f"expected {len(CLASSES)} logits from {recipe.model.network}, got {count}")
 
 
 def _after_epoch(recipe: Recipe, seed: int, state: Progress) -> str:

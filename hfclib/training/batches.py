@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from hfclib.batching import batch_sizes, batches, check_labels, known_size, pair_of
+from hfclib.batching import batch_sizes, batches, check_labels, check_pixels, known_size, pair_of
 from hfclib.data import to_float
 from hfclib.transforms import rescaled
 
@@ -114,9 +114,12 @@ class LoaderBatches:
 
     def epoch(self, generator: torch.Generator, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The loader's batches, as those of `Batches.epoch`; both arguments are its own affair."""
-        for batch in self.loader:
+        for number, batch in enumerate(self.loader):
+            if number == self.count:  # more than the schedule of the learning rate has steps for
+                raise ValueError(f"expected {self.count} batches, the length of the DataLoader, got more")
             images, labels = pair_of(batch)
             images = pixels(images.to(self.device))
+            check_pixels(images, tolerance=0.001)
             yield images, check_labels(labels, images)
 
 

@@ -26,7 +26,7 @@ from hfclib.metrics import Parts, curve_rows, training_band_rows
 from hfclib.training.adversarial import adversarial_images, collapsed, robust_rows
 from hfclib.training.batches import Batches, LoaderBatches, first_images, pixels
 from hfclib.training.recipe import DataConfig, Recipe
-from hfclib.transforms import rescaled
+from hfclib.transforms import feed_images, rescaled
 
 # The class of each `OptimizerConfig.algorithm` and its settings; those that PyTorch has as one fused step on CPUs and
 # GPUs alike use it there. Other devices, such as XLA's, refuse it.
@@ -237,6 +237,7 @@ def fit_own(
         blocks = images.split(1000)  # all at once would take gigabytes
         sums = (pixels(block).mean(dim=(2, 3)).sum(dim=0) for block in blocks)
         colour = (reduce(torch.add, sums) / len(images)).tolist()
+    feed_images(pixels(test[0][:1]), "mean", add_mean=True, colour=colour)  # refuses a bad colour before the work
     part = slice(recipe.eval_images)
     seen, held_out = (images[part], labels[part]), (test[0][part], test[1][part])
     parts, measured = measured_parts(recipe, seen, held_out), (pixels(held_out[0]), held_out[1])
@@ -347,6 +348,11 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
         # Half types round, and attacks take images in [0, 1] only.
         check_pixels(images, tolerance=recipe.data.planted + 0.001 if recipe.attack is None else 0)
     labels = check_labels(labels, images[:, :1, :1, :1].float())
+    height, width = images.shape[-2:]
+    farthest = math.hypot(height // 2, width // 2)
+    if recipe.data.train_band != "x" and recipe.data.train_radius > farthest:
+        told = f"of at most {farthest:.1f}, where the spectrum of {height} x {width} pixels ends"
+        raise ValueError(f"expected train_radius {told}, got {recipe.data.train_radius}")
     measured, classes = min(len(labels), recipe.eval_images), first_logits(model, pixels(images[:2])).shape[1]
     if labels.max() >= classes:
         raise ValueError(f"expected labels below {classes}, the number of logits, got {labels.max().item()}")

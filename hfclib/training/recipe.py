@@ -188,14 +188,14 @@ class AttackConfig(_Config):
 
     Attributes:
         method: "single_step" trains on images attacked by one step of PGD (Wong et al. 2020), "pgd" by several (paper).
-        eps, alpha: size of the attack and of its steps, in units of pixels in [0, 1]; above 0.
+        eps, alpha: size of the attack and of its steps, in units of pixels in [0, 1]; above 0, eps at most 1.
         steps: of the attack: 1 with "single_step".
         random_start: start at a random point of the ball, not at the image (the authors' code).
     """
 
     method: Literal["single_step", "pgd"]
     _: KW_ONLY
-    eps: Positive
+    eps: Annotated[float, Field(gt=0, le=1)]
     alpha: Positive
     steps: Count
     random_start: bool = True

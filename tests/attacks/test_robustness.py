@@ -217,6 +217,14 @@ def test_what_can_not_be_scored_is_refused_before_any_work(pictures):
         smallest_eps(Untouched(), pictures, labels, partial(pgd, targeted=True))
 
 
+def test_of_several_eps_a_bad_one_is_refused_before_the_work_on_the_others(network, pictures):
+    asked = []
+    network.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    with pytest.raises(ValueError, match=r"^expected eps of at most 1, such as 8 / 255"):
+        robust_accuracy(network, pictures, torch.zeros(30, dtype=torch.int64), eps=[1 / 255, 8])
+    assert sum(asked) < len(pictures)
+
+
 def test_an_eps_given_to_robust_accuracy_is_that_of_an_l2_attack(network, pictures):
     labels = network(pictures).argmax(dim=1)
     assert robust_accuracy(network, pictures, labels, partial(pgd, norm="l2"), eps=3) == 0

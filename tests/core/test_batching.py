@@ -72,8 +72,10 @@ def test_logits_do_not_depend_on_the_batch_size(normed, images):
         torch.testing.assert_close(logits(normed, images, batch_size=batch_size), normed.eval()(images).detach())
 
 
-def test_logits_of_double_images_are_float32(channel_means, images):
-    assert logits(channel_means, images.double()).dtype == torch.float32
+def test_logits_keep_double_precision(channel_means, images):
+    assert logits(channel_means, images).dtype == torch.float32
+    exact = hfclib.Classifier(lambda x: channel_means(x).double() + 1e8)
+    assert torch.equal(logits(exact, images), channel_means(images).double() + 1e8)
 
 
 def test_bad_images(channel_means):

@@ -284,6 +284,9 @@ def test_bad_radius():
         for use in [lambda r: split(torch.rand(1, 3, 8, 8), r), LowPass, HighPass, lambda r: mask(8, 8, r)]:
             with pytest.raises(error, match=message):
                 use(radius)
+    for radii in [(8,), [4, 8, 12], ()]:
+        with pytest.raises(ValueError, match="each radius as a number or a pair to draw between"):
+            LowPass(radii)
 
 
 def test_bad_images():

@@ -185,6 +185,7 @@ def test_roughness_compares_sizes_and_ignores_the_scale():
         checkers = (torch.arange(size)[:, None] + torch.arange(size)) % 2 * 2.0 - 1
         assert roughness(checkers[None, None]).item() == pytest.approx(2)
         assert roughness(torch.zeros(1, 1, size, size)).item() == 0
+        assert roughness((normal * 1e-4).half()).sub(by_norm).abs().mean() < 0.01
 
 
 def spectrum(kernel):

@@ -236,6 +236,7 @@ def test_pictures_without_labels_count_where_the_answer_is_that_for_the_whole(hf
     (tmp_path / "grey.py").write_text(BUILD.format(inputs=256))
     (pictures / "dark" / "loose").mkdir()
     Image.new("L", (16, 16), 90).save(pictures / "dark" / "loose" / "x.png")
+    (pictures / "dark" / "above").symlink_to(pictures)  # whose pictures count once
     words = ["report", "grey:build", "--data", pictures, "--unlabelled", "--radii", "2,4", "--images", 8, "--grid", 3]
     result = hfc(*words, "--steps", 1, "--name", "a grey one")
     assert result.exit_code == 0, result.output

@@ -110,6 +110,15 @@ def test_another_network_of_the_same_name_gets_neither_its_run_nor_its_checkpoin
             ask(recipe, 0, whole if ask is find else cut)
 
 
+def test_another_number_of_logits_than_classes_is_refused_before_the_work(tmp_path, recipe):
+    register_network("wide")(lambda *, width: nn.Sequential(nn.Flatten(), nn.Linear(3072, 300)))
+    try:
+        with pytest.raises(ValueError, match="expected 10 logits from wide, got 300"):
+            train_run(recipe.with_(network="wide"), seed=0, store=tmp_path, progress=False)
+    finally:
+        REGISTERED.pop("wide")
+
+
 def test_tied_weights_are_stored(tmp_path, recipe):
     def tied(*, width: int) -> nn.Module:
         network = toy(width=width)

@@ -639,6 +639,11 @@ def test_bad_images_and_labels_are_refused_before_the_work():
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             fit(model, train, test, recipe, seed=0, progress=False)
+    beyond = recipe.with_(train_band="hfc", train_radius=6)
+    with pytest.raises(ValueError, match=r"train_radius of at most 5\.7, where the spectrum of 8 x 8 .*, got 6"):
+        fit(plain, (images, labels), test, beyond, seed=0, progress=False)
+    with pytest.raises(ValueError, match=r"colour, numbers in \[0, 1\]"):
+        fit(plain, (images, labels), test, recipe, seed=0, progress=False, colour=[120] * 3)
 
 
 def test_a_network_with_batch_norm_that_is_split_over_gpus_is_refused_before_the_work(monkeypatch):
@@ -782,6 +787,24 @@ def test_a_later_label_below_zero_is_refused_when_it_comes():
     labels[-1] = -100
     with pytest.raises(ValueError, match="labels of at least 0, got -100"):
         loaded(DataLoader(list(zip(images, labels, strict=True)), 4), (images, Pictures().labels))
+
+
+def test_later_batches_that_are_no_images_or_too_many_are_refused_when_they_come(monkeypatch):
+    images, labels = Pictures().images.clone(), Pictures().labels
+    images[-1] *= 200
+
+    class Longer(IterableDataset):
+        def __iter__(self):
+            return iter(zip(Pictures().images, labels.tolist(), strict=True))
+
+        def __len__(self):
+            return 8
+
+    with pytest.raises(ValueError, match=r"images in \[0, 1\]"):
+        loaded(DataLoader(list(zip(images, labels, strict=True)), 4), (Pictures().images, labels))
+    monkeypatch.setattr("warnings.warn", lambda *_, **__: None)  # PyTorch warns of the length, too
+    with pytest.raises(ValueError, match="expected 2 batches, the length of the DataLoader"):
+        loaded(DataLoader(Longer(), 4), (Pictures().images, labels))
 
 
 def test_bad_loaders_are_refused_before_the_work():

@@ -169,7 +169,8 @@ BAD = {
 }
 BAD_ATTACKS = {
     "method": ("none", None, 1),
-    **dict.fromkeys(("eps", "alpha"), (0, -0.1, math.nan, math.inf, True, None)),
+    "eps": (0, -0.1, 1.5, math.nan, math.inf, True, None),
+    "alpha": (0, -0.1, math.nan, math.inf, True, None),
     "steps": (0, 1.0, True, None, -1),
     "random_start": ("no", None, 1),
 }
