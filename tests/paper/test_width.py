@@ -43,18 +43,19 @@ def hfc(path, variant, measured, epoch=16):
         (("as stated", 16), "", "curves"),
         (("as stated", 32), "_w32", "final"),
         (("crop and flip", 16), "_cropped", "curves"),
+        (("crop and flip", 64), "_cropped4", "final"),
     ],
 )
 def test_a_lead_is_recounted_from_the_stored_files(runs, place, ending, file, measured):
     """Width 16 after the first epochs of 100."""
     row = leads_by_width({place: runs[place]}).set_index("measured").loc[measured]
-    ones, epoch = {}, EPOCHS[place[0]]
+    ones, epoch, preset = {}, EPOCHS[place[0]], "paper" if place[1] == 64 else "narrow"
     for variant in ("vanilla", "batchnorm"):
-        paths = sorted(RUNS.glob(f"narrow-{variant}{ending}-?-*/{file}.csv"))
+        paths = sorted(RUNS.glob(f"{preset}-{variant}{ending}-?-*/{file}.csv"))
         ones[variant] = pd.Series([hfc(path, variant, measured, epoch) for path in paths])
         assert row[f"{variant}_hfc"] == pytest.approx(ones[variant].mean())
         assert row["seeds"] == len(paths)
-    assert row["images"] == (500 if file == "curves" else 10_000)
+    assert row["images"] == (500 if file == "curves" else 1000 if preset == "paper" else 10_000)
     lead = welch(ones["batchnorm"], ones["vanilla"])
     more = row["images"] + 2  # Agresti and Coull
     shares = [(one * row["images"] + 1) / more for one in ones.values()]
