@@ -97,7 +97,9 @@ def _correct_after_each(
     return torch.stack(after)
 
 
-def _refuse_bad_settings(model, images: Tensor, labels: Tensor, attacks: list[AttackFunction], given: dict) -> None:
+def _refuse_bad_settings(
+    model: nn.Module, images: Tensor, labels: Tensor, attacks: list[AttackFunction], given: dict
+) -> None:
     for attack in attacks:
         if _is_of_library(attack):
             attack(model, images[:0], check_labels(labels, images)[:0], **_accepted(attack, **given))

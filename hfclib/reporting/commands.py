@@ -113,7 +113,7 @@ def report_command(
     others = [read_report(path) for path in compare or ()]
     for other in others[1:]:
         check_same_data(others[0].content, other.content)
-    of_folders = {"--size": size, "--skip-broken": skip_broken, "--workers": workers, "--class-map": class_map}
+    of_folders = {"--size": size, "--skip-broken": skip_broken, "--workers": workers}
     _check_data(data, [name for name, value in of_folders.items() if value], class_map, unlabelled, folder)
     import torch
 

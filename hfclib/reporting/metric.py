@@ -100,16 +100,19 @@ class Classifier(nn.Module):
         return torch.from_numpy(output) if isinstance(output, np.ndarray) else output  # as ONNX Runtime returns
 
 
+_DROPOUTS = F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout
+
+
 class _WithoutTraining(TorchFunctionMode):
     """Refuses a BatchNorm that would normalise by the batch and change its running averages, and dropout."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in (F.batch_norm, F.dropout):
+        if func in (F.batch_norm, *_DROPOUTS):
             bound = inspect.signature(func).bind(*args, **kwargs or {})
             bound.apply_defaults()
             given = bound.arguments
-            if given["training"] and given.get("running_mean", given["input"]) is not None:
-                layer = "BatchNorm" if func is F.batch_norm else "dropout"
+            layer = "BatchNorm" if func is F.batch_norm else "dropout"
+            if given["training"] and (layer == "dropout" or given["running_mean"] is not None):
                 advice = "call its eval() before, or give the module itself"
                 raise ValueError(f"expected a callable with {layer} in evaluation mode, got training mode: {advice}")
         return func(*args, **kwargs or {})

@@ -74,6 +74,7 @@ def test_logits_do_not_depend_on_the_batch_size(normed, images):
 
 def test_logits_keep_double_precision(channel_means, images):
     assert logits(channel_means, images).dtype == torch.float32
+    assert logits(channel_means, images.double()).dtype == torch.float64
     exact = hfclib.Classifier(lambda x: channel_means(x).double() + 1e8)
     assert torch.equal(logits(exact, images), channel_means(images).double() + 1e8)
 

@@ -5,6 +5,7 @@ import itertools
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks import measure, reports, training
 from benchmarks import split as split_benchmark
 from benchmarks.measure import PROMISES, Promise, Ratio
 from hfclib import split
+from hfclib.attacks.gradient import pgd
 from hfclib.data.cifar import to_float
 from hfclib.reporting.parts import heat_map
 from hfclib.training.recipe import Recipe
@@ -142,6 +144,23 @@ def test_training_benchmark_runs_as_a_command(capsys):
 
 
 # ---- attacks
+
+
+def test_every_attack_makes_the_same_images(other_libraries, pictures):
+    images, labels = to_float(pictures[0][:8]), pictures[1][:8]
+    model, settings = TINY.build().eval(), {"eps": 0.05, "alpha": 0.02, "steps": 3}
+    ours = partial(pgd, random_start=False, **settings)
+    made = {
+        name: other_libraries.in_batches(way, model, images, labels, 5)
+        for name, way in (
+            ("ours", ours),
+            ("Foolbox", partial(other_libraries.foolbox_pgd, **settings)),
+            ("torchattacks", partial(other_libraries.torchattacks_pgd, **settings)),
+        )
+    }
+    for other in ("Foolbox", "torchattacks"):
+        assert ((made["ours"] - made[other]).abs() <= 1e-5).float().mean() >= 0.99
+    assert (made["ours"] - images).abs().amax(dim=(1, 2, 3)).min() > 0.04
 
 
 def test_attack_benchmark_compares_all_three_promises(other_libraries, pictures, capsys):

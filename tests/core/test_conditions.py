@@ -117,6 +117,7 @@ def test_statistics_that_can_not_be_chosen_are_refused(normed, images, labels):
     both = nn.Sequential(normed[0], *frozen)
     for network in (frozen, both):
         assert not uses_batch_statistics(network)
+        assert accuracy(network, images, labels) >= 0
         with pytest.raises(ValueError, match=r'bn_stats "running", got "batch" with a FrozenBatchNorm2d, which'):
             accuracy(network, images, labels, bn_stats="batch")
     split_up = nn.DataParallel(normed)

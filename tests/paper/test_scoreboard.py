@@ -16,6 +16,7 @@ from hfclib.paper.defense.claims import claim_trials
 from hfclib.paper.defense.trials import _trial_name
 from hfclib.paper.fig4 import FIG4
 from hfclib.paper.intervals import Estimate
+from hfclib.paper.paper_values import TABLE1_VALUES
 from hfclib.paper.presets import fig4_recipes
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import (
@@ -202,3 +203,9 @@ def test_a_table_of_claims_says_what_its_intervals_cover():
     assert "interval over seeds and test images, and" in captions["defense"]
     assert "interval over recipes, by bootstrap, and" in captions["networks"]
     assert readable(scoreboard({"fig4": None}, preset="smoke").head(0)).attrs["caption"] == captions["fig4"]
+
+
+def test_table_1_as_it_was_published():
+    assert [TABLE1_VALUES[f"lfc{r}", "train"] for r in (4, 8, 12, 16)] == [0.967, 0.979, 0.979, 0.984]
+    assert [TABLE1_VALUES[f"lfc{r}", "test"] for r in (4, 8, 12, 16)] == [0.617, 0.715, 0.752, 0.771]
+    assert len(TABLE1_VALUES) == 8

@@ -181,8 +181,9 @@ def test_a_callable_in_which_no_network_is_found_is_not_trusted(network, data):
     assert torch.equal(before[1], network[1].running_var)
     network.eval()
     assert accuracy(Classifier(without_a_trace), images, labels) == accuracy(network, images, labels)
-    with pytest.raises(ValueError, match="dropout in evaluation mode, got training mode"):
-        accuracy(Classifier(lambda images: nn.functional.dropout(network(images))), images, labels)
+    for drop in (nn.functional.dropout, nn.functional.dropout2d):
+        with pytest.raises(ValueError, match="dropout in evaluation mode, got training mode"):
+            accuracy(Classifier(lambda images, drop=drop: network(drop(images))), images, labels)
     with pytest.raises(ValueError, match='"running" with a callable in which no module is found: give the module'):
         accuracy(Classifier(without_a_trace), images, labels, bn_stats="batch")
     exported = torch.export.export(network, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()

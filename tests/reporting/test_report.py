@@ -106,6 +106,31 @@ def test_parts_are_measured_in_full_precision(in_bf16, monkeypatch):
     assert set(asked) == {torch.float32}
 
 
+@pytest.mark.parametrize("offset", [100.0, 1000.0])
+def test_large_logits_that_are_all_alike_are_asked_again_in_float32(in_bf16, offset):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
+    network[1].bias.data += offset
+    images = torch.rand(400, 3, 2, 2)
+    with torch.no_grad():
+        labels = network(images).argmax(dim=1)
+    assert parts._correct(network, images, labels)["correct"] == 400
+
+
+def test_a_network_of_half_precision_is_asked_as_it_is(in_bf16):
+    layers = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 10)
+    network = hfclib.Classifier(nn.Sequential(*layers).half().eval())
+    images = torch.rand(20, 3, 2, 2)
+    labels = hfclib.logits(network, images).argmax(dim=1)
+    assert parts._correct(network, images, labels)["correct"] == 20
+
+
+def test_no_image_is_asked_alone_where_logits_depend_on_the_batch(in_bf16):
+    network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(12, 10))
+    images = torch.rand(200, 3, 2, 2)
+    labels = hfclib.logits(network, images).argmax(dim=1)
+    assert parts._correct(network, images, labels)["correct"] == 200
+
+
 def test_plot_shows_a_table_with_intervals(network, data):
     images, labels = data
     tables = [hfclib.band_accuracy(network, images, labels, radii) for radii in ([2, 3], [1.0, 2.5])]
