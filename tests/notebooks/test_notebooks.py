@@ -169,7 +169,7 @@ def test_hfc_run_shows_its_progress_and_leaves_nothing_when_it_is_stopped(tmp_pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "wrote fig3-rho=0.ipynb\n"
-    assert "about" in done.stderr
+    assert re.match(r"fig3: \d+ cells; what is not stored", done.stderr)
     assert "100%" in done.stderr
     assert not re.search("warning|leaked|Traceback", done.stderr, re.IGNORECASE)
     assert [path.name for path in tmp_path.iterdir()] == ["fig3-rho=0.ipynb"]
