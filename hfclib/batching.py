@@ -68,8 +68,7 @@ def batches(model: nn.Module, images: Tensor | Iterable, labels: Labels = None, 
         classes = check_labels(classes, part)
         if len(part) == 0:
             continue
-        if part.shape[-1] in (1, 3, 4) and part.shape[1] not in (1, 3, 4):
-            raise ValueError(f"expected images (N, C, H, W), got {tuple(part.shape)}, which seem to be (N, H, W, C)")
+        check_channels_first(part)
         check_pixels(part, max_abs=max_abs)
         if shape is None:
             _warn_of_scale(part)
@@ -166,6 +165,12 @@ def _cut_up(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor,
     return zip(images.split(sizes), labels.split(sizes), strict=True) if sizes else iter(())
 
 
+def check_channels_first(images: Tensor) -> None:
+    """Refuse images that seem to be (N, H, W, C), which a network that flattens them would take."""
+    if images.shape[-1] in (1, 3, 4) and images.shape[1] not in (1, 3, 4):
+        raise ValueError(f"expected images (N, C, H, W), got {tuple(images.shape)}, which seem to be (N, H, W, C)")
+
+
 def known_size(data: Any) -> int | None:
     """The number of images in a list or tuple of batches or a DataLoader, where it is known before they are read."""
     if isinstance(data, list | tuple):
@@ -203,11 +208,12 @@ def logits(
         raise ValueError("expected batches of 2 images or more to take statistics of, got one image")
     device = device_of(model)
     # Not in inference mode: what a network makes at its first pass and keeps could never be trained.
-    with torch.no_grad(), evaluating(model, bn_stats), arithmetic(device, amp=amp):
+    with torch.no_grad(), evaluating(model, bn_stats) as check, arithmetic(device, amp=amp):
         # Copies: some networks normalise their input in place, and some callables return the same memory each time.
         own = {"copy": True, "memory_format": torch.contiguous_format}
         batches = (batch.to(device, **own) for batch in images.split(batch_sizes(len(images), batch_size)))
         answers = torch.cat([_kept(tensor_of(model(batch)), images.device) for batch in batches])
+        check()
     if answers.isnan().any():  # whose largest would be the first class
         raise ValueError("expected logits that are numbers from the model, got NaN")
     return answers

@@ -8,8 +8,9 @@ Two choices change what is measured:
   images (the authors' code).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -79,14 +80,26 @@ def iter_inputs(images: Tensor, conditions: Iterable[Condition], colour: Sequenc
                 factors = torch.linalg.svd(images, full_matrices=False)
             low, high, *_ = svd_split(images, radius, factors=factors) if svd else split(images, radius)
             cut, parts = (svd, radius), dict(zip(BANDS["svd" if svd else "fourier"], (low, high), strict=True))
-        yield feed_images(parts[band], feed, add_mean=band in ("hfc", "svd_high"), colour=colour)
+        yield feed_images(parts[band], feed, add_mean=lacks_mean(band, radius), colour=colour)
+
+
+def lacks_mean(band: str, radius: float) -> bool:
+    """Whether the feed "mean" adds a colour to a band: to an HFC, but at radius 0, where it is the whole image."""
+    return band in ("hfc", "svd_high") and radius > 0
 
 
 class _BatchStatistics(TorchFunctionMode):
-    """In this thread alone, each call of BatchNorm's function normalises by the batch; no module is changed."""
+    """In this thread alone, each call of BatchNorm's function normalises by the batch; no module is changed.
+
+    Attributes:
+        met: whether it was called.
+    """
+
+    met = False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.batch_norm:
+            self.met = True
             return _by_batch(*args, **kwargs or {})
         return func(*args, **kwargs or {})
 
@@ -96,8 +109,11 @@ def _by_batch(maps, mean, var, weight=None, bias=None, training=False, momentum=
 
 
 @contextmanager
-def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None]:
+def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[Callable[[], None]]:
     """A context with the model in evaluation mode, which is restored, and BatchNorm with the chosen statistics.
+
+    It gives a function to call after a pass of the model: a ValueError if "batch" was asked for, and the model has a
+    BatchNorm that did not run as PyTorch's own function in this thread.
 
     Other threads may use the model meanwhile, if it was in evaluation mode before: then nothing of it changes.
 
@@ -122,8 +138,8 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
                     raise ValueError(told) from error
                 if bn_stats == "batch":
                     raise ValueError(f'expected bn_stats "running" with an exported program, {_FIXED}') from error
-        with _BatchStatistics() if bn_stats == "batch" else nullcontext():
-            yield
+        with _BatchStatistics() if bn_stats == "batch" else nullcontext() as statistics:
+            yield partial(_check_met, model, statistics)
     finally:
         for module, mode in modes:  # by its own method, since some merge or split their weights there
             if module.training != mode:
@@ -131,6 +147,12 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[None
                     module.train(mode)
         for module, mode in modes:
             module.training = mode
+
+
+def _check_met(model: nn.Module, statistics: _BatchStatistics | None) -> None:
+    if statistics is not None and not statistics.met and uses_batch_statistics(model):
+        told = "a model whose BatchNorm layers are not called, or in another thread or by another function"
+        raise ValueError(f'expected bn_stats "running" with {told}')
 
 
 _FIXED = "whose BatchNorm can't be switched"

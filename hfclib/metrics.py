@@ -23,6 +23,7 @@ from hfclib.conditions import (
     Cut,
     band_conditions,
     iter_inputs,
+    lacks_mean,
     uses_batch_statistics,
 )
 from hfclib.data.cifar import MEAN
@@ -71,7 +72,7 @@ def mean_colour(images: Tensor | Iterable, *, progress: bool = False) -> list[fl
         check_pixels(images)
         if len(images) == 0:
             raise ValueError("expected at least one image, got none")
-        return images.mean(dim=(0, 2, 3)).tolist()
+        return _mean_of([images])[0]
     parts = tqdm(_read_again(images), "mean colour", disable=None if progress else True, leave=False)
     return _mean_of(pair_of(batch)[0] for batch in parts)[0]
 
@@ -171,8 +172,8 @@ def misaligned(
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
     low, high, *_ = split(images, radius) if cut == "fourier" else svd_split(images, radius)
-    colour = images.mean(dim=(0, 2, 3)).tolist() if colour is None else colour
-    fed = images, feed_images(high, feed, add_mean=True, colour=colour), feed_images(low, feed)
+    colour = mean_colour(images) if colour is None else colour
+    fed = images, feed_images(high, feed, add_mean=lacks_mean("hfc", radius), colour=colour), feed_images(low, feed)
     correct, by_high, by_low = (logits(model, one, **options).argmax(dim=1) == labels for one in fed)
     return correct & by_high & ~by_low
 

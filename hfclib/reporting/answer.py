@@ -71,7 +71,9 @@ def crossing(content: dict) -> Crossing:
 
 def _zero(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Where straight lines between points first come from below 0 to 0, or begin there; None if they don't."""
-    if y[0] == 0:
+    # A tie at the first radius is no crossing where the curve goes below 0 from there.
+    below = next((value for value in y if value != 0), 1) < 0
+    if y[0] == 0 and not below:
         return x[0]
     for (a, before), (b, after) in pairwise(zip(x, y, strict=True)):
         if before < 0 <= after:

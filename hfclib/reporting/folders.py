@@ -49,11 +49,14 @@ def _read_map(path: Path) -> dict[str, int]:
     text = path.read_text("utf-8-sig")
     try:
         if path.suffix.lower() == ".json":
-            known = dict(json.loads(text))
+            pairs = json.loads(text, object_pairs_hook=list)
         else:
             rows = [row for row in csv.reader(text.splitlines()) if row]
             rows = rows[1:] if not rows[0][1].strip().isdigit() else rows  # a header
-            known = {folder.strip(): int(index) for folder, index in rows}
+            pairs = [(folder.strip(), int(index)) for folder, index in rows]
+        known = dict(pairs)
+        if len(known) < len(pairs):
+            raise ValueError("a folder stands there twice")
         if not known or not all(type(index) is int and index >= 0 for index in known.values()):
             raise ValueError("no whole numbers of at least 0")
     except (ValueError, TypeError, IndexError) as error:

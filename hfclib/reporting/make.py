@@ -188,7 +188,8 @@ def _first(network: Classifier, data: Iterable, count: int) -> tuple[Tensor, Ten
         if held and held[0][0].shape[1:] != images.shape[1:]:
             shapes = " and ".join(str(tuple(some.shape[1:])) for some in (held[0][0], images))
             raise ValueError(f"expected images of one size, got {shapes}")
-        held.append((images[: count - number].clone(), labels[: count - number].clone()))  # as `whole_batches` does
+        # Copies, as in `whole_batches`.
+        held.append((images[: count - number].detach().clone(), labels[: count - number].clone()))
         number += len(held[-1][0])
         if number >= count:
             break

@@ -1,12 +1,14 @@
 """Any classifier as a module, and its accuracy by frequency band as a metric with `update`, `compute` and `reset`."""
 
+import dis
 import inspect
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from statistics import NormalDist
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 
 import numpy as np
 import pandas as pd
@@ -39,9 +41,9 @@ class Classifier(nn.Module):
         model: a module or any callable. The logits are what it returns, or in it what is called "logits", or the first
             of a tuple; an array of NumPy becomes a tensor. A module is fed the type of its weights, on their device;
             another callable gets images on the CPU. The modules that a callable refers to (as a bound method, by its
-            closure, defaults, attributes and the global names in its code) are put into evaluation mode, and have the
-            statistics that are asked for. Where none is found, test-batch statistics are refused, and so is a
-            BatchNorm in training mode, as it runs.
+            closure, defaults, attributes and the globals that its code loads) are put into evaluation mode, and have
+            the statistics that are asked for. Where none is found, test-batch statistics are refused, and so are
+            dropout, and a BatchNorm in training mode, as they run.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
@@ -135,14 +137,13 @@ def _modules_behind(model: Callable) -> Iterator[nn.Module]:
 def _referred(value: object) -> list:
     """What an object refers to, as far as a network may be there."""
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
-        names = [name for code in _codes(value.__code__) for name in code.co_names]
-        seen = [value.__globals__[name] for name in names if name in value.__globals__]
-        attributes = [
-            getattr(module, name, None) for module in seen if isinstance(module, ModuleType) for name in names
-        ]
-        known = [attribute for attribute in attributes if isinstance(attribute, nn.Module)]
-        return [*cells, *seen, *known, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), vars(value)]
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        closure = {name: cell.cell_contents for name, cell in cells if cell != CellType()}
+        inside = str(value.__globals__.get("__name__")).partition(".")[0] == "torch"  # there is none of the user's
+        known = ChainMap(closure, {} if inside else value.__globals__)
+        loaded = [other for code in _codes(value.__code__) for other in _loaded(code, known)]
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return [*closure.values(), *loaded, *defaults, vars(value)]
     if isinstance(value, MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, partial):
@@ -151,9 +152,25 @@ def _referred(value: object) -> list:
         return list(value.values() if isinstance(value, dict) else value) if len(value) <= _MANY else []
     if isinstance(value, type | ModuleType | Tensor):
         return []
-    of_class = [part for kind in type(value).__mro__ for part in vars(kind).values() if isinstance(part, nn.Module)]
     call = inspect.getattr_static(type(value), "__call__", None)
-    return [*getattr(value, "__dict__", {}).values(), *of_class, call]
+    parts = [item for kind in type(value).__mro__ for item in vars(kind).items()]
+    of_class = [part for _, part in parts if isinstance(part, nn.Module)]
+    in_slots = [getattr(value, name, None) for name, part in parts if isinstance(part, MemberDescriptorType)]
+    return [*getattr(value, "__dict__", {}).values(), *in_slots, *of_class, call]
+
+
+def _loaded(code: CodeType, known: Mapping[str, object]) -> Iterator[object]:
+    """The variables from outside that code loads; of a module, the networks and functions that it takes from it."""
+    last = None
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"):
+            last = known.get(step.argval)
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(last, ModuleType):
+            last = getattr(last, step.argval, None)
+        else:
+            last = None
+        if last is not None and not isinstance(last, ModuleType):
+            yield last
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -26,9 +26,14 @@ class Report:
     content: dict
 
     def table(self, part: str = "accuracy") -> "pd.DataFrame":
-        """The rows of a part: "accuracy", "heat_map", "noise", "energy", "misaligned" or "phase"."""
+        """The rows of a part: "accuracy", "heat_map", "noise", "energy", "misaligned" or "phase".
+
+        ValueError if it was not measured.
+        """
         import pandas as pd
 
+        if part not in self.content["parts"]:
+            raise ValueError(f"expected a measured part, {', '.join(self.content['parts'])}, got {part!r}")
         return pd.DataFrame(self.content["parts"][part])
 
     def value(self, band: str, radius: float | None = None) -> float:

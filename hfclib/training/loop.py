@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from hfclib.batching import check_labels, check_pixels, first_logits
+from hfclib.batching import check_channels_first, check_labels, check_pixels, first_logits
 from hfclib.conditions import PAPER_RADII, Condition, evaluating, uses_batch_statistics
 from hfclib.data import DATA_SETS
 from hfclib.devices import arithmetic, device_of
@@ -186,7 +186,8 @@ def fit(
             evaluation mode.
         train, test: (images (N, C, H, W), uint8 or float in [0, 1]; labels (N,) int64), or a DataLoader whose batches
             are such pairs, or mappings with the keys "image" and "label". The first `recipe.eval_images` of each are
-            measured after every epoch: of a loader, those that it yields first, as it yields them.
+            measured after every epoch, in bfloat16 where the device has it: of a loader, those that it yields first, as
+            it yields them.
         seed: of the order, crops, flips, dropout, mix-up and attacks; 0 or more. Also of PyTorch's random numbers in a
             loader and its workers, unless it has a generator of its own.
         colour: what the feed "mean" adds to an HFC, a number per channel; None takes the mean of the training images,
@@ -343,7 +344,7 @@ def _band_of(images: Tensor, data: DataConfig) -> Tensor:
 
 def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Images and labels as int64, if the model can be trained and measured on them; else an error, before the work."""
-    check_images(pixels(images[:1]) if isinstance(images, Tensor) else images)
+    check_channels_first(check_images(pixels(images[:1]) if isinstance(images, Tensor) else images))
     if images.is_floating_point():
         # Half types round, and attacks take images in [0, 1] only.
         check_pixels(images, tolerance=recipe.data.planted + 0.001 if recipe.attack is None else 0)

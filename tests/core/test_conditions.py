@@ -120,6 +120,20 @@ def test_statistics_that_can_not_be_chosen_are_refused(normed, images, labels):
         assert accuracy(network, images, labels) >= 0
         with pytest.raises(ValueError, match=r'bn_stats "running", got "batch" with a FrozenBatchNorm2d, which'):
             accuracy(network, images, labels, bn_stats="batch")
+
+    class Direct(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = normed[0]
+
+        def forward(self, maps):
+            norm = self.norm
+            arguments = norm.weight, norm.bias, norm.running_mean, norm.running_var, False, 0.1, norm.eps, False
+            return normed[1](torch.batch_norm(maps, *arguments))
+
+    torch.testing.assert_close(logits(Direct(), images), logits(normed, images))
+    with pytest.raises(ValueError, match=r'bn_stats "running" with a model whose BatchNorm layers are not called, or'):
+        logits(Direct(), images, bn_stats="batch")
     split_up = nn.DataParallel(normed)
     split_up.device_ids = [0, 1]
     with pytest.raises(ValueError, match="DataParallel, which cuts batches up: give its module"):

@@ -59,6 +59,18 @@ def test_band_accuracy_equals_a_loop_over_images(network, feed):
     assert table["accuracy"].nunique() > 2
 
 
+@pytest.mark.parametrize("feed", FEEDS)
+def test_at_radius_0_the_hfc_is_the_image_which_has_its_colour(network, feed):
+    images = torch.rand(40, 3, 8, 8)
+    images = images / images.amax(dim=(1, 2, 3), keepdim=True)  # "max" leaves them as they are
+    labels = torch.where(torch.rand(40) < 0.7, network(images).argmax(dim=1), 0)
+    high = band_accuracy(network, images, labels, [0], feed=feed).set_index("band").at["hfc", "accuracy"]
+    assert high == accuracy(network, images, labels) > 0.5
+    found = hfclib.misaligned(network, images, labels, 0, feed=feed)
+    low = network(torch.zeros_like(images)).argmax(dim=1)
+    assert torch.equal(found, (network(images).argmax(dim=1) == labels) & (low != labels))
+
+
 def test_band_accuracy_passes_statistics_on(normed, images, labels):
     table = band_accuracy(normed, images, labels, [2], bn_stats="batch")
     lfc = split(images, 2)[0]

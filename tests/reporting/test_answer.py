@@ -37,6 +37,8 @@ def test_the_crossing_lies_on_straight_lines_between_measured_radii():
     assert wider.low < crossed.low < crossed.high < wider.high
     assert answer.nearest_radius(content([200, 400, 600], [800, 500, 200])) == 8
     assert answer.crossing(content([300, 400, 600], [300, 200, 100])).radius == 4
+    left_again = answer.crossing(content([300, 300, 600], [300, 400, 500]))  # level at r = 4, behind at 8, ahead at 12
+    assert left_again.radius == pytest.approx(10)
 
 
 def test_the_interval_of_the_crossing_holds_the_true_one():

@@ -4,7 +4,7 @@ import copy
 import json
 from collections import OrderedDict
 from functools import partial
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -169,6 +169,33 @@ def test_the_network_behind_a_callable_is_put_into_evaluation_mode(network, data
         assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     wrapped = nn.Sequential(LowPass(2), Classifier(network.forward))
     torch.testing.assert_close(logits(wrapped, images), logits(nn.Sequential(LowPass(2), network), images))
+
+
+class Slotted:
+    __slots__ = ("network",)
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, images):
+        return self.network(images)
+
+
+class Session:
+    """Like ONNX Runtime's: its answers come from elsewhere, by a method with the name of a global."""
+
+    def by_global_name(self, images):
+        return images.mean(dim=(2, 3))
+
+
+def test_a_callables_networks_are_those_that_it_refers_to_and_no_other(network, data, monkeypatch):
+    HELD["network"] = network
+    session, helpers = Session(), ModuleType("helpers")
+    assert Classifier(lambda images: session.by_global_name(images)).no_module_found
+    helpers.predict = lambda images: network(images)
+    monkeypatch.setitem(globals(), "helpers", helpers)
+    for behind in (Slotted(network), lambda images: helpers.predict(images)):
+        assert Classifier(behind).modules_behind == (network,)
 
 
 def test_a_callable_in_which_no_network_is_found_is_not_trusted(network, data):

@@ -885,11 +885,14 @@ def test_folders_that_are_not_the_classes_are_refused_before_they_are_opened(tmp
     (tmp_path / "wrong.json").write_text('{"n01": 0, "n02": "one"}')
     (tmp_path / "less.csv").write_text("folder,index\nn01,0\n")
     (tmp_path / "high.csv").write_text("n01,0\nn02,1\nn03,10\n")
+    (tmp_path / "twice.csv").write_text("n01,0\nn02,1\nn03,2\nn01,3\n")
+    (tmp_path / "twice.json").write_text('{"n01": 0, "n02": 1, "n03": 2, "n01": 3}')
     network = hfclib.Classifier(brightness(10))
     for folder, file, message in [
         ("data", None, r"got parts of a data set, train, val: pass one of them, such as .*val"),
         ("data/val", None, "expected 10 folders in .*val, one per logit, got 3: --class-map FILE"),
         ("data/val", "wrong.json", "expected a class map, JSON or CSV from folder to class index, in .*wrong.json"),
+        *(("data/val", f"twice.{kind}", f"twice.{kind}: a folder stands there twice") for kind in ("csv", "json")),
         ("data/val", "less.csv", "expected each of the 3 folders in .*less.csv, it lacks n02, n03"),
         (
             "data/val",

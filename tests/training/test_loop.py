@@ -635,6 +635,7 @@ def test_bad_images_and_labels_are_refused_before_the_work():
         (plain, (images, labels + 10), "labels below 10"),
         (plain, (images, labels.float()), "whole numbers"),
         (plain, (images[:, :, 0], labels), "shape"),
+        (plain, (images.movedim(1, -1), labels), r"which seem to be \(N, H, W, C\)"),
         (normed, (images[:1], labels[:1]), "at least 2 images"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
