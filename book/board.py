@@ -80,7 +80,9 @@ def topics(board: pd.DataFrame) -> HTML:
     Works without JavaScript, with which a choice of a verdict also unfolds the questions that have it.
     """
     verdicts = list(dict.fromkeys(board["verdict"]))
-    counts = {"all": len(board)} | {verdict: int((board["verdict"] == verdict).sum()) for verdict in verdicts}
+    uncounted = (~board["counted"]).sum()
+    every = f"{len(board)}, {uncounted} not counted" if uncounted else len(board)
+    counts = {"all": every} | {verdict: int((board["verdict"] == verdict).sum()) for verdict in verdicts}
     filters = "".join(
         f'<label><input type="radio" name="hfc-filter" value="{escape(name)}"{" checked" * (name == "all")}> '
         f"{escape(name)} ({count})</label>"
@@ -113,7 +115,7 @@ def record(rules: pd.DataFrame) -> HTML:
     """The `record_table`, folded by question."""
     chapters = rules.index.str.partition("-").get_level_values(0)
     parts = [
-        f"{_question(name, f'{len(own)} rules')}{show_table(own).data}</details>"
+        f"{_question(name, f'{len(own)} rule' + 's' * (len(own) > 1))}{show_table(own).data}</details>"
         for name, own in rules.groupby(chapters, sort=False)
     ]
     return HTML(f'<div class="hfc-board">{"".join(parts)}</div>')
@@ -172,7 +174,7 @@ def _label(row: pd.Series, rows: pd.DataFrame) -> str:
 
 def _line(label: str, row: pd.Series, scale: Scale) -> str:
     value = _value(row["paper"])
-    numbers = escape(row["ours"] + (f"; paper {value}" if value else ""))
+    numbers = escape(row["ours"] + (f"; paper {value}" if value else "") + "; not counted" * (not row["counted"]))
     return (
         f'<span class="hfc-line" data-verdict="{escape(row["verdict"])}">'
         f"<span>{label}<small>{numbers}</small></span>{_picture(row, scale)}"

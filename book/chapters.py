@@ -108,4 +108,4 @@ def _value(value: object) -> str:
 def table(rows: list[dict[str, str]]) -> str:
     """Rows of HTML cells by column as a table, in HTML."""
     with pd.option_context("display.max_colwidth", None):
-        return pd.DataFrame(rows).to_html(index=False, border=0, justify="left", escape=False)
+        return pd.DataFrame(rows).to_html(index=False, border=0, classes="hfc-words", escape=False)

@@ -73,7 +73,9 @@ def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     words = re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])".replace(r"\ ", r"[ \u00a0]"))
     page = app.builder.get_relative_uri(docname, GLOSSARY)
     for text in list(doctree.findall(nodes.Text)):
-        if not isinstance(text.parent, PROSE) or isinstance(text.parent.parent, nodes.reference):
+        before = text.parent[text.parent.index(text) - 1]
+        linked = isinstance(text.parent.parent, nodes.reference) or before.astext().startswith("<a ")
+        if linked or not isinstance(text.parent, PROSE):
             continue
         pieces, end = [], 0
         for match in words.finditer(text):
@@ -87,10 +89,15 @@ def explain_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def hold_together(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """No line breaks within "r = 4", "95 %", "3 x 3", ".23 ± .04" and ".47 [.38, .56]".
+    """No line breaks within "r = 4", "95 %", "3 x 3", ".23 ± .04" and ".47 [.38, .56]"; in tables of an output, only
+    within "r = 4".
 
     In headings that name a module, breaks after its dots.
     """
+    for raw in list(doctree.findall(nodes.raw)):
+        if re.search("<table|hfc-board", raw.astext()):
+            held = re.sub(r"\br = (?=\d)", "r\u00a0=\u00a0", raw.astext())
+            raw.parent.replace(raw, nodes.raw("", held, **raw.non_default_attributes()))
     for text in list(doctree.findall(nodes.Text)):
         held = UNBROKEN.sub("\u00a0", text)
         if isinstance(text.parent, nodes.title) and text.startswith("hfclib."):

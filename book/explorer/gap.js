@@ -7,7 +7,7 @@
     const digits = Math.abs(value).toFixed(2).replace(/^0/, "");
     return (value < 0 && digits !== ".00" ? "−" : "") + digits;
   }
-  const signed = (value) => number(value).replace(/^(?!−)/, "+");
+  const signed = (value) => number(value).replace(/^(?!−|\.00$)/, "+");
   function draw(name, attributes, content = "") {
     const given = Object.entries(attributes).map(([key, value]) => ` ${key}="${value}"`);
     return `<${name}${given.join("")}>${content}</${name}>`;

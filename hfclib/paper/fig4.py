@@ -166,37 +166,37 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     Args:
         set_ups: from `set_ups`.
     Returns:
-        One row per set-up, and one for the paper; text: each network's accuracy on training and on test images, means
-        over seeds, running averages; the largest of the four distances to the paper's, in brackets with the test batch,
-        or that the runs are missing; of each network the largest of eight distances on bands, measured as the authors
-        did;
-        BatchNorm's lead on the HFC at r = 4 in both measurements and, where it is stored, with test-batch statistics
-        for both, with 95 % intervals, or of each pair where there are fewer than three. The index has the number of
-        seeds in brackets.
+        One row per set-up, and one for the paper; text: BatchNorm's lead on the HFC at r = 4 in both measurements and,
+        where it is stored, with test-batch statistics for both, with 95 % intervals, or of each pair where there are
+        fewer than three, or that the runs are missing; each network's accuracy on training and on test images, means
+        over seeds, running averages; the largest of the four distances to the paper's, in brackets with the test batch;
+        of each network the largest of eight distances on bands, measured as the authors did. The index has the number
+        of seeds in brackets.
     """
-    levels = {f"{TITLES[name]}, train and test": (f"{name}.train", f"{name}.test") for name in PAIR}
+    levels = {f"{TITLES[name]}, train / test": (f"{name}.train", f"{name}.test") for name in PAIR}
     whole = [cell for pair in levels.values() for cell in pair]
     bands = [[f"{name}.{band}" for band in band_names(PAPER_RADII)] for name in PAIR]
     lead, rows = _gain("batchnorm", "H4"), {}
+    as_authors = f"lead, {CONDITION_TITLES['authors']}"
     for title, runs in set_ups.items():
         pairs = set.intersection(*({run.seed for run in runs.get(name, [])} for name in PAIR))
         if not pairs:
-            rows[title] = {"farthest (test batch)": "run missing"}
+            rows[title] = {as_authors: "run missing"}
             continue
         final = gather(runs, "final")
         cells = table_cells(final)
-        row = {name: " ".join(contrast_text(cell, cells) for cell in pair) for name, pair in levels.items()}
+        row = {f"lead, {words}": _each_or_interval(lead, cells, name) for name, words in CONDITION_TITLES.items()}
+        if all(stored(run) is not None for run in runs["vanilla"]):
+            row[f"lead, {TEST_BATCH}"] = _each_or_interval(lead, measured_cells(batch_table(runs)), TEST_BATCH)
+        row |= {name: " / ".join(contrast_text(cell, cells) for cell in pair) for name, pair in levels.items()}
         batch = select(final, [], "raw", "batch")
         with_batch = _farthest(whole, batch.assign(measure=batch["cell"], measured=""))
         row["farthest (test batch)"] = f"{_farthest(whole, cells)} ({with_batch})"
-        row[_OF_BANDS] = " ".join(_farthest(own, cells, "authors") for own in bands)
-        row |= {f"lead, {words}": _each_or_interval(lead, cells, name) for name, words in CONDITION_TITLES.items()}
-        if all(stored(run) is not None for run in runs["vanilla"]):
-            row[f"lead, {TEST_BATCH}"] = _each_or_interval(lead, measured_cells(batch_table(runs)), TEST_BATCH)
+        row[_OF_BANDS] = ", ".join(_farthest(own, cells, "authors") for own in bands)
         rows[f"{title} ({len(pairs)})"] = row
     published = {name: [decimals(Contrast(cell)(FIG4_VALUES), 2) for cell in pair] for name, pair in levels.items()}
-    paper = {name: " ".join(pair) for name, pair in published.items()}
-    rows["the paper"] = paper | {f"lead, {CONDITION_TITLES['authors']}": decimals(Contrast(lead)(FIG4_VALUES), 2)}
+    paper = {name: " / ".join(pair) for name, pair in published.items()}
+    rows["the paper"] = paper | {as_authors: decimals(Contrast(lead)(FIG4_VALUES), 2)}
     return text_table(rows, ["set-up (seeds)"])
 
 

@@ -72,14 +72,14 @@ _FAMILIES = {  # colour and marker of each family that is drawn
     "architecture": (NETWORK_COLOURS["adversarial_batchnorm"], "^"),
     "fewer images": (NETWORK_COLOURS["penalised"], "X"),
     SET_UPS["narrow"]: (NETWORK_COLOURS["mixup"], "P"),
-    "trained after the rule": ("0.1", "*"),
+    "judged by the rule": ("0.1", "*"),
 }
 
 
 def family_of(recipe: Recipe) -> str:
     """What a recipe changes, in a word or two; the first that fits."""
     if part_of(recipe) == "rule":
-        return "trained after the rule"
+        return "judged by the rule"
     preset = preset_of(recipe)
     if preset in SET_UPS:
         return SET_UPS[preset]
@@ -333,7 +333,7 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
         drawn: of `scatter_rows`. The correlation in a title is over those that are compared.
         radius: whose panels have bold titles and frames.
     """
-    shown = [(f"{band}{at}", f"{name}, r = {at}", at) for band, name in _BAND_NAMES.items() for at in PAPER_RADII]
+    shown = [(f"{band}{at}", f"{name}, r = {at}", at) for at in PAPER_RADII for band, name in _BAND_NAMES.items()]
     with drawn_in(CHART):
         figure, axes = panels(
             [title for _, title, _ in shown],

@@ -50,8 +50,8 @@ TREATMENTS = {  # of the HFC of test images, or of what a network makes of it
     "one_class": "test batch, one class",
     "probe": "probe",
     "probe_fixed": "probe, fixed moments",
-    "random": "probe, random weights",
-    "random_fixed": "random, fixed moments",
+    "random": "probe, untrained",
+    "random_fixed": "probe, untrained, fixed moments",
 }
 
 Probe = tuple[Tensor, Tensor]  # weight (classes, F) and bias (classes,), float64

@@ -212,14 +212,14 @@ def test_counts_at_one_radius_beside_the_paper(answers, true_classes, counts):
     for radius in (12, 8):
         shown = counts_at(counts, radius, TITLES)
         assert list(shown.index) == list(itertools.product(("running", "batch"), ("raw", "mean", "max")))
-        assert list(shown.columns) == [*TITLES.values(), "paper"]
+        assert list(shown.columns) == [*TITLES.values(), "blog"]
         for (bn_stats, feed), row in shown.iterrows():
             for variant, title in TITLES.items():  # without BatchNorm both rows have the one count
                 stats = bn_stats if variant != "vanilla" else "running"
                 own = counts.query(f"variant == '{variant}' and radius == {radius} and cut == 'fourier'")
                 (one,) = own.query(f"feed == '{feed}' and bn_stats == '{stats}'").itertuples()
                 assert row[title] == f"{one.misaligned} (by chance {one.by_chance:.0f})"
-        assert set(shown["paper"]) == ({"~600"} if radius == 12 else {"not available to us"})
+        assert set(shown["blog"]) == ({"~600"} if radius == 12 else {"not available to us"})
     shown = counts_at(counts, 7, TITLES)["BatchNorm, width 64"]  # recorded raw, running only
     expected = int(stored_misaligned(answers["fullwidth"], true_classes, 7).sum())
     assert shown["running", "raw"].startswith(f"{expected} (by chance ")
@@ -235,7 +235,7 @@ def test_titles_have_the_width_of_the_preset(answers, true_classes, counts):
     assert network_titles("authors") == {"vanilla": "Vanilla, ResNet-32", "batchnorm": "BatchNorm, ResNet-32"}
     titles = network_titles("smoke")
     assert list(titles.values()) == ["Vanilla, width 4", "BatchNorm, width 4", "BatchNorm, width 8"]
-    assert list(counts_at(counts, 12, titles)) == [*titles.values(), "paper"]
+    assert list(counts_at(counts, 12, titles)) == [*titles.values(), "blog"]
     assert set(legend(counts_figure(counts, titles))) >= set(titles.values())
 
 
@@ -274,11 +274,11 @@ def test_counts_of_all_seeds_and_what_exceeds_chance(published_counts):
     shown = counts_of_all_seeds(counts, 12)
     plain, normed = TITLES["vanilla"], TITLES["batchnorm"]
     assert shown.index.tolist() == [
-        ("laptop", plain, "LFC and HFC, running"),
-        ("laptop", normed, "LFC and HFC, running"),
-        ("laptop", normed, "LFC and HFC, test batch"),
-        ("laptop", normed, "truncated SVD, running"),
-        ("narrow", plain, "LFC and HFC, running"),
+        ("our schedule", plain, "LFC and HFC, running"),
+        ("our schedule", normed, "LFC and HFC, running"),
+        ("our schedule", normed, "LFC and HFC, test batch"),
+        ("our schedule", normed, "truncated SVD, running"),
+        ("as stated", plain, "LFC and HFC, running"),
     ]
     low, high = 12 - 12.7062 * 2, 12 + 12.7062 * 2  # of 10 and 14: Student's t, one degree of freedom
     assert shown["beyond chance"].tolist() == [
@@ -309,7 +309,7 @@ def test_counts_have_a_panel_per_feed_and_kind_of_statistics(answers, true_class
     assert all("test-batch statistics" in title for title in titles[1::2])
     assert [ax.get_xlabel() for ax in figure.axes] == [""] * 4 + ["Radius (DFT bins)"] * 2
     assert figure.get_supylabel() == "Misaligned images of 60"
-    assert legend(figure) == [*TITLES.values(), "the paper's “~600” (r = 12)"]
+    assert legend(figure) == [*TITLES.values(), "the blog's “~600” (r = 12)"]
     looks = set()
     for ax, (feed, bn_stats) in zip(figure.axes, itertools.product(FEEDS, BN_STATS), strict=True):
         *lines, paper, _ = ax.lines
@@ -515,10 +515,10 @@ def test_the_two_cuts_beyond_chance_under_the_same_networks(published_counts):
     published_counts(laptop=table)
     shown = cuts_of_all_seeds(all_counts("laptop", Runs()))
     plain, normed = TITLES["vanilla"], TITLES["batchnorm"]
-    assert shown.index.tolist() == [("laptop", plain, 8), ("laptop", normed, 8)]
-    assert shown.loc["laptop", normed, 8].tolist() == ["21.0", "0.0", "-21.0"]
+    assert shown.index.tolist() == [("our schedule", plain, 8), ("our schedule", normed, 8)]
+    assert shown.loc["our schedule", normed, 8].tolist() == ["21.0", "0.0", "-21.0"]
     differences = [0.98 - 10, -1 - 14]
     mean, half = sum(differences) / 2, 12.7062 * abs(differences[0] - differences[1]) / 2
-    cells = shown.loc["laptop", plain, 8]
+    cells = shown.loc["our schedule", plain, 8]
     assert cells["Fourier split"].startswith("12.0\u00a0[")
     assert cells["SVD less Fourier"] == f"{mean:.1f}\u00a0[{mean - half:.1f},\u00a0{mean + half:.1f}]"

@@ -330,9 +330,7 @@ def test_the_tables_have_the_claims_numbers(published):
 def test_the_figure_has_a_point_per_recipe_and_its_correlation_in_the_title(published):
     drawn = generalisation.scatter_rows(published)
     assert len(drawn) == 8 * published["part"].isin(["compared", "rule"]).sum()
-    later = pd.concat(
-        [FOUR, table(network("vanilla_16", test=0.9, H4=0.1, part="rule", family="trained after the rule"))]
-    )
+    later = pd.concat([FOUR, table(network("vanilla_16", test=0.9, H4=0.1, part="rule", family="judged by the rule"))])
     figure = generalisation.scatter_figure(generalisation.scatter_rows(per_recipe(later)), 4)
     assert len(figure.axes) == 8
     first = figure.axes[0]
@@ -343,7 +341,7 @@ def test_the_figure_has_a_point_per_recipe_and_its_correlation_in_the_title(publ
     bold = [ax.get_title() for ax in figure.axes if ax.title.get_fontweight() == "bold"]
     assert bold == ["HFC, r = 4: .800", "LFC, r = 4: -.800"]
     (legend,) = figure.legends
-    assert "trained after the rule" in [text.get_text() for text in legend.get_texts()]
+    assert "judged by the rule" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_smoke_and_narrow_have_networks_of_their_own():
