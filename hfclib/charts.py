@@ -221,9 +221,9 @@ def lines(
 _DASHES = {"-": "", "--": (4, 2), ":": (1, 1.5), "-.": (4, 1.5, 1, 1.5)}
 
 
-def accuracy_by_radius(ax: Axes, rows: pd.DataFrame, hue: str, looks: Mapping[str, Look]) -> None:
+def accuracy_by_radius(ax: Axes, rows: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     """Draw accuracies at the radii of some `measurements`, with bars of one sample standard deviation to each side."""
-    lines(ax, rows, "radius", hue, looks, bars=True)
+    lines(ax, rows, "radius", "variant", looks, bars=True)
     chance(ax)
     ax.set(ylim=(0, 1), xticks=sorted(rows["radius"].dropna().unique()))
 

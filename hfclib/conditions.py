@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ Cut = Literal["fourier", "svd"]
 BANDS: dict[Cut, tuple[str, str]] = {"fourier": ("lfc", "hfc"), "svd": ("svd_low", "svd_high")}
 PAPER_RADII = (4, 8, 12, 16)
 BnStats = Literal["running", "batch"]
-BN_STATS: tuple[BnStats, ...] = ("running", "batch")
+BN_STATS: tuple[BnStats, ...] = get_args(BnStats)
 
 
 class Condition(NamedTuple):

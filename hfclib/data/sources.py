@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from hfclib._files import data_folder, home, homes, locked
 
 log = logging.getLogger(__name__)
 Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = ("train", "test")
+SPLITS: tuple[Split, ...] = get_args(Split)
 Arrays = tuple[np.ndarray, np.ndarray]  # images NHWC, labels, both uint8
 Verified = tuple[np.ndarray, np.ndarray, str]  # and the source
 Get = Callable[[str, Path, bool], None]

@@ -105,16 +105,7 @@ def all_recipes(preset: Preset = "laptop") -> dict[str, Recipe]:
     return fig4_recipes(preset) | groupnorm | others
 
 
-# ---- claims
-
-
-Term = tuple[str, str, str, int, str]  # variant, bn_stats, band, radius, feed
-
-
-def accuracies(measured: pd.DataFrame, term: Term) -> pd.Series:
-    """The accuracies of one network and condition by seed, from a `table`; empty where there are none."""
-    rows = measured.query("part == 'feeds' and variant == @term[0] and bn_stats == @term[1] and band == @term[2]")
-    return rows.query("radius == @term[3] and feed == @term[4]").set_index("seed")["value"]
+# ---- what the notebook shows
 
 
 def cells_by_condition(measured: pd.DataFrame) -> pd.DataFrame:
@@ -123,8 +114,6 @@ def cells_by_condition(measured: pd.DataFrame) -> pd.DataFrame:
     measure = cell_names(rows) + "_" + rows["feed"] + "_" + rows["bn_stats"]
     return cells_of_shares(rows.assign(measure=measure, measured="", sample="test"))
 
-
-# ---- what the notebook shows
 
 LINES = {
     ("vanilla", "running"): "vanilla",
@@ -154,8 +143,8 @@ def pair_rows(measured: pd.DataFrame, radii: Sequence[int], parts: Sequence[str]
     return rows.assign(panel=panel, x=pd.Categorical(x, order), line=line)
 
 
-def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] = tuple(LINES)) -> Figure:
-    """Means over seeds with 95 % intervals (Student's t) of rows from `pair_rows`, `across` panels per line."""
+def accuracy_figure(rows: pd.DataFrame, *, lines: Sequence[tuple] = tuple(LINES)) -> Figure:
+    """Means over seeds with 95 % intervals (Student's t) of rows from `pair_rows`."""
     looks = {
         LINES[variant, bn_stats]: replace(_PAIR_LOOKS[variant], hollow=bn_stats == "running")
         for variant, bn_stats in lines
@@ -164,7 +153,7 @@ def accuracy_figure(rows: pd.DataFrame, across: int, *, lines: Sequence[tuple] =
     names = list(rows["panel"].unique())
     with drawn_in(CHART):
         height = 0.5 + 0.12 * len(looks) * len(rows["x"].cat.categories)
-        figure, axes = panels(names, across=across, height=height, beside=1.6, xlabel="Accuracy")
+        figure, axes = panels(names, height=height, beside=1.6, xlabel="Accuracy")
         for ax, name in zip(axes, names, strict=True):
             intervals(ax, means[means["panel"] == name], "x", "line", looks)
             ax.axvline(CHANCE, color="0.3", lw=1, ls="--")

@@ -192,7 +192,7 @@ def heuristics_figure(rows: pd.DataFrame) -> Figure:
         figure, axes = panels(titles, beside=1.6, xlabel="Radius (DFT bins)", ylabel="Accuracy on the HFC")
         for ax, (data, name) in zip(axes, shown, strict=True):
             own = rows[(rows["measured"] == name) & (rows["data"] == data) & (rows["band"] == "hfc")]
-            accuracy_by_radius(ax, own, "variant", looks)
+            accuracy_by_radius(ax, own, looks)
             absent = [TITLES[variant] for variant in HEURISTICS if variant not in set(own["variant"])]
             if absent:
                 said = "\n".join(["not stored:", *absent])

@@ -278,7 +278,7 @@ def hfc_by_condition(final: pd.DataFrame) -> Figure:
             ylabel="Accuracy on the HFC",
         )
         for ax, condition in zip(axes, CONDITIONS.values(), strict=True):
-            accuracy_by_radius(ax, select(final, PAPER_RADII, *condition).query("band == 'hfc'"), "variant", looks)
+            accuracy_by_radius(ax, select(final, PAPER_RADII, *condition).query("band == 'hfc'"), looks)
         legend(figure, [*(look.handle(titles[variant]) for variant, look in looks.items()), chance_handle()])
     return figure
 

@@ -64,15 +64,15 @@ def part_of(recipe: Recipe) -> str:
     return "compared" if recipe.data.rescale == "none" else "rescaled"
 
 
-_FAMILIES = {  # colour and marker of each family that is drawn
-    "vanilla, heuristics": (NETWORK_COLOURS["vanilla"], "o"),
-    "normalisation": (NETWORK_COLOURS["batchnorm"], "s"),
-    "batch size": (NETWORK_COLOURS["dropout"], "D"),
-    "optimiser": (NETWORK_COLOURS["adversarial"], "v"),
-    "architecture": (NETWORK_COLOURS["adversarial_batchnorm"], "^"),
-    "fewer images": (NETWORK_COLOURS["penalised"], "X"),
-    SET_UPS["narrow"]: (NETWORK_COLOURS["mixup"], "P"),
-    "judged by the rule": ("0.1", "*"),
+_FAMILIES = {  # the look of each family that is drawn
+    "vanilla, heuristics": Look(NETWORK_COLOURS["vanilla"], "o", ""),
+    "normalisation": Look(NETWORK_COLOURS["batchnorm"], "s", ""),
+    "batch size": Look(NETWORK_COLOURS["dropout"], "D", ""),
+    "optimiser": Look(NETWORK_COLOURS["adversarial"], "v", ""),
+    "architecture": Look(NETWORK_COLOURS["adversarial_batchnorm"], "^", ""),
+    "fewer images": Look(NETWORK_COLOURS["penalised"], "X", ""),
+    SET_UPS["narrow"]: Look(NETWORK_COLOURS["mixup"], "P", ""),
+    "judged by the rule": Look("0.1", "*", ""),
 }
 
 
@@ -344,9 +344,9 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
         )
         for ax, (measure, title, at) in zip(axes, shown, strict=True):
             points = drawn[drawn["measure"] == measure]
-            for family, (colour, marker) in _FAMILIES.items():
+            for family, look in _FAMILIES.items():
                 own = points[points["family"] == family]
-                ax.plot(own["test"], own["value"], marker, color=colour, ms=6, alpha=0.8)
+                ax.plot(own["test"], own["value"], look.marker, color=look.colour, ms=6, alpha=0.8)
             ax.axline((0, 0), slope=1, color="0.3", lw=1, ls="--")
             chance(ax)
             text = estimate_cell(correlation, points[points["part"] == "compared"], "", measure="value")
@@ -355,8 +355,7 @@ def scatter_figure(drawn: pd.DataFrame, radius: int) -> Figure:
             for spine in ax.spines.values():
                 spine.set_linewidth(2 if at == radius else 0.8)
             ax.set(xlim=(0.4, 1), ylim=(0, 1), xticks=[0.5, 0.7, 0.9])
-        present = [family for family in _FAMILIES if (drawn["family"] == family).any()]
-        handles = [Look(*_FAMILIES[family], "").handle(family) for family in present]
+        handles = [look.handle(family) for family, look in _FAMILIES.items() if (drawn["family"] == family).any()]
         handles += [Look("0.3", dashes="--").handle("as on whole images", lw=1), chance_handle()]
         legend(figure, handles)
     return figure

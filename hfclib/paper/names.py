@@ -1,12 +1,12 @@
 """Names of presets and chapters, as plain data: the command line reads them without importing PyTorch."""
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Literal, get_args
 
 from hfclib._names import nearest
 
 Preset = Literal["smoke", "laptop", "narrow", "paper", "authors"]
-PRESETS: tuple[Preset, ...] = ("smoke", "laptop", "narrow", "paper", "authors")
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 DATA_NAMES = ("cifar10", "mnist", "fashion-mnist")
 

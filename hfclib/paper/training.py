@@ -85,10 +85,10 @@ COMPARED: dict[str, tuple[str, Measured]] = {
     "HFC, mean colour added": ("hfc", "controlled"),
 }
 _TITLES = {"batch_size": "Batch size", "optimizer": "Optimiser", "architecture": "Architecture"}
-_LOOKS = {"train": ("0.6", "s"), "test": ("black", "o"), "gap": ("black", "D")}
+_LOOKS = {"train": Look("0.6", "s", ""), "test": Look("black", "o", ""), "gap": Look("black", "D", "")}
 _LOOKS |= {  # colours that no network has
-    "HFC, as the authors": (VIBRANT["orange"], "^"),
-    "HFC, mean colour added": (VIBRANT["teal"], "v"),
+    "HFC, as the authors": Look(VIBRANT["orange"], "^", ""),
+    "HFC, mean colour added": Look(VIBRANT["teal"], "v", ""),
 }
 _AXES = {
     "Accuracy (share of images)": ("train", "test"),
@@ -156,10 +156,10 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
             own = rows[rows["choice"] == panel]
             for ax, measures in zip(line, _AXES.values(), strict=True):
                 for measure, (_, network) in ((measure, part) for measure in measures for part in own.groupby("seed")):
-                    colour, marker = _LOOKS[measure]
+                    look = _LOOKS[measure]
                     joined = network[network["variant"] != "steps512"]
-                    ax.plot(joined[measure], joined["variant"].map(places), color=colour, lw=0.8, alpha=0.6)
-                    ax.plot(network[measure], network["variant"].map(places), marker, color=colour, alpha=0.8)
+                    ax.plot(joined[measure], joined["variant"].map(places), color=look.colour, lw=0.8, alpha=0.6)
+                    ax.plot(network[measure], network["variant"].map(places), look.marker, color=look.colour, alpha=0.8)
                 ax.set_ylim(len(places) - 0.5, -0.5)
                 ax.set_yticks(range(len(places)), names[panel].values())
             for variant in set(places) - set(own["variant"]):
@@ -172,7 +172,7 @@ def results_figure(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Figure:
         figure.align_ylabels(panels[:, 0])
         for ax, title in zip(panels[-1], _AXES, strict=True):
             ax.set_xlabel(title)
-        handles = [Look(*look, "").handle(name) for name, look in _LOOKS.items()]
+        handles = [look.handle(name) for name, look in _LOOKS.items()]
         legend(figure, [*handles, chance_handle()], columns=3)
     return figure
 

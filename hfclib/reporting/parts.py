@@ -54,13 +54,20 @@ class ReportPart:
 
     Attributes:
         name: in `report.json` and of its CSV file.
-        measure: its rows.
+        rows_of: from network, images, labels and options to its rows.
+        options: of `rows_of` beside the batch size: fields of the settings, and the engine.
         passes: about how many forward passes it takes for each of the first images.
     """
 
     name: str
-    measure: Callable[[Subject], list[dict]]
+    rows_of: Callable[..., list[dict]]
+    options: tuple[str, ...]
     passes: Callable[[FittedSettings], float]
+
+    def measure(self, subject: Subject) -> list[dict]:
+        """Its rows."""
+        known = vars(subject.settings) | {"engine": subject.engine}
+        return self.rows_of(*subject.given, **{name: known[name] for name in ("batch_size", *self.options)})
 
 
 def _correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = BATCH_SIZE) -> dict:
@@ -311,39 +318,11 @@ def predictions(
     return rows
 
 
-def _options(settings: FittedSettings, *names: str) -> dict:
-    return {name: getattr(settings, name) for name in (*names, "batch_size")}
-
-
-def _heat_map(subject: Subject) -> list[dict]:
-    return heat_map(*subject.given, engine=subject.engine, **_options(subject.settings, "grid", "norm", "seed"))
-
-
-def _noise(subject: Subject) -> list[dict]:
-    return band_noise(*subject.given, subject.settings.radii, **_options(subject.settings, "norm", "seed"))
-
-
-def _energy(subject: Subject) -> list[dict]:
-    return attack_energy(*subject.given, subject.settings.radii, **_options(subject.settings, "eps", "steps"))
-
-
-def _misaligned(subject: Subject) -> list[dict]:
-    return misaligned_images(*subject.given, subject.settings.radii, **_options(subject.settings, "colour"))
-
-
-def _phase(subject: Subject) -> list[dict]:
-    return phase_or_amplitude(*subject.given, **_options(subject.settings, "seed"))
-
-
-def _pictures(subject: Subject) -> list[dict]:
-    return predictions(*subject.given, subject.settings.radii, **_options(subject.settings, "colour"))
-
-
 REPORT_PARTS = [
-    ReportPart("heat_map", _heat_map, lambda settings: settings.grid**2 / 2),
-    ReportPart("noise", _noise, lambda settings: len(settings.radii) + 1),
-    ReportPart("energy", _energy, lambda settings: 3 * settings.steps),
-    ReportPart("misaligned", _misaligned, lambda settings: 3 * len(settings.radii)),
-    ReportPart("phase", _phase, lambda settings: 1),
-    ReportPart("pictures", _pictures, lambda settings: 1 + 2 * len(settings.radii)),
+    ReportPart("heat_map", heat_map, ("grid", "norm", "seed", "engine"), lambda settings: settings.grid**2 / 2),
+    ReportPart("noise", band_noise, ("radii", "norm", "seed"), lambda settings: len(settings.radii) + 1),
+    ReportPart("energy", attack_energy, ("radii", "eps", "steps"), lambda settings: 3 * settings.steps),
+    ReportPart("misaligned", misaligned_images, ("radii", "colour"), lambda settings: 3 * len(settings.radii)),
+    ReportPart("phase", phase_or_amplitude, ("seed",), lambda settings: 1),
+    ReportPart("pictures", predictions, ("radii", "colour"), lambda settings: 1 + 2 * len(settings.radii)),
 ]

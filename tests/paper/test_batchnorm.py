@@ -324,12 +324,12 @@ def test_figures_draw_the_means_of_their_rows(chapter_table):
     ticks = ["pixels only", "first stage", "all layers", "batch of 10", "batch of 1000", "half clean"]
     assert list(rows["x"].cat.categories) == ticks
     assert not rows["x"].isna().any()
-    figure = batchnorm.accuracy_figure(rows, 2, lines=lines)
+    figure = batchnorm.accuracy_figure(rows, lines=lines)
     (plain, *_) = figure.axes
     here = rows[(rows["panel"] == "r = 4") & (rows["line"] == LINES[lines[0]])]
     drawn = [line.get_xdata() for line in plain.lines if len(line.get_xdata()) == len(ticks)]
     assert drawn[0] == pytest.approx(here.groupby("x", observed=False)["value"].mean().to_numpy())
-    feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(chapter_table, [4], ["feeds"]), 2)
+    feeds = batchnorm.accuracy_figure(batchnorm.pair_rows(chapter_table, [4], ["feeds"]))
     assert [tick.get_text() for tick in feeds.axes[0].get_yticklabels()] == ["max", "raw", "mean"]
     faces = {
         text.get_text(): mark.get_markerfacecolor()

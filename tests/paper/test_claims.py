@@ -2,7 +2,6 @@
 
 import re
 from itertools import groupby
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -18,6 +17,7 @@ from hfclib.paper.paper_values import FIG4_VALUES
 from hfclib.paper.registry import CHAPTERS
 from hfclib.paper.scoreboard import CLAIMS, published_scoreboard
 from hfclib.training.loop import initial_model
+from tests.paper.tidy import as_stored, stored_scoreboard
 
 VALUES = {("vanilla", "H4"): np.array([0.1, 0.2]), ("batchnorm", "H4"): np.array([0.5, np.nan]), ("mixup", "L8"): 2.0}
 ENTRY = """# two claims
@@ -221,10 +221,7 @@ def test_published_differences_are_those_of_the_published_accuracies():
 
 def test_the_scoreboard_is_as_stored():
     """A change of a verdict or a number is made on purpose, by a change of the stored table in the same commit."""
-    columns = ["verdict", "size", "ours", "seeds", "paper", "first", "first verdict"]
-    board = published_scoreboard()[columns].astype(str).replace("\u00a0", " ", regex=True)
-    stored = pd.read_csv(Path(__file__).with_name("scoreboard.csv"), index_col="id", dtype=str, keep_default_na=False)
-    pd.testing.assert_frame_equal(board.sort_index(), stored.sort_index())
+    pd.testing.assert_frame_equal(as_stored(published_scoreboard()).sort_index(), stored_scoreboard().sort_index())
 
 
 def test_draws_say_which_networks_start_from_the_same_weights():

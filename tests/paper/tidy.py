@@ -1,6 +1,7 @@
 """Tables made by hand, in the form that `hfclib.paper.measurements` gives to stored ones; Welch's interval; drawing."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,3 +32,14 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Estimate:
 def drawn(figure: Figure) -> bool:
     """Draw for real: warnings of the layout come only then, and are errors."""
     return show_figure(figure).data.startswith("<svg")
+
+
+def as_stored(board: pd.DataFrame) -> pd.DataFrame:
+    """A scoreboard as `scoreboard.csv` has it: text, of the columns that are stored."""
+    columns = ["verdict", "size", "ours", "seeds", "paper", "first", "first verdict"]
+    return board[columns].astype(str).replace("\u00a0", " ", regex=True)
+
+
+def stored_scoreboard() -> pd.DataFrame:
+    """The scoreboard of all published runs, as it is stored."""
+    return pd.read_csv(Path(__file__).with_name("scoreboard.csv"), index_col="id", dtype=str, keep_default_na=False)

@@ -406,14 +406,23 @@ def test_the_gate_does_not_pass_on_pictures_that_have_changed_since(hfc, picture
     assert "the data are not those that the report was begun with" in result.output
 
 
+def stop_at(patch, name):
+    """Ctrl-C when this part is measured."""
+    measure = parts.ReportPart.measure
+
+    def stopping(part, subject):
+        if part.name == name:
+            raise KeyboardInterrupt
+        return measure(part, subject)
+
+    patch.setattr(parts.ReportPart, "measure", stopping)
+
+
 def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path, monkeypatch):
     whole = make_report(network, data, tmp_path / "whole", **FAST)
 
-    def stopping(*args, **options):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "band_noise", stopping)
+        stop_at(patch, "noise")
         with pytest.raises(KeyboardInterrupt):
             make_report(network, data, tmp_path / "stopped", **FAST)
     half = json.loads((tmp_path / "stopped" / "report.json").read_text())
@@ -421,7 +430,7 @@ def test_a_stopped_report_goes_on_with_the_missing_parts(network, data, tmp_path
     with pytest.raises(ValueError, match="not a finished report"):
         read_report(tmp_path / "stopped" / "report.json")
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "heat_map", stopping)  # it is stored
+        stop_at(patch, "heat_map")  # it is stored
         made = make_report(network, data, tmp_path / "stopped", **FAST)
     assert made.content == whole.content
     for options, images in (({**FAST, "grid": 5}, data[0]), (FAST, 1 - data[0]), ({**FAST, "images": 20}, data[0])):
@@ -723,11 +732,8 @@ def test_a_function_of_a_package_and_ctrl_c(hfc, pictures, tmp_path, monkeypatch
     (tmp_path / "mine.py").write_text(code)
     words = ["report", "mine:build", "--data", pictures, "--size", 16, "--images", 4, "--grid", 3, "--steps", 1]
 
-    def stopping(*args, **options):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "heat_map", stopping)
+        stop_at(patch, "heat_map")
         result = hfc(*words)
     assert result.exit_code == 130, result.output
     assert "stopped; the same command goes on with the missing parts" in result.output
