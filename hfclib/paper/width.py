@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _NAMES = {title: name for name, title in CONDITION_TITLES.items()} | {TEST_BATCH: TEST_BATCH}
 MISSING = "run missing"
 SetUp = Literal["as stated", "crop and flip"]
-EPOCHS: dict[SetUp, int] = {"as stated": 16, "crop and flip": 4}  # after which leads are compared by width
+EPOCHS: dict[SetUp, tuple[int, ...]] = {"as stated": (6, 16), "crop and flip": (4,)}  # after which widths are compared
 _RADIUS = 4  # where images are cut, in DFT bins
 _CELL = f"H{_RADIUS}"
 
@@ -59,7 +59,7 @@ def stated_pair(preset: Preset, end: str = "") -> Runs:
 
 
 def width_runs() -> dict[tuple[SetUp, int], Runs]:
-    """All published runs of vanilla and batchnorm by set-up and width; some have had EPOCHS only, or fewer."""
+    """All published runs of vanilla and batchnorm by set-up and width; some have had a few epochs only."""
     return {
         ("as stated", 16): stated_pair("narrow"),
         ("as stated", 32): stated_pair("narrow", "_w32"),
@@ -70,27 +70,30 @@ def width_runs() -> dict[tuple[SetUp, int], Runs]:
 
 
 def leads_by_width(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
-    """BatchNorm's lead over vanilla training on the HFC at r = 4 after EPOCHS, by set-up, width and measurement.
+    """BatchNorm's lead over vanilla training on the HFC at r = 4, by set-up, EPOCHS, width and measurement.
 
     Args:
         runs: of vanilla and batchnorm (`width_runs`). Of one that was trained for longer, the curves are read after
-            EPOCHS. The weights of that epoch are not kept, so that what is measured with test-batch statistics for
-            both is missing there.
+            these epochs. The weights of that epoch are not kept, so that what is measured with test-batch statistics
+            for both is missing there.
     Returns:
-        One row per set-up, width and measurement: set_up, width, measured; lead, low and high, its 95 % interval,
-        infinite with one seed; seeds; images, of the test set; of each network its accuracy on these images and on the
-        HFC, such as vanilla_test and vanilla_hfc, means over seeds; missing, why there is no lead, or "".
+        One row per set-up, epochs, width and measurement: set_up, epochs, width, measured; lead, low and high, its 95 %
+        interval, infinite with one seed; seeds; images, of the test set; of each network its accuracy on these images
+        and on the HFC, such as vanilla_test and vanilla_hfc, means over seeds; missing, why there is no lead, or "".
     """
     rows = []
     for ((set_up, width), pair), measured in product(runs.items(), _NAMES):
-        row = {"set_up": set_up, "width": width, "measured": measured, "missing": ""}
-        try:
-            row |= _lead(pair, measured, EPOCHS[set_up])
-        except MissingRunError as error:
-            row["missing"] = str(error)
-        rows.append(row)
+        for epochs in EPOCHS[set_up]:
+            row = {"set_up": set_up, "epochs": epochs, "width": width, "measured": measured, "missing": ""}
+            try:
+                row |= _lead(pair, measured, epochs)
+            except MissingRunError as error:
+                row["missing"] = str(error)
+            rows.append(row)
     columns = ["lead", "low", "high", "seeds", "images", *(f"{name}_{of}" for of in ("test", "hfc") for name in PAIR)]
-    return pd.DataFrame(rows, columns=["set_up", "width", "measured", *columns, "missing"])
+    order = ["set_up", "epochs", "width"]
+    leads = pd.DataFrame(rows, columns=[*order, "measured", *columns, "missing"])
+    return leads.sort_values(order, kind="stable", ignore_index=True)
 
 
 def _lead(pair: Runs, measured: str, epochs: int) -> dict[str, float]:
@@ -141,7 +144,7 @@ def width_table(leads: pd.DataFrame) -> pd.DataFrame:
     """The rows of `leads_by_width` as text; where there is no lead it says why."""
     rows = {}
     for row in leads.to_dict("records"):
-        set_up = f"{row['set_up']}, {EPOCHS[row['set_up']]} epochs"
+        set_up = f"{row['set_up']}, {row['epochs']} epochs"
         cells = rows[set_up, row["width"], row["measured"]] = {"BatchNorm's lead": row["missing"]}
         if not row["missing"]:
             cells["BatchNorm's lead"] = with_interval(row["lead"], row["low"], row["high"])
@@ -169,21 +172,21 @@ def width_figure(leads: pd.DataFrame) -> Figure:
     """BatchNorm's lead on the HFC by width, with 95 % intervals over seeds; one seed is a point.
 
     Args:
-        leads: from `leads_by_width`, of one set-up or both. The paper's lead is drawn beside them, hollow, at its
+        leads: from `leads_by_width`. The paper's lead is drawn beside them, hollow, at its
             width.
     """
     rows = leads[leads["missing"] == ""].assign(place=leads["width"].astype(str).astype("category"))
     rows["place"] = rows["place"].cat.set_categories([f"{width}" for width in sorted(leads["width"].unique())])
-    set_ups = list(dict.fromkeys(leads["set_up"]))
+    set_ups = dict(list(rows.groupby(["set_up", "epochs"])))
     with drawn_in(CHART):
         figure, axes = panels(
-            [f"{set_up}, {EPOCHS[set_up]} epochs".capitalize() for set_up in set_ups],
+            [f"{set_up}, {epochs} epochs".capitalize() for set_up, epochs in set_ups],
             height=2.2,
             beside=2,
             xlabel="BatchNorm's lead",
         )
-        for ax, set_up in zip(axes, set_ups, strict=True):
-            intervals(ax, rows[rows["set_up"] == set_up], "place", "measured", _LOOKS, mean="lead", dodge=0.22)
+        for ax, own in zip(axes, set_ups.values(), strict=True):
+            intervals(ax, own, "place", "measured", _LOOKS, mean="lead", dodge=0.22)
             at = len(rows["place"].cat.categories) - 1 - 0.22
             _draw_papers(ax, _PAPERS_LEAD, at)
             ax.axvline(0, color="0.3", lw=1)

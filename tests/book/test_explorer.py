@@ -233,7 +233,7 @@ def test_a_number_that_rounds_to_zero_has_no_sign(page):
             return document.querySelector("#hfc-gap tbody tr:last-child td").textContent;
         }"""
     )
-    assert cells == "+.00[\N{MINUS SIGN}.01, .00]"
+    assert cells == ".00[\N{MINUS SIGN}.01, .00]"
 
 
 @pytest.fixture

@@ -52,11 +52,12 @@ def board():
 def test_every_interval_is_that_of_the_scoreboard(board):
     intervals = re.findall(r"-?\.\d+ \[[^]]*\]", README.replace("\n", " "))
     expected = board.loc[list(HEADLINES), "ours"].tolist()
-    wanted = ("as stated", 16), ("crop and flip", 16)
+    wanted = ("as stated", 16), ("crop and flip", 16), ("as stated", 64)
     leads = leads_by_width({place: width_runs()[place] for place in wanted})
-    leads = leads.query("measured == 'measured as the authors did'").set_index(["set_up", "width"])
-    expected.insert(EARLY, with_interval(*leads.loc[wanted[0], ["lead", "low", "high"]]))
-    expected.append(with_interval(*leads.loc[wanted[1], ["lead", "low", "high"]]))
+    leads = leads.query("measured == 'measured as the authors did'").set_index(["set_up", "epochs", "width"])
+    expected.insert(EARLY, with_interval(*leads.loc[("as stated", 16, 16), ["lead", "low", "high"]]))
+    expected.append(with_interval(*leads.loc[("crop and flip", 4, 16), ["lead", "low", "high"]]))
+    assert f"one pair of width 64, the paper's, by {decimals(leads.at[('as stated', 6, 64), 'lead'])}." in README
     assert intervals == [text.replace("\u00a0", " ") for text in expected]
 
 
@@ -85,7 +86,7 @@ def test_the_papers_lead_and_the_counts_of_networks_are_those_of_the_scoreboard(
 
 def test_the_set_up_that_gives_the_papers_accuracies_has_its_numbers(board):
     within = board.at["fig4-cropped-levels", "ours"].split()[0]
-    assert f"(within {within}, running averages); three pairs lead by" in " ".join(README.split())
+    assert f"(within {within}, running averages). Three pairs then lead by" in " ".join(README.split())
     assert board.at["fig4-cropped-H4", "seeds"] == 3
 
 

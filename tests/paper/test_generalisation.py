@@ -335,7 +335,7 @@ def test_the_figure_has_a_point_per_recipe_and_its_correlation_in_the_title(publ
     assert len(figure.axes) == 8
     first = figure.axes[0]
     assert first.get_title() == "HFC, r = 4: .800"  # over those that are compared
-    assert figure.axes[1].get_title() == "HFC, r = 8"  # one value for all
+    assert figure.axes[2].get_title() == "HFC, r = 8"  # one value for all
     points = np.concatenate([part.get_xydata() for part in first.lines if part.get_linestyle() == "None"])
     assert sorted(map(tuple, points)) == [(0.5, 0.1), (0.6, 0.4), (0.7, 0.3), (0.8, 0.5), (0.9, 0.1)]
     bold = [ax.get_title() for ax in figure.axes if ax.title.get_fontweight() == "bold"]

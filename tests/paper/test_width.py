@@ -6,7 +6,6 @@ import pytest
 
 from hfclib.paper.stored_tables import data_folder
 from hfclib.paper.width import (
-    EPOCHS,
     TEST_BATCH,
     epoch_figure,
     leads_by_epoch,
@@ -38,18 +37,20 @@ def hfc(path, variant, measured, epoch=16):
 
 @pytest.mark.parametrize("measured", CONDITIONS)
 @pytest.mark.parametrize(
-    ("place", "ending", "file"),
+    ("place", "epoch", "ending", "file"),
     [
-        (("as stated", 16), "", "curves"),
-        (("as stated", 32), "_w32", "final"),
-        (("crop and flip", 16), "_cropped", "curves"),
-        (("crop and flip", 64), "_cropped4", "final"),
+        (("as stated", 16), 6, "", "curves"),
+        (("as stated", 16), 16, "", "curves"),
+        (("as stated", 32), 6, "_w32", "curves"),
+        (("as stated", 32), 16, "_w32", "final"),
+        (("crop and flip", 16), 4, "_cropped", "curves"),
+        (("crop and flip", 64), 4, "_cropped4", "final"),
     ],
 )
-def test_a_lead_is_recounted_from_the_stored_files(runs, place, ending, file, measured):
+def test_a_lead_is_recounted_from_the_stored_files(runs, place, epoch, ending, file, measured):
     """Width 16 after the first epochs of 100."""
-    row = leads_by_width({place: runs[place]}).set_index("measured").loc[measured]
-    ones, epoch, preset = {}, EPOCHS[place[0]], "paper" if place[1] == 64 else "narrow"
+    row = leads_by_width({place: runs[place]}).set_index(["epochs", "measured"]).loc[epoch, measured]
+    ones, preset = {}, "paper" if place[1] == 64 else "narrow"
     for variant in ("vanilla", "batchnorm"):
         paths = sorted(RUNS.glob(f"{preset}-{variant}{ending}-?-*/{file}.csv"))
         ones[variant] = pd.Series([hfc(path, variant, measured, epoch) for path in paths])
@@ -68,7 +69,7 @@ def test_a_lead_is_recounted_from_the_stored_files(runs, place, ending, file, me
 def test_test_batch_statistics_for_both_are_those_of_the_measured_table(runs):
     place = "as stated", 32
     pair = runs[place]
-    row = leads_by_width({place: pair}).set_index("measured").loc[TEST_BATCH]
+    row = leads_by_width({place: pair}).set_index(["epochs", "measured"]).loc[16, TEST_BATCH]
     lead = 0
     for run in pair["batchnorm"]:
         lead += hfc(run.path / "final.csv", "batchnorm", "measured as the authors did") / len(pair["batchnorm"])
@@ -79,11 +80,22 @@ def test_test_batch_statistics_for_both_are_those_of_the_measured_table(runs):
     assert row["lead"] == pytest.approx(lead)
 
 
+def test_one_pair_has_a_lead_without_an_interval(runs):
+    place = "as stated", 64
+    row = leads_by_width({place: runs[place]}).set_index(["epochs", "measured"]).loc[6, "mean colour added"]
+    normed, plain = (next(RUNS.glob(f"paper-{name}_6-0-*/final.csv")) for name in ("batchnorm", "vanilla"))
+    lead = hfc(normed, "batchnorm", "mean colour added") - hfc(plain, "vanilla", "mean colour added")
+    assert row["lead"] == pytest.approx(lead)
+    assert [row["low"], row["high"], row["seeds"], row["images"]] == [-np.inf, np.inf, 1, 1000]
+
+
 def test_what_is_missing_says_why(runs):
-    first, absent = ("as stated", 16), ("as stated", 48)
-    leads = leads_by_width({first: runs[first], absent: Runs({"vanilla": runs[first]["vanilla"]})})
-    missing = leads.set_index(["width", "measured"])["missing"]
+    first, short, absent = (("as stated", width) for width in (16, 64, 48))
+    some = {first: runs[first], short: runs[short], absent: Runs({"vanilla": runs[first]["vanilla"]})}
+    leads = leads_by_width(some)
+    missing = leads.query("epochs == 16").set_index(["width", "measured"])["missing"]
     assert set(missing.loc[48]) == {"run missing"}
+    assert set(missing.loc[64]) == {"trained for 6 epochs"}
     assert missing[16, TEST_BATCH] == "the weights of epoch 16 are not kept"
     assert (missing.loc[16] == "").sum() == 2
     table = width_table(leads).loc["as stated, 16 epochs"]
@@ -94,10 +106,10 @@ def test_what_is_missing_says_why(runs):
 def test_the_figure_has_a_point_for_each_lead_and_for_the_papers_in_each_panel(runs):
     leads = leads_by_width(runs)
     figure = width_figure(leads)
-    for ax, (set_up, epochs) in zip(figure.axes, EPOCHS.items(), strict=True):
+    for ax, ((set_up, epochs), own) in zip(figure.axes, leads.groupby(["set_up", "epochs"]), strict=True):
         assert ax.get_title().lower() == f"{set_up}, {epochs} epochs"
         drawn = sorted(x for line in ax.lines if line.get_marker() in "osD" for x in line.get_xdata())
-        assert drawn == pytest.approx(sorted([*leads.loc[leads["set_up"] == set_up, "lead"].dropna(), 0.55]))
+        assert drawn == pytest.approx(sorted([*own["lead"].dropna(), 0.55]))
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["16", "32", "64"]
 
 
