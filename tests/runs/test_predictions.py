@@ -401,7 +401,8 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy():
             if not stored.has(*condition):
                 continue
             found = (stored.on(*condition) == labels).float().mean().item()
-            assert abs(found - row.accuracy) <= 0.004, condition  # bfloat16 in the one or the other
+            most = 0.004 if images == 10_000 else 0.0055  # bfloat16 in the one or the other
+            assert abs(found - row.accuracy) <= most, condition
 
 
 def test_published_answers_in_float32_agree_with_the_accuracy_on_whole_images():
