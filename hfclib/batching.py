@@ -223,10 +223,10 @@ def _kept(answer: Tensor, device: torch.device) -> Tensor:
     return answer.to(device, torch.promote_types(answer.dtype, torch.float32), copy=True)
 
 
-def first_logits(model: nn.Module, images: Tensor) -> Tensor:
+def first_logits(model: nn.Module, images: Tensor, bn_stats: BnStats = "running") -> Tensor:
     """`logits` of the first images that a model is fed: what it can't be fed, such as grey images, is a ValueError."""
     try:
-        return logits(model, images)
+        return logits(model, images, bn_stats=bn_stats)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

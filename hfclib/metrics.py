@@ -173,7 +173,8 @@ def misaligned(
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")
     low, high, *_ = split(images, radius) if cut == "fourier" else svd_split(images, radius)
     colour = mean_colour(images) if colour is None else colour
-    fed = images, feed_images(high, feed, add_mean=lacks_mean("hfc", radius), colour=colour), feed_images(low, feed)
+    high = feed_images(high, feed, add_mean=lacks_mean(BANDS[cut][1], radius), colour=colour)
+    fed = images, high, feed_images(low, feed)
     correct, by_high, by_low = (logits(model, one, **options).argmax(dim=1) == labels for one in fed)
     return correct & by_high & ~by_low
 

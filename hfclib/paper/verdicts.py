@@ -38,7 +38,11 @@ Relation = Literal["exceeds", "does not differ", "at most", "at least", "about"]
 
 
 def region(relation: Relation, bound: float = 0.0) -> tuple[float, float]:
-    """Where an interval has to lie for a claim of this relation to be reproduced: from, to, both included."""
+    """Where an interval has to lie for a claim of this relation to be reproduced: from, to, both included.
+
+    Raises:
+        ValueError: another relation.
+    """
     regions = {
         "exceeds": (np.nextafter(0.0, 1.0), np.inf),  # 0 does not exceed 0
         "does not differ": (-MARGIN, MARGIN),
@@ -46,11 +50,17 @@ def region(relation: Relation, bound: float = 0.0) -> tuple[float, float]:
         "at least": (bound, np.inf),
         "about": (bound / FACTOR, bound * FACTOR),
     }
+    if relation not in regions:
+        raise ValueError(f"expected relation, one of {', '.join(regions)}, got {relation!r}")
     return regions[relation]
 
 
 def verdict(relation: Relation, low: float, high: float, bound: float = 0.0) -> Verdict:
-    """Apply the module's rule to an interval."""
+    """Apply the module's rule to an interval.
+
+    Raises:
+        ValueError: another relation.
+    """
     least, most = region(relation, bound)
     if low >= least and high <= most:
         return "reproduced"

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from hfclib.batching import check_channels_first, check_labels, check_pixels, first_logits
-from hfclib.conditions import PAPER_RADII, Condition, evaluating, uses_batch_statistics
+from hfclib.conditions import PAPER_RADII, Condition, uses_batch_statistics
 from hfclib.data import DATA_SETS
 from hfclib.devices import arithmetic, device_of
 from hfclib.frequency import check_images, nyquist, split
@@ -358,10 +358,9 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -
     if labels.max() >= classes:
         raise ValueError(f"expected labels below {classes}, the number of logits, got {labels.max().item()}")
     if uses_batch_statistics(model):
-        with evaluating(model, "batch"):  # refuses a network that can't be measured so
-            pass
         if measured == 1:
             raise ValueError("expected at least 2 images to measure a network with BatchNorm on, got 1")
+        first_logits(model, pixels(images[:2]), "batch")  # refuses a network that can't be measured so
     return images, labels
 
 

@@ -1,6 +1,7 @@
 """The rule of the verdicts."""
 
 import numpy as np
+import pytest
 
 from hfclib.paper.claims import Claim
 from hfclib.paper.intervals import Estimate
@@ -42,6 +43,8 @@ def test_the_rule():
         assert verdict(relation, low, high, 0.2) == expected, (relation, low, high)
     assert verdict("at most", -0.2, 0.0) == verdict("at least", 0.0, 0.2) == "reproduced"  # 0 is the bound by default
     assert verdict("at most", -0.2, 0.1) == verdict("at least", -0.1, 0.2) == "inconclusive"
+    with pytest.raises(ValueError, match="expected relation"):
+        verdict("beats", 0, 1)
 
 
 def claim(**values) -> Claim:

@@ -656,6 +656,18 @@ def test_a_network_with_batch_norm_that_is_split_over_gpus_is_refused_before_the
         fit(model, data, data, Recipe("mine").with_(epochs=1, batch_size=8), seed=0, progress=False)
 
 
+def test_a_network_whose_batch_norm_has_no_statistics_to_choose_is_refused_before_the_work():
+    class Direct(nn.BatchNorm2d):
+        def forward(self, maps):
+            arguments = self.weight, self.bias, self.running_mean, self.running_var, self.training, 0.1, self.eps, False
+            return torch.batch_norm(maps, *arguments)
+
+    model = untrained(nn.Sequential(Direct(3), nn.Flatten(), nn.Linear(192, 10)).eval())
+    data = torch.rand(20, 3, 8, 8), torch.zeros(20, dtype=torch.int64)
+    with pytest.raises(ValueError, match="a model whose BatchNorm layers are not called, or"):
+        fit(model, data, data, Recipe("mine").with_(epochs=1, batch_size=8), seed=0, progress=False)
+
+
 # ---- a DataLoader in place of the data
 
 
