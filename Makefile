@@ -26,8 +26,8 @@ JCACHE := JUPYTERCACHE=_build/.jupyter_cache OMP_NUM_THREADS=1 $(BIN)/jcache
 _build/executed.stamp: $(shell find hfclib data book/*.py book/explorer -type f -not -path '*/.*' -not -path '*/__pycache__/*') $(NOTEBOOKS) pyproject.toml | $(VENV)/book.stamp
 	rm -rf _build/.jupyter_cache
 	mkdir -p _build
-	echo y | $(JCACHE) notebook add $(NOTEBOOKS)
-	$(JCACHE) notebook add --reader myst_nb_md $(PAGES)
+	echo y | $(JCACHE) notebook add --reader myst_nb_md $(PAGES)
+	$(JCACHE) notebook add $(NOTEBOOKS)
 	test "$(OUTPUTS)" != stored || $(JCACHE) cache add $(NOTEBOOKS)
 	$(JCACHE) project execute --executor local-parallel --timeout 300
 	touch $@
