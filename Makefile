@@ -10,11 +10,15 @@ PAGES := $(shell grep -l "{code-cell}" book/*.md)
 # Where it is set, each of some eighty processes of the tests would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book test slow together alone device mutants notebooks setup clean
+.PHONY: book pages test slow together alone device mutants notebooks setup clean
 
 book: $(VENV)/book.stamp _build/executed.stamp
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	$(BIN)/python -m book.check_html _build/html
+
+# Each page of the book opened in Chromium, light and dark, wide and as on a phone: takes minutes.
+pages: book $(VENV)/test.stamp
+	$(BIN)/python -m book.browse _build/html
 
 # The caches of executed notebooks and of read pages know their source only: what they compute with is watched here.
 # Notebooks and pages with code are executed on every core at once, one thread each; what fails is executed again, and told,

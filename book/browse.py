@@ -3,17 +3,26 @@
 Its faults: what axe-core calls serious or critical, with everything unfolded; pictures that change with the theme or
 are shown smaller than drawn; pages that scroll sideways. Of the page with the explorer also: what its first
 screen lacks, too many words in front of the chapters, and a summary that is printed on more than one sheet.
+
+    python -m book.browse [_build/html]
+
+Takes minutes. Prints and exits as `check_html` does.
 """
 
 import io
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
+from joblib import Parallel, delayed
 from PIL import Image
+
+from book.check_html import main, pages_of
 
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync"
@@ -66,7 +75,7 @@ def chromium() -> str | None:
 
 
 def ready() -> bool:
-    """Whether this machine has all that `faults` needs."""
+    """Whether this machine has all that `faults` needs: Chromium, Playwright and axe."""
     return bool(chromium() and find_spec("playwright") and find_spec("axe_playwright_python"))
 
 
@@ -144,12 +153,6 @@ def _faults_of_summary(page) -> Iterator[str]:
     hidden.evaluate("one => one.remove()")
 
 
-def faults_of(pages: list[Path]) -> list[str]:
-    """`faults` in a browser of their own."""
-    with browser() as opened:
-        return faults(opened, pages)
-
-
 def _pictures(page) -> list[bytes]:
     """The pixels of each picture as shown. One shot of the whole page is faster than a hundred of its pictures."""
     places = page.locator(PICTURES).evaluate_all(PLACES)
@@ -157,3 +160,20 @@ def _pictures(page) -> list[bytes]:
         return []
     with Image.open(io.BytesIO(page.screenshot(full_page=True))) as shot:
         return [shot.crop(place).tobytes() for place in places]
+
+
+def faults_of_book(folder: Path) -> list[str]:
+    """`faults` of every page of a built book, half of them in each of two browsers."""
+    # One that only leads to another would be that one again.
+    pages = [path for path in pages_of(folder) if not path.read_text("utf-8").startswith('<meta http-equiv="Refresh"')]
+    halves = (delayed(_in_a_browser)(half) for half in (pages[::2], pages[1::2]))
+    return list(chain.from_iterable(Parallel(n_jobs=2)(halves)))
+
+
+def _in_a_browser(pages: list[Path]) -> list[str]:
+    with browser() as opened:
+        return faults(opened, pages)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], faults_of_book))
