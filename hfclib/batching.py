@@ -1,5 +1,6 @@
 """Images and labels of any form as checked batches, and the logits of a network on them."""
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -104,8 +105,9 @@ def _fed_by_maximum(images: Tensor) -> bool:
 def pair_of(batch: Mapping | Sequence) -> tuple:
     """The images and labels of a batch, as in `batches`; ValueError for other keys, TypeError for no batch at all."""
     if not isinstance(batch, Mapping):
-        if isinstance(batch, str) or not isinstance(batch, Sequence) or len(batch) < 2:
-            kind = "text" if isinstance(batch, str) else type(batch).__name__
+        if isinstance(batch, str) or not isinstance(batch, Sequence) or len(batch) != 2:
+            many = isinstance(batch, list | tuple) and len(batch) > 2  # an index may stand before the label
+            kind = f"{len(batch)} values" if many else "text" if isinstance(batch, str) else type(batch).__name__
             raise TypeError(f"expected images and labels, or batches of both, got {kind} in place of a batch")
         return batch[0], batch[1]
     names = [next((name for name in some if name in batch), None) for some in KEYS]
@@ -189,7 +191,7 @@ def logits(
 
     Args:
         model, images: any module to (N, classes); (N, C, H, W) float, [0, 1] or a band.
-        bn_stats: "running" or "batch"; with "batch" the batch size matters.
+        bn_stats: "running" or "batch"; with "batch" the batch size matters, and that a batch mixes the classes.
         batch_size: images at once, in batches of `batch_sizes`.
         amp: bfloat16 arithmetic where the device has it. It rounds to two or three digits, which changes predictions
             where the two largest logits are close, and no bound on an accuracy holds for all networks. Accuracies whose
@@ -199,7 +201,7 @@ def logits(
         (N, classes) on the device of the images, float32, or float64 where the model returns that.
     Raises:
         TypeError, ValueError: images are not a non-empty float (N, C, H, W) tensor; bn_stats as in `evaluating`; or the
-            model returns no tensor, or NaN.
+            model returns no tensor, NaN or infinity.
     """
     check_images(images)
     if len(images) == 0:
@@ -214,8 +216,8 @@ def logits(
         batches = (batch.to(device, **own) for batch in images.split(batch_sizes(len(images), batch_size)))
         answers = torch.cat([_kept(tensor_of(model(batch)), images.device) for batch in batches])
         check()
-    if answers.isnan().any():  # whose largest would be the first class
-        raise ValueError("expected logits that are numbers from the model, got NaN")
+    if not (answers < math.inf).all():  # whose largest would be the first class
+        raise ValueError("expected logits below infinity from the model, got NaN or infinity")
     return answers
 
 

@@ -315,7 +315,8 @@ def _accepted(attack: AttackFunction, **options) -> dict:
 
 
 def _still_correct(attack: AttackFunction, model: nn.Module, images: Tensor, labels: Tensor, **options) -> Tensor:
-    adv_images = attack(model, images, labels, **options)
+    with evaluating(model):  # for an attack of one's own, which may leave it in training mode
+        adv_images = attack(model, images, labels, **options)
     if adv_images.shape != images.shape:
         raise ValueError(f"expected images {tuple(images.shape)} from the attack, got {tuple(adv_images.shape)}")
     if not (adv_images.min() >= 0 and adv_images.max() <= 1):  # NaN too

@@ -180,6 +180,10 @@ class Claim(BaseModel):
             raise ValueError("expected a contrast or a function")
         for text in self.contrast:
             Contrast(text)
+        if self.bound and self.relation in ("exceeds", "does not differ"):
+            raise ValueError(f"expected no bound with {self.relation!r}, which it is not compared with")
+        if self.bound <= 0 and self.relation == "about":
+            raise ValueError(f"expected a bound above 0 with 'about', got {self.bound}")
         return self
 
     @property

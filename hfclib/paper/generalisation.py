@@ -5,7 +5,7 @@ It compares recipes, from the accuracies that are stored with their runs; nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -241,13 +241,13 @@ def correlation_table(rows: pd.DataFrame) -> pd.DataFrame:
     return text_table(table, ["rank correlation with test accuracy"])
 
 
-def robustness_table(rows: pd.DataFrame, radius: int) -> pd.DataFrame:
-    """The `correlation` with the accuracy on both bands at a radius under other choices, as text.
+def robustness_table(rows: pd.DataFrame, radii: Sequence[int]) -> pd.DataFrame:
+    """The `correlation` with the accuracy on both bands at some radii under other choices, as text.
 
     Args:
         rows: all of `per_recipe`.
     Returns:
-        One row per choice; columns recipes (their number), and the HFC, mean colour added and the LFC.
+        One row per choice; columns recipes (their number), then the HFC, mean colour added, and the LFC by radius.
     """
     own = compared(rows)
     normal = own["norm"] == "none"
@@ -259,7 +259,7 @@ def robustness_table(rows: pd.DataFrame, radius: int) -> pd.DataFrame:
         f"test accuracy {decimals(HIGH_ACCURACY, 1)} or more": (own[own["test"] >= HIGH_ACCURACY], {}),
         f"with those of {SET_UPS['authors']}": (rows[rows["part"].isin(["compared", "rescaled"])], {}),
     }
-    measures = {f"HFC, r = {radius}": f"H{radius}", f"LFC, r = {radius}": f"L{radius}"}
+    measures = {f"{band}FC, r = {radius}": f"{band}{radius}" for band in "HL" for radius in radii}
     table = {}
     for choice, (chosen, options) in choices.items():
         cells = {

@@ -95,9 +95,9 @@ class Counting:
                 raise ValueError(CHANGED)
 
         stored = time.monotonic()
-        blank = [copy.copy(metric) for metric in self.metrics]
         answers = self.network if data.unlabelled else None
-        for number, results in enumerate(engine(partial(_counts, blank, answers), missing()), start["batches"] + 1):
+        counted = engine(partial(_counts, self.metrics, answers), missing())
+        for number, results in enumerate(counted, start["batches"] + 1):
             sha256 = digests.popleft()
             for metric, counts in zip(self.metrics, results, strict=True):
                 metric.add(counts)
@@ -142,6 +142,7 @@ class Counting:
 
 def _counts(metrics: Sequence[BandAccuracy], answers: Classifier | None, batch: tuple[Tensor, Tensor]) -> list[dict]:
     """What each metric counts on a batch alone; without labels, an image's label is the answer for the whole of it."""
+    metrics = [copy.copy(metric) for metric in metrics]  # each thread has its own
     images, labels = batch
     if answers is not None:
         labels = logits(answers, images, batch_size=batch_size_of(answers, metrics[0].batch_size)).argmax(dim=1)

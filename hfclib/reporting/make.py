@@ -90,7 +90,8 @@ def make_report(
     key = _key(network, settings, data, images, scores) | {"first_images_sha256": first}
     data_sha256 = data_digest(network, data.batches) if others else None
     for other in others:
-        check_same_data({"data_sha256": data_sha256, "pictures_sha256": data.pictures_sha256}, other.content)
+        own = {"key": key, "data_sha256": data_sha256, "pictures_sha256": data.pictures_sha256}
+        check_same_data(own, other.content)
     if data.unlabelled and not settings.quick:  # which measures no part on these images
         labels = scores.argmax(dim=1)
     subject = Subject(network, images, labels, settings, engine)
@@ -249,6 +250,9 @@ def _tell(subject: Subject, scores: Tensor, data: DatasetSpec) -> None:
         right = f"{correct['correct']} of the first {len(labels)} images are right, indistinguishable from chance"
         asked = "are its mean and std as it expects, its weights loaded, and the labels in its order of classes?"
         log.warning("%s: %s", right, asked)
+    if len(labels) > 20 and (labels.diff() >= 0).all() and not settings.unlabelled:
+        told = "are in the order of their classes, and parts of the report are about these alone"
+        log.warning("the first %d images %s: give the data in one random order", len(labels), told)
     if len(subject.images) < BATCH_SIZE:
         log.info("only %d images: expect wide intervals", len(subject.images))
     if "energy" in settings.measured_parts and (fitting := attack_batch(*subject.given[:2], settings.batch_size)):

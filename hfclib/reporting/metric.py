@@ -39,11 +39,11 @@ class Classifier(nn.Module):
 
     Args:
         model: a module or any callable. The logits are what it returns, or in it what is called "logits", or the first
-            of a tuple; an array of NumPy becomes a tensor. A module is fed the type of its weights, on their device;
-            another callable gets images on the CPU. The modules that a callable refers to (as a bound method, by its
-            closure, defaults, attributes and the globals that its code loads) are put into evaluation mode, and have
-            the statistics that are asked for. Where none is found, test-batch statistics are refused, and so are
-            dropout, and a BatchNorm in training mode, as they run.
+            of a tuple, unless another could be them; an array of NumPy becomes a tensor. A module is fed the type of
+            its weights, on their device; another callable gets images on the CPU. The modules that a callable refers
+            to (as a bound method, by its closure, defaults, attributes and the globals that its code loads) are put
+            into evaluation mode, and have the statistics that are asked for. Where none is found, test-batch statistics
+            are refused, and so are dropout, and a BatchNorm in training mode, as they run.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
@@ -98,7 +98,12 @@ class Classifier(nn.Module):
             return output["logits"]
         if hasattr(output, "logits"):
             return output.logits
-        output = output[0] if isinstance(output, tuple | list) else output
+        if isinstance(output, tuple | list):
+            widths = {tuple(part.shape) for part in output if isinstance(part, Tensor) and part.ndim == 2}
+            if len(widths) > 1:  # one of them may be features
+                found = " and ".join(map(str, sorted(widths)))
+                raise TypeError(f"expected logits from the model, got {found}: give a function that picks the logits")
+            output = output[0]
         return torch.from_numpy(output) if isinstance(output, np.ndarray) else output  # as ONNX Runtime returns
 
 

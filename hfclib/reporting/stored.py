@@ -74,8 +74,11 @@ def compare(first: Report, second: Report) -> "pd.DataFrame":
 
 
 def check_same_data(first: dict, second: dict) -> None:
-    """Raise a ValueError if two reports are of different data, unless these are the same pictures in other sizes."""
+    """Raise a ValueError if two reports are of different data, but for the same pictures in other sizes, or colours."""
     digests = [{name: some.get(name) for name in ("data_sha256", "pictures_sha256")} for some in (first, second)]
     if not any(digests[0][name] and digests[0][name] == digests[1][name] for name in digests[0]):
         name = second["key"]["settings"]["name"]
         raise ValueError(f"expected reports of the same images and labels, that of {name} is of others: data_sha256")
+    colours = [some["key"]["settings"]["colour"] for some in (first, second)]
+    if max(abs(one - other) for one, other in zip(*colours, strict=True)) > 0.01:  # pictures in another size are near
+        raise ValueError(f"expected reports that add the same mean colour, got {colours[0]} and {colours[1]}")

@@ -173,6 +173,22 @@ def test_clean_accuracy_is_asked_for_by_name(network, pictures):
         assert clean_correct(network, pictures, labels, batch_size=size).tolist() == [False] * 6 + [True] * 24
 
 
+def test_a_network_in_training_mode_is_attacked_in_evaluation_mode(pictures):
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    asked = []
+
+    def attack(model, images, labels):
+        asked.append(model.training)
+        model(images)
+        return images
+
+    robust_correct(network, pictures, torch.zeros(30, dtype=torch.int64), attack)
+    assert not any(asked)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 class Untouched(nn.Module):
     """A network that must not be asked."""
 

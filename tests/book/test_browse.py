@@ -16,6 +16,11 @@ figure {{ margin: 0; overflow-x: auto; }} img {{ background: #fff; }} :root {{ c
     [
         ("", "", None),
         ("<h1>", '<p style="background: #fff; color: #bbb">faint</p><h1>', "contrast"),
+        (
+            "</style>",
+            "@media (prefers-color-scheme: dark) { h1 { background: #000; color: #222; } }</style>",
+            "contrast",
+        ),
         ("<h1>", '<p style="width: 600px">wide</p><h1>', "beyond a phone's edge"),
         ("</h1>", '<a style="position: absolute; left: 380px; visibility: hidden">Link</a></h1>', "a page 4"),
         ("margin: 0;", "margin: 0; width: 600px;", "beyond a phone's edge"),

@@ -31,6 +31,7 @@ HEADLINES = (
     "fig4-batchnorm-narrow",
     "fig4-batchnorm-w32-H4",
     "fig4-batchnorm-w32-H8",
+    "fig4-batchnorm-w32-controlled",
     "fig4-cropped-H4",
     "fig4-cropped-controlled",
     "fig4-cropped4-H4",

@@ -141,7 +141,9 @@ def test_what_a_model_can_not_be_fed_is_one_line(images, labels):
 
 
 def test_what_is_no_batch_is_one_line(channel_means, images):
-    for given, kind in (("folder", "text"), (images, "Tensor"), ([1, 2], "int"), ([(images,)], "tuple")):
+    with_index = [(images, torch.arange(len(images)), torch.zeros(len(images), dtype=torch.int64))]
+    wrong = ("folder", "text"), (images, "Tensor"), ([1, 2], "int"), ([(images,)], "tuple"), (with_index, "3 values")
+    for given, kind in wrong:
         with pytest.raises(TypeError, match=f"images and labels, or batches of both, got {kind} in place of a batch"):
             accuracy(channel_means, given)
 

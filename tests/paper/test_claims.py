@@ -170,6 +170,8 @@ def test_the_bound_on_the_images_covers_correlated_predictions():
         ({"  text:": "  bound: much\n  text:"}, "line 2: bound: .*number"),
         ({"contrast: ": "contrast: open("}, "line 2: expected arithmetic on cells"),
         ({"  contrast: batchnorm.H4 - vanilla.H4\n": ""}, "line 2: expected a contrast or a function"),
+        ({"  text:": "  bound: 0.1\n  text:"}, "line 2: expected no bound with 'exceeds'"),
+        ({"relation: exceeds": "relation: about"}, "line 2: expected a bound above 0 with 'about', got 0"),
     ],
 )
 def test_a_claim_that_is_none_is_refused_with_its_line(tmp_path, change, said):

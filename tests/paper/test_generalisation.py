@@ -300,7 +300,7 @@ def test_without_runs_or_with_too_few_the_chapter_says_so():
         rows = per_recipe(found)
         own = compared(rows)
         assert (generalisation.correlation_table(own).head(4) == "too few recipes").all(axis=None)
-        assert (generalisation.robustness_table(rows, 4).iloc[:, 1:] == "too few recipes").all(axis=None)
+        assert (generalisation.robustness_table(rows, [4]).iloc[:, 1:] == "too few recipes").all(axis=None)
         shown = generalisation.batchnorm_table(own)
         assert shown.filter(like="above").iloc[-1].tolist() == ["too few recipes"] * 2
         generalisation.scatter_figure(generalisation.scatter_rows(rows), 4).draw_without_rendering()
@@ -317,8 +317,9 @@ def test_the_tables_have_the_claims_numbers(published):
     assert shown.at["HFC as the authors measure it", "r = 4"] == board.at["generalisation-H4-authors", "ours"]
     mean = compared(published)["L8"].mean()
     assert float(shown.at["mean accuracy: LFC", "r = 8"]) == pytest.approx(mean, abs=0.0005)
-    robust = generalisation.robustness_table(published, 4)
+    robust = generalisation.robustness_table(published, [4, 8])
     assert robust.at["all", "HFC, r = 4"] == board.at["generalisation-H4", "ours"]
+    assert robust.at["all", "HFC, r = 8"] == board.at["generalisation-H8", "ours"]
     assert robust["recipes"].tolist() == ["28", "28", "28", "22", "19", "30", "", ""]
     lowest = generalisation.family_correlations(compared(published), "H4")
     family, estimate = next(iter(lowest.items()))

@@ -101,6 +101,9 @@ def test_any_classifier(network, data):
         lambda scores: Named(scores + 1e3 * torch.rand(scores.shape), scores),
     ):
         assert accuracy(Classifier(lambda x, wrap=wrap: wrap(network(x))), images, labels) == expected
+    for wrap in (lambda scores: (images.flatten(1), scores), lambda scores: [scores, images.flatten(1)]):
+        with pytest.raises(TypeError, match=r"got \(.*\) and \(.*\): give a function that picks the logits"):
+            accuracy(Classifier(lambda x, wrap=wrap: wrap(network(x))), images[:2], labels[:2])
     for dtype in (torch.bfloat16, torch.float64):
         other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).to(dtype)
         by_hand = other(images.to(dtype)).argmax(dim=1)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -942,6 +943,34 @@ def test_reports_of_other_data_are_not_compared(network, data, tmp_path, hfc):
     assert not (tmp_path / "third").exists()
 
 
+def test_reports_with_other_mean_colours_are_not_compared(network, data, tmp_path):
+    first, second = (make_report(network, data, tmp_path / str(c), colour=[c] * 3, **FAST) for c in (0.2, 0.5))
+    with pytest.raises(ValueError, match="expected reports that add the same mean colour, got"):
+        hfclib.reporting.compare(first, second)
+    with pytest.raises(ValueError, match="expected reports that add the same mean colour, got"):
+        make_report(network, data, tmp_path / "third", compare=[first], **FAST)
+
+
+def test_threads_count_as_one_does(network, tmp_path):
+    images, labels = torch.rand(530, 3, 8, 8), torch.arange(530) % 10
+    reports = []
+    with ThreadPoolExecutor(4) as pool:
+        for engine in (map, pool.map):
+            folder = tmp_path / str(len(reports))
+            reports.append(make_report(network, (images, labels), folder, engine=engine, parts=["accuracy"], **FAST))
+    assert reports[0].content["parts"] == reports[1].content["parts"]
+
+
+def test_data_in_the_order_of_classes_are_told(network, data, tmp_path, caplog):
+    images, labels = data
+    told = "the first 24 images are in the order of their classes"
+    make_report(network, data, tmp_path / "mixed", parts=["accuracy"], **FAST)
+    assert told not in caplog.text
+    order = labels.argsort()
+    make_report(network, (images[order], labels[order]), tmp_path / "sorted", parts=["accuracy"], **FAST)
+    assert told in caplog.text
+
+
 def test_reports_of_the_same_pictures_in_other_sizes_are_compared(pictures, tmp_path):
     digests, reports = [], []
     for size, seed in ((16, 0), (24, 1)):
@@ -1154,11 +1183,12 @@ def test_16_bits_per_pixel_are_read_as_8_and_an_unknown_range_is_refused(tmp_pat
         named_data(str(tmp_path), sizes=(40, 40))
 
 
-def test_logits_that_are_no_numbers_are_refused_before_the_work(data, tmp_path):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_are_refused_before_the_work(data, tmp_path, value):
     def lost(images):
-        return torch.full((len(images), 10), torch.nan)
+        return torch.full((len(images), 10), value)
 
-    with pytest.raises(ValueError, match="logits that are numbers"):
+    with pytest.raises(ValueError, match="expected logits below infinity from the model"):
         make_report(lost, data, tmp_path / "report", **FAST)
     assert not (tmp_path / "report").exists()
     with pytest.raises(ValueError, match="std, numbers above 0"):
