@@ -26,7 +26,6 @@ from hfclib.conditions import (
     lacks_mean,
     uses_batch_statistics,
 )
-from hfclib.data.cifar import MEAN
 from hfclib.frequency import check_images, each_radius, split, svd_split
 from hfclib.transforms import Feed, feed_images
 
@@ -188,10 +187,10 @@ def curve_rows(
     test: tuple[Tensor, Tensor],
     radii: Iterable[float],
     *,
+    colour: Sequence[float],
     other_radii: Iterable[float] | None = None,
     exact: bool = False,
     kept: dict | None = None,
-    colour: Sequence[float] = MEAN,
 ) -> list[dict]:
     """The rows (CURVE_COLUMNS) that a run records after an epoch: the parts, then every band of `band_conditions`.
 
@@ -199,10 +198,10 @@ def curve_rows(
         parts: images (N, C, H, W) float as they are fed, and labels, by what their rows say: split, and condition, of
             which both statistics are taken.
         test: (images float in [0, 1], labels), whose bands are measured at `radii`.
+        colour: the mean of the data set, as in `band_accuracy`.
         other_radii: of other feeds and statistics, as in `band_conditions`.
         exact: float32 for the parts, so that another machine gets the same accuracy; bands may use bfloat16.
         kept: known predictions by `Condition`, (N,) uint8; the others are added.
-        colour: the mean of the data set, as in `band_accuracy`.
     """
     batch_norm, rows = uses_batch_statistics(model), []
     for (split_name, condition), (images, labels) in parts.items():
@@ -226,7 +225,7 @@ def training_band_rows(
     return [{"split": "train", **row} for row in _measure(model, images, labels, wanted, amp=True)]
 
 
-def _measure(model, images, labels, wanted: Iterable[Condition], *, amp, kept=None, colour=MEAN) -> Iterator[dict]:
+def _measure(model, images, labels, wanted: Iterable[Condition], *, amp, kept=None, colour=()) -> Iterator[dict]:
     labels, wanted, known = check_labels(labels, images), list(wanted), dict(kept or {})
     inputs = iter_inputs(images, (condition for condition in wanted if condition not in known), colour)
     for condition in wanted:

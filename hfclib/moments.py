@@ -46,9 +46,13 @@ def _hooked(places: Iterable[nn.Module], hook: Callable, *, before: bool = False
         yield
 
 
+def _double(maps: Tensor) -> Tensor:
+    return (maps.cpu() if maps.device.type == "mps" else maps).double()  # which MPS does not have
+
+
 def _mean_var(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel of maps (N, C, ...), without Bessel's correction: (C,) float32 each."""
-    wide = (maps.cpu() if maps.device.type == "mps" else maps).double()  # which MPS does not have
+    wide = _double(maps)
     var, mean = torch.var_mean(wide, dim=[0, *range(2, wide.ndim)], correction=0)
     return mean.float(), var.float()
 
@@ -199,7 +203,7 @@ def _reference_moments(
 
     def add(place: nn.Module, _: tuple, maps: Tensor) -> None:
         (again if place in met else met).add(place)
-        wide = (maps.cpu() if maps.device.type == "mps" else maps).double()  # which MPS does not have
+        wide = _double(maps)
         sizes[place] = maps.shape[2:]
         counts[place] += len(maps)
         sums[place] = sums.get(place, 0) + torch.stack([wide, wide.square()]).mean(dim=(3, 4)).sum(dim=1)

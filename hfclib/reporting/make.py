@@ -268,7 +268,7 @@ def accuracy_passes(radii: int, *, quick: bool) -> int:
     return 1 + 2 * radii if quick else 2 * (1 + 3 * radii)
 
 
-def seconds_per_image(network: Classifier, images: Tensor, batch_size: int = BATCH_SIZE) -> float:
+def seconds_per_image(network: Classifier, images: Tensor, batch_size: int) -> float:
     """How long a forward pass takes, by that of up to 100 images."""
     start = time.perf_counter()
     logits(network, images[:BATCH_SIZE], batch_size=batch_size)

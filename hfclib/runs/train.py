@@ -57,7 +57,7 @@ def _final_rows(recipe: Recipe, model: nn.Module, train, test, partial: Path, *,
     if recipe.data.planted:
         clean = to_float(source.embedded("test")[0][: len(test[1])])
         parts = {**parts, ("clean", Condition("x")): (clean, test[1])}
-    rows = curve_rows(model, parts, test, (), exact=True)
+    rows = curve_rows(model, parts, test, (), colour=colour, exact=True)
     if recipe.train_bands:
         rows += training_band_rows(model, pixels(train[0]), train[1])
     path, weights = partial / MEASURED, weights_of(partial)

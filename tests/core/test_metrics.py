@@ -175,7 +175,9 @@ def parts(train, test):
 @pytest.mark.parametrize(("batch_norm", "count"), [(False, 2 + 56), (True, 4 + 76)])
 def test_curve_rows(normed, channel_means, images, labels, batch_norm, count):
     network = normed if batch_norm else channel_means
-    rows = curve_rows(network, parts((images[:7], labels[:7]), (images, labels)), (images, labels), range(1, 23))
+    rows = curve_rows(
+        network, parts((images[:7], labels[:7]), (images, labels)), (images, labels), range(1, 23), colour=MEAN
+    )
     assert len(rows) == count
     assert all(set(row) == set(CURVE_COLUMNS) for row in rows)
     keys = [tuple(row[c] for c in CURVE_COLUMNS[:5]) for row in rows]
@@ -193,7 +195,7 @@ def test_curve_rows_measure_what_they_say(network):
     images = torch.rand(40, 3, 8, 8)
     labels = network(images).argmax(dim=1)
     whole = parts((images[:9], (labels[:9] + 1) % 4), (images, labels))
-    rows = curve_rows(network, whole, (images, labels), [2, 4], exact=True)
+    rows = curve_rows(network, whole, (images, labels), [2, 4], colour=MEAN, exact=True)
     measured = {tuple(row[c] for c in CURVE_COLUMNS[:4]): row["accuracy"] for row in rows}
     assert measured["train", "x", -1, "raw"] == 0
     assert measured["test", "x", -1, "raw"] == 1
@@ -213,7 +215,9 @@ def test_only_exact_rows_keep_whole_images_in_full_precision(in_bf16, channel_me
     channel_means.register_forward_pre_hook(observe)
     for exact in (False, True):
         fast.clear()
-        rows = curve_rows(channel_means, parts((images, labels), (images, labels)), (images, labels), [4], exact=exact)
+        rows = curve_rows(
+            channel_means, parts((images, labels), (images, labels)), (images, labels), [4], colour=MEAN, exact=exact
+        )
         assert fast == [not exact] * 2 + [True] * (len(rows) - 2)
 
 
