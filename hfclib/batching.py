@@ -216,13 +216,18 @@ def logits(
         batches = (batch.to(device, **own) for batch in images.split(batch_sizes(len(images), batch_size)))
         answers = torch.cat([_kept(tensor_of(model(batch)), images.device) for batch in batches])
         check()
-    if not (answers < math.inf).all():  # whose largest would be the first class
-        raise ValueError("expected logits below infinity from the model, got NaN or infinity")
+    check_below_infinity(answers)
     return answers
 
 
 def _kept(answer: Tensor, device: torch.device) -> Tensor:
     return answer.to(device, torch.promote_types(answer.dtype, torch.float32), copy=True)
+
+
+def check_below_infinity(answers: Tensor) -> None:
+    """Refuse logits whose largest would be the first class; a class that the network masks out has minus infinity."""
+    if not (answers < math.inf).all():
+        raise ValueError("expected logits below infinity from the model, got NaN or infinity")
 
 
 def first_logits(model: nn.Module, images: Tensor, bn_stats: BnStats = "running") -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hfclib.batching import check_labels, check_pixels, tensor_of
+from hfclib.batching import check_below_infinity, check_labels, check_pixels, tensor_of
 from hfclib.devices import arithmetic
 
 DEFAULT_EPS = 8 / 255  # of the Linf ball
@@ -79,8 +79,7 @@ def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = Fal
             raise
     if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ValueError(f"expected logits ({len(images)}, classes) from the model, got {tuple(logits.shape)}")
-    if not (logits < math.inf).all():  # a class that the network masks out has minus infinity
-        raise ValueError("expected logits below infinity from the model, got NaN or infinity")
+    check_below_infinity(logits)
     if labels.max() >= logits.shape[1]:
         raise ValueError(f"expected labels below {logits.shape[1]}, the number of logits, got {labels.max().item()}")
     if torch.is_grad_enabled() and images.requires_grad and not logits.requires_grad:

@@ -172,8 +172,7 @@ def width_figure(leads: pd.DataFrame) -> Figure:
     """BatchNorm's lead on the HFC by width, with 95 % intervals over seeds; one seed is a point.
 
     Args:
-        leads: from `leads_by_width`. The paper's lead is drawn beside them, hollow, at its
-            width.
+        leads: from `leads_by_width`. The paper's lead is drawn beside them, hollow, at its width.
     """
     rows = leads[leads["missing"] == ""].assign(place=leads["width"].astype(str).astype("category"))
     rows["place"] = rows["place"].cat.set_categories([f"{width}" for width in sorted(leads["width"].unique())])

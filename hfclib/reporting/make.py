@@ -89,8 +89,8 @@ def make_report(
     scores = logits(network, asked, batch_size=batch_size_of(network, settings.batch_size))
     key = _key(network, settings, data, images, scores) | {"first_images_sha256": first}
     data_sha256 = data_digest(network, data.batches) if others else None
+    own = {"key": key, "data_sha256": data_sha256, "pictures_sha256": data.pictures_sha256}
     for other in others:
-        own = {"key": key, "data_sha256": data_sha256, "pictures_sha256": data.pictures_sha256}
         check_same_data(own, other.content)
     if data.unlabelled and not settings.quick:  # which measures no part on these images
         labels = scores.argmax(dim=1)
