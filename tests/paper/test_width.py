@@ -18,12 +18,18 @@ from hfclib.runs.collect import Runs
 from tests.paper.tidy import welch
 from tests.runs.foreign import RUNS
 
+KEYS = ["set_up", "width", "epochs", "measured"]
 CONDITIONS = {"measured as the authors did": ("max", "batch"), "mean colour added": ("mean", "running")}
 
 
 @pytest.fixture(scope="module")
 def runs():
     return width_runs()
+
+
+@pytest.fixture(scope="module")
+def leads(runs):
+    return leads_by_width(runs)
 
 
 def hfc(path, variant, measured, epoch=16):
@@ -47,9 +53,9 @@ def hfc(path, variant, measured, epoch=16):
         (("crop and flip", 64), 4, "_cropped4", "final"),
     ],
 )
-def test_a_lead_is_recounted_from_the_stored_files(runs, place, epoch, ending, file, measured):
+def test_a_lead_is_recounted_from_the_stored_files(leads, place, epoch, ending, file, measured):
     """Width 16 after the first epochs of 100."""
-    row = leads_by_width({place: runs[place]}).set_index(["epochs", "measured"]).loc[epoch, measured]
+    row = leads.set_index(KEYS).loc[*place, epoch, measured]
     ones, preset = {}, "paper" if place[1] == 64 else "narrow"
     for variant in ("vanilla", "batchnorm"):
         paths = sorted(RUNS.glob(f"{preset}-{variant}{ending}-?-*/{file}.csv"))
@@ -66,10 +72,9 @@ def test_a_lead_is_recounted_from_the_stored_files(runs, place, epoch, ending, f
     assert found == pytest.approx([lead.mean, lead.mean - half, lead.mean + half])
 
 
-def test_test_batch_statistics_for_both_are_those_of_the_measured_table(runs):
-    place = "as stated", 32
-    pair = runs[place]
-    row = leads_by_width({place: pair}).set_index(["epochs", "measured"]).loc[16, TEST_BATCH]
+def test_test_batch_statistics_for_both_are_those_of_the_measured_table(runs, leads):
+    pair = runs["as stated", 32]
+    row = leads.set_index(KEYS).loc["as stated", 32, 16, TEST_BATCH]
     lead = 0
     for run in pair["batchnorm"]:
         lead += hfc(run.path / "final.csv", "batchnorm", "measured as the authors did") / len(pair["batchnorm"])
@@ -80,9 +85,8 @@ def test_test_batch_statistics_for_both_are_those_of_the_measured_table(runs):
     assert row["lead"] == pytest.approx(lead)
 
 
-def test_one_pair_has_a_lead_without_an_interval(runs):
-    place = "as stated", 64
-    row = leads_by_width({place: runs[place]}).set_index(["epochs", "measured"]).loc[6, "mean colour added"]
+def test_one_pair_has_a_lead_without_an_interval(leads):
+    row = leads.set_index(KEYS).loc["as stated", 64, 6, "mean colour added"]
     normed, plain = (next(RUNS.glob(f"paper-{name}_6-0-*/final.csv")) for name in ("batchnorm", "vanilla"))
     lead = hfc(normed, "batchnorm", "mean colour added") - hfc(plain, "vanilla", "mean colour added")
     assert row["lead"] == pytest.approx(lead)
@@ -103,8 +107,7 @@ def test_what_is_missing_says_why(runs):
     assert table.loc[(16, "mean colour added"), "images"] == "500"
 
 
-def test_the_figure_has_a_point_for_each_lead_and_for_the_papers_in_each_panel(runs):
-    leads = leads_by_width(runs)
+def test_the_figure_has_a_point_for_each_lead_and_for_the_papers_in_each_panel(leads):
     figure = width_figure(leads)
     for ax, ((set_up, epochs), own) in zip(figure.axes, leads.groupby(["set_up", "epochs"]), strict=True):
         assert ax.get_title().lower() == f"{set_up}, {epochs} epochs"

@@ -521,7 +521,6 @@ def test_batches_of_other_sizes_are_refused(tmp_path):
         make_report(network, data, tmp_path, **FAST)
 
 
-@pytest.mark.drawn
 def test_a_callable_that_returns_numpy_is_measured(network, data, tmp_path):
     weight = network[1].weight.detach().numpy().T
 

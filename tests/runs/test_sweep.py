@@ -123,7 +123,7 @@ def test_what_goes_wrong_is_told_in_words(no_bands, tmp_path):
     assert f"{path / 'final.csv'} is damaged" in train_job(Job(TINY, 0), tmp_path, 1)[1]
     assert train_job(Job(TINY, 0, retrain=True), tmp_path, 1)[1].path == path
     register_network("failing")(failing)
-    told = train_job(Job(Recipe("bug").with_(network="failing"), 0), tmp_path, 1)[1]
+    told = train_job(Job(TINY.with_(network="failing"), 0), tmp_path, 1)[1]
     del REGISTERED["failing"]
     assert "Traceback" in told  # where a bug is must be said
     assert "ZeroDivisionError: a bug at width" in told
