@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from book.chapters import NOTEBOOKS
 from hfclib._files import data_folder
 from hfclib.conditions import PAPER_RADII
 from hfclib.paper import generalisation
@@ -34,8 +35,13 @@ BANDS = [f"{band}{radius}" for band in "HL" for radius in PAPER_RADII]
 
 
 @pytest.fixture(scope="module")
-def published():
-    return per_recipe(generalisation_table(published_runs(generalisation_recipes())))
+def by_network():
+    return generalisation_table(published_runs(generalisation_recipes()))
+
+
+@pytest.fixture(scope="module")
+def published(by_network):
+    return per_recipe(by_network)
 
 
 def network(variant, seed=0, test=0.7, family="optimiser", part="compared", norm="none", plain="", **measures):
@@ -307,6 +313,13 @@ def test_without_runs_or_with_too_few_the_chapter_says_so():
 
 
 # ---- what is shown
+
+
+def test_the_text_counts_the_recipes_that_are_one_network(by_network, published):
+    single = (by_network.groupby("variant")["seed"].nunique()[compared(published).index] == 1).sum()
+    assert f"{single} of them rest on one network" in (NOTEBOOKS / "generalisation.ipynb").read_text("utf-8")
+    readme = (NOTEBOOKS.parent / "README.md").read_text("utf-8")
+    assert f"{single} of them one network each" in " ".join(readme.split())
 
 
 def test_the_tables_have_the_claims_numbers(published):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torchvision.transforms.v2.functional import adjust_sharpness
 
+from book.chapters import NOTEBOOKS
 from hfclib._files import data_folder
 from hfclib.frequency import split
 from hfclib.models import REGISTERED, register_network
@@ -176,6 +177,15 @@ def test_every_published_network_of_these_images_is_in_the_chapter():
     plain = {(run["recipe"]["name"], run["hash"]) for run in usual if not run["recipe"].get("planted")}
     assert len(plain) >= 25  # recipes
     assert plain <= known
+
+
+def test_the_text_counts_the_recipes_that_are_one_network():
+    table = networks.networks_table(published_runs(networks_recipes()))
+    seeds = table.groupby("variant")["seed"].nunique()
+    among = seeds[relative_drop(table).index.get_level_values("variant")]
+    text = (NOTEBOOKS / "networks.ipynb").read_text("utf-8")
+    assert f"{len(among)} recipes, {(among == 1).sum()} of them single networks" in text
+    assert f"more seeds of {(seeds == 1).sum()} of the recipes" in text
 
 
 def test_every_published_table_is_whole_and_says_where_it_comes_from():
