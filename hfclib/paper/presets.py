@@ -5,7 +5,7 @@ from collections.abc import Collection
 from hfclib.paper.names import PRESETS, Preset, check_choice
 from hfclib.training.recipe import AttackConfig, Recipe
 
-PUBLISHED_SEEDS = (0, 1, 2)  # a notebook's default; at "laptop" its main networks have all three, others 0 alone
+PUBLISHED_SEEDS = (0, 1, 2)  # a notebook's default; at "laptop" most networks have these three, or more, others 0 alone
 _FAST = {"learning_rate": 1e-3, "schedule": "one_cycle", "augment": True}
 _BASE: dict[Preset, Recipe] = {
     "smoke": Recipe("smoke").with_(
