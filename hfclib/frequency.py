@@ -20,11 +20,13 @@ def each_radius(radii: float | Iterable[float]) -> list[float]:
     """One or several radii in DFT bins as numbers of Python, also those of NumPy, pandas and PyTorch.
 
     Raises:
-        TypeError, ValueError: as `check_cut`; or one is given twice.
+        TypeError, ValueError: as `check_cut`; or none, or one twice.
     """
     some = radii if np.iterable(radii) else [radii]
     numbers = [radius.item() if isinstance(radius, np.generic | np.ndarray | Tensor) else radius for radius in some]
     check_cuts(numbers)
+    if not numbers:
+        raise ValueError("expected one radius or more, got none")
     return numbers
 
 

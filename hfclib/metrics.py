@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hfclib.batching import BATCH_SIZE, Labels, batches, check_labels, check_pixels, evaluated_batches, logits, pair_of
+from hfclib.batching import (
+    BATCH_SIZE,
+    Labels,
+    batches,
+    check_channels_first,
+    check_labels,
+    check_pixels,
+    evaluated_batches,
+    logits,
+    pair_of,
+)
 from hfclib.conditions import (
     BANDS,
     BN_STATS,
@@ -87,7 +97,7 @@ def _mean_of(parts: Iterable[Tensor]) -> tuple[list[float], int]:
     """The mean colour of all images, and their number."""
     total, count = torch.zeros((), dtype=torch.float64, device="cpu"), 0
     for part in parts:
-        check_images(part)
+        check_channels_first(check_images(part))
         check_pixels(part)
         count += len(part)
         # Summed in float64: the last bits of float32 hang on the size and the order of the batches.
@@ -166,7 +176,9 @@ def misaligned(
         TypeError, ValueError: as `band_accuracy`, or another cut.
     Source: paper, Fig. 2.
     """
-    (radius,) = each_radius(radius)
+    if len(radii := each_radius(radius)) != 1:
+        raise ValueError(f"expected one radius, got {radii}")
+    (radius,) = radii
     ((images, labels),) = batches(model, images, labels)
     if cut not in BANDS:
         raise ValueError(f"expected cut, one of {', '.join(BANDS)}, got {cut!r}")

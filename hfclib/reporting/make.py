@@ -46,7 +46,7 @@ def make_report(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    compare: Sequence["Report | str | Path"] = (),
+    compare: "Report | str | Path | Sequence[Report | str | Path]" = (),
     engine: Callable[[Callable, Iterable], Iterable] = map,
     **options,
 ) -> Report:
@@ -64,8 +64,8 @@ def make_report(
         folder: of the report, made if it is missing.
         settings: how to measure; None takes the defaults of `ReportSettings`.
         mean, std: that the model expects its input to be normalised by, see `Classifier`; not with a model that is one.
-        compare: reports of other networks on the same data, or their report.json, whose curves are drawn behind. Only
-            the page has them. The data are read once before the work, to be compared.
+        compare: a report of another network on the same data, or its report.json, or several: their curves are drawn
+            behind. Only the page has them. The data are read once before the work, to be compared.
         engine: applies a function to each batch of the accuracy and each frequency of the heat map, and gives the
             results in order: `map`, or what `hfclib.runs.ray.ray_map` gives, for a model on the CPU.
         options: fields of `ReportSettings`, such as `radii=[4, 8]`, in place of those in settings.
@@ -76,6 +76,7 @@ def make_report(
         OSError: a report to compare with can't be read.
     """
     settings = replace(settings or ReportSettings(), **options)
+    compare = [compare] if isinstance(compare, Report | str | Path) else compare
     others = [other if isinstance(other, Report) else read_report(other) for other in compare]
     network, folder = Classifier.of(model, mean, std), Path(folder)
     data = DatasetSpec.of(data, unlabelled=settings.unlabelled)
@@ -271,7 +272,7 @@ def accuracy_passes(radii: int, *, quick: bool) -> int:
 def seconds_per_image(network: Classifier, images: Tensor, batch_size: int) -> float:
     """How long a forward pass takes, by that of up to 100 images."""
     start = time.perf_counter()
-    logits(network, images[:BATCH_SIZE], batch_size=batch_size)
+    logits(network, images[:BATCH_SIZE], batch_size=batch_size_of(network, batch_size))
     return (time.perf_counter() - start) / len(images[:BATCH_SIZE])
 
 

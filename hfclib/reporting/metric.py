@@ -39,11 +39,12 @@ class Classifier(nn.Module):
 
     Args:
         model: a module or any callable. The logits are what it returns, or in it what is called "logits", or the first
-            of a tuple, unless another could be them; an array of NumPy becomes a tensor. A module is fed the type of
-            its weights, on their device; another callable gets images on the CPU. The modules that a callable refers
-            to (as a bound method, by its closure, defaults, attributes and the globals that its code loads) are put
-            into evaluation mode, and have the statistics that are asked for. Where none is found, test-batch statistics
-            are refused, and so are dropout, and a BatchNorm in training mode, as they run.
+            of a tuple, unless another could be them, of another shape or with other answers; an array of NumPy becomes
+            a tensor. A module is fed the type of its weights, on their device; another callable gets images on the CPU.
+            The modules that a callable refers to (as a bound method, by its closure, defaults, attributes and the
+            globals that its code loads) are put into evaluation mode, and have the statistics that are asked for. Where
+            none is found, test-batch statistics are refused, and so are dropout, and a BatchNorm in training mode, as
+            they run.
         mean, std: of the normalisation that the model expects, one number per channel, applied after every split.
     """
 
@@ -95,16 +96,28 @@ class Classifier(nn.Module):
         if isinstance(output, Mapping):
             if "logits" not in output:
                 raise TypeError(f"expected logits from the model, got a mapping of {', '.join(map(str, output))}")
-            return output["logits"]
-        if hasattr(output, "logits"):
-            return output.logits
-        if isinstance(output, tuple | list):
-            widths = {tuple(part.shape) for part in output if isinstance(part, Tensor) and part.ndim == 2}
-            if len(widths) > 1:  # one of them may be features
-                found = " and ".join(map(str, sorted(widths)))
-                raise TypeError(f"expected logits from the model, got {found}: give a function that picks the logits")
+            output = output["logits"]
+        elif hasattr(output, "logits"):
+            output = output.logits
+        elif isinstance(output, tuple | list):
+            _check_one_is_meant([_tensor(part) for part in output])
             output = output[0]
-        return torch.from_numpy(output) if isinstance(output, np.ndarray) else output  # as ONNX Runtime returns
+        return _tensor(output)
+
+
+def _tensor(output: object) -> object:
+    """What a model returned, an array of NumPy as a tensor: ONNX Runtime returns those."""
+    return torch.from_numpy(output) if isinstance(output, np.ndarray) else output
+
+
+def _check_one_is_meant(parts: Sequence[object]) -> None:
+    """Refuse several outputs that could be the logits: features, or those of another head with other answers."""
+    several = [part for part in parts if isinstance(part, Tensor) and part.ndim == 2]
+    shapes = [tuple(part.shape) for part in several]
+    answers = [part.argmax(dim=1) for part in several if len(set(shapes)) == 1]
+    if len(set(shapes)) > 1 or any((other != answers[0]).any() for other in answers[1:]):
+        found = " and ".join(map(str, sorted(shapes)))
+        raise TypeError(f"expected logits from the model, got {found}: give a function that picks the logits")
 
 
 _DROPOUTS = F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout

@@ -178,8 +178,8 @@ def drop_weights(path: Path) -> None:
 def stored_weights(model: nn.Module) -> dict[str, Tensor]:
     """The model's state as a run stores it: parameters in float16, buffers (BatchNorm's averages) as they are."""
     parameters = dict(model.named_parameters(remove_duplicate=False))  # tied ones have several names
-    return {
-        name: (tensor.half() if name in parameters else tensor).cpu().contiguous()
+    return {  # copies: no file holds tensors that share memory, as those of a shared BatchNorm do
+        name: (tensor.half() if name in parameters else tensor).to("cpu", copy=True).contiguous()
         for name, tensor in model.state_dict().items()
     }
 

@@ -75,7 +75,7 @@ def train_run(
     *,
     seed: int,
     device: torch.device | str | None = None,
-    store: Path | None = None,
+    store: str | Path | None = None,
     progress: bool = True,
 ) -> Run:
     """Train a recipe, or go on with its training, and store the run.
@@ -95,7 +95,7 @@ def train_run(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed, a whole number of at least 0, got {seed!r}")
     device = torch.device(device) if device else best_device()
-    final = (store or home() / "runs") / recipe.run_name(seed)
+    final = Path(store or home() / "runs") / recipe.run_name(seed)
     before = stored_at(final)
     with locked(final.with_name(final.name + ".lock"), say=logger.warning) as waited:
         if waited and stored_at(final) not in (None, before):

@@ -58,6 +58,7 @@ class Progress:
     eval_seconds: float = 0.0  # of the measurements after each epoch
     commits: list[str] = field(default_factory=list)  # of the code that trained
     answers: list[float] = field(default_factory=list)  # of a network of the user's, see `store.answers`
+    training: str = ""  # which training it is, see `_training`
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -233,7 +234,12 @@ def fit_own(
     test = _checked(model, test[0], test[1], recipe)
     batches = _batches(images, labels, recipe.data, device) if loader is None else loader
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
-    state = restore(model, optimizer, scheduler) if restore else Progress()
+    state, training = restore(model, optimizer, scheduler) if restore else Progress(), _training(recipe, seed)
+    if state.training not in ("", training) or state.epoch > recipe.epochs:
+        raise ValueError(
+            f"expected the recipe and the seed of the checkpoint, which has {state.epoch} epochs of another training"
+        )
+    state.training = training
     if colour is None:
         blocks = images.split(1000)  # all at once would take gigabytes
         sums = (pixels(block).mean(dim=(2, 3)).sum(dim=0) for block in blocks)
@@ -274,6 +280,12 @@ def fit_own(
             if checkpoint:
                 checkpoint(model, optimizer, scheduler, state)
     return state
+
+
+def _training(recipe: Recipe, seed: int) -> str:
+    """What a training that goes on must share with its checkpoint; at a constant rate it may become longer."""
+    same = recipe.with_(epochs=1) if recipe.optimizer.schedule == "constant" else recipe
+    return f"{same.hash}, seed {seed}"
 
 
 def _batches(images: Tensor, labels: Tensor, data: DataConfig, device: torch.device) -> Batches:

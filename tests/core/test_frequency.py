@@ -484,6 +484,8 @@ def test_radii_are_in_bins_whatever_their_type():
     assert each_radius([0, 1, 1.5]) == [0, 1, 1.5]
     with pytest.raises(ValueError, match=r"different radii, got \[1, 1.0\]"):
         each_radius([1, 1.0])
+    with pytest.raises(ValueError, match="expected one radius or more, got none"):
+        each_radius([])
 
 
 def test_a_share_of_nyquist_is_refused_where_a_radius_is_chosen():

@@ -139,6 +139,8 @@ def test_the_mean_colour_is_that_of_all_images_in_any_order(dark_first):
     found = [hfclib.mean_colour(given) for given in (images, loader)]
     assert found[0] == pytest.approx(images.double().mean(dim=(0, 2, 3)).tolist(), abs=1e-6)
     assert found[1] == pytest.approx(found[0], abs=1e-6)
+    with pytest.raises(ValueError, match=r"seem to be \(N, H, W, C\)"):
+        hfclib.mean_colour(images.permute(0, 2, 3, 1))
 
 
 def test_without_a_colour_data_must_be_the_same_twice(dark_first):

@@ -131,6 +131,8 @@ def test_without_a_colour_the_mean_is_that_of_the_images(model, images, labels):
 
 def test_the_radius_is_in_bins_whatever_its_type(model, images, labels):
     assert torch.equal(misaligned(model, images, labels, 1.0), misaligned(model, images, labels, 1))
+    with pytest.raises(ValueError, match=r"expected one radius, got \[1, 2\]"):
+        misaligned(model, images, labels, [1, 2])
     with pytest.raises(ValueError, match=r"in DFT bins, 0 or at least 1, got 0\.5"):
         misaligned(model, images, labels, 0.5)
 

@@ -101,7 +101,18 @@ def test_any_classifier(network, data):
         lambda scores: Named(scores + 1e3 * torch.rand(scores.shape), scores),
     ):
         assert accuracy(Classifier(lambda x, wrap=wrap: wrap(network(x))), images, labels) == expected
-    for wrap in (lambda scores: (images.flatten(1), scores), lambda scores: [scores, images.flatten(1)]):
+    for wrap in (
+        lambda scores: (scores, scores.softmax(dim=1)),
+        lambda scores: {"logits": scores.detach().numpy()},
+        lambda scores: SimpleNamespace(logits=scores.detach().numpy()),
+    ):
+        assert accuracy(Classifier(lambda x, wrap=wrap: wrap(network(x))), images, labels) == expected
+    for wrap in (
+        lambda scores: (images.flatten(1), scores),
+        lambda scores: [scores, images.flatten(1)],
+        lambda scores: [images.flatten(1).numpy(), scores.detach().numpy()],
+        lambda scores: (scores.roll(1, dims=1), scores),
+    ):
         with pytest.raises(TypeError, match=r"got \(.*\) and \(.*\): give a function that picks the logits"):
             accuracy(Classifier(lambda x, wrap=wrap: wrap(network(x))), images[:2], labels[:2])
     for dtype in (torch.bfloat16, torch.float64):

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from hfclib.batching import logits
@@ -133,6 +133,31 @@ def test_tied_weights_are_stored(tmp_path, recipe):
         assert torch.equal(run.model()[0].weight, run.model()[1].weight)
     finally:
         del REGISTERED["tied"]
+
+
+class SharedNorm(nn.Module):
+    """One BatchNorm under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, 2)
+        self.norm = self.again = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.again(self.second(self.norm(self.first(images)))).mean(dim=(2, 3)))
+
+
+def test_a_shared_batchnorm_is_stored(tmp_path, recipe):
+    register_network("shared")(lambda *, width: SharedNorm())
+    try:
+        run = train_run(recipe.with_(network="shared"), seed=0, store=str(tmp_path), progress=False)
+        assert run.path.parent == tmp_path
+        model = run.model()
+        assert model.norm is model.again
+        assert model.norm.running_mean.abs().sum() > 0
+    finally:
+        del REGISTERED["shared"]
 
 
 class Unusual(nn.Sequential):

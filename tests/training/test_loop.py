@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from typing import get_args
 
@@ -358,6 +359,24 @@ def test_a_training_goes_on_from_its_checkpoint_with_any_optimizer(no_bands, tmp
     assert starts == [0, 1, 2]
     assert equal(resumed, expected)
     assert again.rows == state.rows
+
+
+def test_another_training_does_not_go_on_from_a_checkpoint(no_bands, tmp_path, train):
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.parent.mkdir()
+    with_checkpoint = {
+        "restore": partial(restore_checkpoint, path),
+        "checkpoint": partial(save_checkpoint, path),
+    }
+    train(TINY.with_(epochs=2), **with_checkpoint)
+    for change in ({"learning_rate": 1e-5}, {"algorithm": "adagrad"}, {"epochs": 1}, {"schedule": "one_cycle"}):
+        with pytest.raises(ValueError, match="expected the recipe and the seed of the checkpoint, which has 2 epochs"):
+            train(TINY.with_(**{"epochs": 2} | change), **with_checkpoint)
+    with pytest.raises(ValueError, match="expected the recipe and the seed of the checkpoint"):
+        train(TINY.with_(epochs=2), seed=1, **with_checkpoint)
+    longer, state = train(TINY.with_(epochs=3), **with_checkpoint)  # at a constant rate the first epochs are the same
+    assert state.epoch == 3
+    assert equal(longer, train(TINY.with_(epochs=3))[0])
 
 
 def test_any_network_and_images_can_be_trained(no_bands):
