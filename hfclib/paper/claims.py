@@ -303,7 +303,7 @@ def load_claims(path: Path = FILE) -> tuple[Claim, ...]:
     import yaml  # here, since training does without it
 
     text = path.read_text()
-    loader = yaml.SafeLoader(text)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
         claims: dict[str, Claim] = {}
         for node in loader.get_single_node().value:

@@ -122,10 +122,6 @@ def title_of(data: str) -> str:
     return DATA_SETS[SETS[data]].title
 
 
-def _of(table: pd.DataFrame, data: str) -> pd.DataFrame:
-    return table[table["data"] == data]
-
-
 def accuracy_by_seed(table: pd.DataFrame, data: str, variant: str, cell: str) -> pd.Series:
     """A network's accuracies by seed, bands fed raw or with the mean colour, with running averages; maybe none.
 
@@ -244,7 +240,7 @@ def trained_on_bands(table: pd.DataFrame) -> pd.DataFrame:
     images.
     """
     own = table[table["variant"].isin(list(_BANDS))]
-    results = pd.concat([band_results(_of(own, data)) for data in SETS])
+    results = pd.concat([band_results(own[own["data"] == data]) for data in SETS])
     return _by_network(results, "tested on", mean_sd).rename_axis(index={"network": "trained on"})
 
 

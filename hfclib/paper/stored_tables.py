@@ -9,7 +9,6 @@ import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -21,15 +20,15 @@ from hfclib.runs.provenance import made_by
 from hfclib.runs.store import Run, RunError
 
 
-def stored_table(kind: str, run: Run, folder: Path | None = None) -> pd.DataFrame | None:
-    """The table in a folder, or the published one in `data/<kind>`, that was measured of a run's own weights.
+def stored_table(kind: str, run: Run) -> pd.DataFrame | None:
+    """The published table in `data/<kind>` that was measured of a run's own weights.
 
     Returns:
         None where there is none, or one of another EVALUATION_VERSION.
     Raises:
         RunError: the table is damaged.
     """
-    path = (folder or data_folder() / kind) / f"{run.path.name}.json"
+    path = data_folder() / kind / f"{run.path.name}.json"
     if not path.exists():
         return None
     origin = json.loads(path.read_text())

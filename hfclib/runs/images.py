@@ -40,7 +40,8 @@ def training_set(recipe: Recipe, *, progress: bool = True) -> tuple[Tensor, Tens
 
 
 def held_out_set(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """All test images of the recipe's data set, (N, C, H, W) float32, with its planted signal, and labels, int64."""
+    """The test images that the recipe is measured on, (N, C, H, W) float32, with its planted signal; labels, int64."""
     data = recipe.data
-    images, labels = DATA_SETS[data.dataset].embedded("test")
+    count = max(2, recipe.eval_images, recipe.final_images)  # two show whether a network takes such images
+    images, labels = (part[:count] for part in DATA_SETS[data.dataset].embedded("test"))
     return (planted(images, labels, data.planted) if data.planted else to_float(images)), labels

@@ -114,9 +114,14 @@ def test_what_the_page_says_of_six_photographs_is_in_their_report():
     assert content["classes"] == {str(number): name for name, number in real_network().LABELS.values()}
 
 
+@pytest.fixture(scope="module")
+def photographs_pages():
+    return reports.photographs_pages()
+
+
 @pytest.mark.parametrize("name", ["tiles", "labelled"])
-def test_a_report_on_a_real_network_shows_its_photographs_and_no_path(name):
-    page, content = reports.photographs_pages()[f"efficientnet-lite0-{name}"], (reports.PHOTOGRAPHS / f"{name}.json")
+def test_a_report_on_a_real_network_shows_its_photographs_and_no_path(photographs_pages, name):
+    page, content = photographs_pages[f"efficientnet-lite0-{name}"], (reports.PHOTOGRAPHS / f"{name}.json")
     files, count = json.loads(content.read_text())["files"], {"tiles": 48, "labelled": 6}[name]
     assert len(files) == count
     assert all(file.startswith("photographs/") for file in files)  # and so no path of a machine

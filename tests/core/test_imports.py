@@ -111,10 +111,6 @@ def test_more_than_eight_parameters_have_public_functions_only_and_by_keyword():
                     assert positional <= 4, f"{name}.{node.name}"
 
 
-def package_files():
-    return {module_name(path): path for path in (ROOT / "hfclib").rglob("*.py")}
-
-
 def test_importing_hfclib_is_fast_and_leaves_pytorch_out():
     call = [sys.executable, "-X", "importtime", "-c", "import hfclib, sys; assert 'torch' not in sys.modules"]
     said = subprocess.run(call, capture_output=True, text=True, check=True).stderr
@@ -173,7 +169,7 @@ def test_the_wheel_is_small_and_holds_code_and_records_only(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         code = {name for name in archive.namelist() if ".dist-info/" not in name}
     records = {f"hfclib/paper/{name}.yaml" for name in ("claims", "rules")}
-    assert code == {path.relative_to(ROOT).as_posix() for path in package_files().values()} | records
+    assert code == {path.relative_to(ROOT).as_posix() for path in (ROOT / "hfclib").rglob("*.py")} | records
 
 
 def test_the_source_distribution_holds_no_data(tmp_path):

@@ -92,23 +92,24 @@ def test_stored_rows_are_measured_again_on_300_images(runs):
     assert again["accuracy"].to_numpy() == pytest.approx(stored["accuracy"].to_numpy(), abs=0.116)
 
 
-def test_a_damaged_table_and_one_of_other_weights_or_another_version(runs, tmp_path):
-    run = runs["mixup"][0]
+def test_a_damaged_table_and_one_of_other_weights_or_another_version(runs, published_folder):
+    run, folder = runs["mixup"][0], published_folder / "batchnorm"
+    folder.mkdir(parents=True)
     for ending in ("csv", "json"):
-        shutil.copy(data_folder() / "batchnorm" / f"{run.path.name}.{ending}", tmp_path)
-    table, origin = (tmp_path / f"{run.path.name}.{ending}" for ending in ("csv", "json"))
-    assert len(batch_statistics.stored(run, tmp_path)) == 9  # without a version, which is the first
+        shutil.copy(data_folder() / "batchnorm" / f"{run.path.name}.{ending}", folder)
+    table, origin = (folder / f"{run.path.name}.{ending}" for ending in ("csv", "json"))
+    assert len(batch_statistics.stored(run)) == 9  # without a version, which is the first
     known = json.loads(origin.read_text())
     assert "evaluation" not in known
     for version, there in ((1, True), (2, False)):
         origin.write_text(json.dumps(known | {"evaluation": version}))
-        assert (batch_statistics.stored(run, tmp_path) is not None) == there
+        assert (batch_statistics.stored(run) is not None) == there
     origin.write_text(json.dumps(known))
     table.write_text(table.read_text().replace("0.", "0.9", 1))
     with pytest.raises(RunError, match=r"csv is damaged: delete it"):
-        batch_statistics.stored(run, tmp_path)
+        batch_statistics.stored(run)
     origin.write_text(json.dumps(json.loads(origin.read_text()) | {"weights": "0" * 64}))
-    assert batch_statistics.stored(run, tmp_path) is None
+    assert batch_statistics.stored(run) is None
 
 
 # ---- claims

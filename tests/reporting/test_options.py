@@ -353,7 +353,6 @@ def test_classes_are_counted_and_shown_with_their_pictures(data, tmp_path):
     assert 0 < len(failing) <= page.count("data:image/png;base64")
 
 
-@pytest.mark.drawn
 def test_the_page_opens_with_the_answer_and_links_back(data, tmp_path):
     network = Watched()
     network.give_all_answers(data[0])
