@@ -76,8 +76,8 @@ def make_report(
         OSError: a report to compare with can't be read.
     """
     settings = replace(settings or ReportSettings(), **options)
-    compare = [compare] if isinstance(compare, Report | str | Path) else compare
-    others = [other if isinstance(other, Report) else read_report(other) for other in compare]
+    given = [compare] if isinstance(compare, Report | str | Path) else compare
+    others = [other if isinstance(other, Report) else read_report(other) for other in given]
     network, folder = Classifier.of(model, mean, std), Path(folder)
     data = DatasetSpec.of(data, unlabelled=settings.unlabelled)
     images, labels = _first(network, data.batches, settings.images)

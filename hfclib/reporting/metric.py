@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from statistics import NormalDist
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,12 +106,12 @@ class Classifier(nn.Module):
         return _tensor(output)
 
 
-def _tensor(output: object) -> object:
+def _tensor(output: Any) -> Any:
     """What a model returned, an array of NumPy as a tensor: ONNX Runtime returns those."""
     return torch.from_numpy(output) if isinstance(output, np.ndarray) else output
 
 
-def _check_one_is_meant(parts: Sequence[object]) -> None:
+def _check_one_is_meant(parts: Sequence[Any]) -> None:
     """Refuse several outputs that could be the logits: features, or those of another head with other answers."""
     several = [part for part in parts if isinstance(part, Tensor) and part.ndim == 2]
     shapes = [tuple(part.shape) for part in several]

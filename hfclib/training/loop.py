@@ -200,7 +200,8 @@ def fit(
         The Progress at the end, with one row of curves per measurement.
     Raises:
         TypeError, ValueError: images or labels of another type, shape or range, fields of the recipe that can't be
-            honoured, or a BatchNorm network whose measured images leave a batch of one.
+            honoured, a BatchNorm network whose measured images leave a batch of one, or a checkpoint of another recipe
+            or seed; where the learning rate is constant, it may have had fewer epochs.
         TrainingError: the loss is no longer finite, or adversarial training overfits to its own attack.
 
     Convolutions are faster on CPUs after `model.to(memory_format=torch.channels_last)`.
