@@ -1,5 +1,6 @@
 """The training loop: plain, with dropout, mix-up or BatchNorm, adversarial or penalised, on whole images or a band."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -285,8 +286,9 @@ def fit_own(
 
 def _training(recipe: Recipe, seed: int) -> str:
     """What a training that goes on must share with its checkpoint; at a constant rate it may become longer."""
-    same = recipe.with_(epochs=1) if recipe.optimizer.schedule == "constant" else recipe
-    return f"{same.hash}, seed {seed}"
+    may_differ = {"epochs"} if recipe.optimizer.schedule == "constant" else set()
+    same = {name: value for name, value in recipe.to_dict().items() if name not in may_differ}
+    return json.dumps({**same, "seed": seed})
 
 
 def _batches(images: Tensor, labels: Tensor, data: DataConfig, device: torch.device) -> Batches:
