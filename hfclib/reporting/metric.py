@@ -115,8 +115,7 @@ def _check_one_is_meant(parts: Sequence[Any]) -> None:
     """Refuse several outputs that could be the logits: features, or those of another head with other answers."""
     several = [part for part in parts if isinstance(part, Tensor) and part.ndim == 2]
     shapes = [tuple(part.shape) for part in several]
-    answers = [part.argmax(dim=1) for part in several if len(set(shapes)) == 1]
-    if len(set(shapes)) > 1 or any((other != answers[0]).any() for other in answers[1:]):
+    if len(set(shapes)) > 1 or any((part.argmax(dim=1) != several[0].argmax(dim=1)).any() for part in several[1:]):
         found = " and ".join(map(str, sorted(shapes)))
         raise TypeError(f"expected logits from the model, got {found}: give a function that picks the logits")
 

@@ -383,7 +383,7 @@ def test_damaged_weights_stop_before_anything_is_stored(run, mine):
 PUBLISHED = sorted((data_folder() / "predictions").glob("*.safetensors"))
 
 
-def true_classes(run):
+def labels_of(run):
     """Of all test images."""
     return DATA_SETS[run.recipe.data.dataset].embedded("test")[1]
 
@@ -401,7 +401,7 @@ def test_published_answers_are_whole_and_agree_with_the_published_accuracy():
         images = run.recipe.final_images
         assert {(tensor.dtype, tuple(tensor.shape)) for tensor in answers.values()} == {(torch.uint8, (images,))}
         assert max(tensor.max() for tensor in answers.values()) < 10
-        labels = true_classes(run)[:images]
+        labels = labels_of(run)[:images]
         stored = Predictions(answers, batch_norm)
         for row in run.final[run.final["split"] == "test"].itertuples():
             condition = (row.band, row.radius if row.radius > 0 else None, row.feed, row.bn_stats)
@@ -419,7 +419,7 @@ def test_published_answers_in_float32_agree_with_the_accuracy_on_whole_images():
     for path in found:
         run = load(data_folder() / "runs" / path.stem)
         whole = by_condition(read_record(path, weights_of(run.path)))[Condition("x")]
-        right = (whole == true_classes(run)).float().mean().item()
+        right = (whole == labels_of(run)).float().mean().item()
         assert right == pytest.approx(run.test_accuracy(), abs=2e-4)  # ties, on another kind of processor
 
 
