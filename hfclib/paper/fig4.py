@@ -157,6 +157,7 @@ def set_ups() -> dict[str, Runs]:
     }
 
 
+_LEVELS = "{}, train / test"
 _OF_BANDS = f"farthest of 8 bands: {', '.join(TITLES[name] for name in PAIR)}"
 
 
@@ -173,7 +174,7 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
         of each network the largest of eight distances on bands, measured as the authors did. The index has the number
         of seeds in brackets.
     """
-    levels = {f"{TITLES[name]}, train / test": (f"{name}.train", f"{name}.test") for name in PAIR}
+    levels = {_LEVELS.format(TITLES[name]): (f"{name}.train", f"{name}.test") for name in PAIR}
     whole = [cell for pair in levels.values() for cell in pair]
     bands = [[f"{name}.{band}" for band in band_names(PAPER_RADII)] for name in PAIR]
     lead, rows = _gain("batchnorm", "H4"), {}
@@ -181,14 +182,14 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     for title, runs in set_ups.items():
         pairs = set.intersection(*({run.seed for run in runs.get(name, [])} for name in PAIR))
         if not pairs:
-            rows[title] = {as_authors: "run missing"}
+            rows[title] = {as_authors: "run missing"} | _levels(runs)
             continue
         final = gather(runs, "final")
         cells = table_cells(final)
         row = {f"lead, {words}": _each_or_interval(lead, cells, name) for name, words in CONDITION_TITLES.items()}
         if all(stored(run) is not None for run in runs["vanilla"]):
             row[f"lead, {TEST_BATCH}"] = _each_or_interval(lead, measured_cells(batch_table(runs)), TEST_BATCH)
-        row |= {name: " / ".join(contrast_text(cell, cells) for cell in pair) for name, pair in levels.items()}
+        row |= _levels(runs)
         batch = select(final, [], "raw", "batch")
         with_batch = _farthest(whole, batch.assign(measure=batch["cell"], measured=""))
         row["farthest (test batch)"] = f"{_farthest(whole, cells)} ({with_batch})"
@@ -198,6 +199,16 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     paper = {name: " / ".join(pair) for name, pair in published.items()}
     rows["the paper"] = paper | {as_authors: decimals(Contrast(lead)(FIG4_VALUES), 2)}
     return text_table(rows, ["set-up (seeds)"])
+
+
+def _levels(runs: Runs) -> dict[str, str]:
+    """Accuracy on training and on test images of those of the pair that have runs."""
+    cells = table_cells(gather(runs, "final")) if runs else None
+    return {
+        _LEVELS.format(TITLES[name]): " / ".join(contrast_text(f"{name}.{split}", cells) for split in ("train", "test"))
+        for name in PAIR
+        if name in runs
+    }
 
 
 def _each_or_interval(contrast: str, cells: pd.DataFrame, measured: str) -> str:

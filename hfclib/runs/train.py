@@ -128,7 +128,7 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
 
     train, test = training_set(recipe, progress=progress), held_out_set(recipe)
     model = initial_model(recipe, seed).to(device)
-    _check_logits(model, pixels(test[0][:2]), recipe)
+    _check_network(model, pixels(test[0][:2]), recipe)
     options: dict = {"colour": DATA_SETS[recipe.data.dataset].mean, "progress": progress}
     state = fit_own(model, train, test, recipe, seed=seed, restore=restore, checkpoint=keep, **options)
     weights = stored_weights(model)
@@ -156,10 +156,13 @@ def _train_run(recipe: Recipe, seed: int, device: torch.device, final: Path, pro
     return load(final)
 
 
-def _check_logits(model: nn.Module, images: Tensor, recipe: Recipe) -> None:
-    """Refuse another number of logits than the data have classes; predictions are stored in eight bits."""
+def _check_network(model: nn.Module, images: Tensor, recipe: Recipe) -> None:
+    """Refuse other logits than one per class, as predictions are stored in eight bits, and a state not of tensors."""
+    name = recipe.model.network
     if (count := first_logits(model, images).shape[1]) != len(CLASSES):
-        raise ValueError(f"expected {len(CLASSES)} logits from {recipe.model.network}, got {count}")
+        raise ValueError(f"expected {len(CLASSES)} logits from {name}, got {count}")
+    if others := [key for key, value in model.state_dict().items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"expected a state of tensors only from {name}, got {', '.join(others)}, which can't be kept")
 
 
 def _after_epoch(recipe: Recipe, seed: int, state: Progress) -> str:

@@ -236,12 +236,7 @@ def fit_own(
     test = _checked(model, test[0], test[1], recipe)
     batches = _batches(images, labels, recipe.data, device) if loader is None else loader
     optimizer, scheduler = make_optimizer(model, recipe, recipe.epochs * len(batches))
-    state, training = restore(model, optimizer, scheduler) if restore else Progress(), _training(recipe, seed)
-    if state.training not in ("", training) or state.epoch > recipe.epochs:
-        raise ValueError(
-            f"expected the recipe and the seed of the checkpoint, which has {state.epoch} epochs of another training"
-        )
-    state.training = training
+    state = _of_training(restore(model, optimizer, scheduler) if restore else Progress(), recipe, seed)
     if colour is None:
         blocks = images.split(1000)  # all at once would take gigabytes
         sums = (pixels(block).mean(dim=(2, 3)).sum(dim=0) for block in blocks)
@@ -281,6 +276,18 @@ def fit_own(
             state.eval_seconds += time.perf_counter() - between
             if checkpoint:
                 checkpoint(model, optimizer, scheduler, state)
+    return state
+
+
+def _of_training(state: Progress, recipe: Recipe, seed: int) -> Progress:
+    training = _training(recipe, seed)
+    if state.training not in ("", training):
+        raise ValueError(
+            f"expected the recipe and the seed of the checkpoint, which has {state.epoch} epochs of another training"
+        )
+    if state.epoch > recipe.epochs:
+        raise ValueError(f"expected at least the checkpoint's {state.epoch} epochs, got {recipe.epochs}")
+    state.training = training
     return state
 
 

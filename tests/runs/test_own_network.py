@@ -119,6 +119,22 @@ def test_another_number_of_logits_than_classes_is_refused_before_the_work(tmp_pa
         REGISTERED.pop("wide")
 
 
+class Stateful(nn.Flatten):
+    """It keeps text beside its tensors."""
+
+    def get_extra_state(self) -> str:
+        return "text"
+
+
+def test_a_state_that_is_no_tensor_is_refused_before_the_work(tmp_path, recipe):
+    register_network("stateful")(lambda *, width: nn.Sequential(Stateful(), nn.Linear(3072, 10)))
+    try:
+        with pytest.raises(ValueError, match=r"tensors only from stateful, got 0\._extra_state"):
+            train_run(recipe.with_(network="stateful"), seed=0, store=tmp_path, progress=False)
+    finally:
+        REGISTERED.pop("stateful")
+
+
 def test_tied_weights_are_stored(tmp_path, recipe):
     def tied(*, width: int) -> nn.Module:
         network = toy(width=width)

@@ -369,11 +369,13 @@ def test_another_training_does_not_go_on_from_a_checkpoint(no_bands, tmp_path, t
         "checkpoint": partial(save_checkpoint, path),
     }
     train(TINY.with_(epochs=2), **with_checkpoint)
-    for change in ({"learning_rate": 1e-5}, {"algorithm": "adagrad"}, {"epochs": 1}, {"schedule": "one_cycle"}):
+    for change in ({"learning_rate": 1e-5}, {"algorithm": "adagrad"}, {"schedule": "one_cycle"}):
         with pytest.raises(ValueError, match="expected the recipe and the seed of the checkpoint, which has 2 epochs"):
             train(TINY.with_(**{"epochs": 2} | change), **with_checkpoint)
     with pytest.raises(ValueError, match="expected the recipe and the seed of the checkpoint"):
         train(TINY.with_(epochs=2), seed=1, **with_checkpoint)
+    with pytest.raises(ValueError, match="expected at least the checkpoint's 2 epochs, got 1"):
+        train(TINY.with_(epochs=1), **with_checkpoint)
     longer, state = train(TINY.with_(epochs=3), **with_checkpoint)  # at a constant rate the first epochs are the same
     assert state.epoch == 3
     assert equal(longer, train(TINY.with_(epochs=3))[0])
