@@ -181,15 +181,16 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     as_authors = f"lead, {CONDITION_TITLES['authors']}"
     for title, runs in set_ups.items():
         pairs = set.intersection(*({run.seed for run in runs.get(name, [])} for name in PAIR))
+        final = gather(runs, "final") if runs else None
+        cells = table_cells(final) if runs else None
+        accuracies = {_LEVELS.format(TITLES[name]): _level(name, cells) for name in PAIR if name in runs}
         if not pairs:
-            rows[title] = {as_authors: "run missing"} | _levels(runs)
+            rows[title] = {as_authors: "run missing"} | accuracies
             continue
-        final = gather(runs, "final")
-        cells = table_cells(final)
         row = {f"lead, {words}": _each_or_interval(lead, cells, name) for name, words in CONDITION_TITLES.items()}
         if all(stored(run) is not None for run in runs["vanilla"]):
             row[f"lead, {TEST_BATCH}"] = _each_or_interval(lead, measured_cells(batch_table(runs)), TEST_BATCH)
-        row |= _levels(runs)
+        row |= accuracies
         batch = select(final, [], "raw", "batch")
         with_batch = _farthest(whole, batch.assign(measure=batch["cell"], measured=""))
         row["farthest (test batch)"] = f"{_farthest(whole, cells)} ({with_batch})"
@@ -201,14 +202,8 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     return text_table(rows, ["set-up (seeds)"])
 
 
-def _levels(runs: Runs) -> dict[str, str]:
-    """Accuracy on training and on test images of those of the pair that have runs."""
-    cells = table_cells(gather(runs, "final")) if runs else None
-    return {
-        _LEVELS.format(TITLES[name]): " / ".join(contrast_text(f"{name}.{split}", cells) for split in ("train", "test"))
-        for name in PAIR
-        if name in runs
-    }
+def _level(name: str, cells: pd.DataFrame) -> str:
+    return " / ".join(contrast_text(f"{name}.{split}", cells) for split in ("train", "test"))
 
 
 def _each_or_interval(contrast: str, cells: pd.DataFrame, measured: str) -> str:
