@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from hfclib.devices import check_module
@@ -92,20 +93,23 @@ class _BatchStatistics(TorchFunctionMode):
     """In this thread alone, each call of BatchNorm's function normalises by the batch; no module is changed.
 
     Attributes:
-        met: whether it was called.
+        met: the running means with which it was called.
     """
 
-    met = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[Tensor | None] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.batch_norm:
-            self.met = True
-            return _by_batch(*args, **kwargs or {})
+            return self._by_batch(*args, **kwargs or {})
         return func(*args, **kwargs or {})
 
-
-def _by_batch(maps, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    return F.batch_norm(maps, None, None, weight, bias, True, momentum, eps)
+    def _by_batch(
+        self, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+    ):
+        self.met.append(running_mean)
+        return F.batch_norm(input, None, None, weight, bias, True, momentum, eps)
 
 
 @contextmanager
@@ -150,7 +154,12 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[Call
 
 
 def _check_met(model: nn.Module, statistics: _BatchStatistics | None) -> None:
-    if statistics is not None and not statistics.met and uses_batch_statistics(model):
+    if statistics is None or not uses_batch_statistics(model):
+        return
+    # PyTorch's own forward calls its function; another may not, and must have been met.
+    others = [norm for norm in _batch_norms(model) if getattr(norm.forward, "__func__", None) is not _BatchNorm.forward]
+    kept = [norm.running_mean for norm in others if norm.running_mean is not None]
+    if not statistics.met or any(all(mean is not one for one in statistics.met) for mean in kept):
         told = "a model whose BatchNorm layers are not called, or in another thread or by another function"
         raise ValueError(f'expected bn_stats "running" with {told}')
 
@@ -189,7 +198,7 @@ def _is_frozen_norm(module: nn.Module) -> bool:
 
 
 def _batch_norms(model: nn.Module) -> list[nn.Module]:
-    return [module for module in _all_modules(model) if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [module for module in _all_modules(model) if isinstance(module, _BatchNorm)]
 
 
 def uses_batch_statistics(model: nn.Module) -> bool:

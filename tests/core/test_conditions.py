@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from hfclib import accuracy, logits
@@ -112,6 +113,28 @@ def test_statistics_of_the_batch_reach_a_compiled_network(normed, images):
         )
 
 
+class DirectNorm(nn.BatchNorm2d):
+    """By another function than PyTorch's own layer."""
+
+    def forward(self, maps):
+        arguments = self.weight, self.bias, self.running_mean, self.running_var, False, 0.1, self.eps, False
+        return torch.batch_norm(maps, *arguments)
+
+
+class NamedNorm(nn.BatchNorm2d):
+    """With a forward of its own, and arguments by name."""
+
+    def forward(self, maps):
+        return F.batch_norm(maps, running_var=self.running_var, running_mean=self.running_mean)
+
+
+def test_a_batch_norm_with_a_forward_of_its_own_has_its_statistics_chosen(images):
+    expected = F.batch_norm(images, None, None, training=True)
+    torch.testing.assert_close(
+        logits(nn.Sequential(NamedNorm(3), nn.Flatten()), images, bn_stats="batch"), expected.flatten(1)
+    )
+
+
 def test_statistics_that_can_not_be_chosen_are_refused(normed, images, labels):
     frozen = nn.Sequential(FrozenBatchNorm2d(3), normed[1])
     both = nn.Sequential(normed[0], *frozen)
@@ -134,6 +157,9 @@ def test_statistics_that_can_not_be_chosen_are_refused(normed, images, labels):
     torch.testing.assert_close(logits(Direct(), images), logits(normed, images))
     with pytest.raises(ValueError, match=r'bn_stats "running" with a model whose BatchNorm layers are not called, or'):
         logits(Direct(), images, bn_stats="batch")
+    beside = nn.Sequential(DirectNorm(3), normed)  # one that is met does not speak for the other
+    with pytest.raises(ValueError, match=r'bn_stats "running" with a model whose BatchNorm layers are not called, or'):
+        logits(beside, images, bn_stats="batch")
     split_up = nn.DataParallel(normed)
     split_up.device_ids = [0, 1]
     with pytest.raises(ValueError, match="DataParallel, which cuts batches up: give its module"):
