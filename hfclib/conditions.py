@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.overrides import TorchFunctionMode
 
 from hfclib.devices import check_module
@@ -154,16 +155,18 @@ def evaluating(model: nn.Module, bn_stats: BnStats = "running") -> Iterator[Call
 
 
 def _check_met(model: nn.Module, statistics: _BatchStatistics | None) -> None:
-    if statistics is None or not uses_batch_statistics(model):
+    if statistics is None:
         return
-    # PyTorch's own forward calls its function; another may not, and must have been met.
-    others = [norm for norm in _batch_norms(model) if getattr(norm.forward, "__func__", None) is not _BatchNorm.forward]
-    kept = [norm.running_mean for norm in others if norm.running_mean is not None]
-    if not statistics.met or any(all(mean is not one for one in statistics.met) for mean in kept):
+    # PyTorch's own forward calls its function; another, of a layer with such averages, may not, and must have been met.
+    others = [module for module in _all_modules(model) if getattr(module.forward, "__func__", None) not in _FORWARDS]
+    kept = [mean for mean in (getattr(module, "running_mean", None) for module in others) if isinstance(mean, Tensor)]
+    unmet = any(all(mean is not one for one in statistics.met) for mean in kept)
+    if unmet or (uses_batch_statistics(model) and not statistics.met):
         told = "a model whose BatchNorm layers are not called, or in another thread or by another function"
         raise ValueError(f'expected bn_stats "running" with {told}')
 
 
+_FORWARDS = _BatchNorm.forward, _InstanceNorm.forward
 _FIXED = "whose BatchNorm can't be switched"
 
 

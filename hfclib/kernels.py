@@ -137,7 +137,7 @@ def high_frequency_share(weight: Tensor, radius: float) -> Tensor:
     high = ~torch.fft.ifftshift(mask(SIZE, SIZE, radius))
     # The energy in a set of bins is a quadratic form of the weights, computed from the spectra of single weights: the
     # spectra of all kernels of a wide layer would take gigabytes.
-    single = torch.eye(height * width, dtype=torch.float64).view(1, -1, height, width)
+    single = torch.eye(height * width, dtype=torch.float64, device="cpu").view(1, -1, height, width)
     spectra = torch.fft.fft2(_padded(single))[0][:, high]
     form = (spectra @ spectra.mH).real / SIZE**2
     values = weight.detach().cpu().flatten(2).double()

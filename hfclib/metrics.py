@@ -32,6 +32,7 @@ from hfclib.conditions import (
     Condition,
     Cut,
     band_conditions,
+    evaluating,
     iter_inputs,
     lacks_mean,
     uses_batch_statistics,
@@ -135,6 +136,8 @@ def band_accuracy(
     """
     cuts = list(product(each_radius(radii), ("lfc", "hfc")))
     correct, total, seen = [0] * len(cuts), 0, None
+    with evaluating(model, bn_stats):  # which refuses statistics that can't be chosen, before all images are read
+        pass
     if colour is None and feed == "mean":
         if labels is None:  # labels and sizes are checked on the way, before the network is asked for all the images
             colour, seen = _mean_of(part for part, _ in batches(model, _read_again(images)))

@@ -65,9 +65,10 @@ def check_count(name: str, value: int, least: int) -> None:
 
 
 def forward(model: nn.Module, images: Tensor, labels: Tensor, *, amp: bool = False) -> Tensor:
-    """The model's logits (N, classes), float32 or float64; ValueError if not finite, or too few for a label.
+    """The model's logits (N, classes), float32 or float64; ValueError if too few for a label.
 
-    A ValueError too if images require gradients and the logits have none, as those of a model that calls NumPy.
+    A ValueError too if an image's largest is not finite, or if images require gradients and the logits have none, as
+    those of a model that calls NumPy.
     """
     with arithmetic(images.device, amp=amp):
         try:

@@ -41,7 +41,7 @@ def square(
     at a random place and +eps or -eps for each of its channels; squares get smaller. A fooled image is left alone.
 
     Args:
-        model, images, labels, eps, targeted: as in `pgd`, with the Linf norm.
+        model, images, labels, eps, targeted: as in `pgd`, with the Linf norm; eps has to be a number, or (N,).
         queries: how often each image may be shown to the model, 1 or more; the start is the first. Confirmations in
             full precision with `amp` are not counted.
         area: share of the image that the first squares cover, in (0, 1].

@@ -235,8 +235,10 @@ def smallest_eps(
     if not 0 < highest < math.inf:
         raise ValueError(f"expected highest, finite and above 0, got {highest}")
     (attack,), places = _checked([attack]), torch.arange(len(images), device="cpu")
+    for eps in (highest, torch.full((0,), highest, device=images.device)):  # the second as one per image
+        _refuse_bad_settings(model, images, labels, [attack], {"eps": eps})
     correct = clean_correct(model, images, labels, batch_size=batch_size)
-    low = torch.zeros(len(images), device=images.device)
+    low = torch.zeros(len(images), dtype=torch.float32, device=images.device)
     high = torch.where(correct, math.inf, low)
     for number in range(rounds + 1):
         tried = (low + high) / 2 if number else torch.full_like(low, highest)

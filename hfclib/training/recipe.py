@@ -132,7 +132,7 @@ class DataConfig(_Config):
         batch_size: images per batch.
         augment: random crop with 4 pixels of zero padding, and horizontal flip.
         early_sizes: sides in pixels, 8 to 31, of images in the first epochs; fewer than epochs. They exclude rescaling,
-            adversarial training, and networks that take images of one size only.
+            training on a band, adversarial training, and networks that take images of one size only.
         rescale: what is done to each training image, last: "max" divides it by its own maximum (authors' code);
             "range" maps its own minimum and maximum to 0 and 1 (our reading of section 4.1).
     """

@@ -517,6 +517,7 @@ def test_bad_models(small):
     for function, message in [
         (lambda x: x.mean(dim=(2, 3)) * math.nan, "below infinity"),
         (lambda x: x.mean(dim=(2, 3)) + math.inf, "below infinity"),
+        (lambda x: x.mean(dim=(2, 3)) - math.inf, "minus infinity only"),
         (lambda x: x, r"logits \(10, classes\) from the model, got \(10, 3, 4, 4\)"),
         (lambda x: x.mean(dim=(2, 3))[:5], r"logits \(10, classes\)"),
         (lambda x: x.flatten(1)[:, :1], r"logits \(10, classes\) from the model, got \(10, 1\)"),

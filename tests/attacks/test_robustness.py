@@ -346,3 +346,10 @@ def test_bad_searches(network, pictures):
         labels = network(pictures).argmax(dim=1)
         with pytest.raises(ValueError, match=message):
             smallest_eps(network, pictures, labels, lambda model, x, y, eps: fgsm(model, x, y, eps=eps), **options)
+
+
+def test_a_search_with_a_bad_attack_is_refused_before_the_work(pictures):
+    labels = torch.zeros(len(pictures), dtype=torch.int64)
+    for attack, highest in ((partial(pgd, steps=-1), 0.5), (pgd, 2)):
+        with pytest.raises(ValueError, match=r"expected (steps|eps)"):
+            smallest_eps(Untouched(), pictures, labels, attack, highest=highest)

@@ -121,6 +121,17 @@ class DirectNorm(nn.BatchNorm2d):
         return torch.batch_norm(maps, *arguments)
 
 
+class OwnNorm(nn.Module):
+    """No BatchNorm of PyTorch's, but with averages as it has."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(3, 1, 1))
+
+    def forward(self, maps):
+        return maps - self.running_mean
+
+
 class NamedNorm(nn.BatchNorm2d):
     """With a forward of its own, and arguments by name."""
 
@@ -157,9 +168,11 @@ def test_statistics_that_can_not_be_chosen_are_refused(normed, images, labels):
     torch.testing.assert_close(logits(Direct(), images), logits(normed, images))
     with pytest.raises(ValueError, match=r'bn_stats "running" with a model whose BatchNorm layers are not called, or'):
         logits(Direct(), images, bn_stats="batch")
-    beside = nn.Sequential(DirectNorm(3), normed)  # one that is met does not speak for the other
-    with pytest.raises(ValueError, match=r'bn_stats "running" with a model whose BatchNorm layers are not called, or'):
-        logits(beside, images, bn_stats="batch")
+    own = nn.Sequential(OwnNorm(), nn.Flatten())
+    for other in (nn.Sequential(DirectNorm(3), normed), nn.Sequential(OwnNorm(), normed), own):
+        assert torch.isfinite(logits(other, images)).all()
+        with pytest.raises(ValueError, match=r'bn_stats "running" with a model whose BatchNorm layers are not called'):
+            logits(other, images, bn_stats="batch")
     split_up = nn.DataParallel(normed)
     split_up.device_ids = [0, 1]
     with pytest.raises(ValueError, match="DataParallel, which cuts batches up: give its module"):

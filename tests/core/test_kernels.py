@@ -280,3 +280,14 @@ def test_a_shared_weight_is_smoothed_once():
     model[1].weight = model[0].weight
     smoothed = smooth_kernels(model, 0.5, layers="all")
     assert torch.equal(smoothed[1].weight, smooth_kernels(model[:1], 0.5)[0].weight)
+
+
+def test_another_default_device_changes_no_share():
+    weight = torch.rand(4, 3, 3, 3)
+    expected = high_frequency_share(weight, 8)
+    torch.set_default_device("meta")
+    try:
+        share = high_frequency_share(weight, 8)
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(share, expected)

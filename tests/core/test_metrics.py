@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.ops import FrozenBatchNorm2d
 
 import hfclib
 from hfclib import Classifier, accuracy, band_accuracy, robust_accuracy, split
@@ -87,6 +88,17 @@ def test_band_accuracy_refuses(channel_means, images, labels):
     ]:
         with pytest.raises(error, match=message):
             band_accuracy(channel_means, images, labels, **options)
+
+
+def test_statistics_that_can_not_be_chosen_are_refused_before_images_are_read_for_their_colour(channel_means):
+    class Unread:
+        def __iter__(self):
+            raise AssertionError("read")
+
+    frozen = nn.Sequential(FrozenBatchNorm2d(3), channel_means)
+    for network, bn_stats in ((channel_means, "test"), (frozen, "batch")):
+        with pytest.raises(ValueError, match="expected bn_stats"):
+            band_accuracy(network, Unread(), bn_stats=bn_stats)
 
 
 def test_accuracies_are_exact():
