@@ -1,8 +1,8 @@
 """The chapter on BatchNorm: why does it lead on the HFC? Its recipes, measurements, claims and figures.
 
-`python -m hfclib.paper.batchnorm` measures the stored networks, and vanilla ones of the schedule as stated, and writes
-one table per network to `data/batchnorm`, with a description of where it comes from. Networks whose table is there
-already are skipped.
+`python -m hfclib.paper.batchnorm` measures the stored networks, and vanilla ones of the schedule as stated, also with
+crop and flip, and writes one table per network to `data/batchnorm`, with a description of where it comes from. Networks
+whose table is there already are skipped.
 """
 
 from __future__ import annotations
@@ -333,7 +333,7 @@ if __name__ == "__main__":
     networks = published_runs(all_recipes()).items()
     asked = {variant: [run for run in ones if published_counts(run, variant)] for variant, ones in networks}
     publish_tables("batchnorm", asked, lambda run, variant: measure(run, variant, published_counts(run, variant)))
-    # Of other names than "vanilla" the HFC under the max feed only, as `width` needs it.
+    # Of other names than "vanilla" the max feed only, as `width` needs it.
     stated = {"vanilla": all_recipes("narrow")["vanilla"]}
     for preset in ("narrow", "paper"):
         stated |= {name: recipe for name, recipe in stated_recipes(preset).items() if recipe.model.norm == "none"}

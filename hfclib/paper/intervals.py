@@ -21,10 +21,11 @@ class Estimate:
     """A statistic with its 95 % interval over seeds.
 
     Attributes:
-        mean, low, high: accuracies, shares, or their differences; the interval of a single seed is infinite.
+        mean, low, high: accuracies, shares, or their differences; the interval of a single seed is infinite, unless
+            it is over images.
         seeds: the number of networks of each kind.
         p: the two-sided p-value of 0: the largest share that intervals may miss and still exclude 0. NaN for a single
-            seed, and where it is not computed.
+            seed, unless it is over images, and where it is not computed.
     """
 
     mean: float

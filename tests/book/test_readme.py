@@ -100,7 +100,7 @@ def test_the_papers_lead_and_the_counts_of_networks_are_those_of_the_scoreboard(
 
 def test_the_set_up_that_gives_the_papers_accuracies_has_its_numbers(board):
     within = board.at["fig4-cropped-levels", "ours"].split()[0]
-    assert f"(width 16, 100 epochs: within {within}, running averages)" in " ".join(README.split())
+    assert f"(width 16, 100 epochs: within {within}, means over seeds, running averages)" in " ".join(README.split())
 
 
 def test_the_picture_shows_the_numbers_of_the_runs():

@@ -106,6 +106,12 @@ def test_each_set_up_says_how_far_it_is_from_the_papers_accuracies(runs):
     assert (distances.count() == 8).all()
     expected = ", ".join(decimals(distances.max()[name]) for name in ("vanilla", "batchnorm"))
     assert table.at["one (1)", "farthest of 8 bands: Vanilla, BatchNorm"] == expected
+    worse = replace(one["vanilla"][0], seed=1, final=one["vanilla"][0].final.assign(accuracy=1.0))
+    two = set_ups_table({"two": Runs(one | {"vanilla": [*one["vanilla"], worse]})}).loc["two (1)"]
+    most = 1 - min(FIG4_VALUES["vanilla", f"{band}{radius}"] for band in "LH" for radius in (4, 8, 12, 16))
+    mean = decimals((distances.max()["vanilla"] + most) / 2)
+    both = f"{mean} (at most {decimals(most)}), {decimals(distances.max()['batchnorm'])}"
+    assert two["farthest of 8 bands: Vanilla, BatchNorm"] == both
     effect = batchnorm_effect(gather(one, "final"))["r = 4"]
     assert table.at["one (1)", "lead, measured as the authors did"] == effect["batch", "max"]
     assert table.at["one (1)", "lead, mean colour added"] == effect["running", "mean"]
