@@ -11,6 +11,7 @@ Two choices change what is measured:
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from inspect import signature
 from itertools import product
 from typing import Literal, NamedTuple, get_args
 
@@ -103,14 +104,13 @@ class _BatchStatistics(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.batch_norm:
-            return self._by_batch(*args, **kwargs or {})
+            call = _BATCH_NORM.bind(*args, **kwargs or {}).arguments
+            self.met.append(call["running_mean"])
+            return func(**call | {"running_mean": None, "running_var": None, "training": True})
         return func(*args, **kwargs or {})
 
-    def _by_batch(
-        self, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
-    ):
-        self.met.append(running_mean)
-        return F.batch_norm(input, None, None, weight, bias, True, momentum, eps)
+
+_BATCH_NORM = signature(F.batch_norm)
 
 
 @contextmanager
