@@ -63,7 +63,7 @@ def width_runs() -> dict[tuple[SetUp, int], Runs]:
     return {
         ("as stated", 16): stated_pair("narrow"),
         ("as stated", 32): stated_pair("narrow", "_w32"),
-        ("as stated", 64): stated_pair("paper", "_6"),
+        ("as stated", 64): stated_pair("paper", "_16"),
         ("crop and flip", 16): stated_pair("narrow", "_cropped"),
         ("crop and flip", 64): stated_pair("paper", "_cropped4"),
     }

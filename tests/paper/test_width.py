@@ -86,8 +86,8 @@ def test_test_batch_statistics_for_both_are_those_of_the_measured_table(runs, le
 
 
 def test_one_pair_has_a_lead_without_an_interval(leads):
-    row = leads.set_index(KEYS).loc["as stated", 64, 6, "mean colour added"]
-    normed, plain = (next(RUNS.glob(f"paper-{name}_6-0-*/final.csv")) for name in ("batchnorm", "vanilla"))
+    row = leads.set_index(KEYS).loc["as stated", 64, 16, "mean colour added"]
+    normed, plain = (next(RUNS.glob(f"paper-{name}_16-0-*/final.csv")) for name in ("batchnorm", "vanilla"))
     lead = hfc(normed, "batchnorm", "mean colour added") - hfc(plain, "vanilla", "mean colour added")
     assert row["lead"] == pytest.approx(lead)
     assert [row["low"], row["high"], row["seeds"], row["images"]] == [-np.inf, np.inf, 1, 1000]
@@ -95,11 +95,12 @@ def test_one_pair_has_a_lead_without_an_interval(leads):
 
 def test_what_is_missing_says_why(runs):
     first, short, absent = (("as stated", width) for width in (16, 64, 48))
-    some = {first: runs[first], short: runs[short], absent: Runs({"vanilla": runs[first]["vanilla"]})}
+    four = runs["crop and flip", 64]
+    some = {first: runs[first], short: four, absent: Runs({"vanilla": runs[first]["vanilla"]})}
     leads = leads_by_width(some)
     missing = leads.query("epochs == 16").set_index(["width", "measured"])["missing"]
     assert set(missing.loc[48]) == {"run missing"}
-    assert set(missing.loc[64]) == {"trained for 6 epochs"}
+    assert set(missing.loc[64]) == {"trained for 4 epochs"}
     assert missing[16, TEST_BATCH] == "the weights of epoch 16 are not kept"
     assert (missing.loc[16] == "").sum() == 2
     table = width_table(leads).loc["as stated, 16 epochs"]
