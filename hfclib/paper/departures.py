@@ -92,7 +92,7 @@ DEPARTURES = (
         "accuracy after each epoch",
         "not stated",
         "on 500 images (100 for BatchNorm at width 64 by another schedule)",
-        "final values are on 10,000 (1,000 after four to sixteen epochs at width 64)",
+        "final values are on 10,000 (1,000 after four or sixteen epochs at width 64)",
     ),
     ("attacked images", "a subset that is not named", "the first 500 test images", "intervals cover the draw"),
     (
