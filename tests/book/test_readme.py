@@ -60,7 +60,7 @@ def test_leads_by_training_are_those_of_the_chapter_on_heuristics():
             for row in (early.loc[(*place, words)] for words in measured)
         ]
 
-    stated, cropped = "as the paper states it", "the same, with crop and flip"
+    stated, cropped = "as stated in the paper", "as stated, with crop and flip"
     expected = [
         ["our schedule, with crop and flip", "16", "16", "10", *whole.loc["our schedule (10)"]],
         [stated, "16", "16", "3", *after("as stated", 16, 16)],
