@@ -139,9 +139,7 @@ def leads(ours: pd.DataFrame, narrow: pd.DataFrame) -> pd.DataFrame:
         row = {name: contrast_text(gain, own, measured, without="not stored") for name, own in cells.items()}
         paper = {"paper": decimals(Contrast(gain)(FIG4_VALUES))} if measured == "authors" else {}
         rows[TITLES[variant], title] = row | paper
-    table = text_table(rows, ["heuristic", "measured"])
-    table.attrs["caption"] = "Leads over vanilla training, mean of r = 4 and 8."
-    return table
+    return text_table(rows, ["heuristic", "measured"], "Leads over vanilla training, mean of r = 4 and 8.")
 
 
 def set_ups() -> dict[str, Runs]:
@@ -201,11 +199,8 @@ def set_ups_table(set_ups: Mapping[str, Runs]) -> pd.DataFrame:
     published = {name: [decimals(Contrast(cell)(FIG4_VALUES), 2) for cell in pair] for name, pair in levels.items()}
     paper = {name: " / ".join(pair) for name, pair in published.items()}
     rows["the paper"] = paper | {as_authors: decimals(Contrast(lead)(FIG4_VALUES), 2)}
-    table = text_table(rows, ["set-up (seeds)"])
-    table.attrs["caption"] = (
-        "Leads at r = 4; train, test: running averages. Farthest: largest distance from the paper's, mean over seeds."
-    )
-    return table
+    farthest = "Farthest: largest distance from the paper's, mean over seeds."
+    return text_table(rows, ["set-up (seeds)"], f"Leads at r = 4; train, test: running averages. {farthest}")
 
 
 def _level(name: str, cells: pd.DataFrame) -> str:

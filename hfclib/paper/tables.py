@@ -228,17 +228,20 @@ def contrast_rows(
     return texts
 
 
-def text_table(rows: Rows, names: Sequence[str]) -> pd.DataFrame:
+def text_table(rows: Rows, names: Sequence[str], caption: str = "") -> pd.DataFrame:
     """A table to read, with a dash in the cells that a row lacks.
 
     Args:
         rows: cells by column, by place in the index. A place is a tuple where there are several `names`; so may columns
             be.
         names: of the levels of the index.
+        caption: what `show_table` writes above it.
     """
     index = pd.MultiIndex.from_tuples(rows, names=names) if len(names) > 1 else pd.Index(list(rows), name=names[0])
     table = pd.DataFrame(list(rows.values()), index, dtype=object).fillna("\u2013")
-    return table.set_axis(pd.Index(list(table)), axis=1)  # tuples become levels
+    table = table.set_axis(pd.Index(list(table)), axis=1)  # tuples become levels
+    table.attrs["caption"] = caption
+    return table
 
 
 def over_seeds_table(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -151,9 +151,8 @@ def width_table(leads: pd.DataFrame) -> pd.DataFrame:
             for (of, words), variant in product({"test": "test images", "hfc": "HFC"}.items(), PAIR):
                 cells[f"{TITLES[variant]}, {words}"] = decimals(row[f"{variant}_{of}"])
             cells |= {name: f"{row[name]:,.0f}" for name in ("seeds", "images")}
-    table = text_table(rows, ["set-up", "width", "measured"])
-    table.attrs["caption"] = "BatchNorm's lead on the HFC at r = 4, by width; test images with running averages."
-    return table
+    caption = "BatchNorm's lead on the HFC at r = 4, by width; test images with running averages."
+    return text_table(rows, ["set-up", "width", "measured"], caption)
 
 
 _LOOKS = {

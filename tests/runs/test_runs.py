@@ -312,7 +312,7 @@ def test_after_waiting_only_a_run_that_was_stored_meanwhile_is_taken(one_radius,
     [
         (
             {"learning_rate": 1e20, "norm": "none"},
-            r"can't be measured .*got NaN or infinity, .*\): try a smaller learning_rate",
+            r"can't be measured .*got NaN or infinity, or minus infinity only\): try a smaller learning_rate",
         ),
         ({"learning_rate": 1e5, "norm": "group"}, "too large to store: try a smaller learning_rate"),
     ],
