@@ -157,7 +157,7 @@ def notebook_scoreboard(chapter: str, preset: str, runs: Runs, evidence: pd.Data
         evidence: the table on which claims about own runs are judged; None makes it.
     Returns:
         A scoreboard. That of own runs has a further column PUBLISHED: what came of the claim in the published runs of
-        "laptop", or of "narrow" where the claim is about those.
+        "laptop", or of "narrow" or "paper" where the claim is about those.
     """
     about = CHAPTERS[chapter]
     if not about.is_own(preset, runs):
