@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 _NAMES = {title: name for name, title in CONDITION_TITLES.items()} | {TEST_BATCH: TEST_BATCH}
 MISSING = "run missing"
 SetUp = Literal["as stated", "crop and flip"]
-EPOCHS: dict[SetUp, tuple[int, ...]] = {"as stated": (6, 16), "crop and flip": (4,)}  # after which widths are compared
+# After which widths are compared.
+EPOCHS: dict[SetUp, tuple[int, ...]] = {"as stated": (6, 16), "crop and flip": (4, 30)}
 _RADIUS = 4  # where images are cut, in DFT bins
 _CELL = f"H{_RADIUS}"
 
@@ -59,13 +60,17 @@ def stated_pair(preset: Preset, end: str = "") -> Runs:
 
 
 def width_runs() -> dict[tuple[SetUp, int], Runs]:
-    """All published runs of vanilla and batchnorm by set-up and width; some have had a few epochs only."""
+    """All published runs of vanilla and batchnorm by set-up and width; some have had a few epochs only.
+
+    With crop and flip, a network of width 64 can have two runs of one seed, of 4 and of 30 epochs.
+    """
+    four, thirty = (stated_pair("paper", end) for end in ("_cropped4", "_cropped30"))
     return {
         ("as stated", 16): stated_pair("narrow"),
         ("as stated", 32): stated_pair("narrow", "_w32"),
         ("as stated", 64): stated_pair("paper", "_16"),
         ("crop and flip", 16): stated_pair("narrow", "_cropped"),
-        ("crop and flip", 64): stated_pair("paper", "_cropped4"),
+        ("crop and flip", 64): Runs({name: [*four.get(name, []), *thirty.get(name, [])] for name in PAIR}),
     }
 
 
@@ -73,9 +78,9 @@ def leads_by_width(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
     """BatchNorm's lead over vanilla training on the HFC at r = 4, by set-up, EPOCHS, width and measurement.
 
     Args:
-        runs: of vanilla and batchnorm (`width_runs`). Of one that was trained for longer, the curves are read after
-            these epochs. The weights of that epoch are not kept, so that what is measured with test-batch statistics
-            for both is missing there.
+        runs: of vanilla and batchnorm (`width_runs`), of a seed's the shortest with these epochs. Of one that was
+            trained for longer, the curves are read after these epochs. The weights of that epoch are not kept, so
+            that what is measured with test-batch statistics for both is missing there.
     Returns:
         One row per set-up, epochs, width and measurement: set_up, epochs, width, measured; lead, low and high, its 95 %
         interval, infinite with one seed; seeds; images, of the test set; of each network its accuracy on these images
@@ -96,12 +101,23 @@ def leads_by_width(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
     return leads.sort_values(order, kind="stable", ignore_index=True)
 
 
+def _one_per_seed(pair: Runs, epochs: int | None = None) -> Runs:
+    """Of each seed the run of fewest epochs that has at least these; of the most, where none are given."""
+    chosen = {}
+    for name, ones in pair.items():
+        enough = [run for run in ones if run.recipe.epochs >= (epochs or 0)]
+        ordered = sorted(enough, key=lambda run: run.recipe.epochs, reverse=epochs is not None)
+        chosen[name] = list({run.seed: run for run in ordered}.values())
+    return Runs(chosen)
+
+
 def _lead(pair: Runs, measured: str, epochs: int) -> dict[str, float]:
-    if set(pair) != set(PAIR):
+    if not all(pair.get(name) for name in PAIR):
         raise MissingRunError(MISSING)
-    trained = min(run.recipe.epochs for run in pair.all())
+    trained = min(max(run.recipe.epochs for run in ones) for ones in pair.values())
     if trained < epochs:
         raise MissingRunError(f"trained for {trained} epochs")
+    pair = _one_per_seed(pair, epochs)
     longer = any(run.recipe.epochs > epochs for run in pair.all())
     accuracies = gather(pair, "curves" if longer else "final")
     cells = table_cells(accuracies[accuracies["epoch"] == epochs] if longer else accuracies)
@@ -123,15 +139,15 @@ def leads_by_epoch(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
     """BatchNorm's lead over the vanilla network of its seed on the HFC at r = 4 after each epoch, on 500 test images.
 
     Args:
-        runs: as in `leads_by_width`; a pair of which no run is there has no rows.
+        runs: as in `leads_by_width`, of a seed's the longest; a pair of which no run is there has no rows.
     Returns:
         One row per network pair, measurement and epoch: set_up, width, measured, seed, epoch, lead.
     """
     rows = []
     for (set_up, width), pair in runs.items():
-        if set(pair) != set(PAIR):
+        if not all(pair.get(name) for name in PAIR):
             continue
-        curves = gather(pair)
+        curves = gather(_one_per_seed(pair))
         for measured, condition in CONDITIONS.items():
             hfc = select(curves, [_RADIUS], *condition).query("cell == @_CELL")
             both = hfc.pivot(index=["seed", "epoch"], columns="variant", values="value").dropna()

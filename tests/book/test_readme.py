@@ -68,6 +68,7 @@ def test_leads_by_training_are_those_of_the_chapter_on_heuristics():
         [stated, "32", "16", "3", *whole.loc["as stated, 16 epochs, width 32 (3)"]],
         [stated, "64", "16", "3", *after("as stated", 16, 64)],
         [cropped, "16", "4", "3", *after("crop and flip", 4, 16)],
+        [cropped, "16", "30", "3", *after("crop and flip", 30, 16)],
         [cropped, "16", "100", "3", *whole.loc["as stated, with crop and flip (3)"]],
         [cropped, "64", "4", "3", *after("crop and flip", 4, 64)],
         ["the paper", "64", "100", "1", *whole.loc["the paper"]],
