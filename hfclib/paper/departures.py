@@ -10,6 +10,7 @@ _NARROW = ("fig4", "narrow", ("vanilla", "batchnorm", "dropout", "mixup"))
 _WIDER = (
     ("stated", "narrow", ("vanilla_w32", "batchnorm_w32")),
     ("stated", "paper", ("vanilla_16", "batchnorm_16", "vanilla_cropped4", "batchnorm_cropped4")),
+    ("stated", "paper", ("vanilla_cropped30", "batchnorm_cropped30")),
 )
 _AUTHORS = ("fig4", "authors", ("vanilla", "batchnorm"))
 _EVERY, _UNTRAINED = "every stored run is measured in each way", "(not stored)"
@@ -20,7 +21,7 @@ DEPARTURES = (
         "width of the network",
         "64",
         "16",
-        "alone, as stated (16 epochs) and with crop and flip (4); with BatchNorm and another schedule",
+        "alone, as stated (16 epochs) and with crop and flip (4 and 30); with BatchNorm and another schedule",
         *_WIDER,
         ("fig2", "laptop", ("fullwidth",)),
     ),

@@ -53,6 +53,7 @@ def hfc(path, variant, measured, epoch=16):
         (("crop and flip", 16), 4, "_cropped", 500),
         (("crop and flip", 16), 30, "_cropped", 500),
         (("crop and flip", 64), 4, "_cropped4", 1_000),
+        (("crop and flip", 64), 30, "_cropped30", 10_000),
     ],
 )
 def test_a_lead_is_recounted_from_the_stored_files(leads, place, epoch, ending, images, measured):

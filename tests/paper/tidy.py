@@ -21,8 +21,13 @@ def tidy(rows: Iterable[Mapping]) -> pd.DataFrame:
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """The mean of the first less that of the second, over networks that have nothing in common, by Welch's formula."""
+    """The mean of the first less that of the second, over networks that have nothing in common, by Welch's formula.
+
+    One network tells nothing of chance in training: its interval is infinite.
+    """
     mean, counts = np.mean(first) - np.mean(second), (len(first), len(second))
+    if min(counts) == 1:
+        return Estimate(mean, -np.inf, np.inf, 1)
     errors = [np.var(part, ddof=1) / len(part) for part in (first, second)]
     freedom = sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, counts, strict=True))
     half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(errors))
