@@ -74,6 +74,11 @@ def width_runs() -> dict[tuple[SetUp, int], Runs]:
     }
 
 
+def epoch_runs() -> dict[tuple[SetUp, int], Runs]:
+    """`width_runs` with the longest run of each seed only."""
+    return {place: _one_per_seed(pair) for place, pair in width_runs().items()}
+
+
 def leads_by_width(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
     """BatchNorm's lead over vanilla training on the HFC at r = 4, by set-up, EPOCHS, width and measurement.
 
@@ -139,7 +144,7 @@ def leads_by_epoch(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
     """BatchNorm's lead over the vanilla network of its seed on the HFC at r = 4 after each epoch, on 500 test images.
 
     Args:
-        runs: as in `leads_by_width`, of a seed's the longest; a pair of which no run is there has no rows.
+        runs: of vanilla and batchnorm, one of each seed (`epoch_runs`); a pair of which no run is there has no rows.
     Returns:
         One row per network pair, measurement and epoch: set_up, width, measured, seed, epoch, lead.
     """
@@ -147,7 +152,7 @@ def leads_by_epoch(runs: Mapping[tuple[SetUp, int], Runs]) -> pd.DataFrame:
     for (set_up, width), pair in runs.items():
         if not all(pair.get(name) for name in PAIR):
             continue
-        curves = gather(_one_per_seed(pair))
+        curves = gather(pair)
         for measured, condition in CONDITIONS.items():
             hfc = select(curves, [_RADIUS], *condition).query("cell == @_CELL")
             both = hfc.pivot(index=["seed", "epoch"], columns="variant", values="value").dropna()

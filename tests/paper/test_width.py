@@ -8,6 +8,7 @@ from hfclib.paper.stored_tables import data_folder
 from hfclib.paper.width import (
     TEST_BATCH,
     epoch_figure,
+    epoch_runs,
     leads_by_epoch,
     leads_by_width,
     stated_pair,
@@ -127,8 +128,17 @@ def test_the_figure_has_a_point_for_each_lead_and_for_the_papers_in_each_panel(l
 
 
 @pytest.fixture(scope="module")
-def by_epoch(runs):
-    return leads_by_epoch(runs)
+def by_epoch():
+    return leads_by_epoch(epoch_runs())
+
+
+def test_the_runs_of_the_figure_by_epoch_are_the_longest_of_each_seed(runs):
+    for place, pair in epoch_runs().items():
+        for variant, ones in pair.items():
+            epochs = [(run.seed, run.recipe.epochs) for run in runs[place][variant]]
+            longest = pd.DataFrame(epochs, columns=["seed", "epochs"]).groupby("seed")["epochs"].max()
+            assert sorted((run.seed, run.recipe.epochs) for run in ones) == list(longest.items())
+    assert [run.recipe.epochs for run in epoch_runs()["crop and flip", 64]["vanilla"] if run.seed == 0] == [30]
 
 
 @pytest.mark.parametrize("measured", CONDITIONS)
