@@ -66,7 +66,7 @@ def test_a_lead_is_recounted_from_the_stored_files(leads, place, epoch, ending, 
         paths = sorted(RUNS.glob(f"{preset}-{variant}{ending}-?-*/{file}.csv"))
         ones[variant] = pd.Series([hfc(path, variant, measured, epoch) for path in paths])
         assert row[f"{variant}_hfc"] == pytest.approx(ones[variant].mean())
-        assert row["seeds"] == len(paths)
+    assert row["seeds"] == min(map(len, ones.values()))
     assert row["images"] == images
     lead = welch(ones["batchnorm"], ones["vanilla"])
     more = row["images"] + 2  # Agresti and Coull
