@@ -46,7 +46,7 @@ def imports(tree):
             yield from (name if name in TREES else node.module for name in inside)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("hfclib."))
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "hfclib" and not node.attr.startswith("__"):
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "hfclib" and node.attr[:2] != "__":
             yield "hfclib"  # a public name, imported lazily
 
 
