@@ -71,7 +71,7 @@ def test_leads_by_training_are_those_of_the_chapter_on_heuristics():
         [cropped, "16", "30", "3", *after("crop and flip", 30, 16)],
         [cropped, "16", "100", "3", *whole.loc["as stated, with crop and flip (3)"]],
         [cropped, "64", "4", "3", *after("crop and flip", 4, 64)],
-        [cropped, "64", "30", "1", *after("crop and flip", 30, 64)],
+        [cropped, "64", "30", "2 vanilla, 1 BatchNorm", *after("crop and flip", 30, 64)],
         ["the paper", "64", "100", "1", *whole.loc["the paper"]],
     ]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line[:1] == "|"]
