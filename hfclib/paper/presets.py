@@ -67,8 +67,8 @@ def stated_recipes(preset: Preset) -> dict[str, Recipe]:
 
     "paper": vanilla_16 and batchnorm_16, 16 of its 100 epochs. Its learning rate is constant, so they are the first 16
     epochs of the long training. And vanilla_cropped30 and batchnorm_cropped30, 30 epochs on cropped and flipped images;
-    vanilla_cropped4 and batchnorm_cropped4 are the first 4 of these. All but those of 30 epochs are measured on 1,000
-    images at the end.
+    those whose names end in _cropped4 and _cropped16 are the first 4 and 16 of these. All but those of 30 epochs are
+    measured on 1,000 images at the end.
     "narrow": as the first pair at width 32, vanilla_w32 and batchnorm_w32; and vanilla_cropped and batchnorm_cropped,
     100 epochs at width 16 on cropped and flipped images. Others: none.
 
@@ -78,6 +78,7 @@ def stated_recipes(preset: Preset) -> dict[str, Recipe]:
         "paper": {
             "16": {"epochs": 16, "final_images": 1_000},
             "cropped4": {"augment": True, "epochs": 4, "final_images": 1_000},
+            "cropped16": {"augment": True, "epochs": 16, "final_images": 1_000},
             "cropped30": {"augment": True, "epochs": 30},
         },
         "narrow": {"w32": {"width": 32, "epochs": 16}, "cropped": {"augment": True}},
